@@ -1,0 +1,101 @@
+"""Sentence pairs, named NAME-SRC-TGT.
+
+`grammar-en-de` is the file grammar.py in this folder, read from English into German. A corpus is one file with a
+function `load(settings, source, target) -> Corpus`; it is found by its name, so there is no list of corpora to edit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass
+class CorpusSettings:
+    """Which sentence pairs to train and test on.
+
+    Attributes:
+        name: NAME-SRC-TGT, such as grammar-en-de or multi30k-en-fr; `files` takes its languages from the file endings.
+        path: The folder of a corpus that lies on disk (multi30k; default: the environment variable MULTI30K).
+        train: For `files`: the two files of the training pairs, source first.
+        val: For `files`: the two files of the validation pairs.
+        test: For `files`: the two files of the test pairs.
+        pairs: For `grammar`: the number of training pairs to generate.
+        lemmas: For `grammar`: the number of lemmas in use.
+        depth: For `grammar`: how deep relative clauses may nest.
+    """
+
+    name: str = "grammar-en-de"
+    path: str | None = None
+    train: list[str] | None = None
+    val: list[str] | None = None
+    test: list[str] | None = None
+    pairs: int = 6000
+    lemmas: int = 120
+    depth: int = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sentence i of `sources` is translated by sentence i of `targets`."""
+
+    sources: list[str]
+    targets: list[str]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(zip(self.sources, self.targets, strict=True))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over both sides, line by line: two splits with one hash hold the same text."""
+        digest = hashlib.sha256()
+        for source, target in self:
+            digest.update(f"{source}\n{target}\n".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The splits of one corpus in one direction. The first of `tests` is the one that a table quotes."""
+
+    name: str
+    source_language: str
+    target_language: str
+    train: Split
+    validation: Split
+    tests: dict[str, Split] = field(default_factory=dict)
+
+    @property
+    def direction(self) -> str:
+        return f"{self.source_language}-{self.target_language}"
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        splits = {"train": self.train, "validation": self.validation, **self.tests}
+        return {name: split.hash for name, split in splits.items()}
+
+
+def names() -> list[str]:
+    """The corpora there are: the files of this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(settings: CorpusSettings) -> Corpus:
+    """The corpus that `settings.name` names.
+
+    Raises:
+        ValueError: there is no such corpus, or its files are not what they should be; says the file and the mend.
+    """
+    name, *languages = settings.name.split("-")
+    if name not in names():
+        raise ValueError(f"corpus.name: there is no corpus {name!r}; choose NAME-SRC-TGT, NAME one of {', '.join(names())}")
+    if languages and len(languages) != 2:
+        raise ValueError(f"corpus.name: {settings.name!r} is not NAME-SRC-TGT, such as {name}-en-de")
+    source, target = languages or ("", "")
+    return importlib.import_module(f"bench.corpora.{name}").load(settings, source, target)
