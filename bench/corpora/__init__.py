@@ -94,7 +94,9 @@ def load(settings: CorpusSettings) -> Corpus:
     """
     name, *languages = settings.name.split("-")
     if name not in names():
-        raise ValueError(f"corpus.name: there is no corpus {name!r}; choose NAME-SRC-TGT, NAME one of {', '.join(names())}")
+        raise ValueError(
+            f"corpus.name: there is no corpus {name!r}; choose NAME-SRC-TGT, NAME one of {', '.join(names())}"
+        )
     if languages and len(languages) != 2:
         raise ValueError(f"corpus.name: {settings.name!r} is not NAME-SRC-TGT, such as {name}-en-de")
     source, target = languages or ("", "")

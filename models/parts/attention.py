@@ -1,0 +1,106 @@
+"""The forms of attention, each with its equation.
+
+Every form scores one query against each source position, turns scores into weights with a softmax over the real
+positions, and returns the weighted sum of the values. The weights pass through `Weights`, a named identity, so that a
+forward hook can take the picture of any layer and head.
+
+Letters: B batch  H heads  T queries  S keys (source positions)  D width  C width of one head
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Weights(nn.Identity):
+    """Attention weights on their way to the weighted sum. Hook this module to see them."""
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody hooked this module, so that the weights have to be made and no fused kernel may be used."""
+        return bool(self._forward_hooks)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last dimension, with weight exactly 0 where `mask` is False.
+
+    A row with no real position at all (padding of a batch) gets equal weights instead of NaN.
+    """
+    return torch.softmax(scores.masked_fill(~mask, torch.finfo(scores.dtype).min), dim=-1)
+
+
+def scaled_dot_product(query_BHTC: Tensor, key_BHSC: Tensor, mask: Tensor) -> Tensor:
+    """weights_BHTS = softmax(Q K^T / sqrt(d_k)) over the positions where `mask` (broadcast to BHTS) is True.
+
+    Vaswani et al. 2017, "Attention Is All You Need", section 3.2.1, equation 1.
+    """
+    scores_BHTS = query_BHTC @ key_BHSC.transpose(-2, -1) / math.sqrt(query_BHTC.shape[-1])
+    return masked_softmax(scores_BHTS, mask)
+
+
+class MultiHead(nn.Module):
+    """MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
+
+    Vaswani et al. 2017, section 3.2.2. The W_i of all heads stand side by side in one matrix; no biases, as in the
+    paper's equation. `dropout` acts on the weights, as in the authors' tensor2tensor.
+
+    Keys and values are made apart (`keys_values`), so that a decoder makes those of the source once and caches those
+    of its own past.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"model.width: {width} does not divide into {heads} heads")
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.weights = Weights()
+
+    def split(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def keys_values(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        """(key_BHSC, value_BHSC) of every position."""
+        key_BSD, value_BSD = self.key_value(memory_BSD).chunk(2, dim=-1)
+        return self.split(key_BSD), self.split(value_BSD)
+
+    def forward(
+        self, x_BTD: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor | None, causal: bool = False
+    ) -> Tensor:
+        """out_BTD. `mask` broadcasts to BHTS and is True where a query may look; None: everywhere.
+
+        `causal` lets query t look at keys 0..t only; it excludes a mask, because padding lies to the right, where no
+        real query looks anyway, and the fused kernel is faster without one.
+        """
+        query_BHTC, (key_BHSC, value_BHSC) = self.split(self.query(x_BTD)), keys_values
+        if self.weights.watched:
+            if causal:
+                mask = x_BTD.new_ones(x_BTD.shape[1], key_BHSC.shape[2], dtype=torch.bool).tril()
+            elif mask is None:
+                mask = x_BTD.new_ones((), dtype=torch.bool)
+            weights_BHTS = self.weights(scaled_dot_product(query_BHTC, key_BHSC, mask))
+            out_BHTC = functional.dropout(weights_BHTS, self.dropout, self.training) @ value_BHSC
+        else:
+            out_BHTC = functional.scaled_dot_product_attention(
+                query_BHTC,
+                key_BHSC,
+                value_BHSC,
+                attn_mask=mask,
+                dropout_p=self.dropout if self.training else 0.0,
+                is_causal=causal,
+            )
+        return self.out(out_BHTC.transpose(1, 2).flatten(2))
+
+    def look(self, x_BD: Tensor, keys_values: tuple[Tensor, Tensor], mask_BS: Tensor) -> tuple[Tensor, Tensor]:
+        """One query a sentence, written out: (out_BD, weights_BS averaged over the heads)."""
+        key_BHSC, value_BHSC = keys_values
+        query_BH1C = self.split(self.query(x_BD)[:, None])
+        weights_BH1S = self.weights(scaled_dot_product(query_BH1C, key_BHSC, mask_BS[:, None, None]))
+        out_BD = self.out((weights_BH1S @ value_BHSC).flatten(1))
+        return out_BD, weights_BH1S.mean(dim=(1, 2))

@@ -1,0 +1,291 @@
+"""The contract that every architecture keeps, and the loss, optimiser and schedule that all of them share.
+
+A translator turns source token ids into hidden states and logits, in two ways that must agree: `encode` and `decode`
+read a whole target at once (teacher forcing, training); `start` and `step` write one token after another (decoding).
+Everything outside models/ asks for this contract only and never names an architecture.
+
+Letters in names: B batch  S source length  T target length  D width  H heads  V vocabulary  N real (unpadded) tokens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+PAD, BOS, EOS, UNK = 0, 1, 2, 3
+"""Token ids that mean the same in every vocabulary: padding, begin of sentence, end of sentence, unknown."""
+
+
+class Tokens(NamedTuple):
+    """Token ids, padded on the right with PAD. The lengths live on the host: no shape waits for the device."""
+
+    ids_BS: Tensor
+    lengths_B: tuple[int, ...]
+
+    @property
+    def mask_BS(self) -> Tensor:
+        """True where a token is real."""
+        position_S = torch.arange(self.ids_BS.shape[1], device=self.ids_BS.device)
+        return position_S < torch.tensor(self.lengths_B, device=self.ids_BS.device)[:, None]
+
+    @property
+    def reversal_BS(self) -> Tensor:
+        """Indices that reverse each sentence within its own length and leave the padding where it is."""
+        position_S = torch.arange(self.ids_BS.shape[1], device=self.ids_BS.device)
+        mirrored_BS = torch.tensor(self.lengths_B, device=self.ids_BS.device)[:, None] - 1 - position_S
+        return torch.where(mirrored_BS >= 0, mirrored_BS, position_S)
+
+    @property
+    def real_N(self) -> Tensor:
+        """Places of the real tokens in the flattened (B * S) ids, sentence by sentence."""
+        width = self.ids_BS.shape[1]
+        places = [row * width + column for row, length in enumerate(self.lengths_B) for column in range(length)]
+        return torch.tensor(places, device=self.ids_BS.device)
+
+    def to(self, device: torch.device | str) -> Tokens:
+        return Tokens(self.ids_BS.to(device, non_blocking=True), self.lengths_B)
+
+
+class Batch(NamedTuple):
+    """Sentence pairs. Both sides end in EOS; the target begins with its first word, not with BOS."""
+
+    source: Tokens
+    target: Tokens
+
+    @property
+    def prefix(self) -> Tokens:
+        """What a decoder has read before it writes each token of the target: BOS, then all but the last."""
+        ids_BT = functional.pad(self.target.ids_BS[:, :-1], (1, 0), value=BOS)
+        return Tokens(ids_BT, self.target.lengths_B)
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(self.source.to(device), self.target.to(device))
+
+
+class State(NamedTuple):
+    """All that `step` needs: two trees (tuples) of tensors, batch first.
+
+    `source` depends on the source sentence alone, so the beams of one sentence share its values; `past` is what this
+    hypothesis has written, so it follows its beam when beams are re-ordered.
+    """
+
+    source: Any
+    past: Any
+
+
+class Step(NamedTuple):
+    """One decoding step: the hidden state that `project` takes, the next state, and where the source was looked at."""
+
+    hidden_BD: Tensor
+    state: State
+    attention_BS: Tensor | None
+
+
+class Flops(NamedTuple):
+    """Floating-point operations of dense products, one multiply-add counted as 2: forward pass, and training step."""
+
+    forward: int
+    training: int
+
+    def __add__(self, other: Flops) -> Flops:  # type: ignore[override]  # addition, not concatenation, of tuples
+        return Flops(self.forward + other.forward, self.training + other.training)
+
+    def __mul__(self, times: int) -> Flops:  # type: ignore[override]  # scaling, not repetition
+        return Flops(self.forward * times, self.training * times)
+
+    __rmul__ = __mul__  # type: ignore[assignment]
+
+
+NO_FLOPS = Flops(0, 0)
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+class Stack(nn.ModuleList, Generic[Layer]):
+    """A ModuleList whose layers keep their type."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[Layer]: ...  # type: ignore[override]  # narrower than Iterator[Module]
+
+
+def product(rows: int, inner: int, columns: int, *, input_gradient: bool = True) -> Flops:
+    """Cost of (rows x inner) @ (inner x columns).
+
+    Forward 2 * rows * inner * columns. The backward pass makes one such product for each factor, so training costs
+    3 x forward; 2 x where the input needs no gradient (frozen features).
+    """
+    forward = 2 * rows * inner * columns
+    return Flops(forward, forward * (3 if input_gradient else 2))
+
+
+@dataclass
+class Optimizer:
+    """A torch.optim class and its arguments.
+
+    Attributes:
+        name: The class in torch.optim, such as Adam, SGD or Adadelta.
+        lr: Learning rate, the peak of the schedule.
+        settings: The other arguments of the class, such as {betas: [0.9, 0.98], eps: 1.0e-9}.
+    """
+
+    name: str = "Adam"
+    lr: float = 1e-3
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Schedule:
+    """Learning rate at update u (from 1): lr * min(1, u / warmup) * decay(u); decay begins after warmup + hold updates.
+
+    Attributes:
+        warmup: Updates of linear increase from 0.
+        hold: Updates at the full rate after the warm-up.
+        decay: none; inverse_sqrt: sqrt((warmup + hold) / u); halve: 0.5 ** (1 + (u - warmup - hold) // every).
+        every: For halve: updates between two halvings.
+    """
+
+    warmup: int = 0
+    hold: int = 0
+    decay: Literal["none", "inverse_sqrt", "halve"] = "none"
+    every: int = 1
+
+    def factor(self, update: int) -> float:
+        """What the learning rate is multiplied by at this update, counted from 1."""
+        if update <= self.warmup:
+            return update / self.warmup
+        after = update - self.warmup - self.hold
+        if after <= 0 or self.decay == "none":
+            return 1.0
+        if self.decay == "inverse_sqrt":
+            return (max(1, self.warmup + self.hold) / update) ** 0.5
+        return 0.5 ** (1 + (after - 1) // self.every)
+
+
+@dataclass
+class Recipe:
+    """How the loss is made and weights are moved: the same few settings for every architecture.
+
+    Attributes:
+        optimizer: Which optimiser.
+        schedule: Which learning rate at which update.
+        label_smoothing: Probability mass spread evenly over the vocabulary (Szegedy et al. 2016), 0 for none.
+    """
+
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    label_smoothing: float = 0.0
+
+
+class Translator(pl.LightningModule):
+    """Base of every architecture. A subclass makes its layers and `self.output`, and writes the methods below.
+
+    Shapes: `encode` takes ids_BS; `decode` gives hidden_BTD for the prefix ids_BT; `project` gives logits over V.
+    Costs are those of one sentence (pair) without padding, by the convention of docs/flops.md.
+    """
+
+    output: nn.Linear  # hidden state -> vocabulary
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recipe = Recipe()
+
+    # --- what an architecture writes ------------------------------------------------------------------------------
+
+    def encode(self, source: Tokens) -> Any:
+        """The memory that `decode` and `start` read: whatever tree of tensors the architecture makes of a source."""
+        raise NotImplementedError
+
+    def decode(self, memory: Any, target: Tokens) -> Tensor:
+        """hidden_BTD of every position of the prefix `target` (BOS first), none of which sees a later one."""
+        raise NotImplementedError
+
+    def start(self, memory: Any) -> State:
+        """The state before the first step."""
+        raise NotImplementedError
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        """One more position: equal to `decode` at that position."""
+        raise NotImplementedError
+
+    def flops_encode(self, source_length: int) -> Flops:
+        raise NotImplementedError
+
+    def flops_decode(self, source_length: int, target_length: int) -> Flops:
+        """Cost of `decode` for all positions of the target, without `project`."""
+        raise NotImplementedError
+
+    def flops_start(self, source_length: int) -> Flops:
+        """Cost of `start`."""
+        return NO_FLOPS
+
+    def flops_step(self, source_length: int, position: int) -> Flops:
+        """Cost of `step` at a position counted from 0, without `project`."""
+        raise NotImplementedError
+
+    # --- what all of them share -----------------------------------------------------------------------------------
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary. Apart from `decode`, so that the loss pays for real positions only."""
+        return self.output(hidden)
+
+    def flops_project(self) -> Flops:
+        """Cost of `project` for one position."""
+        return product(1, self.output.in_features, self.output.out_features)
+
+    def flops(self, source_length: int, target_length: int) -> Flops:
+        """Cost of one sentence pair, EOS counted in both lengths."""
+        return (
+            self.flops_encode(source_length)
+            + self.flops_decode(source_length, target_length)
+            + self.flops_project() * target_length
+        )
+
+    def initial_state(self, *shape: int, like: Tensor) -> Tensor:
+        """Zeros that a recurrence begins with.
+
+        They require gradients, although nobody reads those: then a fused and an unrolled cell do the same products
+        in the backward pass, and the counted cost does not depend on which one ran.
+        """
+        return torch.zeros(shape, dtype=like.dtype, device=like.device, requires_grad=torch.is_grad_enabled())
+
+    def token_losses(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+        """loss_N: cross entropy (nats) of each real target token, sentence by sentence."""
+        hidden_BTD = self.decode(self.encode(batch.source), batch.prefix)
+        real_N = batch.target.real_N
+        logits_NV = self.project(hidden_BTD.flatten(0, 1).index_select(0, real_N))
+        labels_N = batch.target.ids_BS.flatten().index_select(0, real_N)
+        return functional.cross_entropy(logits_NV, labels_N, label_smoothing=label_smoothing, reduction="none")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean loss over the real target tokens of the batch."""
+        return self.token_losses(batch, self.recipe.label_smoothing).mean()
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+    def configure_optimizers(self) -> Any:
+        recipe = self.recipe.optimizer
+        try:
+            optimizer = getattr(torch.optim, recipe.name)(self.trained_parameters(), lr=recipe.lr, **recipe.settings)
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"training.optimizer: {error}") from error
+        # Lightning steps the scheduler after each update, so its count n belongs to update n + 1.
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: self.recipe.schedule.factor(n + 1))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def trained_parameters(self) -> Iterable[nn.Parameter]:
+        return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """(all parameters, those outside embeddings and softmax); the second is the size that presets aim at."""
+        lookups = [module for module in self.modules() if isinstance(module, nn.Embedding)]
+        outside = {id(parameter) for module in [*lookups, self.output] for parameter in module.parameters()}
+        counts = {id(parameter): parameter.numel() for parameter in self.parameters()}
+        return sum(counts.values()), sum(count for key, count in counts.items() if key not in outside)

@@ -1,0 +1,226 @@
+"""Transformer. Vaswani et al. 2017, "Attention Is All You Need".
+
+Follow Figure 1: embeddings times sqrt(d_model) plus sinusoidal positions; an encoder of N layers (self-attention,
+feed-forward); a decoder of N layers (causal self-attention, attention over the encoder, feed-forward); a softmax whose
+weights are the embeddings (section 3.4). Every sub-layer is LayerNorm(x + Dropout(Sublayer(x))), "post-norm", as
+published; with `pre_norm` it is x + Dropout(Sublayer(LayerNorm(x))) and a last LayerNorm on top of each stack.
+
+With heads = 1 this is the row "self-attention": one scaled dot-product attention of full width, all else equal.
+
+Letters: B batch  S source length  T target length  D width (d_model)  F inner width (d_ff)  H heads  C width of a head
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.parts.attention import MultiHead
+from models.parts.translator import PAD, Flops, Stack, State, Step, Tokens, Translator, product
+
+
+def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
+    """PE(pos, 2i) = sin(pos / 10000^(2i / d_model)), PE(pos, 2i + 1) = cos(the same); section 3.5. (length, D)."""
+    position_T = torch.arange(length, device=like.device, dtype=torch.float64)
+    rate_I = torch.exp(torch.arange(0, width, 2, device=like.device, dtype=torch.float64) * (-math.log(1e4) / width))
+    angle_TI = position_T[:, None] * rate_I
+    return torch.stack((angle_TI.sin(), angle_TI.cos()), dim=-1).flatten(1)[:, :width].to(like.dtype)
+
+
+class FeedForward(nn.Sequential):
+    """FFN(x) = max(0, x W_1 + b_1) W_2 + b_2; equation 2, with dropout on the inner layer as in tensor2tensor."""
+
+    def __init__(self, width: int, inner: int, dropout: float) -> None:
+        super().__init__(nn.Linear(width, inner), nn.ReLU(), nn.Dropout(dropout), nn.Linear(inner, width))
+
+
+class Sublayer(nn.Module):
+    """The residual connection and layer normalisation around a sub-layer; section 3.1."""
+
+    def __init__(self, width: int, dropout: float, pre_norm: bool) -> None:
+        super().__init__()
+        self.norm, self.dropout, self.pre_norm = nn.LayerNorm(width), nn.Dropout(dropout), pre_norm
+
+    def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.pre_norm:
+            return x + self.dropout(sublayer(self.norm(x)))
+        return self.norm(x + self.dropout(sublayer(x)))
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.self_attention = MultiHead(config.width, config.heads, config.attention_dropout)
+        self.feed_forward = FeedForward(config.width, config.inner, config.inner_dropout)
+        self.around = nn.ModuleList(Sublayer(config.width, config.dropout, config.pre_norm) for _ in range(2))
+
+    def forward(self, x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+        attend = self.self_attention
+        x_BSD = self.around[0](x_BSD, lambda y: attend(y, attend.keys_values(y), mask_BS[:, None, None]))
+        return self.around[1](x_BSD, self.feed_forward)
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.self_attention = MultiHead(config.width, config.heads, config.attention_dropout)
+        self.source_attention = MultiHead(config.width, config.heads, config.attention_dropout)
+        self.feed_forward = FeedForward(config.width, config.inner, config.inner_dropout)
+        self.around = nn.ModuleList(Sublayer(config.width, config.dropout, config.pre_norm) for _ in range(3))
+
+    def forward(self, x_BTD: Tensor, memory_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+        own, other = self.self_attention, self.source_attention
+        x_BTD = self.around[0](x_BTD, lambda y: own(y, own.keys_values(y), None, causal=True))
+        x_BTD = self.around[1](x_BTD, lambda y: other(y, other.keys_values(memory_BSD), mask_BS[:, None, None]))
+        return self.around[2](x_BTD, self.feed_forward)
+
+    def step(
+        self, x_BD: Tensor, source: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor], mask_BS: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        """(x_BD, longer past, attention_BS): one position on top of the cached keys and values."""
+
+        def attend_own(y_BD: Tensor) -> Tensor:
+            nonlocal past
+            key_BH1C, value_BH1C = self.self_attention.keys_values(y_BD[:, None])
+            past = torch.cat((past[0], key_BH1C), dim=2), torch.cat((past[1], value_BH1C), dim=2)
+            return self.self_attention(y_BD[:, None], past, None)[:, 0]
+
+        def attend_source(y_BD: Tensor) -> Tensor:
+            nonlocal attention_BS
+            out_BD, attention_BS = self.source_attention.look(y_BD, source, mask_BS)
+            return out_BD
+
+        attention_BS = x_BD  # rebound when the sub-layer runs
+        x_BD = self.around[0](x_BD, attend_own)
+        x_BD = self.around[1](x_BD, attend_source)
+        return self.around[2](x_BD, self.feed_forward), past, attention_BS
+
+
+@dataclass
+class Config:
+    """Sizes of a Transformer; the defaults are the paper's base model (Table 3).
+
+    Attributes:
+        layers: Layers of the encoder, and of the decoder (N).
+        width: Width of every sub-layer's output (d_model).
+        inner: Inner width of the feed-forward layers (d_ff).
+        heads: Attention heads (h); each is width / heads wide.
+        dropout: Rate after every sub-layer and on embeddings plus positions (P_drop).
+        attention_dropout: Rate on attention weights (tensor2tensor; not in the paper).
+        inner_dropout: Rate inside the feed-forward layers (tensor2tensor; not in the paper).
+        pre_norm: Normalise before each sub-layer instead of after it.
+        shared_embeddings: One matrix for source, target and softmax (section 3.4); needs a joint vocabulary.
+    """
+
+    layers: int = 6
+    width: int = 512
+    inner: int = 2048
+    heads: int = 8
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    inner_dropout: float = 0.0
+    pre_norm: bool = False
+    shared_embeddings: bool = True
+
+
+class Memory(NamedTuple):
+    memory_BSD: Tensor
+    mask_BS: Tensor
+
+
+class Model(Translator):
+    """The Transformer of Figure 1 on the contract."""
+
+    def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        if config.shared_embeddings and source_vocabulary != target_vocabulary:
+            raise ValueError("model.shared_embeddings: needs one vocabulary for both sides; set text.joint to true")
+        self.config = config
+        self.output = nn.Linear(config.width, target_vocabulary, bias=False)
+        self.target_embedding = nn.Embedding(target_vocabulary, config.width, padding_idx=PAD)
+        self.source_embedding = nn.Embedding(source_vocabulary, config.width, padding_idx=PAD)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = Stack[EncoderLayer](EncoderLayer(config) for _ in range(config.layers))
+        self.decoder = Stack[DecoderLayer](DecoderLayer(config) for _ in range(config.layers))
+        self.encoder_norm, self.decoder_norm = (
+            nn.LayerNorm(config.width) if config.pre_norm else nn.Identity() for _ in range(2)
+        )
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Xavier uniform for layers, N(0, 1 / d_model) for embeddings, as in tensor2tensor; the paper is silent."""
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1 and "embedding" not in name:
+                nn.init.xavier_uniform_(parameter)
+        for embedding in (self.target_embedding, self.source_embedding):
+            nn.init.normal_(embedding.weight, std=self.config.width**-0.5)
+        if self.config.shared_embeddings:
+            self.source_embedding.weight = self.target_embedding.weight = self.output.weight
+            nn.init.normal_(self.output.weight, std=self.config.width**-0.5)
+
+    def embed(self, embedding: nn.Embedding, ids_BT: Tensor, begin: int = 0) -> Tensor:
+        x_BTD = embedding(ids_BT) * math.sqrt(self.config.width)
+        positions_TD = sinusoids(begin + ids_BT.shape[1], self.config.width, like=x_BTD)[begin:]
+        return self.dropout(x_BTD + positions_TD)
+
+    def encode(self, source: Tokens) -> Memory:
+        x_BSD, mask_BS = self.embed(self.source_embedding, source.ids_BS), source.mask_BS
+        for layer in self.encoder:
+            x_BSD = layer(x_BSD, mask_BS)
+        return Memory(self.encoder_norm(x_BSD), mask_BS)
+
+    def decode(self, memory: Memory, target: Tokens) -> Tensor:
+        x_BTD = self.embed(self.target_embedding, target.ids_BS)
+        for layer in self.decoder:
+            x_BTD = layer(x_BTD, memory.memory_BSD, memory.mask_BS)
+        return self.decoder_norm(x_BTD)
+
+    def start(self, memory: Memory) -> State:
+        """Keys and values of the source for every layer, and an empty past of shape (B, H, 0, C)."""
+        memory_BSD, mask_BS = memory
+        source = tuple(layer.source_attention.keys_values(memory_BSD) for layer in self.decoder)
+        past = tuple((key_BHSC[:, :, :0], value_BHSC[:, :, :0]) for key_BHSC, value_BHSC in source)
+        return State((source, mask_BS), past)
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        source, mask_BS = state.source
+        position = state.past[0][0].shape[2]
+        x_BD = self.embed(self.target_embedding, previous_B[:, None], begin=position)[:, 0]
+        pasts, attention_BS = [], None
+        for layer, layer_source, layer_past in zip(self.decoder, source, state.past, strict=True):
+            x_BD, past, attention_BS = layer.step(x_BD, layer_source, layer_past, mask_BS)
+            pasts.append(past)
+        return Step(self.decoder_norm(x_BD), State(state.source, tuple(pasts)), attention_BS)
+
+    # Cost of a layer: projections of D x D for queries, keys, values and output; scores and weighted sum, which over
+    # all heads are queries x D x keys each; two products of D x F.
+
+    def flops_attention(self, queries: int, keys: int, new_keys: int) -> Flops:
+        width = self.config.width
+        projections = product(2 * queries, width, width) + product(2 * new_keys, width, width)
+        return projections + product(queries, width, keys) * 2
+
+    def flops_feed_forward(self, positions: int) -> Flops:
+        return product(positions, self.config.width, self.config.inner) * 2
+
+    def flops_encode(self, source_length: int) -> Flops:
+        layer = self.flops_attention(source_length, source_length, source_length)
+        return (layer + self.flops_feed_forward(source_length)) * self.config.layers
+
+    def flops_decode(self, source_length: int, target_length: int) -> Flops:
+        own = self.flops_attention(target_length, target_length, target_length)
+        other = self.flops_attention(target_length, source_length, source_length)
+        return (own + other + self.flops_feed_forward(target_length)) * self.config.layers
+
+    def flops_start(self, source_length: int) -> Flops:
+        return product(2 * source_length, self.config.width, self.config.width) * self.config.layers
+
+    def flops_step(self, source_length: int, position: int) -> Flops:
+        own = self.flops_attention(1, position + 1, 1)
+        other = self.flops_attention(1, source_length, 0)
+        return (own + other + self.flops_feed_forward(1)) * self.config.layers
