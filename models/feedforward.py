@@ -1,0 +1,118 @@
+"""Multi-layer perceptron as a translator: trained embeddings, hidden layers, back-propagation.
+
+Rumelhart, Hinton and Williams 1986, "Learning representations by back-propagating errors" (row mlp: sigmoid units);
+Nair and Hinton 2010 and Krizhevsky et al. 2012 (row mlp-relu: rectified units with dropout). Words enter as in Bengio et
+al. 2003, "A neural probabilistic language model": the embeddings of a fixed window side by side.
+
+The network sees at target position t: the source words at t-2 ... t+2 (PAD outside the sentence), the mean of the
+source, and the last two target words, exactly as the perceptron does.
+
+Letters: B batch  S source length  T target length  W window slots  P padded source  D embedding  V vocabulary
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.parts.translator import NO_FLOPS, PAD, Flops, State, Step, Tokens, Translator, product
+
+BEFORE, AFTER = 2, 2  # source words on either side of the current position
+SLOTS = BEFORE + 1 + AFTER
+RECENT = 2  # target words that are seen
+ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
+
+
+@dataclass
+class Config:
+    """Sizes of a multi-layer perceptron.
+
+    Attributes:
+        embedding: Width of one word.
+        hidden: Width of each hidden layer.
+        layers: Hidden layers.
+        activation: sigma(x) = 1 / (1 + e^-x), or max(0, x).
+        dropout: Rate after each hidden layer.
+    """
+
+    embedding: int = 256
+    hidden: int = 1024
+    layers: int = 2
+    activation: Literal["sigmoid", "relu"] = "sigmoid"
+    dropout: float = 0.0
+
+
+class Memory(NamedTuple):
+    words_BPD: Tensor  # embeddings of BEFORE times PAD, the source, one PAD that stands for all words after it
+    mean_BD: Tensor
+
+
+class Model(Translator):
+    """x = [E x_{t-2}; ...; E x_{t+2}; mean_s E x_s; F y_{t-2}; F y_{t-1}], h_1 = phi(W_1 x + b_1).
+
+    Further layers: h_l = phi(W_l h_{l-1} + b_l); the last one goes to the softmax. E and F are the embeddings.
+    """
+
+    def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        self.source_embedding = nn.Embedding(source_vocabulary, config.embedding)
+        self.target_embedding = nn.Embedding(target_vocabulary, config.embedding)
+        self.widths = [(SLOTS + 1 + RECENT) * config.embedding, *[config.hidden] * config.layers]
+        self.hidden = nn.Sequential(
+            *(
+                part
+                for inner, outer in zip(self.widths, self.widths[1:], strict=False)
+                for part in (nn.Linear(inner, outer), ACTIVATIONS[config.activation](), nn.Dropout(config.dropout))
+            )
+        )
+        self.output = nn.Linear(config.hidden, target_vocabulary)
+        for parameter in self.hidden.parameters():
+            if parameter.dim() == 1:
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.xavier_uniform_(parameter, gain=nn.init.calculate_gain(config.activation))
+
+    def encode(self, source: Tokens) -> Memory:
+        words_BPD = self.source_embedding(functional.pad(source.ids_BS, (BEFORE, 1), value=PAD))
+        length_B = torch.tensor(source.lengths_B, device=words_BPD.device)
+        sum_BD = (words_BPD[:, BEFORE:-1] * source.mask_BS[..., None]).sum(dim=1)
+        return Memory(words_BPD, sum_BD / length_B[:, None])
+
+    def decode(self, memory: Memory, target: Tokens) -> Tensor:
+        length, last = target.ids_BS.shape[1], memory.words_BPD.shape[1] - 1
+        position_T = torch.arange(length, device=target.ids_BS.device)
+        slots = [memory.words_BPD[:, (position_T + slot).clamp(max=last)] for slot in range(SLOTS)]
+        recent_BTD = self.target_embedding(functional.pad(target.ids_BS, (RECENT - 1, 0), value=PAD))
+        recent = [recent_BTD[:, slot : slot + length] for slot in range(RECENT)]
+        mean_BTD = memory.mean_BD[:, None].expand_as(recent[0])
+        return self.hidden(torch.cat((*slots, mean_BTD, *recent), dim=-1))
+
+    def start(self, memory: Memory) -> State:
+        position_B = memory.mean_BD.new_zeros(memory.mean_BD.shape[0], dtype=torch.long)
+        return State(memory, (position_B, torch.full_like(position_B, PAD)))
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        (words_BPD, mean_BD), (position_B, before_B) = state.source, state.past
+        place_BW = position_B[:, None] + torch.arange(SLOTS, device=position_B.device)
+        place_BW = place_BW.clamp(max=words_BPD.shape[1] - 1)
+        slots_BWD = words_BPD.gather(1, place_BW[..., None].expand(-1, -1, words_BPD.shape[2]))
+        recent_BWD = self.target_embedding(torch.stack((before_B, previous_B), dim=1))
+        x_BD = torch.cat((slots_BWD, mean_BD[:, None], recent_BWD), dim=1).flatten(1)
+        return Step(self.hidden(x_BD), State(state.source, (position_B + 1, previous_B)), None)
+
+    # Cost: the hidden layers at each target position; windows and means are looked up and added.
+
+    def flops_encode(self, source_length: int) -> Flops:
+        return NO_FLOPS
+
+    def flops_decode(self, source_length: int, target_length: int) -> Flops:
+        return self.flops_step(source_length, 0) * target_length
+
+    def flops_step(self, source_length: int, position: int) -> Flops:
+        layers = (product(1, inner, outer) for inner, outer in zip(self.widths, self.widths[1:], strict=False))
+        return sum(layers, NO_FLOPS)

@@ -1,0 +1,136 @@
+"""Perceptron as a translator. Rosenblatt 1958, "The perceptron: a probabilistic model for information storage".
+
+Figure 1 of the paper: sensory units S are wired to association units A by fixed random connections; an A-unit fires
+when the sum of its inputs reaches a threshold; only the connections from A-units to responses R learn. Here the sensory
+units are words, and the response is the next target word.
+
+The perceptron sees at target position t: the source words at t-2 ... t+2 (PAD outside the sentence), the mean of the
+source, and the last two target words. Two departures, without which it could not be trained beside the other rows:
+the responses compete in a softmax instead of firing one by one, and learn by its gradient instead of by error
+correction.
+
+Letters: B batch  S source length  T target length  W window slots  P padded source  A association units  V vocabulary
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.parts.translator import NO_FLOPS, PAD, Flops, State, Step, Tokens, Translator, product
+
+BEFORE, AFTER = 2, 2  # source words on either side of the current position
+SLOTS = BEFORE + 1 + AFTER
+RECENT = 2  # target words that are seen
+
+
+class Association(nn.Module):
+    """a = [sum over slots k of E_k[word in slot k] + mean over the source of E_mean >= theta].
+
+    The random connections E are the same for every run with the same seed, so no checkpoint has to hold them.
+    """
+
+    source_WVA: Tensor
+    mean_VA: Tensor
+    target_WVA: Tensor
+
+    def __init__(self, units: int, threshold: float, seed: int, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        self.threshold = threshold
+        generator = torch.Generator().manual_seed(seed)
+
+        def connections(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        self.register_buffer("source_WVA", connections(SLOTS, source_vocabulary, units), persistent=False)
+        self.register_buffer("mean_VA", connections(source_vocabulary, units), persistent=False)
+        self.register_buffer("target_WVA", connections(RECENT, target_vocabulary, units), persistent=False)
+
+    def mean(self, source: Tokens) -> Tensor:
+        """mean_BA of the sources."""
+        drawn_BSA = functional.embedding(source.ids_BS, self.mean_VA)
+        length_B = torch.tensor(source.lengths_B, device=drawn_BSA.device)
+        return (drawn_BSA * source.mask_BS[..., None]).sum(dim=1) / length_B[:, None]
+
+    def forward(self, source_ids_BTW: Tensor, mean_BTA: Tensor, target_ids_BTW: Tensor) -> Tensor:
+        """fired_BTA: 1 for the units that fire, 0 for the others."""
+        sum_BTA = mean_BTA
+        for ids_BTW, table_WVA in ((source_ids_BTW, self.source_WVA), (target_ids_BTW, self.target_WVA)):
+            for slot, table_VA in enumerate(table_WVA):
+                sum_BTA = sum_BTA + functional.embedding(ids_BTW[..., slot], table_VA)
+        return (sum_BTA >= self.threshold).to(sum_BTA.dtype)
+
+
+@dataclass
+class Config:
+    """Sizes of a perceptron.
+
+    Attributes:
+        units: Association units.
+        threshold: Sum at which a unit fires (theta); one connection has standard deviation 1, a unit's sum about 2.7.
+        connections_seed: Seed of the random connections, which belong to the architecture and not to a run.
+    """
+
+    units: int = 2048
+    threshold: float = 0.0
+    connections_seed: int = 1958
+
+
+class Memory(NamedTuple):
+    ids_BP: Tensor  # BEFORE times PAD, the source, one PAD that stands for all words after it
+    mean_BA: Tensor
+
+
+class Model(Translator):
+    """softmax(W a + b), the one trained layer, on the association units."""
+
+    def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        self.association = Association(
+            config.units, config.threshold, config.connections_seed, source_vocabulary, target_vocabulary
+        )
+        self.output = nn.Linear(config.units, target_vocabulary)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def encode(self, source: Tokens) -> Memory:
+        return Memory(functional.pad(source.ids_BS, (BEFORE, 1), value=PAD), self.association.mean(source))
+
+    def decode(self, memory: Memory, target: Tokens) -> Tensor:
+        length = target.ids_BS.shape[1]
+        position_T = torch.arange(length, device=target.ids_BS.device)
+        place_TW = (position_T[:, None] + torch.arange(SLOTS, device=position_T.device)).clamp(
+            max=memory.ids_BP.shape[1] - 1
+        )
+        recent_ids_BTW = functional.pad(target.ids_BS, (RECENT - 1, 0), value=PAD).unfold(1, RECENT, 1)
+        return self.association(memory.ids_BP[:, place_TW], memory.mean_BA[:, None], recent_ids_BTW)
+
+    def start(self, memory: Memory) -> State:
+        position_B = torch.zeros_like(memory.ids_BP[:, 0])
+        return State(memory, (position_B, torch.full_like(position_B, PAD)))
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        (ids_BP, mean_BA), (position_B, before_B) = state.source, state.past
+        place_BW = position_B[:, None] + torch.arange(SLOTS, device=position_B.device)
+        source_ids_BW = ids_BP.gather(1, place_BW.clamp(max=ids_BP.shape[1] - 1))
+        hidden_BA = self.association(source_ids_BW, mean_BA, torch.stack((before_B, previous_B), dim=-1))
+        return Step(hidden_BA, State(state.source, (position_B + 1, previous_B)), None)
+
+    # Cost: random connections are looked up and added; the trained layer's input needs no gradient.
+
+    def flops_encode(self, source_length: int) -> Flops:
+        return NO_FLOPS
+
+    def flops_decode(self, source_length: int, target_length: int) -> Flops:
+        return NO_FLOPS
+
+    def flops_step(self, source_length: int, position: int) -> Flops:
+        return NO_FLOPS
+
+    def flops_project(self) -> Flops:
+        return product(1, self.output.in_features, self.output.out_features, input_gradient=False)
