@@ -1,0 +1,198 @@
+"""How good translations are: BLEU, chrF2 and TER by sacreBLEU on detokenised text, each with a 95 % interval.
+
+All three scores are functions of sums over sentences (n-gram matches, edits), so a test set is read once into one row
+of numbers a sentence; the score, its bootstrap interval and the paired tests of significance.py are all made of those
+rows. Scores equal sacreBLEU's command line bit for bit, because the same operations are done in the same order.
+
+Letters: N sentences  K numbers a sentence  R resamples
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
+
+from bench.measures import Measure
+
+Array = NDArray[np.float64]
+
+SEED = 12345
+"""sacreBLEU's own default seed: the interval below is the one that its command line prints as plus or minus."""
+
+RESAMPLES = 1000
+
+METRICS = ("bleu", "chrf", "ter")
+"""What `score` measures: BLEU and chrF2 (higher is better), TER (lower is better); all in percent."""
+
+
+def bleu_of(sums_RK: Array) -> Array:
+    """BLEU = BP exp(1/4 sum_n log p_n), BP = exp(min(0, 1 - r/c)); Papineni et al. 2002, ACL.
+
+    A row holds c, r, the matches of 1- to 4-grams and their totals. A zero p_n becomes 1 / (2^k total_n), k counting
+    the zeros so far (sacreBLEU's smoothing `exp`, from mteval-v13a). `math` does the logarithms and the sum one by one,
+    because numpy's may differ in the last bit, and a paired test compares such bits.
+    """
+    length_R, reference_R = sums_RK[:, 0], sums_RK[:, 1]
+    correct_R4, total_R4 = sums_RK[:, 2:6], sums_RK[:, 6:10]
+    smooth_R4 = np.where(correct_R4 == 0, 2.0 ** np.cumsum(correct_R4 == 0, axis=1), 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision_R4 = 100.0 * np.where(correct_R4 == 0, 1.0, correct_R4) / (smooth_R4 * total_R4)
+        shortfall_R = 1 - reference_R / length_R
+    scores_R = np.zeros(len(sums_RK))
+    for row in np.flatnonzero(correct_R4.any(axis=1)):
+        if not total_R4[row].all():
+            continue  # no 4-gram at all: log p_4 is minus infinity, the score 0
+        penalty = math.exp(shortfall_R[row]) if length_R[row] < reference_R[row] else 1.0
+        scores_R[row] = penalty * math.exp(sum(map(math.log, precision_R4[row].tolist())) / 4)
+    return scores_R
+
+
+def chrf_of(sums_RK: Array) -> Array:
+    """chrF2 = 5 P R / (4 P + R) with P and R averaged over character 1- to 6-grams; Popovic 2015, WMT.
+
+    A row holds, for each order, the n-grams of the hypothesis, of the reference, and those in both. Orders that either
+    side lacks are left out of the averages.
+    """
+    precision_R, recall_R, orders_R = (np.zeros(len(sums_RK)) for _ in range(3))
+    for order in range(6):
+        ours_R, theirs_R, both_R = sums_RK[:, 3 * order : 3 * order + 3].T
+        counts_R = (ours_R > 0) & (theirs_R > 0)
+        precision_R += np.divide(both_R, ours_R, out=np.zeros_like(both_R), where=counts_R)
+        recall_R += np.divide(both_R, theirs_R, out=np.zeros_like(both_R), where=counts_R)
+        orders_R += counts_R
+    precision_R /= np.maximum(orders_R, 1)
+    recall_R /= np.maximum(orders_R, 1)
+    some_R = precision_R + recall_R > 0
+    score_R = np.divide(
+        5 * precision_R * recall_R, 4 * precision_R + recall_R, out=np.zeros(len(sums_RK)), where=some_R
+    )
+    return 100 * score_R
+
+
+def ter_of(sums_RK: Array) -> Array:
+    """TER = edits / words of the reference, a moved phrase being one edit; Snover et al. 2006, AMTA."""
+    edits_R, words_R = sums_RK.T
+    ratio_R = np.divide(edits_R, words_R, out=np.where(edits_R > 0, 1.0, 0.0), where=words_R > 0)
+    return 100 * ratio_R
+
+
+SCORES: dict[str, Callable[[Array], Array]] = {"bleu": bleu_of, "chrf": chrf_of, "ter": ter_of}
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """One number row for each sentence: all that a score, its interval and a paired test need of a system's output.
+
+    Attributes:
+        metric: bleu, chrf or ter.
+        signature: sacreBLEU's signature.
+        rows_NK: The rows; whole numbers, so sums are exact in any order.
+        output_hash: SHA-256 of the hypotheses: equal for identical outputs.
+        reference_hash: SHA-256 of the references: only systems with the same one can be compared.
+    """
+
+    metric: str
+    signature: str
+    rows_NK: Array
+    output_hash: str
+    reference_hash: str
+
+    @property
+    def score(self) -> float:
+        return float(SCORES[self.metric](self.rows_NK.sum(axis=0, keepdims=True))[0])
+
+
+def _hash(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def statistics(hypotheses: Sequence[str], references: Sequence[str], metric: str = "bleu") -> Statistics:
+    """Reads one test set with one metric of `METRICS`.
+
+    Raises:
+        ValueError: the two sides differ in length, or there is nothing to score.
+    """
+    if len(hypotheses) != len(references):
+        raise ValueError(f"{len(hypotheses)} hypotheses do not pair with {len(references)} references")
+    if not hypotheses:
+        raise ValueError("there are no hypotheses to score")
+    scorer = {"bleu": BLEU, "chrf": CHRF, "ter": TER}[metric]()
+    rows = scorer._extract_corpus_statistics(list(hypotheses), [list(references)])
+    signature = scorer.get_signature().format()
+    return Statistics(metric, signature, np.array(rows, dtype=np.float64), _hash(hypotheses), _hash(references))
+
+
+def weights_of_resamples(sentences: int, resamples: int = RESAMPLES) -> Array:
+    """How often each sentence is drawn in each resample, (R, N): the draws of sacreBLEU's own bootstrap."""
+    drawn_RN = np.random.default_rng(SEED).choice(sentences, size=(resamples, sentences), replace=True)
+    flat = (drawn_RN + np.arange(resamples)[:, None] * sentences).ravel()
+    return np.bincount(flat, minlength=resamples * sentences).reshape(resamples, sentences).astype(np.float64)
+
+
+def ends(values_R: Array) -> tuple[float, float]:
+    """The middle 95 % of resampled values: 1/40 is cut off at each end, as sacreBLEU does."""
+    ordered_R = np.sort(values_R)
+    cut = len(ordered_R) // 40
+    return float(ordered_R[cut]), float(ordered_R[-cut - 1])
+
+
+def measure(seeds: Sequence[Statistics]) -> Measure:
+    """Mean score over seeds with a 95 % interval that combines seeds and test sentences.
+
+    Sentences: bootstrap, each resample drawing the same sentences for every seed, since the seeds share the test set
+    (Koehn 2004, EMNLP). Seeds: each resample also draws k of the k seeds; that alone would understate their variance
+    by (k - 1) / k, so the drawn mean's distance from the mean of all is stretched by sqrt(k / (k - 1)) (Rao and Wu
+    1988, JASA). The variance is then that of a mean over new seeds and new sentences; for two or three seeds it is
+    itself roughly known, and the seeds should be read one by one. With one seed: "sentences only".
+    """
+    first, k = seeds[0], len(seeds)
+    if any(seed.metric != first.metric or seed.reference_hash != first.reference_hash for seed in seeds):
+        raise ValueError("an interval combines seeds of one metric on one test set")
+    weights_RN = weights_of_resamples(len(first.rows_NK))
+    scores_RS = np.stack([SCORES[first.metric](weights_RN @ seed.rows_NK) for seed in seeds], axis=1)
+    means_R = scores_RS.mean(axis=1)
+    covers = "sentences only"
+    if k > 1:
+        drawn_RS = np.random.default_rng(SEED + 1).integers(k, size=scores_RS.shape)
+        drawn_R = np.take_along_axis(scores_RS, drawn_RS, axis=1).mean(axis=1)
+        means_R = means_R + (drawn_R - means_R) * math.sqrt(k / (k - 1))
+        covers = f"{k} seeds and sentences"
+    low, high = ends(means_R)
+    recipe = f"sacreBLEU {first.signature}; 95 % bootstrap, {RESAMPLES} resamples, {covers}"
+    return Measure(first.metric, sum(seed.score for seed in seeds) / k, "percent", low, high, recipe)
+
+
+def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[Measure]:
+    """BLEU, chrF2 and TER of detokenised text, each with its interval over sentences."""
+    return [measure([statistics(hypotheses, references, metric)]) for metric in METRICS]
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """BLEU alone, in percent, without an interval: for validation."""
+    return statistics(hypotheses, references).score
+
+
+def write(path: Path, systems: Sequence[Statistics]) -> None:
+    """Keeps statistics in one .npz file, so that a later test need not score the text again."""
+    arrays = {f"{number}.rows": system.rows_NK.astype(np.int32) for number, system in enumerate(systems)}
+    labels = [[s.metric, s.signature, s.output_hash, s.reference_hash] for s in systems]
+    with path.open("wb") as file:
+        np.savez_compressed(file, labels=np.array(labels), **arrays)  # type: ignore[arg-type]
+
+
+def read(path: Path) -> list[Statistics]:
+    """What `write` has kept."""
+    with np.load(path, allow_pickle=False) as file:
+        return [
+            Statistics(str(metric), str(signature), file[f"{number}.rows"].astype(np.float64), str(ours), str(theirs))
+            for number, (metric, signature, ours, theirs) in enumerate(file["labels"])
+        ]
