@@ -83,7 +83,14 @@ class Corpus:
 
 def names() -> list[str]:
     """The corpora there are: the files of this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def qualified_name(settings: CorpusSettings) -> str:
+    """NAME-SRC-TGT; where `name` has no languages (`files`), they are the endings of the training files."""
+    if "-" in settings.name or not settings.train:
+        return settings.name
+    return "-".join([settings.name, *(path.removesuffix(".gz").rpartition(".")[2] for path in settings.train)])
 
 
 def load(settings: CorpusSettings) -> Corpus:

@@ -1,0 +1,269 @@
+"""The typed experiment: strict YAML, every key also a flag.
+
+An architecture's file in experiments/ names the model, its presets and its rows. Settings are merged in the order
+base < architecture < preset < row < row's preset < suite < flags, parsed against the dataclasses that the code itself
+uses, and an unknown key or a value of the wrong type is an error that names the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import json
+import pkgutil
+import re
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+import models
+from bench.corpora import CorpusSettings, qualified_name
+from bench.decoding import DecodingSettings
+from bench.tracking import Tracking
+from bench.training import Machine, Training
+from bench.vocabulary import TextSettings
+from models.parts.translator import Translator
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+GROUPS = {
+    "corpus": CorpusSettings,
+    "text": TextSettings,
+    "training": Training,
+    "decoding": DecodingSettings,
+    "machine": Machine,
+    "tracking": Tracking,
+}
+
+
+@dataclass
+class About:
+    """What a table says of a row.
+
+    Attributes:
+        name: Printed name.
+        year: Year of the paper.
+        paper: Citation.
+        family: feed-forward, recurrent, convolutional, mixture or attention.
+        note: In what this row departs from the others of a table, or from its paper.
+    """
+
+    name: str = ""
+    year: int = 0
+    paper: str = ""
+    family: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One configuration with its seed: a job."""
+
+    row: str
+    preset: str
+    architecture: str
+    about: About
+    model: Any  # the Config of models/<architecture>.py
+    corpus: CorpusSettings
+    text: TextSettings
+    training: Training
+    decoding: DecodingSettings
+    machine: Machine
+    tracking: Tracking
+    seed: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that is needed to repeat the job, as plain data."""
+        settings = dataclasses.asdict(self)
+        return settings | {"model": {"name": self.architecture} | settings["model"]}
+
+    @property
+    def corpus_name(self) -> str:
+        return qualified_name(self.corpus)
+
+    @property
+    def job(self) -> str:
+        """Hash that names the job: what decides its result, not where or by which version of the code it is run."""
+        settings = self.settings
+        corpus = {key: value for key, value in settings["corpus"].items() if key in ("pairs", "lemmas", "depth")}
+        parts = {key: settings[key] for key in ("row", "model", "text", "training", "decoding", "seed")}
+        parts["corpus"] = corpus | {"name": self.corpus_name}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """The run's name: what, on what, at which size, with which seed."""
+        return f"{self.row} {self.corpus_name} {self.preset} s{self.seed}"
+
+    def build(self, source_vocabulary: int, target_vocabulary: int) -> Translator:
+        """The model with its initial weights, drawn from torch's generator as it stands."""
+        module = importlib.import_module(f"models.{self.architecture}")
+        return module.Model(self.model, source_vocabulary, target_vocabulary)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key may stand once only, and 1e-9 is a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Raises ValueError for a file that is missing, not YAML, or not a mapping; names file and line."""
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; those in {EXPERIMENTS.name}/: {', '.join(_stems())}")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ValueError(f"{path}, line {line}: {error.problem}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no settings; expected keys such as model:, presets:, rows:")
+    return content
+
+
+def _stems() -> list[str]:
+    return sorted(path.name for path in EXPERIMENTS.glob("*.yaml"))
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The layers on top of one another, mappings key by key.
+
+    A mapping that names something else than the one below (an optimiser, a model) replaces it whole: the settings of
+    Adam mean nothing to SGD.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = merged.get(key)
+            other = isinstance(value, Mapping) and isinstance(below, Mapping)
+            if other and value.get("name", below.get("name")) == below.get("name"):
+                merged[key] = merge(below, value)
+            else:
+                merged[key] = merge(value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def choose(kind: str, name: str, known: Sequence[str], where: Path) -> None:
+    """Raises ValueError if `name` is not among the known ones; lists them and the nearest."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{where}: no {kind} {name!r}{hint} There are: {', '.join(known)}")
+
+
+def rows_of(path: Path) -> list[str]:
+    """The row ids of an architecture's file; none for a file of another kind (base, a suite, a sweep)."""
+    content = read_yaml(path)
+    return list(content.get("rows", {})) if "model" in content else []
+
+
+def architectures() -> dict[str, Path]:
+    """Row id -> the file that holds it, over all of experiments/."""
+    return {row: path for path in sorted(EXPERIMENTS.glob("*.yaml")) for row in rows_of(path)}
+
+
+def layered(path: Path, preset: str, row: str | None, above: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(row id, merged settings) of an architecture's file, before types are checked."""
+    base, own = read_yaml(EXPERIMENTS / "base.yaml"), read_yaml(path)
+    if "model" not in own or "rows" not in own:
+        raise ValueError(f"{path}: not an architecture's file, it has no model: and rows:; a suite runs by bench suite")
+    rows: dict[str, Any] = own["rows"]
+    row = row or next(iter(rows))
+    choose("row", row, list(rows), path)
+    chosen = rows[row] or {}
+    presets = [layers.get("presets") or {} for layers in (base, own, chosen)]
+    known = list(dict.fromkeys(name for layer in presets for name in layer))
+    choose("preset", preset, known, path)
+
+    def plain(layer: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in layer.items() if key not in ("presets", "rows", "search")}
+
+    of_base, of_own, of_row = (layer.get(preset) or {} for layer in presets)
+    return row, merge(plain(base), plain(own), of_base, of_own, plain(chosen), of_row, above)
+
+
+def parser(architecture: str) -> ArgumentParser:
+    """The parser of all settings of an architecture: one group for each dataclass."""
+    known = sorted(m.name for m in pkgutil.iter_modules(models.__path__) if not m.ispkg)
+    choose("model", architecture, known, Path("models"))
+    config = importlib.import_module(f"models.{architecture}").Config
+    settings = ArgumentParser(prog="bench run FILE", exit_on_error=False, allow_abbrev=False)
+    for group, dataclass_ in {"about": About, "model": config, **GROUPS}.items():
+        settings.add_class_arguments(dataclass_, group, help=group)
+    settings.add_argument("--seed", type=int, default=1, help="Seed of the initial weights, the order and dropout.")
+    return settings
+
+
+def resolve(
+    path: Path,
+    *,
+    preset: str = "demo",
+    row: str | None = None,
+    suite: Mapping[str, Any] | None = None,
+    flags: Sequence[str] = (),
+) -> Experiment:
+    """The experiment that a file, a preset, a row, a suite's settings and flags describe.
+
+    Raises:
+        ValueError: one line that names the file or key, and the nearest known one.
+    """
+    row, merged = layered(path, preset, row, suite or {})
+    model = dict(merged.get("model") or {})
+    architecture = str(model.pop("name", ""))
+    settings = parser(architecture)
+    try:
+        values = settings.parse_object(merged | {"model": model})
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(f"{path}: {explain(error, settings)}") from error
+    try:
+        values = settings.parse_args(list(flags), namespace=values)
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(explain(error, settings)) from error
+    groups = settings.instantiate(values)
+    experiment = Experiment(row=row, preset=preset, architecture=architecture, **vars(groups))
+    experiment.training.check()
+    return experiment
+
+
+def explain(error: Exception, settings: ArgumentParser) -> str:
+    """jsonargparse's error in one line: the key, what is wrong with it, and the nearest known key."""
+    text = " ".join(str(error).split())
+    known = [option.lstrip("-") for action in settings._actions for option in action.option_strings]
+    patterns = (
+        r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
+        r"unrecognized arguments: --(?P<key>[\w.]+)",
+        r"[Kk]ey '(?P<key>[\w.]+)' is not expected",
+        r"Option '(?P<key>[\w.]+)' is not accepted",
+    )
+    for pattern in patterns:
+        if found := re.search(pattern, text):
+            parts = found.groupdict()
+            key = ".".join(part for part in (parts.get("group"), parts["key"]) if part)
+            near = difflib.get_close_matches(key, known, 1, 0.5)
+            return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
+    if found := re.search(r'Parser key "(?P<key>[\w.]+)": (?P<what>.*)', text):
+        what = re.sub(r"Does not validate against any of the Union subtypes.*?Expected a", "Expected a", found["what"])
+        return f"{found['key']}: {what}"
+    return text
