@@ -1,0 +1,317 @@
+"""What can be said: concepts, and the rules that join them into meanings no language has yet put into words.
+
+A meaning is a tree of `Node`. Its grammar is data (languages/meaning.yaml): concepts with the classes that say what
+goes with what, and rules whose slots are filled from left to right. A slot is one of
+
+    verb: transitive                          a concept of the category `transitive`
+    noun: noun(is~class, count~'count')       a concept whose field `is` shares a class with the parameter `class`
+    object: Phrase(verb.object)               a rule of `Phrase`, its parameter set to the field `object` of the verb
+    it: "&object"                             the node that already stands in `object`
+    tense: [present, past]                    a feature, one of several values ({present: 2, past: 3} with weights)
+
+`name?0.3` is filled with probability 0.3. `costs: 1` takes one from the depth, which bounds recursion.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from bisect import bisect
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+Classes = frozenset[str]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Concept:
+    """A word's meaning: `fields` holds sets of classes, such as what a verb takes as its object."""
+
+    name: str
+    category: str
+    group: str
+    fields: Mapping[str, Classes]
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A part of a meaning: a concept (`concept` is set), or a rule with its slots filled."""
+
+    kind: str
+    slots: dict[str, Node]
+    features: dict[str, str]
+    concept: Concept | None = None
+    head: Concept | None = None
+    label: str | None = None
+    costs: int = 0
+
+    def walk(self: Node) -> Iterator[Node]:
+        """The node and all below it; one that is referred to again is met once."""
+        seen: set[Node] = set()
+        waiting = [self]
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                yield node
+                waiting.extend(node.slots.values())
+
+    def depth(self) -> int:
+        """The costs summed along the most expensive branch: how deep clauses nest."""
+        return self.costs + max((slot.depth() for slot in self.slots.values()), default=0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one slot is filled."""
+
+    slot: str
+    probability: float
+    target: str
+    arguments: tuple[tuple[str, str], ...] = ()
+    values: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One way to build a symbol."""
+
+    steps: tuple[Step, ...]
+    weight: float
+    costs: int
+    head: str | None
+    label: str | None
+
+
+class DeadEndError(Exception):
+    """The choices made so far leave a slot that no concept fits."""
+
+
+@dataclass
+class Symbol:
+    """All rules of one name, with the names of its parameters."""
+
+    name: str
+    parameters: tuple[str, ...]
+    rules: list[Rule] = field(default_factory=list)
+
+
+Scope = dict[str, Any]
+
+
+class Meaning:
+    """The concepts in use and the rules over them: draws meanings and counts them."""
+
+    def __init__(self, data: Mapping[str, Any], concepts: list[Concept]):
+        self.concepts: dict[str, list[Concept]] = {category: [] for category in data["concepts"]}
+        for concept in concepts:
+            self.concepts[concept.category].append(concept)
+        self.classes = expanded(data["classes"])
+        self.symbols: dict[str, Symbol] = {}
+        for heading, rules in data["rules"].items():
+            name, arguments = _call(heading)
+            self.symbols[name] = Symbol(name, tuple(value for _, value in arguments), [_rule(rule) for rule in rules])
+        self._fitting: dict[tuple[Any, ...], list[Concept]] = {}
+        self._choices: dict[tuple[Any, ...], tuple[list[Rule], list[float]]] = {}
+        self._counts: dict[tuple[Any, ...], Counter[Concept | None]] = {}
+
+    def draw(self, rng: random.Random, symbol: str, depth: int) -> Node:
+        """One meaning, at random.
+
+        Raises:
+            ValueError: no meaning of this kind can be built from the concepts in use.
+        """
+        for _ in range(1000):
+            try:
+                return self._grow(rng, symbol, (), depth)
+            except DeadEndError:
+                continue
+        raise ValueError(f"corpus.lemmas: too few words to build {symbol}; raise corpus.lemmas")
+
+    def count(self, symbol: str, depth: int) -> int:
+        """How many different meanings there are, exactly."""
+        return sum(self._count(symbol, (), depth).values())
+
+    def _grow(self, rng: random.Random, name: str, arguments: tuple[Any, ...], depth: int) -> Node:
+        rules, weights = self._rules(name, arguments, depth)
+        rule = rules[bisect(weights, rng.random() * weights[-1])]
+        scope: Scope = dict(zip(self.symbols[name].parameters, arguments, strict=True))
+        slots: dict[str, Node] = {}
+        features: dict[str, str] = {key: value for key, value in scope.items() if isinstance(value, str)}
+        for step in rule.steps:
+            if step.probability < 1 and (rng.random() >= step.probability or not self._reachable(step, depth)):
+                continue
+            if step.values:
+                features[step.slot] = scope[step.slot] = step.values[bisect(step.weights, rng.random())]
+            elif step.target == "&":
+                slots[step.slot] = scope[step.slot] = self._referred(scope, step)
+            elif step.target in self.symbols:
+                values = tuple(self._value(path, scope, passed=True) for _, path in step.arguments)
+                slots[step.slot] = scope[step.slot] = self._grow(rng, step.target, values, depth - rule.costs)
+            else:
+                fitting = self._fit(step, scope)
+                if not fitting:
+                    raise DeadEndError
+                concept = fitting[int(rng.random() * len(fitting))]
+                slots[step.slot] = scope[step.slot] = Node(concept.group, {}, {}, concept, concept)
+        head = slots[rule.head].head if rule.head in slots else None
+        return Node(name, slots, features, None, head, rule.label, rule.costs)
+
+    def _rules(self, name: str, arguments: tuple[Any, ...], depth: int) -> tuple[list[Rule], list[float]]:
+        """The rules that may apply, with their summed weights: deep enough, and no concept is missing at once."""
+        key = (name, arguments, depth)
+        if key not in self._choices:
+            symbol = self.symbols[name]
+            scope = dict(zip(symbol.parameters, arguments, strict=True))
+            rules = [
+                rule
+                for rule in symbol.rules
+                if rule.costs <= depth
+                and all(
+                    self._fit(step, scope)
+                    for step in rule.steps
+                    if step.target in self.concepts
+                    and step.probability == 1
+                    and all(path[0] == "'" or path in scope for _, path in step.arguments)
+                )
+            ]
+            self._choices[key] = rules, list(accumulate(rule.weight for rule in rules))
+        if not self._choices[key][0]:
+            raise DeadEndError
+        return self._choices[key]
+
+    def _reachable(self, step: Step, depth: int) -> bool:
+        return step.target not in self.symbols or any(rule.costs <= depth for rule in self.symbols[step.target].rules)
+
+    def _referred(self, scope: Scope, step: Step) -> Node:
+        node = scope[step.arguments[0][1]]
+        assert isinstance(node, Node)
+        return node
+
+    def _fit(self, step: Step, scope: Scope) -> list[Concept]:
+        wanted = tuple(self._value(path, scope) for _, path in step.arguments)
+        key = (step.target, step.arguments, wanted)
+        if key not in self._fitting:
+            self._fitting[key] = [
+                concept
+                for concept in self.concepts[step.target]
+                if all(
+                    name.startswith("!") != bool(concept.fields[name.lstrip("!")] & classes)
+                    for (name, _), classes in zip(step.arguments, wanted, strict=True)
+                )
+            ]
+        return self._fitting[key]
+
+    def _value(self, path: str, scope: Scope, *, passed: bool = False) -> Any:
+        """The classes that an argument stands for: 'human', a parameter, a feature (passed as it is), verb.object."""
+        if path[0] == "'":
+            return self.classes.get(path[1:-1], frozenset({path[1:-1]}))
+        name, _, inner = path.partition(".")
+        value = scope[name]
+        if isinstance(value, Node):
+            value = value.head
+        if inner:
+            assert isinstance(value, Concept), f"{name} has no word at its head"
+            return value.fields[inner]
+        return frozenset({value}) if isinstance(value, str) and not passed else value
+
+    def _count(self, name: str, arguments: tuple[Any, ...], depth: int) -> Counter[Concept | None]:
+        """Meanings of one symbol, by the concept at their head (later slots may depend on it)."""
+        key = (name, arguments, depth)
+        if key not in self._counts:
+            total: Counter[Concept | None] = Counter()
+            for rule in self.symbols[name].rules:
+                if rule.costs <= depth:
+                    scope: Scope = dict(zip(self.symbols[name].parameters, arguments, strict=True))
+                    total.update(self._count_steps(rule, 0, scope, depth - rule.costs))
+            self._counts[key] = total
+        return self._counts[key]
+
+    def _count_steps(self, rule: Rule, index: int, scope: Scope, depth: int) -> Counter[Concept | None]:
+        if index == len(rule.steps):
+            head = scope.get(rule.head or "")
+            return Counter({head.head if isinstance(head, Node) else None: 1})
+        step = rule.steps[index]
+        needed = step.slot == rule.head or any(
+            path.partition(".")[0] == step.slot for later in rule.steps[index + 1 :] for _, path in later.arguments
+        )
+        options: Counter[Any] = Counter()
+        if step.values:
+            options.update(step.values)
+        elif step.target == "&":
+            options[self._referred(scope, step).head] = 1
+        elif step.target in self.symbols:
+            values = tuple(self._value(path, scope, passed=True) for _, path in step.arguments)
+            options.update(self._count(step.target, values, depth))
+        else:
+            options.update(self._fit(step, scope))
+        total: Counter[Concept | None] = Counter()
+        if not needed:
+            times = sum(options.values()) + (step.probability < 1)
+            if times:
+                for head, number in self._count_steps(rule, index + 1, scope, depth).items():
+                    total[head] += number * times
+            return total
+        assert step.probability == 1, f"{step.slot}: a slot that others depend on cannot be optional"
+        for option, times in options.items():
+            filled = option if isinstance(option, str) else Node("", {}, {}, option, option)
+            for head, number in self._count_steps(rule, index + 1, {**scope, step.slot: filled}, depth).items():
+                total[head] += number * times
+        return total
+
+
+def expanded(classes: Mapping[str, str]) -> dict[str, Classes]:
+    """Classes that stand for several others, in the order of the file: a later one may use an earlier one."""
+    known: dict[str, Classes] = {}
+    for name, parts in classes.items():
+        known[name] = frozenset().union(*(known.get(part, frozenset({part})) for part in parts.split()))
+    return known
+
+
+def concepts_of(data: Mapping[str, Any]) -> list[Concept]:
+    """Every concept of the data, in the order of frequency with the parts of speech kept in proportion."""
+    classes = expanded(data["classes"])
+    ranked: list[tuple[float, Concept]] = []
+    for category, entry in data["concepts"].items():
+        names, *defaults = zip(*((*part.split("="), "")[:2] for part in entry["fields"]), strict=True)
+        for rank, (name, text) in enumerate(entry["words"].items()):
+            values = [part.split() for part in (text or "").split("/")]
+            values += [default.split() for default in defaults[0][len(values) :]]
+            fields = {
+                key: frozenset().union(*(classes.get(value, frozenset({value})) for value in parts))
+                for key, parts in zip(names, values, strict=True)
+            }
+            concept = Concept(name, category, entry.get("group", category), fields)
+            ranked.append(((rank + 1) / len(entry["words"]), concept))
+    return [concept for _, concept in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _call(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """noun(is~class, count~'count') -> noun, ((is, class), (count, 'count'))"""
+    match = re.fullmatch(r"(\w+|&)\s*(?:\((.*)\))?", text)
+    assert match, text
+    arguments = [part.strip() for part in (match[2] or "").split(",") if part.strip()]
+    pairs = ((*part.split("~"), "")[:2] if "~" in part else ("", part) for part in arguments)
+    return match[1], tuple((name, path) for name, path in pairs)
+
+
+def _rule(data: Mapping[str, Any]) -> Rule:
+    steps = []
+    for key, value in data.items():
+        if key in ("weight", "costs", "head", "label"):
+            continue
+        slot, _, probability = key.partition("?")
+        share = float(probability or 1)
+        if isinstance(value, str):
+            target, arguments = _call(f"&({value[1:]})" if value[0] == "&" else value)
+            steps.append(Step(slot, share, target, arguments))
+        else:
+            weights = value if isinstance(value, dict) else dict.fromkeys(value, 1)
+            total = sum(weights.values())
+            sums = tuple(weight / total for weight in accumulate(weights.values()))
+            steps.append(Step(slot, share, "", (), tuple(weights), (*sums[:-1], 1.0)))
+    return Rule(tuple(steps), data.get("weight", 1), data.get("costs", 0), data.get("head"), data.get("label"))

@@ -1,0 +1,190 @@
+"""Sentence pairs from a synchronous grammar: one meaning, put into words by two languages.
+
+The engine stands in `_grammar/`, what it knows of languages in `languages/`: meaning.yaml says what can be said,
+en.yaml and de.yaml how. Everything is drawn from fixed seeds, so the same settings give the same corpus everywhere.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.corpora import Corpus, CorpusSettings, Split
+from bench.corpora._grammar.language import Language, Word
+from bench.corpora._grammar.meaning import Meaning, Node, concepts_of
+
+LANGUAGES = Path(__file__).parent / "languages"
+TEST_PAIRS = 1000  # and as many for validation
+NAMES_PAIRS = 500
+SHARES = {"train": 75, "validation": 87, "test": 100}  # of 100 sentences, summed
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sentence pair with what the grammar knows about it.
+
+    Attributes:
+        source: The sentence as it is written.
+        target: Its translation.
+        source_words: Words and punctuation marks of the source.
+        target_words: The same of the target.
+        alignment: (i, j) where source word i and target word j say the same part of the meaning.
+        content: For source and target, the words that carry meaning of their own (nouns, verbs, adjectives, ...).
+        depth: How deep relative clauses nest.
+        labels: The phenomena in it, such as pronoun.
+    """
+
+    source: str
+    target: str
+    source_words: tuple[str, ...]
+    target_words: tuple[str, ...]
+    alignment: frozenset[tuple[int, int]]
+    content: tuple[frozenset[int], frozenset[int]]
+    depth: int
+    labels: frozenset[str]
+
+
+class Grammar:
+    """Draws sentence pairs in one direction."""
+
+    def __init__(self, source: str, target: str, lemmas: int, depth: int, names: str = "training"):
+        data = _read("meaning")
+        concepts = concepts_of(data)
+        self.content_groups = {
+            entry.get("group", category) for category, entry in data["concepts"].items() if entry.get("content")
+        }
+        order = list(dict.fromkeys((c.group, c.name) for c in concepts if c.group in self.content_groups))
+        if not 1 <= lemmas <= len(order):
+            raise ValueError(f"corpus.lemmas: {lemmas} is not between 1 and {len(order)}, the largest there is")
+        if depth < 0:
+            raise ValueError(f"corpus.depth: {depth} is negative; choose 0 for no relative clauses")
+        self.lemmas = set(order[:lemmas])
+        self.depth = depth
+        used = [
+            concept
+            for concept in concepts
+            if (concept.group not in self.content_groups or (concept.group, concept.name) in self.lemmas)
+            and (concept.group != "name" or names in concept.fields["known"])
+        ]
+        self.meaning = Meaning(data, used)
+        self.source = _language(source)
+        self.target = _language(target)
+
+    def draw(self, rng: random.Random) -> Node:
+        """A meaning that says no word twice."""
+        while True:
+            meaning = self.meaning.draw(rng, "Sentence", self.depth)
+            said = [node.concept.name for node in meaning.walk() if node.concept and node.kind in self.content_groups]
+            if len(said) == len(set(said)):
+                return meaning
+
+    def texts(self, meaning: Node) -> tuple[str, str]:
+        """The sentence in both languages."""
+        return self.source.text(self.source.words(meaning)), self.target.text(self.target.words(meaning))
+
+    def example(self, meaning: Node) -> Example:
+        """The sentence pair with its alignment and labels."""
+        source, target = self.source.words(meaning), self.target.words(meaning)
+        places: dict[Any, list[int]] = {}
+        for index, word in enumerate(target):
+            for origin in word.origins:
+                places.setdefault(origin, []).append(index)
+        alignment = {(i, j) for i, word in enumerate(source) for origin in word.origins for j in places.get(origin, ())}
+        return Example(
+            self.source.text(source),
+            self.target.text(target),
+            tuple(word.text for word in source),
+            tuple(word.text for word in target),
+            frozenset(alignment),
+            (self._content(source), self._content(target)),
+            meaning.depth(),
+            frozenset(node.label for node in meaning.walk() if node.label),
+        )
+
+    def count(self) -> int:
+        """How many meanings there are; those that say a word twice are counted, though never drawn."""
+        return self.meaning.count("Sentence", self.depth)
+
+    def _content(self, words: list[Word]) -> frozenset[int]:
+        return frozenset(i for i, word in enumerate(words) if word.group in self.content_groups)
+
+
+def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
+    """The corpus in one direction.
+
+    A sentence goes to training, validation or test by its hash; a pair is dropped if either side has been seen.
+
+    Raises:
+        ValueError: a setting is out of its range or a language is unknown; says the key and the largest value.
+    """
+    if settings.pairs < 1:
+        raise ValueError(f"corpus.pairs: {settings.pairs} is not a number of training pairs; choose 1 or more")
+    source, target = source or "en", target or "de"
+    sizes = {"train": settings.pairs, "validation": TEST_PAIRS, "test": TEST_PAIRS, "names": NAMES_PAIRS}
+    splits: dict[str, list[tuple[str, str]]] = {name: [] for name in sizes}
+    seen: set[str] = set()
+    full = 0
+    for pair in _pairs(Grammar(source, target, settings.lemmas, settings.depth), 1, seen):
+        split = splits[_split(min(pair))]
+        split.append(pair)
+        full += len(split) == sizes[_split(min(pair))]
+        if full == 3:
+            break
+    unseen = Grammar(source, target, settings.lemmas, settings.depth, names="test")
+    for meaning in _meanings(unseen, 2):
+        if any(node.concept and node.concept.group == "name" for node in meaning.walk()):
+            pair = unseen.texts(meaning)
+            if not seen.intersection(pair):
+                seen.update(pair)
+                splits["names"].append(pair)
+                if len(splits["names"]) == sizes["names"]:
+                    break
+    made = {name: _as_split(pairs[: sizes[name]]) for name, pairs in splits.items()}
+    train, validation = made.pop("train"), made.pop("validation")
+    return Corpus(f"grammar-{source}-{target}", source, target, train, validation, made)
+
+
+def _meanings(grammar: Grammar, seed: int) -> Iterator[Node]:
+    rng = random.Random(seed)
+    while True:
+        yield grammar.draw(rng)
+
+
+def _pairs(grammar: Grammar, seed: int, seen: set[str]) -> Iterator[tuple[str, str]]:
+    tries = 0
+    for meaning in _meanings(grammar, seed):
+        pair = grammar.texts(meaning)
+        tries += 1
+        if not seen.intersection(pair):
+            seen.update(pair)
+            tries = 0
+            yield pair
+        elif tries > 1000:
+            raise ValueError("corpus.pairs: more than the grammar can say; lower corpus.pairs or raise corpus.lemmas")
+
+
+def _split(text: str) -> str:
+    place = zlib.crc32(text.encode()) % 100
+    return next(name for name, share in SHARES.items() if place < share)
+
+
+def _as_split(pairs: list[tuple[str, str]]) -> Split:
+    return Split([source for source, _ in pairs], [target for _, target in pairs])
+
+
+def _language(code: str) -> Language:
+    known = sorted(path.stem for path in LANGUAGES.glob("*.yaml") if path.stem != "meaning")
+    if code not in known:
+        raise ValueError(f"corpus.name: the grammar speaks no {code!r}; choose two of {', '.join(known)}")
+    return Language(code, _read(code))
+
+
+def _read(name: str) -> Any:
+    with open(LANGUAGES / f"{name}.yaml", encoding="utf-8") as file:
+        return yaml.load(file, yaml.CSafeLoader)
