@@ -1,0 +1,195 @@
+"""Token ids into batches: bucketed by length under a token budget, in an order that is a function of the seed.
+
+Sentences stand one after another in one flat array, and a batch is one indexing of it: nothing is done item by item,
+and no worker processes are needed. The n-th batch of a run depends on the seed and on n alone, so a run that is
+interrupted after n batches goes on with batch n + 1 exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from bench.corpora import Split
+from bench.vocabulary import Vocabularies
+from models.parts.translator import EOS, PAD, Batch, Tokens
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Id lists in one flat array, each ended by EOS: sentence i is ids[ends[i] - lengths[i] : ends[i]]."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def of(cls, sentences: Sequence[Sequence[int]]) -> Sentences:
+        """From id lists without EOS."""
+        lengths = np.fromiter(map(len, sentences), dtype=np.int64, count=len(sentences)) + 1
+        ended = chain.from_iterable(chain(sentence, (EOS,)) for sentence in sentences)
+        ids = np.fromiter(ended, dtype=np.int32, count=int(lengths.sum()))
+        return cls(ids, lengths, np.cumsum(lengths))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def tokens(self, places: np.ndarray) -> Tokens:
+        """The sentences at these places as one padded block."""
+        lengths_B = self.lengths[places]
+        column_S = np.arange(lengths_B.max(initial=0))
+        # Past a sentence's end the index may run over the array's: it is clipped, and the value is not used.
+        index_BS = np.minimum((self.ends[places] - lengths_B)[:, None] + column_S, len(self.ids) - 1)
+        ids_BS = np.where(column_S < lengths_B[:, None], self.ids[index_BS], PAD)
+        return Tokens(torch.from_numpy(ids_BS.astype(np.int64)), tuple(lengths_B.tolist()))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sentence pairs as ids. `left_out` counts the pairs that were too long and are not among them."""
+
+    sources: Sentences
+    targets: Sentences
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, split: Split, vocabularies: Vocabularies, max_length: int | None = None) -> Pairs:
+        """Encode both sides. Pairs with a side of more than `max_length` tokens (EOS not counted) are left out.
+
+        Raises:
+            ValueError: no pair is left.
+        """
+        encoded = zip(vocabularies.source.encode(split.sources), vocabularies.target.encode(split.targets), strict=True)
+        kept = [pair for pair in encoded if max_length is None or max(map(len, pair)) <= max_length]
+        if not kept:
+            raise ValueError(f"text.max_length: none of {len(split)} sentence pairs has at most {max_length} tokens")
+        sources, targets = zip(*kept, strict=True)
+        return cls(Sentences.of(sources), Sentences.of(targets), len(split) - len(kept))
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @property
+    def longer(self) -> np.ndarray:
+        """Length of the longer side of each pair, EOS counted."""
+        return np.maximum(self.sources.lengths, self.targets.lengths)
+
+    def batch(self, places: np.ndarray) -> Batch:
+        return Batch(self.sources.tokens(places), self.targets.tokens(places))
+
+
+class Counts(NamedTuple):
+    """What a batch holds: pairs; real tokens with EOS; and the tokens of both padded blocks."""
+
+    pairs: int
+    source_tokens: int
+    target_tokens: int
+    padded_tokens: int
+
+
+def counts(batch: Batch) -> Counts:
+    source, target = batch
+    return Counts(
+        len(source.lengths_B),
+        sum(source.lengths_B),
+        sum(target.lengths_B),
+        source.ids_BS.numel() + target.ids_BS.numel(),
+    )
+
+
+def cuts(falling: np.ndarray, batch_tokens: int) -> np.ndarray:
+    """Where lengths in falling order are cut, so that (sentences) x (longest) <= batch_tokens in each batch.
+
+    Raises:
+        ValueError: one sentence alone is longer than the budget.
+    """
+    if len(falling) and falling[0] > batch_tokens:
+        raise ValueError(
+            f"training.batch_tokens: {batch_tokens} is less than the longest sentence, {falling[0]} tokens; raise it, "
+            "or lower text.max_length"
+        )
+    places = [0]
+    while places[-1] < len(falling):
+        places.append(min(len(falling), places[-1] + int(batch_tokens // falling[places[-1]])))
+    return np.array(places)
+
+
+class PairBatches(pl.LightningDataModule):
+    """Training batches without end, epoch after epoch.
+
+    In each epoch every pair comes once: all pairs are sorted by the longer side, equal lengths in a new random order,
+    cut into batches of at most `batch_tokens` padded tokens on the longer side, and the batches are shuffled. All of
+    it follows from (seed, epoch). The lengths at which batches are cut are the same in each epoch.
+
+    `consumed` is the number of batches that training has used. Training sets it, since Lightning draws batches ahead;
+    it is all the state there is, and an iterator begins at it.
+    """
+
+    def __init__(self, pairs: Pairs, batch_tokens: int, seed: int) -> None:
+        super().__init__()
+        self.pairs, self.seed, self.consumed = pairs, seed, 0
+        self.longer = pairs.longer
+        self.cuts = cuts(np.sort(self.longer)[::-1], batch_tokens)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return len(self.cuts) - 1
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """The places of the pairs of each batch of an epoch, counted from 0."""
+        random = np.random.default_rng((self.seed, epoch))
+        shuffled = random.permutation(len(self.pairs))
+        falling = shuffled[np.argsort(-self.longer[shuffled], kind="stable")]
+        batches = [falling[begin:end] for begin, end in pairwise(self.cuts)]
+        return [batches[place] for place in random.permutation(len(batches))]
+
+    def train_dataloader(self) -> Stream:
+        return Stream(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"consumed": self.consumed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.consumed = state_dict["consumed"]
+
+
+class Stream(Iterable[Batch]):
+    """What Lightning iterates over. Its state is that of its `PairBatches`, not how far an iterator has been drawn."""
+
+    def __init__(self, batches: PairBatches) -> None:
+        self.batches = batches
+        self.state_dict, self.load_state_dict = batches.state_dict, batches.load_state_dict
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, place = divmod(self.batches.consumed, self.batches.batches_per_epoch)
+        while True:
+            for places in self.batches.epoch(epoch)[place:]:
+                yield self.batches.pairs.batch(places)
+            epoch, place = epoch + 1, 0
+
+
+def batches_of(pairs: Pairs, batch_tokens: int) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Every pair once, longest first: (places, batch), where row r of the batch is pair places[r]."""
+    falling = np.argsort(-pairs.longer, kind="stable")
+    for begin, end in pairwise(cuts(pairs.longer[falling], batch_tokens)):
+        yield falling[begin:end], pairs.batch(falling[begin:end])
+
+
+def source_batches(sources: Sequence[Sequence[int]], sentences: int) -> Iterator[tuple[np.ndarray, Tokens]]:
+    """Sources alone, longest first, so many sentences a batch: (places, tokens), row r being sources[places[r]]."""
+    flat = Sentences.of(sources)
+    falling = np.argsort(-flat.lengths, kind="stable")
+    for begin in range(0, len(falling), sentences):
+        yield falling[begin : begin + sentences], flat.tokens(falling[begin : begin + sentences])
+
+
+def truncated(sentences: Iterable[list[int]], max_length: int) -> tuple[list[list[int]], int]:
+    """Sentences cut to `max_length` tokens, and how many were longer."""
+    whole = list(sentences)
+    return [sentence[:max_length] for sentence in whole], sum(len(sentence) > max_length for sentence in whole)
