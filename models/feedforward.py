@@ -1,7 +1,7 @@
 """Multi-layer perceptron as a translator: trained embeddings, hidden layers, back-propagation.
 
 Rumelhart, Hinton and Williams 1986, "Learning representations by back-propagating errors" (row mlp: sigmoid units);
-Nair and Hinton 2010 and Krizhevsky et al. 2012 (row mlp-relu: rectified units with dropout). Words enter as in Bengio et
+Krizhevsky et al. 2012 (row mlp-relu: rectified units with dropout). Words enter as in Bengio et
 al. 2003, "A neural probabilistic language model": the embeddings of a fixed window side by side.
 
 The network sees at target position t: the source words at t-2 ... t+2 (PAD outside the sentence), the mean of the

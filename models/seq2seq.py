@@ -1,0 +1,228 @@
+"""Encoder-decoders without attention: one recurrent net reads the source, another goes on from its last state.
+
+Row lstm: Sutskever et al. 2014, "Sequence to Sequence Learning with Neural Networks". 4 + 4 LSTM layers, the source
+read from its end, no biases: 384M parameters at the paper's size, of which 64M recurrent.
+Row gru: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
+Translation". A summary c of the source enters every step of the decoder, and a maxout layer reads it.
+Row rnn: Sutskever's scheme with the cell of Elman 1990, "Finding Structure in Time", and the source read forwards.
+
+Padding stands before the source, with embeddings of zero. A cell without biases stays in its zero state as long as it
+reads zeros, so the last state of the fused kernel is the exact one for every sentence, and nothing has to be packed.
+
+From memory, since nobody checked them against the papers: Cho's equations of the readout and the low rank of G; the
+initial states tanh(V h) and tanh(V' c).
+
+Letters: B batch  S source length  T target length  L layers  E embedding  D width of the state  M maxout units
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.parts.translator import NO_FLOPS, PAD, Flops, State, Step, Tokens, Translator, product
+
+States = tuple[Tensor, ...]  # (h_BLD,), or (h_BLD, c_BLD) of an LSTM
+CELLS = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+GATES = {"elman": 1, "gru": 3, "lstm": 4}
+
+
+class Recurrence(nn.Module):
+    """Layers of one cell, fused; no biases. With h = h_{t-1}, layer by layer:
+
+    elman  h_t = tanh(W x_t + U h)
+    gru    r = sigma(W_r x_t + U_r h), z = sigma(W_z x_t + U_z h), n = tanh(W x_t + r * (U h)), h_t = (1-z) * n + z * h
+    lstm   i, f, o = sigma(W x_t + U h) each, g = tanh(W_g x_t + U_g h), c_t = f * c_{t-1} + i * g, h_t = o * tanh(c_t)
+
+    The fused GRU applies the reset gate after the product with U, as the first version of Cho et al. on arXiv did; the
+    published one has U (r * h).
+    """
+
+    def __init__(self, config: Config, input_width: int) -> None:
+        super().__init__()
+        between = config.dropout if config.layers > 1 else 0.0
+        self.layers = CELLS[config.cell](
+            input_width, config.hidden, config.layers, bias=False, batch_first=True, dropout=between
+        )
+
+    def forward(self, x_BTE: Tensor, states: States) -> tuple[Tensor, States]:
+        """(h_BTD of the top layer, states after the last position)."""
+        first, *rest = (state_BLD.transpose(0, 1).contiguous() for state_BLD in states)
+        h_BTD, last = self.layers(x_BTE, (first, *rest) if rest else first)
+        last = last if rest else (last,)
+        return h_BTD, tuple(state_LBD.transpose(0, 1) for state_LBD in last)
+
+
+class Handover(nn.Module):
+    """Sutskever: the decoder goes on from the encoder's states, layer by layer, and its state goes to the softmax."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config, self.input_width, self.output_width = config, config.embedding, config.hidden
+
+    def summarise(self, states: States) -> States:
+        return states
+
+    def begin(self, summary: States) -> States:
+        return summary
+
+    def inputs(self, e_BTE: Tensor, summary: States) -> Tensor:
+        return e_BTE
+
+    def readout(self, h_BTD: Tensor, e_BTE: Tensor, summary: States) -> Tensor:
+        return h_BTD
+
+    def flops_summarise(self) -> Flops:
+        return NO_FLOPS
+
+    flops_begin = flops_readout = flops_summarise
+
+
+class Summary(Handover):
+    """Cho, with (c, O_c c) as the summary: c = tanh(V h_S), h'_0 = tanh(V' c); the decoder reads [e(y_{t-1}); c], and the softmax G_l s_t, where
+
+    s'_t = O_h h'_t + O_y e(y_{t-1}) + O_c c,  s_t,i = max(s'_t,2i-1, s'_t,2i),  G = G_l G_r of the rank of e.
+
+    Here c reaches the candidate state outside the reset gate, inside it in the paper: the fused kernel takes c as input.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        embedding, width = config.embedding, config.hidden
+        self.input_width, self.output_width = embedding + width, embedding
+        self.V = nn.Linear(width, width, bias=False)
+        self.V_prime = nn.Linear(width, config.layers * width, bias=False)
+        self.O_h = nn.Linear(width, 2 * config.maxout, bias=False)
+        self.O_y = nn.Linear(embedding, 2 * config.maxout, bias=False)
+        self.O_c = nn.Linear(width, 2 * config.maxout, bias=False)
+        self.G_r = nn.Linear(config.maxout, embedding, bias=False)
+
+    def summarise(self, states: States) -> States:
+        c_BD = torch.tanh(self.V(states[0][:, -1]))
+        return c_BD, self.O_c(c_BD)
+
+    def begin(self, summary: States) -> States:
+        return (torch.tanh(self.V_prime(summary[0])).unflatten(-1, (self.config.layers, -1)),)
+
+    def inputs(self, e_BTE: Tensor, summary: States) -> Tensor:
+        return torch.cat((e_BTE, summary[0][:, None].expand(-1, e_BTE.shape[1], -1)), dim=-1)
+
+    def readout(self, h_BTD: Tensor, e_BTE: Tensor, summary: States) -> Tensor:
+        _, from_c_BM = summary
+        s_BTM = self.O_h(h_BTD) + self.O_y(e_BTE) + from_c_BM[:, None]
+        return self.G_r(s_BTM.unflatten(-1, (-1, 2)).amax(dim=-1))
+
+    def flops_summarise(self) -> Flops:
+        return product(1, self.config.hidden, self.config.hidden + 2 * self.config.maxout)
+
+    def flops_begin(self) -> Flops:
+        return product(1, self.config.hidden, self.config.layers * self.config.hidden)
+
+    def flops_readout(self) -> Flops:
+        maxout = self.config.maxout
+        return product(1, self.input_width, 2 * maxout) + product(1, maxout, self.output_width)
+
+
+@dataclass
+class Config:
+    """Sizes of an encoder-decoder; the defaults are Sutskever's.
+
+    Attributes:
+        cell: elman, lstm (Sutskever's decoder), or gru (Cho's decoder).
+        layers: Layers of the encoder, and of the decoder.
+        embedding: Width of a word (for gru also the rank of the softmax's weights).
+        hidden: Width of a recurrent state.
+        maxout: Units of the maxout layer (gru only).
+        reverse: Read the source from its end.
+        dropout: Rate on embeddings, between layers and before the softmax (Zaremba et al. 2014; none in the papers).
+    """
+
+    cell: Literal["elman", "gru", "lstm"] = "lstm"
+    layers: int = 4
+    embedding: int = 1000
+    hidden: int = 1000
+    maxout: int = 500
+    reverse: bool = True
+    dropout: float = 0.0
+
+
+class Model(Translator):
+    """p(y | x) = prod_t p(y_t | v, y_1, ..., y_{t-1}), where v is all that is known of the source."""
+
+    def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        self.bridge = Summary(config) if config.cell == "gru" else Handover(config)
+        self.source_embedding = nn.Embedding(source_vocabulary, config.embedding)
+        self.target_embedding = nn.Embedding(target_vocabulary, config.embedding)
+        self.encoder = Recurrence(config, config.embedding)
+        self.decoder = Recurrence(config, self.bridge.input_width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(self.bridge.output_width, target_vocabulary, bias=False)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Both papers' distributions, widened with 1 / sqrt(width) so that narrow nets start with the same gain.
+
+        Sutskever: U(-0.08, 0.08). Cho: N(0, 0.01^2), recurrent matrices orthogonal; the Elman net, too.
+        """
+        scale = (1000 / self.config.hidden) ** 0.5
+        for name, parameter in self.named_parameters():
+            if self.config.cell == "lstm":
+                nn.init.uniform_(parameter, -0.08 * scale, 0.08 * scale)
+            elif "weight_hh" in name:
+                for gate_DD in parameter.detach().chunk(GATES[self.config.cell]):
+                    nn.init.orthogonal_(gate_DD)
+            else:
+                nn.init.normal_(parameter, std=0.01 * scale)
+
+    def encode(self, source: Tokens) -> States:
+        ids_BS = source.ids_BS
+        if self.config.reverse:
+            ids_BS = ids_BS.flip(1)  # and the padding comes first
+        else:
+            place_S = torch.arange(ids_BS.shape[1], device=ids_BS.device)
+            length_B = torch.tensor(source.lengths_B, device=ids_BS.device)
+            ids_BS = ids_BS.gather(1, (place_S + length_B[:, None]) % ids_BS.shape[1])
+        e_BSE = self.dropout(self.source_embedding(ids_BS)) * (ids_BS != PAD)[..., None]
+        zeros_BLD = self.initial_state(len(ids_BS), self.config.layers, self.config.hidden, like=e_BSE)
+        _, states = self.encoder(e_BSE, (zeros_BLD,) * (2 if self.config.cell == "lstm" else 1))
+        return self.bridge.summarise(states)
+
+    def decode(self, memory: States, target: Tokens) -> Tensor:
+        return self.advance(target.ids_BS, memory, self.bridge.begin(memory))[0]
+
+    def start(self, memory: States) -> State:
+        return State(memory, self.bridge.begin(memory))
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        hidden_B1D, states = self.advance(previous_B[:, None], state.source, state.past)
+        return Step(hidden_B1D[:, 0], State(state.source, states), None)
+
+    def advance(self, ids_BT: Tensor, summary: States, states: States) -> tuple[Tensor, States]:
+        """(what the softmax takes at each position, states after the last one)."""
+        e_BTE = self.dropout(self.target_embedding(ids_BT))
+        h_BTD, states = self.decoder(self.bridge.inputs(e_BTE, summary), states)
+        return self.bridge.readout(self.dropout(h_BTD), e_BTE, summary), states
+
+    # Cost of a layer at one position: input and state go through the matrices of all gates.
+
+    def flops_layers(self, input_width: int) -> Flops:
+        columns, width = GATES[self.config.cell] * self.config.hidden, self.config.hidden
+        first, further = product(1, input_width, columns), product(1, width, columns)
+        return first + further * (2 * self.config.layers - 1)
+
+    def flops_encode(self, source_length: int) -> Flops:
+        return self.flops_layers(self.config.embedding) * source_length + self.bridge.flops_summarise()
+
+    def flops_decode(self, source_length: int, target_length: int) -> Flops:
+        return self.flops_start(source_length) + self.flops_step(source_length, 0) * target_length
+
+    def flops_start(self, source_length: int) -> Flops:
+        return self.bridge.flops_begin()
+
+    def flops_step(self, source_length: int, position: int) -> Flops:
+        return self.flops_layers(self.bridge.input_width) + self.bridge.flops_readout()
