@@ -1,0 +1,245 @@
+"""Floating-point operations: the ledger of a training run, the cost of decoding, and counting that checks both.
+
+The convention (docs/flops.md gives the reasons): dense products and convolutions, one multiply-add = 2. Model FLOPs are
+those of each sentence pair at its real lengths; executed FLOPs are those of the padded batch that really ran.
+
+The ledger adds closed forms, as whole numbers. That a closed form is right is shown by `verify`, which runs the model
+on the meta device and on real tensors and counts what PyTorch dispatches; that never happens inside training.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
+
+from models.parts.translator import Batch, Flops, Tokens, Translator
+
+aten: Any = torch.ops.aten
+
+
+class Ledger:
+    """Sums the cost of every batch that a model was trained on.
+
+    Costs are cached by length, so a batch costs one dictionary look-up a sentence. Sums are Python integers: exact at
+    any size (a paper's run is 10^19, which neither a float nor 64 bits hold).
+    """
+
+    def __init__(self, model: Translator) -> None:
+        self.model = model
+        self.model_flops = 0
+        self.executed_flops = 0
+        self._pair: dict[tuple[int, int], int] = {}
+        self._padded: dict[tuple[int, int], int] = {}
+
+    def add(self, batch: Batch) -> None:
+        """Adds one training batch: forward, loss and backward.
+
+        Executed: all B sentences at the padded lengths S and T, but the softmax over the vocabulary at real positions
+        only, because `token_losses` picks those out first.
+        """
+        sources, targets = batch.source.lengths_B, batch.target.lengths_B
+        for pair in zip(sources, targets, strict=True):
+            cost = self._pair.get(pair)
+            if cost is None:
+                cost = self._pair[pair] = self.model.flops(*pair).training
+            self.model_flops += cost
+        padded = (batch.source.ids_BS.shape[1], batch.target.ids_BS.shape[1])
+        cost = self._padded.get(padded)
+        if cost is None:
+            body = self.model.flops_encode(padded[0]) + self.model.flops_decode(*padded)
+            cost = self._padded[padded] = body.training
+        self.executed_flops += cost * len(sources) + self.model.flops_project().training * sum(targets)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"model_flops": self.model_flops, "executed_flops": self.executed_flops}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.model_flops, self.executed_flops = state["model_flops"], state["executed_flops"]
+
+
+def decoding_flops(model: Translator, source_length: int, output_length: int, beam: int) -> int:
+    """Model FLOPs to translate one sentence: encode and start once, one hypothesis at the first position, `beam` after.
+
+    Both lengths count EOS. That the beam is full at every position after the first is what a search does that fills
+    the places of finished hypotheses again.
+    """
+    total = model.flops_encode(source_length).forward + model.flops_start(source_length).forward
+    for position in range(output_length):
+        step = model.flops_step(source_length, position) + model.flops_project()
+        total += step.forward * (beam if position else 1)
+    return total
+
+
+# --- counting -------------------------------------------------------------------------------------------------------
+
+
+def _mkldnn_rnn(x: Any, w_ih: Any, w_hh: Any, *_: Any, **__: Any) -> int:
+    """One layer in one direction on CPU: every step multiplies its input and its state by a matrix each."""
+    return 2 * prod(x[:-1]) * (prod(w_ih) + prod(w_hh))
+
+
+def _cudnn_rnn(x: Any, weights: Any, *_: Any, **__: Any) -> int:
+    """All layers and directions at once; the vectors among the weights are biases."""
+    return 2 * prod(x[:-1]) * sum(prod(weight) for weight in weights if len(weight) == 2)
+
+
+def _convolution_backward(out: Any, x: Any, w: Any, *rest: Any, **__: Any) -> int:
+    """Each wanted gradient costs what the forward pass did; PyTorch's own formula multiplies by the groups again."""
+    _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted = rest
+    return 2 * x[0] * prod((x if transposed else out)[2:]) * prod(w) * (bool(wanted[0]) + bool(wanted[1]))
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward(_out: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Four products for the two of the forward pass. The fifth, which makes the scores again, is not model FLOPs."""
+    return 2 * sdpa_flop_count(query, key, value)
+
+
+FORMULAS: dict[Any, Callable[..., int]] = {
+    # What PyTorch 2.13 lacks, so that it would count as nothing:
+    aten.mkldnn_rnn_layer: _mkldnn_rnn,
+    aten.mkldnn_rnn_layer_backward: lambda *args, **kwargs: 2 * _mkldnn_rnn(*args, **kwargs),
+    aten._cudnn_rnn: _cudnn_rnn,
+    aten._cudnn_rnn_backward: lambda *args, **kwargs: 2 * _cudnn_rnn(*args, **kwargs),
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    aten.mv: lambda matrix, _vector, **_: 2 * prod(matrix),
+    aten.addmv: lambda _out, matrix, _vector, **_: 2 * prod(matrix),
+    aten.dot: lambda left, _right, **_: 2 * prod(left),
+    aten.addbmm: lambda _out, left, right, **_: 2 * prod(left) * right[-1],
+    # What it counts otherwise than the convention:
+    aten.convolution_backward: _convolution_backward,
+    aten._scaled_dot_product_flash_attention_backward: _attention_backward,
+    aten._scaled_dot_product_efficient_attention_backward: _attention_backward,
+    aten._scaled_dot_product_cudnn_attention_backward: _attention_backward,
+}
+
+_FREE = """
+arange bernoulli_ cat clone constant_pad_nd copy_ empty empty_like empty_strided fill_ flip full full_like gather index
+index_add index_copy index_fill index_put index_put_ index_select _index_put_impl_ lift_fresh _local_scalar_dense
+masked_scatter new_empty new_empty_strided new_full new_ones new_zeros nonzero normal_ ones ones_like rand rand_like
+randint randn randn_like randperm repeat roll scalar_tensor scatter scatter_ scatter_add select_backward
+select_scatter slice_backward slice_scatter stack _to_copy tril triu unfold_backward uniform_ _unsafe_view unsafe_split
+zero_ zeros zeros_like
+embedding embedding_dense_backward max_pool2d_with_indices max_pool2d_with_indices_backward native_dropout
+native_dropout_backward glu glu_backward
+all amax amin aminmax any argmax argmin bincount cummax cumsum equal logsumexp max mean min norm prod sort std sum topk
+var var_mean linalg_vector_norm
+_softmax _softmax_backward_data _safe_softmax _log_softmax _log_softmax_backward_data nll_loss_forward nll_loss_backward
+native_layer_norm native_layer_norm_backward native_group_norm native_group_norm_backward native_batch_norm
+native_batch_norm_backward _fused_rms_norm _fused_rms_norm_backward _weight_norm_interface
+_weight_norm_interface_backward
+_thnn_fused_lstm_cell _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell _thnn_fused_gru_cell_backward
+_fused_sdp_choice _cudnn_rnn_flatten_weight _cudnn_init_dropout_state
+"""
+
+FREE = frozenset(_FREE.split())
+"""Operations that cost nothing by the convention, beside views and those that PyTorch tags as pointwise: making and
+moving numbers, look-ups, sums and maxima over an axis, softmax, norms, losses, and the elementwise part of a fused
+recurrent cell, whose products are dispatched apart."""
+
+
+class _Guard(TorchDispatchMode):
+    """Notes every executed operation that is neither counted nor known to be free."""
+
+    def __init__(self, counted: dict[Any, Any]) -> None:
+        super().__init__()
+        self.counted, self.unknown = counted, set[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = func._overloadpacket
+        free = packet.__name__ in FREE or func.is_view or torch.Tag.pointwise in func.tags
+        if packet not in self.counted and not free:
+            self.unknown.add(str(packet))
+        return func(*args, **(kwargs or {}))
+
+
+def count(function: Callable[[], object]) -> int:
+    """FLOPs of what `function` runs, backward passes included: shapes of the products that PyTorch dispatches.
+
+    The guard stands outside the counter: it sees each operation as it is executed, after compound ones are taken apart.
+
+    Raises:
+        NotImplementedError: an operation ran that has no formula and is not known to be free; it never counts as 0.
+    """
+    guard = _Guard({**flop_registry, **FORMULAS})
+    with guard, FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+        function()
+    if guard.unknown:
+        raise NotImplementedError(f"no FLOP formula for {', '.join(sorted(guard.unknown))}: add to FORMULAS or FREE")
+    return counter.get_total_flops()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of `verify`: the FLOPs of one pass, found in three ways."""
+
+    what: str
+    closed: int
+    meta: int
+    real: int
+
+    @property
+    def agrees(self) -> bool:
+        return self.closed == self.meta == self.real
+
+
+def _batch(lengths: tuple[int, int], sentences: int, device: torch.device | str) -> Batch:
+    """Sentences of equal lengths, so that nothing is padding."""
+
+    def side(length: int) -> Tokens:
+        return Tokens(torch.ones(sentences, length, dtype=torch.long, device=device), (length,) * sentences)
+
+    return Batch(side(lengths[0]), side(lengths[1]))
+
+
+def _counts(model: Translator, source_length: int, target_length: int, sentences: int) -> list[int]:
+    """Counted FLOPs of a forward pass, a training step, encode with start, and the last decoding step."""
+    batch = _batch((source_length, target_length), sentences, model.device)
+    with torch.no_grad():
+        model.eval()
+        forward = count(lambda: model.token_losses(batch))
+        start = count(lambda: model.start(model.encode(batch.source)))
+        state, previous_B = model.start(model.encode(batch.source)), batch.target.ids_BS[:, 0]
+        for _ in range(target_length - 1):
+            state = model.step(previous_B, state).state
+        step = count(lambda: model.project(model.step(previous_B, state).hidden_BD))
+
+    def train() -> Tensor:
+        loss = model.token_losses(batch).mean()
+        loss.backward()
+        return loss
+
+    model.train()  # cuDNN's recurrent layers have no backward pass in evaluation mode
+    return [forward, count(train), start, step]
+
+
+def verify(
+    model: Translator, source_length: int, target_length: int, device: torch.device | str = "cpu", sentences: int = 2
+) -> list[Check]:
+    """Compares closed form, count on the meta device and count on real tensors, at one padded shape.
+
+    The model is copied; its weights and gradients stay as they are.
+    """
+    last = target_length - 1
+    closed: list[Flops] = [
+        model.flops(source_length, target_length),
+        model.flops_encode(source_length) + model.flops_start(source_length),
+        model.flops_step(source_length, last) + model.flops_project(),
+    ]
+    expected = [closed[0].forward, closed[0].training, closed[1].forward, closed[2].forward]
+    names = ["forward", "training", "start", "step"]
+    meta = _counts(copy.deepcopy(model).to("meta"), source_length, target_length, sentences)
+    real = _counts(copy.deepcopy(model).to(device), source_length, target_length, sentences)
+    return [Check(n, e * sentences, m, r) for n, e, m, r in zip(names, expected, meta, real, strict=True)]
