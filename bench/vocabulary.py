@@ -164,6 +164,10 @@ class Listed(Vocabulary):
         self.pieces: list[str] = json.loads(data)["pieces"]
         self.ids = {piece: token for token, piece in enumerate(self.pieces) if token >= len(SPECIAL)}
 
+    @staticmethod
+    def take_apart(sentence: str) -> list[str]:
+        raise NotImplementedError
+
     @classmethod
     def of(cls, pieces: Iterable[str]) -> Listed:
         content = {"kind": cls.kind, "pieces": [*SPECIAL, *pieces]}
@@ -171,7 +175,7 @@ class Listed(Vocabulary):
 
     @classmethod
     def counted(cls, sentences: Iterable[str]) -> list[str]:
-        counts = Counter(chain.from_iterable(map(cls.split, sentences)))
+        counts = Counter(chain.from_iterable(map(cls.take_apart, sentences)))
         return [piece for piece, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
     def __len__(self) -> int:
@@ -179,6 +183,9 @@ class Listed(Vocabulary):
 
     def piece(self, token: int) -> str:
         return self.pieces[token]
+
+    def split(self, sentence: str) -> list[str]:
+        return self.take_apart(sentence)
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         return [[self.ids.get(piece, UNK) for piece in self.split(sentence)] for sentence in sentences]
@@ -202,7 +209,7 @@ class Words(Listed):
         return cls.of(pieces[: size - len(SPECIAL)])
 
     @staticmethod
-    def split(sentence: str) -> list[str]:
+    def take_apart(sentence: str) -> list[str]:
         if not sentence:
             return []
         pieces = []
@@ -234,7 +241,7 @@ class Characters(Listed):
         return cls.of(cls.counted(sentences)[: size - len(SPECIAL)])
 
     @staticmethod
-    def split(sentence: str) -> list[str]:
+    def take_apart(sentence: str) -> list[str]:
         return list(sentence)
 
     def join(self, pieces: Iterable[str]) -> str:

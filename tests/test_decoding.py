@@ -1,0 +1,227 @@
+"""The search against exhaustive enumeration, on a fake model whose probabilities are a random function of the prefix."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bench.decoding import DecodingSettings, Hypothesis, greedy, length_penalty, translate
+from models.parts.translator import BOS, EOS, State, Step, Tokens, Translator
+from models.transformer import Config, Model
+
+ROWS = 997
+
+
+class Random(Translator):
+    """P(next token | source, prefix) is a row of a random table, picked by a hash of source and prefix.
+
+    The hash stands in State.past and the source's part of it in State.source: a search that re-orders either wrongly
+    gets other probabilities. It attends to source position (step mod length), with weight 1.
+    """
+
+    def __init__(self, seed: int, vocabulary: int, sharpness: float = 2.0, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(seed)
+        self.table = torch.randn(ROWS, vocabulary, generator=random, dtype=torch.float64).to(dtype) * sharpness
+
+    def encode(self, source: Tokens) -> Any:
+        place_S = torch.arange(1, source.ids_BS.shape[1] + 1)
+        return (source.ids_BS * place_S * source.mask_BS).sum(1), torch.tensor(source.lengths_B), source.ids_BS
+
+    def start(self, memory: Any) -> State:
+        return State(memory, (torch.zeros_like(memory[0]), torch.zeros_like(memory[0])))
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        (source_B, length_B, ids_BS), (hash_B, step_B) = state
+        hash_B = (hash_B * 31 + previous_B * 7 + source_B) % ROWS
+        attention_BS = torch.nn.functional.one_hot(step_B % length_B, ids_BS.shape[1]).float()
+        return Step(self.table[hash_B], State(state.source, (hash_B, step_B + 1)), attention_BS)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+
+def probability(model: Random, source: list[int], target: list[int]) -> float:
+    """log P(target, EOS | source), one token after another."""
+    ids = torch.tensor([[*source, EOS]])
+    state = model.start(model.encode(Tokens(ids, (ids.shape[1],))))
+    total, previous = 0.0, BOS
+    for token in [*target, EOS]:
+        hidden, state, _ = model.step(torch.tensor([previous]), state)
+        total += torch.log_softmax(model.project(hidden), 1)[0, token].item()
+        previous = token
+    return total
+
+
+def every(model: Random, source: list[int], limit: int, alpha: float) -> list[Hypothesis]:
+    """All translations of at most `limit` tokens with EOS, best first."""
+    words = range(EOS + 1, model.table.shape[1])
+    found = []
+    for length in range(limit):
+        for target in product(words, repeat=length):
+            log_probability = probability(model, source, list(target))
+            score = log_probability / length_penalty(length + 1, alpha)
+            found.append(Hypothesis(list(target), score, log_probability))
+    return sorted(found, key=lambda hypothesis: -hypothesis.score)
+
+
+@given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 0.6, 1.0, 2.0, -0.5]), words=st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_a_beam_as_wide_as_the_space_finds_the_best(seed: int, alpha: float, words: int) -> None:
+    model = Random(seed, EOS + 1 + words)
+    wide = DecodingSettings(beam=200, alpha=alpha, extra_length=2)
+    for source, found in zip([[5], [3, 4]], translate(model, [[5], [3, 4]], wide), strict=True):
+        expected = every(model, source, len(source) + 3, alpha)
+        assert found[0].ids == expected[0].ids
+        assert found[0].score == pytest.approx(expected[0].score, abs=1e-9)
+        assert found[0].log_probability == pytest.approx(expected[0].log_probability, abs=1e-9)
+        assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+        known = {tuple(h.ids): h.score for h in expected}
+        assert all(h.score == pytest.approx(known[tuple(h.ids)], abs=1e-9) for h in found)
+
+
+def searched_to_the_limit(model: Random, source: list[int], wanted: DecodingSettings) -> list[tuple[float, list[int]]]:
+    """The same beam with plain lists and no early stop."""
+    alive: list[tuple[float, list[int]]] = [(0.0, [])]
+    finished = []
+    limit = len(source) + 1 + wanted.extra_length
+    for length in range(1, limit + 1):
+        continued = []
+        for _, target in alive:
+            prefix = probability_of_prefix(model, source, target)
+            for token in range(EOS, model.table.shape[1]):
+                if token == EOS or length < limit:
+                    continued.append((prefix[0] + prefix[1][token], [*target, token]))
+        continued = sorted(continued, key=lambda item: -item[0])[: wanted.beam]
+        finished += [(total / length_penalty(length, wanted.alpha), y[:-1]) for total, y in continued if y[-1] == EOS]
+        alive = [(total, y) for total, y in continued if y[-1] != EOS]
+    return sorted(finished, key=lambda item: -item[0])
+
+
+def probability_of_prefix(model: Random, source: list[int], target: list[int]) -> tuple[float, list[float]]:
+    """log P(prefix) and log P(next token | prefix) for every token."""
+    ids = torch.tensor([[*source, EOS]])
+    state = model.start(model.encode(Tokens(ids, (ids.shape[1],))))
+    total, following, previous = 0.0, [], BOS
+    for token in [*target, None]:
+        hidden, state, _ = model.step(torch.tensor([previous]), state)
+        following = torch.log_softmax(model.project(hidden), 1)[0].tolist()
+        if token is not None:
+            total, previous = total + following[token], token
+    return total, following
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    beam=st.integers(1, 4),
+    alpha=st.floats(0, 3),
+    sharpness=st.sampled_from([0.5, 2.0, 5.0]),
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_early_stop_loses_nothing(seed: int, beam: int, alpha: float, sharpness: float, lengths: list[int]) -> None:
+    model = Random(seed, 7, sharpness)
+    sources = [[4 + (place + n) % 3 for n in range(length)] for place, length in enumerate(lengths)]
+    wanted = DecodingSettings(beam=beam, alpha=alpha, extra_length=4, batch_sentences=3)
+    for source, found in zip(sources, translate(model, sources, wanted), strict=True):
+        score, ids = searched_to_the_limit(model, source, wanted)[0]
+        assert found[0].score == pytest.approx(score, abs=1e-9)
+        assert found[0].ids == ids
+
+
+def small_transformer() -> Model:
+    torch.manual_seed(3)
+    return Model(Config(layers=2, width=16, inner=32, heads=2), 40, 40).double()
+
+
+SOURCES = [[4 + (7 * place + 3 * n) % 36 for n in range(1 + place % 9)] for place in range(23)]
+
+
+@pytest.mark.parametrize("model", [Random(5, 12), small_transformer()], ids=["random", "transformer"])
+def test_a_beam_of_one_is_greedy_search(model: Translator) -> None:
+    for source, found in zip(SOURCES, greedy(model, SOURCES, extra_length=6), strict=True):
+        ids = torch.tensor([[*source, EOS]])
+        written: list[int] = []
+        model.eval()
+        with torch.inference_mode():
+            state = model.start(model.encode(Tokens(ids, (ids.shape[1],))))
+            while len(written) < len(source) + 6:
+                hidden, state, _ = model.step(torch.tensor([written[-1] if written else BOS]), state)
+                logits_V = model.project(hidden)[0].clone()
+                logits_V[:EOS] = -torch.inf
+                if (token := int(logits_V.argmax())) == EOS:
+                    break
+                written.append(token)
+        assert found.ids == written
+
+
+@pytest.mark.parametrize("model", [Random(5, 12), small_transformer()], ids=["random", "transformer"])
+@pytest.mark.parametrize("beam", [1, 4])
+def test_the_other_sentences_of_a_batch_change_nothing(model: Translator, beam: int) -> None:
+    def search(sentences: int) -> list[list[Hypothesis]]:
+        wanted = DecodingSettings(beam=beam, extra_length=8, batch_sentences=sentences)
+        return translate(model, SOURCES, wanted, attention=True)
+
+    alone = search(1)
+    for sentences in (2, 7, 64):
+        for one, other in zip(alone, search(sentences), strict=True):
+            assert [h.ids for h in one] == [h.ids for h in other]
+            assert [h.score for h in one] == pytest.approx([h.score for h in other], abs=1e-9)
+            for a, b in zip(one, other, strict=True):
+                np.testing.assert_allclose(a.attention_TS, b.attention_TS, atol=1e-6)
+
+
+def test_attention_follows_the_chosen_path() -> None:
+    """The fake looks at position (step mod length) of the source, whatever it writes."""
+    for source, found in zip(
+        SOURCES, translate(Random(1, 9), SOURCES, DecodingSettings(beam=3), attention=True), strict=True
+    ):
+        for hypothesis in found:
+            assert hypothesis.attention_TS is not None
+            assert hypothesis.attention_TS.shape == (len(hypothesis.ids) + 1, len(source) + 1)
+            looked = hypothesis.attention_TS.argmax(1).tolist()
+            assert looked == [step % (len(source) + 1) for step in range(len(looked))]
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+def test_forced_lengths_are_kept(beam: int) -> None:
+    lengths = [1 + 3 * place % 11 for place in range(len(SOURCES))]
+    found = translate(Random(2, 30), SOURCES, DecodingSettings(beam=beam), forced_lengths=lengths)
+    assert [[len(h.ids) + 1 for h in hypotheses] for hypotheses in found] == [
+        [length] * len(hypotheses) for length, hypotheses in zip(lengths, found, strict=True)
+    ]
+
+
+def test_an_empty_source_has_the_empty_translation() -> None:
+    found = translate(Random(2, 30), [[], [5], []], DecodingSettings(extra_length=3))
+    assert found[0] == found[2] == [Hypothesis([], 0.0, 0.0)]
+    assert found[1] == translate(Random(2, 30), [[5]], DecodingSettings(extra_length=3))[0]
+    assert translate(Random(2, 30), [], DecodingSettings()) == []
+
+
+def test_every_module_is_in_its_mode_again() -> None:
+    model = small_transformer()
+    model.train()
+    model.decoder.eval()
+    before = [module.training for module in model.modules()]
+    greedy(model, [[5]])
+    assert [module.training for module in model.modules()] == before
+
+
+def test_the_length_penalty_is_that_of_gnmt() -> None:
+    assert length_penalty(1, 0.6) == 1.0
+    assert length_penalty(7, 1.0) == 2.0
+    assert length_penalty(19, 0.5) == 2.0
+    assert length_penalty(30, 0.0) == 1.0
+
+
+def test_scores_in_half_precision_are_summed_in_single() -> None:
+    (hypotheses,) = translate(Random(4, 9, dtype=torch.bfloat16), [[5, 6]], DecodingSettings(beam=3, alpha=0.6))
+    for ids, score, log_probability, _ in hypotheses:
+        assert score == pytest.approx(log_probability / length_penalty(len(ids) + 1, 0.6), rel=1e-5)
+        assert round(log_probability * 256) != log_probability * 256
