@@ -152,6 +152,9 @@ class PairBatches(pl.LightningDataModule):
     def train_dataloader(self) -> Stream:
         return Stream(self)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
     def state_dict(self) -> dict[str, Any]:
         return {"consumed": self.consumed}
 

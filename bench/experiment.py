@@ -18,7 +18,7 @@ from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -32,6 +32,7 @@ from bench.vocabulary import TextSettings
 from models.parts.translator import Translator
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+Kind = TypeVar("Kind")
 GROUPS = {
     "corpus": CorpusSettings,
     "text": TextSettings,
@@ -184,7 +185,7 @@ def architectures() -> dict[str, Path]:
     return {row: path for path in sorted(EXPERIMENTS.glob("*.yaml")) for row in rows_of(path)}
 
 
-def layered(path: Path, preset: str, row: str | None, above: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def layered(path: Path, preset: str, row: str | None, above: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
     """(row id, merged settings) of an architecture's file, before types are checked."""
     base, own = read_yaml(EXPERIMENTS / "base.yaml"), read_yaml(path)
     if "model" not in own or "rows" not in own:
@@ -201,7 +202,7 @@ def layered(path: Path, preset: str, row: str | None, above: Mapping[str, Any]) 
         return {key: value for key, value in layer.items() if key not in ("presets", "rows", "search")}
 
     of_base, of_own, of_row = (layer.get(preset) or {} for layer in presets)
-    return row, merge(plain(base), plain(own), of_base, of_own, plain(chosen), of_row, above)
+    return row, merge(plain(base), plain(own), of_base, of_own, plain(chosen), of_row, *above)
 
 
 def parser(architecture: str) -> ArgumentParser:
@@ -221,15 +222,15 @@ def resolve(
     *,
     preset: str = "demo",
     row: str | None = None,
-    suite: Mapping[str, Any] | None = None,
+    suite: Sequence[Mapping[str, Any]] = (),
     flags: Sequence[str] = (),
 ) -> Experiment:
-    """The experiment that a file, a preset, a row, a suite's settings and flags describe.
+    """The experiment that a file, a preset, a row, a suite's settings (layers, the last on top) and flags describe.
 
     Raises:
         ValueError: one line that names the file or key, and the nearest known one.
     """
-    row, merged = layered(path, preset, row, suite or {})
+    row, merged = layered(path, preset, row, suite)
     model = dict(merged.get("model") or {})
     architecture = str(model.pop("name", ""))
     settings = parser(architecture)
@@ -247,8 +248,18 @@ def resolve(
     return experiment
 
 
+def read_typed(path: Path, kind: type[Kind]) -> Kind:
+    """A YAML file as a dataclass. Raises ValueError, one line, for an unknown key or a value of the wrong type."""
+    settings = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    settings.add_class_arguments(kind, "file")
+    try:
+        return settings.instantiate(settings.parse_object({"file": read_yaml(path)})).file
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(f"{path}: {explain(error, settings).replace('file.', '')}") from error
+
+
 def explain(error: Exception, settings: ArgumentParser) -> str:
-    """jsonargparse's error in one line: the key, what is wrong with it, and the nearest known key."""
+    """An error of jsonargparse in one line: the key, what is wrong with it, and the nearest known key."""
     text = " ".join(str(error).split())
     known = [option.lstrip("-") for action in settings._actions for option in action.option_strings]
     patterns = (

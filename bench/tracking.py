@@ -250,14 +250,13 @@ class Store:
             newest[name] = max(newest.get(name, 0), run.info.start_time or 0)
         return sorted(newest, key=lambda name: -newest[name])
 
-    def parent(self, suite: str, description: str) -> str:
-        """The id of the suite's own run, made if need be."""
+    def parent(self, suite: str, tags: Mapping[str, str]) -> str:
+        """The id of the suite's own run, made if need be, with these tags."""
         experiment = self.experiment(suite)
         runs = self._search([experiment], "tags.kind = 'suite'")
-        if runs:
-            return runs[0].info.run_id
-        tags = {"kind": "suite", "suite": suite, "mlflow.note.content": description}
-        return self.client.create_run(experiment, tags=tags, run_name=suite).info.run_id
+        run = runs[0] if runs else self.client.create_run(experiment, tags={"kind": "suite"}, run_name=suite)
+        Job(self.client, run.info.run_id).tag({"suite": suite, **tags})
+        return run.info.run_id
 
     def find(self, suite: str, job: str) -> list[TrackedRun]:
         """The runs of a job in a suite, newest first."""

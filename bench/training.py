@@ -7,6 +7,7 @@ notes the loss, `Checkpoints` saves what a resumed run needs, `Progress` (termin
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -27,6 +28,9 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from bench.batches import PairBatches
 from bench.measures.flops import Ledger
 from models.parts.translator import Batch, Recipe, Translator
+
+for name in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(name).setLevel(logging.ERROR)  # advice and advertisements
 
 POINTS = 200
 """Points of a learning curve, whatever the length of the run."""
@@ -150,7 +154,7 @@ class Meter(pl.Callback):
         limits = (
             (self.pairs, self.settings.max_pairs),
             (self.updates, self.settings.max_updates),
-            (self.ledger.model, self.settings.max_flops),
+            (self.ledger.model_flops, self.settings.max_flops),
             (self.seconds, self.settings.max_seconds),
         )
         return max(used / limit for used, limit in limits if limit)
@@ -234,7 +238,7 @@ class Curves(pl.Callback):
         self.note("train/loss", loss)
         self.note("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
         self.note("train/pairs", self.meter.pairs)
-        self.note("train/flops", self.meter.ledger.model)
+        self.note("train/flops", self.meter.ledger.model_flops)
         self.note("train/seconds", self.meter.seconds)
 
     def secure(self) -> None:
@@ -326,7 +330,7 @@ class Checkpoints(pl.Callback):
         due = time.monotonic() - self.saved_at >= self.seconds or self.validation.done > self.validations
         if due or self.signal or trainer.should_stop:
             self.data.consumed = trainer.global_step
-            write_beside(self.path, trainer.save_checkpoint)
+            write_beside(self.path, lambda path: trainer.save_checkpoint(path, weights_only=False))
             self.curves.secure()
             self.saved_at, self.validations = time.monotonic(), self.validation.done
         if self.signal:
@@ -449,6 +453,7 @@ def train(
         enable_model_summary=False,
     )
     with checkpoints.listening(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's own
         # Said of any loader without workers, and of any resumed loader that is not Lightning's own.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended.*")

@@ -267,9 +267,6 @@ class Translator(pl.LightningModule):
         """Mean loss over the real target tokens of the batch."""
         return self.token_losses(batch, self.recipe.label_smoothing).mean()
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch.to(device)
-
     def configure_optimizers(self) -> Any:
         recipe = self.recipe.optimizer
         try:

@@ -1,0 +1,198 @@
+"""The command `bench`. Heavy imports happen inside the commands, so that help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+PROGRAM = "bench"
+DESCRIPTION = "Train every architecture from the perceptron to the Transformer on the same data, and measure."
+EXAMPLES = {
+    "run": """examples:
+  bench run experiments/transformer.yaml
+  bench run experiments/seq2seq.yaml --row lstm --seed 2 --training.max_updates 150
+  bench run experiments/transformer.yaml --preset multi30k-cpu --corpus.path FOLDER
+  bench run experiments/transformer.yaml --corpus.name files --corpus.train "[a.fr,a.en]" \\
+      --corpus.val "[b.fr,b.en]" --corpus.test "[c.fr,c.en]"
+  bench run experiments/transformer.yaml --settings     every key with its meaning and default
+
+The same command again continues an unfinished run and prints a finished one; --again starts a new one.""",
+    "suite": """examples:
+  bench suite experiments/demo.yaml
+  bench suite experiments/demo.yaml --seeds 1 2 3 --training.max_pairs 32000""",
+    "report": """examples:
+  bench report                                   the newest suite, into runs/reports/SUITE
+  bench report --suite demo --out demo-report    report.html, report.md, report.tex, report.csv
+  bench report --suite demo --format csv         the tidy table on standard output""",
+    "models": """examples:
+  bench models
+  bench models --preset multi30k-cpu""",
+    "ui": """examples:
+  bench ui
+  bench ui --port 5001 --tracking.folder runs""",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def build_parser() -> Parser:
+    top = Parser(prog=PROGRAM, description=DESCRIPTION, allow_abbrev=False)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=help,
+            description=f"{help[0].upper()}{help[1:]}.",
+            epilog=EXAMPLES[name],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    run = command("run", "train and measure one row")
+    run.add_argument("file", type=Path, help="an architecture's file, such as experiments/transformer.yaml")
+    run.add_argument("--preset", default="demo", help="demo, multi30k-cpu, multi30k, paper (default: demo)")
+    run.add_argument("--row", help="row id (default: the first of the file)")
+    run.add_argument("--again", action="store_true", help="start a new run although one is finished or unfinished")
+    run.add_argument("--settings", action="store_true", help="print every setting with its meaning and default")
+
+    suite = command("suite", "run every row of a table, then write its report")
+    suite.add_argument("file", type=Path, help="a suite's file, such as experiments/demo.yaml")
+    suite.add_argument("--seeds", type=int, nargs="+", help="seeds of every row (default: those of the file)")
+    suite.add_argument("--again", action="store_true", help="start new runs although some are finished")
+    suite.add_argument("--out", type=Path, help="folder of the report (default: runs/reports/SUITE)")
+
+    report = command("report", "write the comparison table of a suite")
+    report.add_argument("--suite", help="name of the suite (default: the newest)")
+    report.add_argument("--out", type=Path, help="folder to write to (default: runs/reports/SUITE)")
+    report.add_argument("--format", choices=["csv"], help="print the tidy table instead of writing files")
+
+    models = command("models", "print the ladder: rows, years, papers, parameters, FLOPs")
+    models.add_argument("--preset", action="append", help="only this preset (may be given several times)")
+
+    ui = command("ui", "open the MLflow UI on the runs")
+    ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")
+
+    for reader in (report, ui):
+        reader.add_argument("--tracking.uri", dest="uri", help="MLflow tracking URI (default: MLFLOW_TRACKING_URI)")
+        reader.add_argument("--tracking.folder", dest="folder", default="runs", help="folder of the runs")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0 done, 1 a job failed, 2 bad input, 130 or 143 interrupted."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        known, rest = build_parser().parse_known_args(arguments)
+        if rest and known.command not in ("run", "suite"):
+            raise ValueError(f"unknown arguments: {' '.join(rest)}; see {PROGRAM} {known.command} --help")
+        return COMMANDS[known.command](known, rest)
+    except ValueError as error:
+        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `bench models | head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def run_command(known: argparse.Namespace, flags: list[str]) -> int:
+    from bench.experiment import layered, parser, resolve
+
+    if known.settings:
+        _, merged = layered(known.file, known.preset, known.row, [])
+        parser(merged["model"]["name"]).print_help()
+        return 0
+    experiment = resolve(known.file, preset=known.preset, row=known.row, flags=flags)
+
+    from bench import terminal
+    from bench.job import run
+    from bench.tracking import Store
+    from bench.training import Diverged, Interrupted
+
+    try:
+        terminal.say(experiment.name)
+        outcome = run(experiment, Store(experiment.tracking), "runs", again=known.again)
+    except Interrupted as interruption:
+        terminal.say(str(interruption))
+        return 128 + interruption.number
+    except Diverged as error:
+        terminal.say(f"failed: {error}")
+        return 1
+    outcome.show()
+    return 0
+
+
+def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
+    from bench import terminal
+    from bench.suite import Suite, run_suite
+    from bench.training import Interrupted
+
+    suite = Suite.read(known.file)
+    suite.seeds = known.seeds or suite.seeds
+    try:
+        outcomes = run_suite(known.file, suite, flags, known.again)
+    except Interrupted as interruption:
+        terminal.say(str(interruption))
+        return 128 + interruption.number
+    tracking = outcomes[0].experiment.tracking
+    _write_report(tracking.uri, tracking.folder, known.file.stem, known.out)
+    return 1 if any(outcome.run is None for outcome in outcomes) else 0
+
+
+def report_command(known: argparse.Namespace, _: list[str]) -> int:
+    _write_report(known.uri, known.folder, known.suite, known.out, known.format)
+    return 0
+
+
+def _write_report(uri: str | None, folder: str, suite: str | None, out: Path | None, form: str | None = None) -> None:
+    from bench import terminal
+    from bench.tracking import Store, Tracking
+    from reports import context, write
+
+    store = Store(Tracking(uri, folder))
+    found = context.gather(store, suite)
+    if form == "csv":
+        sys.stdout.write(write.csv(found))
+        return
+    out = out or Path(folder) / "reports" / found.suite
+    files = write.all_forms(found, out)
+    terminal.table(*write.terminal(found))
+    for file in files:
+        terminal.say(f"{file}")
+
+
+def models_command(known: argparse.Namespace, _: list[str]) -> int:
+    from bench.ladder import show
+
+    show(known.preset)
+    return 0
+
+
+def ui_command(known: argparse.Namespace, _: list[str]) -> int:
+    from bench.tracking import Store, Tracking, serve
+
+    return serve(Store(Tracking(known.uri, known.folder)), known.port)
+
+
+COMMANDS = {
+    "run": run_command,
+    "suite": suite_command,
+    "report": report_command,
+    "models": models_command,
+    "ui": ui_command,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
