@@ -82,11 +82,12 @@ class Handover(nn.Module):
 
 
 class Summary(Handover):
-    """Cho, with (c, O_c c) as the summary: c = tanh(V h_S), h'_0 = tanh(V' c); the decoder reads [e(y_{t-1}); c], and the softmax G_l s_t, where
+    """Cho: c = tanh(V h_S), h'_0 = tanh(V' c); the decoder reads [e(y_{t-1}); c], and the softmax G s_t, where
 
     s'_t = O_h h'_t + O_y e(y_{t-1}) + O_c c,  s_t,i = max(s'_t,2i-1, s'_t,2i),  G = G_l G_r of the rank of e.
 
-    Here c reaches the candidate state outside the reset gate, inside it in the paper: the fused kernel takes c as input.
+    The summary handed over is (c, O_c c). Here c reaches the candidate state outside the reset gate, in the paper
+    inside: the fused kernel takes c as an input.
     """
 
     def __init__(self, config: Config) -> None:

@@ -104,3 +104,36 @@ class MultiHead(nn.Module):
         weights_BH1S = self.weights(scaled_dot_product(query_BH1C, key_BHSC, mask_BS[:, None, None]))
         out_BD = self.out((weights_BH1S @ value_BHSC).flatten(1))
         return out_BD, weights_BH1S.mean(dim=(1, 2))
+
+
+class Additive(nn.Module):
+    """a_ij = softmax_j(e_ij), e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j), over the real positions j.
+
+    Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and Translate", appendix A.1.2. As
+    there, v_a begins at zero, so every position begins with the same weight; W_a and U_a begin at N(0, 0.001^2).
+
+    U_a h_j does not depend on the decoder, so `keys` makes it once for a sentence. A letter: A alignment units.
+    """
+
+    def __init__(self, query_width: int, memory_width: int, units: int) -> None:
+        super().__init__()
+        self.W_a = nn.Linear(query_width, units, bias=False)
+        self.U_a = nn.Linear(memory_width, units, bias=False)
+        self.v_a = nn.Linear(units, 1, bias=False)
+        self.weights = Weights()
+        nn.init.normal_(self.W_a.weight, std=0.001)
+        nn.init.normal_(self.U_a.weight, std=0.001)
+        nn.init.zeros_(self.v_a.weight)
+
+    def keys(self, memory_BSD: Tensor) -> Tensor:
+        return self.U_a(memory_BSD)
+
+    def forward(self, query_BD: Tensor, keys_BSA: Tensor, mask_BS: Tensor) -> Tensor:
+        """weights_BS of one query a sentence."""
+        scores_BS = self.v_a(torch.tanh(self.W_a(query_BD)[:, None] + keys_BSA)).squeeze(-1)
+        return self.weights(masked_softmax(scores_BS, mask_BS))
+
+
+def weighted_sum(weights_BS: Tensor, values_BSD: Tensor) -> Tensor:
+    """c_BD = sum_j a_j h_j."""
+    return torch.bmm(weights_BS[:, None], values_BSD).squeeze(1)

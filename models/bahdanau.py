@@ -1,0 +1,189 @@
+"""RNNsearch. Bahdanau, Cho and Bengio 2015, "Neural Machine Translation by Jointly Learning to Align and Translate".
+
+Follow Figure 1 and appendix A: a bidirectional GRU annotates every source word with h_j = [forward; backward]; before
+each target word the decoder scores all annotations against its state (additive attention), and their weighted sum, the
+context c_i, enters all gates of its GRU; a maxout layer reads state, previous word and context.
+
+Whatever does not depend on the recurrence is made for all positions at once: U_a h_j and the products of the words
+before the loop, the maxout layer after it. The encoder has no attention inside its loop, so it runs on fused kernels,
+which apply the reset gate after the recurrent product (the paper has U (r * h)); the decoder keeps the paper's form.
+
+The readout takes s_i as in equation 4; appendix A.2.2 prints s_{i-1} (from memory). No biases, as the equations print.
+
+Letters: B batch  S source length  T target length  E embedding  D state  A alignment units  M maxout units
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.parts.attention import Additive, weighted_sum
+from models.parts.translator import Flops, State, Step, Tokens, Translator, product
+
+
+def reorder(x_BSD: Tensor, index_BS: Tensor) -> Tensor:
+    """x[b, index[b, s]] for every b and s."""
+    return x_BSD.gather(1, index_BS[..., None].expand_as(x_BSD))
+
+
+class Annotator(nn.Module):
+    """h_j = [forward h_j; backward h_j]; section 3.2.
+
+    The backward direction reads each sentence reversed within its own length. Padding stays behind the words in both
+    directions, where it changes no annotation of a word.
+    """
+
+    def __init__(self, embedding: int, width: int) -> None:
+        super().__init__()
+        self.forwards = nn.GRU(embedding, width, bias=False, batch_first=True)
+        self.backwards = nn.GRU(embedding, width, bias=False, batch_first=True)
+
+    def forward(self, x_BSE: Tensor, reversal_BS: Tensor, zeros_1BD: Tensor) -> Tensor:
+        """h_BS2D."""
+        forward_BSD, _ = self.forwards(x_BSE, zeros_1BD)
+        backward_BSD, _ = self.backwards(reorder(x_BSE, reversal_BS), zeros_1BD)
+        return torch.cat((forward_BSD, reorder(backward_BSD, reversal_BS)), dim=-1)
+
+
+class Decoder(nn.Module):
+    """s_i = (1 - z_i) * s_{i-1} + z_i * s~_i; appendix A.2.2, with y for E y_{i-1}, s for s_{i-1} and c for c_i:
+
+    s~_i = tanh(W y + U (r_i * s) + C c)
+    z_i = sigma(W_z y + U_z s + C_z c)
+    r_i = sigma(W_r y + U_r s + C_r c)
+
+    The matrices of the gates stand side by side: `W` holds W_z, W_r, W, `C` likewise, and `U_gates` holds U_z, U_r.
+    """
+
+    def __init__(self, embedding: int, width: int, units: int) -> None:
+        super().__init__()
+        self.W = nn.Linear(embedding, 3 * width, bias=False)
+        self.C = nn.Linear(2 * width, 3 * width, bias=False)
+        self.U_gates = nn.Linear(width, 2 * width, bias=False)
+        self.U = nn.Linear(width, width, bias=False)
+        self.attention = Additive(width, 2 * width, units)
+
+    def forward(
+        self, from_y_B3D: Tensor, s_BD: Tensor, h_BS2D: Tensor, keys_BSA: Tensor, mask_BS: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(next s_BD, context_B2D, weights_BS); `from_y_B3D` is W y."""
+        weights_BS = self.attention(s_BD, keys_BSA, mask_BS)
+        context_B2D = weighted_sum(weights_BS, h_BS2D)
+        width = s_BD.shape[1]
+        from_both_B3D = from_y_B3D + self.C(context_B2D)
+        gates_B2D = torch.sigmoid(from_both_B3D[:, : 2 * width] + self.U_gates(s_BD))
+        z_BD, r_BD = gates_B2D.chunk(2, dim=1)
+        candidate_BD = torch.tanh(from_both_B3D[:, 2 * width :] + self.U(r_BD * s_BD))
+        return torch.lerp(s_BD, candidate_BD, z_BD), context_B2D, weights_BS
+
+
+@dataclass
+class Config:
+    """Sizes of an RNNsearch; the defaults are the paper's.
+
+    Attributes:
+        embedding: Width of a word (m).
+        width: Width of the recurrent states (n), in each direction of the encoder and in the decoder.
+        alignment: Units of the alignment model (n').
+        maxout: Units of the maxout layer (l).
+        dropout: Rate on embeddings and before the softmax (none in the paper).
+    """
+
+    embedding: int = 620
+    width: int = 1000
+    alignment: int = 1000
+    maxout: int = 500
+    dropout: float = 0.0
+
+
+class Memory(NamedTuple):
+    h_BS2D: Tensor
+    keys_BSA: Tensor  # U_a h_j
+    mask_BS: Tensor
+
+
+class Model(Translator):
+    """RNNsearch on the contract."""
+
+    def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        embedding, width, maxout = config.embedding, config.width, config.maxout
+        self.source_embedding = nn.Embedding(source_vocabulary, embedding)
+        self.target_embedding = nn.Embedding(target_vocabulary, embedding)
+        self.encoder = Annotator(embedding, width)
+        self.W_s = nn.Linear(width, width, bias=False)
+        self.decoder = Decoder(embedding, width, config.alignment)
+        self.U_o = nn.Linear(width, 2 * maxout, bias=False)
+        self.V_o = nn.Linear(embedding, 2 * maxout, bias=False)
+        self.C_o = nn.Linear(2 * width, 2 * maxout, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(maxout, target_vocabulary, bias=False)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Appendix B.1: recurrent matrices orthogonal, all others N(0, 0.01^2); the attention begins as it says itself.
+
+        The deviation grows with 1 / sqrt(width), so that narrow nets start with the gain of the paper's.
+        """
+        for name, parameter in self.named_parameters():
+            if "weight_hh" in name or name.startswith("decoder.U"):
+                for square_DD in parameter.detach().split(self.config.width):
+                    nn.init.orthogonal_(square_DD)
+            elif "attention" not in name:
+                nn.init.normal_(parameter, std=0.01 * (1000 / self.config.width) ** 0.5)
+
+    def encode(self, source: Tokens) -> Memory:
+        x_BSE = self.dropout(self.source_embedding(source.ids_BS))
+        zeros_1BD = self.initial_state(1, len(x_BSE), self.config.width, like=x_BSE)
+        h_BS2D = self.encoder(x_BSE, source.reversal_BS, zeros_1BD)
+        return Memory(h_BS2D, self.decoder.attention.keys(h_BS2D), source.mask_BS)
+
+    def first_state(self, memory: Memory) -> Tensor:
+        """s_0 = tanh(W_s h_1), of the backward direction, which ends at the first word."""
+        return torch.tanh(self.W_s(memory.h_BS2D[:, 0, self.config.width :]))
+
+    def readout(self, s: Tensor, y: Tensor, context: Tensor) -> Tensor:
+        """t_i,j = max(t~_i,2j-1, t~_i,2j), t~_i = U_o s_i + V_o E y_{i-1} + C_o c_i; W_o is `output`."""
+        pairs = self.U_o(s) + self.V_o(y) + self.C_o(context)
+        return self.dropout(pairs.unflatten(-1, (-1, 2)).amax(dim=-1))
+
+    def decode(self, memory: Memory, target: Tokens) -> Tensor:
+        y_BTE = self.dropout(self.target_embedding(target.ids_BS))
+        s_BD, states, contexts = self.first_state(memory), [], []
+        for from_y_B3D in self.decoder.W(y_BTE).unbind(dim=1):
+            s_BD, context_B2D, _ = self.decoder(from_y_B3D, s_BD, *memory)
+            states.append(s_BD)
+            contexts.append(context_B2D)
+        return self.readout(torch.stack(states, dim=1), y_BTE, torch.stack(contexts, dim=1))
+
+    def start(self, memory: Memory) -> State:
+        return State(memory, self.first_state(memory))
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        y_BE = self.dropout(self.target_embedding(previous_B))
+        s_BD, context_B2D, weights_BS = self.decoder(self.decoder.W(y_BE), state.past, *state.source)
+        return Step(self.readout(s_BD, y_BE, context_B2D), State(state.source, s_BD), weights_BS)
+
+    def flops_encode(self, source_length: int) -> Flops:
+        """Two GRUs of three gates, and U_a h_j."""
+        embedding, width = self.config.embedding, self.config.width
+        annotate = product(source_length, embedding + width, 3 * width) * 2
+        return annotate + product(source_length, 2 * width, self.config.alignment)
+
+    def flops_decode(self, source_length: int, target_length: int) -> Flops:
+        return self.flops_start(source_length) + self.flops_step(source_length, 0) * target_length
+
+    def flops_start(self, source_length: int) -> Flops:
+        return product(1, self.config.width, self.config.width)
+
+    def flops_step(self, source_length: int, position: int) -> Flops:
+        """Attention; three gates that read word, state and context; maxout layer."""
+        width, units = self.config.width, self.config.alignment
+        attend = product(1, width, units) + product(source_length, units, 1) + product(1, source_length, 2 * width)
+        inputs = self.config.embedding + width + 2 * width
+        return attend + product(1, inputs, 3 * width) + product(1, inputs, 2 * self.config.maxout)
