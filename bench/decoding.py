@@ -268,8 +268,7 @@ class Search:
 
     def looked(self) -> np.ndarray:
         """attention_TBKS of the hypotheses that each step continued."""
-        _, _, first_NS = self.attention[0]
-        shape = (len(self.attention), len(self.limits_B), self.settings.beam, first_NS.shape[1])
+        shape = (len(self.attention), len(self.limits_B), self.settings.beam, self.source.ids_BS.shape[1])
         looked_TBKS = np.zeros(shape, dtype=np.float32)
         for step, (rows_A, width, attention_NS) in enumerate(self.attention):
             looked_TBKS[step, rows_A.numpy(), :width] = attention_NS.float().unflatten(0, (-1, width)).cpu().numpy()

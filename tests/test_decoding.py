@@ -1,4 +1,4 @@
-"""The search against exhaustive enumeration, on a fake model whose probabilities are a random function of the prefix."""
+"""The search against exhaustive enumeration, on a fake model with random probabilities for every prefix."""
 
 from itertools import product
 from typing import Any
@@ -47,7 +47,7 @@ class Random(Translator):
 
 
 def probability(model: Random, source: list[int], target: list[int]) -> float:
-    """log P(target, EOS | source), one token after another."""
+    """Log P(target, EOS | source), one token after another."""
     ids = torch.tensor([[*source, EOS]])
     state = model.start(model.encode(Tokens(ids, (ids.shape[1],))))
     total, previous = 0.0, BOS
@@ -104,7 +104,7 @@ def searched_to_the_limit(model: Random, source: list[int], wanted: DecodingSett
 
 
 def probability_of_prefix(model: Random, source: list[int], target: list[int]) -> tuple[float, list[float]]:
-    """log P(prefix) and log P(next token | prefix) for every token."""
+    """Log P(prefix) and log P(next token | prefix) for every token."""
     ids = torch.tensor([[*source, EOS]])
     state = model.start(model.encode(Tokens(ids, (ids.shape[1],))))
     total, following, previous = 0.0, [], BOS
@@ -173,6 +173,8 @@ def test_the_other_sentences_of_a_batch_change_nothing(model: Translator, beam: 
             assert [h.ids for h in one] == [h.ids for h in other]
             assert [h.score for h in one] == pytest.approx([h.score for h in other], abs=1e-9)
             for a, b in zip(one, other, strict=True):
+                assert a.attention_TS is not None
+                assert b.attention_TS is not None
                 np.testing.assert_allclose(a.attention_TS, b.attention_TS, atol=1e-6)
 
 
