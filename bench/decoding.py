@@ -241,9 +241,10 @@ class Search:
         tokens_TBK, parents_TBK = self.tokens_TBK.cpu().numpy(), self.parents_TBK.cpu().numpy()
         step_BK, slot_BK = np.divmod(self.ended_BK.cpu().numpy(), beam)
         rows_B1 = np.arange(len(step_BK))[:, None]
-        written_BKT = np.zeros((*step_BK.shape, int(step_BK.max()) + 1), dtype=np.int64)
+        longest = int(step_BK.max()) + 1
+        written_BKT = np.zeros((*step_BK.shape, longest), dtype=np.int64)
         parents_BKT = np.zeros_like(written_BKT)
-        for step in range(written_BKT.shape[2] - 1, -1, -1):
+        for step in range(longest - 1, -1, -1):
             inside_BK = step <= step_BK
             written_BKT[:, :, step] = np.where(inside_BK, tokens_TBK[step, rows_B1, slot_BK], EOS)
             slot_BK = np.where(inside_BK, parents_TBK[step, rows_B1, slot_BK], slot_BK)
@@ -268,8 +269,8 @@ class Search:
 
     def looked(self) -> np.ndarray:
         """attention_TBKS of the hypotheses that each step continued."""
-        shape = (len(self.attention), len(self.limits_B), self.settings.beam, self.source.ids_BS.shape[1])
-        looked_TBKS = np.zeros(shape, dtype=np.float32)
+        sentences, longest = self.source.ids_BS.shape
+        looked_TBKS = np.zeros((len(self.attention), sentences, self.settings.beam, longest), dtype=np.float32)
         for step, (rows_A, width, attention_NS) in enumerate(self.attention):
             looked_TBKS[step, rows_A.numpy(), :width] = attention_NS.float().unflatten(0, (-1, width)).cpu().numpy()
         return looked_TBKS

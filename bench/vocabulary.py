@@ -108,13 +108,13 @@ class Subwords(Vocabulary):
     @classmethod
     def learn(cls, sentences: Sequence[str], size: int) -> Subwords:
         """Single-threaded, so that one text and size give one file, byte for byte."""
-        model = io.BytesIO()
+        model, needed = io.BytesIO(), len(SPECIAL) + 1
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(sentences),
                 model_writer=model,
                 model_type="bpe",
-                vocab_size=size,
+                vocab_size=max(size, needed),
                 pad_id=PAD,
                 bos_id=BOS,
                 eos_id=EOS,
@@ -133,6 +133,8 @@ class Subwords(Vocabulary):
             if largest := re.search(r"value <= (\d+)", str(error)):
                 raise too_large(size, int(largest[1])) from error
             raise ValueError(f"text: no subwords can be learnt from this training text ({error})") from error
+        if size < needed:
+            raise too_small(size, needed)
         return cls(model.getvalue())
 
     def __len__(self) -> int:
@@ -289,6 +291,8 @@ def build(settings: TextSettings, train: Split, cache: Path | None = None) -> Vo
     Raises:
         ValueError: the text does not allow a vocabulary of this size (says which does), or a cached file is damaged.
     """
+    if not any(train.sources) or not any(train.targets):
+        raise ValueError("text: a side of the training text holds nothing but empty lines")
     if settings.joint:
         joint = learnt(settings, [*train.sources, *train.targets], cache)
         return Vocabularies(joint, joint)

@@ -25,11 +25,12 @@ def folder(tmp_path: Path) -> Path:
 
 def files(folder: Path, name: str = "files", **changed: list[str] | None) -> Corpus:
     settings: dict[str, Any] = {
+        "name": name,
         "train": [str(folder / "train.en"), str(folder / "train.de.gz")],
         "val": [str(folder / "val.en"), str(folder / "val.de.gz")],
         "test": [str(folder / "test_2016_flickr.en"), str(folder / "test_2016_flickr.de.gz")],
     }
-    return load(CorpusSettings(name=name, **(settings | changed)))
+    return load(CorpusSettings(**{**settings, **changed}))
 
 
 def test_the_corpora_are_the_public_files_of_the_folder() -> None:
