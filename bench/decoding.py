@@ -4,13 +4,13 @@ The K best continuations of a step are kept. Those that end in EOS are finished 
 step fills again; so a beam of 1 is greedy search. Nothing but the check whether a sentence is done reaches the host
 inside a step: what was written is kept as (token, parent) tables and read back once per batch.
 
-Letters: B sentences in the batch  A of them still searched  W hypotheses alive per sentence (at most K)  N = A * W
-K beam  C candidates per hypothesis  V vocabulary  T steps  S source length
+Letters: B sentences in the batch  A of them still in it  W hypotheses per sentence (1, then up to K)  N = A * W
+K beam  C candidates per hypothesis  X = W * C  V vocabulary  T steps  S source length
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -108,20 +108,43 @@ def evaluating(model: Translator) -> Iterator[None]:
             module.training = training
 
 
-def tree_map(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """The same tree (of tuples, named or not) with every tensor changed."""
+def chosen(tree: Any, rows_N: Tensor) -> Any:
+    """The same tree (of tuples, named or not) with these rows of every tensor."""
     if isinstance(tree, Tensor):
-        return change(tree)
+        return tree.index_select(0, rows_N)
     if tree is None:
         return None
     if isinstance(tree, (tuple, list)):
-        branches = [tree_map(change, branch) for branch in tree]
+        branches = [chosen(branch, rows_N) for branch in tree]
         return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
     raise TypeError(f"a state is a tree of tensors, not of {type(tree).__name__}")
 
 
+def top(scores_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(values, places) of the largest of each row: topk, in two stages on a CPU, where that is twice as fast.
+
+    The `count` largest elements stand in the `count` columns with the largest maxima, if a row is laid out as a table.
+    """
+    columns, vocabulary = 100, scores_NV.shape[1]
+    rows = vocabulary // columns
+    if scores_NV.device.type != "cpu" or rows < 2 * count:
+        return scores_NV.topk(count)
+    table_NRC = scores_NV[:, : rows * columns].unflatten(1, (rows, columns))
+    best_NK = table_NRC.amax(1).topk(count).indices
+    first_NX = table_NRC.gather(2, best_NK[:, None].expand(-1, rows, -1)).flatten(1)
+    first_NX = torch.cat((first_NX, scores_NV[:, rows * columns :]), 1)  # and what does not fill a row
+    values_NK, places_NK = first_NX.topk(count)
+    rest_NK = places_NK + (rows * columns - rows * count)
+    inside_NK = places_NK // count * columns + best_NK.gather(1, places_NK % count)
+    return values_NK, torch.where(places_NK < rows * count, inside_NK, rest_NK)
+
+
 class Search:
-    """Beam search for one batch of sources. `limits_B` bounds |Y| with EOS; with `forced` it is |Y|."""
+    """Beam search for one batch of sources. `limits_B` bounds |Y|, EOS counted; with `forced` it is |Y|.
+
+    A sentence that is done has log probabilities of -inf from then on, so nothing that happens to its rows matters;
+    its rows are taken out of the batch once an eighth of the batch is done.
+    """
 
     def __init__(
         self,
@@ -131,9 +154,8 @@ class Search:
         limits_B: Sequence[int],
         forced: bool = False,
     ) -> None:
-        self.model, self.source, self.settings, self.forced = model, source.to(model.device), settings, forced
-        self.limits_B = torch.tensor(limits_B)
-        self.device = model.device
+        self.model, self.settings, self.forced, self.device = model, settings, forced, model.device
+        self.source = source.to(model.device)
         shape_TBK = (max(limits_B), len(limits_B), settings.beam)
         self.tokens_TBK = torch.zeros(shape_TBK, dtype=torch.long, device=self.device)
         self.parents_TBK = torch.zeros_like(self.tokens_TBK)
@@ -141,101 +163,88 @@ class Search:
         self.best_BK = torch.full(shape_TBK[1:], -torch.inf, device=self.device)
         self.probability_BK = torch.full_like(self.best_BK, -torch.inf)
         self.ended_BK = torch.zeros(shape_TBK[1:], dtype=torch.long, device=self.device)
-        self.attention: list[tuple[Tensor, int, Tensor]] = []
+        self.attention: list[tuple[Tensor | slice, int, Tensor]] = []
+        self.rows_A: Tensor | slice = slice(None)  # the sentences that are still in the batch
+        self.limits: list[int] = list(limits_B)  # of those
+        self.limits_A = torch.tensor(self.limits, device=self.device)
 
     def run(self, attention: bool) -> list[list[Hypothesis]]:
-        model, beam, alpha, device = self.model, self.settings.beam, self.settings.alpha, self.device
-        rows_A, limits_A = torch.arange(len(self.limits_B)), self.limits_B
+        model, check_every = self.model, 1 if self.device.type == "cpu" else 4
         state = model.start(model.encode(self.source))
-        previous_N = torch.full((len(rows_A),), BOS, device=device)
-        total_AW = None
-        on_device = rows_A.to(device)
-        for step in range(int(self.limits_B.max())):
+        previous_N = torch.full((len(self.limits),), BOS, device=self.device)
+        total_AW = torch.zeros((len(self.limits), 1), device=self.device)
+        for step in range(max(self.limits)):
             hidden_ND, state, attention_NS = model.step(previous_N, state)
-            logits_NV = model.project(hidden_ND)
-            width = len(previous_N) // len(rows_A)
+            before = total_AW.shape[1]
             if attention and attention_NS is not None:
-                self.attention.append((rows_A, width, attention_NS))
-            chosen_NC, ids_NC = self.candidates(logits_NV, step + 1, limits_A, width)
+                self.attention.append((self.rows_A, before, attention_NS))
+            total_AW, token_AW, parent_AW = self.continuations(model.project(hidden_ND), total_AW, step + 1)
+            width = total_AW.shape[1]
+            self.tokens_TBK[step, self.rows_A, :width] = token_AW
+            self.parents_TBK[step, self.rows_A, :width] = parent_AW
 
-            # The K best of all continuations of a sentence.
-            total_AWC = chosen_NC.unflatten(0, (-1, width))
-            if total_AW is not None:
-                total_AWC = total_AWC + total_AW[:, :, None]
-            total_AW, place_AW = total_AWC.flatten(1).topk(min(beam, total_AWC[0].numel()))
-            token_AW = ids_NC.unflatten(0, (-1, width)).flatten(1).gather(1, place_AW)
-            parent_AW = place_AW // ids_NC.shape[1]
-            before, width = width, total_AW.shape[1]
-            self.tokens_TBK[step, on_device, :width] = token_AW
-            self.parents_TBK[step, on_device, :width] = parent_AW
-
-            # What ends in EOS is finished and leaves the beam.
+            # What ends in EOS is finished and leaves the beam. What is left may grow until its limit at best.
             ends_AW = token_AW == EOS
-            self.finish(on_device, total_AW.masked_fill(~ends_AW, -torch.inf), step)
+            self.finish(total_AW.masked_fill(~ends_AW, -torch.inf), step)
             total_AW = total_AW.masked_fill(ends_AW, -torch.inf)
+            longest_A = length_penalty(self.limits_A, self.settings.alpha)
+            reach_A = total_AW.amax(1) / longest_A.clamp(min=length_penalty(step + 2, self.settings.alpha))
+            going_A = reach_A > self.best_BK[self.rows_A, 0]
+            total_AW = total_AW.masked_fill(~going_A[:, None], -torch.inf)
 
-            # The most that a living hypothesis can still reach.
-            alive_A = total_AW.amax(1)
-            limit_A = limits_A.to(device)
-            reach_A = torch.maximum(alive_A / length_penalty(limit_A, alpha), alive_A / length_penalty(step + 2, alpha))
-            going_A = reach_A > self.best_BK[on_device, 0]
-            going = going_A.tolist()
-            if not any(going):
-                break
-            keep_A = torch.tensor([row for row, goes in enumerate(going) if goes])
-            if len(keep_A) < len(rows_A) or before != width:
-                shared_N = (keep_A[:, None] * before).expand(-1, width).flatten().to(device)
-                source = tree_map(lambda x: x.index_select(0, shared_N), state.source)  # noqa: B023
+            keep = range(len(self.limits))
+            if (step + 1) % check_every == 0 and not (self.forced and step + 1 < min(self.limits)):
+                keep = [row for row, goes in enumerate(going_A.tolist()) if goes]
+                if not keep:
+                    break
+            if 8 * len(keep) <= 7 * len(self.limits):
+                kept_A = torch.tensor(keep, device=self.device)
+                self.rows_A = kept_A if isinstance(self.rows_A, slice) else self.rows_A[kept_A]
+                self.limits, self.limits_A = [self.limits[row] for row in keep], self.limits_A[kept_A]
+                total_AW, token_AW, parent_AW = total_AW[kept_A], token_AW[kept_A], parent_AW[kept_A]
+                dropped = True
             else:
-                source = state.source
-            if len(keep_A) < len(rows_A):
-                rows_A, limits_A = rows_A[keep_A], limits_A[keep_A]
-                on_device = rows_A.to(device)
-                kept = keep_A.to(device)
-                parent_AW, token_AW, total_AW = parent_AW[kept], token_AW[kept], total_AW[kept]
-            else:
-                kept = keep_A.to(device)
-            past = state.past
-            if beam > 1 or len(keep_A) < len(going):
-                follow_N = (kept[:, None] * before + parent_AW).flatten()
-                past = tree_map(lambda x: x.index_select(0, follow_N), past)  # noqa: B023
-            state = State(source, past)
-            previous_N = token_AW.flatten()
-        return self.results(attention)
+                kept_A, dropped = torch.arange(len(self.limits), device=self.device), False
+            source, past = state
+            if dropped or width != before:
+                source = chosen(source, (kept_A[:, None] * before).expand(-1, width).flatten())
+            if dropped or width > 1:
+                past = chosen(past, (kept_A[:, None] * before + parent_AW).flatten())
+            state, previous_N = State(source, past), token_AW.flatten()
+        return self.results()
 
-    def candidates(self, logits_NV: Tensor, length: int, limits_A: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """(log probability, id) of the C best continuations of each hypothesis, without the rest of log softmax."""
-        logits_NV = logits_NV.float() if logits_NV.dtype in (torch.float16, torch.bfloat16) else logits_NV
-        norm_N1 = logits_NV.logsumexp(1, keepdim=True)
-        logits_NV[:, :EOS] = -torch.inf  # nobody writes PAD or BOS
-        if self.forced and length < int(limits_A.max()):
-            early_N = (limits_A > length).repeat_interleave(width).to(self.device)
-            logits_NV[:, EOS].masked_fill_(early_N, -torch.inf)
-        if length >= int(limits_A.min()):
-            late_N = (limits_A <= length).repeat_interleave(width).to(self.device)
-            end_N = logits_NV[:, EOS].clone()
-            logits_NV.masked_fill_(late_N[:, None], -torch.inf)
-            logits_NV[:, EOS] = end_N
-        if self.settings.beam == 1:
-            chosen_NC, ids_NC = logits_NV.max(1, keepdim=True)
-        else:
-            chosen_NC, ids_NC = logits_NV.topk(min(self.settings.beam, logits_NV.shape[1]))
-        return chosen_NC - norm_N1, ids_NC
-
-    def finish(self, rows_A: Tensor, ended_AW: Tensor, step: int) -> None:
-        """Keep the best K of what had finished and what finishes now (log probabilities; -inf elsewhere)."""
+    def continuations(self, logits_NV: Tensor, total_AW: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(log probability, last token, parent) of the K best continuations of each sentence, |Y| being `length`."""
+        kind = torch.promote_types(logits_NV.dtype, torch.float32)
+        log_NV = torch.log_softmax(logits_NV, dim=1, dtype=kind)
+        log_NV[:, :EOS] = -torch.inf  # nobody writes PAD or BOS
+        width = total_AW.shape[1]
+        if self.forced and length < max(self.limits):
+            log_NV[:, EOS].masked_fill_((self.limits_A > length).repeat_interleave(width), -torch.inf)
+        if length >= min(self.limits):
+            log_NV[:, EOS + 1 :].masked_fill_((self.limits_A <= length).repeat_interleave(width)[:, None], -torch.inf)
         beam = self.settings.beam
-        score_AW = ended_AW / length_penalty(step + 1, self.settings.alpha)
-        place_W = step * beam + torch.arange(ended_AW.shape[1], device=self.device)
-        if self.best_BK.dtype != score_AW.dtype:
-            self.best_BK, self.probability_BK = self.best_BK.to(score_AW), self.probability_BK.to(score_AW)
-        self.best_BK[rows_A], order_AK = torch.cat((self.best_BK[rows_A], score_AW), 1).topk(beam)
-        probability = torch.cat((self.probability_BK[rows_A], ended_AW), 1)
-        self.probability_BK[rows_A] = probability.gather(1, order_AK)
-        place = torch.cat((self.ended_BK[rows_A], place_W.expand_as(ended_AW)), 1)
-        self.ended_BK[rows_A] = place.gather(1, order_AK)
+        best_NC, token_NC = top(log_NV, min(beam, log_NV.shape[1]))
+        total_AX = (best_NC.unflatten(0, (-1, width)) + total_AW[:, :, None]).flatten(1)
+        total_AW, place_AW = total_AX.topk(min(beam, total_AX.shape[1]))
+        token_AW = token_NC.unflatten(0, (-1, width)).flatten(1).gather(1, place_AW)
+        return total_AW, token_AW, place_AW // best_NC.shape[1]
 
-    def results(self, attention: bool) -> list[list[Hypothesis]]:
+    def finish(self, ended_AW: Tensor, step: int) -> None:
+        """Keep the best K of what had finished and what finishes now (log probabilities; -inf elsewhere)."""
+        if step == 0:
+            self.best_BK, self.probability_BK = self.best_BK.to(ended_AW), self.probability_BK.to(ended_AW)
+        rows_A, beam = self.rows_A, self.settings.beam
+        place_W = step * beam + torch.arange(ended_AW.shape[1], device=self.device)
+        score_AW = ended_AW / length_penalty(step + 1, self.settings.alpha)
+        self.best_BK[rows_A], order_AK = torch.cat((self.best_BK[rows_A], score_AW), 1).topk(beam)
+        for table_BK, new_AW in (
+            (self.probability_BK, ended_AW),
+            (self.ended_BK, place_W.expand(ended_AW.shape)),
+        ):
+            table_BK[rows_A] = torch.cat((table_BK[rows_A], new_AW), 1).gather(1, order_AK)
+
+    def results(self) -> list[list[Hypothesis]]:
         """Follow the finished hypotheses back to their beginning."""
         beam = self.settings.beam
         tokens_TBK, parents_TBK = self.tokens_TBK.cpu().numpy(), self.parents_TBK.cpu().numpy()
@@ -249,7 +258,7 @@ class Search:
             written_BKT[:, :, step] = np.where(inside_BK, tokens_TBK[step, rows_B1, slot_BK], EOS)
             slot_BK = np.where(inside_BK, parents_TBK[step, rows_B1, slot_BK], slot_BK)
             parents_BKT[:, :, step] = slot_BK
-        looked_TBKS = self.looked() if attention and self.attention else None
+        looked_TBKS = self.looked() if self.attention else None
         scores_BK, probabilities_BK = self.best_BK.tolist(), self.probability_BK.tolist()
         found = []
         for row, scores_K in enumerate(scores_BK):
@@ -272,5 +281,6 @@ class Search:
         sentences, longest = self.source.ids_BS.shape
         looked_TBKS = np.zeros((len(self.attention), sentences, self.settings.beam, longest), dtype=np.float32)
         for step, (rows_A, width, attention_NS) in enumerate(self.attention):
-            looked_TBKS[step, rows_A.numpy(), :width] = attention_NS.float().unflatten(0, (-1, width)).cpu().numpy()
+            rows = rows_A if isinstance(rows_A, slice) else rows_A.cpu().numpy()
+            looked_TBKS[step, rows, :width] = attention_NS.float().unflatten(0, (-1, width)).cpu().numpy()
         return looked_TBKS

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.decoding import DecodingSettings, Hypothesis, greedy, length_penalty, translate
+from bench.decoding import DecodingSettings, Hypothesis, greedy, length_penalty, top, translate
 from models.parts.translator import BOS, EOS, State, Step, Tokens, Translator
 from models.transformer import Config, Model
 
@@ -227,3 +227,16 @@ def test_scores_in_half_precision_are_summed_in_single() -> None:
     for ids, score, log_probability, _ in hypotheses:
         assert score == pytest.approx(log_probability / length_penalty(len(ids) + 1, 0.6), rel=1e-5)
         assert round(log_probability * 256) != log_probability * 256
+
+
+@pytest.mark.parametrize("vocabulary", [3, 400, 999, 1000, 1001, 4037, 8000])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_top_is_topk(vocabulary: int, count: int) -> None:
+    scores_NV = torch.randn(40, vocabulary, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scores_NV[3:5, 1:] = -torch.inf
+    scores_NV[5, :-1] = -torch.inf
+    count = min(count, vocabulary)
+    values_NK, places_NK = top(scores_NV, count)
+    assert torch.equal(values_NK, scores_NV.topk(count).values)
+    assert torch.equal(scores_NV.gather(1, places_NK), values_NK)
+    assert all(len(set(places_K)) == count for places_K in places_NK.tolist())
