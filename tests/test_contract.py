@@ -1,0 +1,371 @@
+"""What every architecture must keep, for every row of every architecture's YAML: found by listing the folder.
+
+Unless a test says otherwise: the demo preset, a vocabulary of a few tokens, evaluation mode, float64. Weights are moved
+away from their initial values first, where zeros and small numbers would hide mistakes.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.decoding import greedy
+from bench.experiment import Experiment, architectures, resolve
+from models.parts.translator import BOS, EOS, UNK, Batch, Flops, Tokens, Translator
+
+FILES = architectures()
+ROWS = sorted(FILES)
+SOURCE_LENGTHS, TARGET_LENGTHS = (6, 3, 8, 2, 7), (5, 7, 2, 9, 1)
+
+KNOWN_BY_HEART = dict.fromkeys(ROWS, 8)
+"""Sentences of eight that a row must translate without a mistake after learning them."""
+
+PAPER_SIZES = {
+    # row: source and target vocabulary, parameters, those outside embeddings and softmax, tolerance
+    "lstm": (160_000, 80_000, 384e6, 64e6, 0.0),  # published: 384M of which 64M recurrent; exact without biases
+    "bahdanau": (30_000, 30_000, 80_401_000, 28_201_000, 0.0),  # derived; test_bahdanau.py has the sum
+    "transformer-base": (37_000, 37_000, 65e6, 44.1e6, 0.04),  # published 65M, whose vocabulary fits no other row
+}
+
+
+def experiment(row: str, preset: str = "demo") -> Experiment:
+    return resolve(FILES[row], preset=preset, row=row)
+
+
+def vocabularies(job: Experiment) -> tuple[int, int]:
+    """Two sizes that differ, so that a mix-up of the sides fails, unless the architecture shares one table."""
+    return (23, 23) if getattr(job.model, "shared_embeddings", False) else (29, 23)
+
+
+def build(row: str, seed: int = 1, awake: bool = True) -> Translator:
+    job = experiment(row)
+    torch.manual_seed(seed)
+    model = job.build(*vocabularies(job)).eval()
+    model.recipe = job.training
+    if awake:
+        for parameter in model.parameters():
+            parameter.data += 0.1 * torch.randn(parameter.shape)
+    return model
+
+
+def tokens(lengths: tuple[int, ...], vocabulary: int = 23, seed: int = 1) -> Tokens:
+    """Random words, EOS at the end of each sentence, PAD behind it."""
+    ids_BS = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    generator = torch.Generator().manual_seed(seed)
+    for row_S, length in zip(ids_BS, lengths, strict=True):
+        row_S[: length - 1] = torch.randint(UNK + 1, vocabulary, (length - 1,), generator=generator)
+        row_S[length - 1] = EOS
+    return Tokens(ids_BS, lengths)
+
+
+def batch() -> Batch:
+    return Batch(tokens(SOURCE_LENGTHS, seed=1), tokens(TARGET_LENGTHS, seed=2))
+
+
+def alone(side: Tokens, row: int) -> Tokens:
+    length = side.lengths_B[row]
+    return Tokens(side.ids_BS[row : row + 1, :length], (length,))
+
+
+def read(model: Translator, pairs: Batch) -> Tensor:
+    """hidden_BTD, teacher forcing."""
+    return model.decode(model.encode(pairs.source), pairs.prefix)
+
+
+def write(model: Translator, pairs: Batch) -> tuple[Tensor, list[Tensor | None]]:
+    """(hidden_BTD, attention_BS of each step), step by step."""
+    state, hidden, attention = model.start(model.encode(pairs.source)), [], []
+    for previous_B in pairs.prefix.ids_BS.unbind(dim=1):
+        hidden_BD, state, attention_BS = model.step(previous_B, state)
+        hidden.append(hidden_BD)
+        attention.append(attention_BS)
+    return torch.stack(hidden, dim=1), attention
+
+
+def picked(tree: Any, rows_N: Tensor) -> Any:
+    """The state of some sentences: every tensor of the tree has one row for each sentence."""
+    if isinstance(tree, Tensor):
+        assert tree.shape[0] == len(SOURCE_LENGTHS)
+        return tree.index_select(0, rows_N)
+    if tree is None:
+        return None
+    branches = [picked(branch, rows_N) for branch in tree]
+    return type(tree)(*branches) if hasattr(tree, "_fields") else tuple(branches)
+
+
+def assert_same_where_real(found_BTD: Tensor, wanted_BTD: Tensor, tolerance: float) -> None:
+    assert found_BTD.shape == wanted_BTD.shape
+    for row, length in enumerate(TARGET_LENGTHS):
+        difference = (found_BTD[row, :length] - wanted_BTD[row, :length]).abs().max().item()
+        assert difference <= tolerance, f"sentence {row}"
+
+
+@pytest.fixture(params=ROWS)
+def row(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def model(row: str) -> Translator:
+    return build(row).double()
+
+
+# --- the two ways of reading agree ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_step_by_step_equals_decode(model: Translator) -> None:
+    wanted_BTD, (found_BTD, _) = read(model, batch()), write(model, batch())
+    assert wanted_BTD.std() > 1e-3  # not all the same
+    assert_same_where_real(found_BTD, wanted_BTD, 1e-8)
+
+
+@torch.no_grad()
+def test_step_by_step_equals_decode_in_fp32(row: str) -> None:
+    """In fp32 an LSTM runs on another kernel (oneDNN)."""
+    model = build(row)
+    assert_same_where_real(write(model, batch())[0], read(model, batch()), 1e-4)
+
+
+@torch.no_grad()
+def test_padding_and_neighbours_change_nothing(model: Translator) -> None:
+    pairs = batch()
+    together_BTD, (written_BTD, looked) = read(model, pairs), write(model, pairs)
+    for row, (source_length, target_length) in enumerate(zip(SOURCE_LENGTHS, TARGET_LENGTHS, strict=True)):
+        pair = Batch(alone(pairs.source, row), alone(pairs.target, row))
+        torch.testing.assert_close(together_BTD[row : row + 1, :target_length], read(model, pair), atol=1e-8, rtol=0)
+        steps_1TD, attention = write(model, pair)
+        torch.testing.assert_close(written_BTD[row : row + 1, :target_length], steps_1TD, atol=1e-8, rtol=0)
+        for weights_1S, weights_BS in zip(attention, looked[:target_length], strict=True):
+            if weights_1S is None or weights_BS is None:
+                assert weights_1S is weights_BS
+                continue
+            assert weights_BS[row].shape == (max(SOURCE_LENGTHS),)
+            assert weights_BS[row, source_length:].abs().sum() == 0
+            torch.testing.assert_close(weights_BS[row, :source_length], weights_1S[0], atol=1e-8, rtol=0)
+
+
+@torch.no_grad()
+def test_losses_come_sentence_by_sentence(model: Translator) -> None:
+    pairs = batch()
+    each = [
+        model.token_losses(Batch(alone(pairs.source, row), alone(pairs.target, row)))
+        for row in range(len(SOURCE_LENGTHS))
+    ]
+    torch.testing.assert_close(model.token_losses(pairs), torch.cat(each), atol=1e-8, rtol=0)
+
+
+# --- what a position may see ------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_no_position_sees_a_later_word(model: Translator) -> None:
+    source, length = tokens((6,)), 8
+    ids_1T = tokens((length,), seed=3).ids_BS
+    memory = model.encode(source)
+    before_1TD = model.decode(memory, Tokens(ids_1T, (length,)))
+    for position in range(1, length):
+        changed_1T = ids_1T.clone()
+        changed_1T[0, position:] = (changed_1T[0, position:] + 5) % 19 + 4
+        assert (changed_1T[0, position:] != ids_1T[0, position:]).all()
+        after_1TD = model.decode(memory, Tokens(changed_1T, (length,)))
+        torch.testing.assert_close(after_1TD[:, :position], before_1TD[:, :position], atol=1e-8, rtol=0)
+        assert (after_1TD[0, position] - before_1TD[0, position]).abs().max() > 1e-6  # the word itself is seen
+
+
+def test_no_gradient_comes_from_a_later_word(model: Translator) -> None:
+    """The same by gradients at the embeddings; nanodo's proof. Nothing to see in frozen features (perceptron)."""
+    source, length = tokens((6,)), 6
+    prefix = Tokens(tokens((length,), seed=3).ids_BS, (length,))
+    memory = model.encode(source)
+    seen: list[Tensor] = []
+
+    def note(_module: nn.Module, _inputs: Any, words_1TE: Tensor) -> None:
+        seen.append(words_1TE)
+
+    hooks = [module.register_forward_hook(note) for module in model.modules() if isinstance(module, nn.Embedding)]
+    hidden_1TD = model.decode(memory, prefix)
+    for hook in hooks:
+        hook.remove()
+    if not hidden_1TD.requires_grad:
+        assert not hooks
+        return
+    words = [words_1TE for words_1TE in seen if words_1TE.shape[1] >= length]
+    assert words
+    for position in range(length):
+        target = (hidden_1TD[0, position] * torch.arange(1, hidden_1TD.shape[2] + 1)).sum()
+        for gradient_1TE in torch.autograd.grad(target, words, retain_graph=True):
+            reached_T = gradient_1TE[0, -length:].abs().amax(dim=1)
+            assert reached_T[position] > 0
+            assert (reached_T[position + 1 :] == 0).all()
+
+
+@torch.no_grad()
+def test_every_source_word_is_seen(model: Translator) -> None:
+    source, target = tokens((6,)), tokens((6,), seed=2)
+    before_1TD = read(model, Batch(source, target))
+    for place in range(5):
+        ids_1S = source.ids_BS.clone()
+        ids_1S[0, place] = 4 + (ids_1S[0, place] - 3) % 19
+        assert ids_1S[0, place] != source.ids_BS[0, place]
+        after_1TD = read(model, Batch(Tokens(ids_1S, (6,)), target))
+        assert (after_1TD - before_1TD).abs().max() > 1e-6, f"source word {place} changes nothing"
+
+
+# --- states and files -------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_beams_can_be_reordered(model: Translator) -> None:
+    """Sentences picked out of the state, in another order and twice, go on as they would have."""
+    pairs, chosen_N = batch(), torch.tensor([3, 0, 0, 4])
+    state = model.start(model.encode(pairs.source))
+    prefix_BT = tokens((4,) * 5, seed=7).ids_BS
+    _, state, _ = model.step(prefix_BT[:, 0], state)
+    _, state, _ = model.step(prefix_BT[:, 1], state)
+    wanted = model.step(prefix_BT[:, 2], state)
+    found = model.step(prefix_BT[chosen_N, 2], picked(state, chosen_N))
+    torch.testing.assert_close(found.hidden_BD, wanted.hidden_BD[chosen_N], atol=1e-8, rtol=0)
+    further = model.step(prefix_BT[chosen_N, 3], found.state).hidden_BD
+    wanted_BD = model.step(prefix_BT[:, 3], wanted.state).hidden_BD
+    torch.testing.assert_close(further, wanted_BD[chosen_N], atol=1e-8, rtol=0)
+
+
+@torch.no_grad()
+def test_saved_weights_give_the_same_bits(row: str) -> None:
+    model, other = build(row, seed=1), build(row, seed=2)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    wanted_BTV = model.project(read(model, batch()))
+    assert not torch.equal(other.project(read(other, batch())), wanted_BTV)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(other.project(read(other, batch())), wanted_BTV)
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def update(model: Translator, optimizer: Any, pairs: Batch, clip: float | None) -> None:
+    model.training_step(pairs, 0).backward()
+    if clip:
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer["optimizer"].step()
+    optimizer["optimizer"].zero_grad()
+    optimizer["lr_scheduler"]["scheduler"].step()
+
+
+def test_five_updates_change_every_tensor(row: str) -> None:
+    """From the initial weights as they are, by the row's own recipe."""
+    model, job = build(row, awake=False).train(), experiment(row)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = model.configure_optimizers()
+    for _ in range(5):
+        update(model, optimizer, batch(), job.training.clip)
+    assert before
+    unchanged = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
+    assert not unchanged
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_bf16_mixed_trains_and_writes(row: str) -> None:
+    model = build(row).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.training_step(batch(), 0)
+    loss.backward()
+    trained = [parameter.grad for parameter in model.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in trained)
+    model.eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        read_BTD, (written_BTD, _) = read(model, batch()), write(model, batch())
+    exact_BTD = read(model, batch())
+    scale = exact_BTD.abs().max().item()
+    assert_same_where_real(read_BTD.float(), exact_BTD.detach(), 0.1 * scale)
+    assert_same_where_real(written_BTD.float(), exact_BTD.detach(), 0.1 * scale)
+
+
+def test_a_tiny_corpus_is_learnt_by_heart(row: str) -> None:
+    """Eight translations that nothing but their source tells apart come back word for word."""
+    model, job = build(row, awake=False).train(), experiment(row)
+    pairs = Batch(tokens((4, 5, 6, 7, 4, 5, 6, 7), seed=5), tokens((6, 5, 4, 7, 5, 6, 7, 4), seed=6))
+    optimizer = model.configure_optimizers()
+
+    def words(side: Tokens) -> list[list[int]]:
+        rows = zip(side.ids_BS.tolist(), side.lengths_B, strict=True)
+        return [ids[: length - 1] for ids, length in rows]
+
+    def right() -> int:
+        written = (hypothesis.ids for hypothesis in greedy(model, words(pairs.source), extra_length=5))
+        return sum(found == wanted for found, wanted in zip(written, words(pairs.target), strict=True))
+
+    assert right() == 0
+    for _ in range(8):
+        for _ in range(50):
+            update(model, optimizer, pairs, job.training.clip)
+        if right() >= KNOWN_BY_HEART[row]:
+            return
+    pytest.fail(f"{right()} of 8 sentences after 400 updates")
+
+
+# --- cost and size ----------------------------------------------------------------------------------------------------
+
+
+def on_meta(row: str, preset: str, source_vocabulary: int, target_vocabulary: int) -> Translator:
+    with torch.device("meta"):
+        return experiment(row, preset).build(source_vocabulary, target_vocabulary).eval()
+
+
+def meta_tokens(sentences: int, length: int) -> Tokens:
+    return Tokens(torch.ones(sentences, length, dtype=torch.long, device="meta") * BOS, (length,) * sentences)
+
+
+@pytest.mark.parametrize(("source_length", "target_length"), [(7, 5), (3, 6)])
+def test_closed_form_flops_equal_the_counted_ones(row: str, source_length: int, target_length: int) -> None:
+    job, sentences = experiment(row), 2
+    model = on_meta(row, "demo", *vocabularies(job))
+    pairs = Batch(meta_tokens(sentences, source_length), meta_tokens(sentences, target_length))
+    closed: Flops = model.flops(source_length, target_length) * sentences
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model.token_losses(pairs)
+    assert counter.get_total_flops() == closed.forward > 0
+    with counter:
+        model.training_step(pairs, 0).backward()
+    assert counter.get_total_flops() == closed.training
+    with torch.no_grad():
+        with counter:
+            memory = model.encode(pairs.source)
+        assert counter.get_total_flops() == model.flops_encode(source_length).forward * sentences
+        with counter:
+            state = model.start(memory)
+        assert counter.get_total_flops() == model.flops_start(source_length).forward * sentences
+        for position in range(3):
+            with counter:
+                hidden_BD, state, _ = model.step(pairs.target.ids_BS[:, 0], state)
+            assert counter.get_total_flops() == model.flops_step(source_length, position).forward * sentences
+            with counter:
+                model.project(hidden_BD)
+            assert counter.get_total_flops() == model.flops_project().forward * sentences
+
+
+@pytest.mark.parametrize(("preset", "goal"), [("demo", 0.3e6), ("multi30k-cpu", 1.5e6), ("multi30k", 5e6)])
+def test_presets_have_the_size_they_aim_at(row: str, preset: str, goal: float) -> None:
+    job = experiment(row, preset)
+    _, outside = on_meta(row, preset, 400, 400).parameter_counts()
+    assert abs(outside / goal - 1) <= 0.2 or "sized" in job.about.note, f"{outside:,} parameters"
+
+
+def test_paper_size(row: str) -> None:
+    """Every row can be built at its paper's size; those whose size is known have it."""
+    source_vocabulary, target_vocabulary, total, outside, tolerance = PAPER_SIZES.get(row, (1000, 1000, 0, 0, 1))
+    counts = on_meta(row, "paper", source_vocabulary, target_vocabulary).parameter_counts()
+    if row in PAPER_SIZES:
+        assert counts[0] == pytest.approx(total, rel=tolerance, abs=0)
+        assert counts[1] == pytest.approx(outside, rel=tolerance, abs=0)
+    else:
+        assert counts[0] > 0
