@@ -15,9 +15,8 @@ import pytest
 from bench.measures import Measure, quality, significance
 from bench.measures.quality import METRICS, Statistics, statistics
 
-WORDS = (
-    'der die das ein Hund Mann Haus Kind läuft sieht trägt im Park , und roten großen 3,5 U-Bahn "ja" don\'t'.split()
-)
+TEXT = 'der die das ein Hund Mann Haus Kind läuft sieht trägt im Park , und roten großen 3,5 U-Bahn "ja" don\'t'
+WORDS = TEXT.split()
 
 
 def references(sentences: int = 80, seed: int = 0) -> list[str]:

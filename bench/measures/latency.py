@@ -97,17 +97,18 @@ class Others:
 
 def timed(one_pass: Callable[[], list[float]], seconds: float) -> Timing:
     """Repeats a pass, at least twice, until a third of the seconds is spent; begins again where that was noisy."""
-    started = time.perf_counter()
-    best = None
+    best, spent = None, 0.0
     for attempt in range(1, ATTEMPTS + 1):
         gc.collect()
         others, begin, passes = Others(), time.perf_counter(), []
         while len(passes) < 2 or time.perf_counter() - begin < seconds / ATTEMPTS:
             passes.append(one_pass())
-        timing = Timing(passes, others.share(time.perf_counter() - begin), attempt)
+        took = time.perf_counter() - begin
+        spent += took
+        timing = Timing(passes, others.share(took), attempt)
         if best is None or timing.others + timing.spread < best.others + best.spread:
             best = timing
-        if best.quiet or time.perf_counter() - started >= seconds:
+        if best.quiet or spent >= seconds:
             break
     assert best is not None
     return best

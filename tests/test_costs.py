@@ -1,0 +1,65 @@
+"""Table 2 of "Attention Is All You Need" again, and the machine's own ceiling."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from bench.measures import Measure, costs
+
+
+def test_the_nine_single_model_costs_are_reproduced() -> None:
+    singles = [row for row in costs.verify() if "x single" not in row.clock]
+    assert len(singles) == 9
+    assert all(row.agrees for row in singles), singles
+    computed = {(row.row, row.direction): row.computed for row in singles}
+    # GNMT: 1 day x 86,400 s x 96 K80 x 2.8e12; the base model: half a day on 8 P100.
+    assert computed["GNMT + RL", "en-de"] == pytest.approx(2.322432e19, rel=1e-12)
+    assert computed["Transformer (base)", "both"] == pytest.approx(0.5 * 86_400 * 8 * 9.5e12, rel=1e-12)
+
+
+def test_ensembles_cost_eight_single_models() -> None:
+    ensembles = [row for row in costs.verify() if "x single" in row.clock]
+    assert {row.row for row in ensembles} == {
+        "Deep-Att + PosUnk Ensemble",
+        "GNMT + RL Ensemble",
+        "ConvS2S Ensemble",
+    }
+    assert len(ensembles) == 5
+    assert all(row.agrees for row in ensembles)
+
+
+def test_a_wrong_cost_is_found() -> None:
+    assert not costs.Reproduced("x", "en-de", "", published=1.0e20, computed=1.026e20).agrees
+    assert costs.Reproduced("x", "en-de", "", published=1.0e20, computed=1.025e20).agrees
+
+
+def test_the_ceiling_is_measured_once() -> None:
+    ceiling = costs.ceiling("cpu", torch.float32)
+    assert ceiling is costs.ceiling("cpu", torch.float32)
+    assert ceiling.value is not None
+    assert 1e8 < ceiling.value < 1e15
+    assert "2048 x 2048, float32" in ceiling.recipe
+
+
+def test_a_runs_costs_by_hand() -> None:
+    """10 s on 2 devices at 3e9 FLOP/s are 6e10; 1.5e10 model FLOPs are a quarter of that."""
+    ceiling = Measure("ceiling_flops_per_s", 3e9, "FLOP/s")
+    found = {measure.metric: measure.value for measure in costs.costs(15 * 10**9, 10.0, ceiling, devices=2)}
+    assert found["clock_flops"] == pytest.approx(6e10)
+    assert found["mfu"] == pytest.approx(0.25)
+
+
+def test_no_time_no_estimate() -> None:
+    for measure in costs.costs(10, 0.0, Measure("ceiling_flops_per_s", 3e9, "FLOP/s")):
+        assert measure.value is None
+        assert "not measured" in measure.recipe
+
+
+def test_the_table_is_read_as_printed() -> None:
+    rows = costs.published()
+    assert len(rows) == 10
+    assert [row["bleu_en_de"] for row in rows if row["row"] == "Transformer (big)"] == ["28.4"]
+    assert math.isclose(costs.read_clock("18.5 d x 1 x M40"), 9.5904e18)

@@ -1,0 +1,106 @@
+"""Joules from counters: on a pretended machine, since few test machines let one read a real one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from bench.measures import energy
+from bench.measures.energy import Energy
+
+
+@pytest.fixture
+def rapl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two packages and the cores inside one of them, which must not be counted twice."""
+    for zone, name in (("intel-rapl:0", "package-0"), ("intel-rapl:1", "package-1"), ("intel-rapl:0:0", "core")):
+        folder = tmp_path / zone
+        folder.mkdir()
+        (folder / "name").write_text(name + "\n")
+        (folder / "max_energy_range_uj").write_text("9999999\n")
+        (folder / "energy_uj").write_text("1000000\n")
+    monkeypatch.setattr(energy, "RAPL", tmp_path)
+    return tmp_path
+
+
+def test_rapl_sums_packages(rapl: Path) -> None:
+    meter = Energy("cpu")
+    (rapl / "intel-rapl:0" / "energy_uj").write_text("3500000")
+    (rapl / "intel-rapl:1" / "energy_uj").write_text("1500000")
+    (rapl / "intel-rapl:0:0" / "energy_uj").write_text("9000000")
+    measure = meter.measure()
+    assert (measure.value, measure.unit) == (pytest.approx(3.0), "J")
+    assert measure.recipe.startswith("RAPL, CPU packages; ")
+
+
+def test_rapl_counters_wrap(rapl: Path) -> None:
+    """The range is 10 J: from 1 J by 9 J to 0, then by 4 J."""
+    meter = Energy("cpu")
+    (rapl / "intel-rapl:0" / "energy_uj").write_text("0")
+    meter.poll()
+    (rapl / "intel-rapl:0" / "energy_uj").write_text("4000000")
+    assert meter.measure().value == pytest.approx(13.0)
+
+
+def test_what_cannot_be_read_is_none_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy, "RAPL", tmp_path / "nowhere")
+    measure = Energy("cpu").measure("train_energy_j")
+    assert (measure.metric, measure.value) == ("train_energy_j", None)
+    assert measure.recipe == "not measured: no RAPL package counter on this machine"
+    assert Energy("meta").measure().recipe == "not measured: no energy counter for meta"
+
+
+def test_a_counter_that_goes_away_is_none(rapl: Path) -> None:
+    meter = Energy("cpu")
+    (rapl / "intel-rapl:1" / "energy_uj").unlink()
+    assert meter.measure().value is None
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Two GPUs whose counters, in millijoules, the test moves."""
+    counters = {"GPU-aa": 1_000, "GPU-bb": 5_000}
+
+    class NVMLError(Exception):
+        pass
+
+    def read(handle: str) -> int:
+        if handle not in counters:
+            raise NVMLError("Not Supported")
+        return counters[handle]
+
+    pretended: Any = SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
+        nvmlDeviceGetTotalEnergyConsumption=read,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", pretended)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda n: SimpleNamespace(uuid=("aa", "bb")[n]))
+    return counters
+
+
+def test_nvml_sums_the_visible_devices(nvml: dict[str, int]) -> None:
+    meter = Energy("cuda")
+    nvml["GPU-aa"] += 2_500
+    nvml["GPU-bb"] += 500
+    measure = meter.measure()
+    assert measure.value == pytest.approx(3.0)
+    assert "2 devices" in measure.recipe
+
+
+def test_nvml_without_a_counter(nvml: dict[str, int]) -> None:
+    del nvml["GPU-bb"]
+    assert Energy("cuda").measure().recipe == "not measured: NVML: Not Supported"
+
+
+def test_nvml_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "extra `gpu`" in Energy("cuda").measure().recipe

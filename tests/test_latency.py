@@ -1,0 +1,145 @@
+"""The latency protocol: what is timed, how noise is treated, what memory counts. No test asks a machine to be fast."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+import torch
+
+from bench.decoding import DecodingSettings
+from bench.measures import Measure, latency, memory
+from bench.measures.latency import Bench, Timing, timed
+from models import transformer
+from models.parts.translator import Batch, Tokens
+
+SOURCES = [[5, 6, 7, 8][: 1 + number % 4] for number in range(40)]
+TARGETS = [[5, 6, 7][: 1 + number % 3] for number in range(40)]
+
+
+def tiny() -> transformer.Model:
+    return transformer.Model(transformer.Config(layers=1, width=16, inner=32, heads=2), 11, 11)
+
+
+def by_name(measures: list[Measure]) -> dict[str, Measure]:
+    assert len({measure.metric for measure in measures}) == len(measures)
+    return {measure.metric: measure for measure in measures}
+
+
+def value(measure: Measure) -> float:
+    assert measure.value is not None
+    return measure.value
+
+
+def test_the_table_shows_four_figures() -> None:
+    found = by_name(latency.table(tiny(), SOURCES, TARGETS, DecodingSettings(beam=2), seconds=0.1))
+    assert {name: measure.unit for name, measure in found.items()} == {
+        "latency_p50_ms": "ms",
+        "latency_p95_ms": "ms",
+        "sentences_per_s": "1/s",
+        "peak_memory_bytes": "bytes",
+    }
+    assert 0 < value(found["latency_p50_ms"]) <= value(found["latency_p95_ms"])
+    recipe = found["latency_p50_ms"].recipe
+    for part in ("batch 1", "reference's length", "32 sentences", "samples", "beam 2", "float32", "cpu", "threads"):
+        assert part in recipe
+    assert "quiet" in recipe or "NOISY" in recipe
+
+
+def test_the_whole_protocol() -> None:
+    found = by_name(latency.protocol(tiny(), SOURCES, TARGETS, DecodingSettings(beam=1), seconds=0.1, sentences=4))
+    percentiles = [value(found[f"latency_p{percent}_ms"]) for percent in (50, 90, 95, 99)]
+    assert percentiles == sorted(percentiles)
+    for batch in (1, 8, 32, 128):
+        sentences, tokens = value(found[f"sentences_per_s_b{batch}"]), value(found[f"tokens_per_s_b{batch}"])
+        # Tokens per sentence, without padding, whatever the batch.
+        places = [number * 40 // 4 for number in range(4)]
+        assert tokens / sentences == pytest.approx(sum(len(TARGETS[p]) + 1 for p in places) / 4)
+    assert {"latency_free_p50_ms", "sentences_per_s_free_b32", "latency_first_token_ms", "latency_per_token_ms"} <= {
+        *found
+    }
+    assert found["memory_weights_bytes"].value == memory.weights(tiny())
+
+
+def test_output_lengths_are_forced_to_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(latency, "translate", lambda *_, forced_lengths=None: asked.append(forced_lengths))
+    bench = Bench.of(tiny(), SOURCES, TARGETS, DecodingSettings(), sentences=4)
+    assert bench.sources == [SOURCES[place] for place in (0, 10, 20, 30)]
+    assert bench.lengths == [len(TARGETS[place]) + 1 for place in (0, 10, 20, 30)]
+    bench.sentence(0.0)
+    assert asked[-4:] == [[length] for length in bench.lengths]
+    bench.sentence(0.0, free=True)
+    assert asked[-4:] == [None] * 4
+    bench.throughput(8, 0.0)
+    assert asked[-1] == bench.lengths
+
+
+def test_a_noisy_measurement_is_repeated_and_the_calmest_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def a_pass() -> list[float]:
+        time.sleep(0.02)
+        return [1.0]
+
+    shares = iter([0.5, 0.2, 0.4])
+    monkeypatch.setattr(latency.Others, "share", lambda self, seconds: next(shares))
+    timing = timed(a_pass, seconds=0.0001)  # spent at once: no second attempt
+    assert (timing.attempts, timing.others) == (1, 0.5)
+    shares = iter([0.5, 0.2, 0.4])
+    timing = timed(a_pass, seconds=0.3)
+    assert (timing.attempts, timing.others, timing.quiet) == (2, 0.2, False)
+    assert "NOISY: other processes 20% of the cores, spread 0%" in timing.noise
+    shares = iter([0.5, 0.01])
+    assert timed(a_pass, seconds=0.3).quiet
+
+
+def test_spread_is_noise_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency.Others, "share", lambda self, seconds: 0.0)
+    slow = itertools.cycle([1.0, 1.2])
+    timing = timed(lambda: [next(slow)], seconds=0.0)
+    assert timing.spread == pytest.approx(0.2 / 1.1)
+    assert not timing.quiet
+    assert Timing([[1.0, 2.0], [2.0, 1.0]], others=0.0).quiet  # the same work in both passes
+    assert Timing([[1.0, 2.0], [2.0, 1.0]], others=0.0).quantile(0.5) == 1.5
+
+
+def test_the_share_of_others_is_a_share() -> None:
+    others = latency.Others()
+    assert sum(range(300_000)) > 0
+    assert 0 <= others.share(0.05) <= 1.5  # clock ticks are coarse
+
+
+def test_weights_are_counted_once() -> None:
+    model = tiny()  # one matrix serves as both embeddings and softmax
+    assert memory.weights(model) == 4 * model.parameter_counts()[0]
+
+
+def test_the_working_set_sees_what_was_held_for_a_moment() -> None:
+    def work() -> None:
+        torch.zeros(25_000_000).sum()  # 100 MB
+
+    size, how = memory.working_set(work, torch.device("cpu"))
+    if size is None:
+        assert how.startswith("not measured: ")
+    else:
+        assert size == pytest.approx(100e6, rel=0.05)
+
+
+def test_memory_of_training_and_decoding() -> None:
+    model = tiny()
+    lengths = (20,) * 64
+    side = Tokens(torch.full((64, 20), 5), lengths)
+    before = [parameter.clone() for parameter in model.parameters()]
+    training = memory.training_memory(model, Batch(side, side))
+    decoding = memory.decoding_memory(model, [[5, 6]] * 4, DecodingSettings(), [3] * 4)
+    for measure in (training, decoding):
+        assert measure.unit == "bytes"
+        assert measure.value is None or measure.value >= memory.weights(model)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_no_statistics_no_memory() -> None:
+    assert memory.working_set(lambda: None, torch.device("meta")) == (
+        None,
+        "not measured: no allocator statistics for meta",
+    )
