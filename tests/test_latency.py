@@ -33,7 +33,7 @@ def value(measure: Measure) -> float:
 
 
 def test_the_table_shows_four_figures() -> None:
-    found = by_name(latency.table(tiny(), SOURCES, TARGETS, DecodingSettings(beam=2), seconds=0.1))
+    found = by_name(latency.measure(tiny(), SOURCES, TARGETS, DecodingSettings(beam=2), seconds=0.1))
     assert {name: measure.unit for name, measure in found.items()} == {
         "latency_p50_ms": "ms",
         "latency_p95_ms": "ms",

@@ -227,7 +227,9 @@ class Bench:
         return measures
 
 
-def table(model: Translator, sources: Ids, targets: Ids, settings: DecodingSettings, seconds: float) -> list[Measure]:
+def measure(
+    model: Translator, sources: Ids, targets: Ids, settings: DecodingSettings, seconds: float = 3.0
+) -> list[Measure]:
     """What every row of a table shows: latency, sentences per second at batch 32, peak memory of decoding.
 
     Takes about `seconds`, or as long as two passes over 32 sentences take, whichever is longer.
@@ -236,7 +238,7 @@ def table(model: Translator, sources: Ids, targets: Ids, settings: DecodingSetti
     sentence = bench.sentence(seconds * 2 / 3)
     (rate, *_) = bench.throughput(TABLE_BATCH, seconds / 3)
     return [
-        *(measure for measure in sentence if measure.metric in ("latency_p50_ms", "latency_p95_ms")),
+        *(part for part in sentence if part.metric in ("latency_p50_ms", "latency_p95_ms")),
         replace(rate, metric="sentences_per_s"),
         decoding_memory(model, bench.sources, replace(settings, batch_sentences=TABLE_BATCH), bench.lengths),
     ]
