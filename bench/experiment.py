@@ -158,11 +158,12 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         for key, value in layer.items():
             below = merged.get(key)
-            other = isinstance(value, Mapping) and isinstance(below, Mapping)
-            if other and value.get("name", below.get("name")) == below.get("name"):
+            if not isinstance(value, Mapping):
+                merged[key] = value
+            elif isinstance(below, Mapping) and value.get("name", below.get("name")) == below.get("name"):
                 merged[key] = merge(below, value)
             else:
-                merged[key] = merge(value) if isinstance(value, Mapping) else value
+                merged[key] = merge(value)
     return merged
 
 
@@ -170,8 +171,8 @@ def choose(kind: str, name: str, known: Sequence[str], where: Path) -> None:
     """Raises ValueError if `name` is not among the known ones; lists them and the nearest."""
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{where}: no {kind} {name!r}{hint} There are: {', '.join(known)}")
+        hint = f", did you mean {near[0]}?" if near else ";"
+        raise ValueError(f"{where}: no {kind} {name!r}{hint} there are: {', '.join(known)}")
 
 
 def rows_of(path: Path) -> list[str]:
@@ -275,6 +276,10 @@ def explain(error: Exception, settings: ArgumentParser) -> str:
             near = difflib.get_close_matches(key, known, 1, 0.5)
             return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
     if found := re.search(r'Parser key "(?P<key>[\w.]+)": (?P<what>.*)', text):
-        what = re.sub(r"Does not validate against any of the Union subtypes.*?Expected a", "Expected a", found["what"])
-        return f"{found['key']}: {what}"
+        given = re.search(r"(?:Got|Given) value: (.*)$", found["what"])
+        types = dict.fromkeys(
+            re.findall(r"Expected an? (?:<class ')?([\w.\[\], ']+?)(?:'>)?(?:\.| -| Given|$)", found["what"])
+        )
+        expected = " or ".join(types).replace("typing.Literal", "one of ").replace("NoneType", "null")
+        return f"{found['key']}: expected {expected}, got {given[1] if given else '?'}" if types else text
     return text

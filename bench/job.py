@@ -43,7 +43,7 @@ class Outcome:
                 measure.metric,
                 "not measured" if measure.value is None else terminal.quantity(measure.value),
                 measure.unit,
-                "" if measure.low is None else f"[{terminal.quantity(measure.low)}, {terminal.quantity(measure.high)}]",
+                terminal.interval(measure.low, measure.high),
             ]
             for measure in self.measures
         ]
@@ -239,6 +239,7 @@ def _judge(model: Translator, trained: Trained, experiment: Experiment, material
             )
         other = [*split.targets[1:], *split.targets[:1]]
         measures.append(Measure(f"{name}/bleu_shuffled_references", quality.bleu(hypotheses, other), "percent"))
+    quoted = next(iter(tests.values()))
     wrong = Pairs.of(shuffled(material.validation), material.vocabularies, material.max_length)
     whole, core = model.parameter_counts()
     recipe = f"first {VALIDATION_SENTENCES} sentences of the validation set"
@@ -257,7 +258,7 @@ def _judge(model: Translator, trained: Trained, experiment: Experiment, material
         Measure("updates", meter.updates, "updates"),
         Measure("best_update", trained.best_update, "updates"),
         Measure("target_tokens_per_s", meter.target_tokens / meter.seconds, "tokens/s", recipe="training, real tokens"),
-        *latency.measure(model, material.sources(next(iter(tests.values()))), search),
+        *latency.measure(model, material.sources(quoted), material.vocabularies.target.encode(quoted.targets), search),
     ]
 
 

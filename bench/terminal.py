@@ -13,6 +13,7 @@ from rich.text import Text
 from bench.training import Status
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+tables = Console(highlight=False, width=1000)  # a table is as wide as it must be: nothing is cut off
 
 
 def say(line: str) -> None:
@@ -34,6 +35,11 @@ def quantity(value: float) -> str:
     if abs(value) >= 1e6:
         return f"{value:.2e}".replace("e+", "e")
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """[low, high], or nothing where there is none."""
+    return "" if low is None or high is None else f"[{quantity(low)}, {quantity(high)}]"
 
 
 class Live:
@@ -83,6 +89,4 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], tit
         view.add_column(Text(heading), justify="right" if side == "right" else "left", no_wrap=True)
     for row in rows:
         view.add_row(*(Text(cell) for cell in row))
-    # Elsewhere than on a terminal nothing is cut to a width that nobody has.
-    width = None if console.is_terminal else 240
-    console.print(view, width=width)
+    tables.print(view)

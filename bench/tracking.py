@@ -15,10 +15,12 @@ import platform
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ import filelock
 import mlflow
 import pandas as pd
 import torch
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -102,7 +104,7 @@ class Job:
         self.waiting: list[Any] = []
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        self.client.log_batch(self.id, tags=[mlflow.entities.RunTag(key, value) for key, value in tags.items()])
+        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def params(self, params: Mapping[str, Any]) -> None:
         entries = [Param(key, str(value)[:6000]) for key, value in params.items()]
@@ -180,7 +182,7 @@ class TrackedRun:
     id: str
     name: str
     status: str
-    started: pd.Timestamp
+    started: datetime
     tags: dict[str, str]
     params: dict[str, str]
     metrics: dict[str, float]
@@ -188,7 +190,7 @@ class TrackedRun:
     @classmethod
     def of(cls, run: MlflowRun) -> TrackedRun:
         info, data = run.info, run.data
-        started = pd.Timestamp(info.start_time, unit="ms", tz="UTC")
+        started = datetime.fromtimestamp((info.start_time or 0) / 1000, UTC)
         return cls(info.run_id, info.run_name or "", info.status, started, data.tags, data.params, data.metrics)
 
 
@@ -333,3 +335,19 @@ class Store:
             if not token:
                 break
         return runs
+
+
+def serve(store: Store, port: int) -> int:
+    """The MLflow UI on this store at 127.0.0.1, until Ctrl-C. Returns its exit code."""
+    print(f"MLflow UI on {store.uri}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    if store.uri.startswith("http"):
+        print(f"That store has its own UI: {store.uri}")
+        return 0
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # The job runner serves features that are not ours (evaluation by language models) and doubles the start-up.
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    try:
+        return subprocess.run(command, env=os.environ | quiet, check=False).returncode
+    except KeyboardInterrupt:
+        return 0

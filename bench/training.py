@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from bench.batches import PairBatches
 from bench.measures.flops import Ledger
@@ -342,7 +342,7 @@ class Checkpoints(pl.Callback):
 
         def listen(number: int, frame: object) -> None:
             self.signal = number
-            signal.signal(number, before[number])
+            signal.signal(number, before[signal.Signals(number)])
 
         # Only the main thread may take signals; elsewhere (a worker of a cluster) the process is just ended.
         main = threading.current_thread() is threading.main_thread()

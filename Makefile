@@ -1,0 +1,38 @@
+# The same commands on a laptop and in CI. Nothing is needed but Python >= 3.11 and make.
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+CONSTRAINTS := $(wildcard constraints-$(VERSION).txt)
+PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
+
+.PHONY: demo demo-report test check format journeys clean
+
+demo: .venv/installed ## five rungs of the ladder on the embedded corpus: trains, measures, writes the report
+	.venv/bin/bench suite experiments/demo.yaml
+
+test: .venv/installed-dev ## every test but the journeys
+	.venv/bin/python -m pytest
+
+check: .venv/installed-dev ## format, lint, types
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/pyright
+
+format: .venv/installed-dev
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml $(CONSTRAINTS) | .venv/bin/python
+	@echo "installing into .venv (a few minutes the first time)"
+	$(PIP) --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "installing the developers' tools into .venv"
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+clean: ## the environment and the caches, not the runs
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
