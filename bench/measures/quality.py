@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sacrebleu.metrics.base import Metric
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
@@ -85,7 +86,23 @@ def ter_of(sums_RK: Array) -> Array:
     return 100 * ratio_R
 
 
-SCORES: dict[str, Callable[[Array], Array]] = {"bleu": bleu_of, "chrf": chrf_of, "ter": ter_of}
+def unsmoothed_bleu_of(sums_RK: Array) -> Array:
+    """BLEU as multi-bleu.perl has it: 0 where one of the four precisions is."""
+    return np.where((sums_RK[:, 2:6] > 0).all(axis=1), bleu_of(sums_RK), 0.0)
+
+
+SCORES: dict[str, Callable[[Array], Array]] = {
+    "bleu": bleu_of,
+    "chrf": chrf_of,
+    "ter": ter_of,
+    # The variants of protocols.py.
+    "bleu_lowercase": bleu_of,
+    "bleu_tokenised": unsmoothed_bleu_of,
+    "bleu_compound_split": unsmoothed_bleu_of,
+    "bleu_characters": bleu_of,
+    "bleu_ko_mecab": bleu_of,
+}
+"""Of each metric: from rows of sums over sentences to scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +110,7 @@ class Statistics:
     """One number row for each sentence: all that a score, its interval and a paired test need of a system's output.
 
     Attributes:
-        metric: bleu, chrf or ter.
+        metric: A key of SCORES.
         signature: sacreBLEU's signature.
         rows_NK: The rows; whole numbers, so sums are exact in any order.
         output_hash: SHA-256 of the hypotheses: equal for identical outputs.
@@ -121,11 +138,15 @@ def statistics(hypotheses: Sequence[str], references: Sequence[str], metric: str
     Raises:
         ValueError: the two sides differ in length, or there is nothing to score.
     """
+    return statistics_by({"bleu": BLEU, "chrf": CHRF, "ter": TER}[metric](), metric, hypotheses, references)
+
+
+def statistics_by(scorer: Metric, metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> Statistics:
+    """The same with any of sacreBLEU's scorers, whose rows `SCORES[metric]` can read."""
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses do not pair with {len(references)} references")
     if not hypotheses:
         raise ValueError("there are no hypotheses to score")
-    scorer = {"bleu": BLEU, "chrf": CHRF, "ter": TER}[metric]()
     rows = scorer._extract_corpus_statistics(list(hypotheses), [list(references)])
     signature = scorer.get_signature().format()
     return Statistics(metric, signature, np.array(rows, dtype=np.float64), _hash(hypotheses), _hash(references))

@@ -1,0 +1,96 @@
+"""BLEU by the protocols of the papers, beside the standard one: labelled, and never compared with it.
+
+Published scores before 2018 are mostly `multi-bleu.perl` on tokenised text, which cannot be compared with sacreBLEU's
+13a (Post 2018, WMT, "A Call for Clarity in Reporting BLEU Scores"); those of "Attention Is All You Need" moreover split
+compounds at their hyphens, which makes more n-grams match.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sacrebleu.metrics.bleu import BLEU
+
+from bench.measures import Measure
+from bench.measures.quality import Statistics, measure, statistics_by
+
+_LETTER = r"[^\W\d_]"
+
+_KEEP_PERIOD = {
+    # Titles, months and the like, after which a period does not end a sentence: the frequent ones of Moses's lists.
+    "en": "Mr Mrs Ms Dr Prof St Jr Sr Gen Col Maj Capt Lt Sen Rep Gov vs etc Inc Ltd Co Corp No Jan Feb Mar Apr Aug "
+    "Sept Oct Nov Dec Rev i.e e.g",
+    "de": "Mr Mrs Dr Prof Hr Fr Frl St Str Nr bzw ca etc evtl ggf inkl usw vgl Jan Feb Mär Apr Aug Sep Okt Nov "
+    "Dez d.h z.B u.a",
+    "fr": "M MM Mme Mlle Dr Pr St Ste etc av apr chap env",
+}
+
+
+def tokenise(line: str, language: str) -> str:
+    """Words and punctuation apart, after Moses's tokenizer.perl (Koehn et al. 2007) without aggressive hyphens.
+
+    Its lists of abbreviations are shortened, and characters are not escaped, which changes no score. On 90,000 lines of
+    Multi30k fewer than 1 in 1,000 differ from sacremoses, all in whether a period belongs to an abbreviation.
+    """
+    text = f" {' '.join(line.split())} "
+    text = re.sub(r"([^\w\s.'`,\-]|_)", r" \1 ", text)
+    text = re.sub(r"\.(\.+)", lambda dots: f" {dots[0]} ", text)
+    text = re.sub(r"(?<!\d),|,(?!\d)", " , ", text)
+    if language == "en":  # we 're, Smith 's, 1990 's
+        text = re.sub(rf"(?<!{_LETTER})(?<!\d)'|'(?!{_LETTER})", " ' ", text)
+        text = re.sub(rf"(?<={_LETTER})'(?={_LETTER})|(?<=\d)'(?=s)", " '", text)
+    elif language in ("fr", "it"):  # l' eau
+        text = re.sub(rf"(?<!{_LETTER})'|'(?!{_LETTER})", " ' ", text)
+        text = re.sub(rf"(?<={_LETTER})'(?={_LETTER})", "' ", text)
+    else:
+        text = text.replace("'", " ' ")
+    words = text.split()
+    keep = set(_KEEP_PERIOD.get(language, "").split())
+    for place, word in enumerate(words):
+        stem = word[:-1]
+        if not word.endswith(".") or not stem or set(word) == {"."}:
+            continue
+        follows = words[place + 1][0] if place + 1 < len(words) else ""
+        inner = "." in stem and re.search(_LETTER, stem) is not None
+        initial = len(stem) == 1 and stem.isupper()
+        ordinal = language == "de" and stem.isdecimal() and len(stem) <= 2
+        if not (inner or initial or ordinal or stem in keep or follows.islower()):
+            words[place] = f"{stem} ."
+    return " ".join(words)
+
+
+def split_compounds(line: str) -> str:
+    """`U-Bahn` becomes `U ##AT##-##AT## Bahn`, as in tensor2tensor's get_ende_bleu.sh."""
+    return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", line)
+
+
+def _papers(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> Statistics:
+    """Statistics of text that is tokenised already, as multi-bleu.perl reads it."""
+    return statistics_by(BLEU(tokenize="none", smooth_method="none", force=True), metric, hypotheses, references)
+
+
+def variants(hypotheses: Sequence[str], references: Sequence[str], language: str) -> list[Measure]:
+    """BLEU lowercased, tokenised and compound-split; for Korean by morphemes and by characters.
+
+    `language` is the target's, such as de: it decides how apostrophes and abbreviations are tokenised.
+    """
+    found = [measure([statistics_by(BLEU(lowercase=True), "bleu_lowercase", hypotheses, references)])]
+    if language == "ko":
+        return [*found, *_korean(hypotheses, references)]
+    ours, theirs = ([tokenise(line, language) for line in lines] for lines in (hypotheses, references))
+    tokenised = _papers("bleu_tokenised", ours, theirs)
+    ours, theirs = ([split_compounds(line) for line in lines] for lines in (ours, theirs))
+    split = _papers("bleu_compound_split", ours, theirs)
+    return [*found, measure([tokenised]), measure([split])]
+
+
+def _korean(hypotheses: Sequence[str], references: Sequence[str]) -> list[Measure]:
+    """Words of Korean carry their particles with them, so 13a's words match too rarely."""
+    characters = measure([statistics_by(BLEU(tokenize="char"), "bleu_characters", hypotheses, references)])
+    try:
+        scorer = BLEU(tokenize="ko-mecab")
+    except (ImportError, RuntimeError) as error:
+        reason = f"not measured: needs pip install sacrebleu[ko] ({str(error).strip().splitlines()[0]})"
+        return [characters, Measure("bleu_ko_mecab", None, "percent", recipe=reason)]
+    return [characters, measure([statistics_by(scorer, "bleu_ko_mecab", hypotheses, references)])]

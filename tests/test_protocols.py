@@ -1,0 +1,60 @@
+"""The papers' own BLEU: tokenised as Moses does, compounds split, no smoothing; Korean where it can be read."""
+
+from __future__ import annotations
+
+import pytest
+from sacrebleu.metrics.bleu import BLEU
+
+from bench.measures import protocols
+from bench.measures.protocols import split_compounds, tokenise
+
+
+# The right-hand sides are what sacremoses 0.2.0 gives with escape=False.
+@pytest.mark.parametrize(
+    ("language", "line", "tokens"),
+    [
+        ("en", "Mr. Smith's dog ate 3,500.50 bones... don't!", "Mr. Smith 's dog ate 3,500.50 bones ... don 't !"),
+        ("en", "(it's 'fine') 1990's a,b e.g. so", "( it 's ' fine ' ) 1990 's a , b e.g. so"),
+        ("en", 'He said "no." A. B. Smith went.', 'He said " no . " A. B. Smith went .'),
+        ("de", "Zwei Männer, 3,5 m groß, im U-Bahn-Hof.", "Zwei Männer , 3,5 m groß , im U-Bahn-Hof ."),
+        ("de", "Das ist am 2. Mai, z.B. gut.", "Das ist am 2. Mai , z.B. gut ."),
+        ("fr", "L'homme d'or n'a 1,5 km; l'eau.", "L' homme d' or n' a 1,5 km ; l' eau ."),
+    ],
+)
+def test_tokens_are_those_of_moses(language: str, line: str, tokens: str) -> None:
+    assert tokenise(line, language) == tokens
+
+
+def test_compounds_are_split() -> None:
+    assert split_compounds("im U-Bahn-Hof - 5") == "im U ##AT##-##AT## Bahn ##AT##-##AT## Hof - 5"
+
+
+def test_variants_are_labelled_and_by_their_recipes() -> None:
+    references = ["Der Mann geht in den U-Bahn-Hof.", "Ein Hund läuft, und das Kind sieht zu."]
+    hypotheses = ["der Mann geht in den U-Bahn-Hof.", "Ein Hund läuft, und das Kind sieht ihm zu."]
+    found = {measure.metric: measure for measure in protocols.variants(hypotheses, references, "de")}
+    assert list(found) == ["bleu_lowercase", "bleu_tokenised", "bleu_compound_split"]
+    assert "case:lc" in found["bleu_lowercase"].recipe
+    assert found["bleu_lowercase"].value == BLEU(lowercase=True).corpus_score(hypotheses, [references]).score
+    ours, theirs = ([tokenise(line, "de") for line in lines] for lines in (hypotheses, references))
+    plain = BLEU(tokenize="none", smooth_method="none", force=True)
+    assert found["bleu_tokenised"].value == plain.corpus_score(ours, [theirs]).score
+    assert "tok:none|smooth:none" in found["bleu_tokenised"].recipe
+    compound, whole = found["bleu_compound_split"].value, found["bleu_tokenised"].value
+    assert compound is not None
+    assert whole is not None
+    assert compound > whole
+
+
+def test_without_smoothing_a_missing_order_is_zero() -> None:
+    (_, tokenised, _) = protocols.variants(["a b x d e"], ["a b c d e"], "en")
+    assert tokenised.value == 0
+
+
+def test_korean() -> None:
+    lines = ["나는 학교에 간다.", "물이 컵에 있다."]
+    found = {measure.metric: measure for measure in protocols.variants(lines, lines, "ko")}
+    assert list(found) == ["bleu_lowercase", "bleu_characters", "bleu_ko_mecab"]
+    assert found["bleu_characters"].value == pytest.approx(100)
+    morphemes = found["bleu_ko_mecab"]
+    assert morphemes.value == pytest.approx(100) if morphemes.value is not None else "sacrebleu[ko]" in morphemes.recipe
