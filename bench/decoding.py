@@ -121,13 +121,13 @@ def chosen(tree: Any, rows_N: Tensor) -> Any:
 
 
 def top(scores_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(values, places) of the largest of each row: topk, in two stages on a CPU, where that is twice as fast.
+    """(values, places) of the largest of each row: topk, in two stages where that is twice as fast.
 
     The `count` largest elements stand in the `count` columns with the largest maxima, if a row is laid out as a table.
     """
     columns, vocabulary = 100, scores_NV.shape[1]
     rows = vocabulary // columns
-    if scores_NV.device.type != "cpu" or rows < 2 * count:
+    if scores_NV.device.type != "cpu" or rows < 2 * count or scores_NV.numel() < 2**17:
         return scores_NV.topk(count)
     table_NRC = scores_NV[:, : rows * columns].unflatten(1, (rows, columns))
     best_NK = table_NRC.amax(1).topk(count).indices
@@ -143,7 +143,7 @@ class Search:
     """Beam search for one batch of sources. `limits_B` bounds |Y|, EOS counted; with `forced` it is |Y|.
 
     A sentence that is done has log probabilities of -inf from then on, so nothing that happens to its rows matters;
-    its rows are taken out of the batch once an eighth of the batch is done.
+    its rows are taken out of the batch once an eighth of the batch is done, since that copies the rest.
     """
 
     def __init__(
@@ -167,51 +167,63 @@ class Search:
         self.rows_A: Tensor | slice = slice(None)  # the sentences that are still in the batch
         self.limits: list[int] = list(limits_B)  # of those
         self.limits_A = torch.tensor(self.limits, device=self.device)
+        self.longest_A = length_penalty(self.limits_A, settings.alpha)
 
     def run(self, attention: bool) -> list[list[Hypothesis]]:
-        model, check_every = self.model, 1 if self.device.type == "cpu" else 4
+        """Search to the end. On a GPU the host asks at every fourth step only whether sentences are done."""
+        model, on_host = self.model, self.device.type == "cpu"
         state = model.start(model.encode(self.source))
         previous_N = torch.full((len(self.limits),), BOS, device=self.device)
         total_AW = torch.zeros((len(self.limits), 1), device=self.device)
+        finished = not on_host  # whether there may be finished hypotheses; unknown where asking would cost time
         for step in range(max(self.limits)):
             hidden_ND, state, attention_NS = model.step(previous_N, state)
             before = total_AW.shape[1]
             if attention and attention_NS is not None:
                 self.attention.append((self.rows_A, before, attention_NS))
             total_AW, token_AW, parent_AW = self.continuations(model.project(hidden_ND), total_AW, step + 1)
-            width = total_AW.shape[1]
-            self.tokens_TBK[step, self.rows_A, :width] = token_AW
-            self.parents_TBK[step, self.rows_A, :width] = parent_AW
+            self.tokens_TBK[step, self.rows_A, : total_AW.shape[1]] = token_AW
+            self.parents_TBK[step, self.rows_A, : total_AW.shape[1]] = parent_AW
 
-            # What ends in EOS is finished and leaves the beam. What is left may grow until its limit at best.
             ends_AW = token_AW == EOS
-            self.finish(total_AW.masked_fill(~ends_AW, -torch.inf), step)
-            total_AW = total_AW.masked_fill(ends_AW, -torch.inf)
-            longest_A = length_penalty(self.limits_A, self.settings.alpha)
-            reach_A = total_AW.amax(1) / longest_A.clamp(min=length_penalty(step + 2, self.settings.alpha))
-            going_A = reach_A > self.best_BK[self.rows_A, 0]
-            total_AW = total_AW.masked_fill(~going_A[:, None], -torch.inf)
-
-            keep = range(len(self.limits))
-            if (step + 1) % check_every == 0 and not (self.forced and step + 1 < min(self.limits)):
-                keep = [row for row, goes in enumerate(going_A.tolist()) if goes]
-                if not keep:
-                    break
-            if 8 * len(keep) <= 7 * len(self.limits):
-                kept_A = torch.tensor(keep, device=self.device)
-                self.rows_A = kept_A if isinstance(self.rows_A, slice) else self.rows_A[kept_A]
-                self.limits, self.limits_A = [self.limits[row] for row in keep], self.limits_A[kept_A]
-                total_AW, token_AW, parent_AW = total_AW[kept_A], token_AW[kept_A], parent_AW[kept_A]
-                dropped = True
-            else:
-                kept_A, dropped = torch.arange(len(self.limits), device=self.device), False
-            source, past = state
-            if dropped or width != before:
-                source = chosen(source, (kept_A[:, None] * before).expand(-1, width).flatten())
-            if dropped or width > 1:
-                past = chosen(past, (kept_A[:, None] * before + parent_AW).flatten())
-            state, previous_N = State(source, past), token_AW.flatten()
+            if not on_host or bool(ends_AW.any()):
+                finished = True
+                self.finish(total_AW.masked_fill(~ends_AW, -torch.inf), step)
+                total_AW = total_AW.masked_fill(ends_AW, -torch.inf)
+            keep: Sequence[int] = range(len(self.limits))
+            if finished:
+                # The best that is alive, if it grew to its limit at no further cost, against the best finished one.
+                reach_A = total_AW.amax(1) / self.longest_A.clamp(min=length_penalty(step + 2, self.settings.alpha))
+                going_A = reach_A > self.best_BK[self.rows_A, 0]
+                total_AW = total_AW.masked_fill(~going_A[:, None], -torch.inf)
+                if on_host or step % 4 == 3:
+                    keep = [row for row, goes in enumerate(going_A.tolist()) if goes]
+            if not keep:
+                break
+            state, total_AW, token_AW = self.follow(keep, before, state, total_AW, token_AW, parent_AW)
+            previous_N = token_AW.flatten()
         return self.results()
+
+    def follow(
+        self, keep: Sequence[int], before: int, state: State, total_AW: Tensor, token_AW: Tensor, parent_AW: Tensor
+    ) -> tuple[State, Tensor, Tensor]:
+        """Give each hypothesis the past of its parent, one of `before`; sentences that are not in `keep` leave."""
+        width, (source, past) = total_AW.shape[1], state
+        if 8 * len(keep) > 7 * len(self.limits):
+            if width == before == 1:
+                return state, total_AW, token_AW
+            kept_A1 = torch.arange(len(self.limits), device=self.device)[:, None]
+            if width != before:
+                source = chosen(source, (kept_A1 * before).expand(-1, width).flatten())
+        else:
+            kept_A = torch.tensor(keep, device=self.device)
+            kept_A1 = kept_A[:, None]
+            self.rows_A = kept_A if isinstance(self.rows_A, slice) else self.rows_A[kept_A]
+            self.limits = [self.limits[row] for row in keep]
+            self.limits_A, self.longest_A = self.limits_A[kept_A], self.longest_A[kept_A]
+            total_AW, token_AW, parent_AW = total_AW[kept_A], token_AW[kept_A], parent_AW[kept_A]
+            source = chosen(source, (kept_A1 * before).expand(-1, width).flatten())
+        return State(source, chosen(past, (kept_A1 * before + parent_AW).flatten())), total_AW, token_AW
 
     def continuations(self, logits_NV: Tensor, total_AW: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """(log probability, last token, parent) of the K best continuations of each sentence, |Y| being `length`."""
@@ -232,7 +244,7 @@ class Search:
 
     def finish(self, ended_AW: Tensor, step: int) -> None:
         """Keep the best K of what had finished and what finishes now (log probabilities; -inf elsewhere)."""
-        if step == 0:
+        if self.best_BK.dtype != ended_AW.dtype:
             self.best_BK, self.probability_BK = self.best_BK.to(ended_AW), self.probability_BK.to(ended_AW)
         rows_A, beam = self.rows_A, self.settings.beam
         place_W = step * beam + torch.arange(ended_AW.shape[1], device=self.device)
