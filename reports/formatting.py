@@ -1,7 +1,7 @@
 """How every number of a report is written: the only place where one becomes text.
 
 A number is made into one string, which the page, Markdown and the terminal print as it is and LaTeX after escaping
-(`latex` in escaping.py turns the typographic characters used here into commands).
+(escaping.py turns the typographic characters used here into commands).
 """
 
 from __future__ import annotations
@@ -59,8 +59,15 @@ METRICS = {
     "params_core": Metric("Parameters outside embeddings and softmax", "M", 1e6, better="less"),
     "validation_loss": Metric("Validation loss", "nats/token", form="0.001", better="less"),
     "validation_loss_shuffled_sources": Metric("Validation loss, shuffled sources", "nats/token", form="0.001"),
+    "clock_flops": Metric("Clock estimate of training", "FLOP", form="power", better="less"),
+    "pairs": Metric("Sentence pairs", form="whole"),
+    "updates": Metric("Updates", form="whole"),
+    "seconds": Metric("Training time", "s"),
 }
 """In the order of the tidy CSV; a metric that is not named here follows under its own name."""
+
+TABLE = tuple(METRICS)[:11]
+"""Metrics that have a line in the CSV for every row, empty where nothing was measured."""
 
 
 def metric(name: str) -> Metric:
@@ -90,7 +97,10 @@ def quantity(name: str, number: float | None) -> str:
 
 def interval(name: str, low: float | None, high: float | None) -> str:
     """Both ends of an interval, in the unit of the metric's heading."""
-    return "" if low is None or high is None else f"{value(name, low)}–{value(name, high)}"
+    if low is None or high is None:
+        return ""
+    between = " to " if low < 0 else "–"  # a minus sign beside a dash is hard to read
+    return f"{value(name, low)}{between}{value(name, high)}"
 
 
 def fixed(number: float, digits: int) -> str:
@@ -107,12 +117,26 @@ def significant(number: float) -> str:
     return fixed(rounded, max(0, 3 - (math.floor(math.log10(abs(rounded))) + 1)))
 
 
-def power(number: float) -> str:
-    """Three significant digits and a power of ten: 1.23 × 10¹⁵."""
+def power(number: float, digits: int = 2) -> str:
+    """A power of ten, with so many digits after the point: 1.23 × 10¹⁵."""
     if number == 0:
         return "0"
-    mantissa, exponent = f"{number:.2e}".split("e")
+    mantissa, exponent = f"{number:.{digits}e}".split("e")
     return f"{mantissa}{SPACE}×{SPACE}10{str(int(exponent)).translate(SUPERSCRIPTS)}".replace("-", "−")
+
+
+def tick(number: float) -> str:
+    """For an axis, as short as can be: 10¹², 5 × 10¹², 20, 0.5."""
+    if 0.001 <= number < 100_000:
+        return f"{number:,.6g}"
+    mantissa, exponent = f"{number:.0e}".split("e")
+    ten = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    return ten if mantissa == "1" else f"{mantissa}{SPACE}×{SPACE}{ten}"
+
+
+def score(number: float) -> str:
+    """A published score, with the digits that were printed, one at least: 23.75, 26.3."""
+    return f"{number:.2f}".removesuffix("0")
 
 
 def clock(seconds: float) -> str:
@@ -136,8 +160,13 @@ def ratio(number: float) -> str:
 
 
 def probability(p: float) -> str:
-    """p = 0.012, or p < 0.001."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    """As p = 0.012, or p < 0.001."""
+    return f"p {small(p)}" if p < 0.001 else f"p = {small(p)}"
+
+
+def small(p: float) -> str:
+    """A probability in a column: 0.012, or < 0.001."""
+    return f"<{SPACE}0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def count(number: int, noun: str) -> str:

@@ -1,85 +1,37 @@
-"""Plots of a report: one Altair chart each, drawn as SVG that follows the page's colours, and as SVG and PDF files."""
+"""The plots of a report, each with a caption that says what to see."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import altair as alt
-import vl_convert
+import numpy as np
+import pandas as pd
 
 from reports import formatting as f
-from reports.context import Context, Track
+from reports.context import Context, Row, Track
+from reports.drawing import COLOURS, FONT, Axis, Chart, Plot, by_family, colour, data, place_labels, spread
+from reports.finding import efficient
 
-COLOURS = {
-    "ink": "#1c1e21",
-    "quiet": "#6b7076",
-    "rule": "#e3e5e8",
-    "feed-forward": "#8a6d00",
-    "recurrent": "#0b6fb8",
-    "convolutional": "#7a3fb5",
-    "mixture": "#b8388f",
-    "attention": "#c0392b",
+COSTS = {
+    "train_flops": (
+        "Training FLOPs, counted",
+        "Up and to the left is better. Bars are 95 % intervals of BLEU; the dashed line joins the rows that no cheaper "
+        "row reaches in BLEU (Pareto front, by the scores alone).",
+    ),
+    "latency_p50_ms": (
+        "Latency of one sentence, median, ms",
+        "Up and to the left is better. Bars are 95 % intervals of BLEU; the dashed line is the Pareto front. Latency "
+        "holds for the hardware of the protocol alone.",
+    ),
 }
-"""Colours on white; the page replaces each by the variable of its name, which differs in the dark."""
-
-WIDTHS = {"wide": 640, "narrow": 330}
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot with its words.
-
-    Attributes:
-        id: Name of its files and of its place on the page.
-        title: What is plotted.
-        caption: What to see.
-        text: The same in words, for those who do not see it.
-        draw: The chart at a width in pixels.
-    """
-
-    id: str
-    title: str
-    caption: str
-    text: str
-    draw: Callable[[int], alt.LayerChart | alt.Chart]
-
-    def svg(self, width: int = WIDTHS["wide"]) -> str:
-        return vl_convert.vegalite_to_svg(self._spec(width))
-
-    def pdf(self) -> bytes:
-        return vl_convert.vegalite_to_pdf(self._spec(WIDTHS["wide"]))
-
-    def inline(self, form: str) -> str:
-        """SVG to stand in a page: colours become the page's variables, ids are told apart."""
-        svg = self.svg(WIDTHS[form])
-        names = {colour: name for name, colour in COLOURS.items()}
-        svg = re.sub(
-            r'\b(fill|stroke)="(#[0-9a-f]{6})"',
-            lambda match: f'{match[1]}="var(--{names[match[2]]})"' if match[2] in names else match[0],
-            svg,
-        )
-        return re.sub(r'(id="|url\(#)(\w+)', rf"\g<1>{self.id}-{form}-\g<2>", svg)
-
-    def _spec(self, width: int) -> dict[str, object]:
-        chart = self.draw(width)
-        return chart.configure(
-            background="transparent",
-            font="sans-serif",
-            axis=alt.AxisConfig(
-                labelColor=COLOURS["quiet"],
-                titleColor=COLOURS["ink"],
-                titleFontWeight="normal",
-                labelFontSize=12,
-                titleFontSize=12,
-                gridColor=COLOURS["rule"],
-                domainColor=COLOURS["quiet"],
-                tickColor=COLOURS["quiet"],
-            ),
-            view=alt.ViewConfig(stroke=None),
-        ).to_dict()
+AXES = {
+    "updates": ("Updates", "", False),
+    "flops": ("Training FLOPs, counted", "train/flops", True),
+    "seconds": ("Seconds of training", "train/seconds", False),
+}
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 
 
 @dataclass(frozen=True)
@@ -89,86 +41,231 @@ class Point:
     name: str
     family: str
     x: float
-    bleu: float
-    low: float | None
-    high: float | None
+    y: float
+    low: float
+    high: float
     hover: str
-    link: str = ""
-
-
-def colour(family: str) -> str:
-    return COLOURS.get(family, COLOURS["ink"])
-
-
-def front(points: Sequence[Point]) -> list[Point]:
-    """Those that no other beats in BLEU at the same or a lower cost."""
-    best: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.x, -point.bleu)):
-        if not best or point.bleu > best[-1].bleu:
-            best.append(point)
-    return best
+    link: str | None
 
 
 def all_plots(context: Context) -> list[Plot]:
-    plots = []
-    for track in context.tracks:
-        plots += [plot for plot in (_against(context, track, "train_flops"),) if plot]
-    return plots
+    """In the order of the page."""
+    found = [_against(context, track, metric) for metric in COSTS for track in context.tracks]
+    found += [_curves(context, track, axis) for track in context.tracks for axis in AXES]
+    found += [_sources(context, track) for track in context.tracks]
+    return [plot for plot in found if plot]
+
+
+# --- BLEU against a cost ----------------------------------------------------------------------------------------------
 
 
 def _against(context: Context, track: Track, metric: str) -> Plot | None:
     points = []
-    for row in context.rows:
+    for row in context.scored(track):
         cell = row.cells[track]
-        bleu, cost = cell.number("bleu", track.test_sets[0] if track.test_sets else ""), cell.number(metric)
-        if bleu is None or cost is None or not cost.value or bleu.value is None:
+        score, cost = cell.number("bleu", track.test_set), cell.value(metric)
+        if score is None or score.value is None or not cost:
             continue
-        hover = f"{row.name}: BLEU {f.value('bleu', bleu.value)}, {f.quantity(metric, cost.value)}"
-        points.append(Point(row.name, row.family, cost.value, bleu.value, bleu.low, bleu.high, hover))
+        ends = f.interval("bleu", score.low, score.high)
+        hover = f"{row.name}: BLEU {f.value('bleu', score.value)}{f' ({ends})' if ends else ''}, "
+        hover += f"{f.metric(metric).label} {f.quantity(metric, cost)}, run {next(iter(cell.runs.values())).id[:8]}"
+        low = score.value if score.low is None else score.low
+        high = score.value if score.high is None else score.high
+        link = context.link(next(iter(cell.runs.values())).id) or None
+        points.append(Point(row.name, row.family, cost, score.value, low, high, hover, link))
     if not points:
         return None
-    label = f.metric(metric).label
+    title, caption = COSTS[metric]
+    front = efficient(points, [point.x for point in points])
     return Plot(
-        id=f"bleu-{metric.replace('_', '-')}-{track.label}".lower().replace(" ", "-"),
-        title=f"BLEU against {label}, {track.label}",
-        caption="Up and to the left is better. The dashed line is the Pareto front.",
-        text="; ".join(point.hover for point in points),
-        draw=lambda width: _scatter(points, label, width),
+        id=f"bleu-{metric.split('_')[-1 if metric == 'train_flops' else 0]}-{track.slug}",
+        title=f"BLEU against {title[0].lower() + title[1:]}; {track.label}",
+        caption=caption,
+        text="; ".join(point.hover for point in points) + f". On the front: {f.listed([p.name for p in front])}.",
+        families=tuple(dict.fromkeys(point.family for point in points)),
+        draw=lambda width: _scatter(points, front, title, width),
     )
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, with 2 and 5 between them where there are few."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    tens = [10.0**decade for decade in decades]
-    ticks = [tick for tick in tens if low <= tick <= high]
-    if len(ticks) < 3:
-        ticks = [tick * step for tick in tens for step in (1, 2, 5) if low <= tick * step <= high]
-    return ticks
+def _scatter(points: Sequence[Point], front: Sequence[Point], title: str, total: int) -> Chart:
+    width, height = total - 60, round(200 + total * 0.2)
+    x = Axis.around(title, [point.x for point in points], log=True)
+    y = Axis.around("BLEU", [end for point in points for end in (point.low, point.high)], floor=0)
+    places = [(x.place(point.x, width), y.place(point.y, height)) for point in points]
+    bars = [(y.place(point.low, height), y.place(point.high, height)) for point in points]
+    labels = place_labels([point.name for point in points], places, bars, (width, height))
+    colours = by_family([point.family for point in points])
+    base = alt.Chart(data([{k: v for k, v in vars(p).items() if v is not None} for p in points]))
+    base = base.encode(x=x.x("x", width))
+    layers: list[alt.Chart] = [
+        alt.Chart(data([{"x": point.x, "y": point.y} for point in front]))
+        .mark_line(strokeDash=[4, 3], color=COLOURS["quiet"], strokeWidth=1)
+        .encode(x=x.x("x", width), y=y.y("y", height)),
+        base.mark_rule(strokeWidth=1.5).encode(y=y.y("low", height), y2="high:Q", color=colours),
+    ]
+    marks = base.mark_point(filled=True, size=70, opacity=1)
+    marks = marks.encode(y=y.y("y", height), color=colours, description="hover:N")
+    layers.append(marks.encode(href="link:N") if points[0].link else marks)
+    for align in ("left", "right", "center"):
+        texts = [
+            {"x": x.value(label.x, width), "y": y.value(label.y, height), "text": label.text}
+            for label in labels
+            if label.align == align
+        ]
+        if texts:
+            text = alt.Chart(data(texts)).mark_text(
+                align=align, baseline="middle", fontSize=FONT, color=COLOURS["ink"], aria=False
+            )
+            layers.append(text.encode(x=x.x("x", width), y=y.y("y", height), text="text:N"))
+    return alt.layer(*layers).properties(width=width, height=height)
 
 
-def _scatter(points: Sequence[Point], label: str, width: int) -> alt.LayerChart:
-    low, high = min(point.x for point in points) / 1.8, max(point.x for point in points) * 1.8
-    ticks = _ticks(low, high)
-    names = " : ".join(f"datum.value == {tick!r} ? '{f.power(tick)}'" for tick in ticks) + " : ''"
-    x = alt.X(
-        "x:Q",
-        title=label,
-        scale=alt.Scale(type="log", domain=[low, high], nice=False),
-        axis=alt.Axis(values=ticks, labelExpr=names, grid=False),
+# --- learning curves --------------------------------------------------------------------------------------------------
+
+
+def _curves(context: Context, track: Track, axis: str) -> Plot | None:
+    """Validation BLEU and loss, one line a seed."""
+    title, against, log = AXES[axis]
+    lines: list[pd.DataFrame] = []
+    for row in context.rows:
+        for seed, curve in row.cells[track].curves.items():
+            line = _line(curve, against)
+            if not line.empty:
+                lines.append(line.assign(row=row.name, family=row.family, seed=seed))
+    if not lines:
+        return None
+    every = pd.concat(lines, ignore_index=True)
+    if every[every["x"] > 0].empty:
+        return None
+    rows = [row for row in context.rows if (every["row"] == row.name).any()]
+    last = every[every["name"] == "validation/bleu"].groupby("row")["y"].last()
+    text = "; ".join(f"{name} ends at {f.value('bleu', value)} BLEU" for name, value in last.items())
+    return Plot(
+        id=f"curves-{axis}-{track.slug}",
+        group=f"curves-{track.slug}",
+        tab=title,
+        title=f"Learning curves on the validation set; {track.label}",
+        caption="Greedy BLEU (higher is better) and cross entropy (lower is better) at each validation. A line that "
+        "still rises at its end would have gained from a larger budget; every row sees the same sentence pairs, but "
+        "not at the same cost. One line a seed.",
+        text=text,
+        families=tuple(dict.fromkeys(row.family for row in rows)),
+        draw=lambda width: _curve_panels(every, rows, title, log, width),
     )
-    y = alt.Y("bleu:Q", title="BLEU")
-    data = alt.Data(values=[vars(point) for point in points])
-    base = alt.Chart(data).encode(x=x)
-    colours = alt.Color(
-        "family:N",
-        scale=alt.Scale(domain=(order := sorted({p.family for p in points})), range=[colour(name) for name in order]),
-        legend=None,
+
+
+def _line(curve: pd.DataFrame, against: str) -> pd.DataFrame:
+    """Columns x, y, name of the validations; x is interpolated where validations fall between logged updates."""
+    found = curve[curve["name"].isin(["validation/bleu", "validation/loss"]) & np.isfinite(curve["value"])]
+    found = found.sort_values("update", kind="stable")
+    x = found["update"].to_numpy(dtype=float)
+    if against:
+        known = curve[curve["name"] == against].sort_values("update")
+        if known.empty:
+            return pd.DataFrame(columns=["x", "y", "name"])
+        x = np.interp(x, known["update"].to_numpy(dtype=float), known["value"].to_numpy(dtype=float))
+    line = pd.DataFrame({"x": x, "y": found["value"].to_numpy(dtype=float), "name": found["name"].to_numpy()})
+    return line[line["x"] > 0]
+
+
+def _curve_panels(every: pd.DataFrame, rows: Sequence[Row], title: str, log: bool, total: int) -> Chart:
+    beside = total > 500
+    margin = 56 + max(len(row.name) for row in rows) * FONT * 0.55
+    width = round(total / 2 - 72) if beside else round(total - margin)
+    height = 240 if beside else 190
+    x = Axis.around(title, [float(every["x"].min()), float(every["x"].max())], log=True)
+    if not log:
+        x = Axis(title, 0.0, float(every["x"].max()))
+    panels = [
+        _panel(
+            every[every["name"] == name], rows, x, label, width, height, label_lines=not beside or name.endswith("loss")
+        )
+        for name, label in (
+            ("validation/bleu", "Validation BLEU, greedy"),
+            ("validation/loss", "Validation loss, nats/token"),
+        )
+        if (every["name"] == name).any()
+    ]
+    return alt.hconcat(*panels, spacing=18) if beside else alt.vconcat(*panels, spacing=18)
+
+
+def _panel(
+    lines: pd.DataFrame, rows: Sequence[Row], x: Axis, label: str, width: int, height: int, label_lines: bool
+) -> alt.LayerChart:
+    y = Axis.around(label, list(lines["y"]), floor=0)
+    names = [row.name for row in rows]
+    families = [row.family for row in rows]
+    dashes = [DASHES[families[:number].count(family) % len(DASHES)] for number, family in enumerate(families)]
+    lines = lines.assign(
+        hover=[
+            f"{row}, seed {seed}: {f.fixed(value, 1 if name.endswith('bleu') else 3)} at {f.tick(round(place, 1)) if place < 1e5 else f.power(place)}"
+            for row, seed, value, place, name in zip(
+                lines["row"], lines["seed"], lines["y"], lines["x"], lines["name"], strict=True
+            )
+        ]
     )
-    pareto = alt.Chart(alt.Data(values=[vars(point) for point in front(points)]))
-    return alt.layer(
-        pareto.mark_line(strokeDash=[4, 3], color=COLOURS["quiet"], strokeWidth=1).encode(x=x, y=y),
-        base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q"), y2="high:Q", color=colours),
-        base.mark_point(filled=True, size=70, opacity=1).encode(y=y, color=colours, description="hover:N"),
-        base.mark_text(align="left", dx=8, dy=-8, fontSize=12, color=COLOURS["ink"]).encode(y=y, text="name:N"),
-    ).properties(width=width - 60, height=round(width * 0.5))
+    base = alt.Chart(data(lines.to_dict("records"))).encode(
+        x=x.x("x", width),
+        y=y.y("y", height),
+        color=alt.Color("row:N", scale=alt.Scale(domain=names, range=[colour(name) for name in families]), legend=None),
+    )
+    dash = alt.StrokeDash("row:N", scale=alt.Scale(domain=names, range=dashes), legend=None)
+    layers = [
+        base.mark_line(strokeWidth=1.5, aria=False).encode(detail="seed:N", strokeDash=dash),
+        base.mark_point(filled=True, size=18, opacity=1).encode(description="hover:N"),
+    ]
+    if label_lines:
+        ends = lines[lines["seed"] == lines.groupby("row")["seed"].transform("min")].groupby("row", sort=False).last()
+        places = spread([y.place(value, height) for value in ends["y"]], FONT + 1, height)
+        texts = [
+            {"x": end, "y": y.value(place, height), "row": name}
+            for name, end, place in zip(ends.index, ends["x"], places, strict=True)
+        ]
+        if x.log:  # lines end at different costs: the names stand beside the plot, in the order of the ends
+            texts = [text | {"x": x.high} for text in texts]
+        text = alt.Chart(data(texts)).mark_text(
+            align="left", baseline="middle", dx=7, fontSize=FONT, aria=False, clip=False
+        )
+        layers.append(text.encode(x=x.x("x", width), y=y.y("y", height), text="row:N", color=base.encoding.color))
+    return alt.layer(*layers).properties(width=width, height=height)
+
+
+# --- true against shuffled sources ------------------------------------------------------------------------------------
+
+
+def _sources(context: Context, track: Track) -> Plot | None:
+    lines = []
+    for row in context.rows:
+        cell = row.cells[track]
+        true, shuffled = cell.value("validation_loss"), cell.value("validation_loss_shuffled_sources")
+        if true is not None and shuffled is not None:
+            hover = f"{row.name}: {f.quantity('validation_loss', true)} with true sources, "
+            hover += f"{f.value('validation_loss', shuffled)} with shuffled ones"
+            lines.append({"row": row.name, "family": row.family, "true": true, "shuffled": shuffled, "hover": hover})
+    if not lines:
+        return None
+    return Plot(
+        id=f"sources-{track.slug}",
+        title=f"Validation loss with true and with shuffled sources; {track.label}",
+        caption="Filled: with the true sources; hollow: each sentence with the source of the next. The distance is what "
+        "a model takes from the source; none would mean that it translates blindly.",
+        text="; ".join(line["hover"] for line in lines),
+        families=tuple(dict.fromkeys(line["family"] for line in lines)),
+        draw=lambda width: _dumbbells(lines, width),
+    )
+
+
+def _dumbbells(lines: Sequence[dict[str, float | str]], total: int) -> Chart:
+    width = total - 30 - round(max(len(str(line["row"])) for line in lines) * FONT * 0.55)
+    x = Axis.around("Validation loss, nats/token", [float(line[key]) for line in lines for key in ("true", "shuffled")])
+    axis = alt.Axis(grid=False, ticks=False, domain=False, labelColor=COLOURS["ink"], labelPadding=8)
+    y = alt.Y("row:N", sort=None, title=None, axis=axis)
+    base = alt.Chart(data(lines)).encode(y=y, color=by_family([str(line["family"]) for line in lines]))
+    layers = (
+        base.mark_rule(strokeWidth=1.5).encode(x=x.x("true", width), x2="shuffled:Q"),
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=x.x("true", width), description="hover:N"),
+        base.mark_point(filled=True, size=70, opacity=1, fill=COLOURS["paper"], strokeWidth=1.5).encode(
+            x=x.x("shuffled", width), description="hover:N", stroke=by_family([str(line["family"]) for line in lines])
+        ),
+    )
+    return alt.layer(*layers).properties(width=width, height=alt.Step(26))

@@ -1,0 +1,230 @@
+"""How a plot is drawn: an Altair chart as SVG that follows the page's colours, and as SVG and PDF files."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from reports import formatting as f
+
+Chart = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.FacetChart
+
+COLOURS = {
+    "ink": "#1c1e21",
+    "quiet": "#5b6067",
+    "rule": "#e3e5e8",
+    "paper": "#ffffff",
+    "feed-forward": "#8a6d00",
+    "recurrent": "#0b6fb8",
+    "convolutional": "#7a3fb5",
+    "mixture": "#b8388f",
+    "attention": "#c0392b",
+}
+"""On white, each at a contrast of 4.5 or more where it draws; in the dark the page sets other values for the names."""
+
+WIDTHS = {"wide": 700, "narrow": 340}
+FONT = 12
+LETTER = 6.4
+"""Mean width of a letter in pixels at that size, for placing labels."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot with its words.
+
+    Attributes:
+        id: Name of its files and of its place on the page.
+        tab: Its name among the plots of its group, of which the page shows one at a time.
+        group: Plots that are the same but for one axis.
+        title: What is plotted.
+        caption: What to see.
+        text: The same in words, for those who do not see it.
+        families: Families of rows that it colours.
+        draw: The chart at a width in pixels.
+    """
+
+    id: str
+    title: str
+    caption: str
+    text: str
+    families: tuple[str, ...]
+    draw: Callable[[int], Chart]
+    group: str = ""
+    tab: str = ""
+
+    def svg(self, form: str = "wide") -> str:
+        return vl_convert.vegalite_to_svg(self._spec(form))
+
+    def pdf(self) -> bytes:
+        return vl_convert.vegalite_to_pdf(self._spec("wide"))
+
+    def inline(self, form: str) -> str:
+        """SVG to stand in a page: colours become the page's variables, ids are told apart, it scales with its place."""
+        svg, names = self.svg(form), {colour: name for name, colour in COLOURS.items()}
+        svg = re.sub(
+            r'\b(fill|stroke)="(#[0-9a-f]{6})"',
+            lambda match: f'{match[1]}="var(--{names[match[2]]})"' if match[2] in names else match[0],
+            svg,
+        )
+        svg = re.sub(r'(\bid="|url\(#)(\w+)', rf"\g<1>{self.id}-{form}-\g<2>", svg)
+        # Vega names its axes as symbols of their own; to a reader of the page they are part of the picture.
+        svg = re.sub(r' role="graphics-(object|symbol)"(?! aria-roledescription="point")', "", svg)
+        svg = re.sub(r' aria-roledescription="(?!point")[^"]*"| aria-label="[^"]*-axis [^"]*"', "", svg)
+        label = f' role="group" aria-labelledby="{self.id}-caption"'
+        return svg.replace(' font-family="sans-serif"', "").replace("<svg", f"<svg{label}", 1)
+
+    def _spec(self, form: str) -> dict[str, Any]:
+        spec = self.draw(WIDTHS[form]).to_dict()
+        colours = {"labelColor": COLOURS["quiet"], "titleColor": COLOURS["ink"]}
+        lines = {"gridColor": COLOURS["rule"], "domainColor": COLOURS["quiet"], "tickColor": COLOURS["quiet"]}
+        sizes = {"labelFontSize": FONT, "titleFontSize": FONT, "titleFontWeight": "normal", "labelLimit": 220}
+        return spec | {
+            "config": {
+                "background": None,
+                "axis": colours | lines | sizes,
+                "view": {"stroke": None},
+                "font": "sans-serif",
+            }
+        }
+
+
+def colour(family: str) -> str:
+    """The colour of a family; ink for one that has none."""
+    return COLOURS.get(family, COLOURS["ink"])
+
+
+def by_family(families: Sequence[str], field: str = "family:N") -> alt.Color:
+    order = sorted(set(families))
+    return alt.Color(field, scale=alt.Scale(domain=order, range=[colour(name) for name in order]), legend=None)
+
+
+def data(values: Sequence[Mapping[str, Any]]) -> alt.InlineData:
+    return alt.InlineData(values=[dict(value) for value in values])
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A scale with a fixed domain, so that places on it are known before it is drawn."""
+
+    title: str
+    low: float
+    high: float
+    log: bool = False
+
+    @classmethod
+    def around(cls, title: str, values: Sequence[float], *, log: bool = False, floor: float | None = None) -> Axis:
+        """An axis with a margin around the values, which does not go below the floor."""
+        low, high = min(values), max(values)
+        if log:
+            margin = max(1.25, (high / low) ** 0.08)
+            return cls(title, low / margin, high * margin, True)
+        margin = 0.08 * (high - low) or abs(high) * 0.1 or 1.0
+        low, high = low - margin, high + margin
+        return cls(title, low if floor is None else max(floor, low), high)
+
+    def place(self, value: float, pixels: float) -> float:
+        """Pixels from the lower end."""
+        change = math.log if self.log else float
+        return (change(value) - change(self.low)) / (change(self.high) - change(self.low)) * pixels
+
+    def value(self, place: float, pixels: float) -> float:
+        """What stands at so many pixels from the lower end."""
+        part = place / pixels
+        return self.low * (self.high / self.low) ** part if self.log else self.low + (self.high - self.low) * part
+
+    def ticks(self, pixels: float) -> list[float] | None:
+        """For a logarithmic axis: powers of ten, with 2 and 5 between them where there are few."""
+        if not self.log:
+            return None
+        tens = [10.0**n for n in range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)]
+        for steps in ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10))):
+            ticks = [ten * step for ten in tens for step in steps if self.low <= ten * step <= self.high]
+            if len(ticks) >= 3:
+                break
+        most = max(2, int(pixels // 70))
+        return ticks[:: math.ceil(len(ticks) / most)]
+
+    def x(self, field: str, pixels: float) -> alt.X:
+        scale = alt.Scale(type="log" if self.log else "linear", domain=[self.low, self.high], nice=False)
+        return alt.X(f"{field}:Q", title=self.title, scale=scale, axis=self._axis(pixels, False))
+
+    def y(self, field: str, pixels: float) -> alt.Y:
+        scale = alt.Scale(type="log" if self.log else "linear", domain=[self.low, self.high], nice=False)
+        return alt.Y(f"{field}:Q", title=self.title, scale=scale, axis=self._axis(pixels, True))
+
+    def _axis(self, pixels: float, grid: bool) -> alt.Axis:
+        ticks = self.ticks(pixels)
+        if ticks is None:
+            return alt.Axis(grid=grid, tickCount=max(3, int(pixels // 60)))
+        names = " : ".join(f"datum.index == {place} ? '{f.tick(tick)}'" for place, tick in enumerate(ticks))
+        chosen = " : ".join(f"abs(datum.value / {tick!r} - 1) < 1e-6 ? '{f.tick(tick)}'" for tick in ticks)
+        assert names
+        return alt.Axis(values=ticks, labelExpr=f"{chosen} : ''", grid=grid)
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text placed beside a point, in pixels from the lower left corner."""
+
+    text: str
+    x: float
+    y: float
+    align: str
+
+
+def place_labels(
+    names: Sequence[str],
+    points: Sequence[tuple[float, float]],
+    bars: Sequence[tuple[float, float]],
+    size: tuple[float, float],
+) -> list[Label]:
+    """Labels beside their points so that they cover little: each takes the best of eight places, one after another.
+
+    Args:
+        names: Texts.
+        points: Their points in pixels.
+        bars: Lower and upper end of the interval at each point, in pixels.
+        size: Width and height of the plot.
+    """
+    taken = [(x - 5, low, x + 5, high) for (x, _), (low, high) in zip(points, bars, strict=True)]
+    taken += [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    placed = []
+    for name, (x, y) in zip(names, points, strict=True):
+        width = len(name) * LETTER
+        best: tuple[float, Label, tuple[float, float, float, float]] | None = None
+        for dx, dy in ((9, 0), (-9, 0), (9, 12), (-9, 12), (9, -12), (-9, -12), (0, 16), (0, -16)):
+            left = x + dx - (0 if dx > 0 else width if dx < 0 else width / 2)
+            box = (left, y + dy - 7, left + width, y + dy + 7)
+            outside = max(0.0, -box[0]) + max(0.0, box[2] - size[0]) + max(0.0, -box[1]) + max(0.0, box[3] - size[1])
+            cost = 30 * outside + sum(_overlap(box, other) for other in taken) + (0 if dx > 0 else 1) + abs(dy) / 20
+            if best is None or cost < best[0]:
+                best = cost, Label(name, x + dx, y + dy, "left" if dx > 0 else "right" if dx < 0 else "center"), box
+        assert best is not None
+        placed.append(best[1])
+        taken.append(best[2])
+    return placed
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    along = min(one[3], other[3]) - max(one[1], other[1])
+    return across * along if across > 0 and along > 0 else 0.0
+
+
+def spread(places: Sequence[float], gap: float, high: float) -> list[float]:
+    """Places moved apart until neighbours are `gap` away from each other, none above `high`, in the order given."""
+    order = sorted(range(len(places)), key=lambda number: places[number])
+    moved = list(places)
+    for below, number in zip(order, order[1:], strict=False):
+        moved[number] = max(moved[number], moved[below] + gap)
+    ceiling = high
+    for number in reversed(order):
+        moved[number] = min(moved[number], ceiling)
+        ceiling = moved[number] - gap
+    return moved

@@ -1,0 +1,91 @@
+"use strict";
+// Sorting, copying, the choice of an axis and tooltips. Without scripts the page says the same, in the suite's order.
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0];
+  const original = [...body.rows];
+  table.querySelectorAll("th[data-column]").forEach((head) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = "Sort";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const column = Number(head.dataset.column);
+      const next = { none: "descending", descending: "ascending", ascending: "none" }[head.getAttribute("aria-sort") || "none"];
+      table.querySelectorAll("th[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
+      if (next !== "none") head.setAttribute("aria-sort", next);
+      const sign = next === "ascending" ? 1 : -1;
+      const key = (row) => row.cells[column].dataset.sort;
+      const compare = (one, other) => {
+        const [a, b] = [key(one), key(other)];
+        if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
+        const numbers = [Number(a), Number(b)];
+        return sign * (numbers.some(Number.isNaN) ? a.localeCompare(b) : numbers[0] - numbers[1]);
+      };
+      body.append(...(next === "none" ? original : [...original].sort(compare)));
+    });
+  });
+}
+
+// A page in a sandboxed frame may not use the clipboard: then the whole id is shown, selected.
+for (const run of document.querySelectorAll(".run")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "copy";
+  button.setAttribute("aria-label", `Copy run id ${run.dataset.run}`);
+  run.append(button);
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(run.dataset.run);
+      button.textContent = "copied";
+    } catch {
+      const id = run.querySelector(".id");
+      id.textContent = run.dataset.run;
+      id.classList.add("whole");
+      getSelection().selectAllChildren(id);
+      button.textContent = document.execCommand("copy") ? "copied" : "selected";
+    }
+    setTimeout(() => (button.textContent = "copy"), 2000);
+  });
+}
+
+for (const figure of document.querySelectorAll("figure.choice")) {
+  const panels = [...figure.querySelectorAll("[data-tab]")];
+  const tabs = document.createElement("fieldset");
+  tabs.className = "tabs";
+  tabs.append(Object.assign(document.createElement("legend"), { textContent: "Against" }));
+  panels.forEach((panel, number) => {
+    const label = document.createElement("label");
+    const radio = Object.assign(document.createElement("input"), { type: "radio", name: figure.id, checked: number === 0 });
+    radio.addEventListener("change", () => panels.forEach((other) => (other.hidden = other !== panel)));
+    label.append(radio, ` ${panel.dataset.tab}`);
+    tabs.append(label);
+    panel.hidden = number > 0;
+    panel.querySelector(".tab")?.remove();
+  });
+  figure.prepend(tabs);
+}
+addEventListener("beforeprint", () => document.querySelectorAll("[data-tab]").forEach((panel) => (panel.hidden = false)));
+
+const tip = document.createElement("div");
+tip.id = "tip";
+tip.hidden = true;
+tip.setAttribute("aria-hidden", "true");
+document.body.append(tip);
+function show(point) {
+  tip.textContent = point.getAttribute("aria-label");
+  tip.hidden = false;
+  const box = point.getBoundingClientRect();
+  const left = Math.min(box.left + box.width / 2 + 10, document.documentElement.clientWidth - tip.offsetWidth - 8);
+  const above = box.top - tip.offsetHeight - 8;
+  tip.style.left = `${Math.max(8, left) + scrollX}px`;
+  tip.style.top = `${(above < 0 ? box.bottom + 8 : above) + scrollY}px`;
+}
+for (const point of document.querySelectorAll('svg [aria-roledescription="point"]')) {
+  const target = point.closest("a") || point;
+  target.addEventListener("pointerenter", () => show(point));
+  target.addEventListener("pointerleave", () => (tip.hidden = true));
+  target.addEventListener("focus", () => show(point));
+  target.addEventListener("blur", () => (tip.hidden = true));
+}
