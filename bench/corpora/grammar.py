@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from bench.corpora import Corpus, CorpusSettings, Split
+from bench.corpora._grammar.contrast import Contrast, contrasts
 from bench.corpora._grammar.language import Language, Word
 from bench.corpora._grammar.meaning import Meaning, Node, concepts_of
 
@@ -37,7 +38,7 @@ class Example:
         alignment: (i, j) where source word i and target word j say the same part of the meaning.
         content: For source and target, the words that carry meaning of their own (nouns, verbs, adjectives, ...).
         depth: How deep relative clauses nest.
-        labels: The phenomena in it, such as pronoun.
+        labels: The phenomena in it, such as pronoun, relative, polarity=negative or tense=perfect.
     """
 
     source: str
@@ -96,6 +97,9 @@ class Grammar:
             for origin in word.origins:
                 places.setdefault(origin, []).append(index)
         alignment = {(i, j) for i, word in enumerate(source) for origin in word.origins for j in places.get(origin, ())}
+        nodes = list(meaning.walk())
+        labels = {node.label for node in nodes if node.label}
+        labels |= {f"{name}={value}" for node in nodes for name, value in node.features.items()}
         return Example(
             self.source.text(source),
             self.target.text(target),
@@ -104,7 +108,7 @@ class Grammar:
             frozenset(alignment),
             (self._content(source), self._content(target)),
             meaning.depth(),
-            frozenset(node.label for node in meaning.walk() if node.label),
+            frozenset(labels),
         )
 
     def count(self) -> int:
@@ -123,31 +127,81 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
     Raises:
         ValueError: a setting is out of its range or a language is unknown; says the key and the largest value.
     """
-    if settings.pairs < 1:
-        raise ValueError(f"corpus.pairs: {settings.pairs} is not a number of training pairs; choose 1 or more")
     source, target = source or "en", target or "de"
-    sizes = {"train": settings.pairs, "validation": TEST_PAIRS, "test": TEST_PAIRS, "names": NAMES_PAIRS}
-    splits: dict[str, list[tuple[str, str]]] = {name: [] for name in sizes}
-    seen: set[str] = set()
-    full = 0
-    for pair in _pairs(Grammar(source, target, settings.lemmas, settings.depth), 1, seen):
-        split = splits[_split(min(pair))]
-        split.append(pair)
-        full += len(split) == sizes[_split(min(pair))]
-        if full == 3:
-            break
-    unseen = Grammar(source, target, settings.lemmas, settings.depth, names="test")
-    for meaning in _meanings(unseen, 2):
-        if any(node.concept and node.concept.group == "name" for node in meaning.walk()):
-            pair = unseen.texts(meaning)
-            if not seen.intersection(pair):
-                seen.update(pair)
-                splits["names"].append(pair)
-                if len(splits["names"]) == sizes["names"]:
-                    break
-    made = {name: _as_split(pairs[: sizes[name]]) for name, pairs in splits.items()}
+    made = {name: _as_split(pairs) for name, pairs in _drawn(settings, source, target)[1].items()}
     train, validation = made.pop("train"), made.pop("validation")
     return Corpus(f"grammar-{source}-{target}", source, target, train, validation, made)
+
+
+def examples(settings: CorpusSettings, source: str = "en", target: str = "de", split: str = "test") -> list[Example]:
+    """The sentences of one split, in its order, with alignments and labels."""
+    grammar, drawn = _drawn(settings, source, target)
+    return [grammar.example(meaning) for _, meaning in drawn[split]]
+
+
+def nested(
+    settings: CorpusSettings, depth: int, source: str = "en", target: str = "de", size: int = 100
+) -> list[Example]:
+    """Sentences whose clauses nest exactly `depth` deep, none of which is in the training text."""
+    grammar, drawn = _drawn(settings, source, target)
+    seen = {text for pair, _ in drawn["train"] for text in pair}
+    grammar.depth = depth
+    grammar.meaning.likely = {"relative": 0.3}
+    found: dict[str, Example] = {}
+    for meaning in _meanings(grammar, 3):
+        if meaning.depth() == depth:
+            example = grammar.example(meaning)
+            if not seen.intersection((example.source, example.target)):
+                found[example.source] = example
+        if len(found) == size:
+            break
+    return list(found.values())
+
+
+def contrastive(
+    phenomenon: str, settings: CorpusSettings, source: str = "en", target: str = "de", size: int = 420
+) -> list[Contrast]:
+    """Right and wrong translations that differ in one point; no sentence of them is in the training text.
+
+    Args:
+        phenomenon: pronoun, sense, agreement (at distances 0 to 20, so deeper than corpus.depth) or order.
+        settings: Those of the corpus that the model was trained on.
+        source: The language of the sources.
+        target: The language of the translations.
+        size: How many at most; fewer where the grammar has no more or where balance asks for it.
+
+    Raises:
+        ValueError: the phenomenon is unknown, or the target language does not show it.
+    """
+    grammar, drawn = _drawn(settings, source, target)
+    seen = {text for split in ("train", "validation") for pair, _ in drawn[split] for text in pair}
+    return contrasts(phenomenon, grammar.meaning, grammar.source, grammar.target, seen, size, seed=4)
+
+
+def _drawn(
+    settings: CorpusSettings, source: str, target: str
+) -> tuple[Grammar, dict[str, list[tuple[tuple[str, str], Node]]]]:
+    """The grammar, and every split as pairs with their meanings."""
+    if settings.pairs < 1:
+        raise ValueError(f"corpus.pairs: {settings.pairs} is not a number of training pairs; choose 1 or more")
+    sizes = {"train": settings.pairs, "validation": TEST_PAIRS, "test": TEST_PAIRS}
+    splits: dict[str, list[tuple[tuple[str, str], Node]]] = {name: [] for name in sizes}
+    seen: set[str] = set()
+    grammar = Grammar(source, target, settings.lemmas, settings.depth)
+    for pair, meaning in _unseen(grammar, 1, seen):
+        split = _split(pair[source > target])
+        if len(splits[split]) < sizes[split]:
+            splits[split].append((pair, meaning))
+            if all(len(splits[name]) == size for name, size in sizes.items()):
+                break
+    named = Grammar(source, target, settings.lemmas, settings.depth, names="test")
+    splits["names"] = []
+    for pair, meaning in _unseen(named, 2, seen):
+        if any(node.label == "name" for node in meaning.walk()):
+            splits["names"].append((pair, meaning))
+            if len(splits["names"]) == NAMES_PAIRS:
+                break
+    return grammar, splits
 
 
 def _meanings(grammar: Grammar, seed: int) -> Iterator[Node]:
@@ -156,7 +210,8 @@ def _meanings(grammar: Grammar, seed: int) -> Iterator[Node]:
         yield grammar.draw(rng)
 
 
-def _pairs(grammar: Grammar, seed: int, seen: set[str]) -> Iterator[tuple[str, str]]:
+def _unseen(grammar: Grammar, seed: int, seen: set[str]) -> Iterator[tuple[tuple[str, str], Node]]:
+    """Pairs neither side of which has been seen."""
     tries = 0
     for meaning in _meanings(grammar, seed):
         pair = grammar.texts(meaning)
@@ -164,7 +219,7 @@ def _pairs(grammar: Grammar, seed: int, seen: set[str]) -> Iterator[tuple[str, s
         if not seen.intersection(pair):
             seen.update(pair)
             tries = 0
-            yield pair
+            yield pair, meaning
         elif tries > 1000:
             raise ValueError("corpus.pairs: more than the grammar can say; lower corpus.pairs or raise corpus.lemmas")
 
@@ -174,8 +229,8 @@ def _split(text: str) -> str:
     return next(name for name, share in SHARES.items() if place < share)
 
 
-def _as_split(pairs: list[tuple[str, str]]) -> Split:
-    return Split([source for source, _ in pairs], [target for _, target in pairs])
+def _as_split(pairs: list[tuple[tuple[str, str], Node]]) -> Split:
+    return Split([source for (source, _), _ in pairs], [target for (_, target), _ in pairs])
 
 
 def _language(code: str) -> Language:

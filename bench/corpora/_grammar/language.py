@@ -40,6 +40,16 @@ class Word:
     text: str
     group: str
     origins: tuple[Any, ...]
+    lexeme: Lexeme | None = None
+    values: tuple[str, ...] = ()
+
+    def other(self, feature: str, value: str) -> str | None:
+        """The same word with another value of one feature; None if its form does not depend on it."""
+        names = [name for name, _ in self.lexeme.features] if self.lexeme else []
+        if feature not in names or self.lexeme is None:
+            return None
+        values = tuple(value if name == feature else old for name, old in zip(names, self.values, strict=True))
+        return " ".join(self.lexeme.forms[values])
 
 
 class Language:
@@ -222,9 +232,7 @@ class Language:
             if slot.concept is None:
                 self._templates[slot.kind](slot, given, words)
                 return
-            lexeme = self.lexeme(slot)
-            for form in self._form(lexeme, given):
-                words.append(Word(form, lexeme.group, (slot,)))
+            self._say(self.lexeme(slot), given, slot, words)
 
         return speak
 
@@ -243,8 +251,7 @@ class Language:
         def speak(node: Node, features: Features, words: list[Word]) -> None:
             given = {key: value for key, look in passed if (value := look(node, features)) is not None}
             origin = (follow(node) if follow else None) or (node, name)
-            for form in self._form(lexeme, given):
-                words.append(Word(form, lexeme.group, (origin,)))
+            self._say(lexeme, given, origin, words)
 
         return speak
 
@@ -259,10 +266,11 @@ class Language:
 
         return speak
 
-    def _form(self, lexeme: Lexeme, features: Features) -> tuple[str, ...]:
-        """The form that agrees; a feature that nobody passed on has its unmarked value."""
-        try:
-            return lexeme.forms[tuple([features.get(name, unmarked) for name, unmarked in lexeme.features])]
-        except KeyError:
-            wanted = " ".join(f"{name}={features.get(name, unmarked)}" for name, unmarked in lexeme.features)
-            raise ValueError(f"languages/{self.code}.yaml: {lexeme.name} has no form for {wanted}") from None
+    def _say(self, lexeme: Lexeme, features: Features, origin: Any, words: list[Word]) -> None:
+        """Append the form that agrees; a feature that nobody passed on has its unmarked value."""
+        values = tuple([features.get(name, unmarked) for name, unmarked in lexeme.features])
+        if values not in lexeme.forms:
+            wanted = " ".join(f"{name}={value}" for (name, _), value in zip(lexeme.features, values, strict=True))
+            raise ValueError(f"languages/{self.code}.yaml: {lexeme.name} has no form for {wanted}")
+        for text in lexeme.forms[values]:
+            words.append(Word(text, lexeme.group, (origin,), lexeme, values))

@@ -9,7 +9,8 @@ goes with what, and rules whose slots are filled from left to right. A slot is o
     it: "&object"                             the node that already stands in `object`
     tense: [present, past]                    a feature, one of several values ({present: 2, past: 3} with weights)
 
-`name?0.3` is filled with probability 0.3. `costs: 1` takes one from the depth, which bounds recursion.
+`name?0.3` is filled with probability 0.3. `costs: 1` takes one from the depth, which bounds recursion. `as: Phrase`
+makes the node a Phrase to the languages, and `head` names the slot whose concept speaks for the whole.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Concept:
     category: str
     group: str
     fields: Mapping[str, Classes]
+    weight: float = 1
+    label: str | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -85,6 +88,7 @@ class Rule:
     costs: int
     head: str | None
     label: str | None
+    kind: str
 
 
 class DeadEndError(Exception):
@@ -110,24 +114,27 @@ class Meaning:
         self.concepts: dict[str, list[Concept]] = {category: [] for category in data["concepts"]}
         for concept in concepts:
             self.concepts[concept.category].append(concept)
+        self.likely: dict[str, float] = {}  # other probabilities for optional slots
         self.classes = expanded(data["classes"])
         self.symbols: dict[str, Symbol] = {}
         for heading, rules in data["rules"].items():
             name, arguments = _call(heading)
-            self.symbols[name] = Symbol(name, tuple(value for _, value in arguments), [_rule(rule) for rule in rules])
-        self._fitting: dict[tuple[Any, ...], list[Concept]] = {}
+            self.symbols[name] = Symbol(
+                name, tuple(value for _, value in arguments), [_rule(name, rule) for rule in rules]
+            )
+        self._fitting: dict[tuple[Any, ...], tuple[list[Concept], list[float]]] = {}
         self._choices: dict[tuple[Any, ...], tuple[list[Rule], list[float]]] = {}
         self._counts: dict[tuple[Any, ...], Counter[Concept | None]] = {}
 
-    def draw(self, rng: random.Random, symbol: str, depth: int) -> Node:
-        """One meaning, at random.
+    def draw(self, rng: random.Random, symbol: str, depth: int, *arguments: str | Classes) -> Node:
+        """One meaning, at random; the arguments are those of the symbol.
 
         Raises:
             ValueError: no meaning of this kind can be built from the concepts in use.
         """
         for _ in range(1000):
             try:
-                return self._grow(rng, symbol, (), depth)
+                return self._grow(rng, symbol, arguments, depth)
             except DeadEndError:
                 continue
         raise ValueError(f"corpus.lemmas: too few words to build {symbol}; raise corpus.lemmas")
@@ -138,28 +145,32 @@ class Meaning:
 
     def _grow(self, rng: random.Random, name: str, arguments: tuple[Any, ...], depth: int) -> Node:
         rules, weights = self._rules(name, arguments, depth)
+        if not rules:
+            raise DeadEndError
         rule = rules[bisect(weights, rng.random() * weights[-1])]
         scope: Scope = dict(zip(self.symbols[name].parameters, arguments, strict=True))
         slots: dict[str, Node] = {}
         features: dict[str, str] = {key: value for key, value in scope.items() if isinstance(value, str)}
         for step in rule.steps:
-            if step.probability < 1 and (rng.random() >= step.probability or not self._reachable(step, depth)):
+            likely = self.likely.get(step.slot, step.probability) if step.probability < 1 else 1
+            if likely < 1 and (rng.random() >= likely or not self._reachable(step, scope, depth - rule.costs)):
                 continue
             if step.values:
                 features[step.slot] = scope[step.slot] = step.values[bisect(step.weights, rng.random())]
             elif step.target == "&":
                 slots[step.slot] = scope[step.slot] = self._referred(scope, step)
             elif step.target in self.symbols:
-                values = tuple(self._value(path, scope, passed=True) for _, path in step.arguments)
+                values = self._passed(step, scope)
                 slots[step.slot] = scope[step.slot] = self._grow(rng, step.target, values, depth - rule.costs)
             else:
-                fitting = self._fit(step, scope)
-                if not fitting:
+                fitting, sums = self._fit(step, scope)
+                if fitting:
+                    concept = fitting[bisect(sums, rng.random() * sums[-1])]
+                    slots[step.slot] = scope[step.slot] = Node(concept.group, {}, {}, concept, concept, concept.label)
+                elif step.probability == 1:
                     raise DeadEndError
-                concept = fitting[int(rng.random() * len(fitting))]
-                slots[step.slot] = scope[step.slot] = Node(concept.group, {}, {}, concept, concept)
         head = slots[rule.head].head if rule.head in slots else None
-        return Node(name, slots, features, None, head, rule.label, rule.costs)
+        return Node(rule.kind, slots, features, None, head, rule.label, rule.costs)
 
     def _rules(self, name: str, arguments: tuple[Any, ...], depth: int) -> tuple[list[Rule], list[float]]:
         """The rules that may apply, with their summed weights: deep enough, and no concept is missing at once."""
@@ -172,7 +183,7 @@ class Meaning:
                 for rule in symbol.rules
                 if rule.costs <= depth
                 and all(
-                    self._fit(step, scope)
+                    self._fit(step, scope)[0]
                     for step in rule.steps
                     if step.target in self.concepts
                     and step.probability == 1
@@ -180,23 +191,28 @@ class Meaning:
                 )
             ]
             self._choices[key] = rules, list(accumulate(rule.weight for rule in rules))
-        if not self._choices[key][0]:
-            raise DeadEndError
         return self._choices[key]
 
-    def _reachable(self, step: Step, depth: int) -> bool:
-        return step.target not in self.symbols or any(rule.costs <= depth for rule in self.symbols[step.target].rules)
+    def _reachable(self, step: Step, scope: Scope, depth: int) -> bool:
+        """Whether an optional slot can be filled at all."""
+        if step.target not in self.symbols:
+            return True
+        return bool(self._rules(step.target, self._passed(step, scope), depth)[0])
+
+    def _passed(self, step: Step, scope: Scope) -> tuple[Any, ...]:
+        return tuple([self._value(path, scope, passed=True) for _, path in step.arguments])
 
     def _referred(self, scope: Scope, step: Step) -> Node:
         node = scope[step.arguments[0][1]]
         assert isinstance(node, Node)
         return node
 
-    def _fit(self, step: Step, scope: Scope) -> list[Concept]:
+    def _fit(self, step: Step, scope: Scope) -> tuple[list[Concept], list[float]]:
+        """The concepts that fit a slot, with their summed weights."""
         wanted = tuple(self._value(path, scope) for _, path in step.arguments)
         key = (step.target, step.arguments, wanted)
         if key not in self._fitting:
-            self._fitting[key] = [
+            fitting = [
                 concept
                 for concept in self.concepts[step.target]
                 if all(
@@ -204,6 +220,7 @@ class Meaning:
                     for (name, _), classes in zip(step.arguments, wanted, strict=True)
                 )
             ]
+            self._fitting[key] = fitting, list(accumulate(concept.weight for concept in fitting))
         return self._fitting[key]
 
     def _value(self, path: str, scope: Scope, *, passed: bool = False) -> Any:
@@ -245,10 +262,9 @@ class Meaning:
         elif step.target == "&":
             options[self._referred(scope, step).head] = 1
         elif step.target in self.symbols:
-            values = tuple(self._value(path, scope, passed=True) for _, path in step.arguments)
-            options.update(self._count(step.target, values, depth))
+            options.update(self._count(step.target, self._passed(step, scope), depth))
         else:
-            options.update(self._fit(step, scope))
+            options.update(self._fit(step, scope)[0])
         total: Counter[Concept | None] = Counter()
         if not needed:
             times = sum(options.values()) + (step.probability < 1)
@@ -277,16 +293,16 @@ def concepts_of(data: Mapping[str, Any]) -> list[Concept]:
     classes = expanded(data["classes"])
     ranked: list[tuple[float, Concept]] = []
     for category, entry in data["concepts"].items():
-        names, *defaults = zip(*((*part.split("="), "")[:2] for part in entry["fields"]), strict=True)
+        defaults = {name: default for name, _, default in (part.partition("=") for part in entry["fields"])}
         for rank, (name, text) in enumerate(entry["words"].items()):
-            values = [part.split() for part in (text or "").split("/")]
-            values += [default.split() for default in defaults[0][len(values) :]]
+            written = [part.strip() for part in (text or "").split("/")] + [""] * len(defaults)
             fields = {
-                key: frozenset().union(*(classes.get(value, frozenset({value})) for value in parts))
-                for key, parts in zip(names, values, strict=True)
+                key: frozenset().union(*(classes.get(value, frozenset({value})) for value in (part or default).split()))
+                for (key, default), part in zip(defaults.items(), written, strict=False)
             }
-            concept = Concept(name, category, entry.get("group", category), fields)
-            ranked.append(((rank + 1) / len(entry["words"]), concept))
+            weight = entry.get("weights", {}).get(name, 1)
+            concept = Concept(name, category, entry.get("group", category), fields, weight, entry.get("label"))
+            ranked.append((rank / len(entry["words"]), concept))
     return [concept for _, concept in sorted(ranked, key=lambda pair: pair[0])]
 
 
@@ -299,10 +315,10 @@ def _call(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return match[1], tuple((name, path) for name, path in pairs)
 
 
-def _rule(data: Mapping[str, Any]) -> Rule:
+def _rule(name: str, data: Mapping[str, Any]) -> Rule:
     steps = []
     for key, value in data.items():
-        if key in ("weight", "costs", "head", "label"):
+        if key in ("weight", "costs", "head", "label", "as"):
             continue
         slot, _, probability = key.partition("?")
         share = float(probability or 1)
@@ -314,4 +330,11 @@ def _rule(data: Mapping[str, Any]) -> Rule:
             total = sum(weights.values())
             sums = tuple(weight / total for weight in accumulate(weights.values()))
             steps.append(Step(slot, share, "", (), tuple(weights), (*sums[:-1], 1.0)))
-    return Rule(tuple(steps), data.get("weight", 1), data.get("costs", 0), data.get("head"), data.get("label"))
+    return Rule(
+        tuple(steps),
+        data.get("weight", 1),
+        data.get("costs", 0),
+        data.get("head"),
+        data.get("label"),
+        data.get("as", name),
+    )
