@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 
 from bench.corpora import Split
-from bench.vocabulary import Vocabularies
+from bench.vocabulary import Vocabularies, Vocabulary
 from models.parts.translator import EOS, PAD, Batch, Tokens
 
 
@@ -36,6 +36,19 @@ class Sentences:
         ended = chain.from_iterable(chain(sentence, (EOS,)) for sentence in sentences)
         ids = np.fromiter(ended, dtype=np.int32, count=int(lengths.sum()))
         return cls(ids, lengths, np.cumsum(lengths))
+
+    @classmethod
+    def encoded(cls, vocabulary: Vocabulary, sentences: Sequence[str], at_once: int = 100_000) -> Sentences:
+        """From text, some at a time, since lists of Python integers take ten times the room of an array."""
+        begins = range(0, len(sentences), at_once)
+        parts = [cls.of(vocabulary.encode(sentences[begin : begin + at_once])) for begin in begins]
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(np.concatenate([part.ids for part in parts]), lengths, np.cumsum(lengths))
+
+    def where(self, kept: np.ndarray) -> Sentences:
+        """Those for which `kept` is True."""
+        lengths = self.lengths[kept]
+        return Sentences(self.ids[np.repeat(kept, self.lengths)], lengths, np.cumsum(lengths))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -63,14 +76,18 @@ class Pairs:
         """Encode both sides. Pairs with a side of more than `max_length` tokens (EOS not counted) are left out.
 
         Raises:
-            ValueError: no pair is left.
+            ValueError: no pair is there, or none is left.
         """
-        encoded = zip(vocabularies.source.encode(split.sources), vocabularies.target.encode(split.targets), strict=True)
-        kept = [pair for pair in encoded if max_length is None or max(map(len, pair)) <= max_length]
-        if not kept:
+        if not len(split):
+            raise ValueError("text: there are no sentence pairs")
+        sources = Sentences.encoded(vocabularies.source, split.sources)
+        targets = Sentences.encoded(vocabularies.target, split.targets)
+        if max_length is None:
+            return cls(sources, targets)
+        kept = np.maximum(sources.lengths, targets.lengths) <= max_length + 1
+        if not kept.any():
             raise ValueError(f"text.max_length: none of {len(split)} sentence pairs has at most {max_length} tokens")
-        sources, targets = zip(*kept, strict=True)
-        return cls(Sentences.of(sources), Sentences.of(targets), len(split) - len(kept))
+        return cls(sources.where(kept), targets.where(kept), int((~kept).sum()))
 
     def __len__(self) -> int:
         return len(self.sources)

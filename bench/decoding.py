@@ -39,6 +39,11 @@ class DecodingSettings:
     extra_length: int = 50
     batch_sentences: int = 64
 
+    def __post_init__(self) -> None:
+        for name, least in (("beam", 1), ("extra_length", 0), ("batch_sentences", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"decoding.{name}: {getattr(self, name)} is too small; at least {least}")
+
 
 class Hypothesis(NamedTuple):
     """One translation: ids without EOS, its score, log P(Y|X) in nats, and where it looked.
@@ -194,7 +199,8 @@ class Search:
             if finished:
                 # The best that is alive, if it grew to its limit at no further cost, against the best finished one.
                 reach_A = total_AW.amax(1) / self.longest_A.clamp(min=length_penalty(step + 2, self.settings.alpha))
-                going_A = reach_A > self.best_BK[self.rows_A, 0]
+                # Written so that NaN goes on: a model that has diverged ends at the limit, with something to show.
+                going_A = ~(reach_A <= self.best_BK[self.rows_A, 0])
                 total_AW = total_AW.masked_fill(~going_A[:, None], -torch.inf)
                 if on_host or step % 4 == 3:
                     keep = [row for row, goes in enumerate(going_A.tolist()) if goes]

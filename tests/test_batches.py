@@ -147,6 +147,10 @@ def test_pairs_over_the_limit_are_left_out_and_sentences_cut() -> None:
     assert len(Pairs.of(split, vocabularies)) == 3
     with pytest.raises(ValueError, match=r"^text\.max_length: none of 3 sentence pairs has at most 0 tokens"):
         Pairs.of(split, vocabularies, max_length=0)
+    with pytest.raises(ValueError, match="no sentence pairs"):
+        Pairs.of(Split([], []), vocabularies)
+    whole, parts = (Sentences.encoded(vocabularies.source, split.sources, at_once) for at_once in (100, 2))
+    assert all(np.array_equal(getattr(whole, name), getattr(parts, name)) for name in ("ids", "lengths", "ends"))
     assert truncated([[4, 5, 6], [4], []], 2) == ([[4, 5], [4], []], 1)
 
 

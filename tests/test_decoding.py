@@ -240,3 +240,20 @@ def test_top_is_topk(vocabulary: int, count: int) -> None:
     assert torch.equal(values_NK, scores_NV.topk(count).values)
     assert torch.equal(scores_NV.gather(1, places_NK), values_NK)
     assert all(len(set(places_K)) == count for places_K in places_NK.tolist())
+
+
+def test_settings_that_make_no_search_are_refused() -> None:
+    for name in ("beam", "batch_sentences"):
+        with pytest.raises(ValueError, match=f"^decoding.{name}: 0 is too small; at least 1"):
+            DecodingSettings(**{name: 0})
+    with pytest.raises(ValueError, match=r"^decoding.extra_length: -1 is too small; at least 0"):
+        DecodingSettings(extra_length=-1)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_model_that_has_diverged_still_ends(beam: int) -> None:
+    model = Random(1, 12)
+    model.table.fill_(torch.nan)
+    for found in translate(model, SOURCES, DecodingSettings(beam=beam, extra_length=2)):
+        assert found
+        assert np.isnan(found[0].score)
