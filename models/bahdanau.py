@@ -173,7 +173,7 @@ class Model(Translator):
         """Two GRUs of three gates, and U_a h_j."""
         embedding, width = self.config.embedding, self.config.width
         annotate = product(source_length, embedding + width, 3 * width) * 2
-        return annotate + product(source_length, 2 * width, self.config.alignment)
+        return annotate + self.decoder.attention.flops_keys(source_length)
 
     def flops_decode(self, source_length: int, target_length: int) -> Flops:
         return self.flops_start(source_length) + self.flops_step(source_length, 0) * target_length
@@ -183,7 +183,7 @@ class Model(Translator):
 
     def flops_step(self, source_length: int, position: int) -> Flops:
         """Attention; three gates that read word, state and context; maxout layer."""
-        width, units = self.config.width, self.config.alignment
-        attend = product(1, width, units) + product(source_length, units, 1) + product(1, source_length, 2 * width)
+        width = self.config.width
+        attend = self.decoder.attention.flops_scores(source_length) + product(1, source_length, 2 * width)
         inputs = self.config.embedding + width + 2 * width
         return attend + product(1, inputs, 3 * width) + product(1, inputs, 2 * self.config.maxout)

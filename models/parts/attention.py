@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.parts.translator import NO_FLOPS, Flops, product
+
 
 class Weights(nn.Identity):
     """Attention weights on their way to the weighted sum. Hook this module to see them."""
@@ -106,13 +108,40 @@ class MultiHead(nn.Module):
         return out_BD, weights_BH1S.mean(dim=(1, 2))
 
 
-class Additive(nn.Module):
-    """a_ij = softmax_j(e_ij), e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j), over the real positions j.
+class Form(nn.Module):
+    """One query looks at a source: weights a_s = softmax_s(score(h_t, h_s)) over the real positions s.
+
+    A subclass says what the score is. What it needs of the source without knowing the query is made once for a sentence
+    by `keys`. Both say what they cost. A letter: A width of a key.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = Weights()
+
+    def keys(self, memory_BSD: Tensor) -> Tensor:
+        return memory_BSD
+
+    def scores(self, query_BD: Tensor, keys_BSA: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def flops_keys(self, source_length: int) -> Flops:
+        return NO_FLOPS
+
+    def flops_scores(self, source_length: int) -> Flops:
+        raise NotImplementedError
+
+    def forward(self, query_BD: Tensor, keys_BSA: Tensor, mask_BS: Tensor, focus_BS: Tensor | None = None) -> Tensor:
+        """weights_BS; `focus_BS` multiplies them."""
+        weights_BS = masked_softmax(self.scores(query_BD, keys_BSA), mask_BS)
+        return self.weights(weights_BS if focus_BS is None else weights_BS * focus_BS)
+
+
+class Additive(Form):
+    """e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j).
 
     Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and Translate", appendix A.1.2. As
     there, v_a begins at zero, so every position begins with the same weight; W_a and U_a begin at N(0, 0.001^2).
-
-    U_a h_j does not depend on the decoder, so `keys` makes it once for a sentence. A letter: A alignment units.
     """
 
     def __init__(self, query_width: int, memory_width: int, units: int) -> None:
@@ -120,7 +149,6 @@ class Additive(nn.Module):
         self.W_a = nn.Linear(query_width, units, bias=False)
         self.U_a = nn.Linear(memory_width, units, bias=False)
         self.v_a = nn.Linear(units, 1, bias=False)
-        self.weights = Weights()
         nn.init.normal_(self.W_a.weight, std=0.001)
         nn.init.normal_(self.U_a.weight, std=0.001)
         nn.init.zeros_(self.v_a.weight)
@@ -128,12 +156,74 @@ class Additive(nn.Module):
     def keys(self, memory_BSD: Tensor) -> Tensor:
         return self.U_a(memory_BSD)
 
-    def forward(self, query_BD: Tensor, keys_BSA: Tensor, mask_BS: Tensor) -> Tensor:
-        """weights_BS of one query a sentence."""
-        scores_BS = self.v_a(torch.tanh(self.W_a(query_BD)[:, None] + keys_BSA)).squeeze(-1)
-        return self.weights(masked_softmax(scores_BS, mask_BS))
+    def scores(self, query_BD: Tensor, keys_BSA: Tensor) -> Tensor:
+        return self.v_a(torch.tanh(self.W_a(query_BD)[:, None] + keys_BSA)).squeeze(-1)
+
+    def flops_keys(self, source_length: int) -> Flops:
+        return product(source_length, self.U_a.in_features, self.U_a.out_features)
+
+    def flops_scores(self, source_length: int) -> Flops:
+        query_width, units = self.W_a.in_features, self.W_a.out_features
+        return product(1, query_width, units) + product(source_length, units, 1)
+
+
+class Dot(Form):
+    """score(h_t, h_s) = h_t^T h_s.
+
+    Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine Translation", equation 8; so are General,
+    Concat and, equation 9, Location.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def scores(self, query_BD: Tensor, keys_BSA: Tensor) -> Tensor:
+        return torch.bmm(keys_BSA, query_BD[:, :, None]).squeeze(-1)
+
+    def flops_scores(self, source_length: int) -> Flops:
+        return product(1, self.width, source_length)
+
+
+class General(Dot):
+    """score(h_t, h_s) = h_t^T W_a h_s."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.W_a = nn.Linear(width, width, bias=False)
+
+    def keys(self, memory_BSD: Tensor) -> Tensor:
+        return self.W_a(memory_BSD)
+
+    def flops_keys(self, source_length: int) -> Flops:
+        return product(source_length, self.width, self.width)
+
+
+class Concat(Additive):
+    """score(h_t, h_s) = v_a^T tanh(W_a [h_t; h_s]): the additive form, whose W_a and U_a are the two halves of W_a."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, width)
+
+
+class Location(Form):
+    """a_t = softmax(W_a h_t): from the query alone, one row of W_a for each place in a source.
+
+    A short source uses the first rows; what lies beyond the last row is not looked at.
+    """
+
+    def __init__(self, width: int, places: int) -> None:
+        super().__init__()
+        self.W_a = nn.Linear(width, places, bias=False)
+
+    def scores(self, query_BD: Tensor, keys_BSA: Tensor) -> Tensor:
+        beyond = keys_BSA.shape[1] - self.W_a.out_features
+        return functional.pad(self.W_a(query_BD), (0, beyond), value=-torch.inf)
+
+    def flops_scores(self, source_length: int) -> Flops:
+        return product(1, self.W_a.in_features, self.W_a.out_features)
 
 
 def weighted_sum(weights_BS: Tensor, values_BSD: Tensor) -> Tensor:
-    """c_BD = sum_j a_j h_j."""
+    """c_BD = sum_s a_s h_s."""
     return torch.bmm(weights_BS[:, None], values_BSD).squeeze(1)

@@ -1,0 +1,198 @@
+"""Luong, Pham and Manning 2015, "Effective Approaches to Attention-based Neural Machine Translation".
+
+Follow Figures 2 to 4: stacked LSTMs read the source from its end and write the target from the encoder's last states;
+the top state h_t scores the encoder's top states; the context c_t and h_t make an attentional state, which goes to the
+softmax and, "input feeding", is read with the next word:
+
+h~_t = tanh(W_c [c_t; h_t]),  p(y_t) = softmax(W_s h~_t)
+
+The row is global attention with the general score. Local attention (section 3.2) looks at 2 D + 1 words around p_t:
+
+local-m  p_t = t
+local-p  p_t = S sigma(v_p^T tanh(W_p h_t)), and each weight is multiplied by exp(-(s - p_t)^2 / (2 (D / 2)^2))
+
+The encoder's states are put back into the order of the sentence, so that p_t = t counts words from its beginning; past
+the last word, p_t stays there. No biases, so that padding in front of the reversed source leaves the fused kernel's
+state at zero. Weights outside the window are computed and thrown away, and so are charged.
+
+Letters: B batch  S source length  T target length  L layers  D width  (the window's D is `window`)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.parts.attention import Concat, Dot, General, Location, weighted_sum
+from models.parts.translator import NO_FLOPS, PAD, Flops, Stack, State, Step, Tokens, Translator, product
+
+
+class Cell(nn.Module):
+    """i, f, o = sigma(W x + U h) each, g = tanh(W_g x + U_g h); c' = f * c + i * g, h' = o * tanh(c').
+
+    The products with x and h are one, with the matrices of all gates side by side.
+    """
+
+    def __init__(self, input_width: int, width: int) -> None:
+        super().__init__()
+        self.gates = nn.Linear(input_width + width, 4 * width, bias=False)
+
+    def forward(self, x_BE: Tensor, h_BD: Tensor, c_BD: Tensor, more_B4D: Tensor | float) -> tuple[Tensor, Tensor]:
+        """(h', c'); `more_B4D` is what other inputs add to the gates."""
+        gates_B4D = self.gates(torch.cat((x_BE, h_BD), dim=1)) + more_B4D
+        width = h_BD.shape[1]
+        i_BD, f_BD, o_BD = torch.sigmoid(gates_B4D[:, : 3 * width]).chunk(3, dim=1)
+        c_BD = f_BD * c_BD + i_BD * torch.tanh(gates_B4D[:, 3 * width :])
+        return o_BD * torch.tanh(c_BD), c_BD
+
+
+class Window(nn.Module):
+    """Local attention: which words may be looked at around p_t, and, for local-p, how sharply."""
+
+    def __init__(self, width: int, words: int, predictive: bool) -> None:
+        super().__init__()
+        self.words, self.predictive = words, predictive
+        if predictive:
+            self.W_p = nn.Linear(width, width, bias=False)
+            self.v_p = nn.Linear(width, 1, bias=False)
+
+    def forward(self, h_BD: Tensor, position_B: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(mask_BS of the window, focus_BS or None). Words and positions are counted from 1, as in the paper."""
+        length_B1 = mask_BS.sum(dim=1, keepdim=True)
+        place_S = torch.arange(1, mask_BS.shape[1] + 1, device=mask_BS.device)
+        if not self.predictive:
+            distance_BS = place_S - torch.minimum(position_B[:, None] + 1, length_B1)
+            return mask_BS & (distance_BS.abs() <= self.words), None
+        centre_B1 = length_B1 * torch.sigmoid(self.v_p(torch.tanh(self.W_p(h_BD))))
+        distance_BS = place_S - centre_B1
+        focus_BS = torch.exp(-(distance_BS**2) / (2 * (self.words / 2) ** 2))
+        return mask_BS & (distance_BS.abs() <= self.words), focus_BS
+
+    def flops(self) -> Flops:
+        if not self.predictive:
+            return NO_FLOPS
+        return product(1, self.W_p.in_features, self.W_p.out_features) + product(1, self.v_p.in_features, 1)
+
+
+@dataclass
+class Config:
+    """Sizes of Luong's model; the defaults are the paper's.
+
+    Attributes:
+        layers: Layers of the encoder, and of the decoder.
+        width: Width of embeddings and states.
+        score: dot, general, concat or location.
+        reach: global: all words; local-m, local-p: a window around a monotonic or a predicted position.
+        window: Words on either side of the position (D), for local attention.
+        places: Words of the longest source that the location score can look at.
+        dropout: Rate on embeddings, between layers and before the softmax (Zaremba et al. 2014).
+    """
+
+    layers: int = 4
+    width: int = 1000
+    score: Literal["dot", "general", "concat", "location"] = "general"
+    reach: Literal["global", "local-m", "local-p"] = "global"
+    window: int = 10
+    places: int = 50
+    dropout: float = 0.2
+
+
+class Memory(NamedTuple):
+    h_BSD: Tensor
+    keys_BSD: Tensor
+    mask_BS: Tensor
+
+
+class Past(NamedTuple):
+    h_BLD: Tensor
+    c_BLD: Tensor
+    fed_BD: Tensor  # h~_{t-1}
+    position_B: Tensor
+
+
+class Model(Translator):
+    """Stacked LSTMs with attention and input feeding on the contract."""
+
+    def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        if config.score == "location" and config.reach != "global":
+            raise ValueError("model.score: location looks at fixed places, so it needs model.reach global")
+        self.config = config
+        width = config.width
+        between = config.dropout if config.layers > 1 else 0.0
+        forms = {"dot": Dot, "general": General, "concat": Concat, "location": lambda w: Location(w, config.places)}
+        self.source_embedding = nn.Embedding(source_vocabulary, width)
+        self.target_embedding = nn.Embedding(target_vocabulary, width)
+        self.encoder = nn.LSTM(width, width, config.layers, bias=False, batch_first=True, dropout=between)
+        self.W_y = nn.Linear(width, 4 * width, bias=False)
+        self.decoder = Stack[Cell](Cell(width, width) for _ in range(config.layers))
+        self.attention = forms[config.score](width)
+        self.window = Window(width, config.window, config.reach == "local-p") if config.reach != "global" else None
+        self.W_c = nn.Linear(2 * width, width, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(width, target_vocabulary, bias=False)
+        for parameter in self.parameters():  # U(-0.1, 0.1) at the paper's width, the same gain at others
+            nn.init.uniform_(parameter, -0.1 * (1000 / width) ** 0.5, 0.1 * (1000 / width) ** 0.5)
+
+    def encode(self, source: Tokens) -> tuple[Memory, Past]:
+        ids_BS = source.ids_BS.flip(1)  # from the end of the sentence, and the padding comes first
+        x_BSD = self.dropout(self.source_embedding(ids_BS)) * (ids_BS != PAD)[..., None]
+        zeros_LBD = self.initial_state(self.config.layers, len(ids_BS), self.config.width, like=x_BSD)
+        h_BSD, (h_LBD, c_LBD) = self.encoder(x_BSD, (zeros_LBD, zeros_LBD))
+        h_BSD = h_BSD.flip(1)
+        fed_BD = self.initial_state(len(ids_BS), self.config.width, like=x_BSD)
+        past = Past(h_LBD.transpose(0, 1), c_LBD.transpose(0, 1), fed_BD, torch.zeros_like(ids_BS[:, 0]))
+        return Memory(h_BSD, self.attention.keys(h_BSD), source.mask_BS), past
+
+    def decode(self, memory: tuple[Memory, Past], target: Tokens) -> Tensor:
+        source, past = memory
+        attentional = []
+        for from_y_B4D in self.W_y(self.dropout(self.target_embedding(target.ids_BS))).unbind(dim=1):
+            past, _ = self.advance(from_y_B4D, source, past)
+            attentional.append(past.fed_BD)
+        return self.dropout(torch.stack(attentional, dim=1))
+
+    def start(self, memory: tuple[Memory, Past]) -> State:
+        return State(*memory)
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        from_y_B4D = self.W_y(self.dropout(self.target_embedding(previous_B)))
+        past, weights_BS = self.advance(from_y_B4D, state.source, state.past)
+        return Step(self.dropout(past.fed_BD), State(state.source, past), weights_BS)
+
+    def advance(self, from_y_B4D: Tensor, source: Memory, past: Past) -> tuple[Past, Tensor]:
+        """(past after one more position, weights_BS); `from_y_B4D` is W_y y, for the gates of the lowest layer."""
+        x_BD, more_B4D, states = past.fed_BD, from_y_B4D, []
+        for layer, cell in enumerate(self.decoder):
+            h_BD, c_BD = cell(x_BD, past.h_BLD[:, layer], past.c_BLD[:, layer], more_B4D)
+            states.append((h_BD, c_BD))
+            x_BD, more_B4D = self.dropout(h_BD), 0.0
+        h_BLD, c_BLD = (torch.stack(state, dim=1) for state in zip(*states, strict=True))
+        h_BD, mask_BS, focus_BS = h_BLD[:, -1], source.mask_BS, None
+        if self.window is not None:
+            mask_BS, focus_BS = self.window(h_BD, past.position_B, mask_BS)
+        weights_BS = self.attention(h_BD, source.keys_BSD, mask_BS, focus_BS)
+        context_BD = weighted_sum(weights_BS, source.h_BSD)
+        fed_BD = torch.tanh(self.W_c(torch.cat((context_BD, h_BD), dim=1)))
+        return Past(h_BLD, c_BLD, fed_BD, past.position_B + 1), weights_BS
+
+    # Cost of an LSTM layer at one position: its input and its state go through the matrices of four gates.
+
+    def flops_encode(self, source_length: int) -> Flops:
+        width = self.config.width
+        layers = product(source_length, 2 * width, 4 * width) * self.config.layers
+        return layers + self.attention.flops_keys(source_length)
+
+    def flops_decode(self, source_length: int, target_length: int) -> Flops:
+        return self.flops_step(source_length, 0) * target_length
+
+    def flops_step(self, source_length: int, position: int) -> Flops:
+        """The word; the layers, the lowest of which reads h~; scores and weighted sum; W_c."""
+        width = self.config.width
+        layers = product(1, width, 4 * width) + product(1, 2 * width, 4 * width) * self.config.layers
+        attend = self.attention.flops_scores(source_length) + product(1, source_length, width)
+        local = self.window.flops() if self.window is not None else NO_FLOPS
+        return layers + attend + local + product(1, 2 * width, width)
