@@ -10,7 +10,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from bench.measures import Measure, costs
+from bench.measures import Measure, costs, quality
 from bench.tracking import PARENT, Store, TrackedRun
 from reports.evidence import Comparison, Translations, combined, compare
 from reports.formatting import METRICS
@@ -213,11 +213,18 @@ def gather(store: Store, suite: str | None, ui_url: str | None = None) -> Contex
     measures = {run.id: store.measures(run) for run in chosen}
     curves = {run.id: store.curves(run) for run in chosen}
     tracks = _tracks(runs, measures)
+    texts = {
+        (track, test_set): _translations(store, track, test_set, chosen)
+        for track in tracks
+        for test_set in track.test_sets
+    }
     translations = {
-        track: found for track in tracks if (found := _translations(store, track, chosen)) and found.references
+        track: texts[track, track.test_set]
+        for track in tracks
+        if track.test_set and texts[track, track.test_set].references
     }
     order = _order(runs, tags)
-    rows = tuple(_row(identifier, runs, tracks, measures, curves, translations) for identifier in order)
+    rows = tuple(_row(identifier, runs, tracks, measures, curves, texts) for identifier in order)
     baseline = tags.get("baseline", "") if tags.get("baseline") in order else order[-1]
     return Context(
         suite=suite,
@@ -284,13 +291,13 @@ def _tracks(runs: Sequence[TrackedRun], measures: dict[str, list[Measure]]) -> t
     return tuple(Track(*key, label(key), tuple(test_sets[key])) for key in keys)
 
 
-def _translations(store: Store, track: Track, chosen: Sequence[TrackedRun]) -> Translations:
-    """What the rows made of the first test set. A row that was given other sentences than the first is left out."""
-    found = Translations(track.direction, track.test_set, [], [], {})
+def _translations(store: Store, track: Track, test_set: str, chosen: Sequence[TrackedRun]) -> Translations:
+    """What the rows made of a test set. A row that was given other sentences than the first is left out."""
+    found = Translations(track.direction, test_set, [], [], {})
     for run in chosen:
-        if _key(run) != track.key or not track.test_set:
+        if _key(run) != track.key:
             continue
-        table = store.hypotheses(run, track.test_set)
+        table = store.hypotheses(run, test_set)
         if table.empty:
             continue
         if not found.references:
@@ -307,16 +314,14 @@ def _row(
     tracks: Sequence[Track],
     measures: dict[str, list[Measure]],
     curves: dict[str, pd.DataFrame],
-    translations: dict[Track, Translations],
+    texts: dict[tuple[Track, str], Translations],
 ) -> Row:
     own = [run for run in runs if run.tags.get("row", "") == identifier]
     tags = own[0].tags if own else {}
     name, year = tags.get("name") or identifier, tags.get("year", "")
 
     def cell(track: Track) -> Cell:
-        texts = translations.get(track)
-        outputs = texts.hypotheses.get(identifier, {}) if texts else {}
-        return _cell(track, [run for run in own if _key(run) == track.key], measures, curves, outputs, texts)
+        return _cell(identifier, track, [run for run in own if _key(run) == track.key], measures, curves, texts)
 
     return Row(
         id=identifier,
@@ -331,12 +336,12 @@ def _row(
 
 
 def _cell(
+    row: str,
     track: Track,
     runs: Sequence[TrackedRun],
     measures: dict[str, list[Measure]],
     curves: dict[str, pd.DataFrame],
-    outputs: dict[int, list[str]],
-    texts: Translations | None,
+    texts: dict[tuple[Track, str], Translations],
 ) -> Cell:
     finished = {_seed(run): run for run in _chosen(runs)}
     begun = {_seed(run): run for run in reversed(runs)}  # the newest of each seed stays
@@ -354,10 +359,12 @@ def _cell(
     for name, of_seeds in by_name.items():
         test_set, _, metric = name.rpartition("/")
         number = _number(of_seeds)
-        whole = len(of_seeds) > 1 and texts is not None and set(outputs) == set(of_seeds)
-        if whole and test_set == track.test_set and metric in ("bleu", "chrf", "ter"):
-            over = combined(texts.references, list(outputs.values()), metric)
-            number = Number(number.value, number.unit, over.low, over.high, over.recipe, number.seeds)
+        if len(of_seeds) > 1 and metric in quality.METRICS and (track, test_set) in texts:
+            read = texts[track, test_set]
+            outputs = read.hypotheses.get(row, {})
+            if set(outputs) == set(of_seeds):
+                over = combined(read.references, list(outputs.values()), metric)
+                number = Number(number.value, number.unit, over.low, over.high, over.recipe, number.seeds)
         numbers[test_set, metric] = number
     return Cell(
         track=track,

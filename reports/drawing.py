@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +30,24 @@ COLOURS = {
 }
 """On white, each at a contrast of 4.5 or more where it draws; in the dark the page sets other values for the names."""
 
-WIDTHS = {"wide": 700, "narrow": 340}
+NARROW = 340
+"""Width of the drawing that a page shows on a small screen."""
+
 FONT = 12
 LETTER = 6.4
 """Mean width of a letter in pixels at that size, for placing labels."""
+
+
+class Datasets:
+    """The data of a chart, kept beside it: Altair copies whatever stands inside at every step."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[dict[str, Any]]] = {}
+
+    def add(self, values: Iterable[Mapping[str, Any]]) -> alt.NamedData:
+        name = f"data-{len(self.values)}"
+        self.values[name] = [dict(value) for value in values]
+        return alt.NamedData(name=name)
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,8 @@ class Plot:
         caption: What to see.
         text: The same in words, for those who do not see it.
         families: Families of rows that it colours.
-        draw: The chart at a width in pixels.
+        draw: The chart at a width in pixels, with its data in the given dictionary.
+        width: Of the drawing on a large screen and in files.
     """
 
     id: str
@@ -54,12 +71,13 @@ class Plot:
     caption: str
     text: str
     families: tuple[str, ...]
-    draw: Callable[[int], Chart]
+    draw: Callable[[Datasets, int], Chart]
     group: str = ""
     tab: str = ""
+    width: int = 600
 
     def svg(self, form: str = "wide") -> str:
-        return vl_convert.vegalite_to_svg(self._spec(form))
+        return _svg(json.dumps(self._spec(form)))
 
     def pdf(self) -> bytes:
         return vl_convert.vegalite_to_pdf(self._spec("wide"))
@@ -80,10 +98,19 @@ class Plot:
         return svg.replace(' font-family="sans-serif"', "").replace("<svg", f"<svg{label}", 1)
 
     def _spec(self, form: str) -> dict[str, Any]:
-        spec = self.draw(WIDTHS[form]).to_dict()
+        datasets = Datasets()
+        chart = self.draw(datasets, self.width if form == "wide" else NARROW)
+        # Altair's own checks cost more than all else here; the drawings are checked by the tests.
+        spec = chart.to_dict(validate=False) | {"datasets": datasets.values}
         colours = {"labelColor": COLOURS["quiet"], "titleColor": COLOURS["ink"]}
         lines = {"gridColor": COLOURS["rule"], "domainColor": COLOURS["quiet"], "tickColor": COLOURS["quiet"]}
-        sizes = {"labelFontSize": FONT, "titleFontSize": FONT, "titleFontWeight": "normal", "labelLimit": 220}
+        sizes = {
+            "labelFontSize": FONT,
+            "titleFontSize": FONT,
+            "titleFontWeight": "normal",
+            "titlePadding": 8,
+            "labelLimit": 220,
+        }
         return spec | {
             "config": {
                 "background": None,
@@ -99,13 +126,15 @@ def colour(family: str) -> str:
     return COLOURS.get(family, COLOURS["ink"])
 
 
-def by_family(families: Sequence[str], field: str = "family:N") -> alt.Color:
+def family_scale(families: Sequence[str]) -> alt.Scale:
     order = sorted(set(families))
-    return alt.Color(field, scale=alt.Scale(domain=order, range=[colour(name) for name in order]), legend=None)
+    return alt.Scale(domain=order, range=[colour(name) for name in order])
 
 
-def data(values: Sequence[Mapping[str, Any]]) -> alt.InlineData:
-    return alt.InlineData(values=[dict(value) for value in values])
+@functools.lru_cache(maxsize=64)
+def _svg(spec: str) -> str:
+    """The same drawing goes into the page and into a file."""
+    return vl_convert.vegalite_to_svg(spec)
 
 
 @dataclass(frozen=True)
@@ -139,15 +168,19 @@ class Axis:
         return self.low * (self.high / self.low) ** part if self.log else self.low + (self.high - self.low) * part
 
     def ticks(self, pixels: float) -> list[float] | None:
-        """For a logarithmic axis: powers of ten, with 2 and 5 between them where there are few."""
+        """For a logarithmic axis: powers of ten, with 3 between where there are few; round steps if it is short."""
         if not self.log:
             return None
+        most = max(3, int(pixels // 60))
+        if self.high / self.low < 10:
+            rough = (self.high - self.low) / most
+            ten = 10.0 ** math.floor(math.log10(rough))
+            step = next(ten * round_ for round_ in (1, 2, 5, 10) if ten * round_ >= rough)
+            return [step * n for n in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
         tens = [10.0**n for n in range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)]
-        for steps in ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10))):
-            ticks = [ten * step for ten in tens for step in steps if self.low <= ten * step <= self.high]
-            if len(ticks) >= 3:
-                break
-        most = max(2, int(pixels // 70))
+        ticks = [ten * step for ten in tens for step in (1, 3) if self.low <= ten * step <= self.high]
+        if len(ticks) > most:
+            ticks = [ten for ten in tens if self.low <= ten <= self.high]
         return ticks[:: math.ceil(len(ticks) / most)]
 
     def x(self, field: str, pixels: float) -> alt.X:
@@ -162,9 +195,7 @@ class Axis:
         ticks = self.ticks(pixels)
         if ticks is None:
             return alt.Axis(grid=grid, tickCount=max(3, int(pixels // 60)))
-        names = " : ".join(f"datum.index == {place} ? '{f.tick(tick)}'" for place, tick in enumerate(ticks))
         chosen = " : ".join(f"abs(datum.value / {tick!r} - 1) < 1e-6 ? '{f.tick(tick)}'" for tick in ticks)
-        assert names
         return alt.Axis(values=ticks, labelExpr=f"{chosen} : ''", grid=grid)
 
 
@@ -182,6 +213,7 @@ def place_labels(
     names: Sequence[str],
     points: Sequence[tuple[float, float]],
     bars: Sequence[tuple[float, float]],
+    line: Sequence[tuple[float, float]],
     size: tuple[float, float],
 ) -> list[Label]:
     """Labels beside their points so that they cover little: each takes the best of eight places, one after another.
@@ -190,10 +222,15 @@ def place_labels(
         names: Texts.
         points: Their points in pixels.
         bars: Lower and upper end of the interval at each point, in pixels.
+        line: Corners of a line that should not be crossed.
         size: Width and height of the plot.
     """
     taken = [(x - 5, low, x + 5, high) for (x, _), (low, high) in zip(points, bars, strict=True)]
     taken += [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    for (x, y), (end_x, end_y) in zip(line, line[1:], strict=False):
+        parts = max(1, int(max(abs(end_x - x), abs(end_y - y)) / 8))
+        steps = [(x + (end_x - x) * n / parts, y + (end_y - y) * n / parts) for n in range(parts + 1)]
+        taken += [(x - 2, y - 2, x + 2, y + 2) for x, y in steps]
     placed = []
     for name, (x, y) in zip(names, points, strict=True):
         width = len(name) * LETTER

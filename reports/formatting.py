@@ -134,6 +134,11 @@ def tick(number: float) -> str:
     return ten if mantissa == "1" else f"{mantissa}{SPACE}×{SPACE}{ten}"
 
 
+def brief(number: float) -> str:
+    """A place on an axis: 1,234, 12.5 or 1.23 × 10¹²."""
+    return power(number) if number >= 1e6 else f"{number:,.0f}" if number >= 100 else significant(number)
+
+
 def score(number: float) -> str:
     """A published score, with the digits that were printed, one at least: 23.75, 26.3."""
     return f"{number:.2f}".removesuffix("0")
@@ -154,14 +159,20 @@ def difference(name: str, number: float) -> str:
     return text if text.startswith("−") else f"+{text}"
 
 
-def ratio(number: float) -> str:
-    """How many times: 2.3×."""
-    return f"{significant(round(number, 1)) if number >= 10 else fixed(number, 1)}×"
+def compared(one: float, other: float) -> str:
+    """How much more or less one amount is than another: 25 % fewer than, 2.3 times those of."""
+    ratio = one / other
+    if ratio >= 2:
+        return f"{significant(round(ratio, 1))} times those of"
+    percent = round(abs(ratio - 1) * 100)
+    if percent == 0:
+        return "as many as"
+    return f"{percent}{SPACE}% {'more' if ratio > 1 else 'fewer'} than"
 
 
 def probability(p: float) -> str:
     """As p = 0.012, or p < 0.001."""
-    return f"p {small(p)}" if p < 0.001 else f"p = {small(p)}"
+    return f"p{SPACE}{small(p)}" if p < 0.001 else f"p{SPACE}={SPACE}{small(p)}"
 
 
 def small(p: float) -> str:
@@ -177,6 +188,11 @@ def count(number: int, noun: str) -> str:
 def listed(names: Sequence[str]) -> str:
     """A, B and C."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def setting(text: str) -> str:
+    """A tracked setting: large whole numbers with commas, everything else as it was given."""
+    return f"{int(text):,}" if text.isdigit() and len(text) > 4 else text
 
 
 def exact(number: float | None) -> str:

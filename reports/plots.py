@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import altair as alt
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 
 from reports import formatting as f
 from reports.context import Context, Row, Track
-from reports.drawing import COLOURS, FONT, Axis, Chart, Plot, by_family, colour, data, place_labels, spread
+from reports.drawing import COLOURS, FONT, Axis, Chart, Datasets, Plot, family_scale, colour, place_labels, spread
 from reports.finding import efficient
 
 COSTS = {
@@ -31,6 +32,10 @@ AXES = {
     "flops": ("Training FLOPs, counted", "train/flops", True),
     "seconds": ("Seconds of training", "train/seconds", False),
 }
+PANELS = (("validation/bleu", "Validation BLEU, greedy"), ("validation/loss", "Validation loss, nats/token"))
+CROWD = 30
+"""More rows than this, and only those on the front are named; more lines, and seeds are drawn as their mean."""
+
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 
 
@@ -83,22 +88,24 @@ def _against(context: Context, track: Track, metric: str) -> Plot | None:
         caption=caption,
         text="; ".join(point.hover for point in points) + f". On the front: {f.listed([p.name for p in front])}.",
         families=tuple(dict.fromkeys(point.family for point in points)),
-        draw=lambda width: _scatter(points, front, title, width),
+        draw=lambda data, width: _scatter(data, points, front, title, width),
     )
 
 
-def _scatter(points: Sequence[Point], front: Sequence[Point], title: str, total: int) -> Chart:
+def _scatter(data: Datasets, points: Sequence[Point], front: Sequence[Point], title: str, total: int) -> Chart:
     width, height = total - 60, round(200 + total * 0.2)
     x = Axis.around(title, [point.x for point in points], log=True)
     y = Axis.around("BLEU", [end for point in points for end in (point.low, point.high)], floor=0)
     places = [(x.place(point.x, width), y.place(point.y, height)) for point in points]
     bars = [(y.place(point.low, height), y.place(point.high, height)) for point in points]
-    labels = place_labels([point.name for point in points], places, bars, (width, height))
-    colours = by_family([point.family for point in points])
-    base = alt.Chart(data([{k: v for k, v in vars(p).items() if v is not None} for p in points]))
+    corners = [(x.place(point.x, width), y.place(point.y, height)) for point in front]
+    named = [point.name if len(points) <= CROWD or point in front else "" for point in points]
+    labels = place_labels(named, places, bars, corners, (width, height))
+    colours = alt.Color("family:N", scale=family_scale([point.family for point in points]), legend=None)
+    base = alt.Chart(data.add({k: v for k, v in vars(p).items() if v is not None} for p in points))
     base = base.encode(x=x.x("x", width))
     layers: list[alt.Chart] = [
-        alt.Chart(data([{"x": point.x, "y": point.y} for point in front]))
+        alt.Chart(data.add({"x": point.x, "y": point.y} for point in front))
         .mark_line(strokeDash=[4, 3], color=COLOURS["quiet"], strokeWidth=1)
         .encode(x=x.x("x", width), y=y.y("y", height)),
         base.mark_rule(strokeWidth=1.5).encode(y=y.y("low", height), y2="high:Q", color=colours),
@@ -113,7 +120,7 @@ def _scatter(points: Sequence[Point], front: Sequence[Point], title: str, total:
             if label.align == align
         ]
         if texts:
-            text = alt.Chart(data(texts)).mark_text(
+            text = alt.Chart(data.add(texts)).mark_text(
                 align=align, baseline="middle", fontSize=FONT, color=COLOURS["ink"], aria=False
             )
             layers.append(text.encode(x=x.x("x", width), y=y.y("y", height), text="text:N"))
@@ -123,23 +130,35 @@ def _scatter(points: Sequence[Point], front: Sequence[Point], title: str, total:
 # --- learning curves --------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Validation:
+    """A validation of one run, at its place on the axis that is plotted."""
+
+    row: str
+    seed: int
+    metric: str
+    update: int
+    x: float
+    y: float
+
+    @property
+    def hover(self) -> str:
+        value = f.value("bleu" if self.metric == PANELS[0][0] else "validation_loss", self.y)
+        who = f"{self.row}, seed {self.seed}" if self.seed else f"{self.row}, mean of its seeds"
+        return f"{who}: {value} at {f.brief(self.x)}"
+
+
 def _curves(context: Context, track: Track, axis: str) -> Plot | None:
     """Validation BLEU and loss, one line a seed."""
     title, against, log = AXES[axis]
-    lines: list[pd.DataFrame] = []
+    points: list[Validation] = []
     for row in context.rows:
         for seed, curve in row.cells[track].curves.items():
-            line = _line(curve, against)
-            if not line.empty:
-                lines.append(line.assign(row=row.name, family=row.family, seed=seed))
-    if not lines:
+            points += _validations(row.name, seed, curve, against)
+    if not points:
         return None
-    every = pd.concat(lines, ignore_index=True)
-    if every[every["x"] > 0].empty:
-        return None
-    rows = [row for row in context.rows if (every["row"] == row.name).any()]
-    last = every[every["name"] == "validation/bleu"].groupby("row")["y"].last()
-    text = "; ".join(f"{name} ends at {f.value('bleu', value)} BLEU" for name, value in last.items())
+    ends = {point.row: point for point in points if point.metric == PANELS[0][0]}
+    rows = [row for row in context.rows if any(point.row == row.name for point in points)]
     return Plot(
         id=f"curves-{axis}-{track.slug}",
         group=f"curves-{track.slug}",
@@ -148,85 +167,89 @@ def _curves(context: Context, track: Track, axis: str) -> Plot | None:
         caption="Greedy BLEU (higher is better) and cross entropy (lower is better) at each validation. A line that "
         "still rises at its end would have gained from a larger budget; every row sees the same sentence pairs, but "
         "not at the same cost. One line a seed.",
-        text=text,
+        text="; ".join(f"{name} ends at {f.value('bleu', point.y)} BLEU" for name, point in ends.items()),
         families=tuple(dict.fromkeys(row.family for row in rows)),
-        draw=lambda width: _curve_panels(every, rows, title, log, width),
+        width=960,
+        draw=lambda data, width: _curve_panels(data, points, rows, title, log, width),
     )
 
 
-def _line(curve: pd.DataFrame, against: str) -> pd.DataFrame:
-    """Columns x, y, name of the validations; x is interpolated where validations fall between logged updates."""
-    found = curve[curve["name"].isin(["validation/bleu", "validation/loss"]) & np.isfinite(curve["value"])]
-    found = found.sort_values("update", kind="stable")
-    x = found["update"].to_numpy(dtype=float)
-    if against:
-        known = curve[curve["name"] == against].sort_values("update")
-        if known.empty:
-            return pd.DataFrame(columns=["x", "y", "name"])
-        x = np.interp(x, known["update"].to_numpy(dtype=float), known["value"].to_numpy(dtype=float))
-    line = pd.DataFrame({"x": x, "y": found["value"].to_numpy(dtype=float), "name": found["name"].to_numpy()})
-    return line[line["x"] > 0]
+def _validations(row: str, seed: int, curve: pd.DataFrame, against: str) -> list[Validation]:
+    """Of one run, in its order; x is interpolated where validations fall between logged updates."""
+    known: list[tuple[int, float]] = []
+    found: list[tuple[int, str, float]] = []
+    wanted = [metric for metric, _ in PANELS]
+    for update, name, value in zip(curve["update"], curve["name"], curve["value"], strict=True):
+        if name == against:
+            known.append((int(update), float(value)))
+        elif name in wanted and np.isfinite(value):
+            found.append((int(update), str(name), float(value)))
+    if against and not known:
+        return []
+    known.sort()
+    at = [update for update, _ in known]
+    values = [value for _, value in known]
+    points = []
+    for update, name, value in sorted(found):
+        x = float(np.interp(update, at, values)) if against else float(update)
+        if x > 0:
+            points.append(Validation(row, seed, name, update, x, value))
+    return points
 
 
-def _curve_panels(every: pd.DataFrame, rows: Sequence[Row], title: str, log: bool, total: int) -> Chart:
-    beside = total > 500
-    margin = 56 + max(len(row.name) for row in rows) * FONT * 0.55
-    width = round(total / 2 - 72) if beside else round(total - margin)
-    height = 240 if beside else 190
-    x = Axis.around(title, [float(every["x"].min()), float(every["x"].max())], log=True)
-    if not log:
-        x = Axis(title, 0.0, float(every["x"].max()))
-    panels = [
-        _panel(
-            every[every["name"] == name], rows, x, label, width, height, label_lines=not beside or name.endswith("loss")
-        )
-        for name, label in (
-            ("validation/bleu", "Validation BLEU, greedy"),
-            ("validation/loss", "Validation loss, nats/token"),
-        )
-        if (every["name"] == name).any()
+def _means(points: Sequence[Validation]) -> list[Validation]:
+    """The seeds of each row as one line."""
+    together: dict[tuple[str, str, int], list[Validation]] = {}
+    for point in points:
+        together.setdefault((point.row, point.metric, point.update), []).append(point)
+    return [
+        Validation(row, 0, metric, update, fmean(p.x for p in same), fmean(p.y for p in same))
+        for (row, metric, update), same in together.items()
     ]
-    return alt.hconcat(*panels, spacing=18) if beside else alt.vconcat(*panels, spacing=18)
+
+
+def _curve_panels(
+    data: Datasets, points: Sequence[Validation], rows: Sequence[Row], title: str, log: bool, total: int
+) -> Chart:
+    beside = total > 500
+    names = 20 + max(len(row.name) for row in rows) * FONT * 0.55
+    width = round((total / 2 if beside else total) - 50 - names)
+    places = [point.x for point in points]
+    x = Axis.around(title, places, log=True) if log else Axis(title, 0.0, max(places))
+    panels = [
+        _panel(data, chosen, rows, x, label, (width, 260 if beside else 190))
+        for metric, label in PANELS
+        if (chosen := [point for point in points if point.metric == metric])
+    ]
+    return alt.hconcat(*panels, spacing=24) if beside else alt.vconcat(*panels, spacing=20)
 
 
 def _panel(
-    lines: pd.DataFrame, rows: Sequence[Row], x: Axis, label: str, width: int, height: int, label_lines: bool
-) -> alt.LayerChart:
-    y = Axis.around(label, list(lines["y"]), floor=0)
-    names = [row.name for row in rows]
-    families = [row.family for row in rows]
+    data: Datasets, points: Sequence[Validation], rows: Sequence[Row], x: Axis, label: str, size: tuple[int, int]
+) -> alt.LayerChart | alt.FacetChart:
+    if len({(point.row, point.seed) for point in points}) > CROWD:
+        points = _means(points)
+    width, height = size
+    y = Axis.around(label, [point.y for point in points], floor=0)
+    names, families = [row.name for row in rows], [row.family for row in rows]
     dashes = [DASHES[families[:number].count(family) % len(DASHES)] for number, family in enumerate(families)]
-    lines = lines.assign(
-        hover=[
-            f"{row}, seed {seed}: {f.fixed(value, 1 if name.endswith('bleu') else 3)} at {f.tick(round(place, 1)) if place < 1e5 else f.power(place)}"
-            for row, seed, value, place, name in zip(
-                lines["row"], lines["seed"], lines["y"], lines["x"], lines["name"], strict=True
-            )
-        ]
-    )
-    base = alt.Chart(data(lines.to_dict("records"))).encode(
-        x=x.x("x", width),
-        y=y.y("y", height),
-        color=alt.Color("row:N", scale=alt.Scale(domain=names, range=[colour(name) for name in families]), legend=None),
-    )
+    colours = alt.Color("row:N", scale=alt.Scale(domain=names, range=[colour(name) for name in families]), legend=None)
     dash = alt.StrokeDash("row:N", scale=alt.Scale(domain=names, range=dashes), legend=None)
-    layers = [
-        base.mark_line(strokeWidth=1.5, aria=False).encode(detail="seed:N", strokeDash=dash),
-        base.mark_point(filled=True, size=18, opacity=1).encode(description="hover:N"),
-    ]
-    if label_lines:
-        ends = lines[lines["seed"] == lines.groupby("row")["seed"].transform("min")].groupby("row", sort=False).last()
-        places = spread([y.place(value, height) for value in ends["y"]], FONT + 1, height)
-        texts = [
-            {"x": end, "y": y.value(place, height), "row": name}
-            for name, end, place in zip(ends.index, ends["x"], places, strict=True)
-        ]
-        if x.log:  # lines end at different costs: the names stand beside the plot, in the order of the ends
-            texts = [text | {"x": x.high} for text in texts]
-        text = alt.Chart(data(texts)).mark_text(
-            align="left", baseline="middle", dx=7, fontSize=FONT, aria=False, clip=False
-        )
-        layers.append(text.encode(x=x.x("x", width), y=y.y("y", height), text="row:N", color=base.encoding.color))
+    few = len(points) <= 20 * CROWD
+    values = [{"row": p.row, "seed": p.seed, "x": p.x, "y": p.y} | ({"hover": p.hover} if few else {}) for p in points]
+    base = alt.Chart(data.add(values)).encode(x=x.x("x", width), y=y.y("y", height), color=colours)
+    layers: list[alt.Chart] = [base.mark_line(strokeWidth=1.5, aria=False).encode(detail="seed:N", strokeDash=dash)]
+    if few:
+        layers.append(base.mark_point(filled=True, size=18, opacity=1).encode(description="hover:N"))
+    # Lines may end at different costs: the names stand beside the plot, at the heights of the ends of first seeds.
+    ends: dict[str, Validation] = {}
+    for point in points:
+        if point.row not in ends or point.seed <= ends[point.row].seed:
+            ends[point.row] = point
+    heights = spread([y.place(point.y, height) for point in ends.values()], FONT + 1, height)
+    texts = [{"x": x.high, "y": y.value(end, height), "row": name} for name, end in zip(ends, heights, strict=True)]
+    text = alt.Chart(data.add(texts)).mark_text(align="left", baseline="middle", dx=7, fontSize=FONT, aria=False)
+    layers.append(text.encode(x=x.x("x", width), y=y.y("y", height), text="row:N", color=colours))
     return alt.layer(*layers).properties(width=width, height=height)
 
 
@@ -251,21 +274,22 @@ def _sources(context: Context, track: Track) -> Plot | None:
         "a model takes from the source; none would mean that it translates blindly.",
         text="; ".join(line["hover"] for line in lines),
         families=tuple(dict.fromkeys(line["family"] for line in lines)),
-        draw=lambda width: _dumbbells(lines, width),
+        draw=lambda data, width: _dumbbells(data, lines, width),
     )
 
 
-def _dumbbells(lines: Sequence[dict[str, float | str]], total: int) -> Chart:
+def _dumbbells(data: Datasets, lines: Sequence[dict[str, float | str]], total: int) -> Chart:
     width = total - 30 - round(max(len(str(line["row"])) for line in lines) * FONT * 0.55)
     x = Axis.around("Validation loss, nats/token", [float(line[key]) for line in lines for key in ("true", "shuffled")])
     axis = alt.Axis(grid=False, ticks=False, domain=False, labelColor=COLOURS["ink"], labelPadding=8)
     y = alt.Y("row:N", sort=None, title=None, axis=axis)
-    base = alt.Chart(data(lines)).encode(y=y, color=by_family([str(line["family"]) for line in lines]))
+    scale = family_scale([str(line["family"]) for line in lines])
+    base = alt.Chart(data.add(lines)).encode(y=y, color=alt.Color("family:N", scale=scale, legend=None))
     layers = (
         base.mark_rule(strokeWidth=1.5).encode(x=x.x("true", width), x2="shuffled:Q"),
         base.mark_point(filled=True, size=70, opacity=1).encode(x=x.x("true", width), description="hover:N"),
         base.mark_point(filled=True, size=70, opacity=1, fill=COLOURS["paper"], strokeWidth=1.5).encode(
-            x=x.x("shuffled", width), description="hover:N", stroke=by_family([str(line["family"]) for line in lines])
+            x=x.x("shuffled", width), description="hover:N", stroke=alt.Stroke("family:N", scale=scale, legend=None)
         ),
     )
     return alt.layer(*layers).properties(width=width, height=alt.Step(26))

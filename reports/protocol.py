@@ -43,7 +43,7 @@ def facts(context: Context, track: Track) -> list[Fact]:
 
     def settings(*keys: str) -> Callable[[TrackedRun], str]:
         return lambda run: ", ".join(
-            f"{key.partition('.')[2].replace('_', ' ')} {run.params[key]}"
+            f"{key.partition('.')[2].replace('_', ' ')} {f.setting(run.params[key])}"
             for key in keys
             if run.params.get(key) not in (None, "None", "")
         )

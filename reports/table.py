@@ -1,4 +1,4 @@
-"""The tables of a report: columns, entries as text, what they sort by. Page, Markdown, LaTeX and terminal print them."""
+"""The tables of a report: columns, entries, sort keys. Page, Markdown, LaTeX and terminal print them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ class Column:
     group: str = ""
     side: Literal["left", "right"] = "right"
     own: bool = True
+
+    @property
+    def label(self) -> str:
+        """The heading without its unit."""
+        return self.heading.partition(", ")[0]
+
+    @property
+    def unit(self) -> str:
+        return self.heading.partition(", ")[2]
 
     @property
     def whole(self) -> str:
@@ -112,15 +121,15 @@ def main(context: Context) -> Table:
         Column("Model", side="left"),
         Column("Year"),
         Column(f.metric("params").heading),
-        *(Column(track.label, "BLEU with 95 % interval") for track in tracks),
+        *(Column(track.label, "BLEU") for track in tracks),
         *(Column(track.label, "Training FLOPs, counted") for track in tracks),
         *(Column(f.metric(name).heading) for name in extra),
         Column("p50", "Latency, ms"),
         Column("p95", "Latency, ms"),
         *(Column(f.metric(name).heading) for name in SPEED[2:]),
         *(Column(direction.upper(), "Published BLEU", own=False) for direction in DIRECTIONS),
-        *(Column(direction.upper(), "Published cost, FLOP by the clock", own=False) for direction in DIRECTIONS),
-        Column("Source of the published", side="left", own=False),
+        *(Column(direction.upper(), "Published cost, FLOP", own=False) for direction in DIRECTIONS),
+        Column("Published in", side="left", own=False),
     ]
     best = {track: _best(context, track) for track in tracks}
     rows = []
@@ -182,17 +191,18 @@ def _published(row: Row) -> list[Entry]:
 
 def scores(context: Context) -> Table:
     """Every test set with every metric of quality."""
+    several = len(context.tracks) > 1
     metrics = ("bleu", "chrf", "ter", "bleu_shuffled_references")
     columns = [
         Column("Model", side="left"),
-        Column("Direction", side="left"),
+        *([Column("Direction", side="left")] if several else []),
         Column("Test set", side="left"),
         *(Column(f.metric(name).heading) for name in metrics),
     ]
     rows = [
         (
             Entry(row.name, sort=row.name),
-            Entry(track.label, sort=track.label),
+            *([Entry(track.label, sort=track.label)] if several else []),
             Entry(test_set, sort=test_set),
             *(score(name, row.cells[track].number(name, test_set)) for name in metrics),
         )
@@ -206,14 +216,15 @@ def scores(context: Context) -> Table:
 
 def significance(context: Context) -> Table:
     """Each row against the baseline."""
+    several = len(context.tracks) > 1
     columns = [
         Column("Model", side="left"),
-        Column("Direction", side="left"),
+        *([Column("Direction", side="left")] if several else []),
         Column("BLEU"),
         Column("Difference"),
         Column("95 % interval"),
         Column("p"),
-        Column("p, corrected"),
+        Column("p after Holm"),
         Column("Verdict", side="left"),
     ]
     rows = []
@@ -225,7 +236,7 @@ def significance(context: Context) -> Table:
             rows.append(
                 (
                     Entry(row.name, sort=row.name),
-                    Entry(track.label, sort=track.label),
+                    *([Entry(track.label, sort=track.label)] if several else []),
                     of("bleu", row.cells[track].number("bleu", track.test_set)),
                     Entry(f.difference("bleu", test.difference), sort=test.difference),
                     Entry(f.interval("bleu", test.low, test.high), sort=test.low),
@@ -240,10 +251,11 @@ def significance(context: Context) -> Table:
 
 def sources(context: Context) -> Table:
     """Validation loss with the true and with shuffled sources."""
+    several = len(context.tracks) > 1
     names = ("validation_loss", "validation_loss_shuffled_sources")
     columns = [
         Column("Model", side="left"),
-        Column("Direction", side="left"),
+        *([Column("Direction", side="left")] if several else []),
         Column("True sources"),
         Column("Shuffled sources"),
         Column("Lost by shuffling"),
@@ -257,7 +269,7 @@ def sources(context: Context) -> Table:
             rows.append(
                 (
                     Entry(row.name, sort=row.name),
-                    Entry(track.label, sort=track.label),
+                    *([Entry(track.label, sort=track.label)] if several else []),
                     *(of(name, row.cells[track].number(name)) for name in names),
                     Entry(f.difference(names[0], shuffled - true), sort=shuffled - true),
                 )

@@ -68,7 +68,7 @@ def terminal(context: Context) -> tuple[list[tuple[str, str]], list[list[str]], 
     """Columns, rows and title for bench.terminal.table: what the rows measured, their runs behind them."""
     main = table.main(context)
     kept = [number for number, column in enumerate(main.columns) if column.own]
-    short = {"BLEU with 95 % interval": "BLEU", "Training FLOPs, counted": "FLOPs"}
+    short = {"Training FLOPs, counted": "FLOPs"}
     headings = []
     for column in (main.columns[number] for number in kept):
         group = short.get(column.group, column.group)
