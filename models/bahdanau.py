@@ -91,6 +91,7 @@ class Config:
         alignment: Units of the alignment model (n').
         maxout: Units of the maxout layer (l).
         dropout: Rate on embeddings and before the softmax (none in the paper).
+        initial: Standard deviation of the first weights, recurrence and attention apart; narrow nets need a larger one.
     """
 
     embedding: int = 620
@@ -98,6 +99,7 @@ class Config:
     alignment: int = 1000
     maxout: int = 500
     dropout: float = 0.0
+    initial: float = 0.01
 
 
 class Memory(NamedTuple):
@@ -126,16 +128,13 @@ class Model(Translator):
         self.initialise()
 
     def initialise(self) -> None:
-        """Appendix B.1: recurrent matrices orthogonal, all others N(0, 0.01^2); the attention begins as it says itself.
-
-        The deviation grows with 1 / sqrt(width), so that narrow nets start with the gain of the paper's.
-        """
+        """Appendix B.1: recurrent matrices orthogonal, others N(0, 0.01^2); the attention begins as it says itself."""
         for name, parameter in self.named_parameters():
             if "weight_hh" in name or name.startswith("decoder.U"):
                 for square_DD in parameter.detach().split(self.config.width):
                     nn.init.orthogonal_(square_DD)
             elif "attention" not in name:
-                nn.init.normal_(parameter, std=0.01 * (1000 / self.config.width) ** 0.5)
+                nn.init.normal_(parameter, std=self.config.initial)
 
     def encode(self, source: Tokens) -> Memory:
         x_BSE = self.dropout(self.source_embedding(source.ids_BS))

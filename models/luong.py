@@ -89,6 +89,7 @@ class Config:
         window: Words on either side of the position (D), for local attention.
         places: Words of the longest source that the location score can look at.
         dropout: Rate on embeddings, between layers and before the softmax (Zaremba et al. 2014).
+        initial: First weights are uniform in (-initial, initial); narrow nets need more than the paper's 0.1.
     """
 
     layers: int = 4
@@ -98,6 +99,7 @@ class Config:
     window: int = 10
     places: int = 50
     dropout: float = 0.2
+    initial: float = 0.1
 
 
 class Memory(NamedTuple):
@@ -134,8 +136,8 @@ class Model(Translator):
         self.W_c = nn.Linear(2 * width, width, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(width, target_vocabulary, bias=False)
-        for parameter in self.parameters():  # U(-0.1, 0.1) at the paper's width, the same gain at others
-            nn.init.uniform_(parameter, -0.1 * (1000 / width) ** 0.5, 0.1 * (1000 / width) ** 0.5)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -config.initial, config.initial)
 
     def encode(self, source: Tokens) -> tuple[Memory, Past]:
         ids_BS = source.ids_BS.flip(1)  # from the end of the sentence, and the padding comes first

@@ -139,6 +139,8 @@ class Config:
         maxout: Units of the maxout layer (gru only).
         reverse: Read the source from its end.
         dropout: Rate on embeddings, between layers and before the softmax (Zaremba et al. 2014; none in the papers).
+        initial: Half the width (lstm) or the standard deviation (others) of the first weights' distribution; narrow
+            nets need a larger one than the papers' 0.08 and 0.01.
     """
 
     cell: Literal["elman", "gru", "lstm"] = "lstm"
@@ -148,6 +150,7 @@ class Config:
     maxout: int = 500
     reverse: bool = True
     dropout: float = 0.0
+    initial: float = 0.08
 
 
 class Model(Translator):
@@ -166,19 +169,15 @@ class Model(Translator):
         self.initialise()
 
     def initialise(self) -> None:
-        """Both papers' distributions, widened with 1 / sqrt(width) so that narrow nets start with the same gain.
-
-        Sutskever: U(-0.08, 0.08). Cho: N(0, 0.01^2), recurrent matrices orthogonal; the Elman net, too.
-        """
-        scale = (1000 / self.config.hidden) ** 0.5
+        """Sutskever: U(-a, a), a = 0.08. Cho, and the Elman net: N(0, a^2), a = 0.01, recurrent matrices orthogonal."""
         for name, parameter in self.named_parameters():
             if self.config.cell == "lstm":
-                nn.init.uniform_(parameter, -0.08 * scale, 0.08 * scale)
+                nn.init.uniform_(parameter, -self.config.initial, self.config.initial)
             elif "weight_hh" in name:
                 for gate_DD in parameter.detach().chunk(GATES[self.config.cell]):
                     nn.init.orthogonal_(gate_DD)
             else:
-                nn.init.normal_(parameter, std=0.01 * scale)
+                nn.init.normal_(parameter, std=self.config.initial)
 
     def encode(self, source: Tokens) -> States:
         ids_BS = source.ids_BS

@@ -132,7 +132,7 @@ def test_sutskevers_weights_begin_uniform() -> None:
 
 
 def test_chos_recurrent_matrices_begin_orthogonal() -> None:
-    model = Model(Config(cell="gru", layers=1, embedding=20, hidden=1000), 50, 50)
+    model = Model(Config(cell="gru", layers=1, embedding=20, hidden=1000, initial=0.01), 50, 50)
     for name, parameter in model.named_parameters():
         if name.endswith("weight_hh_l0"):
             for gate_DD in parameter.chunk(3):
