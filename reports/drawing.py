@@ -82,8 +82,13 @@ class Plot:
     def pdf(self) -> bytes:
         return vl_convert.vegalite_to_pdf(self._spec("wide"))
 
-    def inline(self, form: str) -> str:
-        """SVG to stand in a page: colours become the page's variables, ids are told apart, it scales with its place."""
+    def inline(self, form: str, figure: str = "") -> str:
+        """SVG to stand in a page: colours become the page's variables, ids are told apart.
+
+        Args:
+            form: wide or narrow.
+            figure: Id of the figure whose caption is its name; its own if it stands alone.
+        """
         svg, names = self.svg(form), {colour: name for name, colour in COLOURS.items()}
         svg = re.sub(
             r'\b(fill|stroke)="(#[0-9a-f]{6})"',
@@ -94,7 +99,7 @@ class Plot:
         # Vega names its axes as symbols of their own; to a reader of the page they are part of the picture.
         svg = re.sub(r' role="graphics-(object|symbol)"(?! aria-roledescription="point")', "", svg)
         svg = re.sub(r' aria-roledescription="(?!point")[^"]*"| aria-label="[^"]*-axis [^"]*"', "", svg)
-        label = f' role="group" aria-labelledby="{self.id}-caption"'
+        label = f' role="group" aria-labelledby="{figure or self.id}-caption"'
         return svg.replace(' font-family="sans-serif"', "").replace("<svg", f"<svg{label}", 1)
 
     def _spec(self, form: str) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def compared(one: float, other: float) -> str:
     """How much more or less one amount is than another: 25 % fewer than, 2.3 times those of."""
     ratio = one / other
     if ratio >= 2:
-        return f"{significant(round(ratio, 1))} times those of"
+        return f"{fixed(ratio, 1 if ratio < 100 else 0)} times those of"
     percent = round(abs(ratio - 1) * 100)
     if percent == 0:
         return "as many as"

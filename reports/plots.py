@@ -12,7 +12,7 @@ import pandas as pd
 
 from reports import formatting as f
 from reports.context import Context, Row, Track
-from reports.drawing import COLOURS, FONT, Axis, Chart, Datasets, Plot, family_scale, colour, place_labels, spread
+from reports.drawing import COLOURS, FONT, Axis, Chart, Datasets, Plot, colour, family_scale, place_labels, spread
 from reports.finding import efficient
 
 COSTS = {
@@ -270,8 +270,8 @@ def _sources(context: Context, track: Track) -> Plot | None:
     return Plot(
         id=f"sources-{track.slug}",
         title=f"Validation loss with true and with shuffled sources; {track.label}",
-        caption="Filled: with the true sources; hollow: each sentence with the source of the next. The distance is what "
-        "a model takes from the source; none would mean that it translates blindly.",
+        caption="Filled: with the true sources; hollow: each sentence with the source of the next. The distance is "
+        "what a model takes from the source; none would mean that it translates blindly.",
         text="; ".join(line["hover"] for line in lines),
         families=tuple(dict.fromkeys(line["family"] for line in lines)),
         draw=lambda data, width: _dumbbells(data, lines, width),

@@ -1,0 +1,139 @@
+"""Synthetic runs for the tests of reports: written through the store like real ones, in a second or two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.measures import Measure, quality
+from bench.tracking import Store, Tracking
+from reports.context import Context, gather
+
+# MLflow 3.17 uses what SQLAlchemy 2.1 (a loader) and pandas 3 (a selector of columns) deprecate.
+quiet_mlflow = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
+    pytest.mark.filterwarnings("ignore:For backward compatibility, 'str' dtypes"),
+]
+
+HOSTILE = "<script>alert('x')</script> | a & b \\ $x$ *c* _d_ {e} 50% #1 שלום עולם 😀"
+REFERENCES = [f"Der Koch sieht die Kanne Nummer {number} auf dem Tisch." for number in range(40)]
+SOURCES = [f"The cook sees pitcher number {number} on the table." for number in range(40)]
+REFERENCES[0], SOURCES[0] = f"Ein Satz {HOSTILE}", f"A sentence {HOSTILE}"
+
+
+@dataclass
+class Synthetic:
+    """A run to be written: every `wrong`-th sentence is translated wrongly."""
+
+    row: str
+    name: str
+    year: int
+    wrong: int
+    flops: float
+    seed: int = 1
+    corpus: str = "toy-en-de"
+    status: str = "FINISHED"
+    reason: str = ""
+    latency: float | None = 12.5
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def hypotheses(self) -> list[str]:
+        lines = list(REFERENCES)
+        for number in range(self.seed - 1, len(lines), self.wrong):
+            lines[number] = f"Eine Frau trinkt Wasser. {HOSTILE if number < self.wrong else ''}".strip()
+        return lines
+
+    def write(self, store: Store, suite: str, parent: str | None) -> str:
+        tags = {
+            "row": self.row,
+            "name": self.name,
+            "year": str(self.year),
+            "paper": f"Author {self.year}",
+            "family": "attention" if self.year == 2017 else "recurrent",
+            "note": "",
+            "direction": self.corpus[-5:],
+            "corpus": self.corpus,
+            "preset": "demo",
+            "seed": str(self.seed),
+            "job": f"{self.row}-{self.corpus}-{self.seed}",
+            "data": '{"train": "ab12"}',
+            **self.tags,
+        }
+        job = store.begin(suite, f"{self.row} {self.corpus}", tags, parent)
+        job.params({"training.max_pairs": 64000, "decoding.beam": 5})
+        if self.status != "FINISHED":
+            job.tag({"reason": self.reason})
+            job.finish(self.status)
+            return job.id
+        lines = self.hypotheses()
+        job.table({"source": SOURCES, "reference": REFERENCES, "hypothesis": lines}, "hypotheses/test.json")
+        scores = [
+            Measure(f"test/{m.metric}", m.value, m.unit, m.low, m.high, m.recipe)
+            for m in quality.score(lines, REFERENCES)
+        ]
+        unmeasured = Measure("latency_p50_ms", self.latency, "ms", recipe="3 sentences" if self.latency else "no clock")
+        job.measures(
+            [
+                *scores,
+                Measure("params", 1_234_567, "parameters"),
+                Measure("train_flops", self.flops, "FLOP", recipe="closed form"),
+                Measure("wall_s", 61.0, "s"),
+                Measure("validation_loss", 1.25, "nats/token"),
+                Measure("validation_loss_shuffled_sources", 3.5, "nats/token"),
+                unmeasured,
+            ]
+        )
+        points = [
+            point
+            for update in (10, 20)
+            for point in (
+                (update, "train/flops", self.flops * update / 20),
+                (update, "train/seconds", update * 3.0),
+                (update, "validation/bleu", update * 2.0),
+                (update, "validation/loss", 3 - update / 20),
+            )
+        ]
+        job.frame(pd.DataFrame(points, columns=["update", "name", "value"]), "curves.parquet")
+        job.finish("FINISHED")
+        return job.id
+
+
+def new_store(folder: Path) -> Store:
+    """Its address is given, because MLflow puts that of the last store into the environment."""
+    return Store(Tracking(uri=f"sqlite:///{folder}/mlflow.db", folder=str(folder)))
+
+
+def suite(store: Store, name: str, runs: list[Synthetic], rows: str, baseline: str) -> list[str]:
+    tags = {"question": f"Which is best? {HOSTILE}", "rows": rows, "baseline": baseline}
+    parent = store.parent(name, tags)
+    return [run.write(store, name, parent) for run in runs]
+
+
+def odd(store: Store) -> Context:
+    """One direction, one seed; a failed row, one that never ran, two with the same translations, a hostile name."""
+    runs = [
+        Synthetic("plain", f"Plain {HOSTILE}", 2014, 2, 1e12, latency=None, tags={"note": HOSTILE}),
+        Synthetic("twin", "Twin", 2015, 2, 2e12),
+        Synthetic("broken", "Broken", 2016, 2, 1e12, status="FAILED", reason=f"Diverged: {HOSTILE}"),
+        Synthetic("best", "Transformer (base)", 2017, 20, 4e12),
+    ]
+    suite(store, "odd", runs, "plain,twin,broken,absent,best", "best")
+    return gather(store, "odd", "http://127.0.0.1:5000/")
+
+
+def level(store: Store) -> Context:
+    """Two directions and two seeds; nothing differs significantly; a run made again; a second seed that failed."""
+    runs = [
+        Synthetic("one", "One", 2014, 2, 9e12),  # superseded by the next
+        Synthetic("one", "One", 2014, 8, 1e12),
+        Synthetic("one", "One", 2014, 8, 1e12, seed=2),
+        Synthetic("two", "Two", 2017, 8, 2e12),
+        Synthetic("two", "Two", 2017, 8, 2e12, seed=2),
+        Synthetic("two", "Two", 2017, 8, 2e12, seed=3, status="KILLED", reason="SIGTERM: saved"),
+        Synthetic("two", "Two", 2017, 9, 3e12, corpus="toy-en-fr"),
+    ]
+    suite(store, "level", runs, "one,two", "two")
+    return gather(store, "level")

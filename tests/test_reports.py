@@ -1,0 +1,202 @@
+"""What reports say of synthetic suites: numbers as text, the tidy table, the finding, what is missing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+import synthetic_runs
+from synthetic_runs import HOSTILE
+
+from bench.tracking import Store
+from reports import finding, protocol, table, write
+from reports import formatting as f
+from reports.context import Context, gather
+
+pytestmark = synthetic_runs.quiet_mlflow
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return synthetic_runs.new_store(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def odd(store: Store) -> Context:
+    return synthetic_runs.odd(store)
+
+
+@pytest.fixture(scope="module")
+def level(store: Store) -> Context:
+    return synthetic_runs.level(store)
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metric", "number", "text"),
+    [
+        ("bleu", 27.349, "27.3"),
+        ("bleu", -0.5, "−0.5"),
+        ("params", 1_234_567, "1.23"),
+        ("params", 65e6, "65.0"),
+        ("train_flops", 1.234e15, "1.23\u00a0×\u00a010¹⁵"),
+        ("latency_p50_ms", 0.01234, "0.0123"),
+        ("latency_p50_ms", 999.96, "1,000"),
+        ("peak_memory_bytes", 512 * 2**20, "512"),
+        ("wall_s", 7.34, "7.3\u00a0s"),
+        ("wall_s", 59.97, "1:00"),
+        ("wall_s", 3723, "1:02:03"),
+        ("validation_loss", 1.25, "1.250"),
+        ("bleu", None, "—"),
+        ("bleu", float("nan"), "—"),
+    ],
+)
+def test_numbers_as_text(metric: str, number: float | None, text: str):
+    assert f.value(metric, number) == text
+
+
+def test_intervals_differences_and_probabilities():
+    assert f.interval("bleu", 1.0, 2.04) == "1.0–2.0"
+    assert f.interval("bleu", -2.0, 1.0) == "−2.0 to 1.0"
+    assert f.interval("bleu", None, None) == ""
+    assert [f.difference("bleu", number) for number in (1.5, -1.5)] == ["+1.5", "−1.5"]
+    assert [f.probability(p) for p in (0.0004, 0.012)] == ["p\u00a0<\u00a00.001", "p\u00a0=\u00a00.012"]
+    assert [f.compared(a, b) for a, b in ((5, 2), (3, 4), (4, 3), (1, 1))] == [
+        "2.5 times those of",
+        "25\u00a0% fewer than",
+        "33\u00a0% more than",
+        "as many as",
+    ]
+    assert [f.exact(number) for number in (3e12, 0.1, None, float("inf"))] == ["3000000000000", "0.1", "", ""]
+
+
+# --- the tidy table ---------------------------------------------------------------------------------------------------
+
+
+def lines(context: Context) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(write.csv(context))))
+
+
+def test_csv_has_its_columns_and_a_line_for_every_row_and_metric(odd: Context):
+    text = write.csv(odd)
+    header = "suite,corpus,test_set,row,preset,direction,seeds,metric,value,low,high,unit,run"
+    assert text.splitlines()[0] == header
+    found = lines(odd)
+    run = odd.row("best").cells[odd.tracks[0]].runs[1].id
+    flops = [line for line in found if (line["row"], line["metric"]) == ("best", "train_flops")]
+    start = ["odd", "toy-en-de", "", "best", "demo", "en-de", "1", "train_flops"]
+    assert [list(line.values()) for line in flops] == [[*start, "4000000000000", "", "", "FLOP", run]]
+    keys = [(line["row"], line["test_set"], line["metric"]) for line in found]
+    assert len(keys) == len(set(keys))
+    metrics = ["bleu", "chrf", "ter", "params", "train_flops", "executed_flops", "latency_p50_ms", "latency_p95_ms"]
+    metrics += ["sentences_per_s", "peak_memory_bytes", "wall_s"]
+    for row in ("plain", "twin", "broken", "absent", "best"):
+        assert [metric for of_row, _, metric in keys if of_row == row][:11] == metrics
+
+
+def test_csv_leaves_empty_what_was_not_measured(odd: Context):
+    for line in lines(odd):
+        if line["row"] in ("broken", "absent"):
+            assert (line["value"], line["low"], line["high"], line["run"], line["seeds"]) == ("", "", "", "", "")
+        if line["metric"] in ("executed_flops", "peak_memory_bytes"):
+            assert line["value"] == ""
+    values = {(line["row"], line["metric"]): line["value"] for line in lines(odd)}
+    assert (values["plain", "latency_p50_ms"], values["twin", "latency_p50_ms"]) == ("", "12.5")
+
+
+def test_newest_finished_run_of_each_seed_counts(level: Context):
+    values = {(line["row"], line["direction"], line["metric"]): line for line in lines(level)}
+    assert values["one", "en-de", "train_flops"]["value"] == "1000000000000"
+    assert values["two", "en-de", "bleu"]["seeds"] == "1 2"
+    assert len(values["two", "en-de", "bleu"]["run"].split()) == 2
+    assert values["one", "en-fr", "bleu"]["value"] == ""
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def test_finding_names_the_best_row_and_its_significance(odd: Context):
+    (paragraph,) = finding.sentences(odd)
+    best = odd.row("best").cells[odd.tracks[0]].number("bleu", "test")
+    assert best is not None
+    score = f"{f.value('bleu', best.value)} ({f.interval('bleu', best.low, best.high)})"
+    assert paragraph.startswith(
+        f"Transformer (base) has the highest BLEU on toy-en-de (test), {score}: significantly ab"
+    )
+    assert "It took 4.00\u00a0×\u00a010¹² training FLOPs, 4.0 times those of Plain" in paragraph
+    assert "Holm-corrected for 2\u00a0tests" in finding.caveat(odd)
+    assert "One seed per row" in finding.caveat(odd)
+
+
+def test_best_is_marked_only_where_it_is_significant(odd: Context, level: Context):
+    marked = [row[0].sort for row in table.main(odd).rows for entry in row if entry.best]
+    assert marked == ["Transformer (base)"]
+    assert not any(entry.best for row in table.main(level).rows for entry in row)
+
+
+def test_identical_translations_are_called_identical(level: Context):
+    test = level.comparison(level.tracks[0], "one", "two")
+    assert test is not None
+    assert (test.difference, test.p, test.adjusted, test.verdict, test.seeds) == (0, None, None, "identical", 2)
+    english_german, english_french = finding.sentences(level)
+    assert "with the very translations of Two" in english_german
+    assert english_french.endswith("there is nothing to compare it with.")
+    assert "p" not in [entry.text for row in table.significance(level).rows for entry in row]
+
+
+def test_several_seeds_are_averaged_and_printed_one_by_one(level: Context):
+    cell = level.row("two").cells[level.tracks[0]]
+    number = cell.number("bleu", "test")
+    assert number is not None
+    assert list(number.seeds) == [1, 2]
+    assert number.value == pytest.approx(sum(value or 0 for value in number.seeds.values()) / 2)
+    assert "2 seeds and sentences" in number.recipe
+    entry = table.score("bleu", number)
+    assert entry.details[1] == "seeds " + ", ".join(f.value("bleu", value) for value in number.seeds.values())
+    assert cell.reason == "seed 3 interrupted (SIGTERM: saved)"
+
+
+def test_what_was_not_measured_is_said_with_its_reason(odd: Context, level: Context):
+    found = dict(protocol.missing(odd))
+    assert found["Broken, EN-DE"] == f"seed 1 failed (Diverged: {HOSTILE})"
+    assert found["absent, EN-DE"] == "not run"
+    assert found[f"Latency p50, Plain {HOSTILE}"] == "no clock"
+    assert found["Peak memory, every row"] == "not recorded by the run"
+    assert found["EN-FR"].startswith("no run of this suite")
+    assert dict(protocol.missing(level))["Two, EN-DE, some seeds"] == "seed 3 interrupted (SIGTERM: saved)"
+
+
+def test_published_numbers_stand_in_columns_of_their_own(odd: Context):
+    main = table.main(odd)
+    own = [column.own for column in main.columns]
+    assert own == sorted(own, reverse=True)
+    published = [entry.text for entry, ours in zip(main.rows[-1], own, strict=True) if not ours]
+    flops = "3.3\u00a0×\u00a010¹⁸"
+    assert published == ["27.3", "38.1", flops, flops, "Vaswani et al. 2017"]
+
+
+def test_terminal_form_has_a_cell_for_every_column(odd: Context):
+    columns, rows, title = write.terminal(odd)
+    assert all(len(row) == len(columns) for row in rows)
+    assert title == "Transformer vs. traditional models (odd)"
+    assert [heading for heading, _ in columns][3:5] == ["BLEU EN-DE", "FLOPs EN-DE"]
+    assert rows[2][3] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("name", "ui", "message"),
+    [("nowhere", None, "there is no suite 'nowhere'"), ("odd", "javascript:alert(1)", "--ui_url")],
+)
+def test_wrong_names_and_addresses_are_one_line(odd: Context, store: Store, name: str, ui: str | None, message: str):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        gather(store, name, ui)
+
+
+def test_an_empty_store_says_what_to_do(tmp_path: Path):
+    with pytest.raises(ValueError, match="make some with bench suite"):
+        gather(synthetic_runs.new_store(tmp_path), None)
