@@ -10,6 +10,7 @@ import random
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bench.corpora._grammar.meaning import Meaning, Node, concepts_of
 LANGUAGES = Path(__file__).parent / "languages"
 TEST_PAIRS = 1000  # and as many for validation
 NAMES_PAIRS = 500
+FEWEST_LEMMAS = 60  # with fewer, some kinds of sentences have no words
 SHARES = {"train": 75, "validation": 87, "test": 100}  # of 100 sentences, summed
 
 
@@ -61,8 +63,9 @@ class Grammar:
             entry.get("group", category) for category, entry in data["concepts"].items() if entry.get("content")
         }
         order = list(dict.fromkeys((c.group, c.name) for c in concepts if c.group in self.content_groups))
-        if not 1 <= lemmas <= len(order):
-            raise ValueError(f"corpus.lemmas: {lemmas} is not between 1 and {len(order)}, the largest there is")
+        if not FEWEST_LEMMAS <= lemmas <= len(order):
+            most = f"{len(order)}, the largest there is"
+            raise ValueError(f"corpus.lemmas: {lemmas} is not between {FEWEST_LEMMAS} and {most}")
         if depth < 0:
             raise ValueError(f"corpus.depth: {depth} is negative; choose 0 for no relative clauses")
         self.lemmas = set(order[:lemmas])
@@ -74,6 +77,8 @@ class Grammar:
             and (concept.group != "name" or names in concept.fields["known"])
         ]
         self.meaning = Meaning(data, used)
+        if source == target:
+            raise ValueError(f"corpus.name: {source!r} stands there twice; choose two languages, such as grammar-en-de")
         self.source = _language(source)
         self.target = _language(target)
 
@@ -143,10 +148,9 @@ def nested(
     settings: CorpusSettings, depth: int, source: str = "en", target: str = "de", size: int = 100
 ) -> list[Example]:
     """Sentences whose clauses nest exactly `depth` deep, none of which is in the training text."""
-    grammar, drawn = _drawn(settings, source, target)
-    seen = {text for pair, _ in drawn["train"] for text in pair}
-    grammar.depth = depth
-    grammar.meaning.likely = {"relative": 0.3}
+    seen = {text for pair, _ in _drawn(settings, source, target)[1]["train"] for text in pair}
+    grammar = Grammar(source, target, settings.lemmas, depth)
+    grammar.meaning.likely = {"relative": min(0.5, 0.15 * depth)}
     found: dict[str, Example] = {}
     for meaning in _meanings(grammar, 3):
         if meaning.depth() == depth:
@@ -184,17 +188,24 @@ def _drawn(
     """The grammar, and every split as pairs with their meanings."""
     if settings.pairs < 1:
         raise ValueError(f"corpus.pairs: {settings.pairs} is not a number of training pairs; choose 1 or more")
-    sizes = {"train": settings.pairs, "validation": TEST_PAIRS, "test": TEST_PAIRS}
+    return _draw(settings.pairs, settings.lemmas, settings.depth, source, target)
+
+
+@lru_cache(maxsize=2)  # a corpus is often followed by its contrastive sets
+def _draw(
+    pairs: int, lemmas: int, depth: int, source: str, target: str
+) -> tuple[Grammar, dict[str, list[tuple[tuple[str, str], Node]]]]:
+    sizes = {"train": pairs, "validation": TEST_PAIRS, "test": TEST_PAIRS}
     splits: dict[str, list[tuple[tuple[str, str], Node]]] = {name: [] for name in sizes}
     seen: set[str] = set()
-    grammar = Grammar(source, target, settings.lemmas, settings.depth)
+    grammar = Grammar(source, target, lemmas, depth)
     for pair, meaning in _unseen(grammar, 1, seen):
         split = _split(pair[source > target])
         if len(splits[split]) < sizes[split]:
             splits[split].append((pair, meaning))
             if all(len(splits[name]) == size for name, size in sizes.items()):
                 break
-    named = Grammar(source, target, settings.lemmas, settings.depth, names="test")
+    named = Grammar(source, target, lemmas, depth, names="test")
     splits["names"] = []
     for pair, meaning in _unseen(named, 2, seen):
         if any(node.label == "name" for node in meaning.walk()):
