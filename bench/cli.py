@@ -75,6 +75,9 @@ def build_parser() -> Parser:
     report.add_argument("--suite", help="name of the suite (default: the newest)")
     report.add_argument("--out", type=Path, help="folder to write to (default: runs/reports/SUITE)")
     report.add_argument("--format", choices=["csv"], help="print the tidy table instead of writing files")
+    report.add_argument(
+        "--ui_url", help="address of the MLflow UI that rows link to (default: a tracking server's own)"
+    )
 
     models = command("models", "print the ladder: rows, years, papers, parameters, FLOPs")
     models.add_argument("--preset", action="append", help="only this preset (may be given several times)")
@@ -116,9 +119,10 @@ def run_command(known: argparse.Namespace, flags: list[str]) -> int:
     experiment = resolve(known.file, preset=known.preset, row=known.row, flags=flags)
 
     from bench import terminal
+    from bench.checkpoints import Interrupted
     from bench.job import run
     from bench.tracking import Store
-    from bench.training import Diverged, Interrupted
+    from bench.training import Diverged
 
     try:
         terminal.say(experiment.name)
@@ -136,7 +140,7 @@ def run_command(known: argparse.Namespace, flags: list[str]) -> int:
 def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
     from bench import terminal
     from bench.suite import Suite, run_suite
-    from bench.training import Interrupted
+    from bench.checkpoints import Interrupted
 
     suite = Suite.read(known.file)
     suite.seeds = known.seeds or suite.seeds
@@ -151,17 +155,24 @@ def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
 
 
 def report_command(known: argparse.Namespace, _: list[str]) -> int:
-    _write_report(known.uri, known.folder, known.suite, known.out, known.format)
+    _write_report(known.uri, known.folder, known.suite, known.out, known.format, known.ui_url)
     return 0
 
 
-def _write_report(uri: str | None, folder: str, suite: str | None, out: Path | None, form: str | None = None) -> None:
+def _write_report(
+    uri: str | None,
+    folder: str,
+    suite: str | None,
+    out: Path | None,
+    form: str | None = None,
+    ui_url: str | None = None,
+) -> None:
     from bench import terminal
     from bench.tracking import Store, Tracking
     from reports import context, write
 
     store = Store(Tracking(uri, folder))
-    found = context.gather(store, suite)
+    found = context.gather(store, suite, ui_url)
     if form == "csv":
         sys.stdout.write(write.csv(found))
         return
@@ -182,7 +193,8 @@ def models_command(known: argparse.Namespace, _: list[str]) -> int:
 def ui_command(known: argparse.Namespace, _: list[str]) -> int:
     from bench.tracking import Store, Tracking, serve
 
-    return serve(Store(Tracking(known.uri, known.folder)), known.port)
+    serve(Store(Tracking(known.uri, known.folder)), known.port)
+    return 0
 
 
 COMMANDS = {

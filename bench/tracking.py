@@ -8,10 +8,10 @@ the final measures (metrics and measures.json), the hypotheses as tables and the
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
-import platform
 import shutil
 import sqlite3
 import subprocess
@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import filelock
 import mlflow
 import pandas as pd
-import torch
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
@@ -42,6 +40,11 @@ from bench.measures import Measure
 
 PARENT = "mlflow.parentRunId"
 FINAL = {"FINISHED", "FAILED", "KILLED"}
+PROBE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""The first question to a server, with which its absence is found out in seconds."""
+
+StoreFailure = (MlflowException, sqlite3.Error)
+"""What the methods of Store and Job raise when the store does not take or give."""
 
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.ERROR)
@@ -66,35 +69,6 @@ class Tracking:
     @property
     def resolved_uri(self) -> str:
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlflow.db'}"
-
-
-def environment() -> dict[str, str]:
-    """What must be known to repeat a run beside its configuration: commit, versions, hardware, threads."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    packages = ("torch", "pytorch-lightning", "mlflow", "optuna", "sacrebleu", "sentencepiece", "pandas")
-    return {
-        "mlflow.source.git.commit": git("rev-parse", "HEAD"),
-        "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
-        "python": platform.python_version(),
-        **{f"version.{package}": version(package) for package in packages},
-        "hardware.cpu": _cpu_name(),
-        "hardware.cores": str(os.cpu_count()),
-        "hardware.gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 class Job:
@@ -142,19 +116,31 @@ class Job:
         self.client.log_inputs(self.id, inputs)
 
     def measures(self, measures: list[Measure]) -> None:
-        """Final numbers: as metrics NAME, NAME_low, NAME_high, and whole (unit, interval, recipe) in measures.json."""
+        """Final numbers: whole (unit, interval, recipe) in measures.json, and as metrics NAME, NAME_low, NAME_high.
+
+        Called again, after a kill, it adds the metrics that are missing.
+        """
         now = int(time.time() * 1000)
-        values = {
-            f"{measure.metric}{suffix}": value
+        points = [
+            (0, f"{measure.metric}{suffix}", float(value))
             for measure in measures
             for suffix, value in (("", measure.value), ("_low", measure.low), ("_high", measure.high))
             if value is not None
-        }
-        self.client.log_batch(self.id, metrics=[Metric(key, float(value), now, 0) for key, value in values.items()])
+        ]
         self.client.log_dict(self.id, {"measures": [asdict(measure) for measure in measures]}, "measures.json")
+        held = self.client.get_run(self.id).data.metrics
+        metrics = [Metric(name, value, now, update) for update, name, value in points if name not in held]
+        if metrics:
+            self.client.log_batch(self.id, metrics=metrics)
 
     def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
-        self.client.log_table(self.id, pd.DataFrame(dict(columns)), name)
+        """A table that the MLflow UI can show. MLflow's own log_table appends to what a killed process left."""
+        content = pd.DataFrame(dict(columns)).to_json(orient="split", index=False)
+        self.client.log_text(self.id, content, name)
+        shown = json.loads(self.client.get_run(self.id).data.tags.get("mlflow.loggedArtifacts", "[]"))
+        entry = {"path": name, "type": "table"}
+        if entry not in shown:
+            self.tag({"mlflow.loggedArtifacts": json.dumps([*shown, entry])})
 
     def frame(self, frame: pd.DataFrame, name: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -204,17 +190,40 @@ class Store:
 
     def __init__(self, settings: Tracking) -> None:
         self.settings, self.uri = settings, settings.resolved_uri
+        self.file = Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
         mlflow.set_tracking_uri(self.uri)
+        if not self.new:
+            _ = self.client
+
+    @property
+    def new(self) -> bool:
+        """Whether there is no store yet. It is made when something is written: a question leaves nothing behind."""
+        return self.file is not None and not self.file.exists()
+
+    @functools.cached_property
+    def client(self) -> MlflowClient:
         try:
-            self.client = self._open_sqlite() if self.uri.startswith("sqlite:///") else MlflowClient(self.uri)
-            self.client.search_experiments(max_results=1)
+            return self._open_sqlite(self.file) if self.file else self._open_server()
         except (MlflowException, OSError, sqlite3.Error) as error:
             reason = str(error).strip().splitlines()[-1][:200]
-            raise ValueError(f"tracking.uri: cannot open {self.uri}: {reason}") from error
+            raise ValueError(
+                f"tracking.uri: cannot open {self.uri}: {reason}; start the server, or choose another store"
+            ) from error
 
-    def _open_sqlite(self) -> MlflowClient:
+    def _open_server(self) -> MlflowClient:
+        patient = {key: os.environ.get(key) for key in PROBE}
+        os.environ.update(PROBE)
+        try:
+            client = MlflowClient(self.uri)
+            client.search_experiments(max_results=1)
+        finally:
+            os.environ.update({key: value for key, value in patient.items() if value is not None})
+            for key in (key for key, value in patient.items() if value is None):
+                del os.environ[key]
+        return client
+
+    def _open_sqlite(self, path: Path) -> MlflowClient:
         """The first process makes the tables, with the others waiting: they would get in each other's way."""
-        path = Path(self.uri.removeprefix("sqlite:///"))
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
             new = not path.exists()
@@ -244,6 +253,8 @@ class Store:
 
     def suites(self) -> list[str]:
         """Names of all suites, the one with the newest run first."""
+        if self.new:
+            return []
         experiments = {e.experiment_id: e.name for e in self.client.search_experiments()}
         if not experiments:
             return []
@@ -263,7 +274,7 @@ class Store:
 
     def find(self, suite: str, job: str) -> list[TrackedRun]:
         """The runs of a job in a suite, newest first."""
-        found = self.client.get_experiment_by_name(suite)
+        found = None if self.new else self.client.get_experiment_by_name(suite)
         if found is None:
             return []
         return [TrackedRun.of(run) for run in self._search([found.experiment_id], f"tags.job = '{job}'")]
@@ -277,6 +288,8 @@ class Store:
     def resume(self, run_id: str) -> Job:
         """The same run again, its status set back to RUNNING."""
         self.client.update_run(run_id, "RUNNING")
+        if "reason" in self.client.get_run(run_id).data.tags:
+            self.client.delete_tag(run_id, "reason")
         return Job(self.client, run_id)
 
     def runs(self, suite: str) -> list[TrackedRun]:
@@ -285,7 +298,7 @@ class Store:
         Raises:
             ValueError: there is no such suite; lists those that there are.
         """
-        found = self.client.get_experiment_by_name(suite)
+        found = None if self.new else self.client.get_experiment_by_name(suite)
         if found is None:
             known = ", ".join(self.suites()) or "none yet"
             raise ValueError(f"--suite: there is no suite {suite!r} in {self.uri}; there are: {known}")
@@ -295,9 +308,12 @@ class Store:
         return TrackedRun.of(self.client.get_run(run_id))
 
     def measures(self, run: TrackedRun) -> list[Measure]:
-        """The final numbers of a finished run; none of another."""
+        """The final numbers of a run that has been judged; none of another."""
         with self._artifact(run, "measures.json") as path:
-            return [Measure(**entry) for entry in json.loads(path.read_text())["measures"]] if path else []
+            try:
+                return [Measure(**entry) for entry in json.loads(path.read_text())["measures"]] if path else []
+            except json.JSONDecodeError:  # half-written by a process that was killed
+                return []
 
     def curves(self, run: TrackedRun) -> pd.DataFrame:
         """Columns update, name, value; empty for a run that has not ended."""
@@ -320,9 +336,10 @@ class Store:
     def _artifact(self, run: TrackedRun, name: str) -> Iterator[Path | None]:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                yield Path(self.client.download_artifacts(run.id, name, folder))
+                path = Path(self.client.download_artifacts(run.id, name, folder))
             except (MlflowException, OSError):
-                yield None
+                path = None
+            yield path
 
     def _search(self, experiments: list[str], query: str) -> list[MlflowRun]:
         runs: list[MlflowRun] = []
@@ -338,17 +355,16 @@ class Store:
         return runs
 
 
-def serve(store: Store, port: int) -> int:
-    """The MLflow UI on this store at 127.0.0.1, until Ctrl-C. Returns its exit code."""
-    print(f"MLflow UI on {store.uri}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+def serve(store: Store, port: int) -> None:
+    """Becomes the MLflow UI on this store at 127.0.0.1, until Ctrl-C.
+
+    Raises:
+        ValueError: the store is a server, which has its own UI; says where.
+    """
     if store.uri.startswith("http"):
-        print(f"That store has its own UI: {store.uri}")
-        return 0
+        raise ValueError(f"tracking.uri: {store.uri} is a server with a UI of its own; open it in a browser")
+    print(f"MLflow UI on {store.uri}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # The job runner serves features that are not ours (evaluation by language models) and doubles the start-up.
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    try:
-        return subprocess.run(command, env=os.environ | quiet, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    os.execve(sys.executable, command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
