@@ -4,7 +4,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 CONSTRAINTS := $(wildcard constraints-$(VERSION).txt)
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
 
-.PHONY: demo demo-report test check format journeys clean
+.PHONY: demo test check format journeys clean
 
 demo: .venv/installed ## five rungs of the ladder on the embedded corpus: trains, measures, writes the report
 	.venv/bin/bench suite experiments/demo.yaml
