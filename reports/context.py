@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -14,8 +13,6 @@ from bench.measures import Measure, costs, quality
 from bench.tracking import PARENT, Store, TrackedRun
 from reports.evidence import Comparison, Translations, combined, compare
 from reports.formatting import METRICS
-
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a report reads a hundred small files
 
 STATES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "unfinished"}
 TITLE = "Transformer vs. traditional models"

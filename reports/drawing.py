@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import re
@@ -176,7 +177,7 @@ class Axis:
         """For a logarithmic axis: powers of ten, with 3 between where there are few; round steps if it is short."""
         if not self.log:
             return None
-        most = max(3, int(pixels // 60))
+        most = max(3, int(pixels // (60 if self.high < 100_000 else 90)))  # the width of 20, and of 2.5 × 10¹²
         if self.high / self.low < 10:
             rough = (self.high - self.low) / most
             ten = 10.0 ** math.floor(math.log10(rough))
@@ -232,7 +233,7 @@ def place_labels(
     """
     taken = [(x - 5, low, x + 5, high) for (x, _), (low, high) in zip(points, bars, strict=True)]
     taken += [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    for (x, y), (end_x, end_y) in zip(line, line[1:], strict=False):
+    for (x, y), (end_x, end_y) in itertools.pairwise(line):
         parts = max(1, int(max(abs(end_x - x), abs(end_y - y)) / 8))
         steps = [(x + (end_x - x) * n / parts, y + (end_y - y) * n / parts) for n in range(parts + 1)]
         taken += [(x - 2, y - 2, x + 2, y + 2) for x, y in steps]
@@ -263,7 +264,7 @@ def spread(places: Sequence[float], gap: float, high: float) -> list[float]:
     """Places moved apart until neighbours are `gap` away from each other, none above `high`, in the order given."""
     order = sorted(range(len(places)), key=lambda number: places[number])
     moved = list(places)
-    for below, number in zip(order, order[1:], strict=False):
+    for below, number in itertools.pairwise(order):
         moved[number] = max(moved[number], moved[below] + gap)
     ceiling = high
     for number in reversed(order):

@@ -126,10 +126,11 @@ def power(number: float, digits: int = 2) -> str:
 
 
 def tick(number: float) -> str:
-    """For an axis, as short as can be: 10¹², 5 × 10¹², 20, 0.5."""
+    """For an axis, as short as can be: 10¹², 2.5 × 10¹², 20, 0.5."""
     if 0.001 <= number < 100_000:
         return f"{number:,.6g}"
-    mantissa, exponent = f"{number:.0e}".split("e")
+    mantissa, exponent = f"{number:.2e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".")
     ten = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
     return ten if mantissa == "1" else f"{mantissa}{SPACE}×{SPACE}{ten}"
 
@@ -193,6 +194,11 @@ def listed(names: Sequence[str]) -> str:
 def setting(text: str) -> str:
     """A tracked setting: large whole numbers with commas, everything else as it was given."""
     return f"{int(text):,}" if text.isdigit() and len(text) > 4 else text
+
+
+def clipped(name: str, length: int = 24) -> str:
+    """A name that fits into a plot."""
+    return name if len(name) <= length else f"{name[: length - 1].rstrip()}…"
 
 
 def exact(number: float | None) -> str:

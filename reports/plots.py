@@ -99,7 +99,7 @@ def _scatter(data: Datasets, points: Sequence[Point], front: Sequence[Point], ti
     places = [(x.place(point.x, width), y.place(point.y, height)) for point in points]
     bars = [(y.place(point.low, height), y.place(point.high, height)) for point in points]
     corners = [(x.place(point.x, width), y.place(point.y, height)) for point in front]
-    named = [point.name if len(points) <= CROWD or point in front else "" for point in points]
+    named = [f.clipped(point.name) if len(points) <= CROWD or point in front else "" for point in points]
     labels = place_labels(named, places, bars, corners, (width, height))
     colours = alt.Color("family:N", scale=family_scale([point.family for point in points]), legend=None)
     base = alt.Chart(data.add({k: v for k, v in vars(p).items() if v is not None} for p in points))
@@ -212,7 +212,7 @@ def _curve_panels(
     data: Datasets, points: Sequence[Validation], rows: Sequence[Row], title: str, log: bool, total: int
 ) -> Chart:
     beside = total > 500
-    names = 20 + max(len(row.name) for row in rows) * FONT * 0.55
+    names = 20 + max(len(f.clipped(row.name)) for row in rows) * FONT * 0.55
     width = round((total / 2 if beside else total) - 50 - names)
     places = [point.x for point in points]
     x = Axis.around(title, places, log=True) if log else Axis(title, 0.0, max(places))
@@ -247,9 +247,12 @@ def _panel(
         if point.row not in ends or point.seed <= ends[point.row].seed:
             ends[point.row] = point
     heights = spread([y.place(point.y, height) for point in ends.values()], FONT + 1, height)
-    texts = [{"x": x.high, "y": y.value(end, height), "row": name} for name, end in zip(ends, heights, strict=True)]
+    texts = [
+        {"x": x.high, "y": y.value(end, height), "row": name, "text": f.clipped(name)}
+        for name, end in zip(ends, heights, strict=True)
+    ]
     text = alt.Chart(data.add(texts)).mark_text(align="left", baseline="middle", dx=7, fontSize=FONT, aria=False)
-    layers.append(text.encode(x=x.x("x", width), y=y.y("y", height), text="row:N", color=colours))
+    layers.append(text.encode(x=x.x("x", width), y=y.y("y", height), text="text:N", color=colours))
     return alt.layer(*layers).properties(width=width, height=height)
 
 
@@ -279,9 +282,9 @@ def _sources(context: Context, track: Track) -> Plot | None:
 
 
 def _dumbbells(data: Datasets, lines: Sequence[dict[str, float | str]], total: int) -> Chart:
-    width = total - 30 - round(max(len(str(line["row"])) for line in lines) * FONT * 0.55)
+    width = total - 30 - round(max(len(f.clipped(str(line["row"]))) for line in lines) * FONT * 0.55)
     x = Axis.around("Validation loss, nats/token", [float(line[key]) for line in lines for key in ("true", "shuffled")])
-    axis = alt.Axis(grid=False, ticks=False, domain=False, labelColor=COLOURS["ink"], labelPadding=8)
+    axis = alt.Axis(grid=False, ticks=False, domain=False, labelColor=COLOURS["ink"], labelPadding=8, labelLimit=170)
     y = alt.Y("row:N", sort=None, title=None, axis=axis)
     scale = family_scale([str(line["family"]) for line in lines])
     base = alt.Chart(data.add(lines)).encode(y=y, color=alt.Color("family:N", scale=scale, legend=None))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv as csv_module
 import functools
 import io
+import os
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from bench.training import write_beside
 from reports import escaping, evidence, finding, plots, protocol, table
 from reports import formatting as f
 from reports.context import TITLE, Context, metric_order
@@ -106,10 +106,14 @@ def all_forms(context: Context, out: Path) -> list[Path]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    def fill(beside: Path) -> None:
+    """Beside its place first: a reader finds the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
         beside.write_bytes(content)
-
-    write_beside(path, fill)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _render(template: str, context: Context, drawn: list[Plot]) -> str:

@@ -66,7 +66,10 @@ for (const figure of document.querySelectorAll("figure.choice")) {
   });
   figure.prepend(tabs);
 }
-addEventListener("beforeprint", () => document.querySelectorAll("[data-tab]").forEach((panel) => (panel.hidden = false)));
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("[data-tab]").forEach((panel) => (panel.hidden = false));
+  document.querySelectorAll("details").forEach((part) => (part.open = true));
+});
 
 const tip = document.createElement("div");
 tip.id = "tip";
