@@ -1,0 +1,235 @@
+"""ConvS2S. Gehring et al. 2017, "Convolutional Sequence to Sequence Learning".
+
+Encoder and decoder are stacks of convolutional blocks with gated linear units; every decoder block looks at the source
+(multi-step attention, Figure 1). Positions are learned and added to the words. Every layer but the look-ups has its
+weights normalised (Salimans and Kingma 2016: w = g v / ||v|| for each output). Every sum of two signals is multiplied
+by sqrt(0.5), and attention over m source words by m sqrt(1 / m), so that variances stay (section 3.5); the gradient of
+the encoder's layers is divided by 2 x attention layers, as in the released code (in the paper, by their number).
+
+Paper and released code also differ in the stacks: see experiments/convs2s.yaml. Where the paper is silent on a place of
+dropout or on a projection, this follows fairseq's first fconv: projections where widths change, and an `out` layer
+between decoder and softmax.
+
+Incremental decoding keeps the last K - 1 inputs of each convolution; whole sentences run through the same code, with
+zeros before their first word.
+
+Letters: B batch  S source length  T target length  E embedding  D width of a block  K kernel  P inputs kept, K - 1
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
+
+from models.parts.attention import Weights, masked_softmax
+from models.parts.convolution import after, windows
+from models.parts.translator import NO_FLOPS, Flops, Stack, State, Step, Tokens, Translator, product
+
+HALF = math.sqrt(0.5)
+
+
+def normalised(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
+    """A layer with normalised weights that begin at N(0, gain / inputs), section 3.5, and biases that begin at zero."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=math.sqrt(gain / inputs))
+    nn.init.zeros_(layer.bias)
+    weight_norm(layer)  # in place: the layer now makes its weight from g and v
+    return layer
+
+
+class Convolution(nn.Module):
+    """h_i = v([W [x_{i-K/2}; ...; x_{i+K/2}] + b]), v([A B]) = A * sigma(B); section 3.2.
+
+    W begins with four times the variance, because the gate halves the standard deviation; less what dropout adds.
+    """
+
+    def __init__(self, inputs: int, width: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.kernel, self.dropout = kernel, nn.Dropout(dropout)
+        self.W = normalised(kernel * inputs, 2 * width, 4 * (1 - dropout))
+        self.residual = normalised(inputs, width) if inputs != width else nn.Identity()
+
+    def gate(self, x_BTD: Tensor) -> Tensor:
+        """One output for each window that fits into x."""
+        return functional.glu(self.W(windows(x_BTD, self.kernel)))
+
+    def flops(self, positions: int) -> Flops:
+        inputs, width = self.W.in_features // self.kernel, self.W.out_features // 2
+        residual = product(positions, inputs, width) if inputs != width else NO_FLOPS
+        return product(positions, self.kernel * inputs, 2 * width) + residual
+
+
+class EncoderBlock(Convolution):
+    """x' = sqrt(0.5) (h + x), the windows centred. Padding is zeroed before the convolution reads it."""
+
+    def forward(self, x_BSD: Tensor, mask_BS1: Tensor) -> Tensor:
+        left = (self.kernel - 1) // 2
+        inputs_BSD = functional.pad(self.dropout(x_BSD) * mask_BS1, (0, 0, left, self.kernel - 1 - left))
+        return (self.gate(inputs_BSD) + self.residual(x_BSD)) * HALF
+
+
+class Memory(NamedTuple):
+    z_BSE: Tensor  # encoder outputs z_j^u, the keys
+    values_BSE: Tensor  # sqrt(0.5) (z_j^u + e_j)
+    scale_B11: Tensor  # m sqrt(1 / m), m the real length
+    mask_BS: Tensor
+
+
+class DecoderBlock(Convolution):
+    """x' = sqrt(0.5) (h~ + x), where no window reaches beyond its own position, and h~ has looked at the source:
+
+    d_i = sqrt(0.5) (W_d h_i + b_d + g_i), g_i the embedding of the word before; equation 1
+    a_ij = softmax_j(d_i . z_j^u)
+    c_i = m sqrt(1 / m) sum_j a_ij sqrt(0.5) (z_j^u + e_j); equation 2
+    h~_i = sqrt(0.5) (h_i + W_c c_i + b_c)
+    """
+
+    def __init__(self, inputs: int, width: int, kernel: int, dropout: float, embedding: int) -> None:
+        super().__init__(inputs, width, kernel, dropout)
+        self.W_d = normalised(width, embedding)
+        self.W_c = normalised(embedding, width)
+        self.weights = Weights()
+
+    def forward(
+        self, x_BTD: Tensor, g_BTE: Tensor, memory: Memory, before_BPD: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(x' of every position, the inputs to keep, weights_BTS)."""
+        inputs_BTD, before_BPD = after(before_BPD, self.dropout(x_BTD))
+        h_BTD = self.gate(inputs_BTD)
+        d_BTE = (self.W_d(h_BTD) + g_BTE) * HALF
+        scores_BTS = torch.bmm(d_BTE, memory.z_BSE.transpose(1, 2))
+        weights_BTS = self.weights(masked_softmax(scores_BTS, memory.mask_BS[:, None]))
+        c_BTE = torch.bmm(weights_BTS, memory.values_BSE) * memory.scale_B11
+        h_BTD = (self.W_c(c_BTE) + h_BTD) * HALF
+        return (h_BTD + self.residual(x_BTD)) * HALF, before_BPD, weights_BTS
+
+    def flops_look(self, queries: int, keys: int) -> Flops:
+        width, embedding = self.W_d.in_features, self.W_d.out_features
+        return (product(queries, width, embedding) + product(queries, embedding, keys)) * 2
+
+
+@dataclass
+class Config:
+    """Sizes of a ConvS2S; the defaults are the paper's for English to German.
+
+    Attributes:
+        stack: Blocks of the encoder, and of the decoder, from the bottom: [how many, width, kernel] each.
+        embedding: Width of a word, and of what attention compares.
+        out: Width of the layer between decoder and softmax.
+        positions: Learned positions; the last one serves all that lie behind it.
+        dropout: Rate on embeddings, before every convolution and before the softmax.
+    """
+
+    stack: list[tuple[int, int, int]] = field(default_factory=lambda: [(10, 512, 3), (3, 768, 3), (2, 2048, 1)])
+    embedding: int = 768
+    out: int = 512
+    positions: int = 1024
+    dropout: float = 0.1
+
+    @property
+    def blocks(self) -> list[tuple[int, int, int]]:
+        """(width of the input, width, kernel) of each block; the first block's input is as wide as its output."""
+        each = [(width, kernel) for times, width, kernel in self.stack for _ in range(times)]
+        before = [each[0][0], *(width for width, _ in each)]
+        return [(inputs, width, kernel) for inputs, (width, kernel) in zip(before, each, strict=False)]
+
+
+class Embedding(nn.Module):
+    """e_j = w_j + p_j: the word and its position; section 3.1. Both tables begin at N(0, 0.1^2)."""
+
+    def __init__(self, vocabulary: int, config: Config) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, config.embedding)
+        self.positions = nn.Embedding(config.positions, config.embedding)
+        self.dropout = nn.Dropout(config.dropout)
+        for table in (self.words, self.positions):
+            nn.init.normal_(table.weight, std=0.1)
+
+    def forward(self, ids_BT: Tensor, begin_B: Tensor) -> Tensor:
+        places_BT = begin_B[:, None] + torch.arange(ids_BT.shape[1], device=ids_BT.device)
+        positions_BTE = self.positions(places_BT.clamp(max=self.positions.num_embeddings - 1))
+        return self.dropout(self.words(ids_BT) + positions_BTE)
+
+
+class Past(NamedTuple):
+    position_B: Tensor
+    before: tuple[Tensor, ...]  # before_BPD of each block
+
+
+class Model(Translator):
+    """ConvS2S on the contract."""
+
+    def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        kept, first, last = 1 - config.dropout, config.blocks[0][0], config.blocks[-1][1]
+        self.source_embedding = Embedding(source_vocabulary, config)
+        self.target_embedding = Embedding(target_vocabulary, config)
+        self.encoder_in = normalised(config.embedding, first, kept)
+        self.decoder_in = normalised(config.embedding, first, kept)
+        self.encoder = Stack[EncoderBlock](EncoderBlock(*block, config.dropout) for block in config.blocks)
+        self.decoder = Stack[DecoderBlock](
+            DecoderBlock(*block, config.dropout, config.embedding) for block in config.blocks
+        )
+        self.encoder_out = normalised(last, config.embedding)
+        self.decoder_out = normalised(last, config.out)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = normalised(config.out, target_vocabulary, kept)
+
+    def encode(self, source: Tokens) -> Memory:
+        mask_BS = source.mask_BS
+        e_BSE = self.source_embedding(source.ids_BS, torch.zeros_like(source.ids_BS[:, 0]))
+        x_BSD = self.encoder_in(e_BSE)
+        for block in self.encoder:
+            x_BSD = block(x_BSD, mask_BS[..., None])
+        z_BSE = self.encoder_out(x_BSD)
+        if z_BSE.requires_grad:  # e_j keeps its own gradient: section 3.5 leaves the source embeddings out
+            z_BSE.register_hook(lambda gradient: gradient / (2 * len(self.decoder)))
+        m_B = torch.tensor(source.lengths_B, device=e_BSE.device)
+        return Memory(z_BSE, (z_BSE + e_BSE) * HALF, m_B.to(e_BSE.dtype).sqrt()[:, None, None], mask_BS)
+
+    def decode(self, memory: Memory, target: Tokens) -> Tensor:
+        return self.advance(target.ids_BS, self.start(memory))[0]
+
+    def start(self, memory: Memory) -> State:
+        """Position 0, and zeros before every convolution."""
+        sentences = len(memory.z_BSE)
+        before = tuple(
+            memory.z_BSE.new_zeros(sentences, kernel - 1, inputs) for inputs, _, kernel in self.config.blocks
+        )
+        position_B = torch.zeros(sentences, dtype=torch.long, device=memory.z_BSE.device)
+        return State(memory, Past(position_B, before))
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        hidden_B1D, past, attention_BS = self.advance(previous_B[:, None], state)
+        return Step(hidden_B1D[:, 0], State(state.source, past), attention_BS)
+
+    def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, Past, Tensor]:
+        """(what the softmax takes at each position, the past after the last, its attention as the blocks' mean)."""
+        memory, (position_B, before) = state
+        g_BTE = self.target_embedding(ids_BT, position_B)
+        x_BTD, kept, looked = self.decoder_in(g_BTE), [], []
+        for block, before_BPD in zip(self.decoder, before, strict=True):
+            x_BTD, before_BPD, weights_BTS = block(x_BTD, g_BTE, memory, before_BPD)
+            kept.append(before_BPD)
+            looked.append(weights_BTS[:, -1])
+        past = Past(position_B + ids_BT.shape[1], tuple(kept))
+        return self.dropout(self.decoder_out(x_BTD)), past, torch.stack(looked).mean(dim=0)
+
+    def flops_encode(self, source_length: int) -> Flops:
+        ends = (self.config.blocks[0][0] + self.config.blocks[-1][1]) * source_length
+        return sum((block.flops(source_length) for block in self.encoder), product(1, self.config.embedding, ends))
+
+    def flops_decode(self, source_length: int, target_length: int) -> Flops:
+        return self.flops_step(source_length, 0) * target_length
+
+    def flops_step(self, source_length: int, position: int) -> Flops:
+        blocks = sum((block.flops(1) + block.flops_look(1, source_length) for block in self.decoder), NO_FLOPS)
+        ends = self.decoder_in, self.decoder_out
+        return sum((product(1, layer.in_features, layer.out_features) for layer in ends), blocks)
