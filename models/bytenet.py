@@ -1,0 +1,170 @@
+"""ByteNet. Kalchbrenner et al. 2016, "Neural Machine Translation in Linear Time", the translation model (Figure 1).
+
+Characters to characters, in time linear in their number: a stack of dilated convolutions reads the source, and a second
+one, whose convolutions see no later position, is stacked on it position by position. No attention, no pooling: target
+position t reads what the encoder holds at position t, so the encoder's output has a length of its own, the unfolded
+length |t^| = a |s| + b with a = 1.20 and b = 0 (dynamic unfolding, equation 2); the padding character fills the source
+up to it. A hypothesis that grows past |t^| reads zeros there and goes on from what it has written. Lengths count the
+end of sentence.
+
+The dilation doubles from 1 to 16 and begins again: five blocks of kernel 3 see 1 + 2 (1 + 2 + 4 + 8 + 16) = 63 places.
+A batch's padding, which lies beyond |t^|, is zeroed before every convolution.
+
+From memory, since nobody checked them against the paper: that the decoder adds the encoder's output to the embedding of
+the character before; that the last block is followed by layer norm and ReLU, and these by the softmax.
+
+Letters: B batch  S source length  U unfolded length  T target length  D width of a block (d); the stream has 2 D
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.parts.convolution import after, windows
+from models.parts.translator import NO_FLOPS, PAD, Flops, Stack, State, Step, Tokens, Translator, product
+
+
+class Block(nn.Module):
+    """x' = x + W_3 relu(LN(W_2 * relu(LN(W_1 relu(LN(x)))))), 2d -> d -> d -> 2d; Figure 3, left.
+
+    W_2 * is the convolution of width k with dilation r, the others are 1 x 1. `context` is (k - 1) r.
+    """
+
+    def __init__(self, width: int, kernel: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.width, self.kernel, self.dilation, self.context = width, kernel, dilation, (kernel - 1) * dilation
+        self.narrow = nn.Sequential(nn.LayerNorm(2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+        self.norm = nn.LayerNorm(width)
+        self.convolve = nn.Linear(kernel * width, width)
+        self.widen = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, 2 * width), nn.Dropout(dropout))
+
+    def inputs(self, x_BT2D: Tensor) -> Tensor:
+        """What the convolution reads."""
+        return functional.relu(self.norm(self.narrow(x_BT2D)))
+
+    def convolved(self, inputs_BTD: Tensor, x_BT2D: Tensor) -> Tensor:
+        """x', one position for each window that fits into the inputs."""
+        return x_BT2D + self.widen(self.convolve(windows(inputs_BTD, self.kernel, self.dilation)))
+
+    def flops(self, positions: int) -> Flops:
+        return product(positions, self.width, (2 + self.kernel + 2) * self.width)
+
+
+class EncoderBlock(Block):
+    """Windows are centred."""
+
+    def forward(self, x_BU2D: Tensor, mask_BU1: Tensor) -> Tensor:
+        left = self.context // 2
+        inputs_BUD = functional.pad(self.inputs(x_BU2D) * mask_BU1, (0, 0, left, self.context - left))
+        return self.convolved(inputs_BUD, x_BU2D)
+
+
+class DecoderBlock(Block):
+    """Masked: no window reaches beyond its own position. `before_BPD` are the (k - 1) r inputs before the first."""
+
+    def forward(self, x_BT2D: Tensor, before_BPD: Tensor) -> tuple[Tensor, Tensor]:
+        """(x', the inputs to keep)."""
+        inputs_BTD, before_BPD = after(before_BPD, self.inputs(x_BT2D))
+        return self.convolved(inputs_BTD, x_BT2D), before_BPD
+
+
+@dataclass
+class Config:
+    """Sizes of a ByteNet; the defaults are the paper's.
+
+    Attributes:
+        blocks: Residual blocks of the encoder, and of the decoder.
+        width: Width inside a block (d); the stream between blocks has 2 d.
+        kernel: Width of the convolutions (k).
+        dilations: Dilations of the blocks (r), in turn.
+        unfold: Unfolded length over source length (a).
+        dropout: Rate on embeddings and on what a block adds (none in the paper).
+    """
+
+    blocks: int = 30
+    width: int = 800
+    kernel: int = 3
+    dilations: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    unfold: float = 1.2
+    dropout: float = 0.0
+
+
+class Past(NamedTuple):
+    position_B: Tensor
+    before: tuple[Tensor, ...]  # before_BPD of each block
+
+
+class Model(Translator):
+    """ByteNet on the contract. The memory is the encoder's output, zero beyond a sentence's unfolded length."""
+
+    def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        width, dilations = config.width, [config.dilations[i % len(config.dilations)] for i in range(config.blocks)]
+        self.source_embedding = nn.Embedding(source_vocabulary, 2 * width)
+        self.target_embedding = nn.Embedding(target_vocabulary, 2 * width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = Stack[EncoderBlock](
+            EncoderBlock(width, config.kernel, dilation, config.dropout) for dilation in dilations
+        )
+        self.decoder = Stack[DecoderBlock](
+            DecoderBlock(width, config.kernel, dilation, config.dropout) for dilation in dilations
+        )
+        self.norm = nn.LayerNorm(2 * width)
+        self.output = nn.Linear(2 * width, target_vocabulary)
+
+    def unfolded(self, length: int) -> int:
+        """|t^| of a source of this length, whole; a margin keeps 1.2 x 5 at 6 in binary."""
+        return max(length, math.ceil(self.config.unfold * length - 1e-6))
+
+    def encode(self, source: Tokens) -> Tensor:
+        lengths_B = tuple(self.unfolded(length) for length in source.lengths_B)
+        longest = source.ids_BS.shape[1]
+        unfolded = Tokens(functional.pad(source.ids_BS, (0, self.unfolded(longest) - longest), value=PAD), lengths_B)
+        mask_BU1 = unfolded.mask_BS[..., None]
+        x_BU2D = self.dropout(self.source_embedding(unfolded.ids_BS))
+        for block in self.encoder:
+            x_BU2D = block(x_BU2D, mask_BU1)
+        return x_BU2D * mask_BU1
+
+    def decode(self, memory: Tensor, target: Tokens) -> Tensor:
+        return self.advance(target.ids_BS, self.start(memory))[0]
+
+    def start(self, memory: Tensor) -> State:
+        """The memory with a zero behind it, for all positions past its end; zeros before every convolution."""
+        position_B = torch.zeros(len(memory), dtype=torch.long, device=memory.device)
+        before = tuple(memory.new_zeros(len(memory), block.context, block.width) for block in self.decoder)
+        return State(functional.pad(memory, (0, 0, 0, 1)), Past(position_B, before))
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        hidden_B1D, past = self.advance(previous_B[:, None], state)
+        return Step(hidden_B1D[:, 0], State(state.source, past), None)
+
+    def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, Past]:
+        """(what the softmax takes at each position, the past after the last one)."""
+        memory_BU2D, (position_B, before) = state
+        places_BT = position_B[:, None] + torch.arange(ids_BT.shape[1], device=ids_BT.device)
+        _, behind, width = memory_BU2D.shape
+        below_BT2D = memory_BU2D.gather(1, places_BT.clamp(max=behind - 1)[..., None].expand(-1, -1, width))
+        x_BT2D, kept = self.dropout(self.target_embedding(ids_BT)) + below_BT2D, []
+        for block, before_BPD in zip(self.decoder, before, strict=True):
+            x_BT2D, before_BPD = block(x_BT2D, before_BPD)
+            kept.append(before_BPD)
+        past = Past(position_B + ids_BT.shape[1], tuple(kept))
+        return functional.relu(self.norm(x_BT2D)), past
+
+    def flops_encode(self, source_length: int) -> Flops:
+        """The encoder works at every unfolded position."""
+        return sum((block.flops(self.unfolded(source_length)) for block in self.encoder), NO_FLOPS)
+
+    def flops_decode(self, source_length: int, target_length: int) -> Flops:
+        return sum((block.flops(target_length) for block in self.decoder), NO_FLOPS)
+
+    def flops_step(self, source_length: int, position: int) -> Flops:
+        return self.flops_decode(source_length, 1)
