@@ -1,0 +1,116 @@
+"""CNN. Kalchbrenner and Blunsom 2013, "Recurrent Continuous Translation Models": the first of its two models, RCTM I.
+
+A convolutional sentence model makes one vector of the source, and a recurrent language model writes the target, with
+that vector at every position. Equations of the paper (from memory, since nobody checked them against it), with f_i the
+words of the target, e the source, sigma the nonlinearity and csm(e) the source's vector:
+
+s = S csm(e)
+h_1 = sigma(I v(f_1) + s), h_{i+1} = sigma(R h_i + I v(f_{i+1}) + s)
+o_{i+1} = O h_i, p(f_{i+1} | f_1, ..., f_i, e) = softmax(o_{i+1})
+
+Kept of the sentence model: layers without pooling between them, kernels that grow by one from layer to layer (2, 3, 4,
+...), a nonlinearity after each. Simplified:
+- the paper convolves each dimension of the words apart; here a kernel mixes all of them;
+- in the paper every layer makes the sentence shorter, and kernels fitted to what is left bring it down to one column;
+  here each layer keeps the length, zeros behind the end, and the maximum over the positions is the sentence's vector;
+- sigma is tanh; the softmax is over all words, not over classes first.
+RCTM II, which guesses the target's length and makes as many columns from the source's n-grams, is not here.
+
+The recurrence is one fused kernel that reads [v(f_i); csm(e)], so S is multiplied at every position.
+
+Letters: B batch  S source length  T target length  E embedding  C width of the sentence's vector  D recurrent state
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.parts.convolution import windows
+from models.parts.translator import NO_FLOPS, Flops, Stack, State, Step, Tokens, Translator, product
+
+
+class Convolution(nn.Module):
+    """y_j = tanh(K [x_j; ...; x_{j+k-1}] + b). Padding and what lies behind it are zeros."""
+
+    def __init__(self, inputs: int, width: int, kernel: int) -> None:
+        super().__init__()
+        self.kernel, self.K = kernel, nn.Linear(kernel * inputs, width)
+
+    def forward(self, x_BSC: Tensor, mask_BS1: Tensor) -> Tensor:
+        return torch.tanh(self.K(windows(functional.pad(x_BSC * mask_BS1, (0, 0, 0, self.kernel - 1)), self.kernel)))
+
+
+@dataclass
+class Config:
+    """Sizes of an RCTM I; the defaults are the paper's (from memory).
+
+    Attributes:
+        embedding: Width of a word.
+        layers: Layers of the sentence model; the first has a kernel of 2, each further one is wider by 1.
+        channels: Width of the sentence model's layers.
+        hidden: Width of the recurrent state.
+        dropout: Rate on embeddings, on the sentence's vector and before the softmax (none in the paper).
+    """
+
+    embedding: int = 256
+    layers: int = 4
+    channels: int = 256
+    hidden: int = 256
+    dropout: float = 0.0
+
+
+class Model(Translator):
+    """RCTM I on the contract. The memory is csm(e)."""
+
+    def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        self.source_embedding = nn.Embedding(source_vocabulary, config.embedding)
+        self.target_embedding = nn.Embedding(target_vocabulary, config.embedding)
+        widths = [config.embedding] + [config.channels] * config.layers
+        self.csm = Stack[Convolution](
+            Convolution(widths[layer], widths[layer + 1], layer + 2) for layer in range(config.layers)
+        )
+        # Holds [I S] and R: two matrices, no biases.
+        self.recurrence = nn.RNN(config.embedding + config.channels, config.hidden, bias=False, batch_first=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(config.hidden, target_vocabulary, bias=False)
+
+    def encode(self, source: Tokens) -> Tensor:
+        mask_BS1 = source.mask_BS[..., None]
+        x_BSC = self.dropout(self.source_embedding(source.ids_BS))
+        for layer in self.csm:
+            x_BSC = layer(x_BSC, mask_BS1)
+        return self.dropout(x_BSC.masked_fill(~mask_BS1, -torch.inf).amax(dim=1))
+
+    def decode(self, memory: Tensor, target: Tokens) -> Tensor:
+        return self.advance(target.ids_BS, self.start(memory))[0]
+
+    def start(self, memory: Tensor) -> State:
+        """A zero state, so that h_1 has no term R h_0."""
+        return State(memory, self.initial_state(len(memory), 1, self.config.hidden, like=memory))
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        hidden_B1D, past_B1D = self.advance(previous_B[:, None], state)
+        return Step(hidden_B1D[:, 0], State(state.source, past_B1D), None)
+
+    def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """(h of each position, the last one)."""
+        csm_BC, past_B1D = state
+        v_BTE = self.dropout(self.target_embedding(ids_BT))
+        inputs_BTX = torch.cat((v_BTE, csm_BC[:, None].expand(-1, ids_BT.shape[1], -1)), dim=-1)
+        h_BTD, last_1BD = self.recurrence(inputs_BTX, past_B1D.transpose(0, 1).contiguous())
+        return self.dropout(h_BTD), last_1BD.transpose(0, 1)
+
+    def flops_encode(self, source_length: int) -> Flops:
+        return sum((product(source_length, layer.K.in_features, layer.K.out_features) for layer in self.csm), NO_FLOPS)
+
+    def flops_decode(self, source_length: int, target_length: int) -> Flops:
+        return self.flops_step(source_length, 0) * target_length
+
+    def flops_step(self, source_length: int, position: int) -> Flops:
+        return product(1, self.recurrence.input_size + self.config.hidden, self.config.hidden)
