@@ -26,8 +26,9 @@ from jsonargparse import ArgumentParser
 import models
 from bench.corpora import CorpusSettings, qualified_name
 from bench.decoding import DecodingSettings
+from bench.machine import Machine
 from bench.tracking import Tracking
-from bench.training import Machine, Training
+from bench.training import Training
 from bench.vocabulary import TextSettings
 from models.parts.translator import Translator
 
@@ -247,6 +248,37 @@ def resolve(
     experiment = Experiment(row=row, preset=preset, architecture=architecture, **vars(groups))
     experiment.training.check()
     return experiment
+
+
+def restored(settings: Mapping[str, Any]) -> Experiment:
+    """The experiment whose `settings` these are: what config.yaml of a run holds. Newer settings take their defaults.
+
+    Raises:
+        ValueError: they are of a version with other settings, or of none.
+    """
+    rest = dict(settings)
+    try:
+        row, preset, architecture = (rest.pop(key) for key in ("row", "preset", "architecture"))
+        model = {key: value for key, value in rest.pop("model").items() if key != "name"}
+        known = parser(architecture)
+        groups = known.instantiate(known.parse_object(rest | {"model": model}))
+    except (ArgumentError, TypeError, KeyError) as error:
+        raise ValueError(f"config.yaml: not the settings of a run of this version ({error})") from error
+    return Experiment(row=row, preset=preset, architecture=architecture, **vars(groups))
+
+
+def corpus_settings(name: str, flags: Sequence[str]) -> CorpusSettings:
+    """The corpus of this name, with flags such as --corpus.path.
+
+    Raises:
+        ValueError: an unknown key or a value of the wrong type.
+    """
+    settings = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    settings.add_class_arguments(CorpusSettings, "corpus")
+    try:
+        return settings.instantiate(settings.parse_args(["--corpus.name", name, *flags])).corpus
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(explain(error, settings)) from error
 
 
 def read_typed(path: Path, kind: type[Kind]) -> Kind:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import terminal
+from bench.checkpoints import Interrupted
 from bench.experiment import Experiment, architectures, choose, read_typed, resolve
-from bench.job import Outcome, run
+from bench.job import Material, Outcome, run
 from bench.tracking import Store
-from bench.training import Interrupted
 
 
 @dataclass
@@ -69,6 +69,14 @@ class Suite:
         ]
 
 
+def distinct(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """One experiment for each different text."""
+    found: dict[str, Experiment] = {}
+    for experiment in experiments:
+        found.setdefault(repr((experiment.corpus, experiment.text, experiment.training.batch_tokens)), experiment)
+    return list(found.values())
+
+
 def unequal(experiments: Sequence[Experiment]) -> list[str]:
     """In what rows of one table differ although they should not: budget, text, decoder. One line each."""
     lines = []
@@ -104,6 +112,8 @@ def run_suite(path: Path, suite: Suite, flags: Sequence[str], again: bool) -> li
     name = path.stem
     for line in unequal(experiments):
         terminal.say(f"not equal: {line}")
+    for experiment in distinct(experiments):
+        Material.of(experiment)  # text and vocabulary can be made, or there is one line and nothing on the disk
     store = Store(experiments[0].tracking)
     description = f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
     tags = {"mlflow.note.content": description, "question": suite.question}

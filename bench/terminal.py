@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -19,6 +20,11 @@ tables = Console(highlight=False, width=1000)  # a table is as wide as it must b
 def say(line: str) -> None:
     """One line, printed as it is: nothing in it is markup."""
     console.print(Text(line))
+
+
+def printable(text: str) -> str:
+    r"""The text with control characters written as \xNN, so that no corpus steers a terminal; all else as it is."""
+    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" else c for c in text)
 
 
 def seconds(value: float) -> str:

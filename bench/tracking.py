@@ -14,7 +14,6 @@ import logging
 import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +34,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from bench.measures import Measure
 
@@ -43,7 +43,7 @@ FINAL = {"FINISHED", "FAILED", "KILLED"}
 PROBE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """The first question to a server, with which its absence is found out in seconds."""
 
-StoreFailure = (MlflowException, sqlite3.Error)
+StoreFailure = (MlflowException, SQLAlchemyError, sqlite3.Error)
 """What the methods of Store and Job raise when the store does not take or give."""
 
 for name in ("mlflow", "alembic"):
@@ -204,8 +204,8 @@ class Store:
     def client(self) -> MlflowClient:
         try:
             return self._open_sqlite(self.file) if self.file else self._open_server()
-        except (MlflowException, OSError, sqlite3.Error) as error:
-            reason = str(error).strip().splitlines()[-1][:200]
+        except (*StoreFailure, OSError) as error:
+            reason = str(error).strip().splitlines()[0][:200]
             raise ValueError(
                 f"tracking.uri: cannot open {self.uri}: {reason}; start the server, or choose another store"
             ) from error

@@ -2,21 +2,17 @@
 
 Lightning owns the loop; what happens around a batch stands here as callbacks, in the order in which they act:
 `Meter` counts what the update cost, `Validation` scores the weights at evenly spaced points of the budget, `Curves`
-notes the loss, `Checkpoints` saves what a resumed run needs, `Progress` (terminal.py) tells the person.
+notes the loss, `Checkpoints` (checkpoints.py) saves what a resumed run needs, `Progress` tells the person.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-import signal
 import statistics
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,11 +22,15 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from bench.batches import PairBatches
+from bench.checkpoints import Checkpoints, Repeated, Signals, save, write_beside
+from bench.machine import Machine
 from bench.measures.flops import Ledger
 from models.parts.translator import Batch, Recipe, Translator
 
 for name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(name).setLevel(logging.ERROR)  # advice and advertisements
+
+CHECKPOINT = "last.ckpt"
 
 POINTS = 200
 """Points of a learning curve, whatever the length of the run."""
@@ -73,67 +73,8 @@ class Training(Recipe):
             raise ValueError(f"training.average: {self.average} is more than training.validations {self.validations}")
 
 
-@dataclass
-class Machine:
-    """Where to compute. Not part of a job's identity.
-
-    Attributes:
-        accelerator: cpu, gpu, or auto: a GPU if there is one.
-        devices: Devices of one run; more than one trains with Lightning's distributed data parallel.
-        num_nodes: Machines of one run.
-        threads: Threads of one run on the CPU; null for all cores.
-        checkpoint_seconds: Seconds between two checkpoints; one is also written at every validation.
-    """
-
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    threads: int | None = None
-    checkpoint_seconds: float = 60.0
-
-    @property
-    def device(self) -> torch.device:
-        gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
-        return torch.device("cuda" if gpu else "cpu")
-
-    @contextmanager
-    def ready(self) -> Iterator[None]:
-        """Sets the threads of this process for the length of a run.
-
-        Raises:
-            ValueError: a GPU was asked for and there is none.
-        """
-        if self.accelerator == "gpu" and not torch.cuda.is_available():
-            raise ValueError("machine.accelerator: no GPU is visible to torch; set machine.accelerator to cpu")
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or os.cpu_count() or 1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
-class Interrupted(Exception):
-    """SIGINT or SIGTERM came; the run is saved and the same command continues it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"{signal.Signals(number).name}: saved; the same command continues")
-        self.number = number
-
-
 class Diverged(Exception):
     """The loss is no longer a number."""
-
-
-def write_beside(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a file beside `path`, then renames it: `path` is either old or new, never half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 class Meter(pl.Callback):
@@ -158,6 +99,10 @@ class Meter(pl.Callback):
             (self.seconds, self.settings.max_seconds),
         )
         return max(used / limit for used, limit in limits if limit)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A run that was killed after its last update has a spent budget when it is resumed.
+        trainer.should_stop = self.fraction >= 1
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int):
         self.began = time.perf_counter()
@@ -207,11 +152,12 @@ class Curves(pl.Callback):
     """Learning curves at evenly spaced points of the budget. `flush` gets the points that a checkpoint has secured.
 
     A point that was noted after the last checkpoint is noted again by the resumed run: so it is handed on only
-    together with a checkpoint, and no step has two values.
+    together with a checkpoint, and no step has two values. `resumed` gets all that the checkpoint of a resumed run
+    holds, since the killed process may not have handed on its last points.
     """
 
-    def __init__(self, meter: Meter, flush: Callable[[Curve], None]) -> None:
-        self.meter, self.flush = meter, flush
+    def __init__(self, meter: Meter, flush: Callable[[Curve], None], resumed: Callable[[Curve], None]) -> None:
+        self.meter, self.flush, self.resumed = meter, flush, resumed
         self.secured: Curve = []
         self.pending: Curve = []
         self.points = 0
@@ -220,6 +166,10 @@ class Curves(pl.Callback):
     @property
     def seen(self) -> Curve:
         return self.secured + self.pending
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.secured:
+            self.resumed(self.secured)
 
     def note(self, name: str, value: float) -> None:
         self.pending.append((self.meter.updates, name, value))
@@ -274,6 +224,7 @@ class Validation(pl.Callback):
         self.done = 0
         self.best: float | None = None
         self.best_update = 0
+        self.kept: list[int] = []  # updates whose weights are kept
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -284,21 +235,30 @@ class Validation(pl.Callback):
         score = self.score(pl_module)  # type: ignore[arg-type]  # ours is the only module that is trained here
         self.curves.note("validation/bleu", score.bleu)
         self.curves.note("validation/loss", score.loss)
-        if self.settings.average:
-            self.save(pl_module, self.done % self.settings.average)
-        elif self.best is None or score.bleu > self.best:
-            self.save(pl_module, 0)
-        if self.best is None or score.bleu > self.best:
+        better = self.best is None or score.bleu > self.best
+        if better:
             self.best, self.best_update = score.bleu, self.meter.updates
+        if self.settings.average or better:
+            self.save(pl_module)
 
-    def save(self, module: pl.LightningModule, slot: int) -> None:
+    def path(self, update: int) -> Path:
+        return self.folder / f"weights-{update}.pt"
+
+    def save(self, module: pl.LightningModule) -> None:
+        """Keeps these weights. The older ones stay until a checkpoint no longer names them."""
         weights = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-        write_beside(self.folder / f"weights-{slot}.pt", lambda path: torch.save(weights, path))
+        write_beside(self.path(self.meter.updates), lambda path: save(weights, path))
+        self.kept = [*self.kept, self.meter.updates][-max(1, self.settings.average) :]
+
+    def prune(self) -> None:
+        """Deletes the weights that the checkpoint just written does not name."""
+        kept = {self.path(update) for update in self.kept}
+        for path in set(self.folder.glob("weights-*.pt")) - kept:
+            path.unlink(missing_ok=True)
 
     def scored_weights(self) -> dict[str, torch.Tensor]:
         """The weights that a run is judged by."""
-        slots = range(min(self.settings.average, self.done) if self.settings.average else 1)
-        members = [torch.load(self.folder / f"weights-{slot}.pt", weights_only=True) for slot in slots]
+        members = [torch.load(self.path(update), weights_only=True) for update in self.kept]
         return {
             name: torch.stack([member[name].double() for member in members]).mean(0).to(first.dtype)
             if first.is_floating_point()
@@ -307,52 +267,10 @@ class Validation(pl.Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"done": self.done, "best": self.best, "best_update": self.best_update}
+        return {"done": self.done, "best": self.best, "best_update": self.best_update, "kept": self.kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.__dict__.update(state_dict)
-
-
-class Checkpoints(pl.Callback):
-    """Saves all that a resumed run needs at every validation, every so many seconds, and when a signal comes."""
-
-    def __init__(self, curves: Curves, validation: Validation, data: PairBatches, folder: Path, seconds: float) -> None:
-        self.curves, self.validation, self.data = curves, validation, data
-        self.path, self.seconds = folder / "last.ckpt", seconds
-        self.saved_at, self.validations, self.signal = time.monotonic(), 0, 0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.validations = self.validation.done
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ):
-        due = time.monotonic() - self.saved_at >= self.seconds or self.validation.done > self.validations
-        if due or self.signal or trainer.should_stop:
-            self.data.consumed = trainer.global_step
-            write_beside(self.path, lambda path: trainer.save_checkpoint(path, weights_only=False))
-            self.curves.secure()
-            self.saved_at, self.validations = time.monotonic(), self.validation.done
-        if self.signal:
-            raise Interrupted(self.signal)
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM ends the run after its update, saved; a second one ends the process at once."""
-
-        def listen(number: int, frame: object) -> None:
-            self.signal = number
-            signal.signal(number, before[signal.Signals(number)])
-
-        # Only the main thread may take signals; elsewhere (a worker of a cluster) the process is just ended.
-        main = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
-        before = {number: signal.signal(number, listen) for number in numbers}
-        try:
-            yield
-        finally:
-            for number in numbers:
-                signal.signal(number, before[number])
 
 
 class Progress(pl.Callback):
@@ -400,6 +318,7 @@ class Trained:
     meter: Meter
     best_update: int
     curve: Curve
+    repeated: Repeated
 
 
 def train(
@@ -410,16 +329,20 @@ def train(
     *,
     seed: int,
     folder: Path,
+    signals: Signals,
     score: Callable[[Translator], Score],
     flush: Callable[[Curve], None],
+    resumed: Callable[[Curve], None],
     report: Callable[[Status], None],
 ) -> Trained:
     """Trains until the budget is spent; continues from `folder`/last.ckpt if there is one.
 
     Args:
         model: With its initial weights; moved to the device and trained in place.
+        signals: SIGINT and SIGTERM wait in it for the end of an update.
         score: Judges the weights at a validation.
         flush: Gets the points of the learning curves that the newest checkpoint has secured.
+        resumed: Gets all points that the checkpoint holds from which a run continues.
         report: Gets the state after every update.
 
     Raises:
@@ -428,9 +351,16 @@ def train(
     """
     model.recipe = settings
     meter = Meter(settings, Ledger(model))
-    curves = Curves(meter, flush)
+    curves = Curves(meter, flush, resumed)
     validation = Validation(meter, curves, settings, score, folder)
-    checkpoints = Checkpoints(curves, validation, data, folder, machine.checkpoint_seconds)
+
+    def saved() -> None:
+        curves.secure()
+        validation.prune()
+
+    path = folder / CHECKPOINT
+    checkpoints = Checkpoints(path, machine.checkpoint_seconds, signals, data, lambda: validation.done, saved)
+    repeated = Repeated(folder / "reached.json", lambda: (meter.updates, meter.seconds))
     trainer = pl.Trainer(
         accelerator=machine.device.type if machine.device.type == "cpu" else "gpu",
         devices=machine.devices,
@@ -444,6 +374,7 @@ def train(
             validation,
             curves,
             checkpoints,
+            repeated,
             Progress(meter, curves, validation, report),
         ],
         plugins=[LightningEnvironment()],  # never guess a cluster from the environment
@@ -452,11 +383,11 @@ def train(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    with checkpoints.listening(), warnings.catch_warnings():
+    with signals.held(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's own
         # Said of any loader without workers, and of any resumed loader that is not Lightning's own.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended.*")
         model.train()
-        trainer.fit(model, data, ckpt_path=checkpoints.path if checkpoints.path.exists() else None, weights_only=True)
-    return Trained(validation.scored_weights(), meter, validation.best_update, curves.seen)
+        trainer.fit(model, data, ckpt_path=path if path.exists() else None, weights_only=True)
+    return Trained(validation.scored_weights(), meter, validation.best_update, curves.seen, repeated)

@@ -60,6 +60,7 @@ class Vocabulary:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.hash = hashlib.sha256(data).hexdigest()
+        self.path: Path | None = None  # where `keep` puts it
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -291,7 +292,7 @@ class Vocabularies(NamedTuple):
 
 
 def build(settings: TextSettings, train: Split, cache: Path | None = None) -> Vocabularies:
-    """Learn the vocabularies of a training text, or take them from the folder `cache`, where they are kept.
+    """Learn the vocabularies of a training text, or take them from the folder `cache`, where `keep` puts them.
 
     A cached file is named by the hash of the settings it depends on and of the text it was learnt on.
 
@@ -314,9 +315,15 @@ def learnt(settings: TextSettings, sentences: Sequence[str], cache: Path | None)
     for sentence in sentences:
         digest.update(f"{sentence}\n".encode())
     path = cache / f"{settings.kind}-{settings.vocabulary_size}-{digest.hexdigest()[:24]}.vocabulary"
-    if path.exists():
-        return load(path)
-    vocabulary = KINDS[settings.kind].learn(sentences, settings.vocabulary_size)
-    cache.mkdir(parents=True, exist_ok=True)
-    vocabulary.save(path)
+    known = path.exists()
+    vocabulary = load(path) if known else KINDS[settings.kind].learn(sentences, settings.vocabulary_size)
+    vocabulary.path = path
     return vocabulary
+
+
+def keep(vocabularies: Vocabularies) -> None:
+    """Writes what `build` learnt into its cache. Apart, so that settings which fail leave nothing behind."""
+    for vocabulary in vocabularies:
+        if vocabulary.path and not vocabulary.path.exists():
+            vocabulary.path.parent.mkdir(parents=True, exist_ok=True)
+            vocabulary.save(vocabulary.path)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.corpora import Split
-from bench.vocabulary import JOINER, KINDS, TextSettings, Vocabulary, build, load
+from bench.vocabulary import JOINER, KINDS, TextSettings, Vocabulary, build, keep, load
 from models.parts.translator import BOS, EOS, PAD, UNK
 
 ENGLISH = [f"The {what} number {n}, isn't it (red-ish)?" for n in range(40) for what in ("cup", "pitcher", "bank")]
@@ -164,12 +164,14 @@ def test_joint_is_one_vocabulary_and_separate_are_two(kind: Kind) -> None:
 def test_a_cached_vocabulary_is_taken_and_another_text_makes_another(kind: Kind, tmp_path: Path) -> None:
     cache = tmp_path / "deeper" / "cache"
     made = vocabulary(kind, cache)
+    assert not cache.exists()  # nothing is left behind by settings that fail later
+    keep(build(TextSettings(kind, SIZES[kind]), SPLIT, cache))
     (path,) = cache.iterdir()
     before = path.stat().st_mtime_ns
     assert vocabulary(kind, cache).hash == made.hash
     assert [other.stat().st_mtime_ns for other in cache.iterdir()] == [before]
-    build(TextSettings(kind, SIZES[kind]), Split(ENGLISH, [*GERMAN[:-1], "Ja."]), cache)
-    build(TextSettings(kind, 55), SPLIT, cache)
+    keep(build(TextSettings(kind, SIZES[kind]), Split(ENGLISH, [*GERMAN[:-1], "Ja."]), cache))
+    keep(build(TextSettings(kind, 55), SPLIT, cache))
     assert len(list(cache.iterdir())) == 3
     path.write_bytes(made.data[: len(made.data) // 2])
     with pytest.raises(ValueError, match=f"{path}: not a vocabulary, or damaged"):

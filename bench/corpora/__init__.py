@@ -6,11 +6,13 @@ function `load(settings, source, target) -> Corpus`; it is found by its name, so
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass
@@ -84,6 +86,26 @@ class Corpus:
 def names() -> list[str]:
     """The corpora there are: the files of this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def descriptions() -> dict[str, str]:
+    """Name -> the first line of its file. Nothing is imported for it, since a corpus may need a package of its own."""
+    folder = Path(__file__).parent
+    texts = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in names()}
+    return {name: (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0] for name, text in texts.items()}
+
+
+def fetch(name: str) -> Path:
+    """Fetches a corpus from where it is published; gives the folder in which it is kept from now on.
+
+    Raises:
+        ValueError: there is no such corpus, it has nothing to fetch, or fetching failed.
+    """
+    known = {each: importlib.import_module(f"bench.corpora.{each}") for each in names()}
+    fetching = [each for each, module in known.items() if hasattr(module, "fetch")]
+    if name not in fetching:
+        raise ValueError(f"there is nothing to fetch for {name!r}; corpora that can be fetched: {', '.join(fetching)}")
+    return known[name].fetch()
 
 
 def qualified_name(settings: CorpusSettings) -> str:

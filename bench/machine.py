@@ -1,0 +1,84 @@
+"""Where a run computes: device, threads, how often it saves; and what is noted of it beside a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+
+@dataclass
+class Machine:
+    """Where to compute. Not part of a job's identity.
+
+    Attributes:
+        accelerator: cpu, gpu, or auto: a GPU if there is one.
+        devices: Devices of one run; more than one trains with Lightning's distributed data parallel.
+        num_nodes: Machines of one run.
+        threads: Threads of one run on the CPU; null for all cores.
+        checkpoint_seconds: Seconds between two checkpoints; one is also written at every validation.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    threads: int | None = None
+    checkpoint_seconds: float = 60.0
+
+    @property
+    def device(self) -> torch.device:
+        gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
+        return torch.device("cuda" if gpu else "cpu")
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[None]:
+        """Sets the threads of this process for the length of a run.
+
+        Raises:
+            ValueError: a GPU was asked for and there is none.
+        """
+        if self.accelerator == "gpu" and not torch.cuda.is_available():
+            raise ValueError("machine.accelerator: no GPU is visible to torch; set machine.accelerator to cpu")
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or os.cpu_count() or 1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def environment() -> dict[str, str]:
+    """What must be known to repeat a run beside its configuration: commit, versions, hardware, threads."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    packages = ("torch", "pytorch-lightning", "mlflow", "optuna", "sacrebleu", "sentencepiece", "pandas")
+    return {
+        "mlflow.source.git.commit": git("rev-parse", "HEAD"),
+        "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "python": platform.python_version(),
+        **{f"version.{package}": version(package) for package in packages},
+        "hardware.cpu": _cpu_name(),
+        "hardware.cores": str(os.cpu_count()),
+        "hardware.gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

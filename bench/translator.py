@@ -1,0 +1,160 @@
+"""A trained translator, taken out of a tracked run: for `bench translate`, for pictures of attention, for serving.
+
+A run is the whole translator: config.yaml says how to build the model and to search, model/ holds the weights and the
+vocabularies.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import torch
+import yaml
+
+from bench import decoding, vocabulary
+from bench.batches import truncated
+from bench.decoding import DecodingSettings
+from bench.experiment import Experiment, restored
+from bench.tracking import Store, TrackedRun
+from bench.vocabulary import Vocabularies
+from models.parts.translator import Translator
+
+BEST = "best:"
+
+
+class Candidate(NamedTuple):
+    """A translation and its score, log P(Y|X) / lp(Y) in nats."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class TrainedTranslator:
+    """A run's model with its weights, in evaluation mode, its vocabularies, and the settings it was judged by."""
+
+    run: TrackedRun
+    experiment: Experiment
+    vocabularies: Vocabularies
+    model: Translator
+
+    def ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Token ids of the sources, and how many of them were over the limit and have been cut."""
+        encoded = self.vocabularies.source.encode([sentence if sentence.strip() else "" for sentence in sentences])
+        return truncated(encoded, self.experiment.text.max_length)
+
+    def translate(
+        self, sentences: Sequence[str], settings: DecodingSettings | None = None
+    ) -> tuple[list[list[Candidate]], int]:
+        """The best translations of each sentence, best first, and how many sentences have been cut.
+
+        An empty sentence has the empty translation. `settings` are the run's own if not given.
+        """
+        ids, cut = self.ids(sentences)
+        found = decoding.translate(self.model, ids, settings or self.experiment.decoding)
+        texts = iter(self.vocabularies.target.decode([each.ids for hypotheses in found for each in hypotheses]))
+        return [[Candidate(next(texts), each.score) for each in hypotheses] for hypotheses in found], cut
+
+    def searching(self, beam: int | None) -> DecodingSettings:
+        """The run's own search, with another beam if one is given."""
+        own = self.experiment.decoding
+        return own if beam is None else replace(own, beam=beam)
+
+
+def sentences(given: Sequence[str], files: Sequence[Path], stdin: TextIO, chunk: int = 1000) -> Iterator[list[str]]:
+    """What is to be translated, in chunks: from the command line, else from files, else from standard input.
+
+    A terminal is read line by line, so that each is answered at once.
+
+    Raises:
+        ValueError: a file is missing, or something is not UTF-8; says the line.
+    """
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"--file: there is no file {file}")
+    if given and files:
+        raise ValueError("--file: give sentences or files, not both")
+    return _chunks(given, files, stdin, 1 if stdin.isatty() else chunk)
+
+
+def _chunks(given: Sequence[str], files: Sequence[Path], stdin: TextIO, size: int) -> Iterator[list[str]]:
+    if given:
+        yield list(given)
+        return
+    for file in files or (None,):
+        with open(file, "rb") if file else nullcontext(stdin.buffer) as stream:
+            numbered = enumerate(stream, start=1)
+            while lines := [_line(raw, number, file) for number, raw in islice(numbered, size)]:
+                yield lines
+
+
+def _line(raw: bytes, number: int, file: Path | None) -> str:
+    try:
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        where = file or "standard input"
+        raise ValueError(f"{where}: line {number} is not valid UTF-8; convert it, for example with iconv") from None
+
+
+def load(store: Store, reference: str) -> TrainedTranslator:
+    """The translator of the run that `reference` names: see `find`.
+
+    Raises:
+        ValueError: there is no such run, or it has not been finished.
+    """
+    run = find(store, reference)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = ("config.yaml", "model/weights.pt", "model/source.vocabulary", "model/target.vocabulary")
+        paths = [store.download(run, file, folder) for file in files]
+        if not all(paths):
+            raise ValueError(
+                f"run {run.id} ({run.name}) is {run.status} and has no weights; finish it, or take another"
+            )
+        config, weights, source, target = (path for path in paths if path)
+        experiment = restored(yaml.safe_load(config.read_text(encoding="utf-8")))
+        vocabularies = Vocabularies(vocabulary.load(source), vocabulary.load(target))
+        model = experiment.build(len(vocabularies.source), len(vocabularies.target))
+        model.load_state_dict(torch.load(weights, weights_only=True))
+    return TrainedTranslator(run, experiment, vocabularies, model.to(experiment.machine.device).eval())
+
+
+def find(store: Store, reference: str) -> TrackedRun:
+    """A run by its id, by its name (the newest finished one), or `best:SUITE/ROW`: the best on the validation set.
+
+    Raises:
+        ValueError: there is none; lists the newest that there are.
+    """
+    if reference.startswith(BEST):
+        return _best(store, *reference.removeprefix(BEST).rpartition("/")[::2])
+    runs = sorted(
+        (run for suite in store.suites() for run in store.runs(suite)), key=lambda run: run.started, reverse=True
+    )
+    named = [run for run in runs if reference in (run.id, run.name)]
+    if not named:
+        newest = ", ".join(dict.fromkeys(run.name for run in runs if run.status == "FINISHED")) or "none yet"
+        raise ValueError(f"there is no run {reference!r} in {store.uri}; finished ones: {newest}; or {BEST}SUITE/ROW")
+    return next((run for run in named if run.status == "FINISHED"), named[0])
+
+
+def _best(store: Store, suite: str, row: str) -> TrackedRun:
+    if not suite:
+        raise ValueError(f"{BEST}{row}: write {BEST}SUITE/ROW; suites: {', '.join(store.suites()) or 'none yet'}")
+    finished = [run for run in store.runs(suite) if run.status == "FINISHED"]
+    rows = list(dict.fromkeys(run.tags["row"] for run in finished))
+    runs = [run for run in finished if run.tags["row"] == row]
+    if not runs:
+        raise ValueError(
+            f"{BEST}{suite}/{row}: no finished run of that row; there are: {', '.join(rows) or 'none yet'}"
+        )
+    corpora = {run.tags["corpus"]: run.id for run in runs}
+    if len(corpora) > 1:
+        choices = ", ".join(f"{corpus} (such as {run})" for corpus, run in corpora.items())
+        raise ValueError(f"{BEST}{suite}/{row}: trained on several corpora, name a run: {choices}")
+    return max(runs, key=lambda run: (run.metrics.get("validation_bleu", -1.0), run.started))

@@ -1,0 +1,220 @@
+"""A job from its command to its run: tracked whole, continued after any end, and never two at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+import torch
+import yaml
+
+import bench.job
+from bench import translator
+from bench.checkpoints import Interrupted
+from bench.experiment import Experiment, resolve
+from bench.job import Material, Outcome, run, shuffled
+from bench.tracking import Store, Tracking
+from bench.training import Diverged
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("job")
+    tiny.write_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path) -> Store:
+    return Store(Tracking(None, str(folder / "runs")))
+
+
+def experiment(folder: Path, **changed: object) -> Experiment:
+    return resolve(tiny.FILE, flags=tiny.flags(folder, **changed))
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, store: Store) -> Outcome:
+    return run(experiment(folder), store, "runs")
+
+
+def weights(store: Store, outcome: Outcome, folder: Path) -> dict[str, torch.Tensor]:
+    assert outcome.run
+    path = store.download(outcome.run, "model/weights.pt", folder)
+    assert path
+    return torch.load(path, weights_only=True)
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def dying(real: Callable[..., Any], error: BaseException, times: int = 1) -> Callable[..., Any]:
+    """The function, but the first calls end with an error."""
+    calls = []
+
+    def call(*arguments: Any, **settings: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= times:
+            raise error
+        return real(*arguments, **settings)
+
+    return call
+
+
+def test_a_run_holds_all_that_is_known(finished: Outcome, store: Store, folder: Path, tmp_path: Path) -> None:
+    run = finished.run
+    assert run
+    assert (run.status, run.name) == ("FINISHED", "transformer-base files-en-de demo s1")
+    config = store.download(run, "config.yaml", tmp_path)
+    assert config
+    assert yaml.safe_load(config.read_text()) == experiment(folder).settings
+    assert run.params["training.max_updates"] == "12"
+    assert run.tags["direction"] == "en-de"
+    assert run.tags["vocabulary.target"].startswith("90 subwords, sha256 ")
+    measures = {measure.metric: measure.value for measure in finished.measures}
+    assert measures == {measure.metric: measure.value for measure in store.measures(run)}
+    assert (measures["updates"], measures["repeated_updates"], measures["test/truncated"]) == (12, 0, 0)
+    assert run.metrics["train_flops"] == measures["train_flops"]
+    table = store.hypotheses(run, "test")
+    assert list(table["source"]) == (folder / "test.en").read_text().splitlines()
+    curve = store.curves(run)
+    assert not curve.duplicated(["update", "name"]).any()
+    for name, points in curve.groupby("name"):
+        held = [(metric.step, metric.value) for metric in store.client.get_metric_history(run.id, str(name))]
+        assert held == list(zip(points["update"], points["value"], strict=True)), name
+
+
+def test_the_same_command_prints_a_finished_job(finished: Outcome, store: Store, folder: Path) -> None:
+    again = run(experiment(folder), store, "runs")
+    assert (again.run, again.state) == (finished.run, "finished before")
+    assert again.measures == finished.measures
+
+
+def test_the_run_is_the_translator(finished: Outcome, store: Store, folder: Path) -> None:
+    assert finished.run
+    loaded = translator.load(store, finished.run.id)
+    table = store.hypotheses(finished.run, "test")
+    found, cut = loaded.translate(list(table["source"]))
+    assert [best.text for best, *_ in found] == list(table["hypothesis"])
+    assert cut == 0
+    assert [len(candidates) for candidates in found] == [2] * len(found)
+    assert all(best.score >= other.score for best, other in found)
+    found, cut = loaded.translate(["", "  ", "The man " * 200])
+    assert [best.text for best, *_ in found][:2] == ["", ""]
+    assert cut == 1
+
+
+@pytest.mark.parametrize(
+    "step", ["_describe", "_train", "_judge", "_keep", "Job.measures", "Job.finish"], ids=lambda step: step.strip("_")
+)
+def test_wherever_it_dies_it_is_completed(
+    finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, tmp_path: Path
+) -> None:
+    job = experiment(folder, tracking__folder=tmp_path / "runs")  # the store is shared, checkpoints are not
+    suite = f"dies in {step}"
+    owner = bench.job.Job if step.startswith("Job.") else bench.job
+    name = step.removeprefix("Job.")
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, dying(getattr(owner, name), RuntimeError("died")))
+        with pytest.raises(RuntimeError, match="died"):
+            run(job, store, suite)
+    (failed,) = store.find(suite, job.job)
+    assert (failed.status, failed.tags["reason"]) == ("FAILED", "RuntimeError: died")
+    outcome = run(job, store, suite)
+    assert outcome.run
+    assert (outcome.run.id, outcome.run.status, outcome.state) == (failed.id, "FINISHED", "finished now")
+    assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
+    assert len(store.hypotheses(outcome.run, "test")) == 12
+    measures = {measure.metric: measure.value for measure in outcome.measures}
+    assert measures["updates"] == 12
+    assert outcome.run.tags["vocabulary.target"] == (finished.run.tags["vocabulary.target"] if finished.run else "")
+    for name in ("test/bleu", "validation/bleu", "train/loss"):
+        history = store.client.get_metric_history(outcome.run.id, name)
+        assert len({metric.step for metric in history}) == len(history), name
+
+
+def test_points_that_were_never_sent_are_sent(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job = experiment(folder, tracking__folder=tmp_path / "runs")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.job.Job, "curve", lambda self, points: None)
+        patch.setattr(bench.job, "_judge", dying(bench.job._judge, RuntimeError("died")))
+        with pytest.raises(RuntimeError):
+            run(job, store, "unsent")
+    (failed,) = store.find("unsent", job.job)
+    assert store.client.get_metric_history(failed.id, "train/loss") == []
+    outcome = run(job, store, "unsent")
+    assert outcome.run
+    assert [metric.step for metric in store.client.get_metric_history(failed.id, "train/loss")] == list(range(1, 13))
+
+
+def test_a_diverged_run_has_failed(store: Store, folder: Path, tmp_path: Path) -> None:
+    job = experiment(folder, tracking__folder=tmp_path / "runs", training__optimizer__lr="1e38", training__clip="null")
+    with pytest.raises(Diverged):
+        run(job, store, "diverged")
+    (failed,) = store.find("diverged", job.job)
+    assert failed.status == "FAILED"
+    assert failed.tags["reason"].startswith("Diverged: the training loss is")
+
+
+@pytest.mark.parametrize("where", ["validate", "_judge"])
+def test_a_signal_leaves_a_run_that_continues(
+    finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, tmp_path: Path
+) -> None:
+    job = experiment(folder, tracking__folder=tmp_path / "runs")
+    suite = f"signal in {where}"
+    real = getattr(bench.job, where)
+
+    def signalled(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.job, where, signalled)
+        with pytest.raises(Interrupted):
+            run(job, store, suite)
+    (killed,) = store.find(suite, job.job)
+    assert (killed.status, killed.tags["reason"]) == ("KILLED", "SIGTERM: saved; the same command continues")
+    outcome = run(job, store, suite)
+    assert outcome.run
+    assert outcome.run.id == killed.id
+    assert "reason" not in outcome.run.tags
+    assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
+
+
+def test_again_is_a_new_run_with_nothing_of_the_old(
+    finished: Outcome, store: Store, folder: Path, tmp_path: Path
+) -> None:
+    outcome = run(experiment(folder), store, "runs", again=True)
+    assert outcome.run
+    assert finished.run
+    assert outcome.run.id != finished.run.id
+    assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
+    assert len(list((folder / "runs" / "jobs" / "runs").glob("*/last.ckpt"))) == 2
+
+
+def test_a_job_is_in_one_pair_of_hands(store: Store, folder: Path) -> None:
+    job = experiment(folder, seed=9)
+    jobs = folder / "runs" / "jobs" / "hands"
+    jobs.mkdir(parents=True)
+    with (
+        filelock.FileLock(jobs / f".{job.job}.lock"),
+        pytest.raises(ValueError, match="another process is at this job; wait for it or end it"),
+    ):
+        run(job, store, "hands")
+    assert store.find("hands", job.job) == []
+
+
+def test_every_sentence_gets_the_source_of_the_next(folder: Path) -> None:
+    validation = Material.of(experiment(folder)).validation
+    moved = shuffled(validation)
+    assert moved.targets == validation.targets
+    assert moved.sources == [*validation.sources[1:], validation.sources[0]]
