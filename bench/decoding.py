@@ -30,17 +30,19 @@ class DecodingSettings:
     Attributes:
         beam: Hypotheses kept per sentence; 1 is greedy search.
         alpha: Strength of length normalisation: 0 prefers short sentences, 1 is nearly the mean per token.
+        coverage: Strength (beta) of the penalty for source tokens not looked at; needs a model with attention.
         extra_length: A translation may have this many tokens more than its source.
         batch_sentences: Sentences translated at the same time.
     """
 
     beam: int = 5
     alpha: float = 1.0
+    coverage: float = 0.0
     extra_length: int = 50
     batch_sentences: int = 64
 
     def __post_init__(self) -> None:
-        for name, least in (("beam", 1), ("extra_length", 0), ("batch_sentences", 1)):
+        for name, least in (("beam", 1), ("coverage", 0), ("extra_length", 0), ("batch_sentences", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"decoding.{name}: {getattr(self, name)} is too small; at least {least}")
 
@@ -63,6 +65,15 @@ def length_penalty(length: Any, alpha: float) -> Any:
     return ((5 + length) / 6) ** alpha
 
 
+def coverage_penalty(looked_NS: Tensor, beta: float) -> Tensor:
+    """cp_N = beta * sum_i log(min(sum_j p_ij, 1)), with sum_j p_ij, all that source token i was looked at, given.
+
+    Wu et al. 2016 (GNMT), equation 14. Never above 0. A token of attention 0 counts as the smallest normal number, so
+    that hypotheses that missed one can still be told apart.
+    """
+    return beta * looked_NS.clamp(torch.finfo(looked_NS.dtype).tiny, 1).log().sum(-1)
+
+
 def translate(
     model: Translator,
     sources: Sequence[Sequence[int]],
@@ -73,9 +84,10 @@ def translate(
 ) -> list[list[Hypothesis]]:
     """The best translations of each source (ids without EOS), best first, at most `beam` of them.
 
-    The score is log P(Y|X) / lp(Y). A search ends when no living hypothesis can beat the best finished one any more,
-    were it to grow to the length limit at no further cost; at the limit, EOS is forced. An empty source has the empty
-    translation. With `forced_lengths` each translation has exactly so many tokens, EOS among them: for measuring
+    The score is log P(Y|X) / lp(Y) + cp(X, Y); living hypotheses are compared by log P alone. A search ends when no
+    living one can beat the best finished one any more, were it to grow to the length limit at no further cost and to
+    look at the whole source on its way (cp = 0, its upper bound); at the limit, EOS is forced. An empty source has the
+    empty translation. With `forced_lengths` each translation has exactly so many tokens, EOS among them: for measuring
     speed, where models must do equal work.
     """
     found: list[list[Hypothesis]] = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
@@ -180,12 +192,18 @@ class Search:
         state = model.start(model.encode(self.source))
         previous_N = torch.full((len(self.limits),), BOS, device=self.device)
         total_AW = torch.zeros((len(self.limits), 1), device=self.device)
+        # What each hypothesis has looked at; padding counts as seen. It follows its beam as the model's past does.
+        looked_NS = (~self.source.mask_BS).float() if self.settings.coverage else None
         finished = not on_host  # whether there may be finished hypotheses; unknown where asking would cost time
         for step in range(max(self.limits)):
             hidden_ND, state, attention_NS = model.step(previous_N, state)
             before = total_AW.shape[1]
             if attention and attention_NS is not None:
                 self.attention.append((self.rows_A, before, attention_NS))
+            if looked_NS is not None:
+                if attention_NS is None:
+                    raise ValueError("decoding.coverage: this model has no attention; set decoding.coverage to 0")
+                looked_NS = looked_NS + attention_NS
             total_AW, token_AW, parent_AW = self.continuations(model.project(hidden_ND), total_AW, step + 1)
             self.tokens_TBK[step, self.rows_A, : total_AW.shape[1]] = token_AW
             self.parents_TBK[step, self.rows_A, : total_AW.shape[1]] = parent_AW
@@ -193,7 +211,7 @@ class Search:
             ends_AW = token_AW == EOS
             if not on_host or bool(ends_AW.any()):
                 finished = True
-                self.finish(total_AW.masked_fill(~ends_AW, -torch.inf), step)
+                self.finish(total_AW.masked_fill(~ends_AW, -torch.inf), parent_AW, looked_NS, step)
                 total_AW = total_AW.masked_fill(ends_AW, -torch.inf)
             keep: Sequence[int] = range(len(self.limits))
             if finished:
@@ -206,7 +224,10 @@ class Search:
                     keep = [row for row, goes in enumerate(going_A.tolist()) if goes]
             if not keep:
                 break
-            state, total_AW, token_AW = self.follow(keep, before, state, total_AW, token_AW, parent_AW)
+            kept, total_AW, token_AW = self.follow(
+                keep, before, State(state.source, (state.past, looked_NS)), total_AW, token_AW, parent_AW
+            )
+            state, looked_NS = State(kept.source, kept.past[0]), kept.past[1]
             previous_N = token_AW.flatten()
         return self.results()
 
@@ -248,13 +269,16 @@ class Search:
         token_AW = token_NC.unflatten(0, (-1, width)).flatten(1).gather(1, place_AW)
         return total_AW, token_AW, place_AW // best_NC.shape[1]
 
-    def finish(self, ended_AW: Tensor, step: int) -> None:
+    def finish(self, ended_AW: Tensor, parent_AW: Tensor, looked_NS: Tensor | None, step: int) -> None:
         """Keep the best K of what had finished and what finishes now (log probabilities; -inf elsewhere)."""
         if self.best_BK.dtype != ended_AW.dtype:
             self.best_BK, self.probability_BK = self.best_BK.to(ended_AW), self.probability_BK.to(ended_AW)
         rows_A, beam = self.rows_A, self.settings.beam
         place_W = step * beam + torch.arange(ended_AW.shape[1], device=self.device)
         score_AW = ended_AW / length_penalty(step + 1, self.settings.alpha)
+        if looked_NS is not None:
+            penalty_AW = coverage_penalty(looked_NS, self.settings.coverage).unflatten(0, (len(ended_AW), -1))
+            score_AW = score_AW + penalty_AW.gather(1, parent_AW).to(score_AW)
         self.best_BK[rows_A], order_AK = torch.cat((self.best_BK[rows_A], score_AW), 1).topk(beam)
         for table_BK, new_AW in (
             (self.probability_BK, ended_AW),

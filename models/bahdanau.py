@@ -22,12 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.attention import Additive, weighted_sum
+from models.parts.recurrent import reorder
 from models.parts.translator import Flops, State, Step, Tokens, Translator, product
-
-
-def reorder(x_BSD: Tensor, index_BS: Tensor) -> Tensor:
-    """x[b, index[b, s]] for every b and s."""
-    return x_BSD.gather(1, index_BS[..., None].expand_as(x_BSD))
 
 
 class Annotator(nn.Module):

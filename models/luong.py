@@ -27,26 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.attention import Concat, Dot, General, Location, weighted_sum
+from models.parts.recurrent import Cell
 from models.parts.translator import NO_FLOPS, PAD, Flops, Stack, State, Step, Tokens, Translator, product
-
-
-class Cell(nn.Module):
-    """i, f, o = sigma(W x + U h) each, g = tanh(W_g x + U_g h); c' = f * c + i * g, h' = o * tanh(c').
-
-    The products with x and h are one, with the matrices of all gates side by side.
-    """
-
-    def __init__(self, input_width: int, width: int) -> None:
-        super().__init__()
-        self.gates = nn.Linear(input_width + width, 4 * width, bias=False)
-
-    def forward(self, x_BE: Tensor, h_BD: Tensor, c_BD: Tensor, more_B4D: Tensor | float) -> tuple[Tensor, Tensor]:
-        """(h', c'); `more_B4D` is what other inputs add to the gates."""
-        gates_B4D = self.gates(torch.cat((x_BE, h_BD), dim=1)) + more_B4D
-        width = h_BD.shape[1]
-        i_BD, f_BD, o_BD = torch.sigmoid(gates_B4D[:, : 3 * width]).chunk(3, dim=1)
-        c_BD = f_BD * c_BD + i_BD * torch.tanh(gates_B4D[:, 3 * width :])
-        return o_BD * torch.tanh(c_BD), c_BD
 
 
 class Window(nn.Module):

@@ -1,5 +1,6 @@
 """The search against exhaustive enumeration, on a fake model with random probabilities for every prefix."""
 
+import math
 from itertools import product
 from typing import Any
 
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.decoding import DecodingSettings, Hypothesis, greedy, length_penalty, top, translate
+from bench.decoding import DecodingSettings, Hypothesis, coverage_penalty, greedy, length_penalty, top, translate
+from models import seq2seq
 from models.parts.translator import BOS, EOS, State, Step, Tokens, Translator
 from models.transformer import Config, Model
 
@@ -46,6 +48,33 @@ class Random(Translator):
         return hidden
 
 
+class Looking(Random):
+    """Spreads its attention over the source by a row of another random table, picked by the same hash."""
+
+    def __init__(self, seed: int, vocabulary: int, sharpness: float = 2.0) -> None:
+        super().__init__(seed, vocabulary, sharpness)
+        self.gaze = 2 * torch.randn(ROWS, 20, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        hidden_BV, state, _ = super().step(previous_B, state)
+        length_B, ids_BS = state.source[1:]
+        real_BS = torch.arange(ids_BS.shape[1]) < length_B[:, None]
+        scores_BS = self.gaze[state.past[0], : ids_BS.shape[1]].masked_fill(~real_BS, -torch.inf)
+        return Step(hidden_BV, state, scores_BS.softmax(dim=1))
+
+
+def cover(model: Random, source: list[int], target: list[int], beta: float) -> float:
+    """cp(X, Y), one token after another."""
+    ids = torch.tensor([[*source, EOS]])
+    state = model.start(model.encode(Tokens(ids, (ids.shape[1],))))
+    seen = [0.0] * ids.shape[1]
+    for previous in [BOS, *target]:
+        _, state, attention_1S = model.step(torch.tensor([previous]), state)
+        assert attention_1S is not None
+        seen = [total + new for total, new in zip(seen, attention_1S[0].tolist(), strict=True)]
+    return beta * sum(math.log(min(total, 1.0)) for total in seen)
+
+
 def probability(model: Random, source: list[int], target: list[int]) -> float:
     """Log P(target, EOS | source), one token after another."""
     ids = torch.tensor([[*source, EOS]])
@@ -58,7 +87,7 @@ def probability(model: Random, source: list[int], target: list[int]) -> float:
     return total
 
 
-def every(model: Random, source: list[int], limit: int, alpha: float) -> list[Hypothesis]:
+def every(model: Random, source: list[int], limit: int, alpha: float, beta: float = 0.0) -> list[Hypothesis]:
     """All translations of at most `limit` tokens with EOS, best first."""
     words = range(EOS + 1, model.table.shape[1])
     found = []
@@ -66,6 +95,8 @@ def every(model: Random, source: list[int], limit: int, alpha: float) -> list[Hy
         for target in product(words, repeat=length):
             log_probability = probability(model, source, list(target))
             score = log_probability / length_penalty(length + 1, alpha)
+            if beta:
+                score += cover(model, source, list(target), beta)
             found.append(Hypothesis(list(target), score, log_probability))
     return sorted(found, key=lambda hypothesis: -hypothesis.score)
 
@@ -98,7 +129,10 @@ def searched_to_the_limit(model: Random, source: list[int], wanted: DecodingSett
                 if token == EOS or length < limit:
                     continued.append((prefix[0] + prefix[1][token], [*target, token]))
         continued = sorted(continued, key=lambda item: -item[0])[: wanted.beam]
-        finished += [(total / length_penalty(length, wanted.alpha), y[:-1]) for total, y in continued if y[-1] == EOS]
+        for total, y in continued:
+            if y[-1] == EOS:
+                penalty = cover(model, source, y[:-1], wanted.coverage) if wanted.coverage else 0.0
+                finished.append((total / length_penalty(length, wanted.alpha) + penalty, y[:-1]))
         alive = [(total, y) for total, y in continued if y[-1] != EOS]
     return sorted(finished, key=lambda item: -item[0])
 
@@ -132,6 +166,67 @@ def test_the_early_stop_loses_nothing(seed: int, beam: int, alpha: float, sharpn
         score, ids = searched_to_the_limit(model, source, wanted)[0]
         assert found[0].score == pytest.approx(score, abs=1e-9)
         assert found[0].ids == ids
+
+
+@given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 0.2, 1.0]), beta=st.sampled_from([0.2, 1.0, 5.0]))
+@settings(max_examples=15, deadline=None)
+def test_a_beam_as_wide_as_the_space_finds_the_best_coverage(seed: int, alpha: float, beta: float) -> None:
+    model = Looking(seed, EOS + 3)
+    wide = DecodingSettings(beam=200, alpha=alpha, coverage=beta, extra_length=2)
+    for source, found in zip([[5], [3, 4]], translate(model, [[5], [3, 4]], wide), strict=True):
+        expected = every(model, source, len(source) + 3, alpha, beta)
+        assert found[0].ids == expected[0].ids
+        assert found[0].score == pytest.approx(expected[0].score, abs=1e-5)  # summed in single precision
+        known = {tuple(h.ids): h for h in expected}
+        for hypothesis in found:
+            assert hypothesis.score == pytest.approx(known[tuple(hypothesis.ids)].score, abs=1e-5)
+            wanted = known[tuple(hypothesis.ids)].log_probability
+            assert hypothesis.log_probability == pytest.approx(wanted, abs=1e-9)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    beam=st.integers(1, 4),
+    alpha=st.floats(0, 2),
+    beta=st.sampled_from([0.1, 0.5, 3.0]),
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_early_stop_loses_no_coverage(seed: int, beam: int, alpha: float, beta: float, lengths: list[int]) -> None:
+    model = Looking(seed, 7)
+    sources = [[4 + (place + n) % 3 for n in range(length)] for place, length in enumerate(lengths)]
+    wanted = DecodingSettings(beam=beam, alpha=alpha, coverage=beta, extra_length=4, batch_sentences=3)
+    for source, found in zip(sources, translate(model, sources, wanted), strict=True):
+        score, ids = searched_to_the_limit(model, source, wanted)[0]
+        assert found[0].score == pytest.approx(score, abs=1e-5)
+        assert found[0].ids == ids
+
+
+def test_the_coverage_penalty_is_that_of_gnmt() -> None:
+    """Beta * sum_i log(min(sum_j p_ij, 1)): half a look costs log 2, a second look earns nothing."""
+    looked_NS = torch.tensor([[1.0, 0.5, 3.0], [1.0, 1.0, 1.0], [0.25, 0.5, 0.0]], dtype=torch.float64)
+    found = coverage_penalty(looked_NS, 0.2).tolist()
+    assert found[0] == pytest.approx(-0.2 * math.log(2))
+    assert found[1] == 0
+    assert -math.inf < found[2] < -100
+
+
+def test_coverage_chooses_the_translation_that_reads_on() -> None:
+    """The fake looks at one more source token each step, so longer is better covered."""
+    source = [5, 6, 7]
+    short, long = (
+        translate(Random(3, 6), [source], DecodingSettings(beam=50, alpha=0.0, coverage=beta))[0][0]
+        for beta in (0.0, 9.0)
+    )
+    assert len(short.ids) + 1 < len(source) + 1 <= len(long.ids) + 1
+    assert long.log_probability < short.log_probability == short.score
+
+
+def test_coverage_needs_attention() -> None:
+    torch.manual_seed(1)
+    blind = seq2seq.Model(seq2seq.Config(layers=1, embedding=4, hidden=4), 9, 9)
+    with pytest.raises(ValueError, match=r"^decoding\.coverage: this model has no attention"):
+        translate(blind, [[5]], DecodingSettings(coverage=0.2))
 
 
 def small_transformer() -> Model:
@@ -243,6 +338,8 @@ def test_top_is_topk(vocabulary: int, count: int) -> None:
 
 
 def test_settings_that_make_no_search_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^decoding.coverage: -0.1 is too small; at least 0"):
+        DecodingSettings(coverage=-0.1)
     for name in ("beam", "batch_sentences"):
         with pytest.raises(ValueError, match=f"^decoding.{name}: 0 is too small; at least 1"):
             DecodingSettings(**{name: 0})

@@ -264,8 +264,14 @@ class Translator(pl.LightningModule):
         return functional.cross_entropy(logits_NV, labels_N, label_smoothing=label_smoothing, reduction="none")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss over the real target tokens of the batch."""
-        return self.token_losses(batch, self.recipe.label_smoothing).mean()
+        """Mean loss over the real target tokens of the batch, and the architecture's own terms."""
+        loss = self.token_losses(batch, self.recipe.label_smoothing).mean()
+        extra = self.extra_loss()
+        return loss if extra is None else loss + extra
+
+    def extra_loss(self) -> Tensor | None:
+        """What the architecture adds to the loss of the batch that it has just read, if anything."""
+        return None
 
     def configure_optimizers(self) -> Any:
         recipe = self.recipe.optimizer
