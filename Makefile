@@ -9,8 +9,11 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet $(add
 demo: .venv/installed ## five rungs of the ladder on the embedded corpus: trains, measures, writes the report
 	.venv/bin/bench suite experiments/demo.yaml
 
-test: .venv/installed-dev ## every test but the journeys
-	.venv/bin/python -m pytest
+test: .venv/installed-dev ## every test but the journeys; one thread for each of as many processes as there are cores
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist worksteal
+
+journeys: .venv/installed-dev ## the slow, whole-system tests
+	.venv/bin/python -m pytest tests/journeys -o addopts="-q --strict-markers --strict-config" --timeout 900
 
 check: .venv/installed-dev ## format, lint, types
 	.venv/bin/ruff format --check .
