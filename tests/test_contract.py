@@ -29,6 +29,15 @@ PAPER_SIZES = {
     # row: source and target vocabulary, parameters, those outside embeddings and softmax, tolerance
     "lstm": (160_000, 80_000, 384e6, 64e6, 0.0),  # published: 384M of which 64M recurrent; exact without biases
     "bahdanau": (30_000, 30_000, 80_401_000, 28_201_000, 0.0),  # derived; test_bahdanau.py has the sum
+    "gnmt": (
+        32_000,
+        32_000,
+        278e6,
+        182.4e6,
+        0.02,
+    ),  # published (by the MoE paper): 278M; derived, by test_gnmt.py: 280.7M
+    "deep-att": (80_000, 80_000, 272_303_360, 108_463_360, 0.0),  # derived; test_deep_att.py has the sum
+    "moe": (32_000, 32_000, 8.7e9, 8.65e9, 0.02),  # published: 8.7B with 2048 experts
     "transformer-base": (37_000, 37_000, 65e6, 44.1e6, 0.04),  # published 65M, whose vocabulary fits no other row
 }
 

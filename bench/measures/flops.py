@@ -133,7 +133,7 @@ randint randn randn_like randperm repeat roll scalar_tensor scatter scatter_ sca
 select_scatter slice_backward slice_scatter stack _to_copy tril triu unfold_backward uniform_ _unsafe_view unsafe_split
 squeeze_ t_ transpose_ unsqueeze_ zero_ zeros zeros_like
 embedding embedding_dense_backward max_pool2d_with_indices max_pool2d_with_indices_backward native_dropout
-native_dropout_backward glu glu_backward
+native_dropout_backward glu glu_backward softplus_backward
 all amax amin aminmax any argmax argmin bincount cummax cumsum equal logsumexp max mean min norm prod sort std sum topk
 var var_mean linalg_vector_norm
 _softmax _softmax_backward_data _safe_softmax _log_softmax _log_softmax_backward_data nll_loss_forward nll_loss_backward

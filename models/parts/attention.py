@@ -224,6 +224,32 @@ class Location(Form):
         return product(1, self.W_a.in_features, self.W_a.out_features)
 
 
+class Factored(Form):
+    """A(x_i, y_j) = sum_d V_d tanh((x_i U)_d) tanh((y_j W)_d): like the additive form, but a product.
+
+    Shazeer et al. 2017, "Outrageously Large Neural Networks", appendix G, equation 22.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.U = nn.Linear(width, width, bias=False)
+        self.W = nn.Linear(width, width, bias=False)
+        self.V = nn.Parameter(torch.ones(width))
+
+    def keys(self, memory_BSD: Tensor) -> Tensor:
+        return torch.tanh(self.U(memory_BSD))
+
+    def scores(self, query_BD: Tensor, keys_BSA: Tensor) -> Tensor:
+        return torch.bmm(keys_BSA, (self.V * torch.tanh(self.W(query_BD)))[:, :, None]).squeeze(-1)
+
+    def flops_keys(self, source_length: int) -> Flops:
+        return product(source_length, self.width, self.width)
+
+    def flops_scores(self, source_length: int) -> Flops:
+        return product(1, self.width, self.width) + product(1, self.width, source_length)
+
+
 def weighted_sum(weights_BS: Tensor, values_BSD: Tensor) -> Tensor:
     """c_BD = sum_s a_s h_s."""
     return torch.bmm(weights_BS[:, None], values_BSD).squeeze(1)
