@@ -25,7 +25,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.parametrizations import weight_norm
 
 from models.parts.attention import Weights, masked_softmax
 from models.parts.convolution import after, windows
@@ -34,13 +33,32 @@ from models.parts.translator import NO_FLOPS, Flops, Stack, State, Step, Tokens,
 HALF = math.sqrt(0.5)
 
 
-def normalised(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
-    """A layer with normalised weights that begin at N(0, gain / inputs), section 3.5, and biases that begin at zero."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.normal_(layer.weight, std=math.sqrt(gain / inputs))
-    nn.init.zeros_(layer.bias)
-    weight_norm(layer)  # in place: the layer now makes its weight from g and v
-    return layer
+class Normalised(nn.Linear):
+    """W = g v / ||v||, a length g and a direction v for each output; `weight` is v, and g begins as ||v||.
+
+    v begins at N(0, gain / inputs), section 3.5, and the bias at zero. While nobody asks for gradients, W is made once
+    for as long as v and g stay what they are; decoding would make it again for every word.
+    """
+
+    def __init__(self, inputs: int, outputs: int, gain: float = 1.0) -> None:
+        super().__init__(inputs, outputs)
+        nn.init.normal_(self.weight, std=math.sqrt(gain / inputs))
+        nn.init.zeros_(self.bias)
+        self.g = nn.Parameter(self.weight.detach().norm(dim=1, keepdim=True))
+        self.made: tuple[tuple[int, ...], Tensor] | None = None
+
+    def matrix(self) -> Tensor:
+        """W, with the state of v and g from which it was made kept beside it."""
+        v, g = self.weight, self.g
+        state = v._version, g._version, v.data_ptr(), g.data_ptr()
+        if self.made is not None and self.made[0] == state and not torch.is_grad_enabled():
+            return self.made[1]
+        W = v * (g / v.norm(dim=1, keepdim=True))
+        self.made = None if W.requires_grad else (state, W)
+        return W
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.matrix(), self.bias)
 
 
 class Convolution(nn.Module):
@@ -52,8 +70,8 @@ class Convolution(nn.Module):
     def __init__(self, inputs: int, width: int, kernel: int, dropout: float) -> None:
         super().__init__()
         self.kernel, self.dropout = kernel, nn.Dropout(dropout)
-        self.W = normalised(kernel * inputs, 2 * width, 4 * (1 - dropout))
-        self.residual = normalised(inputs, width) if inputs != width else nn.Identity()
+        self.W = Normalised(kernel * inputs, 2 * width, 4 * (1 - dropout))
+        self.residual = Normalised(inputs, width) if inputs != width else nn.Identity()
 
     def gate(self, x_BTD: Tensor) -> Tensor:
         """One output for each window that fits into x."""
@@ -92,8 +110,8 @@ class DecoderBlock(Convolution):
 
     def __init__(self, inputs: int, width: int, kernel: int, dropout: float, embedding: int) -> None:
         super().__init__(inputs, width, kernel, dropout)
-        self.W_d = normalised(width, embedding)
-        self.W_c = normalised(embedding, width)
+        self.W_d = Normalised(width, embedding)
+        self.W_c = Normalised(embedding, width)
         self.weights = Weights()
 
     def forward(
@@ -171,16 +189,16 @@ class Model(Translator):
         kept, first, last = 1 - config.dropout, config.blocks[0][0], config.blocks[-1][1]
         self.source_embedding = Embedding(source_vocabulary, config)
         self.target_embedding = Embedding(target_vocabulary, config)
-        self.encoder_in = normalised(config.embedding, first, kept)
-        self.decoder_in = normalised(config.embedding, first, kept)
+        self.encoder_in = Normalised(config.embedding, first, kept)
+        self.decoder_in = Normalised(config.embedding, first, kept)
         self.encoder = Stack[EncoderBlock](EncoderBlock(*block, config.dropout) for block in config.blocks)
         self.decoder = Stack[DecoderBlock](
             DecoderBlock(*block, config.dropout, config.embedding) for block in config.blocks
         )
-        self.encoder_out = normalised(last, config.embedding)
-        self.decoder_out = normalised(last, config.out)
+        self.encoder_out = Normalised(last, config.embedding)
+        self.decoder_out = Normalised(last, config.out)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = normalised(config.out, target_vocabulary, kept)
+        self.output = Normalised(config.out, target_vocabulary, kept)
 
     def encode(self, source: Tokens) -> Memory:
         mask_BS = source.mask_BS

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.experiment import EXPERIMENTS, resolve
-from models.convs2s import Config, EncoderBlock, Model, normalised
+from models.convs2s import Config, EncoderBlock, Model, Normalised
 from models.parts.convolution import windows
 from models.parts.translator import BOS, EOS, Tokens
 
@@ -27,10 +28,11 @@ def build(config: Config = SMALL) -> Model:
     return model
 
 
-def weight(layer: torch.nn.Linear) -> Tensor:
-    """The product g v / ||v||, written out from the two tensors that are stored."""
-    g, v = (layer.get_parameter(f"parametrizations.weight.original{part}") for part in (0, 1))
-    return torch.stack([g_row * v_row / v_row.square().sum().sqrt() for g_row, v_row in zip(g, v, strict=True)])
+def weight(layer: torch.nn.Module) -> Tensor:
+    """The product g v / ||v||, written out."""
+    assert isinstance(layer, Normalised)
+    rows = zip(layer.g[:, 0], layer.weight, strict=True)
+    return torch.stack([g * v_row / v_row.square().sum().sqrt() for g, v_row in rows])
 
 
 def glu(y: Tensor) -> Tensor:
@@ -49,11 +51,12 @@ def test_windows_are_a_convolution() -> None:
 def test_an_encoder_block_is_its_equation() -> None:
     torch.manual_seed(2)
     block, x_TD = EncoderBlock(4, 6, 3, 0.0).double(), torch.randn(5, 4, dtype=torch.float64)
+    assert isinstance(block.residual, Normalised)
     mask_1S1 = torch.tensor([True] * 3 + [False] * 2)[None, :, None]
     padded_TD = torch.cat((torch.zeros(1, 4), x_TD[:3], torch.zeros(3, 4)))  # words 3 and 4 are padding
     for i in range(5):
         h_D = glu(weight(block.W) @ padded_TD[i : i + 3].flatten() + block.W.bias)
-        residual_D = weight(block.residual) @ x_TD[i] + block.residual.bias  # type: ignore[arg-type]
+        residual_D = weight(block.residual) @ x_TD[i] + block.residual.bias
         found_D = block(x_TD[None], mask_1S1)[0, i]
         torch.testing.assert_close(found_D, math.sqrt(0.5) * (h_D + residual_D), atol=1e-12, rtol=0)
 
@@ -79,18 +82,42 @@ def test_a_decoder_block_is_its_equations() -> None:
 
 
 def test_only_look_ups_are_not_normalised() -> None:
-    """Whoever has a matrix has a length and a direction; the length is what its output is scaled by."""
-    model = build()
-    plain = {name for name, parameter in model.named_parameters() if parameter.dim() > 1 and "parametriz" not in name}
-    assert plain == {
-        f"{side}_embedding.{table}.weight" for side in ("source", "target") for table in ("words", "positions")
-    }
-    layer = normalised(3, 4)
-    for name, parameter in layer.named_parameters():
-        if name.endswith("original1"):
-            before = layer.weight.detach().clone()
-            parameter.data *= 7  # the length of v means nothing
-            torch.testing.assert_close(layer.weight, before)
+    with_matrices = [module for module in build().modules() if isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding))]
+    plain = [module for module in with_matrices if not isinstance(module, Normalised)]
+    assert len(with_matrices) > 20
+    assert len(plain) == 4
+    assert all(isinstance(module, nn.Embedding) for module in plain)
+
+
+def test_normalised_weights_have_a_length_and_a_direction() -> None:
+    layer, x_BD = Normalised(3, 4), torch.randn(2, 3)
+    plain_BD = functional.linear(x_BD, layer.weight)
+    torch.testing.assert_close(layer(x_BD), plain_BD)  # g begins as the length of v
+    layer.weight.data *= 7
+    torch.testing.assert_close(layer(x_BD), plain_BD)
+    layer.g.data *= 2
+    torch.testing.assert_close(layer(x_BD), 2 * plain_BD)
+
+
+def test_weights_made_for_decoding_are_made_again_when_they_change() -> None:
+    layer, x_BD = Normalised(3, 4), torch.randn(2, 3)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    for _ in range(3):
+        with torch.inference_mode():
+            before_BD = layer(x_BD)
+            assert layer.matrix() is layer.matrix()
+        layer(x_BD).square().sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            torch.testing.assert_close(layer(x_BD), functional.linear(x_BD, weight(layer), layer.bias))
+            assert not torch.equal(layer(x_BD), before_BD)
+    other = Normalised(3, 4)
+    with torch.no_grad():
+        other(x_BD)
+        other.load_state_dict(layer.state_dict())
+        assert torch.equal(other(x_BD), layer(x_BD))
+        assert torch.equal(copy.deepcopy(layer)(x_BD), layer(x_BD))
+        torch.testing.assert_close(layer.double()(x_BD.double()).float(), other(x_BD))
 
 
 def test_gradients_of_the_encoder_are_divided_by_twice_the_attention_layers() -> None:
