@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from bench import terminal
-from bench.checkpoints import Interrupted
 from bench.experiment import Experiment, architectures, choose, read_typed, resolve
 from bench.job import Material, Outcome, run
 from bench.tracking import Store
@@ -69,6 +68,10 @@ class Suite:
         ]
 
 
+def finished(store: Store, suite: str, experiment: Experiment) -> bool:
+    return any(run.status == "FINISHED" for run in store.find(suite, experiment.job)[:1])
+
+
 def distinct(experiments: Sequence[Experiment]) -> list[Experiment]:
     """One experiment for each different text."""
     found: dict[str, Experiment] = {}
@@ -112,20 +115,23 @@ def run_suite(path: Path, suite: Suite, flags: Sequence[str], again: bool) -> li
     name = path.stem
     for line in unequal(experiments):
         terminal.say(f"not equal: {line}")
-    for experiment in distinct(experiments):
-        Material.of(experiment)  # text and vocabulary can be made, or there is one line and nothing on the disk
     store = Store(experiments[0].tracking)
+    for experiment in distinct([e for e in experiments if again or not finished(store, name, e)]):
+        Material.of(experiment)  # text and vocabulary can be made, or there is one line and nothing on the disk
     description = f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
     tags = {"mlflow.note.content": description, "question": suite.question}
     parent = store.parent(name, tags | {"rows": ",".join(suite.rows), "baseline": suite.baseline or suite.rows[-1]})
     outcomes = []
-    for number, experiment in enumerate(experiments, 1):
-        terminal.say(f"[{number}/{len(experiments)}] {experiment.name}")
-        try:
-            outcomes.append(run(experiment, store, name, parent=parent, again=again))
-        except Interrupted:
-            raise
-        except Exception as error:  # one row's failure must not cost the others; it is printed, tracked and counted
-            terminal.say(f"  failed: {type(error).__name__}: {error}")
-            outcomes.append(Outcome(experiment, None, [], "failed"))
+    status = "KILLED"
+    try:
+        for number, experiment in enumerate(experiments, 1):
+            terminal.say(f"[{number}/{len(experiments)}] {experiment.name}")
+            try:
+                outcomes.append(run(experiment, store, name, parent=parent, again=again))
+            except Exception as error:  # one row's failure must not cost the others; it is said, tracked and counted
+                terminal.say(f"  failed: {type(error).__name__}: {error}")
+                outcomes.append(Outcome(experiment, None, [], "failed"))
+        status = "FAILED" if any(outcome.run is None for outcome in outcomes) else "FINISHED"
+    finally:
+        store.end(parent, status)
     return outcomes

@@ -28,7 +28,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import filelock
-import mlflow
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.entities import Run as MlflowRun
@@ -39,6 +38,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bench.measures import Measure
 
 PARENT = "mlflow.parentRunId"
+TRAINING_VIEW = "custom_model_development"  # what the UI calls "Model training"; its default view is for chat traces
 FINAL = {"FINISHED", "FAILED", "KILLED"}
 PROBE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """The first question to a server, with which its absence is found out in seconds."""
@@ -135,7 +135,7 @@ class Job:
 
     def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
         """A table that the MLflow UI can show. MLflow's own log_table appends to what a killed process left."""
-        content = pd.DataFrame(dict(columns)).to_json(orient="split", index=False)
+        content = pd.DataFrame(dict(columns)).to_json(None, orient="split", index=False)
         self.client.log_text(self.id, content, name)
         shown = json.loads(self.client.get_run(self.id).data.tags.get("mlflow.loggedArtifacts", "[]"))
         entry = {"path": name, "type": "table"}
@@ -191,7 +191,6 @@ class Store:
     def __init__(self, settings: Tracking) -> None:
         self.settings, self.uri = settings, settings.resolved_uri
         self.file = Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
-        mlflow.set_tracking_uri(self.uri)
         if not self.new:
             _ = self.client
 
@@ -244,7 +243,7 @@ class Store:
         local = self.uri.startswith("sqlite:///")
         location = (self.settings.path / "artifacts" / suite).as_uri() if local else None
         try:
-            return self.client.create_experiment(suite, artifact_location=location)
+            return self.client.create_experiment(suite, location, {"mlflow.experimentKind": TRAINING_VIEW})
         except MlflowException:  # another process was faster
             found = self.client.get_experiment_by_name(suite)
             if found is None:
@@ -269,8 +268,13 @@ class Store:
         experiment = self.experiment(suite)
         runs = self._search([experiment], "tags.kind = 'suite'")
         run = runs[0] if runs else self.client.create_run(experiment, tags={"kind": "suite"}, run_name=suite)
+        self.client.update_run(run.info.run_id, "RUNNING")
         Job(self.client, run.info.run_id).tag({"suite": suite, **tags})
         return run.info.run_id
+
+    def end(self, run_id: str, status: str) -> None:
+        """Closes a suite's own run as FINISHED, FAILED (a job failed) or KILLED."""
+        self.client.set_terminated(run_id, status)
 
     def find(self, suite: str, job: str) -> list[TrackedRun]:
         """The runs of a job in a suite, newest first."""
