@@ -135,7 +135,8 @@ class Job:
 
     def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
         """A table that the MLflow UI can show. MLflow's own log_table appends to what a killed process left."""
-        content = pd.DataFrame(dict(columns)).to_json(None, orient="split", index=False)
+        content = pd.DataFrame(dict(columns)).to_json(orient="split", index=False)
+        assert content is not None  # pandas returns the text where it is given no path
         self.client.log_text(self.id, content, name)
         shown = json.loads(self.client.get_run(self.id).data.tags.get("mlflow.loggedArtifacts", "[]"))
         entry = {"path": name, "type": "table"}
