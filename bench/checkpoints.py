@@ -10,12 +10,13 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from bench.batches import PairBatches
 
@@ -97,11 +98,13 @@ def write_beside(path: Path, write: Callable[[Path], None]) -> None:
         with open(beside, "rb") as file:
             os.fsync(file.fileno())  # the name must not reach the disk before the content
         os.replace(beside, path)
+    except OSError as error:  # a failed write does not say of which file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         beside.unlink(missing_ok=True)
 
 
-def save(weights: dict[str, torch.Tensor], path: Path) -> None:
+def save(weights: dict[str, Any], path: Path) -> None:
     """torch.save, by way of memory: written straight to a full disk it fails with an error that does not say so."""
     buffer = io.BytesIO()
     torch.save(weights, buffer)
@@ -114,6 +117,13 @@ def check(path: Path) -> None:
         raise ValueError(
             f"{path}: this checkpoint is damaged (not whole); delete it and the same command trains from the beginning"
         )
+
+
+class PlainFiles(TorchCheckpointIO):
+    """Writes where it is told to. Lightning's own way leads through the temporary folder, where a kill leaves it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        save(checkpoint, Path(path))
 
 
 class Checkpoints(pl.Callback):
@@ -137,6 +147,8 @@ class Checkpoints(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.install()
+        for left in self.path.parent.glob(".*"):
+            left.unlink()  # half-written by a process that was killed
         self.saved_at, self.validated = time.monotonic(), self.validations()
 
     def on_train_batch_end(
@@ -165,7 +177,7 @@ class Repeated(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         updates, seconds = self.counts()
-        if self.path.exists():
+        with suppress(FileNotFoundError, ValueError):  # there is none, or a power cut has left it empty
             reached = json.loads(self.path.read_text())
             self.updates = reached["repeated_updates"] + max(0, reached["updates"] - updates)
             self.seconds = reached["repeated_s"] + max(0.0, reached["seconds"] - seconds)

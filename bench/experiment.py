@@ -117,10 +117,13 @@ class _StrictLoader(yaml.SafeLoader):
     """YAML in which a key may stand once only, and 1e-9 is a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        keys: list[Any] = []
+        for key, _ in node.value:
+            if key.value in keys:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            keys.append(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -310,8 +313,9 @@ def explain(error: Exception, settings: ArgumentParser) -> str:
     if found := re.search(r'Parser key "(?P<key>[\w.]+)": (?P<what>.*)', text):
         given = re.search(r"(?:Got|Given) value: (.*)$", found["what"])
         types = dict.fromkeys(
-            re.findall(r"Expected an? (?:<class ')?([\w.\[\], ']+?)(?:'>)?(?:\.| -| Given|$)", found["what"])
+            re.findall(r"Expected (?:an? )?(?:<class ')?([\w.\[\], '-]+?)(?:'>)?\.?(?: -| Got| Given|$)", found["what"])
         )
-        expected = " or ".join(types).replace("typing.Literal", "one of ").replace("NoneType", "null")
+        expected = re.sub(r"typing\.Literal\[(.*?)\]", lambda choices: f"one of {choices[1]}", " or ".join(types))
+        expected = expected.replace("NoneType", "null").replace("'", "")
         return f"{found['key']}: expected {expected}, got {given[1] if given else '?'}" if types else text
     return text

@@ -16,7 +16,7 @@ import yaml
 
 from bench import checkpoints, corpora, decoding, terminal, vocabulary
 from bench.batches import PairBatches, Pairs, batches_of, truncated
-from bench.checkpoints import Interrupted, Signals, save
+from bench.checkpoints import Interrupted, Signals, save, write_beside
 from bench.corpora import Corpus, CorpusSettings, Split
 from bench.experiment import Experiment
 from bench.machine import environment
@@ -336,7 +336,7 @@ def _renamed(measure: Measure, name: str, recipe: str) -> Measure:
 def _keep(trained: Trained, material: Material, folder: Path, job: Job) -> None:
     """The judged weights and the vocabularies go to the run: with config.yaml they are the whole translator."""
     weights = folder / "weights.pt"
-    save(trained.weights, weights)
+    write_beside(weights, lambda path: save(trained.weights, path))
     job.file(weights, "model")
     for side, words in zip(("source", "target"), material.vocabularies, strict=True):
         words.save(folder / f"{side}.vocabulary")

@@ -22,7 +22,7 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from bench.batches import PairBatches
-from bench.checkpoints import Checkpoints, Repeated, Signals, save, write_beside
+from bench.checkpoints import Checkpoints, PlainFiles, Repeated, Signals, save, write_beside
 from bench.machine import Machine
 from bench.measures.flops import Ledger
 from models.parts.translator import Batch, Recipe, Translator
@@ -377,7 +377,7 @@ def train(
             repeated,
             Progress(meter, curves, validation, report),
         ],
-        plugins=[LightningEnvironment()],  # never guess a cluster from the environment
+        plugins=[LightningEnvironment(), PlainFiles()],  # the first: never guess a cluster from the environment
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

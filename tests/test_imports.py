@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,8 +77,7 @@ def test_houses_import_to_the_left_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.is_relative_to(ROOT / "models")], ids=name)
 def test_models_know_torch_and_lightning_only(path: Path) -> None:
-    allowed = {"models", "torch", "pytorch_lightning", "math", "dataclasses", "collections", "typing", "__future__"}
-    allowed |= {"itertools", "functools", "copy", "operator"}
+    allowed = {"models", "torch", "pytorch_lightning", *sys.stdlib_module_names}
     assert {module.split(".")[0] for module in imported(path)} <= allowed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ from bench.job import Material, Outcome, run, shuffled
 from bench.tracking import Store, Tracking
 from bench.training import Diverged
 from tests import tiny
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_latency() -> Iterator[None]:
+    """It has tests of its own, and takes longer than all else that a tiny job does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.job.latency, "measure", lambda *_: [])
+        yield
 
 
 @pytest.fixture(scope="module")
