@@ -53,7 +53,7 @@ class Normalised(nn.Linear):
         state = v._version, g._version, v.data_ptr(), g.data_ptr()
         if self.made is not None and self.made[0] == state and not torch.is_grad_enabled():
             return self.made[1]
-        W = v * (g / v.norm(dim=1, keepdim=True))
+        W = v * (g / v.square().sum(dim=1, keepdim=True).sqrt())
         self.made = None if W.requires_grad else (state, W)
         return W
 
