@@ -265,11 +265,10 @@ def test_settings_are_listed_with_their_meaning(capsys: pytest.CaptureFixture[st
     assert "Budget in sentence pairs seen" in printed
 
 
-class Lines(io.StringIO):
+class Lines:
     """Standard input that holds bytes."""
 
     def __init__(self, content: bytes) -> None:
-        super().__init__()
         self.buffer = io.BytesIO(content)
 
 

@@ -49,7 +49,7 @@ def annotate(model: Model, ids_S: Tensor) -> Tensor:
     """e'_t of one sentence: in the first column the odd layers read forwards, in the second the even ones."""
     tops = []
     for column in (0, 1):
-        x_SX = model.source_embedding(ids_S)
+        x_SX = top = model.source_embedding(ids_S)
         for number, block in enumerate(model.encoder, start=1):
             backwards = (number + column) % 2 == 0
             f_S4D, h_SD = layer(x_SX, block.W[column], block.U[column], backwards)

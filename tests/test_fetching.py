@@ -34,7 +34,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Server
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]  # the only server that makes this handler
 
     def do_GET(self) -> None:
         wanted = self.headers["Range"]

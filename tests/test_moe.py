@@ -392,7 +392,7 @@ def test_experts_are_evenly_loaded_on_text_they_have_not_seen() -> None:
     assert isinstance(model, Model)
     model.recipe = job.training
     optimizer = model.configure_optimizers()
-    for batch in islice(PairBatches(train, job.training.batch_tokens, seed=1).train_dataloader(), 60):
+    for batch in islice(PairBatches(train, job.training.batch_tokens, seed=1).train_dataloader(), 200):
         model.training_step(batch, 0).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer["optimizer"].step()

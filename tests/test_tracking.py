@@ -132,7 +132,9 @@ def test_datasets_written_again_are_there_once(store: Store) -> None:
     job = begin(store, "data")
     for _ in range(2):
         job.datasets({"train": "ab" * 32}, "grammar-en-de", {"train": '{"pairs": 3}'})
-    (found,) = store.client.get_run(job.id).inputs.dataset_inputs
+    inputs = store.client.get_run(job.id).inputs
+    assert inputs
+    (found,) = inputs.dataset_inputs
     assert (found.dataset.name, found.dataset.digest) == ("grammar-en-de/train", "ab" * 16)
 
 

@@ -37,8 +37,11 @@ def nothing(*_: object) -> None:
 
 def pairs() -> Pairs:
     rng = random.Random(1)
-    lists = [[[rng.randrange(4, VOCABULARY) for _ in range(rng.randint(2, 9))] for _ in range(50)] for _ in range(2)]
-    return Pairs(*(Sentences.of(sentences) for sentences in lists))
+    sources, targets = (
+        Sentences.of([[rng.randrange(4, VOCABULARY) for _ in range(rng.randint(2, 9))] for _ in range(50)])
+        for _ in range(2)
+    )
+    return Pairs(sources, targets)
 
 
 def settings(**changed: object) -> Training:
@@ -287,7 +290,7 @@ with Signals().listening() as signals, signals.held():
         ({"max_updates": 7, "max_pairs": 10**9, "max_flops": 1e18}, lambda meter: meter.updates == 7),
         ({"max_updates": 10**6, "max_pairs": 60, "max_seconds": 1e6}, lambda meter: meter.pairs >= 60),
     ],
-    ids=str,
+    ids=["updates", "pairs", "flops", "seconds", "updates-of-three", "pairs-of-three"],
 )
 def test_the_first_limit_that_is_reached_ends_the_run(
     tmp_path: Path, limits: dict[str, float], reached: Callable[[object], bool]
@@ -349,7 +352,11 @@ def test_settings_that_cannot_be_trained_with() -> None:
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "deeper" / "file"
-    write_beside(path, lambda beside: beside.write_text("old") and None)
+
+    def whole(beside: Path) -> None:
+        beside.write_text("old")
+
+    write_beside(path, whole)
 
     def half(beside: Path) -> None:
         beside.write_text("ha")

@@ -127,7 +127,7 @@ def found(folder: Path, place: Path) -> tuple[dict[str, torch.Tensor], pd.DataFr
     for name, points in curves.groupby("name"):
         held = sorted((metric.step, metric.value) for metric in store.client.get_metric_history(run.id, str(name)))
         assert held == sorted(zip(points["update"], points["value"], strict=True)), name
-    return torch.load(path, weights_only=True), curves[curves["name"] != "train/seconds"], run
+    return torch.load(path, weights_only=True), curves.query("name != 'train/seconds'"), run
 
 
 def same(one: Path, other: Path, place: Path) -> TrackedRun:
