@@ -157,7 +157,7 @@ class Hierarchy(nn.Module):
         super().__init__()
         self.k = k
         self.primary = GATES[gating](width, groups, k)
-        self.groups = nn.ModuleList(GATES[gating](width, experts // groups, k) for _ in range(groups))
+        self.groups = Stack[NoisyTopK | Balanced](GATES[gating](width, experts // groups, k) for _ in range(groups))
 
     def initialise(self, initial: float) -> None:
         for gate in (self.primary, *self.groups):
@@ -178,7 +178,7 @@ class Hierarchy(nn.Module):
         return Routes(torch.cat(tokens), torch.cat(gates), list(chain(*counts)), torch.cat(loads), loss)
 
     def flops(self) -> Flops:
-        return self.primary.flops() + self.groups[0].flops() * self.k
+        return self.primary.flops() + next(iter(self.groups)).flops() * self.k
 
 
 class Experts(nn.Module):
@@ -245,7 +245,9 @@ class Projected(nn.LSTM):
     def __init__(self, width: int, cells: int) -> None:
         super().__init__(width, cells, bias=False, batch_first=True, proj_size=width)
 
-    def forward(self, x_BTD: Tensor, before: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch's own names are not ours
+        self, x_BTD: Tensor, before: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         with warnings.catch_warnings():  # on a CPU in fp32: that oneDNN has no projections
             warnings.filterwarnings("ignore", "LSTM with projections")
             return super().forward(x_BTD, before)
