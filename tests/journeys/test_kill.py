@@ -37,6 +37,7 @@ SETTINGS = {
     "training.max_updates": 200,
     "training.batch_tokens": 600,
     "training.validations": 5,
+    "training.average": 2,  # so that each validation writes weights, which is how it is seen from outside
     "decoding.beam": 1,
     "decoding.extra_length": 3,
     "machine.threads": 1,
