@@ -8,9 +8,8 @@ GNMT's 9 encoder layers, of which 3 remain, are 9 if its lowest, bidirectional o
 the words forwards and layer 2 backwards, and their outputs are added to the words. The context is read by the lowest
 decoder layer alone: with it an encoder and a decoder step have the published 85M multiply-adds.
 
-Ours, where the paper is silent: no biases; the groups of the paper's hierarchy (its language models have one for each
-device); the strictly balanced gates have an importance loss as well, and the loss of their thresholds is the mean over
-the batch, with weight 1, and moves the thresholds only.
+Ours, where the paper is silent: no biases; 64 groups, one for each device as in its language models; strictly balanced
+gates have an importance loss, too; the loss of their thresholds is a mean, of weight 1, and moves thresholds only.
 
 Letters: B batch  S source length  T target length  D width  C cells of an LSTM  A units of the attention
 N tokens  E experts (or groups)  K experts of a token  M tokens of an expert  R pairs of token and expert  F inner width
@@ -333,10 +332,8 @@ class Model(Translator):
         return torch.stack(losses).sum() if losses else None
 
     def zeros(self, sentences: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            self.initial_state(sentences, self.config.width, like=like),
-            self.initial_state(sentences, self.config.cells, like=like),
-        )
+        h_BD, c_BC = (self.initial_state(sentences, n, like=like) for n in (self.config.width, self.config.cells))
+        return h_BD, c_BC
 
     def encode(self, source: Tokens) -> Memory:
         """The backward layer reads each sentence reversed within its own length; padding stays behind the words."""
