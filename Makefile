@@ -10,7 +10,7 @@ demo: .venv/installed ## five rungs of the ladder on the embedded corpus: trains
 	.venv/bin/bench suite experiments/demo.yaml
 
 test: .venv/installed-dev ## every test but the journeys; one thread for each of as many processes as there are cores
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist loadfile
 
 journeys: .venv/installed-dev ## the slow, whole-system tests
 	.venv/bin/python -m pytest tests/journeys -o addopts="-q --strict-markers --strict-config" --timeout 900

@@ -83,7 +83,7 @@ def test_the_reason_of_an_end_is_dropped_on_resume(store: Store) -> None:
     assert store.run(job.id).tags["name"] == "Transformer"
 
 
-def test_a_table_written_again_is_no_longer(store: Store) -> None:
+def test_a_table_written_again_is_no_longer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's log_table appends: a run that was killed while it was judged would hold its sentences twice."""
     job = begin(store, "tables")
     for _ in range(2):
@@ -98,6 +98,7 @@ def test_a_table_written_again_is_no_longer(store: Store) -> None:
         "reference": ["c"],
         "hypothesis": ["c"],
     }
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)  # load_table asks for nothing else
     frame = store.client.load_table(store.experiment("tables"), "h/test.json", [job.id])
     assert list(frame["source"]) == ["<b>One</b>", 'Two "\n']
     assert store.hypotheses(store.run(job.id), "other").empty
