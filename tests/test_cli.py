@@ -232,7 +232,7 @@ def test_a_full_disk(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert full.returncode == 2, full.stderr
     assert full.stderr.startswith("bench: ")
-    assert ".pt: File too large; mend it (make room?) and the same command continues" in full.stderr
+    assert "last.ckpt: File too large; mend it (make room?) and the same command continues" in full.stderr
     assert full.stderr.count("\n") == 1, full.stderr
     failed = run_of(folder, 3)
     assert failed.status == "FAILED"
@@ -269,10 +269,13 @@ def test_settings_are_listed_with_their_meaning(capsys: pytest.CaptureFixture[st
 
 
 class Lines:
-    """Standard input that holds bytes."""
+    """Standard input that holds bytes, and is no terminal."""
 
     def __init__(self, content: bytes) -> None:
         self.buffer = io.BytesIO(content)
+
+    def isatty(self) -> bool:
+        return False
 
 
 def translated(
