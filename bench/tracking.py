@@ -226,12 +226,17 @@ class Store:
         """The first process makes the tables, with the others waiting: they would get in each other's way."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
-            new = not path.exists()
+            if not path.exists():
+                # Made beside and renamed: a process that is killed meanwhile leaves no half-made tables.
+                beside = path.with_name(f".{path.name}.new")
+                for suffix in ("", "-journal", "-wal", "-shm"):
+                    beside.with_name(beside.name + suffix).unlink(missing_ok=True)
+                MlflowClient(f"sqlite:///{beside}").search_experiments(max_results=1)
+                os.replace(beside, path)
+            with contextlib.closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")  # persists; readers no longer wait for writers
             client = MlflowClient(self.uri)
             client.search_experiments(max_results=1)
-            if new:
-                with contextlib.closing(sqlite3.connect(path)) as connection:
-                    connection.execute("PRAGMA journal_mode=WAL")  # persists; readers no longer wait for writers
         return client
 
     def experiment(self, suite: str) -> str:
