@@ -92,7 +92,11 @@ def test_what_broke_off_is_continued(server: Server, tmp_path: Path, ranges: boo
     assert [found.name for found in tmp_path.iterdir()] == ["file.gz"]
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b"Another text.\n"), b"<html>Not found</html>", FILE[:-1]])
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(b"Another text.\n"), b"<html>Not found</html>", FILE[:-1]],
+    ids=["another text", "a page", "cut off"],
+)
 def test_something_else_is_refused_and_not_kept(server: Server, tmp_path: Path, content: bytes) -> None:
     server.content = content
     path = tmp_path / "file.gz"
