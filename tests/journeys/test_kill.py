@@ -160,7 +160,7 @@ def test_ten_kills(tmp_path: Path, precision: str) -> None:
     finish(begin(folder, *flags))
     run = same(whole, folder, tmp_path)
     print(f"repeated: {run.metrics['repeated_updates']:.0f} updates, {run.metrics['repeated_s']:.1f} s")
-    # Lost work is noted twice a second, and so little training may lose none that was noted; test_training.py counts it.
+    # Not asserted: lost work is noted twice a second, and so little may be lost unnoted. test_training.py counts it.
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
