@@ -20,7 +20,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from bench.batches import PairBatches
 
-NOTED_EVERY = 0.5
+NOTED_EVERY = 0.1
 """Seconds between two notes of how far a training is."""
 
 
@@ -166,7 +166,8 @@ class Checkpoints(pl.Callback):
 class Repeated(pl.Callback):
     """Counts the updates that a kill undid: done after the last checkpoint, lost with the process, and done again.
 
-    How far training is, is noted on disk about twice a second, so what is counted is exact up to the last such note.
+    How far training is, is noted on disk ten times a second, and what came after the last note is not counted: the
+    counts are lower bounds, short by at most a tenth of a second, or one update, for each kill.
     Work that is not updates (start-up, a validation, judging) is not counted. `counts` gives (updates, seconds).
     """
 

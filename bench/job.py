@@ -32,7 +32,7 @@ VALIDATION_SENTENCES = 500
 DESCRIBED = "vocabulary.target"
 """The tag that is written last when a run is described: a run without it was killed before."""
 
-REPEATED = "updates lost with a killed process and done again; in no other measure"
+REPEATED = "at least so much was lost with a killed process and done again; in no other measure"
 
 
 @dataclass(frozen=True)
