@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -14,25 +13,20 @@ import pandas as pd
 import torch
 import yaml
 
-from bench import checkpoints, corpora, decoding, terminal, vocabulary
-from bench.batches import PairBatches, Pairs, batches_of, truncated
+from bench import checkpoints, terminal, vocabulary
 from bench.checkpoints import Interrupted, Signals, save, write_beside
-from bench.corpora import Corpus, CorpusSettings, Split
+from bench.corpora import Corpus
 from bench.experiment import Experiment
+from bench.judging import judge, validate
 from bench.machine import environment
-from bench.measures import Measure, latency, quality
+from bench.material import Material
+from bench.measures import Measure
 from bench.tracking import Job, Store, StoreFailure, TrackedRun
-from bench.training import CHECKPOINT, Score, Trained, train
-from bench.vocabulary import Vocabularies
+from bench.training import CHECKPOINT, Trained, train
 from models.parts.translator import Translator
-
-VALIDATION_SENTENCES = 500
-"""Sentences that a validation translates, from the beginning of the validation set."""
 
 DESCRIBED = "vocabulary.target"
 """The tag that is written last when a run is described: a run without it was killed before."""
-
-REPEATED = "at least so much was lost with a killed process and done again; in no other measure"
 
 
 @dataclass(frozen=True)
@@ -59,69 +53,6 @@ class Outcome:
         ]
         terminal.table([("measure", "left"), ("value", "right"), ("unit", "left"), ("95 % interval", "left")], rows)
         terminal.say(f"run {self.run.id}: {self.state}")
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a job trains and is judged on: text, and the same text as ids."""
-
-    corpus: Corpus
-    vocabularies: Vocabularies
-    train: PairBatches
-    validation: Split  # the sentences that a validation translates
-    validation_pairs: Pairs
-    batch_tokens: int
-    max_length: int
-
-    @classmethod
-    def of(cls, experiment: Experiment) -> Material:
-        corpus = _corpus(json.dumps(asdict(experiment.corpus)))
-        text, tokens = experiment.text, experiment.training.batch_tokens
-        vocabularies = vocabulary.build(text, corpus.train, experiment.tracking.path / "vocabularies")
-        batches = PairBatches(Pairs.of(corpus.train, vocabularies, text.max_length), tokens, experiment.seed)
-        first = Split(
-            corpus.validation.sources[:VALIDATION_SENTENCES], corpus.validation.targets[:VALIDATION_SENTENCES]
-        )
-        pairs = Pairs.of(first, vocabularies, text.max_length)
-        return cls(corpus, vocabularies, batches, first, pairs, tokens, text.max_length)
-
-    def sources(self, split: Split) -> list[list[int]]:
-        return self.cut(split)[0]
-
-    def cut(self, split: Split) -> tuple[list[list[int]], int]:
-        """The sources to translate, and how many of them were over the limit and have been cut."""
-        return truncated(self.vocabularies.source.encode(split.sources), self.max_length)
-
-
-@functools.lru_cache(maxsize=4)
-def _corpus(settings: str) -> Corpus:
-    """The rows of a suite read the same text: it is made once."""
-    return corpora.load(CorpusSettings(**json.loads(settings)))
-
-
-def shuffled(split: Split) -> Split:
-    """Every sentence with the source of the next: what a model loses by it, it had taken from the source."""
-    return Split([*split.sources[1:], *split.sources[:1]], split.targets)
-
-
-def mean_loss(model: Translator, pairs: Pairs, batch_tokens: int) -> float:
-    """Cross entropy in nats a target token, without label smoothing."""
-    total = tokens = 0.0
-    with decoding.evaluating(model):
-        for _, batch in batches_of(pairs, batch_tokens):
-            losses_N = model.token_losses(batch.to(model.device))
-            total, tokens = total + losses_N.sum().item(), tokens + len(losses_N)
-    return total / tokens
-
-
-def validate(model: Translator, material: Material) -> Score:
-    """Greedy BLEU and cross entropy on the first sentences of the validation set."""
-    best = decoding.greedy(model, material.sources(material.validation))
-    hypotheses = material.vocabularies.target.decode([hypothesis.ids for hypothesis in best])
-    return Score(
-        quality.bleu(hypotheses, material.validation.targets),
-        mean_loss(model, material.validation_pairs, material.batch_tokens),
-    )
 
 
 def run(experiment: Experiment, store: Store, suite: str, *, parent: str | None = None, again: bool = False) -> Outcome:
@@ -162,7 +93,7 @@ def run(experiment: Experiment, store: Store, suite: str, *, parent: str | None 
                 trained = _train(model, experiment, material, folder, job, signals)
                 measures = store.measures(latest) if latest else []
                 if not measures:  # or it was judged, and killed before it could say so
-                    measures = _judge(model, trained, experiment, material, job)
+                    measures = judge(model, trained, experiment, material, job)
                     curve = pd.DataFrame(trained.curve, columns=["update", "name", "value"])
                     job.frame(curve, "curves.parquet")
                     _keep(trained, material, folder, job)
@@ -281,56 +212,6 @@ def _train(
     model.load_state_dict(trained.weights)
     model.to(experiment.machine.device)
     return trained
-
-
-def _judge(model: Translator, trained: Trained, experiment: Experiment, material: Material, job: Job) -> list[Measure]:
-    """Scores every test set once, and the costs."""
-    meter, tests = trained.meter, material.corpus.tests
-    measures: list[Measure] = []
-    search = experiment.decoding
-    for name, split in tests.items():
-        sources, too_long = material.cut(split)
-        found = decoding.translate(model, sources, search)
-        hypotheses = material.vocabularies.target.decode([best.ids for best, *_ in found])
-        job.table(
-            {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses}, f"hypotheses/{name}.json"
-        )
-        for measure in quality.score(hypotheses, split.targets):
-            measures.append(
-                _renamed(measure, f"{name}/{measure.metric}", f"; beam {search.beam}, alpha {search.alpha}")
-            )
-        other = [*split.targets[1:], *split.targets[:1]]
-        measures.append(Measure(f"{name}/bleu_shuffled_references", quality.bleu(hypotheses, other), "percent"))
-        limit = f"of {len(split)}; sources of more than {material.max_length} tokens, cut to it"
-        measures.append(Measure(f"{name}/truncated", too_long, "sentences", recipe=limit))
-    quoted = next(iter(tests.values()))
-    wrong = Pairs.of(shuffled(material.validation), material.vocabularies, material.max_length)
-    whole, core = model.parameter_counts()
-    recipe = f"first {VALIDATION_SENTENCES} sentences of the validation set"
-    right = validate(model, material)
-    wrong_loss = mean_loss(model, wrong, material.batch_tokens)
-    return [
-        *measures,
-        Measure("validation_bleu", right.bleu, "percent", recipe=f"greedy, {recipe}"),
-        Measure("validation_loss", right.loss, "nats/token", recipe=recipe),
-        Measure("validation_loss_shuffled_sources", wrong_loss, "nats/token", recipe=recipe),
-        Measure("params", whole, "parameters"),
-        Measure("params_core", core, "parameters", recipe="outside embeddings and softmax"),
-        Measure("train_flops", meter.ledger.model_flops, "FLOP", recipe="closed form, real tokens"),
-        Measure("executed_flops", meter.ledger.executed_flops, "FLOP", recipe="closed form, padded batches"),
-        Measure("wall_s", meter.seconds, "s", recipe="updates only"),
-        Measure("repeated_updates", trained.repeated.updates, "updates", recipe=REPEATED),
-        Measure("repeated_s", trained.repeated.seconds, "s", recipe=REPEATED),
-        Measure("pairs", meter.pairs, "sentence pairs"),
-        Measure("updates", meter.updates, "updates"),
-        Measure("best_update", trained.best_update, "updates"),
-        Measure("target_tokens_per_s", meter.target_tokens / meter.seconds, "tokens/s", recipe="training, real tokens"),
-        *latency.measure(model, material.sources(quoted), material.vocabularies.target.encode(quoted.targets), search),
-    ]
-
-
-def _renamed(measure: Measure, name: str, recipe: str) -> Measure:
-    return Measure(name, measure.value, measure.unit, measure.low, measure.high, measure.recipe + recipe)
 
 
 def _keep(trained: Trained, material: Material, folder: Path, job: Job) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from bench import terminal
 from bench.experiment import Experiment, architectures, choose, read_typed, resolve
-from bench.job import Material, Outcome, run
+from bench.job import Outcome, run
+from bench.material import Material
 from bench.tracking import Store
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from bench import terminal
-from bench.cli import COMMANDS, EXAMPLES, main
+from bench.arguments import EXAMPLES
+from bench.cli import COMMANDS, main
 from bench.tracking import Store, TrackedRun, Tracking
 from tests import tiny
 
@@ -202,7 +203,7 @@ def test_a_truncated_checkpoint(
         raise ValueError("died")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bench.job._judge", judge)
+        patch.setattr("bench.job.judge", judge)
         assert main([*RUN, *shared(folder, 2)]) == 2
     (path,) = Path("runs").rglob("last.ckpt")
     whole = path.read_bytes()

@@ -14,10 +14,13 @@ import torch
 import yaml
 
 import bench.job
+import bench.judging
 from bench import translator
 from bench.checkpoints import Interrupted
 from bench.experiment import Experiment, resolve
-from bench.job import Material, Outcome, run, shuffled
+from bench.job import Outcome, run
+from bench.judging import shuffled
+from bench.material import Material
 from bench.tracking import Store, Tracking
 from bench.training import Diverged
 from tests import tiny
@@ -27,7 +30,7 @@ from tests import tiny
 def no_latency() -> Iterator[None]:
     """It has tests of its own, and takes longer than all else that a tiny job does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.job.latency, "measure", lambda *_: [])
+        patch.setattr(bench.judging.latency, "measure", lambda *_: [])
         yield
 
 
@@ -120,7 +123,7 @@ def test_the_run_is_the_translator(finished: Outcome, store: Store, folder: Path
 
 
 @pytest.mark.parametrize(
-    "step", ["_describe", "_train", "_judge", "_keep", "Job.measures", "Job.finish"], ids=lambda step: step.strip("_")
+    "step", ["_describe", "_train", "judge", "_keep", "Job.measures", "Job.finish"], ids=lambda step: step.strip("_")
 )
 def test_wherever_it_dies_it_is_completed(
     finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, tmp_path: Path
@@ -154,7 +157,7 @@ def test_points_that_were_never_sent_are_sent(
     job = experiment(folder, tracking__folder=tmp_path / "runs")
     with monkeypatch.context() as patch:
         patch.setattr(bench.job.Job, "curve", lambda self, points: None)
-        patch.setattr(bench.job, "_judge", dying(bench.job._judge, RuntimeError("died")))
+        patch.setattr(bench.job, "judge", dying(bench.job.judge, RuntimeError("died")))
         with pytest.raises(RuntimeError):
             run(job, store, "unsent")
     (failed,) = store.find("unsent", job.job)
@@ -173,7 +176,7 @@ def test_a_diverged_run_has_failed(store: Store, folder: Path, tmp_path: Path) -
     assert failed.tags["reason"].startswith("Diverged: the training loss is")
 
 
-@pytest.mark.parametrize("where", ["validate", "_judge"])
+@pytest.mark.parametrize("where", ["validate", "judge"])
 def test_a_signal_leaves_a_run_that_continues(
     finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, tmp_path: Path
 ) -> None:

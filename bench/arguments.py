@@ -1,0 +1,118 @@
+"""The command line of `bench`: commands, their flags and examples. Imports nothing that takes time."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+PROGRAM = "bench"
+DESCRIPTION = "Train every architecture from the perceptron to the Transformer on the same data, and measure."
+EXAMPLES = {
+    "run": """examples:
+  bench run experiments/transformer.yaml
+  bench run experiments/seq2seq.yaml --row lstm --seed 2 --training.max_updates 150
+  bench run experiments/transformer.yaml --preset multi30k-cpu --corpus.path FOLDER
+  bench run experiments/transformer.yaml --corpus.name files --corpus.train "[a.fr,a.en]" \\
+      --corpus.val "[b.fr,b.en]" --corpus.test "[c.fr,c.en]"
+  bench run experiments/transformer.yaml --settings     every key with its meaning and default
+
+The same command again continues an unfinished run and prints a finished one; --again starts a new one.""",
+    "suite": """examples:
+  bench suite experiments/demo.yaml
+  bench suite experiments/demo.yaml --seeds 1 2 3 --training.max_pairs 32000""",
+    "report": """examples:
+  bench report                                   the newest suite, into runs/reports/SUITE
+  bench report --suite demo --out demo-report    report.html, report.md, report.tex, report.csv
+  bench report --suite demo --format csv         the tidy table on standard output""",
+    "translate": """examples:
+  bench translate best:demo/transformer-base "A man is riding a bike."
+  bench translate "transformer-base grammar-en-de demo s1" --file sentences.en > sentences.de
+  bench translate RUN-ID --beam 8 --n_best 3 --scores < sentences.en
+
+RUN is an id, a name (the newest finished run of it), or best:SUITE/ROW (the best on the validation set). One line in
+gives one line out; with --n_best, NUMBER<tab>TRANSLATION lines; --scores puts the score (log probability in nats over
+the length penalty) before the translation.""",
+    "data": """examples:
+  bench data list
+  bench data show grammar-en-de --corpus.pairs 8000
+  bench data check multi30k-en-de --corpus.path FOLDER
+  bench data check files --corpus.train "[a.fr,a.en]" --corpus.val "[b.fr,b.en]" --corpus.test "[c.fr,c.en]"
+  bench data fetch multi30k
+
+`show` prints sizes, lengths in words and how much of each split the training text covers; `check` adds repeated pairs,
+overlap between splits (equal, and near: 70 % of word trigrams in common) and bad lines, and exits with 1 if there are
+bad lines or if pairs of a validation or test set stand in the training text.""",
+    "models": """examples:
+  bench models
+  bench models --preset multi30k-cpu""",
+    "ui": """examples:
+  bench ui
+  bench ui --port 5001 --tracking.folder runs""",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def build_parser() -> Parser:
+    top = Parser(prog=PROGRAM, description=DESCRIPTION, allow_abbrev=False)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=help,
+            description=f"{help[0].upper()}{help[1:]}.",
+            epilog=EXAMPLES[name],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    run = command("run", "train and measure one row")
+    run.add_argument("file", type=Path, help="an architecture's file, such as experiments/transformer.yaml")
+    run.add_argument("--preset", default="demo", help="demo, multi30k-cpu, multi30k, paper (default: demo)")
+    run.add_argument("--row", help="row id (default: the first of the file)")
+    run.add_argument("--again", action="store_true", help="start a new run although one is finished or unfinished")
+    run.add_argument("--settings", action="store_true", help="print every setting with its meaning and default")
+
+    suite = command("suite", "run every row of a table, then write its report")
+    suite.add_argument("file", type=Path, help="a suite's file, such as experiments/demo.yaml")
+    suite.add_argument("--seeds", type=int, nargs="+", help="seeds of every row (default: those of the file)")
+    suite.add_argument("--again", action="store_true", help="start new runs although some are finished")
+    suite.add_argument("--out", type=Path, help="folder of the report (default: runs/reports/SUITE)")
+
+    report = command("report", "write the comparison table of a suite")
+    report.add_argument("--suite", help="name of the suite (default: the newest)")
+    report.add_argument("--out", type=Path, help="folder to write to (default: runs/reports/SUITE)")
+    report.add_argument("--format", choices=["csv"], help="print the tidy table instead of writing files")
+    report.add_argument(
+        "--ui_url", help="address of the MLflow UI that rows link to (default: a tracking server's own)"
+    )
+
+    translate = command("translate", "translate with a finished run")
+    translate.add_argument("run", help="id, name, or best:SUITE/ROW")
+    translate.add_argument("sentences", nargs="*", help="what to translate (default: standard input)")
+    translate.add_argument("--file", type=Path, action="append", default=[], help="a file of sentences, one a line")
+    translate.add_argument("--beam", type=int, help="hypotheses kept per sentence (default: the run's)")
+    translate.add_argument("--n_best", type=int, default=1, help="translations printed per sentence (default: 1)")
+    translate.add_argument("--scores", action="store_true", help="print the score of each translation")
+
+    data = command("data", "list, show, check and fetch corpora")
+    data.add_argument("action", choices=["list", "show", "check", "fetch"])
+    data.add_argument("name", nargs="?", help="NAME-SRC-TGT, such as multi30k-en-de; for fetch, NAME")
+
+    models = command("models", "print the ladder: rows, years, papers, parameters, FLOPs")
+    models.add_argument("--preset", action="append", help="only this preset (may be given several times)")
+
+    ui = command("ui", "open the MLflow UI on the runs")
+    ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")
+
+    for reader in (report, translate, ui):
+        reader.add_argument("--tracking.uri", dest="uri", help="MLflow tracking URI (default: MLFLOW_TRACKING_URI)")
+        reader.add_argument("--tracking.folder", dest="folder", default="runs", help="folder of the runs")
+    return top

@@ -1,0 +1,124 @@
+"""What a finished training is worth: every test set scored once, and what it cost.
+
+Each function below measures one thing and gives a list of numbers; `judge` puts them together in the order of a table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench import decoding
+from bench.batches import Pairs, batches_of
+from bench.corpora import Split
+from bench.experiment import Experiment
+from bench.material import VALIDATION_SENTENCES, Material
+from bench.measures import Measure, latency, quality
+from bench.tracking import Job
+from bench.training import Score, Trained
+from models.parts.translator import Translator
+
+REPEATED = "at least so much was lost with a killed process and done again; in no other measure"
+
+
+def shuffled(split: Split) -> Split:
+    """Every sentence with the source of the next: what a model loses by it, it had taken from the source."""
+    return Split([*split.sources[1:], *split.sources[:1]], split.targets)
+
+
+def mean_loss(model: Translator, pairs: Pairs, batch_tokens: int) -> float:
+    """Cross entropy in nats a target token, without label smoothing."""
+    total = tokens = 0.0
+    with decoding.evaluating(model):
+        for _, batch in batches_of(pairs, batch_tokens):
+            losses_N = model.token_losses(batch.to(model.device))
+            total, tokens = total + losses_N.sum().item(), tokens + len(losses_N)
+    return total / tokens
+
+
+def validate(model: Translator, material: Material) -> Score:
+    """Greedy BLEU and cross entropy on the first sentences of the validation set."""
+    best = decoding.greedy(model, material.sources(material.validation))
+    hypotheses = material.vocabularies.target.decode([hypothesis.ids for hypothesis in best])
+    return Score(
+        quality.bleu(hypotheses, material.validation.targets),
+        mean_loss(model, material.validation_pairs, material.batch_tokens),
+    )
+
+
+def judge(model: Translator, trained: Trained, experiment: Experiment, material: Material, job: Job) -> list[Measure]:
+    """All that is measured of a run whose model has the weights that it is judged by."""
+    return [
+        *translations(model, experiment, material, job),
+        *validation(model, material),
+        *sizes(model),
+        *spent(trained),
+        *speed(model, experiment, material),
+    ]
+
+
+def translations(model: Translator, experiment: Experiment, material: Material, job: Job) -> list[Measure]:
+    """Scores every test set, once; what was written is kept with the run."""
+    search = experiment.decoding
+    measures: list[Measure] = []
+    for name, split in material.corpus.tests.items():
+        sources, too_long = material.cut(split)
+        found = decoding.translate(model, sources, search)
+        hypotheses = material.vocabularies.target.decode([best.ids for best, *_ in found])
+        job.table(
+            {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses}, f"hypotheses/{name}.json"
+        )
+        how = f"; beam {search.beam}, alpha {search.alpha}"
+        measures += [
+            replace(measure, metric=f"{name}/{measure.metric}", recipe=measure.recipe + how)
+            for measure in quality.score(hypotheses, split.targets)
+        ]
+        other = [*split.targets[1:], *split.targets[:1]]
+        measures.append(Measure(f"{name}/bleu_shuffled_references", quality.bleu(hypotheses, other), "percent"))
+        limit = f"of {len(split)}; sources of more than {material.max_length} tokens, cut to it"
+        measures.append(Measure(f"{name}/truncated", too_long, "sentences", recipe=limit))
+    return measures
+
+
+def validation(model: Translator, material: Material) -> list[Measure]:
+    """BLEU and loss on the validation set, and the loss with the sources of other sentences."""
+    wrong = Pairs.of(shuffled(material.validation), material.vocabularies, material.max_length)
+    recipe = f"first {VALIDATION_SENTENCES} sentences of the validation set"
+    right = validate(model, material)
+    wrong_loss = mean_loss(model, wrong, material.batch_tokens)
+    return [
+        Measure("validation_bleu", right.bleu, "percent", recipe=f"greedy, {recipe}"),
+        Measure("validation_loss", right.loss, "nats/token", recipe=recipe),
+        Measure("validation_loss_shuffled_sources", wrong_loss, "nats/token", recipe=recipe),
+    ]
+
+
+def sizes(model: Translator) -> list[Measure]:
+    """Parameters."""
+    whole, core = model.parameter_counts()
+    return [
+        Measure("params", whole, "parameters"),
+        Measure("params_core", core, "parameters", recipe="outside embeddings and softmax"),
+    ]
+
+
+def spent(trained: Trained) -> list[Measure]:
+    """What the training used."""
+    meter = trained.meter
+    return [
+        Measure("train_flops", meter.ledger.model_flops, "FLOP", recipe="closed form, real tokens"),
+        Measure("executed_flops", meter.ledger.executed_flops, "FLOP", recipe="closed form, padded batches"),
+        Measure("wall_s", meter.seconds, "s", recipe="updates only"),
+        Measure("repeated_updates", trained.repeated.updates, "updates", recipe=REPEATED),
+        Measure("repeated_s", trained.repeated.seconds, "s", recipe=REPEATED),
+        Measure("pairs", meter.pairs, "sentence pairs"),
+        Measure("updates", meter.updates, "updates"),
+        Measure("best_update", trained.best_update, "updates"),
+        Measure("target_tokens_per_s", meter.target_tokens / meter.seconds, "tokens/s", recipe="training, real tokens"),
+    ]
+
+
+def speed(model: Translator, experiment: Experiment, material: Material) -> list[Measure]:
+    """Latency, throughput and memory of decoding the first test set."""
+    quoted = next(iter(material.corpus.tests.values()))
+    references = material.vocabularies.target.encode(quoted.targets)
+    return latency.measure(model, material.sources(quoted), references, experiment.decoding)

@@ -1,0 +1,54 @@
+"""What a job trains and is judged on: the corpus, its vocabularies, and the same text as ids."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import asdict, dataclass
+
+from bench import corpora, vocabulary
+from bench.batches import PairBatches, Pairs, truncated
+from bench.corpora import Corpus, CorpusSettings, Split
+from bench.experiment import Experiment
+from bench.vocabulary import Vocabularies
+
+VALIDATION_SENTENCES = 500
+"""Sentences that a validation translates, from the beginning of the validation set."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a job trains and is judged on: text, and the same text as ids."""
+
+    corpus: Corpus
+    vocabularies: Vocabularies
+    train: PairBatches
+    validation: Split  # the sentences that a validation translates
+    validation_pairs: Pairs
+    batch_tokens: int
+    max_length: int
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Material:
+        corpus = _corpus(json.dumps(asdict(experiment.corpus)))
+        text, tokens = experiment.text, experiment.training.batch_tokens
+        vocabularies = vocabulary.build(text, corpus.train, experiment.tracking.path / "vocabularies")
+        batches = PairBatches(Pairs.of(corpus.train, vocabularies, text.max_length), tokens, experiment.seed)
+        first = Split(
+            corpus.validation.sources[:VALIDATION_SENTENCES], corpus.validation.targets[:VALIDATION_SENTENCES]
+        )
+        pairs = Pairs.of(first, vocabularies, text.max_length)
+        return cls(corpus, vocabularies, batches, first, pairs, tokens, text.max_length)
+
+    def sources(self, split: Split) -> list[list[int]]:
+        return self.cut(split)[0]
+
+    def cut(self, split: Split) -> tuple[list[list[int]], int]:
+        """The sources to translate, and how many of them were over the limit and have been cut."""
+        return truncated(self.vocabularies.source.encode(split.sources), self.max_length)
+
+
+@functools.lru_cache(maxsize=4)
+def _corpus(settings: str) -> Corpus:
+    """The rows of a suite read the same text: it is made once."""
+    return corpora.load(CorpusSettings(**json.loads(settings)))
