@@ -30,9 +30,14 @@ The same command again continues an unfinished run and prints a finished one; --
   bench translate "transformer-base grammar-en-de demo s1" --file sentences.en > sentences.de
   bench translate RUN-ID --beam 8 --n_best 3 --scores < sentences.en
 
-RUN is an id, a name (the newest finished run of it), or best:SUITE/ROW (the best on the validation set). One line in
+RUN is an id, a name (the newest finished run of it), best:SUITE/ROW (the best on the validation set), or a registered
+models:/NAME/VERSION. One line in
 gives one line out; with --n_best, NUMBER<tab>TRANSLATION lines; --scores puts the score (log probability in nats over
 the length penalty) before the translation.""",
+    "promote": """examples:
+  bench promote best:demo/transformer-base --name nmt-en-de
+  bench translate models:/nmt-en-de/1 "A man is riding a bike."
+  MLFLOW_TRACKING_URI=sqlite:///runs/mlflow.db mlflow models serve -m models:/nmt-en-de/1 --env-manager local""",
     "data": """examples:
   bench data list
   bench data show grammar-en-de --corpus.pairs 8000
@@ -95,12 +100,16 @@ def build_parser() -> Parser:
     )
 
     translate = command("translate", "translate with a finished run")
-    translate.add_argument("run", help="id, name, or best:SUITE/ROW")
+    translate.add_argument("run", help="id, name, best:SUITE/ROW, or models:/NAME/VERSION")
     translate.add_argument("sentences", nargs="*", help="what to translate (default: standard input)")
     translate.add_argument("--file", type=Path, action="append", default=[], help="a file of sentences, one a line")
     translate.add_argument("--beam", type=int, help="hypotheses kept per sentence (default: the run's)")
     translate.add_argument("--n_best", type=int, default=1, help="translations printed per sentence (default: 1)")
     translate.add_argument("--scores", action="store_true", help="print the score of each translation")
+
+    promote = command("promote", "register a run's model in MLflow under a name")
+    promote.add_argument("run", help="id, name, or best:SUITE/ROW")
+    promote.add_argument("--name", required=True, help="name of the registered model; each promotion is a new version")
 
     data = command("data", "list, show, check and fetch corpora")
     data.add_argument("action", choices=["list", "show", "check", "fetch"])
@@ -112,7 +121,7 @@ def build_parser() -> Parser:
     ui = command("ui", "open the MLflow UI on the runs")
     ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")
 
-    for reader in (report, translate, ui):
+    for reader in (report, translate, promote, ui):
         reader.add_argument("--tracking.uri", dest="uri", help="MLflow tracking URI (default: MLFLOW_TRACKING_URI)")
         reader.add_argument("--tracking.folder", dest="folder", default="runs", help="folder of the runs")
     return top

@@ -144,6 +144,15 @@ def translate_command(known: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def promote_command(known: argparse.Namespace, _: list[str]) -> int:
+    from bench import terminal, translator
+    from bench.tracking import Store, Tracking
+
+    store = Store(Tracking(known.uri, known.folder))
+    terminal.say(store.promote(translator.find(store, known.run), known.name))
+    return 0
+
+
 def data_command(known: argparse.Namespace, flags: list[str]) -> int:
     from bench import corpora, terminal
     from bench.experiment import corpus_settings
@@ -186,6 +195,7 @@ COMMANDS = {
     "suite": suite_command,
     "report": report_command,
     "translate": translate_command,
+    "promote": promote_command,
     "data": data_command,
     "models": models_command,
     "ui": ui_command,

@@ -86,7 +86,7 @@ def run(experiment: Experiment, store: Store, suite: str, *, parent: str | None 
                 job = store.resume(latest.id)
             else:
                 job = store.begin(suite, experiment.name, tags, parent)
-            with _ending(job):
+            with _ending(job), job.watched():
                 if latest is None or DESCRIBED not in latest.tags:
                     _describe(job, experiment, material)
                 folder = _folder(jobs, experiment, job.id)
@@ -96,7 +96,7 @@ def run(experiment: Experiment, store: Store, suite: str, *, parent: str | None 
                     measures = judge(model, trained, experiment, material, job)
                     curve = pd.DataFrame(trained.curve, columns=["update", "name", "value"])
                     job.frame(curve, "curves.parquet")
-                    _keep(trained, material, folder, job)
+                    _keep(trained, experiment, material, folder, job)
                 job.measures(measures)
                 job.finish("FINISHED")
     return Outcome(experiment, store.run(job.id), measures, "finished now")
@@ -167,7 +167,7 @@ def _warn_of_differences(run: TrackedRun, tags: dict[str, str]) -> None:
 
 def _describe(job: Job, experiment: Experiment, material: Material) -> None:
     corpus = material.corpus
-    job.text(yaml.safe_dump(experiment.settings, sort_keys=False, allow_unicode=True), "config.yaml")
+    job.text(_settings(experiment), "config.yaml")
     flat = pd.json_normalize(experiment.settings).iloc[0].to_dict()
     job.params({key: value for key, value in flat.items() if not key.startswith("about.")})
     splits = {"train": corpus.train, "validation": corpus.validation, **corpus.tests}
@@ -214,11 +214,16 @@ def _train(
     return trained
 
 
-def _keep(trained: Trained, material: Material, folder: Path, job: Job) -> None:
-    """The judged weights and the vocabularies go to the run: with config.yaml they are the whole translator."""
-    weights = folder / "weights.pt"
-    write_beside(weights, lambda path: save(trained.weights, path))
-    job.file(weights, "model")
+def _keep(trained: Trained, experiment: Experiment, material: Material, folder: Path, job: Job) -> None:
+    """What `translator.opened` opens becomes the run's model: configuration, judged weights, vocabularies."""
+    kept = folder / "translator"
+    write_beside(kept / "weights.pt", lambda path: save(trained.weights, path))
+    (kept / "config.yaml").write_text(_settings(experiment), encoding="utf-8")
     for side, words in zip(("source", "target"), material.vocabularies, strict=True):
-        words.save(folder / f"{side}.vocabulary")
-        job.file(folder / f"{side}.vocabulary", "model")
+        words.save(kept / f"{side}.vocabulary")
+    example = next((source for source in material.validation.sources if source.strip()), "")
+    job.model(kept, example, experiment.decoding.beam)
+
+
+def _settings(experiment: Experiment) -> str:
+    return yaml.safe_dump(experiment.settings, sort_keys=False, allow_unicode=True)

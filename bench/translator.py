@@ -1,6 +1,6 @@
 """A trained translator, taken out of a tracked run: for `bench translate`, for pictures of attention, for serving.
 
-A run is the whole translator: config.yaml says how to build the model and to search, model/ holds the weights and the
+The run's model is a folder: config.yaml says how to build the network and to search, beside it lie the weights and the
 vocabularies.
 """
 
@@ -22,6 +22,7 @@ from bench.batches import truncated
 from bench.decoding import DecodingSettings
 from bench.experiment import Experiment, restored
 from bench.tracking import Store, TrackedRun
+from bench.tracking.models import REGISTERED
 from bench.vocabulary import Vocabularies
 from models.parts.translator import Translator
 
@@ -39,7 +40,6 @@ class Candidate(NamedTuple):
 class TrainedTranslator:
     """A run's model with its weights, in evaluation mode, its vocabularies, and the settings it was judged by."""
 
-    run: TrackedRun
     experiment: Experiment
     vocabularies: Vocabularies
     model: Translator
@@ -109,28 +109,35 @@ def load(store: Store, reference: str) -> TrainedTranslator:
         ValueError: there is no such run, or it has not been finished.
     """
     run = find(store, reference)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        files = ("config.yaml", "model/weights.pt", "model/source.vocabulary", "model/target.vocabulary")
-        paths = [store.download(run, file, folder) for file in files]
-        if not all(paths):
+    with tempfile.TemporaryDirectory() as folder:
+        kept = store.translator(run, Path(folder))
+        if kept is None:
             raise ValueError(
                 f"run {run.id} ({run.name}) is {run.status} and has no weights; finish it, or take another"
             )
-        config, weights, source, target = (path for path in paths if path)
-        experiment = restored(yaml.safe_load(config.read_text(encoding="utf-8")))
-        vocabularies = Vocabularies(vocabulary.load(source), vocabulary.load(target))
-        model = experiment.build(len(vocabularies.source), len(vocabularies.target))
-        model.load_state_dict(torch.load(weights, weights_only=True))
-    return TrainedTranslator(run, experiment, vocabularies, model.to(experiment.machine.device).eval())
+        return opened(kept)
+
+
+def opened(folder: Path) -> TrainedTranslator:
+    """The translator whose configuration, weights and vocabularies are in a folder."""
+    experiment = restored(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    vocabularies = Vocabularies(
+        vocabulary.load(folder / "source.vocabulary"), vocabulary.load(folder / "target.vocabulary")
+    )
+    model = experiment.build(len(vocabularies.source), len(vocabularies.target))
+    model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    return TrainedTranslator(experiment, vocabularies, model.to(experiment.machine.device).eval())
 
 
 def find(store: Store, reference: str) -> TrackedRun:
-    """A run by its id, by its name (the newest finished one), or `best:SUITE/ROW`: the best on the validation set.
+    """A run by its id, by its name (the newest finished one), by `models:/NAME/VERSION`, or by `best:SUITE/ROW`: the
+    best on the validation set.
 
     Raises:
         ValueError: there is none; lists the newest that there are.
     """
+    if reference.startswith(REGISTERED):
+        return store.registered(reference)
     if reference.startswith(BEST):
         return _best(store, *reference.removeprefix(BEST).rpartition("/")[::2])
     runs = sorted(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import mlflow.pyfunc
 import pytest
 import torch
 import yaml
@@ -57,9 +58,9 @@ def finished(folder: Path, store: Store) -> Outcome:
 
 def weights(store: Store, outcome: Outcome, folder: Path) -> dict[str, torch.Tensor]:
     assert outcome.run
-    path = store.download(outcome.run, "model/weights.pt", folder)
-    assert path
-    return torch.load(path, weights_only=True)
+    kept = store.translator(outcome.run, folder)
+    assert kept
+    return torch.load(kept / "weights.pt", weights_only=True)
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -120,6 +121,33 @@ def test_the_run_is_the_translator(finished: Outcome, store: Store, folder: Path
     found, cut = loaded.translate(["", "  ", "The man " * 200])
     assert [best.text for best, *_ in found][:2] == ["", ""]
     assert cut == 1
+
+
+def test_the_model_is_linked_to_its_scores_and_can_be_opened_by_mlflow(finished: Outcome, store: Store) -> None:
+    assert finished.run
+    (model,) = store.client.search_logged_models([store.experiment("runs")], f"source_run_id = '{finished.run.id}'")
+    assert (model.status, model.tags["row"], model.params["model.width"]) == ("READY", "transformer-base", "16")
+    linked = {(metric.key, metric.dataset_name): metric.value for metric in model.metrics or []}
+    assert linked["test/bleu", "files-en-de/test"] == finished.run.metrics["test/bleu"]
+    opened = mlflow.pyfunc.load_model(model.artifact_location)
+    table = store.hypotheses(finished.run, "test")
+    assert opened.predict(list(table["source"])) == list(table["hypothesis"])
+    params = opened.metadata.get_params_schema()
+    assert params is not None
+    assert params.to_dict()[0]["default"] == 2  # the run's own beam
+    assert len(opened.predict(opened.input_example)) == 1
+
+
+def test_a_promoted_model_has_an_address(finished: Outcome, store: Store) -> None:
+    assert finished.run
+    address = store.promote(finished.run, "nmt-en-de")
+    assert address == "models:/nmt-en-de/1"
+    assert store.promote(finished.run, "nmt-en-de") == address  # the same model is no new version
+    assert translator.find(store, address).id == finished.run.id
+    with pytest.raises(ValueError, match="there are: models:/nmt-en-de/1"):
+        translator.find(store, "models:/nmt-en-de/7")
+    with pytest.raises(ValueError, match="--name"):
+        store.promote(finished.run, "a/b")
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def appears(folder: Path, pattern: str) -> Callable[[], bool]:
 
 JOB = "jobs/runs/*"
 RUN = "artifacts/runs/*/artifacts"
+MODEL = "artifacts/runs/models/*/artifacts/artifacts/translator/weights.pt"
 POINTS = (
     # stage, a file that every start writes when it gets there, longest delay in seconds
     ("start-up", "", 5.0),
@@ -108,7 +109,7 @@ POINTS = (
     ("training", f"{JOB}/reached.json", 2.0),
     ("a validation", f"{JOB}/weights-*.pt", 0.01),
     ("judging", f"{RUN}/hypotheses/test.json", 0.1),
-    ("judging, the weights are kept", f"{RUN}/model/weights.pt", 0.1),
+    ("judging, the weights are kept", MODEL, 0.1),
 )
 
 
@@ -122,13 +123,13 @@ def found(folder: Path, place: Path) -> tuple[dict[str, torch.Tensor], pd.DataFr
     """Weights, curves and run, after a look that each step has one value."""
     store, run = only_run(folder)
     assert run.status == "FINISHED"
-    path = store.download(run, "model/weights.pt", place)
-    assert path
+    kept = store.translator(run, place)
+    assert kept
     curves = store.curves(run)
     for name, points in curves.groupby("name"):
         held = sorted((metric.step, metric.value) for metric in store.client.get_metric_history(run.id, str(name)))
         assert held == sorted(zip(points["update"], points["value"], strict=True)), name
-    return torch.load(path, weights_only=True), curves.query("name != 'train/seconds'"), run
+    return torch.load(kept / "weights.pt", weights_only=True), curves.query("name != 'train/seconds'"), run
 
 
 def same(one: Path, other: Path, place: Path) -> TrackedRun:

@@ -1,41 +1,30 @@
-"""Runs in MLflow: written while a job trains, read by reports. The only file that imports mlflow.
-
-One MLflow experiment a suite; in it one parent run, the suite, and one child run a job. A run holds the resolved
-configuration (config.yaml and params), data hashes as dataset inputs, learning curves (metrics and curves.parquet),
-the final measures (metrics and measures.json), the hypotheses as tables and the weights.
-"""
+"""The MLflow store: where it is, how it is opened, and its runs as reports and resumed jobs read them."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import json
-import logging
 import os
 import shutil
 import sqlite3
-import sys
 import tempfile
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import filelock
 import pandas as pd
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.entities import Run as MlflowRun
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from bench.measures import Measure
+from bench.tracking import models
+from bench.tracking.job import Job
 
 PARENT = "mlflow.parentRunId"
 TRAINING_VIEW = "custom_model_development"  # what the UI calls "Model training"; its default view is for chat traces
@@ -45,9 +34,6 @@ PROBE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": 
 
 StoreFailure = (MlflowException, SQLAlchemyError, sqlite3.Error)
 """What the methods of Store and Job raise when the store does not take or give."""
-
-for name in ("mlflow", "alembic"):
-    logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @dataclass
@@ -69,98 +55,6 @@ class Tracking:
     @property
     def resolved_uri(self) -> str:
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlflow.db'}"
-
-
-class Job:
-    """The open MLflow run of one job. Nothing here waits for the store while a model trains."""
-
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self.client, self.id = client, run_id
-        self.waiting: list[Any] = []
-
-    def tag(self, tags: Mapping[str, str]) -> None:
-        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
-
-    def params(self, params: Mapping[str, Any]) -> None:
-        entries = [Param(key, str(value)[:6000]) for key, value in params.items()]
-        for begin in range(0, len(entries), 100):
-            self.client.log_batch(self.id, params=entries[begin : begin + 100])
-
-    def curve(self, points: Iterable[tuple[int, str, float]]) -> None:
-        """Learning-curve points (update, name, value), written in the background."""
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, update) for update, name, value in points]
-        for begin in range(0, len(metrics), 1000):
-            chunk = metrics[begin : begin + 1000]
-            self.waiting.append(self.client.log_batch(self.id, metrics=chunk, synchronous=False))
-
-    def missing(self, points: Iterable[tuple[int, str, float]]) -> list[tuple[int, str, float]]:
-        """Those points of a curve that the store does not hold: a killed process may not have sent its last ones."""
-        points = list(points)
-        held = {
-            (metric.step, metric.key)
-            for name in {name for _, name, _ in points}
-            for metric in self.client.get_metric_history(self.id, name)
-        }
-        return [point for point in points if point[:2] not in held]
-
-    def datasets(self, hashes: Mapping[str, str], name: str, profiles: Mapping[str, str]) -> None:
-        """Each split of the corpus as a dataset input; the digest is the beginning of its SHA-256."""
-        inputs = [
-            DatasetInput(
-                Dataset(f"{name}/{split}", digest[:32], "local", json.dumps({"sha256": digest}), None, profiles[split]),
-                [InputTag("mlflow.data.context", split)],
-            )
-            for split, digest in hashes.items()
-        ]
-        self.client.log_inputs(self.id, inputs)
-
-    def measures(self, measures: list[Measure]) -> None:
-        """Final numbers: whole (unit, interval, recipe) in measures.json, and as metrics NAME, NAME_low, NAME_high.
-
-        Called again, after a kill, it adds the metrics that are missing.
-        """
-        now = int(time.time() * 1000)
-        points = [
-            (0, f"{measure.metric}{suffix}", float(value))
-            for measure in measures
-            for suffix, value in (("", measure.value), ("_low", measure.low), ("_high", measure.high))
-            if value is not None
-        ]
-        self.client.log_dict(self.id, {"measures": [asdict(measure) for measure in measures]}, "measures.json")
-        held = self.client.get_run(self.id).data.metrics
-        metrics = [Metric(name, value, now, update) for update, name, value in points if name not in held]
-        if metrics:
-            self.client.log_batch(self.id, metrics=metrics)
-
-    def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
-        """A table that the MLflow UI can show. MLflow's own log_table appends to what a killed process left."""
-        content = pd.DataFrame(dict(columns)).to_json(orient="split", index=False)
-        assert content is not None  # pandas returns the text where it is given no path
-        self.client.log_text(self.id, content, name)
-        shown = json.loads(self.client.get_run(self.id).data.tags.get("mlflow.loggedArtifacts", "[]"))
-        entry = {"path": name, "type": "table"}
-        if entry not in shown:
-            self.tag({"mlflow.loggedArtifacts": json.dumps([*shown, entry])})
-
-    def frame(self, frame: pd.DataFrame, name: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(name).name
-            frame.to_parquet(path, index=False)
-            self.client.log_artifact(self.id, str(path), str(Path(name).parent) if "/" in name else None)
-
-    def text(self, text: str, name: str) -> None:
-        self.client.log_text(self.id, text, name)
-
-    def file(self, path: Path, folder: str | None = None) -> None:
-        self.client.log_artifact(self.id, str(path), folder)
-
-    def finish(self, status: str) -> None:
-        """Waits for what is on its way, then closes the run as FINISHED, FAILED or KILLED."""
-        for operation in self.waiting:
-            operation.wait()
-        self.waiting.clear()
-        self.client.set_terminated(self.id, status)
 
 
 @dataclass(frozen=True)
@@ -278,6 +172,10 @@ class Store:
         Job(self.client, run.info.run_id).tag({"suite": suite, **tags})
         return run.info.run_id
 
+    def attach(self, run_id: str, folder: Path, name: str) -> None:
+        """Copies what is in a folder to the run's artifacts."""
+        self.client.log_artifacts(run_id, str(folder), name)
+
     def end(self, run_id: str, status: str) -> None:
         """Closes a suite's own run as FINISHED, FAILED (a job failed) or KILLED."""
         self.client.set_terminated(run_id, status)
@@ -342,6 +240,18 @@ class Store:
         with self._artifact(run, name) as path:
             return Path(shutil.copy(path, folder)) if path else None
 
+    def translator(self, run: TrackedRun, into: Path) -> Path | None:
+        """The folder of a run's translator, copied to below `into`; None if the run has no model."""
+        return models.fetch(self.client, run.id, into)
+
+    def promote(self, run: TrackedRun, name: str) -> str:
+        """Registers a run's model; returns its address. Raises ValueError if there is none or the name is bad."""
+        return models.promote(self.client, run.id, name)
+
+    def registered(self, reference: str) -> TrackedRun:
+        """The run of models:/NAME/VERSION. Raises ValueError if there is no such model."""
+        return self.run(models.run_of(self.client, reference))
+
     @contextlib.contextmanager
     def _artifact(self, run: TrackedRun, name: str) -> Iterator[Path | None]:
         with tempfile.TemporaryDirectory() as folder:
@@ -363,18 +273,3 @@ class Store:
             if not token:
                 break
         return runs
-
-
-def serve(store: Store, port: int) -> None:
-    """Becomes the MLflow UI on this store at 127.0.0.1, until Ctrl-C.
-
-    Raises:
-        ValueError: the store is a server, which has its own UI; says where.
-    """
-    if store.uri.startswith("http"):
-        raise ValueError(f"tracking.uri: {store.uri} is a server with a UI of its own; open it in a browser")
-    print(f"MLflow UI on {store.uri}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # The job runner serves features that are not ours (evaluation by language models) and doubles the start-up.
-    os.execve(sys.executable, command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
