@@ -4,10 +4,13 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 CONSTRAINTS := $(wildcard constraints-$(VERSION).txt)
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
 
-.PHONY: demo test check format journeys clean
+.PHONY: demo demo-all test check format journeys clean
 
 demo: .venv/installed ## five rungs of the ladder on the embedded corpus: trains, measures, writes the report
 	.venv/bin/bench suite experiments/demo.yaml
+
+demo-all: .venv/installed ## the whole ladder, all 20 rows, in the same way
+	.venv/bin/bench suite experiments/ladder.yaml
 
 test: .venv/installed-dev ## every test but the journeys; one thread for each of as many processes as there are cores
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist loadfile

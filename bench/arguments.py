@@ -29,6 +29,7 @@ The same command again continues an unfinished run and prints a finished one; --
   bench translate best:demo/transformer-base "A man is riding a bike."
   bench translate "transformer-base grammar-en-de demo s1" --file sentences.en > sentences.de
   bench translate RUN-ID --beam 8 --n_best 3 --scores < sentences.en
+  bench translate best:demo/luong --with best:demo/bahdanau "A man is riding a bike."     the two as an ensemble
 
 RUN is an id, a name (the newest finished run of it), best:SUITE/ROW (the best on the validation set), or a registered
 models:/NAME/VERSION. One line in
@@ -102,6 +103,9 @@ def build_parser() -> Parser:
     translate = command("translate", "translate with a finished run")
     translate.add_argument("run", help="id, name, best:SUITE/ROW, or models:/NAME/VERSION")
     translate.add_argument("sentences", nargs="*", help="what to translate (default: standard input)")
+    translate.add_argument(
+        "--with", dest="others", metavar="RUN", action="append", default=[], help="another run, for an ensemble of both"
+    )
     translate.add_argument("--file", type=Path, action="append", default=[], help="a file of sentences, one a line")
     translate.add_argument("--beam", type=int, help="hypotheses kept per sentence (default: the run's)")
     translate.add_argument("--n_best", type=int, default=1, help="translations printed per sentence (default: 1)")

@@ -111,6 +111,12 @@ def save(weights: dict[str, Any], path: Path) -> None:
     path.write_bytes(buffer.getbuffer())
 
 
+def clear(folder: Path) -> None:
+    """Deletes what a killed process left half-written."""
+    for left in folder.glob(".*"):
+        left.unlink()
+
+
 def check(path: Path) -> None:
     """Raises ValueError if there is a checkpoint that is not whole; nothing is loaded for it."""
     if path.exists() and not zipfile.is_zipfile(path):
@@ -147,8 +153,7 @@ class Checkpoints(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.install()
-        for left in self.path.parent.glob(".*"):
-            left.unlink()  # half-written by a process that was killed
+        clear(self.path.parent)
         self.saved_at, self.validated = time.monotonic(), self.validations()
 
     def on_train_batch_end(

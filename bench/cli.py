@@ -125,7 +125,10 @@ def translate_command(known: argparse.Namespace, _: list[str]) -> int:
     from bench.tracking import Store, Tracking
 
     given = translator.sentences(known.sentences, known.file, sys.stdin)
-    loaded = translator.load(Store(Tracking(known.uri, known.folder)), known.run)
+    store = Store(Tracking(known.uri, known.folder))
+    loaded = translator.load(store, known.run)
+    if known.others:
+        loaded = translator.join([loaded, *(translator.load(store, other) for other in known.others)])
     settings = loaded.searching(known.beam)
     if not 1 <= known.n_best <= settings.beam:
         raise ValueError(f"--n_best: {known.n_best} is not between 1 and the beam, {settings.beam}; raise --beam")

@@ -16,7 +16,7 @@ import pkgutil
 import re
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from jsonargparse import ArgumentParser
 import models
 from bench.corpora import CorpusSettings, qualified_name
 from bench.decoding import DecodingSettings
+from bench.ensemble import Ensemble
 from bench.machine import Machine
 from bench.tracking import Tracking
 from bench.training import Training
@@ -34,14 +35,6 @@ from models.parts.translator import Translator
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 Kind = TypeVar("Kind")
-GROUPS = {
-    "corpus": CorpusSettings,
-    "text": TextSettings,
-    "training": Training,
-    "decoding": DecodingSettings,
-    "machine": Machine,
-    "tracking": Tracking,
-}
 
 
 @dataclass
@@ -63,6 +56,36 @@ class About:
     note: str = ""
 
 
+@dataclass
+class EnsembleSettings:
+    """Of a row that joins models of another row.
+
+    Attributes:
+        of: Row id of the single model, in the same file; empty for a row that is a model of its own.
+        members: M, the models that translate together; an ensemble of seed s has seeds M (s - 1) + 1 to M s.
+        about: What a table says of the single row; taken from there.
+    """
+
+    of: str = ""
+    members: int = 2
+    about: About = field(default_factory=About)
+
+    def __post_init__(self) -> None:
+        if self.members < 2:
+            raise ValueError(f"ensemble.members: {self.members} is too few; at least 2")
+
+
+GROUPS = {
+    "corpus": CorpusSettings,
+    "text": TextSettings,
+    "training": Training,
+    "decoding": DecodingSettings,
+    "ensemble": EnsembleSettings,
+    "machine": Machine,
+    "tracking": Tracking,
+}
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One configuration with its seed: a job."""
@@ -76,14 +99,27 @@ class Experiment:
     text: TextSettings
     training: Training
     decoding: DecodingSettings
+    ensemble: EnsembleSettings
     machine: Machine
     tracking: Tracking
     seed: int
 
     @property
+    def members(self) -> list[Experiment]:
+        """The jobs whose models an ensemble joins, those of the single row; none for a model of its own."""
+        joined = self.ensemble
+        if not joined.of:
+            return []
+        single = replace(self, row=joined.of, about=joined.about, ensemble=EnsembleSettings())
+        first = joined.members * (self.seed - 1) + 1
+        return [replace(single, seed=seed) for seed in range(first, first + joined.members)]
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Everything that is needed to repeat the job, as plain data."""
         settings = dataclasses.asdict(self)
+        if not self.ensemble.of:
+            del settings["ensemble"]
         return settings | {"model": {"name": self.architecture} | settings["model"]}
 
     @property
@@ -97,6 +133,8 @@ class Experiment:
         corpus = {key: value for key, value in settings["corpus"].items() if key in ("pairs", "lemmas", "depth")}
         parts = {key: settings[key] for key in ("row", "model", "text", "training", "decoding", "seed")}
         parts["corpus"] = corpus | {"name": self.corpus_name}
+        if self.members:
+            parts["members"] = [member.job for member in self.members]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -107,7 +145,9 @@ class Experiment:
     def build(self, source_vocabulary: int, target_vocabulary: int) -> Translator:
         """The model with its initial weights, drawn from torch's generator as it stands."""
         module = importlib.import_module(f"models.{self.architecture}")
-        return module.Model(self.model, source_vocabulary, target_vocabulary)
+        count = len(self.members) or 1
+        models = [module.Model(self.model, source_vocabulary, target_vocabulary) for _ in range(count)]
+        return Ensemble(models) if self.members else models[0]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -199,15 +239,27 @@ def layered(path: Path, preset: str, row: str | None, above: Sequence[Mapping[st
     row = row or next(iter(rows))
     choose("row", row, list(rows), path)
     chosen = rows[row] or {}
-    presets = [layers.get("presets") or {} for layers in (base, own, chosen)]
+    single = _single(rows, row, path)  # an ensemble stands on the row whose models it joins
+    presets = [layers.get("presets") or {} for layers in (base, own, single, chosen)]
     known = list(dict.fromkeys(name for layer in presets for name in layer))
     choose("preset", preset, known, path)
 
     def plain(layer: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in layer.items() if key not in ("presets", "rows", "search")}
 
-    of_base, of_own, of_row = (layer.get(preset) or {} for layer in presets)
-    return row, merge(plain(base), plain(own), of_base, of_own, plain(chosen), of_row, *above)
+    of_base, of_own, of_single, of_row = (layer.get(preset) or {} for layer in presets)
+    about = {"ensemble": {"about": single["about"]}} if "about" in single else {}
+    rows_own = (plain(single), of_single, about, plain(chosen), of_row)
+    return row, merge(plain(base), plain(own), of_base, of_own, *rows_own, *above)
+
+
+def _single(rows: Mapping[str, Any], row: str, path: Path) -> Mapping[str, Any]:
+    """The settings of the row whose models this row joins; none for a row that is a model of its own."""
+    joined = {name: str(((own or {}).get("ensemble") or {}).get("of", "")) for name, own in rows.items()}
+    if not joined[row]:
+        return {}
+    choose("row", joined[row], [name for name, of in joined.items() if not of], path)
+    return rows[joined[row]] or {}
 
 
 def parser(architecture: str) -> ArgumentParser:
@@ -250,6 +302,8 @@ def resolve(
     groups = settings.instantiate(values)
     experiment = Experiment(row=row, preset=preset, architecture=architecture, **vars(groups))
     experiment.training.check()
+    if experiment.ensemble.of != (merged.get("ensemble") or {}).get("of", ""):
+        raise ValueError("ensemble.of: is no flag; write a row of the architecture's file")
     return experiment
 
 

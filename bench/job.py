@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 import yaml
 
-from bench import checkpoints, terminal, vocabulary
+from bench import checkpoints, terminal, translator, vocabulary
 from bench.checkpoints import Interrupted, Signals, save, write_beside
 from bench.corpora import Corpus
 from bench.experiment import Experiment
-from bench.judging import judge, validate
+from bench.judging import judge, spent, together, validate
 from bench.machine import environment
 from bench.material import Material
 from bench.measures import Measure
@@ -59,7 +59,8 @@ def run(experiment: Experiment, store: Store, suite: str, *, parent: str | None 
     """Trains, judges and tracks one job.
 
     An unfinished run of the same job goes on in the same MLflow run, a finished one is returned as it is, unless
-    `again` asks for a new one.
+    `again` asks for a new one. The members of an ensemble are jobs of their own, found or run first; `again` is not for
+    them.
 
     Raises:
         ValueError: a setting that cannot be trained with; there is no run then, and nothing on the disk.
@@ -71,6 +72,7 @@ def run(experiment: Experiment, store: Store, suite: str, *, parent: str | None 
     if latest and latest.status == "FINISHED":
         terminal.say(f"  finished before, run {latest.id}")
         return Outcome(experiment, latest, store.measures(latest), "finished before")
+    members = [_member(member, store, suite, parent) for member in experiment.members]
     with experiment.machine.ready(), Signals().listening() as signals:
         material = Material.of(experiment)
         model = _model(experiment, material)
@@ -90,16 +92,31 @@ def run(experiment: Experiment, store: Store, suite: str, *, parent: str | None 
                 if latest is None or DESCRIBED not in latest.tags:
                     _describe(job, experiment, material)
                 folder = _folder(jobs, experiment, job.id)
-                trained = _train(model, experiment, material, folder, job, signals)
+                if members:
+                    model, used = _join(members, store, folder, job)
+                else:
+                    used = spent(_train(model, experiment, material, folder, job, signals))
                 measures = store.measures(latest) if latest else []
                 if not measures:  # or it was judged, and killed before it could say so
-                    measures = judge(model, trained, experiment, material, job)
-                    curve = pd.DataFrame(trained.curve, columns=["update", "name", "value"])
-                    job.frame(curve, "curves.parquet")
-                    _keep(trained, experiment, material, folder, job)
+                    measures = judge(model, used, experiment, material, job)
+                    _keep(model, experiment, material, folder, job)
                 job.measures(measures)
                 job.finish("FINISHED")
     return Outcome(experiment, store.run(job.id), measures, "finished now")
+
+
+def _member(experiment: Experiment, store: Store, suite: str, parent: str | None) -> Outcome:
+    terminal.say(f"  member {experiment.name}")
+    return run(experiment, store, suite, parent=parent)
+
+
+def _join(members: Sequence[Outcome], store: Store, folder: Path, job: Job) -> tuple[Translator, list[Measure]]:
+    """The finished members' models as one, and what their training used; the run names theirs."""
+    checkpoints.clear(folder)
+    runs = [member.run.id for member in members if member.run]
+    job.tag({"members": ", ".join(runs)})
+    joined = translator.join([translator.load(store, run_id) for run_id in runs])
+    return joined.model, together([member.measures for member in members])
 
 
 def _folder(jobs: Path, experiment: Experiment, run_id: str) -> Path:
@@ -209,15 +226,16 @@ def _train(
         )
     finally:
         live.close()
+    job.frame(pd.DataFrame(trained.curve, columns=["update", "name", "value"]), "curves.parquet")
     model.load_state_dict(trained.weights)
     model.to(experiment.machine.device)
     return trained
 
 
-def _keep(trained: Trained, experiment: Experiment, material: Material, folder: Path, job: Job) -> None:
+def _keep(model: Translator, experiment: Experiment, material: Material, folder: Path, job: Job) -> None:
     """What `translator.opened` opens becomes the run's model: configuration, judged weights, vocabularies."""
-    kept = folder / "translator"
-    write_beside(kept / "weights.pt", lambda path: save(trained.weights, path))
+    kept, weights = folder / "translator", {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    write_beside(kept / "weights.pt", lambda path: save(weights, path))
     (kept / "config.yaml").write_text(_settings(experiment), encoding="utf-8")
     for side, words in zip(("source", "target"), material.vocabularies, strict=True):
         words.save(kept / f"{side}.vocabulary")

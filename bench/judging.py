@@ -5,6 +5,7 @@ Each function below measures one thing and gives a list of numbers; `judge` puts
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bench import decoding
@@ -45,13 +46,15 @@ def validate(model: Translator, material: Material) -> Score:
     )
 
 
-def judge(model: Translator, trained: Trained, experiment: Experiment, material: Material, job: Job) -> list[Measure]:
-    """All that is measured of a run whose model has the weights that it is judged by."""
+def judge(
+    model: Translator, used: list[Measure], experiment: Experiment, material: Material, job: Job
+) -> list[Measure]:
+    """All that is measured of a run whose model has the weights that it is judged by; `used` is what training used."""
     return [
         *translations(model, experiment, material, job),
         *validation(model, material),
         *sizes(model),
-        *spent(trained),
+        *used,
         *speed(model, experiment, material),
     ]
 
@@ -115,6 +118,24 @@ def spent(trained: Trained) -> list[Measure]:
         Measure("best_update", trained.best_update, "updates"),
         Measure("target_tokens_per_s", meter.target_tokens / meter.seconds, "tokens/s", recipe="training, real tokens"),
     ]
+
+
+SUMMED = ("train_flops", "executed_flops", "wall_s", "repeated_updates", "repeated_s", "pairs", "updates")
+"""What the training of an ensemble costs is the sum of what the training of its members cost."""
+
+
+def together(members: Sequence[Sequence[Measure]]) -> list[Measure]:
+    """What the training of an ensemble used, from what its members' did. The budget holds for each of them."""
+    by_name = [{measure.metric: measure for measure in measures} for measures in members]
+    recipe = f"sum of {len(members)} members"
+    used = [
+        replace(by_name[0][name], value=sum(one[name].value or 0 for one in by_name), recipe=recipe) for name in SUMMED
+    ]
+    rate, seconds = "target_tokens_per_s", "wall_s"
+    tokens = sum((one[rate].value or 0) * (one[seconds].value or 0) for one in by_name)
+    mean = tokens / sum(one[seconds].value or 0 for one in by_name)
+    used.append(replace(by_name[0][rate], value=mean, recipe="training, real tokens; members one after the other"))
+    return [*used, Measure("best_update", None, "updates", recipe="not measured: each member has its own, see its run")]
 
 
 def speed(model: Translator, experiment: Experiment, material: Material) -> list[Measure]:

@@ -52,10 +52,10 @@ class Suite:
         return suite
 
     def experiments(self, flags: Sequence[str]) -> list[Experiment]:
-        """Every job of the suite, a corpus after the other."""
+        """Every job of the suite, a corpus after the other; ensembles come last, behind all of their members."""
         files = architectures()
         layers = [{"corpus": {"name": name}} for name in self.corpora] or [{}]
-        return [
+        rows = [
             resolve(
                 files[row],
                 preset=self.preset,
@@ -67,6 +67,10 @@ class Suite:
             for seed in self.seeds
             for row in self.rows
         ]
+        ensembles = [experiment for experiment in rows if experiment.members]
+        singles = [experiment for experiment in rows if not experiment.members]
+        singles += [member for ensemble in ensembles for member in ensemble.members]
+        return [*{single.job: single for single in singles}.values(), *ensembles]
 
 
 def finished(store: Store, suite: str, experiment: Experiment) -> bool:

@@ -20,6 +20,7 @@ import yaml
 from bench import decoding, vocabulary
 from bench.batches import truncated
 from bench.decoding import DecodingSettings
+from bench.ensemble import Ensemble
 from bench.experiment import Experiment, restored
 from bench.tracking import Store, TrackedRun
 from bench.tracking.models import REGISTERED
@@ -127,6 +128,26 @@ def opened(folder: Path) -> TrainedTranslator:
     model = experiment.build(len(vocabularies.source), len(vocabularies.target))
     model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     return TrainedTranslator(experiment, vocabularies, model.to(experiment.machine.device).eval())
+
+
+def join(translators: Sequence[TrainedTranslator]) -> TrainedTranslator:
+    """An ensemble of several runs' models, with the settings of the first.
+
+    Raises:
+        ValueError: they do not read and write with the same vocabularies, or one of them is an ensemble itself.
+    """
+    first = translators[0]
+    for other in translators:
+        name = other.experiment.name
+        for side, own, its in zip(("source", "target"), first.vocabularies, other.vocabularies, strict=True):
+            if own.hash != its.hash:
+                raise ValueError(
+                    f"{name}: an ensemble needs one {side} vocabulary; this one has sha256 {its.hash[:12]}, that of "
+                    f"{first.experiment.name} {own.hash[:12]}"
+                )
+        if other.experiment.members:
+            raise ValueError(f"{name}: is an ensemble; name the runs of its members, which stand in its tag `members`")
+    return replace(first, model=Ensemble([each.model for each in translators]).eval())
 
 
 def find(store: Store, reference: str) -> TrackedRun:

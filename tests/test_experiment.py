@@ -268,3 +268,8 @@ def test_the_settings_of_a_run_give_its_experiment_back() -> None:
 def test_flags_of_a_corpus() -> None:
     assert corpus_settings("multi30k-en-fr", ["--corpus.path", "x"]).path == "x"
     assert "unknown key corpus.paht; did you mean corpus.path?" in refused(corpus_settings, "x", ["--corpus.paht", "x"])
+
+
+def test_the_ladder_has_every_row_once() -> None:
+    for name in ("ladder", "multi30k-cpu"):
+        assert sorted(Suite.read(EXPERIMENTS / f"{name}.yaml").rows) == sorted(FILES), name

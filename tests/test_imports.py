@@ -16,6 +16,7 @@ ORDER = [
     "vocabulary",
     "batches",
     "decoding",
+    "ensemble",
     "measures",
     "tracking",
     "reward",

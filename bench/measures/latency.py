@@ -165,7 +165,7 @@ class Bench:
         if torch.is_autocast_enabled(device.type):
             precision = f"autocast {torch.get_autocast_dtype(device.type)}"
         else:
-            precision = str(self.model.output.weight.dtype)
+            precision = str(next(self.model.parameters()).dtype)
         return f"beam {self.settings.beam}; {precision.replace('torch.', '')}; {where}"
 
     # --- what is measured ---------------------------------------------------------------------------------------

@@ -1,0 +1,73 @@
+"""Several models that translate together. An ensemble is one more translator: what takes a model takes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.parts.translator import NO_FLOPS, Flops, Stack, State, Step, Tokens, Translator
+
+
+class Ensemble(Translator):
+    """P(y_t | y_<t, X) = 1/M sum_m P_m(y_t | y_<t, X): the members' probabilities, averaged at every step.
+
+    The arithmetic mean, as in fairseq. The members may be of any architectures over one source and one target
+    vocabulary. A hidden state is theirs side by side, a state the tree of their states; `project` gives log P, which a
+    softmax leaves as it is. Attention is the mean of the members' where all of them have it. Costs are sums.
+    """
+
+    def __init__(self, members: Sequence[Translator]) -> None:
+        super().__init__()
+        self.members: Stack[Translator] = Stack(members)
+
+    def encode(self, source: Tokens) -> Any:
+        return tuple(member.encode(source) for member in self.members)
+
+    def decode(self, memory: Any, target: Tokens) -> Tensor:
+        pairs = zip(self.members, memory, strict=True)
+        return torch.cat([member.decode(its_memory, target) for member, its_memory in pairs], dim=-1)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logarithms of the mean probabilities, in fp32 at least."""
+        parts = hidden.split([member.output.in_features for member in self.members], dim=-1)
+        logits = [member.project(part) for member, part in zip(self.members, parts, strict=True)]
+        kind = torch.promote_types(logits[0].dtype, torch.float32)
+        log_probabilities = torch.stack([torch.log_softmax(of_one, dim=-1, dtype=kind) for of_one in logits])
+        return log_probabilities.logsumexp(dim=0) - math.log(len(logits))
+
+    def start(self, memory: Any) -> State:
+        states = [member.start(its_memory) for member, its_memory in zip(self.members, memory, strict=True)]
+        return State(tuple(state.source for state in states), tuple(state.past for state in states))
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        pairs = zip(self.members, state.source, state.past, strict=True)
+        steps = [member.step(previous_B, State(source, past)) for member, source, past in pairs]
+        looked = [step.attention_BS for step in steps if step.attention_BS is not None]
+        return Step(
+            torch.cat([step.hidden_BD for step in steps], dim=-1),
+            State(tuple(step.state.source for step in steps), tuple(step.state.past for step in steps)),
+            torch.stack(looked).mean(dim=0) if len(looked) == len(steps) else None,
+        )
+
+    def flops_encode(self, source_length: int) -> Flops:
+        return sum((member.flops_encode(source_length) for member in self.members), NO_FLOPS)
+
+    def flops_decode(self, source_length: int, target_length: int) -> Flops:
+        return sum((member.flops_decode(source_length, target_length) for member in self.members), NO_FLOPS)
+
+    def flops_start(self, source_length: int) -> Flops:
+        return sum((member.flops_start(source_length) for member in self.members), NO_FLOPS)
+
+    def flops_step(self, source_length: int, position: int) -> Flops:
+        return sum((member.flops_step(source_length, position) for member in self.members), NO_FLOPS)
+
+    def flops_project(self) -> Flops:
+        return sum((member.flops_project() for member in self.members), NO_FLOPS)
+
+    def parameter_counts(self) -> tuple[int, int]:
+        counts = [member.parameter_counts() for member in self.members]
+        return sum(whole for whole, _ in counts), sum(outside for _, outside in counts)
