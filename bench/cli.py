@@ -77,6 +77,7 @@ def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
     from bench import terminal
     from bench.checkpoints import Interrupted
     from bench.suite import Suite, run_suite
+    from bench.tracking import Store
 
     suite = Suite.read(known.file)
     suite.seeds = known.seeds or suite.seeds
@@ -86,7 +87,9 @@ def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
         terminal.say(str(interruption))
         return 128 + interruption.number
     tracking = outcomes[0].experiment.tracking
-    _write_report(tracking.uri, tracking.folder, known.file.stem, known.out)
+    out = known.out or Path(tracking.folder) / "reports" / known.file.stem
+    _write_report(tracking.uri, tracking.folder, known.file.stem, out)
+    Store(tracking).attach(known.file.stem, out, "report")
     return 1 if any(outcome.run is None for outcome in outcomes) else 0
 
 

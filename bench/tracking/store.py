@@ -165,16 +165,24 @@ class Store:
 
     def parent(self, suite: str, tags: Mapping[str, str]) -> str:
         """The id of the suite's own run, made if need be, with these tags."""
-        experiment = self.experiment(suite)
-        runs = self._search([experiment], "tags.kind = 'suite'")
-        run = runs[0] if runs else self.client.create_run(experiment, tags={"kind": "suite"}, run_name=suite)
-        self.client.update_run(run.info.run_id, "RUNNING")
-        Job(self.client, run.info.run_id).tag({"suite": suite, **tags})
-        return run.info.run_id
+        run_id = self.parent_of(suite)
+        if run_id is None:
+            run = self.client.create_run(self.experiment(suite), tags={"kind": "suite"}, run_name=suite)
+            run_id = run.info.run_id
+        self.client.update_run(run_id, "RUNNING")
+        Job(self.client, run_id).tag({"suite": suite, **tags})
+        return run_id
 
-    def attach(self, run_id: str, folder: Path, name: str) -> None:
-        """Copies what is in a folder to the run's artifacts."""
-        self.client.log_artifacts(run_id, str(folder), name)
+    def attach(self, suite: str, folder: Path, name: str) -> None:
+        """Copies what is in a folder to the artifacts of a suite's own run."""
+        run = self.parent_of(suite)
+        if run:
+            self.client.log_artifacts(run, str(folder), name)
+
+    def parent_of(self, suite: str) -> str | None:
+        """The id of a suite's own run, if it has one."""
+        runs = self._search([self.experiment(suite)], "tags.kind = 'suite'")
+        return runs[0].info.run_id if runs else None
 
     def end(self, run_id: str, status: str) -> None:
         """Closes a suite's own run as FINISHED, FAILED (a job failed) or KILLED."""

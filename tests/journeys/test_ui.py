@@ -1,0 +1,198 @@
+"""What a person does who never touches the code: a suite on a real MLflow server, its UI in a browser, its report.
+
+The parts of the page that are asked for bear no names of ours, so each is found by what it says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+pytestmark = pytest.mark.journey
+
+BIN = Path(sys.executable).parent
+CHROMIUM = shutil.which("chromium") or ""
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--no-first-run"]
+SUITE = """
+question: Does attention help a tiny model?
+rows: [lstm, transformer-base]
+preset: demo
+seeds: [1, 2]
+settings:
+  corpus: {pairs: 600}
+  text: {vocabulary_size: 300}
+  training: {max_pairs: 2400, batch_tokens: 600, validations: 3}
+  decoding: {beam: 2, extra_length: 5}
+  machine: {threads: 1}
+"""
+SENTENCES = ["The child is young.", "She poured water from the pitcher into the cup until it was full.", ""]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def server(command: list[str | Path], address: str, log: Path, **environment: str) -> Iterator[None]:
+    """A server that answers, with all its processes, until the end of the block."""
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | environment, start_new_session=True
+        )
+    try:
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()
+            try:
+                urllib.request.urlopen(address, timeout=5).close()
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.2)
+        else:
+            raise AssertionError(log.read_text())
+        yield
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """An MLflow server with one finished suite: its address, and the folder of the runs."""
+    folder = tmp_path_factory.mktemp("ui")
+    (folder / "pair.yaml").write_text(SUITE)
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command: list[str | Path] = [BIN / "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with server([*command, "--workers", "1"], f"{address}/health", folder / "server.log", **quiet):
+        bench("suite", str(folder / "pair.yaml"), "--tracking.folder", str(folder / "runs"), uri=address)
+        yield address, folder
+
+
+def bench(*arguments: str, uri: str) -> str:
+    done = subprocess.run(
+        [BIN / "bench", *arguments],
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "View run" not in done.stdout  # MLflow does not speak in our place
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    opened = browser.new_page(viewport={"width": 1600, "height": 1000})
+    yield opened
+    opened.close()
+
+
+needs_a_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
+
+
+def open_runs(page: Page, address: str) -> str:
+    """Opens the list of the suite's runs; returns the address of the suite's own run."""
+    page.goto(address)
+    page.goto(f"{address}/#/experiments/1/runs")
+    expect(page.get_by_text("5 matching runs")).to_be_visible(timeout=60_000)
+    href = page.locator(".ag-row").get_by_role("link", name="pair", exact=True).get_attribute("href")
+    return f"{address}/{href}"
+
+
+@needs_a_browser
+def test_two_runs_of_a_suite_are_compared(store: tuple[str, Path], page: Page) -> None:
+    address, folder = store
+    open_runs(page, address)
+    page.locator(".ag-row", has_text="pair").get_by_role("button").first.click()  # the jobs below the suite's run
+    for row in ("lstm", "transformer-base"):
+        link = page.get_by_role("link", name=f"{row} grammar-en-de demo s1", exact=True)
+        page.locator(".ag-row", has=link).get_by_role("checkbox").first.click()
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("names/bleu", exact=True).first).to_be_attached(timeout=60_000)
+    page.screenshot(path=folder / "compare.png")
+
+
+@needs_a_browser
+def test_the_report_works_inside_mlflow(store: tuple[str, Path], page: Page) -> None:
+    address, folder = store
+    page.goto(f"{open_runs(page, address)}/artifacts/report/report.html")
+    frame = page.frame_locator("iframe")
+    expect(frame.get_by_role("heading", name="Transformer vs. traditional models").first).to_be_visible(timeout=60_000)
+
+    table = frame.locator("table.sortable").first
+    head = table.locator("th[data-column]", has_text="Year")
+    head.get_by_role("button").click()
+    expect(head).to_have_attribute("aria-sort", "descending")
+    expect(table.locator("tbody tr").first).to_contain_text("Transformer (base)")
+    head.get_by_role("button").click()
+    expect(table.locator("tbody tr").first).to_contain_text("LSTM seq2seq")
+
+    points = frame.locator("figure svg [aria-label*='Transformer (base)']")
+    point = points.locator("visible=true").first  # each plot stands there for light and for dark
+    point.scroll_into_view_if_needed()
+    point.hover()
+    expect(frame.locator("#tip")).to_contain_text("BLEU")
+    expect(frame.locator("#tip")).to_contain_text("Transformer (base)")
+    page.screenshot(path=folder / "frame.png")
+
+
+@needs_a_browser
+def test_the_page_leads_to_its_runs(store: tuple[str, Path], page: Page) -> None:
+    _, folder = store
+    page.goto((folder / "runs" / "reports" / "pair" / "report.html").as_uri())
+    link = page.locator("table.sortable").first.locator(".run a").first
+    run = str(link.get_attribute("href")).rpartition("/")[2]
+    page.goto(str(link.get_attribute("href")))
+    expect(page.get_by_text(run).first).to_be_visible(timeout=60_000)
+    expect(page.get_by_text(re.compile("(lstm|transformer-base) grammar-en-de demo s1")).first).to_be_visible()
+    page.screenshot(path=folder / "run.png")
+
+
+def test_a_promoted_model_is_served(store: tuple[str, Path]) -> None:
+    address, folder = store
+    printed = bench("promote", "best:pair/transformer-base", "--name", "nmt-en-de", uri=address)
+    assert printed == "models:/nmt-en-de/1\n"
+    expected = bench("translate", "models:/nmt-en-de/1", *SENTENCES, uri=address).splitlines()
+    port = free_port()
+    command: list[str | Path] = [BIN / "mlflow", "models", "serve", "--model-uri", "models:/nmt-en-de/1"]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    log = folder / "serve.log"
+    path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
+    with server(command, f"http://127.0.0.1:{port}/ping", log, MLFLOW_TRACKING_URI=address, PATH=path):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            json.dumps({"inputs": SENTENCES}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert json.load(answer) == {"predictions": expected}
