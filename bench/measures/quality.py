@@ -187,7 +187,7 @@ def measure(seeds: Sequence[Statistics]) -> Measure:
         drawn_R = np.take_along_axis(scores_RS, drawn_RS, axis=1).mean(axis=1)
         means_R = means_R + (drawn_R - means_R) * math.sqrt(k / (k - 1))
         covers = f"{k} seeds and sentences"
-    low, high = ends(means_R)
+    low, high = ends(np.maximum(means_R, 0.0))  # a stretched mean near 0 may fall below what a score can be
     recipe = f"sacreBLEU {first.signature}; 95 % bootstrap, {RESAMPLES} resamples, {covers}"
     return Measure(first.metric, sum(seed.score for seed in seeds) / k, "percent", low, high, recipe)
 
