@@ -52,6 +52,10 @@ bad lines or if pairs of a validation or test set stand in the training text."""
     "models": """examples:
   bench models
   bench models --preset multi30k-cpu""",
+    "verify": """examples:
+  bench verify sizes     parameters at the papers' sizes beside the published ones
+
+Exits with 1 if something is beyond its tolerance.""",
     "ui": """examples:
   bench ui
   bench ui --port 5001 --tracking.folder runs""",
@@ -121,6 +125,9 @@ def build_parser() -> Parser:
 
     models = command("models", "print the ladder: rows, years, papers, parameters, FLOPs")
     models.add_argument("--preset", action="append", help="only this preset (may be given several times)")
+
+    verify = command("verify", "hold the harness's numbers against published and derived ones")
+    verify.add_argument("what", choices=["sizes"])
 
     ui = command("ui", "open the MLflow UI on the runs")
     ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")

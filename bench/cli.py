@@ -189,6 +189,12 @@ def models_command(known: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def verify_command(known: argparse.Namespace, _: list[str]) -> int:
+    from bench import sizes
+
+    return int(not {"sizes": sizes.show}[known.what]())
+
+
 def ui_command(known: argparse.Namespace, _: list[str]) -> int:
     from bench.tracking import Store, Tracking, serve
 
@@ -204,6 +210,7 @@ COMMANDS = {
     "promote": promote_command,
     "data": data_command,
     "models": models_command,
+    "verify": verify_command,
     "ui": ui_command,
 }
 

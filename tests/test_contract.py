@@ -25,22 +25,6 @@ SOURCE_LENGTHS, TARGET_LENGTHS = (6, 3, 8, 2, 7), (5, 7, 2, 9, 1)
 KNOWN_BY_HEART = dict.fromkeys(ROWS, 8)
 """Sentences of eight that a row must translate without a mistake after learning them."""
 
-PAPER_SIZES = {
-    # row: source and target vocabulary, parameters, those outside embeddings and softmax, tolerance
-    "lstm": (160_000, 80_000, 384e6, 64e6, 0.0),  # published: 384M of which 64M recurrent; exact without biases
-    "bahdanau": (30_000, 30_000, 80_401_000, 28_201_000, 0.0),  # derived; test_bahdanau.py has the sum
-    "gnmt": (
-        32_000,
-        32_000,
-        278e6,
-        182.4e6,
-        0.02,
-    ),  # published (by the MoE paper): 278M; derived, by test_gnmt.py: 280.7M
-    "deep-att": (80_000, 80_000, 272_303_360, 108_463_360, 0.0),  # derived; test_deep_att.py has the sum
-    "moe": (32_000, 32_000, 8.7e9, 8.65e9, 0.02),  # published: 8.7B with 2048 experts
-    "transformer-base": (37_000, 37_000, 65e6, 44.1e6, 0.04),  # published 65M, whose vocabulary fits no other row
-}
-
 
 def experiment(row: str, preset: str = "demo") -> Experiment:
     return resolve(FILES[row], preset=preset, row=row)
@@ -368,14 +352,3 @@ def test_presets_have_the_size_they_aim_at(row: str, preset: str, goal: float) -
     _, outside = on_meta(row, preset, 400, 400).parameter_counts()
     outside //= max(1, len(job.members))
     assert abs(outside / goal - 1) <= 0.2 or "sized" in job.about.note, f"{outside:,} parameters"
-
-
-def test_paper_size(row: str) -> None:
-    """Every row can be built at its paper's size; those whose size is known have it."""
-    source_vocabulary, target_vocabulary, total, outside, tolerance = PAPER_SIZES.get(row, (1000, 1000, 0, 0, 1))
-    counts = on_meta(row, "paper", source_vocabulary, target_vocabulary).parameter_counts()
-    if row in PAPER_SIZES:
-        assert counts[0] == pytest.approx(total, rel=tolerance, abs=0)
-        assert counts[1] == pytest.approx(outside, rel=tolerance, abs=0)
-    else:
-        assert counts[0] > 0

@@ -27,6 +27,7 @@ ORDER = [
     "experiment",
     "passport",
     "ladder",
+    "sizes",
     "translator",
     "serving",
     "material",

@@ -1,0 +1,39 @@
+"""The table of parameter counts at paper size: every row has a line, and every line holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import bench.sizes
+from bench.cli import main
+from bench.experiment import architectures, resolve
+from bench.sizes import SIZES, Size
+
+
+def test_every_row_has_its_papers_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {size.row for size in SIZES if size.preset == "paper" and not size.flags} == set(architectures())
+    assert main(["verify", "sizes"]) == 0
+    printed = capsys.readouterr().out
+    assert "BEYOND" not in printed
+    assert len(printed.splitlines()) == len(SIZES) + 1
+
+
+def test_a_size_beyond_its_tolerance_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (37_000, 37_000)
+    found = Size("perceptron", words, 0, "").found()
+    lines = [Size("perceptron", words, found + 1, "one more"), Size("perceptron", words, found / 1.02, "near", 0.03)]
+    monkeypatch.setattr(bench.sizes, "SIZES", lines)
+    assert main(["verify", "sizes"]) == 1
+    _, beyond, within = capsys.readouterr().out.splitlines()
+    assert "BEYOND" in beyond
+    assert "BEYOND" not in within
+
+
+def test_sutskevers_recurrent_part_is_published_too() -> None:
+    path = architectures()["lstm"]
+    with torch.device("meta"):
+        model = resolve(path, preset="paper", row="lstm").build(160_000, 80_000)
+    assert model.parameter_counts() == (384_000_000, 64_000_000)
