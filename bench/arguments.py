@@ -53,9 +53,12 @@ bad lines or if pairs of a validation or test set stand in the training text."""
   bench models
   bench models --preset multi30k-cpu""",
     "verify": """examples:
+  bench verify flops     closed form, count on the meta device and on real tensors, for every row
+  bench verify flops --device cuda
+  bench verify costs     the training costs of Table 2 of "Attention Is All You Need" by days, devices and their rates
   bench verify sizes     parameters at the papers' sizes beside the published ones
 
-Exits with 1 if something is beyond its tolerance.""",
+Exits with 1 if something is beyond its tolerance; counts have none.""",
     "ui": """examples:
   bench ui
   bench ui --port 5001 --tracking.folder runs""",
@@ -127,7 +130,8 @@ def build_parser() -> Parser:
     models.add_argument("--preset", action="append", help="only this preset (may be given several times)")
 
     verify = command("verify", "hold the harness's numbers against published and derived ones")
-    verify.add_argument("what", choices=["sizes"])
+    verify.add_argument("what", choices=["flops", "costs", "sizes"])
+    verify.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of flops: where real tensors are")
 
     ui = command("ui", "open the MLflow UI on the runs")
     ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")

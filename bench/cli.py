@@ -190,9 +190,14 @@ def models_command(known: argparse.Namespace, _: list[str]) -> int:
 
 
 def verify_command(known: argparse.Namespace, _: list[str]) -> int:
-    from bench import sizes
+    from bench import sizes, verification
 
-    return int(not {"sizes": sizes.show}[known.what]())
+    checks = {
+        "flops": lambda: verification.flops(known.device),
+        "costs": verification.published_costs,
+        "sizes": sizes.show,
+    }
+    return int(not checks[known.what]())
 
 
 def ui_command(known: argparse.Namespace, _: list[str]) -> int:

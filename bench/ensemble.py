@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,6 +68,16 @@ class Ensemble(Translator):
 
     def flops_project(self) -> Flops:
         return sum((member.flops_project() for member in self.members), NO_FLOPS)
+
+    def settle(self) -> None:
+        for member in self.members:
+            member.settle()
+
+    def observed(self) -> dict[str, float]:
+        total = Counter[str]()
+        for member in self.members:
+            total.update(member.observed())
+        return dict(total)
 
     def parameter_counts(self) -> tuple[int, int]:
         counts = [member.parameter_counts() for member in self.members]

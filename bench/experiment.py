@@ -245,7 +245,7 @@ def layered(path: Path, preset: str, row: str | None, above: Sequence[Mapping[st
     choose("preset", preset, known, path)
 
     def plain(layer: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in layer.items() if key not in ("presets", "rows", "search")}
+        return {key: value for key, value in layer.items() if key not in ("presets", "rows", "search", "variants")}
 
     of_base, of_own, of_single, of_row = (layer.get(preset) or {} for layer in presets)
     about = {"ensemble": {"about": single["about"]}} if "about" in single else {}

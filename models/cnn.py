@@ -109,8 +109,5 @@ class Model(Translator):
     def flops_encode(self, source_length: int) -> Flops:
         return sum((product(source_length, layer.K.in_features, layer.K.out_features) for layer in self.csm), NO_FLOPS)
 
-    def flops_decode(self, source_length: int, target_length: int) -> Flops:
-        return self.flops_step(source_length, 0) * target_length
-
     def flops_step(self, source_length: int, position: int) -> Flops:
         return product(1, self.recurrence.input_size + self.config.hidden, self.config.hidden)

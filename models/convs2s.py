@@ -244,9 +244,6 @@ class Model(Translator):
         ends = (self.config.blocks[0][0] + self.config.blocks[-1][1]) * source_length
         return sum((block.flops(source_length) for block in self.encoder), product(1, self.config.embedding, ends))
 
-    def flops_decode(self, source_length: int, target_length: int) -> Flops:
-        return self.flops_step(source_length, 0) * target_length
-
     def flops_step(self, source_length: int, position: int) -> Flops:
         blocks = sum((block.flops(1) + block.flops_look(1, source_length) for block in self.decoder), NO_FLOPS)
         ends = self.decoder_in, self.decoder_out

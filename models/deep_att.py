@@ -198,9 +198,6 @@ class Model(Translator):
             cost += block.flops(source_length)
         return cost
 
-    def flops_decode(self, source_length: int, target_length: int) -> Flops:
-        return self.flops_step(source_length, 0) * target_length
-
     def flops_step(self, source_length: int, position: int) -> Flops:
         """Attention; the lowest layer, which reads word, context and state; the blocks above it."""
         width, annotation = self.config.width, self.config.annotation

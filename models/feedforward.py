@@ -110,9 +110,6 @@ class Model(Translator):
     def flops_encode(self, source_length: int) -> Flops:
         return NO_FLOPS
 
-    def flops_decode(self, source_length: int, target_length: int) -> Flops:
-        return self.flops_step(source_length, 0) * target_length
-
     def flops_step(self, source_length: int, position: int) -> Flops:
         layers = (product(1, inner, outer) for inner, outer in zip(self.widths, self.widths[1:], strict=False))
         return sum(layers, NO_FLOPS)

@@ -153,9 +153,6 @@ class Model(Translator):
         inputs = 2 * (width + width) + (2 * width + width) + further * (width + width)
         return product(source_length, inputs, 4 * width) + self.attention.flops_keys(source_length)
 
-    def flops_decode(self, source_length: int, target_length: int) -> Flops:
-        return self.flops_step(source_length, 0) * target_length
-
     def flops_step(self, source_length: int, position: int) -> Flops:
         """Attention; every layer reads what is below it, the context, and its state."""
         width = self.config.width

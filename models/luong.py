@@ -170,9 +170,6 @@ class Model(Translator):
         layers = product(source_length, 2 * width, 4 * width) * self.config.layers
         return layers + self.attention.flops_keys(source_length)
 
-    def flops_decode(self, source_length: int, target_length: int) -> Flops:
-        return self.flops_step(source_length, 0) * target_length
-
     def flops_step(self, source_length: int, position: int) -> Flops:
         """The word; the layers, the lowest of which reads h~; scores and weighted sum; W_c."""
         width = self.config.width

@@ -18,9 +18,7 @@ N tokens  E experts (or groups)  K experts of a token  M tokens of an expert  R 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
@@ -123,18 +121,16 @@ class Balanced(nn.Module):
             best_EM = share_EN.topk(max(counts)).indices
             tokens = [best_M[:count] for best_M, count in zip(best_EM, counts, strict=True)]
         else:
-            token_R = passes_EN.nonzero()[:, 1]
             counts = passes_EN.sum(dim=1).tolist()
-            tokens = list(token_R.split(counts))
+            tokens = list(passes_EN.nonzero()[:, 1].split(counts))
         chosen = [share_N.index_select(0, token_M) for share_N, token_M in zip(share_EN, tokens, strict=True)]
         token_R, share_R = torch.cat(tokens), torch.cat(chosen)
         total_N = share_R.new_zeros(len(x_ND)).index_add(0, token_R, share_R)
         gate_R = share_R / total_N.index_select(0, token_R)
-        return Routes(
-            token_R, gate_R, counts, share_R.new_tensor(counts), self.disagreement(share_EN, passes_EN, tokens)
-        )
+        loss = self.disagreement(share_EN, passes_EN, tokens)
+        return Routes(token_R, gate_R, counts, share_R.new_tensor(counts), loss)
 
-    def disagreement(self, share_EN: Tensor, passes_EN: Tensor, tokens: Sequence[Tensor]) -> Tensor:
+    def disagreement(self, share_EN: Tensor, passes_EN: Tensor, tokens: list[Tensor]) -> Tensor:
         gap_EN = share_EN.detach() - self.T[:, None]
         chosen = [gap_N.index_select(0, token_M).sum() for gap_N, token_M in zip(gap_EN, tokens, strict=True)]
         return ((gap_EN * passes_EN).sum() - torch.stack(chosen).sum()) / max(1, share_EN.shape[1])
@@ -165,16 +161,15 @@ class Hierarchy(nn.Module):
     def forward(self, x_ND: Tensor) -> Routes:
         outer, inner = self.primary(x_ND), []
         parts = zip(outer.token_R.split(outer.counts), outer.gate_R.split(outer.counts), strict=True)
-        loss = outer.loss
         for gate, load, (token_M, gate_M) in zip(self.groups, outer.load_E, parts, strict=True):
             routes: Routes = gate(x_ND.index_select(0, token_M))
             token_R = token_M.index_select(0, routes.token_R)
             gate_R = gate_M.index_select(0, routes.token_R) * routes.gate_R
             load_E = load * routes.load_E / max(1, len(token_M))
             inner.append(Routes(token_R, gate_R, routes.counts, load_E, routes.loss))
-            loss = loss + routes.loss
-        tokens, gates, counts, loads, _ = zip(*inner, strict=True)
-        return Routes(torch.cat(tokens), torch.cat(gates), list(chain(*counts)), torch.cat(loads), loss)
+        tokens, gates, counts, loads, losses = zip(*inner, strict=True)
+        every, loss = [count for group in counts for count in group], sum(losses, outer.loss)
+        return Routes(torch.cat(tokens), torch.cat(gates), every, torch.cat(loads), loss)
 
     def flops(self) -> Flops:
         return self.primary.flops() + next(iter(self.groups)).flops() * self.k
@@ -189,7 +184,6 @@ class Experts(nn.Module):
         self.W_2 = nn.Parameter(torch.empty(experts, inner, width))
 
     def forward(self, x_ND: Tensor, routes: Routes) -> Tensor:
-        """y_ND."""
         x_RD, y_ND = x_ND.index_select(0, routes.token_R), torch.zeros_like(x_ND)
         parts = zip(x_RD.split(routes.counts), self.W_1.unbind(), self.W_2.unbind(), strict=True)
         written = [torch.relu(x_MD @ W_1) @ W_2 for x_MD, W_1, W_2 in parts if len(x_MD)]
@@ -208,14 +202,12 @@ class Mixture(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         width, experts, k = config.width, config.experts, config.k
-        self.config = config
-        if config.groups:
-            self.gate = Hierarchy(config.gating, width, config.groups, experts, k)
-        else:
-            self.gate = GATES[config.gating](width, experts, k)
+        self.config, gating, groups = config, config.gating, config.groups
+        self.gate = Hierarchy(gating, width, groups, experts, k) if groups else GATES[gating](width, experts, k)
         self.computed = Experts(width, config.inner, experts)
         self.dropout = nn.Dropout(config.dropout)
         self.loss: Tensor | None = None
+        self.tokens = self.sent = 0  # in evaluation mode: tokens read, and to how many experts they went together
 
     def forward(self, x_BTD: Tensor, real_N: Tensor) -> Tensor:
         """Padding is left out: it goes to no expert, and no gate counts it."""
@@ -225,6 +217,8 @@ class Mixture(nn.Module):
         y_ND = x_ND + self.dropout(torch.sigmoid(self.computed(x_ND, routes)))
         if self.training:
             self.loss = self.imbalance(routes)
+        else:
+            self.tokens, self.sent = self.tokens + len(x_ND), self.sent + len(routes.token_R)
         return x_XD.to(y_ND.dtype).index_copy(0, real_N, y_ND).view_as(x_BTD)
 
     def imbalance(self, routes: Routes) -> Tensor:
@@ -323,13 +317,24 @@ class Model(Translator):
         self.output = nn.Linear(width, target_vocabulary, bias=False)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -config.initial, config.initial)
-        for mixture in (self.encoder_mixture, self.decoder_mixture):
+        self.mixtures = (self.encoder_mixture, self.decoder_mixture)
+        for mixture in self.mixtures:
             mixture.gate.initialise(config.initial)
 
     def extra_loss(self) -> Tensor | None:
-        losses = [mixture.loss for mixture in (self.encoder_mixture, self.decoder_mixture) if mixture.loss is not None]
+        losses = [mixture.loss for mixture in self.mixtures if mixture.loss is not None]
         self.encoder_mixture.loss = self.decoder_mixture.loss = None
         return torch.stack(losses).sum() if losses else None
+
+    def settle(self) -> None:
+        for gate in (module for module in self.modules() if isinstance(module, Balanced)):
+            gate.train()
+
+    def observed(self) -> dict[str, float]:
+        tokens, sent = sum(mixture.tokens for mixture in self.mixtures), sum(mixture.sent for mixture in self.mixtures)
+        for mixture in self.mixtures:
+            mixture.tokens = mixture.sent = 0
+        return {"experts_per_token": sent / tokens} if tokens else {}
 
     def zeros(self, sentences: int, like: Tensor) -> tuple[Tensor, Tensor]:
         h_BD, c_BC = (self.initial_state(sentences, n, like=like) for n in (self.config.width, self.config.cells))
@@ -378,18 +383,14 @@ class Model(Translator):
         upper_BTD, (h_1BD, c_1BC) = self.upper(x_BTD, (past.upper_h_BD[None], past.upper_c_BC[None]))
         return x_BTD + self.dropout(upper_BTD), Past(h_BD, c_BC, h_1BD[0], c_1BC[0]), weights_BS
 
-    # Cost of an LSTM layer at one position: input and state go through the matrices of four gates, the cells through P.
-
     def flops_layer(self, inputs: int) -> Flops:
+        """One position: input and state go through the matrices of four gates, the cells through P."""
         width, cells = self.config.width, self.config.cells
         return product(1, inputs + width, 4 * cells) + product(1, cells, width)
 
     def flops_encode(self, source_length: int) -> Flops:
         position = self.flops_layer(self.config.width) * 3 + self.encoder_mixture.flops()
         return position * source_length + self.attention.flops_keys(source_length)
-
-    def flops_decode(self, source_length: int, target_length: int) -> Flops:
-        return self.flops_step(source_length, 0) * target_length
 
     def flops_step(self, source_length: int, position: int) -> Flops:
         """Attention; the lowest layer, which reads word and context; the mixture; the upper layer."""

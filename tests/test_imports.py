@@ -28,6 +28,7 @@ ORDER = [
     "passport",
     "ladder",
     "sizes",
+    "verification",
     "translator",
     "serving",
     "material",

@@ -277,10 +277,29 @@ def test_each_gating_costs_what_is_counted(settings: dict[str, Any]) -> None:
         assert counter.get_total_flops() == model.flops(5, 4).training * 3
 
 
-@pytest.mark.parametrize("settings", GATINGS[:2], ids=NAMES[:2])
+@pytest.mark.parametrize("settings", GATINGS, ids=NAMES)
 def test_closed_form_meta_and_real_counts_agree(settings: dict[str, Any]) -> None:
-    """Not for thresholds, which may choose more or fewer than k in evaluation mode."""
+    """Thresholds, which may choose more or fewer than k in evaluation mode, give way to even work while counting."""
     assert all(check.agrees for check in verify(Model(config(**settings), 40, 40), 7, 5))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", GATINGS, ids=NAMES)
+def test_experts_really_chosen_are_observed_in_evaluation_mode_only(settings: dict[str, Any]) -> None:
+    model = build(**settings)
+    model.train().decode(model.encode(SOURCE), Batch(SOURCE, TARGET).prefix)
+    assert model.observed() == {}
+    model.eval()
+    with torch.no_grad():
+        for mixture in model.mixtures:
+            for gate in mixture.modules():
+                if isinstance(gate, Balanced):
+                    gate.T.fill_(-1.0)  # every gate passes
+    model.decode(model.encode(SOURCE), Batch(SOURCE, TARGET).prefix)
+    chosen = settings["k"] ** (2 if settings["groups"] else 1)
+    wanted = settings["experts"] if settings["gating"] == "balanced" else chosen
+    assert model.observed() == {"experts_per_token": wanted}
+    assert model.observed() == {}
 
 
 @torch.no_grad()

@@ -209,6 +209,7 @@ def _counts(model: Translator, source_length: int, target_length: int, sentences
     batch = _batch((source_length, target_length), sentences, model.device)
     with torch.no_grad():
         model.eval()
+        model.settle()
         forward = count(lambda: model.token_losses(batch))
         start = count(lambda: model.start(model.encode(batch.source)))
         state, previous_B = model.start(model.encode(batch.source)), batch.target.ids_BS[:, 0]

@@ -218,8 +218,8 @@ class Translator(pl.LightningModule):
         raise NotImplementedError
 
     def flops_decode(self, source_length: int, target_length: int) -> Flops:
-        """Cost of `decode` for all positions of the target, without `project`."""
-        raise NotImplementedError
+        """Cost of `decode` for all positions of the target, without `project`. Here: each costs what a step does."""
+        return self.flops_step(source_length, 0) * target_length
 
     def flops_start(self, source_length: int) -> Flops:
         """Cost of `start`."""
@@ -228,6 +228,13 @@ class Translator(pl.LightningModule):
     def flops_step(self, source_length: int, position: int) -> Flops:
         """Cost of `step` at a position counted from 0, without `project`."""
         raise NotImplementedError
+
+    def settle(self) -> None:
+        """Makes the work of a pass depend on its shapes alone, which counting needs: a router assigns evenly."""
+
+    def observed(self) -> dict[str, float]:
+        """What evaluation has cost since the last call where that is no matter of shapes, such as experts per token."""
+        return {}
 
     # --- what all of them share -----------------------------------------------------------------------------------
 
