@@ -168,7 +168,7 @@ class Hierarchy(nn.Module):
             load_E = load * routes.load_E / max(1, len(token_M))
             inner.append(Routes(token_R, gate_R, routes.counts, load_E, routes.loss))
         tokens, gates, counts, loads, losses = zip(*inner, strict=True)
-        every, loss = [count for group in counts for count in group], sum(losses, outer.loss)
+        every, loss = [count for group in counts for count in group], outer.loss + torch.stack(losses).sum()
         return Routes(torch.cat(tokens), torch.cat(gates), every, torch.cat(loads), loss)
 
     def flops(self) -> Flops:
