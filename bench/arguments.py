@@ -20,7 +20,8 @@ EXAMPLES = {
 The same command again continues an unfinished run and prints a finished one; --again starts a new one.""",
     "suite": """examples:
   bench suite experiments/demo.yaml
-  bench suite experiments/demo.yaml --seeds 1 2 3 --training.max_pairs 32000""",
+  bench suite experiments/demo.yaml --seeds 1 2 3 --training.max_pairs 32000
+  bench suite experiments/ladder.yaml --workers 2 --max_seconds 3600   two jobs at once; none begins after an hour""",
     "report": """examples:
   bench report                                   the newest suite, into runs/reports/SUITE
   bench report --suite demo --out demo-report    report.html, report.md, report.tex, report.csv
@@ -72,6 +73,23 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see {self.prog} --help")
 
 
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is too few; at least 1")
+    return number
+
+
+def scheduled(command: argparse.ArgumentParser) -> None:
+    """The flags of a command that has many jobs done."""
+    command.add_argument(
+        "--workers", type=positive, help="processes that share this machine's cores (default: this one alone)"
+    )
+    command.add_argument(
+        "--max_seconds", type=float, help="begin no job after so many seconds; exit code 3 if any is left"
+    )
+
+
 def build_parser() -> Parser:
     top = Parser(prog=PROGRAM, description=DESCRIPTION, allow_abbrev=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
@@ -98,6 +116,7 @@ def build_parser() -> Parser:
     suite.add_argument("--seeds", type=int, nargs="+", help="seeds of every row (default: those of the file)")
     suite.add_argument("--again", action="store_true", help="start new runs although some are finished")
     suite.add_argument("--out", type=Path, help="folder of the report (default: runs/reports/SUITE)")
+    scheduled(suite)
 
     report = command("report", "write the comparison table of a suite")
     report.add_argument("--suite", help="name of the suite (default: the newest)")

@@ -12,7 +12,7 @@ from bench.arguments import PROGRAM, build_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0 done, 1 a job failed, 2 bad input, 130 or 143 interrupted."""
+    """Runs a command. Exit codes: 0 done, 1 a job failed, 2 bad input, 3 time was up, 130 and 143 interrupted."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         known, rest = build_parser().parse_known_args(arguments)
@@ -78,19 +78,23 @@ def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
     from bench.checkpoints import Interrupted
     from bench.suite import Suite, run_suite
     from bench.tracking import Store
+    from bench.workers import Here
 
     suite = Suite.read(known.file)
     suite.seeds = known.seeds or suite.seeds
+    place = Here(known.workers) if known.workers else None
     try:
-        outcomes = run_suite(known.file, suite, flags, known.again)
+        outcomes, whole = run_suite(known.file, suite, flags, known.again, place, known.max_seconds)
     except Interrupted as interruption:
         terminal.say(str(interruption))
         return 128 + interruption.number
+    if not outcomes:
+        return 3
     tracking = outcomes[0].experiment.tracking
     out = known.out or Path(tracking.folder) / "reports" / known.file.stem
     _write_report(tracking.uri, tracking.folder, known.file.stem, out)
     Store(tracking).attach(known.file.stem, out, "report")
-    return 1 if any(outcome.run is None for outcome in outcomes) else 0
+    return 1 if any(outcome.run is None for outcome in outcomes) else 0 if whole else 3
 
 
 def report_command(known: argparse.Namespace, _: list[str]) -> int:

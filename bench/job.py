@@ -21,8 +21,9 @@ from bench.judging import judge, spent, together, validate
 from bench.machine import environment
 from bench.material import Material
 from bench.measures import Measure
+from bench.progress import Report
 from bench.tracking import Job, Store, StoreFailure, TrackedRun
-from bench.training import CHECKPOINT, Trained, train
+from bench.training import CHECKPOINT, Diverged, Trained, train
 from models.parts.translator import Translator
 
 DESCRIBED = "vocabulary.target"
@@ -55,12 +56,20 @@ class Outcome:
         terminal.say(f"run {self.run.id}: {self.state}")
 
 
-def run(experiment: Experiment, store: Store, suite: str, *, parent: str | None = None, again: bool = False) -> Outcome:
+def run(
+    experiment: Experiment,
+    store: Store,
+    suite: str,
+    *,
+    parent: str | None = None,
+    again: bool = False,
+    watch: Report | None = None,
+) -> Outcome:
     """Trains, judges and tracks one job.
 
     An unfinished run of the same job goes on in the same MLflow run, a finished one is returned as it is, unless
     `again` asks for a new one. The members of an ensemble are jobs of their own, found or run first; `again` is not for
-    them.
+    them. `watch` is told how far the training is; without it a line on the terminal says so.
 
     Raises:
         ValueError: a setting that cannot be trained with; there is no run then, and nothing on the disk.
@@ -95,7 +104,7 @@ def run(experiment: Experiment, store: Store, suite: str, *, parent: str | None 
                 if members:
                     model, used = _join(members, store, folder, job)
                 else:
-                    used = spent(_train(model, experiment, material, folder, job, signals))
+                    used = spent(_train(model, experiment, material, folder, job, signals, watch))
                 measures = store.measures(latest) if latest else []
                 if not measures:  # or it was judged, and killed before it could say so
                     measures = judge(model, used, experiment, material, job)
@@ -146,13 +155,21 @@ def _ending(job: Job) -> Iterator[None]:
         yield
     except BaseException as error:
         stopped = isinstance(error, Interrupted)
-        reason = str(error) if stopped else f"{type(error).__name__}: {error}"[:500]
+        reason = str(error) if stopped else reason_of(error)
         try:
             job.tag({"reason": reason})
             job.finish("KILLED" if stopped else "FAILED")
         except (*StoreFailure, OSError) as failure:
             terminal.say(f"  the store could not be told that the run has ended: {type(failure).__name__}")
         raise
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a job failed, in a line: out of memory, not a number, or the exception."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in text:
+        return f"out of memory: {text}"
+    return f"not a number: {error}" if isinstance(error, Diverged) else text
 
 
 def _tags(experiment: Experiment, corpus: Corpus) -> dict[str, str]:
@@ -206,7 +223,13 @@ def _model(experiment: Experiment, material: Material) -> Translator:
 
 
 def _train(
-    model: Translator, experiment: Experiment, material: Material, folder: Path, job: Job, signals: Signals
+    model: Translator,
+    experiment: Experiment,
+    material: Material,
+    folder: Path,
+    job: Job,
+    signals: Signals,
+    watch: Report | None,
 ) -> Trained:
     """Trains; afterwards the model has the weights that it is judged by."""
     live = terminal.Live(experiment.row)
@@ -222,7 +245,7 @@ def _train(
             score=lambda model: validate(model, material),
             flush=job.curve,
             resumed=lambda curve: job.curve(job.missing(curve)),
-            report=live,
+            report=watch or live,
         )
     finally:
         live.close()

@@ -48,11 +48,16 @@ class Machine:
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError("machine.accelerator: no GPU is visible to torch; set machine.accelerator to cpu")
         before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or os.cpu_count() or 1)
+        torch.set_num_threads(self.threads or cores())
         try:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment() -> dict[str, str]:

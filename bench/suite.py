@@ -6,16 +6,19 @@ finished is skipped, what was interrupted continues, what fails is said and does
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import terminal
+from bench import terminal, vocabulary
 from bench.experiment import Experiment, architectures, choose, read_typed, resolve
-from bench.job import Outcome, run
+from bench.job import Outcome, reason_of, run
 from bench.material import Material
 from bench.tracking import Store
+from bench.worker import End, Task
+from bench.workers import ATTEMPTS, Place, schedule
 
 
 @dataclass
@@ -109,8 +112,71 @@ def unequal(experiments: Sequence[Experiment]) -> list[str]:
     return lines
 
 
-def run_suite(path: Path, suite: Suite, flags: Sequence[str], again: bool) -> list[Outcome]:
-    """Runs every job of the suite that is not finished.
+class Queue:
+    """The jobs of a suite as `workers.schedule` takes them. An ensemble waits for its members."""
+
+    def __init__(self, experiments: Sequence[Experiment], suite: str, parent: str, again: bool, threads: int | None):
+        self.suite, self.parent, self.again, self.threads = suite, parent, again, threads
+        self.waiting = list(experiments)
+        self.order = [experiment.job for experiment in experiments]
+        self.outcomes: dict[str, Outcome] = {}
+        self.losses: dict[str, int] = {}
+
+    @property
+    def left(self) -> int:
+        return len(self.order) - len(self.outcomes)
+
+    def take(self) -> Task | None:
+        open_jobs = set(self.order) - self.outcomes.keys()
+        for experiment in self.waiting:
+            if open_jobs.isdisjoint(member.job for member in experiment.members):
+                self.waiting.remove(experiment)
+                machine = experiment.machine
+                shared = replace(machine, threads=machine.threads or self.threads)
+                # A lost job has begun: `again` would begin it a second time.
+                again = self.again and experiment.job not in self.losses
+                return Task(replace(experiment, machine=shared), self.suite, self.parent, again)
+        return None
+
+    def told(self, task: Task, status: object) -> bool:
+        return False
+
+    def ended(self, task: Task, end: End) -> str:
+        experiment = task.experiment
+        if end.outcome:
+            self.outcomes[experiment.job] = end.outcome
+            return said(end.outcome)
+        if end.state == "stopped":
+            self.waiting.insert(0, experiment)
+            return end.reason
+        if end.state == "lost":
+            self.losses[experiment.job] = self.losses.get(experiment.job, 0) + 1
+            if self.losses[experiment.job] < ATTEMPTS:
+                self.waiting.insert(0, experiment)
+                return f"{end.reason}; goes on with another"
+        self.outcomes[experiment.job] = Outcome(experiment, None, [], "failed")
+        return f"failed: {end.reason}"
+
+
+def said(outcome: Outcome) -> str:
+    """An outcome in a few words."""
+    values = {measure.metric: measure.value for measure in outcome.measures}
+    bleu = next((value for name, value in values.items() if name.endswith("/bleu")), None)
+    scored = f", {bleu:.1f} BLEU" if bleu is not None else ""
+    return f"{outcome.state}{scored}"
+
+
+def run_suite(
+    path: Path,
+    suite: Suite,
+    flags: Sequence[str],
+    again: bool,
+    place: Place | None = None,
+    max_seconds: float | None = None,
+) -> tuple[list[Outcome], bool]:
+    """Runs every job of the suite that is not finished: one after the other in this process, or by workers at `place`.
+
+    No job begins after `max_seconds`. Gives what became of the jobs, and whether all have come to an end.
 
     Raises:
         ValueError: a setting is wrong; nothing has been run.
@@ -122,21 +188,42 @@ def run_suite(path: Path, suite: Suite, flags: Sequence[str], again: bool) -> li
         terminal.say(f"not equal: {line}")
     store = Store(experiments[0].tracking)
     for experiment in distinct([e for e in experiments if again or not finished(store, name, e)]):
-        Material.of(experiment)  # text and vocabulary can be made, or there is one line and nothing on the disk
+        material = Material.of(experiment)  # can be made, or there is one line and nothing on the disk
+        if place:  # workers find it made: they would get in each other's way
+            vocabulary.keep(material.vocabularies)
     description = f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
     tags = {"mlflow.note.content": description, "question": suite.question}
     parent = store.parent(name, tags | {"rows": ",".join(suite.rows), "baseline": suite.baseline or suite.rows[-1]})
-    outcomes = []
     status = "KILLED"
     try:
-        for number, experiment in enumerate(experiments, 1):
-            terminal.say(f"[{number}/{len(experiments)}] {experiment.name}")
-            try:
-                outcomes.append(run(experiment, store, name, parent=parent, again=again))
-            except Exception as error:  # one row's failure must not cost the others; it is said, tracked and counted
-                terminal.say(f"  failed: {type(error).__name__}: {error}")
-                outcomes.append(Outcome(experiment, None, [], "failed"))
-        status = "FAILED" if any(outcome.run is None for outcome in outcomes) else "FINISHED"
+        if place:
+            jobs = Queue(experiments, name, parent, again, place.threads())
+            schedule(jobs, place, max_seconds)
+            outcomes = list(jobs.outcomes.values())
+        else:
+            outcomes = _in_turn(experiments, store, name, parent, again, max_seconds)
+        whole = len(outcomes) == len(experiments)
+        failed = any(outcome.run is None for outcome in outcomes)
+        status = "KILLED" if not whole else "FAILED" if failed else "FINISHED"
     finally:
         store.end(parent, status)
+    if not whole:
+        left = len(experiments) - len(outcomes)
+        terminal.say(f"the time is up: {left} of {len(experiments)} jobs are left; the same command continues")
+    return outcomes, whole
+
+
+def _in_turn(
+    experiments: Sequence[Experiment], store: Store, suite: str, parent: str, again: bool, max_seconds: float | None
+) -> list[Outcome]:
+    begin, outcomes = time.monotonic(), []
+    for number, experiment in enumerate(experiments, 1):
+        if max_seconds is not None and time.monotonic() - begin >= max_seconds:
+            break
+        terminal.say(f"[{number}/{len(experiments)}] {experiment.name}")
+        try:
+            outcomes.append(run(experiment, store, suite, parent=parent, again=again))
+        except Exception as error:  # one row's failure must not cost the others; it is said, tracked and counted
+            terminal.say(f"  failed: {reason_of(error)}")
+            outcomes.append(Outcome(experiment, None, [], "failed"))
     return outcomes

@@ -25,6 +25,7 @@ from bench.batches import PairBatches
 from bench.checkpoints import Checkpoints, PlainFiles, Repeated, Signals, save, write_beside
 from bench.machine import Machine
 from bench.measures.flops import Ledger
+from bench.progress import Report, Status
 from models.parts.translator import Batch, Recipe, Translator
 
 for name in ("pytorch_lightning", "lightning_fabric"):
@@ -225,6 +226,7 @@ class Validation(pl.Callback):
         self.best: float | None = None
         self.best_update = 0
         self.kept: list[int] = []  # updates whose weights are kept
+        self.scores: list[tuple[int, float]] = []  # pairs seen, BLEU
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -235,6 +237,7 @@ class Validation(pl.Callback):
         score = self.score(pl_module)  # type: ignore[arg-type]  # ours is the only module that is trained here
         self.curves.note("validation/bleu", score.bleu)
         self.curves.note("validation/loss", score.loss)
+        self.scores.append((self.meter.pairs, score.bleu))
         better = self.best is None or score.bleu > self.best
         if better:
             self.best, self.best_update = score.bleu, self.meter.updates
@@ -267,16 +270,19 @@ class Validation(pl.Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"done": self.done, "best": self.best, "best_update": self.best_update, "kept": self.kept}
+        return {name: getattr(self, name) for name in ("done", "best", "best_update", "kept", "scores")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.__dict__.update(state_dict)
 
 
 class Progress(pl.Callback):
-    """Tells `report` after every update how far the run is; what is shown, and how often, is its business."""
+    """Tells `report` after every update how far the run is; what is shown, and how often, is its business.
 
-    def __init__(self, meter: Meter, curves: Curves, validation: Validation, report: Callable[[Status], None]) -> None:
+    If it answers True to an update with a validation, whose checkpoint has just been saved, training stops there.
+    """
+
+    def __init__(self, meter: Meter, curves: Curves, validation: Validation, report: Report) -> None:
         self.meter, self.curves, self.validation, self.report = meter, curves, validation, report
 
     def on_train_batch_end(
@@ -284,30 +290,18 @@ class Progress(pl.Callback):
     ):
         meter = self.meter
         loss = next((value for _, name, value in reversed(self.curves.seen) if name == "train/loss"), None)
-        self.report(
-            Status(
-                meter.fraction,
-                meter.updates,
-                meter.pairs,
-                meter.target_tokens,
-                meter.seconds,
-                loss,
-                self.validation.best,
-            )
+        status = Status(
+            meter.fraction,
+            meter.updates,
+            meter.pairs,
+            meter.target_tokens,
+            meter.seconds,
+            loss,
+            self.validation.best,
+            tuple(self.validation.scores),
         )
-
-
-@dataclass(frozen=True)
-class Status:
-    """How far a run is: part of the budget spent, counts, seconds of training, last loss, best validation BLEU."""
-
-    fraction: float
-    updates: int
-    pairs: int
-    target_tokens: int
-    seconds: float
-    loss: float | None
-    best: float | None
+        if self.report(status):
+            trainer.should_stop = True
 
 
 @dataclass(frozen=True)
@@ -333,7 +327,7 @@ def train(
     score: Callable[[Translator], Score],
     flush: Callable[[Curve], None],
     resumed: Callable[[Curve], None],
-    report: Callable[[Status], None],
+    report: Report,
 ) -> Trained:
     """Trains until the budget is spent; continues from `folder`/last.ckpt if there is one.
 

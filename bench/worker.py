@@ -1,0 +1,178 @@
+"""A worker: a process that does one job after the other for a driver (workers.py), to which it is connected.
+
+    python -m bench.worker ADDRESS NUMBER
+
+It may run anywhere from where ADDRESS can be reached: HOST:PORT, or the path of a Unix socket. The shared secret is in
+the environment variable BENCH_KEY. It sends `Ready`, then for each `Task` it is given any number of `Said` and
+`Status`, and one `End`; after a validation it waits for the driver's word (True: stop here). STOP saves the open job
+and ends the process; so does a lost connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import os
+import platform
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Client, Connection
+from typing import Literal
+
+import torch
+
+from bench.checkpoints import Interrupted
+from bench.experiment import Experiment
+from bench.job import Outcome, reason_of, run
+from bench.progress import Status
+from bench.tracking import Store
+
+KEY = "BENCH_KEY"
+STOP = "stop"
+TOLD_EVERY = 0.2
+"""Seconds between two reports of how far a job is."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job to be done: the arguments of `job.run`. `asks` waits for the driver's word after each validation."""
+
+    experiment: Experiment
+    suite: str
+    parent: str | None = None
+    again: bool = False
+    asks: bool = False
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The first message of a worker: its number and where it runs."""
+
+    number: int
+    host: str
+    process: int
+
+
+@dataclass(frozen=True)
+class Said:
+    """A line for the person."""
+
+    line: str
+
+
+@dataclass(frozen=True)
+class End:
+    """How a task ended. `stopped` is saved and not done; `lost` is said by the driver, of a worker that is gone."""
+
+    state: Literal["done", "failed", "stopped", "lost"]
+    outcome: Outcome | None = None
+    reason: str = ""
+
+
+class Lines(io.TextIOBase):
+    """A standard output that sends whole lines elsewhere."""
+
+    def __init__(self, send: Callable[[str], None]) -> None:
+        self.send, self.begun = send, ""
+
+    def write(self, text: str) -> int:
+        *lines, self.begun = (self.begun + text).split("\n")
+        for line in lines:
+            self.send(line)
+        return len(text)
+
+
+class Worker:
+    """The worker's end of the connection. A thread reads it, so that STOP comes through while a model trains."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self.words: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.told_at = 0.0
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                message = self.connection.recv()
+            except (EOFError, OSError):
+                message = STOP
+            if message == STOP:
+                self.words.put(False)
+                self.tasks.put(None)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            if isinstance(message, bool):
+                self.words.put(message)
+            else:
+                self.tasks.put(message)
+
+    def send(self, message: object) -> None:
+        """To a driver that is gone nothing is sent; the thread that reads has noticed, and ends this process."""
+        with contextlib.suppress(OSError):
+            self.connection.send(message)
+
+    def watch(self, task: Task) -> Callable[[Status], bool]:
+        """What `job.run` tells how far it is; True asks it to stop."""
+        seen = 0
+
+        def told(status: Status) -> bool:
+            nonlocal seen
+            news = len(status.validations) > seen
+            seen = len(status.validations)
+            now = time.monotonic()
+            if news or now - self.told_at >= TOLD_EVERY:
+                self.told_at = now
+                self.send(status)
+            return self.words.get() if news and task.asks else False
+
+        return told
+
+    def do(self, task: Task) -> End:
+        try:
+            store = Store(task.experiment.tracking)
+            outcome = run(
+                task.experiment, store, task.suite, parent=task.parent, again=task.again, watch=self.watch(task)
+            )
+            return End("done", outcome)
+        except Interrupted as interruption:
+            return End("stopped", reason=str(interruption))
+        except Exception as error:  # one job's failure must not cost the others
+            return End("failed", reason=reason_of(error))
+        finally:
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # of a job that ran out of memory
+
+    def work(self) -> None:
+        while (task := self.tasks.get()) is not None:
+            end = self.do(task)
+            self.send(end)
+            if end.state == "stopped":
+                return
+
+
+def main(address: str, number: str) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # between jobs; a job takes the signals over
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    host, colon, port = address.rpartition(":")
+    place = (host, int(port)) if colon and port.isdigit() else address
+    connection = Client(place, authkey=bytes.fromhex(os.environ.pop(KEY)))
+    worker = Worker(connection)
+    sys.stdout = Lines(lambda line: worker.send(Said(line)))
+    worker.send(Ready(int(number), platform.node(), os.getpid()))
+    worker.work()
+    return 0
+
+
+if __name__ == "__main__":
+    from bench.worker import main  # so that what is sent are the classes that the driver knows
+
+    sys.exit(main(*sys.argv[1:]))

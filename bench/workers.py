@@ -1,0 +1,316 @@
+"""Many jobs at once: one queue in the driver, and long-lived workers (worker.py) that are given its tasks.
+
+`schedule` is the only scheduler. What is to be done comes from a `Jobs` (a suite's list, a sweep's study), where it is
+done from a `Place`: `Here` starts the workers as processes of this machine; cluster.py starts the same processes on
+the nodes of a Ray cluster. A worker that is gone is noticed, its task is handed back as lost, and a new one starts.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener, wait
+from typing import Protocol
+
+from bench import terminal
+from bench.checkpoints import Interrupted, Signals
+from bench.machine import cores
+from bench.progress import Status
+from bench.worker import KEY, STOP, End, Ready, Said, Task
+
+ATTEMPTS = 3
+"""How often a job is begun, or goes on, before a worker that is lost again and again is taken for its fault."""
+
+PATIENCE = 120.0
+"""Seconds that a stopped worker has for saving its job."""
+
+
+class Process(Protocol):
+    """A worker that has been started somewhere."""
+
+    def ended(self) -> str | None:
+        """How it ended, in a word or two; None while it runs."""
+        ...
+
+    def kill(self) -> None: ...
+
+
+class Place(Protocol):
+    """Where workers run.
+
+    `count` workers at once; `address` is what the driver listens at (None: a Unix socket), which the place must be
+    able to reach; `start` starts `python -m bench.worker ADDRESS NUMBER` there with these environment variables.
+    """
+
+    count: int
+    address: tuple[str, int] | None
+
+    def start(self, command: Sequence[str], environment: dict[str, str]) -> Process: ...
+
+    def threads(self) -> int | None:
+        """Threads of a job that asks for no number; None leaves it to the job."""
+        ...
+
+
+class Jobs(Protocol):
+    """What is to be done, and what becomes of it."""
+
+    @property
+    def left(self) -> int:
+        """Tasks that have not come to their end, those under way among them."""
+        ...
+
+    def take(self) -> Task | None:
+        """The next task that may begin now; None if there is none, or if the rest has to wait for others."""
+        ...
+
+    def told(self, task: Task, status: Status) -> bool:
+        """How far a task is, at each validation and several times a second; True after a validation stops it."""
+        ...
+
+    def ended(self, task: Task, end: End) -> str:
+        """Called once for each task that was taken; a lost one may be given out again. Says what came of it."""
+        ...
+
+
+class Popen:
+    """A worker on this machine, in a session of its own: Ctrl-C reaches the driver, which stops its workers."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            command, env=os.environ | environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def ended(self) -> str | None:
+        code = self.process.poll()
+        return None if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass
+class Here:
+    """`count` processes on this machine, which share its cores."""
+
+    count: int
+    address: None = None
+
+    def start(self, command: Sequence[str], environment: dict[str, str]) -> Process:
+        return Popen(command, environment)
+
+    def threads(self) -> int:
+        return max(1, cores() // self.count)
+
+
+@dataclass
+class Worker:
+    """A worker as the driver sees it. It has no connection while it starts."""
+
+    number: int
+    process: Process
+    connection: Connection | None = None
+    closed: bool = False  # by the other side
+    task: Task | None = None
+    status: Status | None = None
+
+    def give(self, task: Task) -> None:
+        assert self.connection
+        self.task, self.status = task, None
+        with suppress(OSError):  # it is gone, which is noticed when it is read from
+            self.connection.send(task)
+
+    def tell(self, message: object) -> None:
+        if self.connection:
+            with suppress(OSError):
+                self.connection.send(message)
+
+
+class Pool:
+    """The workers of a place: started, connected, replaced when they are lost, ended."""
+
+    def __init__(self, place: Place) -> None:
+        self.place, self.workers, self.number, self.unready = place, list[Worker](), 0, 0
+        self.key = secrets.token_bytes(32)
+        self.listener = Listener(place.address, authkey=self.key)
+        self.arrived: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        threading.Thread(target=self._accept, daemon=True).start()
+        self.open = True
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = self.listener.accept()
+            except (AuthenticationError, EOFError):
+                continue  # not one of ours
+            except OSError:
+                return
+            if not self.open:
+                connection.close()
+                return
+            self.arrived.put(connection)
+
+    def start(self) -> None:
+        self.number += 1
+        address = self.listener.address
+        where = address if isinstance(address, str) else ":".join(map(str, address))
+        command = [sys.executable, "-m", "bench.worker", where, str(self.number)]
+        threads = self.place.threads()
+        environment = {KEY: self.key.hex()} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+        self.workers.append(Worker(self.number, self.place.start(command, environment)))
+
+    def welcome(self) -> None:
+        """Connects those that have arrived."""
+        with suppress(queue.Empty):
+            while True:
+                connection = self.arrived.get_nowait()
+                with suppress(EOFError, OSError):
+                    ready = connection.recv()
+                    assert isinstance(ready, Ready)
+                    next(worker for worker in self.workers if worker.number == ready.number).connection = connection
+                    self.unready = 0
+
+    def idle(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.connection and not worker.task]
+
+    def busy(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.task]
+
+    def starting(self) -> list[Worker]:
+        return [worker for worker in self.workers if not worker.connection]
+
+    def gone(self) -> list[tuple[Worker, str]]:
+        """Takes out the workers that have ended, and says how.
+
+        Raises:
+            RuntimeError: it was the third in a row that did not even start.
+        """
+        found = []
+        for worker in list(self.workers):
+            how = worker.process.ended()
+            if how is None and worker.closed:
+                how = "connection lost"
+            if how is None or (worker.connection and not worker.closed and worker.connection.poll()):
+                continue  # it runs, or what it sent last has not been read
+            self.remove(worker)
+            found.append((worker, how))
+            if worker.connection is None:
+                self.unready += 1
+                if self.unready >= ATTEMPTS:
+                    raise RuntimeError(f"workers do not start: {how}; its own words stand above")
+        return found
+
+    def remove(self, worker: Worker) -> None:
+        worker.process.kill()
+        if worker.connection:
+            worker.connection.close()
+        self.workers.remove(worker)
+
+    def messages(self, seconds: float) -> Iterator[tuple[Worker, object]]:
+        """What the workers have sent, a message of each, waiting so long at most."""
+        connected = {w.connection: w for w in self.workers if w.connection and not w.closed}
+        if not connected:
+            time.sleep(min(seconds, 0.05))
+        for connection in wait(list(connected), seconds) if connected else []:
+            assert isinstance(connection, Connection)
+            worker = connected[connection]
+            try:
+                yield worker, connection.recv()
+            except (EOFError, OSError):
+                worker.closed = True
+
+    def close(self) -> None:
+        self.open = False
+        for worker in list(self.workers):
+            self.remove(worker)
+        with suppress(OSError, EOFError, AuthenticationError):
+            Client(self.listener.address, authkey=self.key).close()  # wakes the thread that accepts
+        self.listener.close()
+
+
+@contextmanager
+def pool(place: Place) -> Iterator[Pool]:
+    workers = Pool(place)
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+def schedule(jobs: Jobs, place: Place, max_seconds: float | None = None) -> bool:
+    """Does all that `jobs` has; False if the time was up before (no task begins after `max_seconds`).
+
+    Raises:
+        Interrupted: a signal came; every open job is saved.
+        RuntimeError: the workers do not start.
+    """
+    begin = time.monotonic()
+    with Signals().listening(), pool(place) as workers, terminal.Board(jobs.left) as board:
+        try:
+            while jobs.left:
+                up = max_seconds is not None and time.monotonic() - begin >= max_seconds
+                workers.welcome()
+                for worker in workers.idle():
+                    if not up and (task := jobs.take()):
+                        worker.give(task)
+                        board.begins(worker.number, task.experiment.name)
+                busy = workers.busy()
+                if up and not busy:
+                    return False
+                assert busy or workers.starting() or jobs.left > len(workers.workers), "each task waits for another"
+                while not up and len(workers.workers) < min(place.count, jobs.left):
+                    workers.start()
+                for worker, message in workers.messages(0.2):
+                    _heard(worker, message, jobs, board)
+                for worker, how in workers.gone():
+                    _lost(worker, how, jobs, board)
+            return True
+        except Interrupted:
+            board.note("stopping: open jobs are being saved; a second signal ends at once")
+            _save(jobs, workers, board)
+            raise
+
+
+def _heard(worker: Worker, message: object, jobs: Jobs, board: terminal.Board) -> None:
+    task = worker.task
+    assert task
+    if isinstance(message, Said):
+        board.note(f"{task.experiment.name}: {message.line.strip()}")
+    elif isinstance(message, Status):
+        news = len(message.validations) > (len(worker.status.validations) if worker.status else 0)
+        worker.status = message
+        board.shows(worker.number, message)
+        stop = jobs.told(task, message)
+        if news and task.asks:
+            worker.tell(stop)
+    else:
+        assert isinstance(message, End)
+        worker.task = None
+        board.ends(worker.number, jobs.ended(task, message))
+
+
+def _lost(worker: Worker, how: str, jobs: Jobs, board: terminal.Board) -> None:
+    if worker.task:
+        board.ends(worker.number, jobs.ended(worker.task, End("lost", reason=f"lost worker ({how})")))
+
+
+def _save(jobs: Jobs, workers: Pool, board: terminal.Board) -> None:
+    """Stops all workers and waits until their jobs are saved."""
+    deadline = time.monotonic() + PATIENCE
+    for worker in workers.workers:
+        worker.tell(STOP)
+    while workers.busy() and time.monotonic() < deadline:
+        for worker, message in workers.messages(0.2):
+            _heard(worker, message, jobs, board)
+        for worker, how in workers.gone():
+            _lost(worker, how, jobs, board)
