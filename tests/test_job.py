@@ -201,7 +201,7 @@ def test_a_diverged_run_has_failed(store: Store, folder: Path, tmp_path: Path) -
         run(job, store, "diverged")
     (failed,) = store.find("diverged", job.job)
     assert failed.status == "FAILED"
-    assert failed.tags["reason"].startswith("Diverged: the training loss is")
+    assert failed.tags["reason"].startswith("not a number: the training loss is")
 
 
 @pytest.mark.parametrize("where", ["validate", "judge"])
