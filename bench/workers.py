@@ -104,7 +104,7 @@ class Here:
     """`count` processes on this machine, which share its cores."""
 
     count: int
-    address: None = None
+    address: tuple[str, int] | None = None
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> Process:
         return Popen(command, environment)
