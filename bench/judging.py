@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bench import decoding
+from bench import decoding, probing
 from bench.batches import Pairs, batches_of
 from bench.corpora import Split
 from bench.experiment import Experiment
@@ -53,6 +53,7 @@ def judge(
     return [
         *translations(model, experiment, material, job),
         *validation(model, material),
+        *probing.probe(model, experiment, material, job),
         *sizes(model),
         *used,
         *speed(model, experiment, material),
@@ -75,6 +76,8 @@ def translations(model: Translator, experiment: Experiment, material: Material, 
             replace(measure, metric=f"{name}/{measure.metric}", recipe=measure.recipe + how)
             for measure in quality.score(hypotheses, split.targets)
         ]
+        if split is next(iter(material.corpus.tests.values())):
+            measures += probing.groups(name, split, hypotheses, experiment)
         other = [*split.targets[1:], *split.targets[:1]]
         measures.append(Measure(f"{name}/bleu_shuffled_references", quality.bleu(hypotheses, other), "percent"))
         limit = f"of {len(split)}; sources of more than {material.max_length} tokens, cut to it"

@@ -33,6 +33,7 @@ ORDER = [
     "translator",
     "serving",
     "material",
+    "probing",
     "judging",
     "job",
     "worker",

@@ -83,10 +83,27 @@ def test_decisions(vocabularies: Vocabularies) -> None:
     found = {measure.metric: measure for measure in probes.accuracies(decisions)}
     assert found["contrastive"].value == pytest.approx(50)
     assert found["contrastive/pronoun"].value == pytest.approx(50)
-    assert found["contrastive/pronoun/3"].value == pytest.approx(100)
-    assert found["contrastive/pronoun/>15"].value == pytest.approx(0)
+    assert [metric for metric in found if metric.count("/") > 1] == []  # too few for a score of their own
+    many = probes.accuracies(decisions[:2] * 20, "target_only")
+    assert [(measure.metric, measure.value) for measure in many] == [
+        ("target_only", 50),
+        ("target_only/pronoun", 50),
+        ("target_only/pronoun/3-4", 100),
+        ("target_only/pronoun/over-15", 0),
+    ]
     assert found["contrastive/three"].recipe == "1 contrasts, chance 33.3%, Wilson's 95 % interval"
-    assert "contrastive/three/None" not in found
+
+
+def test_groups_of_distances() -> None:
+    assert [probes.distance_group(n) for n in (0, 2, 3, 8, 9, 15, 16)] == [
+        "0",
+        "2",
+        "3-4",
+        "5-8",
+        "9-15",
+        "9-15",
+        "over-15",
+    ]
 
 
 def test_wilson_by_hand() -> None:
@@ -166,6 +183,11 @@ def test_tab_separated_files(tmp_path: Path) -> None:
         ("a\tb\tc\td\na\tb\n", "line 2: expected source, right, wrong"),
         ("a\tb\tc\td\tfar\n", "line 1: expected"),
         ('[{"source": "a"}]', "entry 0: lacks 'errors'"),
+        ('[{"source": "a", "reference": "b", "errors": []}, 3]', "entry 1: expected an object"),
+        ('[\n{"source"', "line 2: not JSON"),
+        ("[]", "there are no contrasts"),
+        ("", "there are no contrasts"),
+        ('[{"src segment": "", "ref segment": "", "src pronoun": "", "ref pronoun": "", "errors": []}]', "no wrong"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
@@ -183,13 +205,13 @@ def test_bleu_by_length() -> None:
     references = ["u v w x y"] * 30 + ["u v w x z"] * 30 + ["t"] * 5
     hypotheses = ["u v w x y"] * 60 + ["t"] * 5
     groups = probes.length_groups(sources)
-    assert sorted(set(groups)) == ["1-5", "6-10", ">30"]
-    assert probes.length_groups(["", "a " * 5, "a " * 30, "a " * 31]) == ["1-5", "1-5", "26-30", ">30"]
+    assert sorted(set(groups)) == ["1-5", "6-10", "over-30"]
+    assert probes.length_groups(["", "a " * 5, "a " * 30, "a " * 31]) == ["1-5", "1-5", "26-30", "over-30"]
     found = probes.by_group(quality.statistics(hypotheses, references), groups)
     assert found["1-5"].value == pytest.approx(100)
     assert found["6-10"].value == pytest.approx(quality.bleu(hypotheses[30:60], references[30:60]))
-    assert found[">30"].value is None
-    assert "5 sentences, fewer than 20" in found[">30"].recipe
+    assert found["over-30"].value is None
+    assert "5 sentences, fewer than 20" in found["over-30"].recipe
 
 
 # --- alignment --------------------------------------------------------------------------------------------------------
@@ -208,10 +230,21 @@ def test_alignment_error_rate_by_hand() -> None:
     assert alignment.alignment_error_rate([set()], [set()]).value is None
 
 
+def test_one_look_a_word() -> None:
+    """Zur is said by two words, of which one look finds one; the comma is said by none."""
+    gold = [{(0, 0), (1, 2), (2, 2)}]
+    assert alignment.single_look([{(0, 0), (0, 1), (2, 2)}], gold).value == pytest.approx(0)
+    # A = 2, S = 1, A and S = 0, A and P = 1.
+    assert alignment.single_look([{(1, 0), (0, 1), (2, 2)}], gold).value == pytest.approx(100 * (1 - 1 / 3))
+    assert alignment.diagonal(4, 2) == {(0, 0), (2, 1)}
+    assert alignment.diagonal(1, 3) == {(0, 0), (0, 1), (0, 2)}
+
+
 def test_pieces_belong_to_words() -> None:
     pieces = ["▁She", "▁pour", "ed", "▁", "it", "."]
     assert alignment.words_of(pieces, ["She", "poured", "it", "."]) == [0, 1, 1, 2, 2, 3]
     assert alignment.words_of(list("a bc"), ["a", "bc"]) == [0, 1, 1, 1]
+    assert alignment.words_of(["A", "cup", "￭."], ["a", "cup", "."]) == [0, 1, 2]
     with pytest.raises(ValueError, match="does not continue"):
         alignment.words_of(["x"], ["a"])
     with pytest.raises(ValueError, match="end before 'b'"):

@@ -13,6 +13,7 @@ import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 
 @dataclass
@@ -83,6 +84,65 @@ class Corpus:
         return {name: split.hash for name, split in splits.items()}
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """A decision that a model has to make.
+
+    Attributes:
+        source: The sentence to translate.
+        right: Its translation.
+        wrong: Translations with one form that does not fit; all of them have to be less probable.
+        category: The phenomenon.
+        distance: How far what decides the form stands from the form, in the test set's own unit; None: not said.
+    """
+
+    source: str
+    right: str
+    wrong: tuple[str, ...]
+    category: str
+    distance: int | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sentence pair with what is known about it.
+
+    Attributes:
+        source: The sentence as it is written.
+        target: Its translation.
+        source_words: Words and punctuation marks of the source.
+        target_words: The same of the target.
+        alignment: (i, j) where source word i and target word j say the same part of the meaning.
+        content: For source and target, the words that carry meaning of their own (nouns, verbs, adjectives, ...).
+        depth: How deep relative clauses nest.
+        labels: The phenomena in it, such as pronoun, relative, polarity=negative or tense=perfect.
+    """
+
+    source: str
+    target: str
+    source_words: tuple[str, ...]
+    target_words: tuple[str, ...]
+    alignment: frozenset[tuple[int, int]]
+    content: tuple[frozenset[int], frozenset[int]]
+    depth: int
+    labels: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What a corpus knows of its own text, for questions that a score over a whole test set does not answer.
+
+    Attributes:
+        contrasts: Of every phenomenon that the target language shows; none of their sentences is in the training text.
+        test: The first of the corpus's test sets, sentence by sentence.
+        deeper: Sentences whose clauses nest deeper than any of the training text.
+    """
+
+    contrasts: tuple[Contrast, ...]
+    test: tuple[Example, ...]
+    deeper: tuple[Example, ...]
+
+
 def names() -> list[str]:
     """The corpora there are: the files of this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
@@ -121,6 +181,22 @@ def load(settings: CorpusSettings) -> Corpus:
     Raises:
         ValueError: there is no such corpus, or its files are not what they should be; says the file and the mend.
     """
+    module, source, target = _module(settings)
+    return module.load(settings, source, target)
+
+
+def probes(settings: CorpusSettings) -> Probes | None:
+    """What the corpus knows of its own text; None if it is sentence pairs and no more.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    module, source, target = _module(settings)
+    return module.probes(settings, source, target) if hasattr(module, "probes") else None
+
+
+def _module(settings: CorpusSettings) -> tuple[ModuleType, str, str]:
+    """The file of the corpus that `settings.name` names, and its two languages."""
     name, *languages = settings.name.split("-")
     if name not in names():
         raise ValueError(
@@ -129,4 +205,4 @@ def load(settings: CorpusSettings) -> Corpus:
     if languages and len(languages) != 2:
         raise ValueError(f"corpus.name: {settings.name!r} is not NAME-SRC-TGT, such as {name}-en-de")
     source, target = languages or ("", "")
-    return importlib.import_module(f"bench.corpora.{name}").load(settings, source, target)
+    return importlib.import_module(f"bench.corpora.{name}"), source, target

@@ -9,15 +9,16 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bench.corpora import Corpus, CorpusSettings, Split
-from bench.corpora._grammar.contrast import Contrast, contrasts
+from bench import corpora
+from bench.corpora import Corpus, CorpusSettings, Example, Probes, Split
+from bench.corpora._grammar.contrast import MAKERS, Contrast, contrasts
 from bench.corpora._grammar.language import Language, Word
 from bench.corpora._grammar.meaning import Meaning, Node, concepts_of
 
@@ -25,32 +26,8 @@ LANGUAGES = Path(__file__).parent / "languages"
 TEST_PAIRS = 1000  # and as many for validation
 NAMES_PAIRS = 500
 FEWEST_LEMMAS = 60  # with fewer, some kinds of sentences have no words
+DEEPER = (1, 2)  # levels of clauses below those of the training text
 SHARES = {"train": 75, "validation": 87, "test": 100}  # of 100 sentences, summed
-
-
-@dataclass(frozen=True)
-class Example:
-    """A sentence pair with what the grammar knows about it.
-
-    Attributes:
-        source: The sentence as it is written.
-        target: Its translation.
-        source_words: Words and punctuation marks of the source.
-        target_words: The same of the target.
-        alignment: (i, j) where source word i and target word j say the same part of the meaning.
-        content: For source and target, the words that carry meaning of their own (nouns, verbs, adjectives, ...).
-        depth: How deep relative clauses nest.
-        labels: The phenomena in it, such as pronoun, relative, polarity=negative or tense=perfect.
-    """
-
-    source: str
-    target: str
-    source_words: tuple[str, ...]
-    target_words: tuple[str, ...]
-    alignment: frozenset[tuple[int, int]]
-    content: tuple[frozenset[int], frozenset[int]]
-    depth: int
-    labels: frozenset[str]
 
 
 class Grammar:
@@ -180,6 +157,25 @@ def contrastive(
     grammar, drawn = _drawn(settings, source, target)
     seen = {text for split in ("train", "validation") for pair, _ in drawn[split] for text in pair}
     return contrasts(phenomenon, grammar.meaning, grammar.source, grammar.target, seen, size, seed=4)
+
+
+def probes(settings: CorpusSettings, source: str, target: str) -> Probes:
+    """Contrasts of each phenomenon, the test set with its alignments, and sentences one and two clauses deeper."""
+    return _probes(settings.pairs, settings.lemmas, settings.depth, source or "en", target or "de")
+
+
+@lru_cache(maxsize=2)  # the rows of a suite ask the same
+def _probes(pairs: int, lemmas: int, depth: int, source: str, target: str) -> Probes:
+    settings = CorpusSettings(pairs=pairs, lemmas=lemmas, depth=depth)
+    made: list[corpora.Contrast] = []
+    for phenomenon in MAKERS:
+        with suppress(ValueError):  # the target language may not show it
+            made += [
+                corpora.Contrast(one.source, one.right, (one.wrong,), phenomenon, one.distance)
+                for one in contrastive(phenomenon, settings, source, target)
+            ]
+    deeper = [one for more in DEEPER for one in nested(settings, depth + more, source, target)]
+    return Probes(tuple(made), tuple(examples(settings, source, target)), tuple(deeper))
 
 
 def _drawn(

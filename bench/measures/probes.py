@@ -22,38 +22,23 @@ import numpy as np
 import torch
 
 from bench.batches import Sentences
+from bench.corpora import Contrast
 from bench.decoding import evaluating
 from bench.measures import Measure
 from bench.measures.quality import Statistics, measure
 from bench.vocabulary import Vocabularies
 from models.parts.translator import Batch, Translator
 
-LARGEST_DISTANCE = 15
-"""Contrasts further apart are one group, as in LingEval97."""
+DISTANCES = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 15))
+"""Groups of distances; contrasts further apart are one more group, as in LingEval97."""
+
+FEWEST = 20
+"""Sentences below which a group has no score: its interval would say nothing."""
 
 Key = TypeVar("Key", bound=Hashable)
 Ids = Sequence[Sequence[int]]
 Scorer = Callable[[Ids, Ids], np.ndarray]
 """From source and target ids to log P of each target, in nats."""
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """A decision that a model has to make.
-
-    Attributes:
-        source: The sentence to translate.
-        right: Its translation.
-        wrong: Translations with one form that does not fit; all of them have to be less probable.
-        category: The phenomenon.
-        distance: How far what decides the form stands from the form, in the test set's own unit; None: not said.
-    """
-
-    source: str
-    right: str
-    wrong: tuple[str, ...]
-    category: str
-    distance: int | None = None
 
 
 def read(path: Path) -> list[Contrast]:
@@ -63,17 +48,36 @@ def read(path: Path) -> list[Contrast]:
     beat all the others at once. The columns are source, right, wrong, category and, if there is a fifth, distance.
 
     Raises:
-        ValueError: the file is none of these; says where.
+        ValueError: the file is missing or none of these; says where.
     """
-    text = path.read_text(encoding="utf-8")
-    if not text.lstrip().startswith("["):
-        return [_line(path, number, line) for number, line in enumerate(text.splitlines(), start=1) if line]
-    found: list[Contrast] = []
-    for number, entry in enumerate(json.loads(text)):
-        try:
-            found += _contrapro(entry) if "ref pronoun" in entry else _lingeval(entry)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path}, entry {number}: lacks {error}") from error
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        entries = json.loads(text) if text.lstrip().startswith("[") else None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8; convert it, for example with iconv") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
+    if entries is None:
+        found = [_line(path, number, line) for number, line in enumerate(text.splitlines(), start=1) if line]
+    else:
+        found = [one for number, entry in enumerate(entries) for one in _entry(path, number, entry)]
+    if not found:
+        raise ValueError(f"{path}: there are no contrasts in it")
+    return found
+
+
+def _entry(path: Path, number: int, entry: Any) -> list[Contrast]:
+    where = f"{path}, entry {number}"
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: expected an object as in LingEval97 or ContraPro, got {type(entry).__name__}")
+    try:
+        found = _contrapro(entry) if "ref pronoun" in entry else _lingeval(entry)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{where}: lacks {error}") from error
+    if not all(one.wrong for one in found):
+        raise ValueError(f"{where}: has no wrong translation")
     return found
 
 
@@ -203,28 +207,31 @@ def _accuracy(metric: str, decisions: Sequence[Decision]) -> Measure:
 
 
 def distance_group(distance: int) -> str:
-    return str(distance) if distance <= LARGEST_DISTANCE else f">{LARGEST_DISTANCE}"
+    """0, 1, 2, 3-4, 5-8, 9-15 or over-15: about as far again in each. (MLflow has no > in the name of a metric.)"""
+    for begin, end in DISTANCES:
+        if distance <= end:
+            return str(end) if begin == end else f"{begin}-{end}"
+    return f"over-{DISTANCES[-1][1]}"
 
 
-def accuracies(decisions: Sequence[Decision]) -> list[Measure]:
-    """Accuracy over all decisions, for each category, and for each distance within a category.
+def accuracies(decisions: Sequence[Decision], name: str = "contrastive") -> list[Measure]:
+    """Accuracy over all decisions, for each category, and for each distance that has FEWEST of a category's.
 
-    Named contrastive, contrastive/CATEGORY and contrastive/CATEGORY/DISTANCE.
+    Named NAME, NAME/CATEGORY and NAME/CATEGORY/DISTANCE.
     """
-    groups: dict[str, list[Decision]] = defaultdict(list)
-    for decision in decisions:
-        contrast = decision.contrast
-        groups["contrastive"].append(decision)
-        groups[f"contrastive/{contrast.category}"].append(decision)
-        if contrast.distance is not None:
-            groups[f"contrastive/{contrast.category}/{distance_group(contrast.distance)}"].append(decision)
+    groups: dict[str, list[Decision]] = {name: list(decisions)}
+    for category in dict.fromkeys(decision.contrast.category for decision in decisions):
+        own = [decision for decision in decisions if decision.contrast.category == category]
+        groups[f"{name}/{category}"] = own
+        distances: dict[str, list[Decision]] = defaultdict(list)
+        for decision in sorted(own, key=lambda one: one.contrast.distance or 0):
+            if decision.contrast.distance is not None:
+                distances[distance_group(decision.contrast.distance)].append(decision)
+        groups |= {f"{name}/{category}/{group}": few for group, few in distances.items() if len(few) >= FEWEST}
     return [_accuracy(metric, group) for metric, group in groups.items()]
 
 
 # --- BLEU by group ----------------------------------------------------------------------------------------------------
-
-FEWEST = 20
-"""Sentences below which a group has no score: its interval would say nothing."""
 
 
 def by_group(system: Statistics, groups: Sequence[Key]) -> dict[Key, Measure]:
@@ -244,10 +251,10 @@ def by_group(system: Statistics, groups: Sequence[Key]) -> dict[Key, Measure]:
 
 
 def length_groups(sources: Sequence[str], width: int = 5, last: int = 30) -> list[str]:
-    """The group of each source by its words: 1-5, 6-10, ..., 26-30, >30."""
+    """The group of each source by its words: 1-5, 6-10, ..., 26-30, over-30."""
     groups = []
     for source in sources:
         words = max(1, len(source.split()))
         begin = (words - 1) // width * width
-        groups.append(f">{last}" if words > last else f"{begin + 1}-{begin + width}")
+        groups.append(f"over-{last}" if words > last else f"{begin + 1}-{begin + width}")
     return groups

@@ -44,7 +44,10 @@ class Contrast:
 
 
 Group = list[Contrast]
-Maker = Callable[[random.Random, Meaning, Language, Language], Group]
+Wanted = Callable[[int], bool]
+"""Whether more contrasts of this distance are wanted. A maker that can tell early spares itself the rest."""
+
+Maker = Callable[[random.Random, Meaning, Language, Language, Wanted], Group]
 
 
 def contrasts(
@@ -63,10 +66,14 @@ def contrasts(
     # Distances are to be equally common where the phenomenon has them: each gets its share, no more.
     share = size / (LARGEST_DISTANCE + 1) if phenomenon == "agreement" else size
     full = 0
+
+    def wanted(distance: int) -> bool:
+        return phenomenon != "agreement" or sum(map(len, found[distance])) + 1 < share
+
     for number in range(TRIES * size):
         if number == FIRST_TRIES and not full:
             break
-        group = MAKERS[phenomenon](rng, meaning, source, target)
+        group = MAKERS[phenomenon](rng, meaning, source, target, wanted)
         texts = {text for one in group for text in (one.source, one.right)}
         if not group or texts & seen or len(texts) < 2 * len(group):
             continue
@@ -96,7 +103,7 @@ def balanced(made: list[Contrast]) -> list[Contrast]:
     return [one for one in made if id(one) in kept]
 
 
-def _pronoun(rng: random.Random, meaning: Meaning, source: Language, target: Language) -> Group:
+def _pronoun(rng: random.Random, meaning: Meaning, source: Language, target: Language, _: Wanted) -> Group:
     """She pours water from the pitcher into the cup until it is full (the cup) or empty (the pitcher)."""
     drawn = meaning.draw(rng, "Pouring", 1)
     vessels = drawn.slots["source"], drawn.slots["goal"]
@@ -118,11 +125,12 @@ def _pronoun(rng: random.Random, meaning: Meaning, source: Language, target: Lan
             if wrong is None or wrong == words[place].text:
                 return []
             distance = _words_between(words, antecedent, place)
-            group.append(_replaced(source, target, said, words, place, wrong, category, distance))
+            text = source.text(source.words(said))
+            group.append(_replaced(text, target, words, place, wrong, category, distance))
     return group
 
 
-def _sense(rng: random.Random, meaning: Meaning, source: Language, target: Language) -> Group:
+def _sense(rng: random.Random, meaning: Meaning, source: Language, target: Language, _: Wanted) -> Group:
     """They robbed the bank (Bank), they swam to the bank (Ufer): one of each, however they are told apart."""
     drawn = [meaning.draw(rng, "Telling", 1, rng.choice(["present", "past", "perfect"]), TIMED) for _ in range(2)]
     nouns = [clause.slots["object"].slots["noun"].concept for clause in drawn]
@@ -153,7 +161,7 @@ def _sense(rng: random.Random, meaning: Meaning, source: Language, target: Langu
     return group if group[0].forms == group[1].forms[::-1] and group[0].distance == group[1].distance else []
 
 
-def _agreement(rng: random.Random, meaning: Meaning, source: Language, target: Language) -> Group:
+def _agreement(rng: random.Random, meaning: Meaning, source: Language, target: Language, wanted: Wanted) -> Group:
     """The keys that the man found lay on the table: one key, several keys, and the same verb form in the source."""
     meaning.likely = {"relative": rng.choice([0.1, 0.5, 0.8]), "time": rng.choice([0.2, 0.6])}
     reported = rng.random() < 0.5
@@ -172,26 +180,29 @@ def _agreement(rng: random.Random, meaning: Meaning, source: Language, target: L
     for number, opposite in (("one", "many"), ("many", "one")):
         phrase.features["number"] = number
         said = _sentence(drawn)
-        verbs.add(tuple(word.text for word in source.words(said) if finite & set(word.origins)))
         words = target.words(said)
         places = [
             i
             for i, word in enumerate(words)
             if finite & set(word.origins) and word.other("number", opposite) != word.text
         ]
-        if len(places) != 1 or len(verbs) > 1:
+        if len(places) != 1:
             return []
         wrong = words[places[0]].other("number", opposite)
         noun = _place(words, phrase.slots["noun"])
         distance = _words_between(words, noun, places[0])
-        if wrong is None or places[0] < noun or distance > LARGEST_DISTANCE:
+        if wrong is None or places[0] < noun or distance > LARGEST_DISTANCE or not wanted(distance):
+            return []
+        sources = source.words(said)
+        verbs.add(tuple(word.text for word in sources if finite & set(word.origins)))
+        if len(verbs) > 1:
             return []
         category = f"depth {clause.slots['subject'].depth()}"
-        group.append(_replaced(source, target, said, words, places[0], wrong, category, distance))
+        group.append(_replaced(source.text(sources), target, words, places[0], wrong, category, distance))
     return group if group[0].distance == group[1].distance else []
 
 
-def _order(rng: random.Random, meaning: Meaning, source: Language, target: Language) -> Group:
+def _order(rng: random.Random, meaning: Meaning, source: Language, target: Language, _: Wanted) -> Group:
     """The man sleeps because (weil: verb last) or for (denn: verb second) the dog sees the cat."""
     drawn = meaning.draw(rng, "Linked", 1)
     first = drawn.slots["conjunction"].concept
@@ -248,9 +259,8 @@ def _words_between(words: list[Word], first: int, second: int) -> int:
 
 
 def _replaced(
-    source: Language,
+    source: str,
     target: Language,
-    said: Node,
     words: list[Word],
     place: int,
     form: str,
@@ -259,4 +269,4 @@ def _replaced(
 ) -> Contrast:
     wrong = [*words[:place], Word(form, "", ()), *words[place + 1 :]]
     forms = words[place].text, form
-    return Contrast(source.text(source.words(said)), target.text(words), target.text(wrong), category, distance, forms)
+    return Contrast(source, target.text(words), target.text(wrong), category, distance, forms)

@@ -1,0 +1,119 @@
+"""What a trained model knows of its language, one question at a time: phenomena, long and deep sentences, alignment.
+
+The questions are the corpus's own (`corpora.probes`); one that is sentence pairs and no more is asked none of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bench import corpora, decoding
+from bench.corpora import Contrast, Example, Split
+from bench.experiment import Experiment
+from bench.material import Material
+from bench.measures import Measure, alignment, probes, quality
+from bench.tracking import Job
+from bench.vocabulary import Vocabularies
+from models.parts.translator import Translator
+
+BASELINE_SENTENCES = 200_000
+"""Training sentences that the target-only model reads at most, from the beginning: it holds every 5-gram of them."""
+
+ALIGNED_SENTENCES = 500
+"""Sentences whose attention is compared with gold alignments, from the beginning of the test set."""
+
+
+def probe(model: Translator, experiment: Experiment, material: Material, job: Job) -> list[Measure]:
+    """All that the corpus can ask; nothing of a corpus that knows no more than its sentence pairs."""
+    asked = corpora.probes(experiment.corpus)
+    if asked is None:
+        return []
+    return [
+        *contrasts(model, material.vocabularies, asked.contrasts, material.corpus.train.targets),
+        *deeper(model, experiment, material, asked.deeper, job),
+        *alignments(model, material.vocabularies, asked.test[:ALIGNED_SENTENCES], material.max_length),
+    ]
+
+
+def contrasts(
+    model: Translator, vocabularies: Vocabularies, asked: Sequence[Contrast], train_targets: Sequence[str]
+) -> list[Measure]:
+    """Accuracies of the model (contrastive/...), each followed by that of a target-only model (target_only/...)."""
+    text = train_targets[:BASELINE_SENTENCES]
+    baseline = probes.TargetOnly(vocabularies.target.encode(text), len(vocabularies.target))
+    ours = probes.accuracies(probes.decide(asked, vocabularies, probes.of_model(model)))
+    theirs = probes.accuracies(probes.decide(asked, vocabularies, baseline), "target_only")
+    recipe = f"{baseline.order}-gram model of {len(text):,} training targets"
+    theirs = [replace(measure, recipe=f"{measure.recipe}; {recipe}") for measure in theirs]
+    return [measure for pair in zip(ours, theirs, strict=True) for measure in pair]
+
+
+def groups(name: str, split: Split, hypotheses: Sequence[str], experiment: Experiment) -> list[Measure]:
+    """BLEU of the first test set by words of the source and, where the corpus knows it, by depth of clauses."""
+    read, asked = quality.statistics(hypotheses, split.targets), corpora.probes(experiment.corpus)
+    lengths = probes.by_group(read, probes.length_groups(split.sources))
+    depths = probes.by_group(read, [example.depth for example in asked.test]) if asked else {}
+    return [
+        replace(measure, metric=f"{name}/bleu/{kind}/{group}")
+        for kind, found in (("length", lengths), ("depth", depths))
+        for group, measure in sorted(found.items(), key=lambda item: int(re.findall(r"\d+", str(item[0]))[-1]))
+    ]
+
+
+def deeper(
+    model: Translator, experiment: Experiment, material: Material, asked: Sequence[Example], job: Job
+) -> list[Measure]:
+    """Length generalisation: BLEU of sentences that nest deeper than any of the training text, by depth, and of those
+    among them that are longer than any as well.
+    """
+    split = Split([one.source for one in asked], [one.target for one in asked])
+    sources, too_long = material.cut(split)
+    found = decoding.translate(model, sources, experiment.decoding)
+    hypotheses = material.vocabularies.target.decode([best.ids for best, *_ in found])
+    depths = [one.depth for one in asked]
+    columns = {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses, "depth": depths}
+    job.table(columns, "hypotheses/deeper.json")
+    read = quality.statistics(hypotheses, split.targets)
+    longest = max(len(source.split()) for source in material.corpus.train.sources)
+    lengths = [len(source.split()) > longest for source in split.sources]
+    how = f"; beam {experiment.decoding.beam}; clauses deeper than any of the training text"
+    how += f"; {too_long} sources cut to {material.max_length} tokens" if too_long else ""
+    measures = {f"depth/{depth}": measure for depth, measure in probes.by_group(read, depths).items()}
+    longer = probes.by_group(read, lengths).get(True)
+    if longer:
+        measures["longer"] = replace(longer, recipe=f"{longer.recipe}; more than {longest} words, the longest there")
+    return [
+        replace(measure, metric=f"deeper/bleu/{group}", recipe=measure.recipe + how)
+        for group, measure in measures.items()
+    ]
+
+
+def alignments(
+    model: Translator, vocabularies: Vocabularies, asked: Sequence[Example], max_length: int
+) -> list[Measure]:
+    """Alignment error rate of the attention that `step` returns, and that of the diagonal, its baseline."""
+    sources = vocabularies.source.encode([one.source for one in asked])
+    targets = vocabularies.target.encode([one.target for one in asked])
+    short = [max(len(a), len(b)) <= max_length for a, b in zip(sources, targets, strict=True)]
+    kept = [one for one, fits in zip(asked, short, strict=True) if fits]
+    gold = [one.alignment for one in kept]
+    looked = alignment.forced_attention(
+        model,
+        [source for source, fits in zip(sources, short, strict=True) if fits],
+        [target for target, fits in zip(targets, short, strict=True) if fits],
+    )
+    lines = [alignment.diagonal(len(one.source_words), len(one.target_words)) for one in kept]
+    baseline = replace(alignment.single_look(lines, gold), metric="aer_diagonal", recipe="the diagonal, no model")
+    if looked is None:
+        return [Measure("aer", None, "percent", recipe="not measured: the model has no attention"), baseline]
+    found = [
+        alignment.links(
+            looked_TS,
+            alignment.words_of(vocabularies.source.split(one.source), one.source_words),
+            alignment.words_of(vocabularies.target.split(one.target), one.target_words),
+        )
+        for looked_TS, one in zip(looked, kept, strict=True)
+    ]
+    return [alignment.single_look(found, gold), baseline]
