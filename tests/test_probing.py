@@ -138,8 +138,8 @@ def test_a_corpus_of_sentence_pairs_is_asked_nothing(
     experiment: Experiment, material: Material, model: Translator, tmp_path: Path
 ) -> None:
     tiny.write_corpus(tmp_path)
-    files = {split: [f"{tmp_path}/{split}.en", f"{tmp_path}/{split}.de"] for split in ("train", "val", "test")}
-    plain = replace(experiment, corpus=CorpusSettings("files", **files))
+    train, val, test = ([f"{tmp_path}/{split}.en", f"{tmp_path}/{split}.de"] for split in ("train", "val", "test"))
+    plain = replace(experiment, corpus=CorpusSettings("files", train=train, val=val, test=test))
     notes: Any = Notes()
     assert probing.probe(model, plain, material, notes) == []
     assert notes.tables == {}
