@@ -270,6 +270,7 @@ def test_flags_of_a_corpus() -> None:
     assert "unknown key corpus.paht; did you mean corpus.path?" in refused(corpus_settings, "x", ["--corpus.paht", "x"])
 
 
-def test_the_ladder_has_every_row_once() -> None:
-    for name in ("ladder", "multi30k-cpu"):
-        assert sorted(Suite.read(EXPERIMENTS / f"{name}.yaml").rows) == sorted(FILES), name
+def test_the_suites_of_the_ladder_have_its_rows() -> None:
+    ladder = Suite.read(EXPERIMENTS / "ladder.yaml").rows
+    assert len(set(ladder)) == 20
+    assert Suite.read(EXPERIMENTS / "multi30k-cpu.yaml").rows == ladder
