@@ -57,8 +57,8 @@ def run_command(known: argparse.Namespace, flags: list[str]) -> int:
     from bench import terminal
     from bench.checkpoints import Interrupted
     from bench.job import run
+    from bench.meter import Diverged
     from bench.tracking import Store
-    from bench.training import Diverged
 
     try:
         terminal.say(experiment.name)

@@ -242,6 +242,7 @@ def _train(
             seed=experiment.seed,
             folder=folder,
             signals=signals,
+            text=material.vocabularies.target.decode,
             score=lambda model: validate(model, material),
             flush=job.curve,
             resumed=lambda curve: job.curve(job.missing(curve)),

@@ -14,6 +14,7 @@ from bench.corpora import Split
 from bench.experiment import Experiment
 from bench.material import VALIDATION_SENTENCES, Material
 from bench.measures import Measure, latency, quality
+from bench.reward import mean_gleu
 from bench.tracking import Job
 from bench.training import Score, Trained
 from models.parts.translator import Translator
@@ -37,11 +38,12 @@ def mean_loss(model: Translator, pairs: Pairs, batch_tokens: int) -> float:
 
 
 def validate(model: Translator, material: Material) -> Score:
-    """Greedy BLEU and cross entropy on the first sentences of the validation set."""
+    """Greedy BLEU and GLEU, and cross entropy, on the first sentences of the validation set."""
     best = decoding.greedy(model, material.sources(material.validation))
     hypotheses = material.vocabularies.target.decode([hypothesis.ids for hypothesis in best])
     return Score(
         quality.bleu(hypotheses, material.validation.targets),
+        mean_gleu(hypotheses, material.validation.targets),
         mean_loss(model, material.validation_pairs, material.batch_tokens),
     )
 
@@ -93,6 +95,7 @@ def validation(model: Translator, material: Material) -> list[Measure]:
     wrong_loss = mean_loss(model, wrong, material.batch_tokens)
     return [
         Measure("validation_bleu", right.bleu, "percent", recipe=f"greedy, {recipe}"),
+        Measure("validation_gleu", right.gleu, "percent", recipe=f"mean over sentences, greedy, {recipe}"),
         Measure("validation_loss", right.loss, "nats/token", recipe=recipe),
         Measure("validation_loss_shuffled_sources", wrong_loss, "nats/token", recipe=recipe),
     ]

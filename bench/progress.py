@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class Status:
     """How far a run is: part of the budget spent, counts, seconds of training, last loss, best validation BLEU.
 
-    `validations` are all so far, as (pairs seen, BLEU).
+    `validations` are all so far, as (pairs seen, BLEU); `reward` is the mean GLEU of what a model draws that learns from
+    it, None before that phase.
     """
 
     fraction: float
@@ -21,6 +22,7 @@ class Status:
     loss: float | None
     best: float | None
     validations: tuple[tuple[int, float], ...] = ()
+    reward: float | None = None
 
 
 Report = Callable[[Status], bool | None]

@@ -78,6 +78,7 @@ class Live:
             f"{status.updates:,} updates",
             f"{status.pairs / status.seconds:,.0f} pairs/s  {status.target_tokens / status.seconds:,.0f} tokens/s",
             f"loss {status.loss:.2f}" if status.loss is not None else "",
+            f"GLEU {status.reward:.2f}" if status.reward is not None else "",
             f"best {status.best:.1f} BLEU" if status.best is not None else "",
             f"{seconds(left)} left" if left is not None and status.fraction < 1 else "",
         ]

@@ -1,19 +1,18 @@
 """Training under a budget: the Trainer's set-up, the meter, validation, checkpoints, averaging of the last N.
 
 Lightning owns the loop; what happens around a batch stands here as callbacks, in the order in which they act:
-`Meter` counts what the update cost, `Validation` scores the weights at evenly spaced points of the budget, `Curves`
-notes the loss, `Checkpoints` (checkpoints.py) saves what a resumed run needs, `Progress` tells the person.
+`Meter` (meter.py) counts what the update cost, `Refinement` (reward.py) knows when reward takes over from likelihood,
+`Validation` scores the weights at evenly spaced points of the budget, `Curves` (meter.py) notes the loss, `Checkpoints`
+(checkpoints.py) saves what a resumed run needs, `Progress` tells the person.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import statistics
-import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,43 +24,36 @@ from bench.batches import PairBatches
 from bench.checkpoints import Checkpoints, PlainFiles, Repeated, Signals, save, write_beside
 from bench.machine import Machine
 from bench.measures.flops import Ledger
+from bench.meter import Budget, Curve, Curves, Meter
 from bench.progress import Report, Status
-from models.parts.translator import Batch, Recipe, Translator
+from bench.reward import Refinement, Reward
+from models.parts.translator import Batch, Recipe, Translator, likelihood
 
 for name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(name).setLevel(logging.ERROR)  # advice and advertisements
 
 CHECKPOINT = "last.ckpt"
 
-POINTS = 200
-"""Points of a learning curve, whatever the length of the run."""
-
 
 @dataclass
-class Training(Recipe):
+class Training(Budget, Recipe):
     """How long and how a model is trained.
 
     Attributes:
-        max_pairs: Budget in sentence pairs seen: the unit in which rows of a table are equal.
-        max_updates: Budget in updates of the weights.
-        max_flops: Budget in model FLOPs of training (docs/flops.md).
-        max_seconds: Budget in seconds of training, validations left out.
         batch_tokens: Padded tokens of the longer side in a batch, at most.
         precision: Arithmetic of products; bf16-mixed keeps the weights in fp32.
         clip: Largest norm of the gradient; null for no clipping.
         validations: Evenly spaced points of the budget at which the weights are scored.
         average: Score the mean of the weights at the last N validations; 0 scores the best validation's.
+        reward: The end of the budget for GNMT's mixed objective of reward and likelihood.
     """
 
-    max_pairs: int | None = None
-    max_updates: int | None = None
-    max_flops: float | None = None
-    max_seconds: float | None = None
     batch_tokens: int = 4096
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     clip: float | None = 1.0
     validations: int = 10
     average: int = 0
+    reward: Reward = field(default_factory=Reward)
 
     def check(self) -> None:
         """Raises ValueError for settings that cannot be trained with."""
@@ -72,63 +64,7 @@ class Training(Recipe):
             )
         if not 0 <= self.average <= self.validations:
             raise ValueError(f"training.average: {self.average} is more than training.validations {self.validations}")
-
-
-class Diverged(Exception):
-    """The loss is no longer a number."""
-
-
-class Meter(pl.Callback):
-    """What the run has used: updates, pairs, tokens, FLOPs, seconds; stops the run when its budget is spent.
-
-    Seconds are those between the begin and the end of updates: validations and checkpoints are not in them.
-    """
-
-    def __init__(self, settings: Training, ledger: Ledger) -> None:
-        self.settings, self.ledger = settings, ledger
-        self.updates = self.pairs = self.source_tokens = self.target_tokens = 0
-        self.seconds = 0.0
-        self.began = 0.0
-
-    @property
-    def fraction(self) -> float:
-        """Part of the budget that is spent; of several limits, that of the one nearest to its end."""
-        limits = (
-            (self.pairs, self.settings.max_pairs),
-            (self.updates, self.settings.max_updates),
-            (self.ledger.model_flops, self.settings.max_flops),
-            (self.seconds, self.settings.max_seconds),
-        )
-        return max(used / limit for used, limit in limits if limit)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # A run that was killed after its last update has a spent budget when it is resumed.
-        trainer.should_stop = self.fraction >= 1
-
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int):
-        self.began = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ):
-        self.seconds += time.perf_counter() - self.began
-        self.updates += 1
-        self.pairs += len(batch.source.lengths_B)
-        self.source_tokens += sum(batch.source.lengths_B)
-        self.target_tokens += sum(batch.target.lengths_B)
-        self.ledger.add(batch)
-        if self.fraction >= 1:
-            trainer.should_stop = True
-
-    COUNTS = ("updates", "pairs", "source_tokens", "target_tokens", "seconds")
-
-    def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.COUNTS} | {"ledger": self.ledger.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name in self.COUNTS:
-            setattr(self, name, state_dict[name])
-        self.ledger.load_state_dict(state_dict["ledger"])
+        self.reward.check()
 
 
 class RandomPerUpdate(pl.Callback):
@@ -145,73 +81,12 @@ class RandomPerUpdate(pl.Callback):
             torch.cuda.default_generators[pl_module.device.index or 0].manual_seed(number)
 
 
-Curve = list[tuple[int, str, float]]
-"""Points (update, name, value)."""
-
-
-class Curves(pl.Callback):
-    """Learning curves at evenly spaced points of the budget. `flush` gets the points that a checkpoint has secured.
-
-    A point that was noted after the last checkpoint is noted again by the resumed run: so it is handed on only
-    together with a checkpoint, and no step has two values. `resumed` gets all that the checkpoint of a resumed run
-    holds, since the killed process may not have handed on its last points.
-    """
-
-    def __init__(self, meter: Meter, flush: Callable[[Curve], None], resumed: Callable[[Curve], None]) -> None:
-        self.meter, self.flush, self.resumed = meter, flush, resumed
-        self.secured: Curve = []
-        self.pending: Curve = []
-        self.points = 0
-        self.losses: list[torch.Tensor] = []
-
-    @property
-    def seen(self) -> Curve:
-        return self.secured + self.pending
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.secured:
-            self.resumed(self.secured)
-
-    def note(self, name: str, value: float) -> None:
-        self.pending.append((self.meter.updates, name, value))
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ):
-        self.losses.append(outputs["loss"].detach())
-        if self.meter.fraction * POINTS < self.points + 1:
-            return
-        self.points = math.floor(self.meter.fraction * POINTS)
-        loss = statistics.fmean(loss.item() for loss in self.losses)
-        self.losses.clear()
-        if not math.isfinite(loss):
-            raise Diverged(f"the training loss is {loss} at update {self.meter.updates}")
-        self.note("train/loss", loss)
-        self.note("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
-        self.note("train/pairs", self.meter.pairs)
-        self.note("train/flops", self.meter.ledger.model_flops)
-        self.note("train/seconds", self.meter.seconds)
-
-    def secure(self) -> None:
-        self.secured += self.pending
-        self.flush(self.pending)
-        self.pending = []
-
-    def state_dict(self) -> dict[str, Any]:
-        losses = [loss.item() for loss in self.losses]
-        return {"secured": self.seen, "points": self.points, "losses": losses}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.secured = [tuple(point) for point in state_dict["secured"]]
-        self.points = state_dict["points"]
-        self.losses = [torch.tensor(loss) for loss in state_dict["losses"]]
-
-
 @dataclass
 class Score:
-    """What a validation found: greedy BLEU, and cross entropy in nats a token."""
+    """What a validation found: greedy BLEU and mean GLEU in percent, and cross entropy in nats a token."""
 
     bleu: float
+    gleu: float
     loss: float
 
 
@@ -236,6 +111,7 @@ class Validation(pl.Callback):
         self.done = math.floor(min(1.0, self.meter.fraction) * self.settings.validations)
         score = self.score(pl_module)  # type: ignore[arg-type]  # ours is the only module that is trained here
         self.curves.note("validation/bleu", score.bleu)
+        self.curves.note("validation/gleu", score.gleu)
         self.curves.note("validation/loss", score.loss)
         self.scores.append((self.meter.pairs, score.bleu))
         better = self.best is None or score.bleu > self.best
@@ -289,19 +165,23 @@ class Progress(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
         meter = self.meter
-        loss = next((value for _, name, value in reversed(self.curves.seen) if name == "train/loss"), None)
         status = Status(
             meter.fraction,
             meter.updates,
             meter.pairs,
             meter.target_tokens,
             meter.seconds,
-            loss,
+            self.last("train/loss"),
             self.validation.best,
             tuple(self.validation.scores),
+            self.last("train/reward"),
         )
         if self.report(status):
             trainer.should_stop = True
+
+    def last(self, name: str) -> float | None:
+        """The last point of a curve."""
+        return next((value for _, other, value in reversed(self.curves.seen) if other == name), None)
 
 
 @dataclass(frozen=True)
@@ -324,6 +204,7 @@ def train(
     seed: int,
     folder: Path,
     signals: Signals,
+    text: Callable[[Sequence[Sequence[int]]], list[str]],
     score: Callable[[Translator], Score],
     flush: Callable[[Curve], None],
     resumed: Callable[[Curve], None],
@@ -334,6 +215,7 @@ def train(
     Args:
         model: With its initial weights; moved to the device and trained in place.
         signals: SIGINT and SIGTERM wait in it for the end of an update.
+        text: Turns ids of the target into sentences, for the reward.
         score: Judges the weights at a validation.
         flush: Gets the points of the learning curves that the newest checkpoint has secured.
         resumed: Gets all points that the checkpoint holds from which a run continues.
@@ -346,6 +228,8 @@ def train(
     model.recipe = settings
     meter = Meter(settings, Ledger(model))
     curves = Curves(meter, flush, resumed)
+    refinement = Refinement(settings.reward, meter, curves, text)
+    model.objective = refinement.objective
     validation = Validation(meter, curves, settings, score, folder)
 
     def saved() -> None:
@@ -365,6 +249,7 @@ def train(
         callbacks=[
             RandomPerUpdate(seed),
             meter,
+            refinement,
             validation,
             curves,
             checkpoints,
@@ -384,4 +269,5 @@ def train(
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended.*")
         model.train()
         trainer.fit(model, data, ckpt_path=path if path.exists() else None, weights_only=True)
+    model.objective = likelihood
     return Trained(validation.scored_weights(), meter, validation.best_update, curves.seen, repeated)

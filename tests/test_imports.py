@@ -19,6 +19,7 @@ ORDER = [
     "ensemble",
     "measures",
     "tracking",
+    "meter",
     "reward",
     "checkpoints",
     "machine",

@@ -22,8 +22,8 @@ from bench.experiment import Experiment, resolve
 from bench.job import Outcome, run
 from bench.judging import shuffled
 from bench.material import Material
+from bench.meter import Diverged
 from bench.tracking import Store, Tracking
-from bench.training import Diverged
 from tests import tiny
 
 

@@ -19,7 +19,9 @@ from bench import checkpoints
 from bench.batches import PairBatches, Pairs, Sentences
 from bench.checkpoints import Interrupted, Signals, write_beside
 from bench.machine import Machine
-from bench.training import Curve, Diverged, Score, Status, Trained, Training, train
+from bench.meter import Curve, Diverged
+from bench.training import Score, Status, Trained, Training, train
+from bench.vocabulary import text_only
 from models.parts.translator import Optimizer, Schedule, Translator
 from models.transformer import Config, Model
 
@@ -90,7 +92,7 @@ class Attempts:
             self.validated[update] = weights_of(module)
             given = score(len(self.validated))
             bleu = given if isinstance(given, (int, float)) else module.output.weight.detach().abs().sum().item()
-            return Score(float(bleu), 1.0)
+            return Score(float(bleu), 50.0, 1.0)
 
         def flushed(points: Curve) -> None:
             flush(points)
@@ -110,6 +112,7 @@ class Attempts:
                 seed=3,
                 folder=self.folder,
                 signals=signals,
+                text=lambda sentences: [" ".join(map(str, text_only(sentence))) for sentence in sentences],
                 score=scored,
                 flush=flushed,
                 resumed=self.resumed.extend,

@@ -10,7 +10,8 @@ on the meta device and on real tensors and counts what PyTorch dispatches; that 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -57,6 +58,38 @@ class Ledger:
             body = self.model.flops_encode(padded[0]) + self.model.flops_decode(*padded)
             cost = self._padded[padded] = body.training
         self.executed_flops += cost * len(sources) + self.model.flops_project().training * sum(targets)
+
+    def add_drawn(self, pairs: Batch, count: int, rows_T: Sequence[int]) -> None:
+        """Adds what a model wrote itself and was trained on (reward.py): `count` translations of each source in a row.
+
+        To write: encode and start once a source, a step and a projection for each token, forward. To learn: decode and
+        project, forward and backward, on the memory of the batch, which `add` charges. Executed: the rows of each step.
+        """
+        sources, targets = pairs.source.lengths_B, pairs.target.lengths_B
+        source_length, target_length = pairs.source.ids_BS.shape[1], pairs.target.ids_BS.shape[1]
+        for length in sources[::count]:
+            self.model_flops += self._begun(length)
+        for pair in zip(sources, targets, strict=True):
+            self.model_flops += self._drawn(*pair)
+        project, padded = self.model.flops_project(), self.model.flops_decode(source_length, target_length)
+        self.executed_flops += self._begun(source_length) * (len(sources) // count)
+        for position, rows in enumerate(rows_T):
+            self.executed_flops += rows * (self._step(source_length, position) + project.forward)
+        self.executed_flops += len(sources) * padded.training + sum(targets) * project.training
+
+    def _begun(self, source_length: int) -> int:
+        return (self.model.flops_encode(source_length) + self.model.flops_start(source_length)).forward
+
+    @functools.cache  # noqa: B019  # a ledger lives as long as its run
+    def _step(self, source_length: int, position: int) -> int:
+        return self.model.flops_step(source_length, position).forward
+
+    @functools.cache  # noqa: B019
+    def _drawn(self, source_length: int, target_length: int) -> int:
+        steps = sum(self._step(source_length, position) for position in range(target_length))
+        learnt = self.model.flops_decode(source_length, target_length).training
+        project = self.model.flops_project()
+        return steps + learnt + (project.forward + project.training) * target_length
 
     def state_dict(self) -> dict[str, int]:
         return {"model_flops": self.model_flops, "executed_flops": self.executed_flops}

@@ -9,7 +9,7 @@ Letters in names: B batch  S source length  T target length  D width  H heads  V
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -47,6 +47,11 @@ class Tokens(NamedTuple):
         width = self.ids_BS.shape[1]
         places = [row * width + column for row, length in enumerate(self.lengths_B) for column in range(length)]
         return torch.tensor(places, device=self.ids_BS.device)
+
+    @property
+    def ids_N(self) -> Tensor:
+        """The real tokens, sentence by sentence."""
+        return self.ids_BS.flatten().index_select(0, self.real_N)
 
     def to(self, device: torch.device | str) -> Tokens:
         return Tokens(self.ids_BS.to(device, non_blocking=True), self.lengths_B)
@@ -195,11 +200,12 @@ class Translator(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.recipe = Recipe()
+        self.objective: Callable[[Translator, Batch], Tensor] = likelihood
 
     # --- what an architecture writes ------------------------------------------------------------------------------
 
     def encode(self, source: Tokens) -> Any:
-        """The memory that `decode` and `start` read: whatever tree of tensors the architecture makes of a source."""
+        """The memory that `decode` and `start` read: the tree of tensors, batch first, that it makes of a source."""
         raise NotImplementedError
 
     def decode(self, memory: Any, target: Tokens) -> Tensor:
@@ -262,18 +268,20 @@ class Translator(pl.LightningModule):
         """
         return torch.zeros(shape, dtype=like.dtype, device=like.device, requires_grad=torch.is_grad_enabled())
 
+    def logits(self, memory: Any, batch: Batch) -> Tensor:
+        """logits_NV for each real target token, sentence by sentence; `memory` is that of the batch's sources."""
+        hidden_BTD = self.decode(memory, batch.prefix)
+        return self.project(hidden_BTD.flatten(0, 1).index_select(0, batch.target.real_N))
+
     def token_losses(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """loss_N: cross entropy (nats) of each real target token, sentence by sentence."""
-        hidden_BTD = self.decode(self.encode(batch.source), batch.prefix)
-        real_N = batch.target.real_N
-        logits_NV = self.project(hidden_BTD.flatten(0, 1).index_select(0, real_N))
-        labels_N = batch.target.ids_BS.flatten().index_select(0, real_N)
+        logits_NV = self.logits(self.encode(batch.source), batch)
+        labels_N = batch.target.ids_N
         return functional.cross_entropy(logits_NV, labels_N, label_smoothing=label_smoothing, reduction="none")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss over the real target tokens of the batch, and the architecture's own terms."""
-        loss = self.token_losses(batch, self.recipe.label_smoothing).mean()
-        extra = self.extra_loss()
+        """What the objective makes of the batch, by default the likelihood, and the architecture's own terms."""
+        loss, extra = self.objective(self, batch), self.extra_loss()
         return loss if extra is None else loss + extra
 
     def extra_loss(self) -> Tensor | None:
@@ -299,3 +307,8 @@ class Translator(pl.LightningModule):
         outside = {id(parameter) for module in [*lookups, self.output] for parameter in module.parameters()}
         counts = {id(parameter): parameter.numel() for parameter in self.parameters()}
         return sum(counts.values()), sum(count for key, count in counts.items() if key not in outside)
+
+
+def likelihood(model: Translator, batch: Batch) -> Tensor:
+    """Mean loss over the real target tokens of the batch."""
+    return model.token_losses(batch, model.recipe.label_smoothing).mean()
