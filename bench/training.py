@@ -36,7 +36,7 @@ CHECKPOINT = "last.ckpt"
 
 
 @dataclass
-class Training(Budget, Recipe):
+class Training(Recipe, Budget):
     """How long and how a model is trained.
 
     Attributes:

@@ -20,6 +20,7 @@ from bench.batches import PairBatches, Pairs, Sentences
 from bench.checkpoints import Interrupted, Signals, write_beside
 from bench.machine import Machine
 from bench.meter import Curve, Diverged
+from bench.reward import Reward
 from bench.training import Score, Status, Trained, Training, train
 from bench.vocabulary import text_only
 from models.parts.translator import Optimizer, Schedule, Translator
@@ -152,18 +153,22 @@ def same(one: Trained, other: Trained) -> None:
     assert one.meter.ledger.state_dict() == other.meter.ledger.state_dict()
 
 
-PRECISIONS = ("32-true", "bf16-mixed")
+COURSES = {
+    "32-true": {},
+    "bf16-mixed": {"precision": "bf16-mixed"},
+    "reward": {"reward": Reward(share=0.5, samples=3, lr_factor=0.5)},  # from the tenth update on
+}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
     return {
-        precision: Attempts(tmp_path_factory.mktemp("whole"), settings(precision=precision)).go()
-        for precision in PRECISIONS
+        course: Attempts(tmp_path_factory.mktemp("whole"), settings(**changed)).go()
+        for course, changed in COURSES.items()
     }
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("course", COURSES)
 @pytest.mark.parametrize("between", [0.0, 60.0])
 @pytest.mark.parametrize(
     "where",
@@ -177,20 +182,34 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
     ids=["2", "13", "20", "validation", "flush"],
 )
 def test_killed_and_resumed_is_undisturbed(
-    tmp_path: Path, undisturbed: dict[str, Trained], precision: str, between: float, where: dict
+    tmp_path: Path, undisturbed: dict[str, Trained], course: str, between: float, where: dict
 ) -> None:
-    attempts = Attempts(tmp_path, settings(precision=precision), between)
+    attempts = Attempts(tmp_path, settings(**COURSES[course]), between)
     with pytest.raises(Killed):
         attempts.go(**where)
     before = attempts.reported[-1].seconds if attempts.reported else 0.0
     attempts.reported.clear()
     trained = attempts.go()
-    same(trained, undisturbed[precision])
+    same(trained, undisturbed[course])
     places = [point[:2] for point in attempts.flushed]
     assert len(places) == len(set(places)), "a step has two values"
     assert {*places, *(point[:2] for point in attempts.resumed)} == {point[:2] for point in trained.curve}
     if between == 0.0 and attempts.reported:
         assert attempts.reported[0].seconds > before, "wall time is counted on"
+
+
+def test_the_reward_has_a_curve_and_a_cost(undisturbed: dict[str, Trained]) -> None:
+    plain, rewarded = undisturbed["32-true"], undisturbed["reward"]
+    updates = [update for update, name, _ in rewarded.curve if name == "train/reward"]
+    assert updates == list(range(11, 21))
+    assert without_seconds(rewarded.curve)[:10] == without_seconds(plain.curve)[:10]
+    assert rewarded.meter.pairs == plain.meter.pairs
+    assert rewarded.meter.ledger.model_flops > plain.meter.ledger.model_flops
+    rates = {update: value for update, name, value in rewarded.curve if name == "train/lr"}
+    before = {update: value for update, name, value in plain.curve if name == "train/lr"}
+    assert rates == {
+        update: rate * (0.5 if update >= 10 else 1) for update, rate in before.items()
+    }  # of the next update
 
 
 def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, Trained]) -> None:
