@@ -21,9 +21,10 @@ from bench.judging import judge, spent, together, validate
 from bench.machine import environment
 from bench.material import Material
 from bench.measures import Measure
+from bench.meter import Diverged
 from bench.progress import Report
 from bench.tracking import Job, Store, StoreFailure, TrackedRun
-from bench.training import CHECKPOINT, Diverged, Trained, train
+from bench.training import CHECKPOINT, Trained, train
 from models.parts.translator import Translator
 
 DESCRIBED = "vocabulary.target"

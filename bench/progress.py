@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Status:
     """How far a run is: part of the budget spent, counts, seconds of training, last loss, best validation BLEU.
 
-    `validations` are all so far, as (pairs seen, BLEU); `reward` is the mean GLEU of what a model draws that learns from
-    it, None before that phase.
+    `validations` are all so far, as (pairs seen, BLEU); `reward` is the mean GLEU of what a model draws that learns
+    from it, None before that phase.
     """
 
     fraction: float
