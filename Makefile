@@ -9,8 +9,8 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet $(add
 demo: .venv/installed ## five rungs of the ladder on the embedded corpus: trains, measures, writes the report
 	.venv/bin/bench suite experiments/demo.yaml
 
-demo-all: .venv/installed ## the whole ladder, all 20 rows, in the same way
-	.venv/bin/bench suite experiments/ladder.yaml
+demo-all: .venv/installed ## the whole ladder, all 20 rows, in the same way, two at a time
+	.venv/bin/bench suite experiments/ladder.yaml --workers 2
 
 test: .venv/installed-dev ## every test but the journeys; one thread for each of as many processes as there are cores
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist loadfile

@@ -110,17 +110,3 @@ def test_weights_begin_as_in_appendix_b() -> None:
             std = 0.001 if "attention" in name else 0.01
             assert parameter.std().item() == pytest.approx(std, rel=0.02), name
     assert orthogonal == 3 + 3 + 2 + 1
-
-
-def test_paper_size_is_the_sum_of_its_matrices() -> None:
-    """Not published; this sum over the equations of appendix A, with 30,000 words, n = n' = 1000, m = 620, l = 500."""
-    n, m, maxout, words = 1000, 620, 500, 30_000
-    encoder = 2 * 3 * (m * n + n * n)
-    decoder = 3 * (m * n + n * n + 2 * n * n)
-    alignment = n * n + 2 * n * n + n
-    readout = 2 * maxout * (n + m + 2 * n)
-    outside = encoder + decoder + alignment + n * n + readout
-    with torch.device("meta"):
-        found = Model(Config(), words, words).parameter_counts()
-    assert found == (outside + 2 * words * m + maxout * words, outside)
-    assert found == (80_401_000, 28_201_000)

@@ -148,16 +148,11 @@ def test_steps_keep_only_the_last_inputs_of_each_convolution() -> None:
     assert [before_BPD.shape[1] for before_BPD in state.past.before] == [2, 4, 8, 16, 32]
 
 
-def test_paper_size_is_the_sum_of_its_matrices() -> None:
-    """Not published: 30 + 30 blocks of 2d x d, 3d x d and d x 2d with d = 800, biases, and layer norms."""
+def test_paper_preset_is_the_papers() -> None:
+    """30 + 30 blocks, unfolding to 1.2 times the source, Adam at 3e-4, a beam of 12 without length norm."""
     job = resolve(EXPERIMENTS / "bytenet.yaml", preset="paper")
-    d, characters = 800, 300
-    block = 7 * d * d + 4 * d + 2 * (2 * d + d + d)
     with torch.device("meta"):
-        model = job.build(characters, characters)
-    outside = 60 * block + 2 * 2 * d
-    assert model.parameter_counts() == (outside + 3 * characters * 2 * d + characters, outside)
-    assert outside == pytest.approx(269.4e6, rel=1e-3)
+        model = job.build(300, 300)
     assert (job.decoding.beam, job.decoding.alpha, job.training.optimizer.lr) == (12, 0.0, 3e-4)
     assert isinstance(model.get_submodule("decoder.29"), DecoderBlock)
     assert math.isclose(job.model.unfold, 1.2)

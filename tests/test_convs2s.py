@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.experiment import EXPERIMENTS, resolve
 from models.convs2s import Config, EncoderBlock, Model, Normalised
 from models.parts.convolution import windows
 from models.parts.translator import BOS, EOS, Tokens
@@ -172,26 +171,3 @@ def test_positions_behind_the_last_learned_one_share_it() -> None:
     embedded_TE = model.target_embedding(ids_1T, torch.tensor([0]))[0]
     assert not torch.equal(embedded_TE[18], embedded_TE[19])
     assert torch.equal(embedded_TE[19], embedded_TE[24])
-
-
-@pytest.mark.parametrize(("preset", "total"), [("paper", 182.2e6), ("paper-code", 209.6e6), ("paper-en-fr", 258.1e6)])
-def test_published_stacks_have_their_size(preset: str, total: float) -> None:
-    """Not published; the sum over weights (v), lengths (g), biases and look-ups with 40,000 words on each side."""
-    job = resolve(EXPERIMENTS / "convs2s.yaml", preset=preset)
-    config, words = job.model, job.text.vocabulary_size
-    assert words == 40_000
-
-    def layer(inputs: int, outputs: int) -> int:
-        return inputs * outputs + 2 * outputs
-
-    first, last = config.stack[0][1], config.stack[-1][1]
-    outside, inputs = 2 * layer(768, first) + layer(last, 768) + layer(last, 512), first
-    for times, width, kernel in config.stack:
-        for _ in range(times):
-            outside += 2 * (layer(kernel * inputs, 2 * width) + (layer(inputs, width) if inputs != width else 0))
-            outside += layer(width, 768) + layer(768, width)
-            inputs = width
-    with torch.device("meta"):
-        found = job.build(words, words).parameter_counts()
-    assert found == (outside + 2 * (words + 1024) * 768 + layer(512, words), outside)
-    assert found[0] == pytest.approx(total, rel=1e-3)

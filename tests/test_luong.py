@@ -181,15 +181,3 @@ def test_weights_begin_uniform() -> None:
     for parameter in model.parameters():
         assert parameter.abs().max() <= 0.1
         assert parameter.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.02)
-
-
-def test_paper_size_is_the_sum_of_its_matrices() -> None:
-    """Not published; with 50,000 words and a width of 1000, without biases."""
-    n, words, layers = 1000, 50_000, 4
-    encoder = layers * 4 * (n * n + n * n)
-    decoder = 4 * (n * n + n * n + n * n) + (layers - 1) * 4 * (n * n + n * n)  # the lowest layer reads y and h~
-    outside = encoder + decoder + n * n + n * 2 * n  # W_a, W_c
-    with torch.device("meta"):
-        found = Model(Config(), words, words).parameter_counts()
-    assert found == (outside + 3 * words * n, outside)
-    assert found == (221_000_000, 71_000_000)
