@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ class DecodingSettings:
         coverage: Strength (beta) of the penalty for source tokens not looked at; needs a model with attention.
         extra_length: A translation may have this many tokens more than its source.
         batch_sentences: Sentences translated at the same time.
+        pos_unk: What becomes of an unknown word that is written (PosUnk). keep: it stays <unk>; copy: it becomes the
+            source word most attended; dictionary: that word's translation, learnt from the training pairs, or the word
+            itself where it has none. Needs text.kind words and a model with attention; validations do it too.
     """
 
     beam: int = 5
@@ -40,11 +43,17 @@ class DecodingSettings:
     coverage: float = 0.0
     extra_length: int = 50
     batch_sentences: int = 64
+    pos_unk: Literal["keep", "copy", "dictionary"] = "keep"
 
     def __post_init__(self) -> None:
         for name, least in (("beam", 1), ("coverage", 0), ("extra_length", 0), ("batch_sentences", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"decoding.{name}: {getattr(self, name)} is too small; at least {least}")
+
+    @property
+    def replaces(self) -> bool:
+        """Whether unknown words are replaced, for which a search keeps its attention."""
+        return self.pos_unk != "keep"
 
 
 class Hypothesis(NamedTuple):
@@ -99,17 +108,40 @@ def translate(
                 search = Search(model, tokens, settings, [n + settings.extra_length for n in tokens.lengths_B])
             else:
                 search = Search(model, tokens, settings, [forced_lengths[place] for place in batch], forced=True)
-            for place, hypotheses in zip(batch, search.run(attention), strict=True):
+            for place, hypotheses in zip(batch, search.run(attention or settings.replaces), strict=True):
                 found[place] = hypotheses
     return found
 
 
 def greedy(
-    model: Translator, sources: Sequence[Sequence[int]], extra_length: int = 50, batch_sentences: int = 64
+    model: Translator,
+    sources: Sequence[Sequence[int]],
+    extra_length: int = 50,
+    batch_sentences: int = 64,
+    *,
+    attention: bool = False,
 ) -> list[Hypothesis]:
     """The most probable token at each step: a beam of 1."""
     settings = DecodingSettings(beam=1, alpha=0.0, extra_length=extra_length, batch_sentences=batch_sentences)
-    return [best for (best,) in translate(model, sources, settings)]
+    return [best for (best,) in translate(model, sources, settings, attention=attention)]
+
+
+def check(model: Translator, settings: DecodingSettings) -> None:
+    """Asks the model for one step, before it is trained.
+
+    Raises:
+        ValueError: a setting needs attention, and the model has none; says which.
+    """
+    if not settings.coverage and not settings.replaces:
+        return
+    source = Tokens(torch.tensor([[EOS]], device=model.device), (1,))
+    with evaluating(model):
+        step = model.step(torch.tensor([BOS], device=model.device), model.start(model.encode(source)))
+    if step.attention_BS is not None:
+        return
+    if settings.coverage:
+        raise ValueError("decoding.coverage: this model has no attention; set decoding.coverage to 0")
+    raise ValueError("decoding.pos_unk: this model has no attention; set decoding.pos_unk to keep")
 
 
 @contextmanager
@@ -201,8 +233,7 @@ class Search:
             if attention and attention_NS is not None:
                 self.attention.append((self.rows_A, before, attention_NS))
             if looked_NS is not None:
-                if attention_NS is None:
-                    raise ValueError("decoding.coverage: this model has no attention; set decoding.coverage to 0")
+                assert attention_NS is not None  # `check` has seen to it
                 looked_NS = looked_NS + attention_NS
             total_AW, token_AW, parent_AW = self.continuations(model.project(hidden_ND), total_AW, step + 1)
             self.tokens_TBK[step, self.rows_A, : total_AW.shape[1]] = token_AW

@@ -304,6 +304,8 @@ def resolve(
     experiment.training.check()
     if experiment.ensemble.of != (merged.get("ensemble") or {}).get("of", ""):
         raise ValueError("ensemble.of: is no flag; write a row of the architecture's file")
+    if experiment.decoding.replaces and experiment.text.kind != "words":
+        raise ValueError(f"decoding.pos_unk: needs text.kind words, not {experiment.text.kind}; set either")
     return experiment
 
 

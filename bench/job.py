@@ -13,11 +13,12 @@ import pandas as pd
 import torch
 import yaml
 
-from bench import checkpoints, terminal, translator, vocabulary
+from bench import checkpoints, decoding, terminal, translator, vocabulary
 from bench.checkpoints import Interrupted, Signals, save, write_beside
 from bench.corpora import Corpus
 from bench.experiment import Experiment
 from bench.judging import judge, spent, together, validate
+from bench.lexicon import LEXICON
 from bench.machine import environment
 from bench.material import Material
 from bench.measures import Measure
@@ -220,6 +221,7 @@ def _model(experiment: Experiment, material: Material) -> Translator:
     model = experiment.build(len(material.vocabularies.source), len(material.vocabularies.target))
     model.recipe = experiment.training
     model.configure_optimizers()
+    decoding.check(model, experiment.decoding)
     return model
 
 
@@ -258,12 +260,14 @@ def _train(
 
 
 def _keep(model: Translator, experiment: Experiment, material: Material, folder: Path, job: Job) -> None:
-    """What `translator.opened` opens becomes the run's model: configuration, judged weights, vocabularies."""
+    """What `translator.opened` opens becomes the run's model: configuration, judged weights, vocabularies, lexicon."""
     kept, weights = folder / "translator", {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     write_beside(kept / "weights.pt", lambda path: save(weights, path))
     (kept / "config.yaml").write_text(_settings(experiment), encoding="utf-8")
     for side, words in zip(("source", "target"), material.vocabularies, strict=True):
         words.save(kept / f"{side}.vocabulary")
+    if material.lexicon is not None:
+        material.lexicon.save(kept / LEXICON)
     example = next((source for source in material.validation.sources if source.strip()), "")
     job.model(kept, example, experiment.decoding.beam)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bench import decoding, probing
+from bench import decoding, lexicon, probing
 from bench.batches import Pairs, batches_of
 from bench.corpora import Split
 from bench.experiment import Experiment
@@ -39,8 +39,9 @@ def mean_loss(model: Translator, pairs: Pairs, batch_tokens: int) -> float:
 
 def validate(model: Translator, material: Material) -> Score:
     """Greedy BLEU and GLEU, and cross entropy, on the first sentences of the validation set."""
-    best = decoding.greedy(model, material.sources(material.validation))
-    hypotheses = material.vocabularies.target.decode([hypothesis.ids for hypothesis in best])
+    sentences = material.validation.sources
+    best = decoding.greedy(model, material.sources(material.validation), attention=material.lexicon is not None)
+    hypotheses = lexicon.written(best, sentences, material.vocabularies, material.lexicon)
     return Score(
         quality.bleu(hypotheses, material.validation.targets),
         mean_gleu(hypotheses, material.validation.targets),
@@ -69,11 +70,13 @@ def translations(model: Translator, experiment: Experiment, material: Material, 
     for name, split in material.corpus.tests.items():
         sources, too_long = material.cut(split)
         found = decoding.translate(model, sources, search)
-        hypotheses = material.vocabularies.target.decode([best.ids for best, *_ in found])
+        best = [hypotheses[0] for hypotheses in found]
+        hypotheses = lexicon.written(best, split.sources, material.vocabularies, material.lexicon)
         job.table(
             {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses}, f"hypotheses/{name}.json"
         )
         how = f"; beam {search.beam}, alpha {search.alpha}"
+        how += f", unknown words: {search.pos_unk}" if search.replaces else ""
         measures += [
             replace(measure, metric=f"{name}/{measure.metric}", recipe=measure.recipe + how)
             for measure in quality.score(hypotheses, split.targets)

@@ -10,6 +10,7 @@ from bench import corpora, vocabulary
 from bench.batches import PairBatches, Pairs, truncated
 from bench.corpora import Corpus, CorpusSettings, Split
 from bench.experiment import Experiment
+from bench.lexicon import Lexicon
 from bench.vocabulary import Vocabularies
 
 VALIDATION_SENTENCES = 500
@@ -27,6 +28,7 @@ class Material:
     validation_pairs: Pairs
     batch_tokens: int
     max_length: int
+    lexicon: Lexicon | None  # what unknown words of a translation are replaced by; None: they stay
 
     @classmethod
     def of(cls, experiment: Experiment) -> Material:
@@ -38,7 +40,8 @@ class Material:
             corpus.validation.sources[:VALIDATION_SENTENCES], corpus.validation.targets[:VALIDATION_SENTENCES]
         )
         pairs = Pairs.of(first, vocabularies, text.max_length)
-        return cls(corpus, vocabularies, batches, first, pairs, tokens, text.max_length)
+        lexicon = lexicon_of(experiment.decoding.pos_unk, corpus.train, vocabularies)
+        return cls(corpus, vocabularies, batches, first, pairs, tokens, text.max_length, lexicon)
 
     def sources(self, split: Split) -> list[list[int]]:
         return self.cut(split)[0]
@@ -46,6 +49,13 @@ class Material:
     def cut(self, split: Split) -> tuple[list[list[int]], int]:
         """The sources to translate, and how many of them were over the limit and have been cut."""
         return truncated(self.vocabularies.source.encode(split.sources), self.max_length)
+
+
+def lexicon_of(pos_unk: str, train: Split, vocabularies: Vocabularies) -> Lexicon | None:
+    """What `decoding.pos_unk` asks for."""
+    if pos_unk == "keep":
+        return None
+    return Lexicon.learn(train, vocabularies) if pos_unk == "dictionary" else Lexicon({})
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,7 +1,7 @@
 """A trained translator, taken out of a tracked run: for `bench translate`, for pictures of attention, for serving.
 
-The run's model is a folder: config.yaml says how to build the network and to search, beside it lie the weights and the
-vocabularies.
+The run's model is a folder: config.yaml says how to build the network and to search, beside it lie the weights, the
+vocabularies and, with `decoding.pos_unk`, the lexicon.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from bench.batches import truncated
 from bench.decoding import DecodingSettings
 from bench.ensemble import Ensemble
 from bench.experiment import Experiment, restored
+from bench.lexicon import LEXICON, Lexicon, written
 from bench.tracking import Store, TrackedRun
 from bench.tracking.models import REGISTERED
 from bench.vocabulary import Vocabularies
@@ -44,11 +45,11 @@ class TrainedTranslator:
     experiment: Experiment
     vocabularies: Vocabularies
     model: Translator
+    lexicon: Lexicon | None
 
     def ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of the sources, and how many of them were over the limit and have been cut."""
-        encoded = self.vocabularies.source.encode([sentence if sentence.strip() else "" for sentence in sentences])
-        return truncated(encoded, self.experiment.text.max_length)
+        return truncated(self.vocabularies.source.encode(plain(sentences)), self.experiment.text.max_length)
 
     def translate(
         self, sentences: Sequence[str], settings: DecodingSettings | None = None
@@ -59,13 +60,20 @@ class TrainedTranslator:
         """
         ids, cut = self.ids(sentences)
         found = decoding.translate(self.model, ids, settings or self.experiment.decoding)
-        texts = iter(self.vocabularies.target.decode([each.ids for hypotheses in found for each in hypotheses]))
+        every = [each for hypotheses in found for each in hypotheses]
+        origins = [source for source, hypotheses in zip(plain(sentences), found, strict=True) for _ in hypotheses]
+        texts = iter(written(every, origins, self.vocabularies, self.lexicon))
         return [[Candidate(next(texts), each.score) for each in hypotheses] for hypotheses in found], cut
 
     def searching(self, beam: int | None) -> DecodingSettings:
         """The run's own search, with another beam if one is given."""
         own = self.experiment.decoding
         return own if beam is None else replace(own, beam=beam)
+
+
+def plain(sentences: Sequence[str]) -> list[str]:
+    """White space alone is an empty sentence."""
+    return [sentence if sentence.strip() else "" for sentence in sentences]
 
 
 def sentences(given: Sequence[str], files: Sequence[Path], stdin: TextIO, chunk: int = 1000) -> Iterator[list[str]]:
@@ -120,14 +128,15 @@ def load(store: Store, reference: str) -> TrainedTranslator:
 
 
 def opened(folder: Path) -> TrainedTranslator:
-    """The translator whose configuration, weights and vocabularies are in a folder."""
+    """The translator whose configuration, weights, vocabularies and lexicon are in a folder."""
     experiment = restored(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
     vocabularies = Vocabularies(
         vocabulary.load(folder / "source.vocabulary"), vocabulary.load(folder / "target.vocabulary")
     )
     model = experiment.build(len(vocabularies.source), len(vocabularies.target))
     model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-    return TrainedTranslator(experiment, vocabularies, model.to(experiment.machine.device).eval())
+    lexicon = Lexicon.load(folder / LEXICON) if experiment.decoding.replaces else None
+    return TrainedTranslator(experiment, vocabularies, model.to(experiment.machine.device).eval(), lexicon)
 
 
 def join(translators: Sequence[TrainedTranslator]) -> TrainedTranslator:

@@ -17,6 +17,7 @@ ORDER = [
     "batches",
     "decoding",
     "ensemble",
+    "lexicon",
     "measures",
     "tracking",
     "meter",
