@@ -114,9 +114,9 @@ def dictionary(sources: Sequence[Sequence[str]], targets: Sequence[Sequence[str]
 def translation_probabilities(
     pair_L: np.ndarray, place_L: np.ndarray, word_P: np.ndarray, given_K: np.ndarray
 ) -> np.ndarray:
-    """t(w|g) of every pair of words that meet, by IBM Model 1: each place of a sentence comes from one word of the other,
+    """t(w|g) of every pair of words that meet, by IBM Model 1: each word comes from one word of the other sentence,
 
-    P(w_1 .. w_m | g_1 .. g_l)  ~  prod_j sum_{i=0..l} t(w_j|g_i),  where g_0 is the empty word.
+    P(w_1 .. w_m | g_1 .. g_l)  ~  prod_{j=1..m} sum_{i=0..l} t(w_j|g_i),  where g_0 is the empty word.
 
     Args:
         pair_L: Which pair it is, 0 to K - 1.

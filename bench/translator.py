@@ -143,7 +143,8 @@ def join(translators: Sequence[TrainedTranslator]) -> TrainedTranslator:
     """An ensemble of several runs' models, with the settings of the first.
 
     Raises:
-        ValueError: they do not read and write with the same vocabularies, or one of them is an ensemble itself.
+        ValueError: they do not read and write with the same vocabularies, one of them is an ensemble itself, or the
+            first one's search needs attention, which one does not have.
     """
     first = translators[0]
     for other in translators:
@@ -156,7 +157,9 @@ def join(translators: Sequence[TrainedTranslator]) -> TrainedTranslator:
                 )
         if other.experiment.members:
             raise ValueError(f"{name}: is an ensemble; name the runs of its members, which stand in its tag `members`")
-    return replace(first, model=Ensemble([each.model for each in translators]).eval())
+    model = Ensemble([each.model for each in translators]).eval()
+    decoding.check(model, first.experiment.decoding)
+    return replace(first, model=model)
 
 
 def find(store: Store, reference: str) -> TrackedRun:

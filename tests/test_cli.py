@@ -110,6 +110,8 @@ def test_each_command_has_help_with_examples(command: str, capsys: pytest.Captur
         ({"training__batch_tokens": 3}, "training.batch_tokens: 3 is less than the longest sentence"),
         ({"training__optimizer__name": "Adamm"}, "training.optimizer: "),
         ({"training__max_updates": "null"}, "training: no budget; set training.max_pairs"),
+        ({"decoding__pos_unk": "copy"}, "decoding.pos_unk: needs text.kind words, not subwords; set either"),
+        ({"decoding__pos_unk": "drop"}, "decoding.pos_unk: expected "),
         ({"model__heads": 3}, "model.width: 16 does not divide into 3 heads"),
         ({"corpus__name": "multi31k-en-de"}, "there is no corpus 'multi31k'; choose NAME-SRC-TGT, NAME one of files, "),
         ({"corpus__name": "multi30k-en-de"}, "corpus.path: multi30k is not here; fetch it with `bench data fetch"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.decoding import DecodingSettings, Hypothesis, coverage_penalty, greedy, length_penalty, top, translate
+from bench.decoding import DecodingSettings, Hypothesis, check, coverage_penalty, greedy, length_penalty, top, translate
 from models import seq2seq
 from models.parts.translator import BOS, EOS, State, Step, Tokens, Translator
 from models.transformer import Config, Model
@@ -222,11 +222,19 @@ def test_coverage_chooses_the_translation_that_reads_on() -> None:
     assert long.log_probability < short.log_probability == short.score
 
 
-def test_coverage_needs_attention() -> None:
+def test_what_needs_attention_is_refused_without_it() -> None:
     torch.manual_seed(1)
     blind = seq2seq.Model(seq2seq.Config(layers=1, embedding=4, hidden=4), 9, 9)
-    with pytest.raises(ValueError, match=r"^decoding\.coverage: this model has no attention"):
-        translate(blind, [[5]], DecodingSettings(coverage=0.2))
+    with pytest.raises(
+        ValueError, match=r"^decoding\.coverage: this model has no attention; set decoding.coverage to 0"
+    ):
+        check(blind, DecodingSettings(coverage=0.2))
+    with pytest.raises(
+        ValueError, match=r"^decoding\.pos_unk: this model has no attention; set decoding.pos_unk to keep"
+    ):
+        check(blind, DecodingSettings(pos_unk="copy"))
+    check(blind, DecodingSettings())
+    check(small_transformer(), DecodingSettings(coverage=0.2, pos_unk="dictionary"))
 
 
 def small_transformer() -> Model:
