@@ -1,6 +1,7 @@
 """The search against exhaustive enumeration, on a fake model with random probabilities for every prefix."""
 
 import math
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -350,7 +351,7 @@ def test_settings_that_make_no_search_are_refused() -> None:
         DecodingSettings(coverage=-0.1)
     for name in ("beam", "batch_sentences"):
         with pytest.raises(ValueError, match=f"^decoding.{name}: 0 is too small; at least 1"):
-            DecodingSettings(**{name: 0})
+            replace(DecodingSettings(), **{name: 0})
     with pytest.raises(ValueError, match=r"^decoding.extra_length: -1 is too small; at least 0"):
         DecodingSettings(extra_length=-1)
 
