@@ -22,6 +22,13 @@ The same command again continues an unfinished run and prints a finished one; --
   bench suite experiments/demo.yaml
   bench suite experiments/demo.yaml --seeds 1 2 3 --training.max_pairs 32000
   bench suite experiments/ladder.yaml --workers 2 --max_seconds 3600   two jobs at once; none begins after an hour""",
+    "sweep": """examples:
+  bench sweep experiments/sweep.yaml --row gnmt --preset demo --trials 30 --workers 2
+  bench sweep experiments/sweep.yaml --row gnmt luong --training.max_pairs 8000
+  bench sweep experiments/sweep.yaml --row lstm --storage postgresql+psycopg://user:password@host/optuna
+
+Searches what stands under search: in the row's file; a setting given as a flag is fixed. The same command continues.
+A suite takes what was found by `sweeps: {gnmt: sweep}`. docs/sweeps.md has the rest.""",
     "report": """examples:
   bench report                                   the newest suite, into runs/reports/SUITE
   bench report --suite demo --out demo-report    report.html, report.md, report.tex, report.csv
@@ -117,6 +124,14 @@ def build_parser() -> Parser:
     suite.add_argument("--again", action="store_true", help="start new runs although some are finished")
     suite.add_argument("--out", type=Path, help="folder of the report (default: runs/reports/SUITE)")
     scheduled(suite)
+
+    sweep = command("sweep", "search for the settings of one row or more, each under the same budget")
+    sweep.add_argument("file", type=Path, help="a sweep's file, such as experiments/sweep.yaml")
+    sweep.add_argument("--row", nargs="+", required=True, help="row ids, such as gnmt luong")
+    sweep.add_argument("--preset", default="demo", help="demo, multi30k-cpu, multi30k, paper (default: demo)")
+    sweep.add_argument("--trials", type=positive, help="jobs of each row (default: those of the file)")
+    sweep.add_argument("--storage", help="where Optuna keeps its studies (default: SQLite beside the runs)")
+    scheduled(sweep)
 
     report = command("report", "write the comparison table of a suite")
     report.add_argument("--suite", help="name of the suite (default: the newest)")

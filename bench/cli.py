@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if known.command == "translate":  # argparse does not take sentences that stand behind a flag
             known.sentences += [part for part in rest if not part.startswith("-")]
             rest = [part for part in rest if part.startswith("-")]
-        if rest and known.command not in ("run", "suite", "data"):
+        if rest and known.command not in ("run", "suite", "sweep", "data"):
             raise ValueError(f"unknown arguments: {' '.join(rest)}; see {PROGRAM} {known.command} --help")
         return COMMANDS[known.command](known, rest)
     except ValueError as error:
@@ -95,6 +95,33 @@ def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
     _write_report(tracking.uri, tracking.folder, known.file.stem, out)
     Store(tracking).attach(known.file.stem, out, "report")
     return 1 if any(outcome.run is None for outcome in outcomes) else 0 if whole else 3
+
+
+def sweep_command(known: argparse.Namespace, flags: list[str]) -> int:
+    from bench.experiment import architectures, choose
+    from bench.sweep import Sweep
+
+    sweep = Sweep.read(known.file)
+    sweep.trials = known.trials or sweep.trials
+    for row in known.row:
+        choose("row", row, list(architectures()), Path("--row"))
+
+    from bench import terminal
+    from bench.checkpoints import Interrupted
+    from bench.tuning import run_sweep, show
+    from bench.workers import Here
+
+    place = Here(known.workers or 1)
+    try:
+        found = run_sweep(known.file, sweep, known.row, known.preset, flags, place, known.storage, known.max_seconds)
+    except Interrupted as interruption:
+        terminal.say(str(interruption))
+        return 128 + interruption.number
+    show(found)
+    if any(one.states["left"] for one in found):
+        terminal.say("the time is up; the same command continues")
+        return 3
+    return 1 if any(one.states["FAILED"] for one in found) else 0
 
 
 def report_command(known: argparse.Namespace, _: list[str]) -> int:
@@ -214,6 +241,7 @@ def ui_command(known: argparse.Namespace, _: list[str]) -> int:
 COMMANDS = {
     "run": run_command,
     "suite": suite_command,
+    "sweep": sweep_command,
     "report": report_command,
     "translate": translate_command,
     "promote": promote_command,

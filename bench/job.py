@@ -17,7 +17,7 @@ from bench import checkpoints, decoding, terminal, translator, vocabulary
 from bench.checkpoints import Interrupted, Signals, save, write_beside
 from bench.corpora import Corpus
 from bench.experiment import Experiment
-from bench.judging import judge, spent, together, validate
+from bench.judging import judge, spent, together, tuned, validate
 from bench.lexicon import LEXICON
 from bench.machine import environment
 from bench.material import Material
@@ -30,6 +30,37 @@ from models.parts.translator import Translator
 
 DESCRIBED = "vocabulary.target"
 """The tag that is written last when a run is described: a run without it was killed before."""
+
+
+class Busy(ValueError):
+    """Another process has the job in its hands."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What makes a job one of a sweep: it is judged by the validation set only, so that no choice sees a test set.
+
+    Its run has the tag `kind` "tuning", and a `state`: RUNNING, COMPLETE, PRUNED or FAILED.
+
+    Attributes:
+        study: The study that it belongs to.
+        trial: Its number in the study, from 0, which is the preset.
+        attempt: How often it has been begun, or went on.
+        goals: The metrics that the sweep wants.
+    """
+
+    study: str
+    trial: int
+    attempt: int
+    goals: tuple[str, ...]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        found = {"kind": "tuning", "study": self.study, "trial": str(self.trial), "attempt": str(self.attempt)}
+        return found | {"state": "RUNNING"}
+
+    def name(self, experiment: Experiment) -> str:
+        return f"{experiment.name} t{self.trial}"
 
 
 @dataclass(frozen=True)
@@ -66,14 +97,17 @@ def run(
     parent: str | None = None,
     again: bool = False,
     watch: Report | None = None,
+    tuning: Tuning | None = None,
 ) -> Outcome:
     """Trains, judges and tracks one job.
 
     An unfinished run of the same job goes on in the same MLflow run, a finished one is returned as it is, unless
     `again` asks for a new one. The members of an ensemble are jobs of their own, found or run first; `again` is not for
-    them. `watch` is told how far the training is; without it a line on the terminal says so.
+    them. `watch` is told how far the training is, and may stop it; without it a line on the terminal says so. `tuning`
+    makes it a job of a sweep.
 
     Raises:
+        Busy: another process is at this job.
         ValueError: a setting that cannot be trained with; there is no run then, and nothing on the disk.
         Interrupted: a signal came; the run is saved, and its status is KILLED.
         Diverged: the loss became infinite or not a number; the run's status is FAILED.
@@ -92,26 +126,35 @@ def run(
             checkpoints.check(_folder(jobs, experiment, latest.id) / CHECKPOINT)
         vocabulary.keep(material.vocabularies)
         with _alone(jobs, experiment):
-            tags = _tags(experiment, material.corpus)
+            tags = _tags(experiment, material.corpus) | (tuning.tags if tuning else {})
             if latest:
                 terminal.say(f"  continues run {latest.id}")
                 _warn_of_differences(latest, tags)
                 job = store.resume(latest.id)
+                job.tag(tuning.tags if tuning else {})
             else:
-                job = store.begin(suite, experiment.name, tags, parent)
+                name = tuning.name(experiment) if tuning else experiment.name
+                job = store.begin(suite, name, tags, parent)
             with _ending(job), job.watched():
                 if latest is None or DESCRIBED not in latest.tags:
                     _describe(job, experiment, material)
-                folder = _folder(jobs, experiment, job.id)
+                folder, whole = _folder(jobs, experiment, job.id), True
                 if members:
                     model, used = _join(members, store, folder, job)
                 else:
-                    used = spent(_train(model, experiment, material, folder, job, signals, watch))
+                    trained = _train(model, experiment, material, folder, job, signals, watch)
+                    used = spent(trained)
+                    whole = trained.whole
                 measures = store.measures(latest) if latest else []
                 if not measures:  # or it was judged, and killed before it could say so
-                    measures = judge(model, used, experiment, material, job)
-                    _keep(model, experiment, material, folder, job)
+                    if tuning:
+                        measures = tuned(model, used, experiment, material, tuning.goals)
+                    else:
+                        measures = judge(model, used, experiment, material, job)
+                        _keep(model, experiment, material, folder, job)
                 job.measures(measures)
+                if tuning:
+                    job.tag({"state": "COMPLETE" if whole else "PRUNED"})
                 job.finish("FINISHED")
     return Outcome(experiment, store.run(job.id), measures, "finished now")
 
@@ -137,13 +180,13 @@ def _folder(jobs: Path, experiment: Experiment, run_id: str) -> Path:
 
 @contextlib.contextmanager
 def _alone(jobs: Path, experiment: Experiment) -> Iterator[None]:
-    """Raises ValueError if another process has this job in its hands; the kernel frees the lock of a killed one."""
+    """Raises Busy if another process has this job in its hands; the kernel frees the lock of a killed one."""
     jobs.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(jobs / f".{experiment.job}.lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise ValueError(f"{experiment.name}: another process is at this job; wait for it or end it") from None
+        raise Busy(f"{experiment.name}: another process is at this job; wait for it or end it") from None
     try:
         yield
     finally:

@@ -63,6 +63,16 @@ def judge(
     ]
 
 
+def tuned(
+    model: Translator, used: list[Measure], experiment: Experiment, material: Material, goals: Sequence[str]
+) -> list[Measure]:
+    """What a sweep needs to know of a job: the validation set and costs; speed only if a goal asks for it."""
+    measures = [*validation(model, material), *sizes(model), *used]
+    if set(goals) <= {measure.metric for measure in measures}:
+        return measures
+    return [*measures, *speed(model, experiment, material)]
+
+
 def translations(model: Translator, experiment: Experiment, material: Material, job: Job) -> list[Measure]:
     """Scores every test set, once; what was written is kept with the run."""
     search = experiment.decoding

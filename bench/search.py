@@ -82,7 +82,12 @@ def read(path: Path, preset: str, row: str) -> Space:
     """
     own = read_yaml(path)
     rows = own.get("rows") or {}
-    layers = [own, (own.get("presets") or {}).get(preset), rows.get(row), ((rows.get(row) or {}).get("presets") or {}).get(preset)]
+    layers = [
+        own,
+        (own.get("presets") or {}).get(preset),
+        rows.get(row),
+        ((rows.get(row) or {}).get("presets") or {}).get(preset),
+    ]
     entries: dict[str, Any] = {}
     for layer in layers:
         entries |= (layer or {}).get("search") or {}
@@ -119,9 +124,7 @@ def setting(experiment: Experiment, key: str) -> Any:
 
 def wanted(span: Range, drawn: Mapping[str, Any], experiment: Experiment) -> bool:
     """Whether a setting is to be searched, given what has been drawn before it."""
-    return all(
-        (drawn[key] if key in drawn else setting(experiment, key)) == value for key, value in span.when.items()
-    )
+    return all((drawn[key] if key in drawn else setting(experiment, key)) == value for key, value in span.when.items())
 
 
 def preset(space: Space, experiment: Experiment) -> dict[str, Any]:

@@ -194,6 +194,11 @@ class Trained:
     curve: Curve
     repeated: Repeated
 
+    @property
+    def whole(self) -> bool:
+        """Whether the budget has been spent; not so if `report` asked to stop."""
+        return self.meter.fraction >= 1
+
 
 def train(
     model: Translator,

@@ -29,7 +29,7 @@ import torch
 
 from bench.checkpoints import Interrupted
 from bench.experiment import Experiment
-from bench.job import Outcome, reason_of, run
+from bench.job import Busy, Outcome, Tuning, reason_of, run
 from bench.progress import Status
 from bench.tracking import Store
 
@@ -41,13 +41,22 @@ TOLD_EVERY = 0.2
 
 @dataclass(frozen=True)
 class Task:
-    """A job to be done: the arguments of `job.run`. `asks` waits for the driver's word after each validation."""
+    """A job to be done: the arguments of `job.run`. `asks` waits for the driver's word after each validation.
+
+    `mark` is the driver's own, to know the task by.
+    """
 
     experiment: Experiment
     suite: str
     parent: str | None = None
     again: bool = False
     asks: bool = False
+    tuning: Tuning | None = None
+    mark: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.tuning.name(self.experiment) if self.tuning else self.experiment.name
 
 
 @dataclass(frozen=True)
@@ -68,9 +77,11 @@ class Said:
 
 @dataclass(frozen=True)
 class End:
-    """How a task ended. `stopped` is saved and not done; `lost` is said by the driver, of a worker that is gone."""
+    """How a task ended: `stopped` is saved and not done, `busy` is in another process's hands; `lost` is said by the
+    driver, of a worker that is gone.
+    """
 
-    state: Literal["done", "failed", "stopped", "lost"]
+    state: Literal["done", "failed", "stopped", "busy", "lost"]
     outcome: Outcome | None = None
     reason: str = ""
 
@@ -139,11 +150,20 @@ class Worker:
         try:
             store = Store(task.experiment.tracking)
             outcome = run(
-                task.experiment, store, task.suite, parent=task.parent, again=task.again, watch=self.watch(task)
+                task.experiment,
+                store,
+                task.suite,
+                parent=task.parent,
+                again=task.again,
+                watch=self.watch(task),
+                tuning=task.tuning,
             )
             return End("done", outcome)
         except Interrupted as interruption:
+            self.tasks.put(None)
             return End("stopped", reason=str(interruption))
+        except Busy as busy:
+            return End("busy", reason=str(busy))
         except Exception as error:  # one job's failure must not cost the others
             return End("failed", reason=reason_of(error))
         finally:
@@ -153,10 +173,7 @@ class Worker:
 
     def work(self) -> None:
         while (task := self.tasks.get()) is not None:
-            end = self.do(task)
-            self.send(end)
-            if end.state == "stopped":
-                return
+            self.send(self.do(task))
 
 
 def main(address: str, number: str) -> int:

@@ -186,9 +186,6 @@ class Pool:
     def busy(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.task]
 
-    def starting(self) -> list[Worker]:
-        return [worker for worker in self.workers if not worker.connection]
-
     def gone(self) -> list[tuple[Worker, str]]:
         """Takes out the workers that have ended, and says how.
 
@@ -263,11 +260,10 @@ def schedule(jobs: Jobs, place: Place, max_seconds: float | None = None) -> bool
                 for worker in workers.idle():
                     if not up and (task := jobs.take()):
                         worker.give(task)
-                        board.begins(worker.number, task.experiment.name)
+                        board.begins(worker.number, task.name)
                 busy = workers.busy()
                 if up and not busy:
                     return False
-                assert busy or workers.starting() or jobs.left > len(workers.workers), "each task waits for another"
                 while not up and len(workers.workers) < min(place.count, jobs.left):
                     workers.start()
                 for worker, message in workers.messages(0.2):
@@ -275,17 +271,18 @@ def schedule(jobs: Jobs, place: Place, max_seconds: float | None = None) -> bool
                 for worker, how in workers.gone():
                     _lost(worker, how, jobs, board)
             return True
-        except Interrupted:
-            board.note("stopping: open jobs are being saved; a second signal ends at once")
-            _save(jobs, workers, board)
+        except BaseException as error:
+            if workers.busy():
+                board.note("stopping: open jobs are being saved; a second signal ends at once")
+            _save(jobs if isinstance(error, Interrupted) else None, workers, board)
             raise
 
 
 def _heard(worker: Worker, message: object, jobs: Jobs, board: terminal.Board) -> None:
     task = worker.task
-    assert task
+    assert task, message
     if isinstance(message, Said):
-        board.note(f"{task.experiment.name}: {message.line.strip()}")
+        board.note(f"{task.name}: {message.line.strip()}")
     elif isinstance(message, Status):
         news = len(message.validations) > (len(worker.status.validations) if worker.status else 0)
         worker.status = message
@@ -304,13 +301,17 @@ def _lost(worker: Worker, how: str, jobs: Jobs, board: terminal.Board) -> None:
         board.ends(worker.number, jobs.ended(worker.task, End("lost", reason=f"lost worker ({how})")))
 
 
-def _save(jobs: Jobs, workers: Pool, board: terminal.Board) -> None:
-    """Stops all workers and waits until their jobs are saved."""
+def _save(jobs: Jobs | None, workers: Pool, board: terminal.Board) -> None:
+    """Stops all workers and waits until their jobs are saved; `jobs` are told, unless they are what has failed."""
     deadline = time.monotonic() + PATIENCE
     for worker in workers.workers:
         worker.tell(STOP)
     while workers.busy() and time.monotonic() < deadline:
         for worker, message in workers.messages(0.2):
-            _heard(worker, message, jobs, board)
+            if jobs:
+                _heard(worker, message, jobs, board)
+            elif isinstance(message, End):
+                worker.task = None
         for worker, how in workers.gone():
-            _lost(worker, how, jobs, board)
+            if jobs:
+                _lost(worker, how, jobs, board)

@@ -41,7 +41,9 @@ ORDER = [
     "worker",
     "workers",
     "suite",
+    "search",
     "sweep",
+    "tuning",
     "cluster",
     "arguments",
     "cli",
@@ -50,7 +52,7 @@ ORDER = [
 
 ONLY_IN = {
     "mlflow": ("bench/tracking/", "bench/serving.py"),  # the second is run by MLflow
-    "optuna": ("bench/sweep.py",),
+    "optuna": ("bench/sweep/",),
     "ray": ("bench/cluster.py",),
 }
 

@@ -163,11 +163,12 @@ class Store:
             newest[name] = max(newest.get(name, 0), run.info.start_time or 0)
         return sorted(newest, key=lambda name: -newest[name])
 
-    def parent(self, suite: str, tags: Mapping[str, str]) -> str:
-        """The id of the suite's own run, made if need be, with these tags."""
-        run_id = self.parent_of(suite)
+    def parent(self, suite: str, tags: Mapping[str, str], study: str = "") -> str:
+        """The id of the suite's own run, or that of a sweep's study, made if need be, with these tags."""
+        run_id = self.parent_of(suite, study)
         if run_id is None:
-            run = self.client.create_run(self.experiment(suite), tags={"kind": "suite"}, run_name=suite)
+            kind = {"kind": "study", "study": study} if study else {"kind": "suite"}
+            run = self.client.create_run(self.experiment(suite), tags=kind, run_name=study or suite)
             run_id = run.info.run_id
         self.client.update_run(run_id, "RUNNING")
         Job(self.client, run_id).tag({"suite": suite, **tags})
@@ -179,10 +180,18 @@ class Store:
         if run:
             self.client.log_artifacts(run, str(folder), name)
 
-    def parent_of(self, suite: str) -> str | None:
-        """The id of a suite's own run, if it has one."""
-        runs = self._search([self.experiment(suite)], "tags.kind = 'suite'")
+    def parent_of(self, suite: str, study: str = "") -> str | None:
+        """The id of a suite's own run, or that of a sweep's study, if there is one."""
+        query = f"tags.kind = 'study' and tags.study = '{study}'" if study else "tags.kind = 'suite'"
+        runs = self._search([self.experiment(suite)], query)
         return runs[0].info.run_id if runs else None
+
+    def studies(self, sweep: str) -> list[TrackedRun]:
+        """The studies of a sweep, newest first; none if there is no such sweep."""
+        found = None if self.new else self.client.get_experiment_by_name(sweep)
+        return (
+            [TrackedRun.of(run) for run in self._search([found.experiment_id], "tags.kind = 'study'")] if found else []
+        )
 
     def end(self, run_id: str, status: str) -> None:
         """Closes a suite's own run as FINISHED, FAILED (a job failed) or KILLED."""
