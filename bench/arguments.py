@@ -32,7 +32,11 @@ A suite takes what was found by `sweeps: {gnmt: sweep}`. docs/sweeps.md has the 
     "report": """examples:
   bench report                                   the newest suite, into runs/reports/SUITE
   bench report --suite demo --out demo-report    report.html, report.md, report.tex, report.csv
-  bench report --suite demo --format csv         the tidy table on standard output""",
+  bench report --suite demo --format csv         the tidy table on standard output
+  bench report --suite new --compare demo        and what changed since demo, with paired tests
+  bench report --suite demo --lang ko --open     in Korean, shown in the browser
+  bench report --suite demo --export FOLDER      keeps all that the report reads; later, anywhere:
+  bench report --from FOLDER                     the same report, to the byte, without the store""",
     "translate": """examples:
   bench translate best:demo/transformer-base "A man is riding a bike."
   bench translate "transformer-base grammar-en-de demo s1" --file sentences.en > sentences.de
@@ -137,8 +141,15 @@ def build_parser() -> Parser:
     report.add_argument("--suite", help="name of the suite (default: the newest)")
     report.add_argument("--out", type=Path, help="folder to write to (default: runs/reports/SUITE)")
     report.add_argument("--format", choices=["csv"], help="print the tidy table instead of writing files")
+    report.add_argument("--compare", metavar="SUITE", help="say what changed since another suite, with paired tests")
+    report.add_argument("--lang", default="en", help="language: en or ko (default: en)")
+    report.add_argument("--open", action="store_true", help="show the page in the browser")
     report.add_argument(
         "--ui_url", help="address of the MLflow UI that rows link to (default: a tracking server's own)"
+    )
+    report.add_argument("--export", type=Path, metavar="FOLDER", help="keep all that the report reads in a folder")
+    report.add_argument(
+        "--from", dest="snapshot", type=Path, metavar="FOLDER", help="read such a folder instead of a tracking store"
     )
 
     translate = command("translate", "translate with a finished run")

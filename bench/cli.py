@@ -7,8 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.arguments import PROGRAM, build_parser
+
+if TYPE_CHECKING:
+    from reports.context import Context
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,6 +83,7 @@ def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
     from bench.suite import Suite, run_suite
     from bench.tracking import Store
     from bench.workers import Here
+    from reports.gathering import gather
 
     suite = Suite.read(known.file)
     suite.seeds = known.seeds or suite.seeds
@@ -92,8 +97,9 @@ def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
         return 3
     tracking = outcomes[0].experiment.tracking
     out = known.out or Path(tracking.folder) / "reports" / known.file.stem
-    _write_report(tracking.uri, tracking.folder, known.file.stem, out)
-    Store(tracking).attach(known.file.stem, out, "report")
+    store = Store(tracking)
+    _write_report(gather(store, known.file.stem), out)
+    store.attach(known.file.stem, out, "report")
     return 1 if any(outcome.run is None for outcome in outcomes) else 0 if whole else 3
 
 
@@ -125,32 +131,38 @@ def sweep_command(known: argparse.Namespace, flags: list[str]) -> int:
 
 
 def report_command(known: argparse.Namespace, _: list[str]) -> int:
-    _write_report(known.uri, known.folder, known.suite, known.out, known.format, known.ui_url)
+    from bench import terminal
+    from bench.tracking import Store, Tracking
+    from reports import gathering, snapshot, write
+
+    if known.snapshot and (known.uri or known.export):
+        raise ValueError("--from: a snapshot is read without a store and exported from one; give one of the two")
+    store = snapshot.Snapshot(known.snapshot) if known.snapshot else Store(Tracking(known.uri, known.folder))
+    reader = snapshot.Recorder(store) if known.export else store
+    found = gathering.gather(reader, known.suite, known.ui_url, known.lang, known.compare)
+    if isinstance(reader, snapshot.Recorder):
+        terminal.say(f"{reader.keep(known.export)}")
+    if known.format == "csv":
+        sys.stdout.write(write.csv(found))
+        return 0
+    page = _write_report(found, known.out or Path(known.folder) / "reports" / found.suite)
+    if known.open:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
     return 0
 
 
-def _write_report(
-    uri: str | None,
-    folder: str,
-    suite: str | None,
-    out: Path | None,
-    form: str | None = None,
-    ui_url: str | None = None,
-) -> None:
+def _write_report(found: Context, out: Path) -> Path:
+    """Prints the table and the names of the files; returns the page."""
     from bench import terminal
-    from bench.tracking import Store, Tracking
-    from reports import context, write
+    from reports import write
 
-    store = Store(Tracking(uri, folder))
-    found = context.gather(store, suite, ui_url)
-    if form == "csv":
-        sys.stdout.write(write.csv(found))
-        return
-    out = out or Path(folder) / "reports" / found.suite
     files = write.all_forms(found, out)
     terminal.table(*write.terminal(found))
     for file in files:
         terminal.say(f"{file}")
+    return files[0]
 
 
 def translate_command(known: argparse.Namespace, _: list[str]) -> int:

@@ -87,9 +87,11 @@ def translations(model: Translator, experiment: Experiment, material: Material, 
         )
         how = f"; beam {search.beam}, alpha {search.alpha}"
         how += f", unknown words: {search.pos_unk}" if search.replaces else ""
+        kept = [quality.statistics(hypotheses, split.targets, metric) for metric in quality.METRICS]
+        job.statistics(kept, name)
         measures += [
             replace(measure, metric=f"{name}/{measure.metric}", recipe=measure.recipe + how)
-            for measure in quality.score(hypotheses, split.targets)
+            for measure in map(quality.measure, ([of_metric] for of_metric in kept))
         ]
         if split is next(iter(material.corpus.tests.values())):
             measures += probing.groups(name, split, hypotheses, experiment)

@@ -28,6 +28,7 @@ COLOURS = {
     "convolutional": "#7a3fb5",
     "mixture": "#b8388f",
     "attention": "#c0392b",
+    "heat": "#7fb4e8",
 }
 """On white, each at a contrast of 4.5 or more where it draws; in the dark the page sets other values for the names."""
 
@@ -58,7 +59,7 @@ class Plot:
     Attributes:
         id: Name of its files and of its place on the page.
         tab: Its name among the plots of its group, of which the page shows one at a time.
-        group: Plots that are the same but for one axis.
+        group: Plots that are the same but for one choice; `choice` says of what.
         title: What is plotted.
         caption: What to see.
         text: The same in words, for those who do not see it.
@@ -75,7 +76,8 @@ class Plot:
     draw: Callable[[Datasets, int], Chart]
     group: str = ""
     tab: str = ""
-    width: int = 600
+    choice: str = ""
+    width: int = 960
 
     def svg(self, form: str = "wide") -> str:
         return _svg(json.dumps(self._spec(form)))
@@ -97,6 +99,12 @@ class Plot:
             svg,
         )
         svg = re.sub(r'(\bid="|url\(#)(\w+)', rf"\g<1>{self.id}-{form}-\g<2>", svg)
+        # What a line or a name says is which row it belongs to: for the script that brings it forward.
+        svg = re.sub(
+            r' aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="(?:line|text) mark"',
+            r' data-row="\1"',
+            svg,
+        )
         # Vega names its axes as symbols of their own; to a reader of the page they are part of the picture.
         svg = re.sub(r' role="graphics-(object|symbol)"(?! aria-roledescription="point")', "", svg)
         svg = re.sub(r' aria-roledescription="(?!point")[^"]*"| aria-label="[^"]*-axis [^"]*"', "", svg)
@@ -182,12 +190,22 @@ class Axis:
             rough = (self.high - self.low) / most
             ten = 10.0 ** math.floor(math.log10(rough))
             step = next(ten * round_ for round_ in (1, 2, 5, 10) if ten * round_ >= rough)
-            return [step * n for n in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+            ticks = [step * n for n in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+            return self._apart(ticks, pixels)
         tens = [10.0**n for n in range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)]
         ticks = [ten * step for ten in tens for step in (1, 3) if self.low <= ten * step <= self.high]
         if len(ticks) > most:
             ticks = [ten for ten in tens if self.low <= ten <= self.high]
-        return ticks[:: math.ceil(len(ticks) / most)]
+        return self._apart(ticks, pixels)
+
+    def _apart(self, ticks: Sequence[float], pixels: float) -> list[float]:
+        """Those whose labels do not touch the one before."""
+        kept: list[float] = []
+        for tick in ticks:
+            room = (len(f.tick(kept[-1])) + len(f.tick(tick))) / 2 * LETTER + 8 if kept else 0.0
+            if not kept or self.place(tick, pixels) - self.place(kept[-1], pixels) >= room:
+                kept.append(tick)
+        return kept
 
     def x(self, field: str, pixels: float) -> alt.X:
         scale = alt.Scale(type="log" if self.log else "linear", domain=[self.low, self.high], nice=False)
@@ -207,12 +225,27 @@ class Axis:
 
 @dataclass(frozen=True)
 class Label:
-    """A text placed beside a point, in pixels from the lower left corner."""
+    """A text placed beside a point, in pixels from the lower left corner; `point` where a line has to lead to it."""
 
     text: str
     x: float
     y: float
     align: str
+    point: tuple[float, float] | None = None
+
+
+Box = tuple[float, float, float, float]
+
+PLACES = [
+    (dx, dy)
+    for far in (0, 14, 28, 44, 62, 82, 104)
+    for dx, dy in (
+        (9 + far, 0),
+        (-9 - far, 0),
+        *((s * (9 + far / 2), t * (12 + far)) for t in (1, -1) for s in (1, -1)),
+    )
+]
+"""Where a label may stand from its point: right, left, above and below, near first."""
 
 
 def place_labels(
@@ -222,7 +255,7 @@ def place_labels(
     line: Sequence[tuple[float, float]],
     size: tuple[float, float],
 ) -> list[Label]:
-    """Labels beside their points so that they cover little: each takes the best of eight places, one after another.
+    """Labels near their points so that they cover little: each takes the best place that is left, one after another.
 
     Args:
         names: Texts.
@@ -231,7 +264,7 @@ def place_labels(
         line: Corners of a line that should not be crossed.
         size: Width and height of the plot.
     """
-    taken = [(x - 5, low, x + 5, high) for (x, _), (low, high) in zip(points, bars, strict=True)]
+    taken: list[Box] = [(x - 5, low, x + 5, high) for (x, _), (low, high) in zip(points, bars, strict=True)]
     taken += [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     for (x, y), (end_x, end_y) in itertools.pairwise(line):
         parts = max(1, int(max(abs(end_x - x), abs(end_y - y)) / 8))
@@ -240,14 +273,15 @@ def place_labels(
     placed = []
     for name, (x, y) in zip(names, points, strict=True):
         width = len(name) * LETTER
-        best: tuple[float, Label, tuple[float, float, float, float]] | None = None
-        for dx, dy in ((9, 0), (-9, 0), (9, 12), (-9, 12), (9, -12), (-9, -12), (0, 16), (0, -16)):
-            left = x + dx - (0 if dx > 0 else width if dx < 0 else width / 2)
+        best: tuple[float, Label, Box] | None = None
+        for dx, dy in PLACES:
+            left = x + dx - (0 if dx > 0 else width)
             box = (left, y + dy - 7, left + width, y + dy + 7)
             outside = max(0.0, -box[0]) + max(0.0, box[2] - size[0]) + max(0.0, -box[1]) + max(0.0, box[3] - size[1])
-            cost = 30 * outside + sum(_overlap(box, other) for other in taken) + (0 if dx > 0 else 1) + abs(dy) / 20
+            cost = 30 * outside + sum(_overlap(box, other) for other in taken) + 0.6 * math.hypot(dx, dy) + (dx < 0)
             if best is None or cost < best[0]:
-                best = cost, Label(name, x + dx, y + dy, "left" if dx > 0 else "right" if dx < 0 else "center"), box
+                away = (x, y) if math.hypot(dx, dy) > 18 else None
+                best = cost, Label(name, x + dx, y + dy, "left" if dx > 0 else "right", away), box
         assert best is not None
         placed.append(best[1])
         taken.append(best[2])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.measures import Measure, quality
+from bench.measures import quality
 from bench.measures.quality import Statistics
-from bench.measures.significance import paired_tests
+from bench.measures.significance import holm, joined, p_values, paired_tests, verdict
 
 SHOWN = 5
 """Sentences shown side by side: at equal distances in the test set, so that nobody has chosen them."""
@@ -19,13 +18,14 @@ SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class Translations:
-    """What every row made of a test set: row -> seed -> lines."""
+    """What every row made of a test set: row -> seed -> lines, and metric -> row -> seed -> what scores are made of."""
 
     direction: str
     test_set: str
     sources: list[str]
     references: list[str]
     hypotheses: dict[str, dict[int, list[str]]]
+    statistics: dict[str, dict[str, dict[int, Statistics]]]
 
     @property
     def shown(self) -> list[int]:
@@ -67,26 +67,12 @@ class Comparison:
         return replace(self, row=self.against, against=self.row, verdict=verdict, **ends)
 
 
-def combined(references: Sequence[str], outputs: Sequence[Sequence[str]], metric: str) -> Measure:
-    """Mean score of several seeds with an interval over seeds and sentences."""
-    return quality.measure([_statistics(tuple(lines), tuple(references), metric) for lines in outputs])
-
-
-@functools.lru_cache(maxsize=4096)
-def _statistics(hypotheses: tuple[str, ...], references: tuple[str, ...], metric: str) -> Statistics:
-    return quality.statistics(hypotheses, references, metric)
-
-
 def compare(track: str, texts: Translations, baseline: str, rows: Sequence[str]) -> list[Comparison]:
     """Every row against the baseline; and where another row scores highest, that one against every row.
 
     Each of the two families of tests is corrected for its own number of tests.
     """
-    references = tuple(texts.references)
-    systems = {
-        row: {seed: _statistics(tuple(lines), references, "bleu") for seed, lines in texts.hypotheses[row].items()}
-        for row in rows
-    }
+    systems = {row: of for row in rows if (of := texts.statistics["bleu"].get(row))}
     if not systems:
         return []
     best = max(systems, key=lambda row: sum(s.score for s in systems[row].values()) / len(systems[row]))
@@ -116,6 +102,34 @@ def _against(track: str, against: str, systems: Mapping[str, Mapping[int, Statis
                 verdict=paired.verdict,
                 seeds=paired.seeds,
                 size=len(others),
+            )
+        )
+    return found
+
+
+def changes(track: str, now: Translations, before: Translations) -> list[Comparison]:
+    """Each row against itself in another suite, over the seeds that both have; corrected for the number of rows.
+
+    Empty where the two have not translated the same sentences.
+    """
+    if now.references != before.references:
+        return []
+    ours, theirs = (texts.statistics["bleu"] for texts in (now, before))
+    pairs = {
+        row: [(ours[row][seed], theirs[row][seed]) for seed in sorted(ours[row].keys() & theirs[row].keys())]
+        for row in ours
+        if ours[row].keys() & theirs.get(row, {}).keys()
+    }
+    differ = {row: of for row, of in pairs.items() if any(a.output_hash != b.output_hash for a, b in of)}
+    tested = {row: p_values(joined([b for _, b in of]), joined([a for a, _ in of])) for row, of in differ.items()}
+    adjusted = dict(zip(tested, holm([with_ties for _, with_ties in tested.values()]), strict=True))
+    found = []
+    for row, of in pairs.items():
+        difference, ends = float(np.mean([a.score - b.score for a, b in of])), _interval(of)
+        p, corrected = tested[row][0] if row in tested else None, adjusted.get(row)
+        found.append(
+            Comparison(
+                track, row, row, difference, *ends, p, corrected, verdict(difference, corrected), len(of), len(tested)
             )
         )
     return found

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from reports import formatting as f
 from reports.context import Context, Row, Track
+from reports.language import Words
 
 Item = TypeVar("Item")
 
@@ -19,28 +20,36 @@ def sentences(context: Context) -> list[str]:
 
 def caveat(context: Context) -> str:
     """How it was tested, and what the intervals and tests do not cover."""
+    say = context.words
     lines = []
     sizes = sorted({test.size for test in context.comparisons})
     if sizes:
-        number = f.count(sizes[0], "test") if len(sizes) == 1 else f"{sizes[0]} to {f.count(sizes[-1], 'test')}"
-        lines.append(f"Significance: paired approximate randomisation at 5 %, Holm-corrected for {number}.")
-    seeds = {len(cell.runs) for row in context.rows for cell in row.cells.values() if cell.runs}
-    if seeds == {1}:
-        lines.append(
-            "One seed per row: intervals and tests cover the choice of test sentences, not that of the seed; another "
-            "seed may change the order of close rows."
-        )
+        several = say("count.range", low=f.whole(sizes[0]), high=say.count("test", sizes[-1]))
+        lines.append(say("caveat.tests", tests=say.count("test", sizes[0]) if len(sizes) == 1 else several))
+    seeds = sorted({len(cell.runs) for row in context.rows for cell in row.cells.values() if cell.runs})
+    if seeds == [1]:
+        lines.append(say("caveat.one_seed"))
     elif seeds:
-        least, most = min(seeds), max(seeds)
-        number = f.count(least, "seed") if least == most else f"{least} to {f.count(most, 'seed')}"
-        lines.append(f"{number} per row: values are means, intervals cover seeds and test sentences.")
+        several = say("count.range", low=f.whole(seeds[0]), high=say.count("seed", seeds[-1]))
+        lines.append(say("caveat.seeds", seeds=say.count("seed", seeds[0]) if len(seeds) == 1 else several))
     return " ".join(lines)
 
 
+def warnings(context: Context) -> list[str]:
+    """What makes the scores themselves doubtful: test sentences that stand in the training text."""
+    say, found = context.words, []
+    for track, passport in context.passports.items():
+        for overlap in passport.get("overlaps", ()):
+            if overlap["within"] == "train" and overlap["pairs"]:
+                pairs = say.count("pair", overlap["pairs"])
+                found.append(say("warning.leak", corpus=track.corpus, split=overlap["split"], pairs=pairs))
+    return list(dict.fromkeys(found))
+
+
 def _of(context: Context, track: Track) -> list[str]:
-    rows = context.scored(track)
+    say, rows = context.words, context.scored(track)
     if not rows:
-        return ["No row has a BLEU score yet; the reasons stand at the end."]
+        return [say("finding.nothing")]
     best, others = rows[0], rows[1:]
     place = f"{track.corpus} ({track.test_set})"
     score = best.cells[track].number("bleu", track.test_set)
@@ -48,13 +57,14 @@ def _of(context: Context, track: Track) -> list[str]:
     ends = f.interval("bleu", score.low, score.high)
     result = f.value("bleu", score.value) + (f" ({ends})" if ends else "")
     if not others:
-        return [f"Only {best.name} has a BLEU score on {place}, {result}: there is nothing to compare it with."]
-    first = f"{best.name} has the highest BLEU on {place}, {result}{_standing(context, track, best, others)}."
-    return [first, *_cost(track, rows)]
+        return [say("finding.alone", row=best.name, place=place, score=result)]
+    standing = _standing(context, track, best, others)
+    return [say("finding.best", row=best.name, place=place, score=result, standing=standing), *_cost(say, track, rows)]
 
 
 def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) -> str:
     """Which of the others it is significantly above."""
+    say = context.words
     tests = {row.id: test for row in others if (test := context.comparison(track, best.id, row.id))}
 
     def those(verdict: str) -> list[Row]:
@@ -68,19 +78,21 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
     better, level, same = those("better"), those("no significant difference"), those("identical")
     untested = [row for row in others if row.id not in tests]
     if len(better) == len(others):
-        more = f" and every other row ({_largest(tests[row.id].adjusted for row in better)})" if len(others) > 1 else ""
-        return f": significantly above {against(others[0])}{more}"
+        if len(others) == 1:
+            return say("standing.above", rows=against(others[0]))
+        return say("standing.above_all", row=against(others[0]), p=_largest(tests[row.id].adjusted for row in better))
     parts = []
     if better:
-        names = f.listed([row.name for row in better])
-        parts.append(f"significantly above {names} ({_largest(tests[row.id].adjusted for row in better)})")
+        p = _largest(tests[row.id].adjusted for row in better)
+        parts.append(say("standing.above", rows=f"{say.listed([row.name for row in better])} ({p})"))
     if level:
-        parts.append(f"{'but ' if better else ''}not significantly above {f.listed([against(row) for row in level])}")
+        key = "standing.but_not_above" if better else "standing.not_above"
+        parts.append(say(key, rows=say.listed([against(row) for row in level])))
     if same:
-        parts.append(f"with the very translations of {f.listed([row.name for row in same])}")
+        parts.append(say("standing.same", rows=say.listed([row.name for row in same])))
     if untested:
-        parts.append(f"not tested against {f.listed([row.name for row in untested])}")
-    return ": " + ", ".join(parts)
+        parts.append(say("standing.untested", rows=say.listed([row.name for row in untested])))
+    return ", ".join(parts)
 
 
 def _largest(values: Iterable[float | None]) -> str:
@@ -88,20 +100,24 @@ def _largest(values: Iterable[float | None]) -> str:
     return f.probability(max(value for value in values if value is not None))
 
 
-def _cost(track: Track, rows: Sequence[Row]) -> list[str]:
+def _cost(say: Words, track: Track, rows: Sequence[Row]) -> list[str]:
     """What the highest score cost, beside the next one's, and which rows are worth their cost."""
     flops = {row.id: row.cells[track].value("train_flops") or 0.0 for row in rows}
     costed = [row for row in rows if flops[row.id]]
     if rows[0] not in costed or len(costed) < 2:
         return []
     best, second = costed[:2]
-    spent, compared = f.value("train_flops", flops[best.id]), f.compared(flops[best.id], flops[second.id])
     front = efficient(costed, [flops[row.id] for row in costed])
-    if len(front) == 1:
-        end = "no other row is cheaper"
-    else:
-        end = f"{f.listed([row.name for row in front])} are the rows that no cheaper one matches (Pareto front)"
-    return [f"It took {spent} training FLOPs, {compared} {second.name}; {end}."]
+    return [
+        say(
+            "finding.cost",
+            flops=f.value("train_flops", flops[best.id]),
+            compared=say.compared(flops[best.id], flops[second.id], second.name),
+            front=say("finding.cheapest")
+            if len(front) == 1
+            else say("finding.front", rows=say.listed([row.name for row in front])),
+        )
+    ]
 
 
 def efficient(best_first: Sequence[Item], costs: Sequence[float]) -> list[Item]:

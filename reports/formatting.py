@@ -1,13 +1,13 @@
 """How every number of a report is written: the only place where one becomes text.
 
-A number is made into one string, which the page, Markdown and the terminal print as it is and LaTeX after escaping
-(escaping.py turns the typographic characters used here into commands).
+A number is made into one string, the same in every language, which the page, Markdown and the terminal print as it is
+and LaTeX after escaping (escaping.py turns the typographic characters used here into commands). Units and names of
+metrics are words: language.py has them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,55 +23,57 @@ class Metric:
     """How a metric is named and written.
 
     Attributes:
-        label: Heading of its column.
-        unit: Unit that is printed, after division by `scale`.
         scale: Units of the tracked number in one printed unit.
         form: Digits after the point, three significant digits, a power of ten, a clock, a whole number.
         better: Whether more or less of it is wanted.
         score: Whether it belongs to a test set.
     """
 
-    label: str
-    unit: str = ""
     scale: float = 1.0
     form: Literal["0.1", "0.001", "significant", "power", "clock", "whole"] = "significant"
     better: Literal["more", "less", ""] = ""
     score: bool = False
 
-    @property
-    def heading(self) -> str:
-        return f"{self.label}, {self.unit}" if self.unit else self.label
-
 
 METRICS = {
-    "bleu": Metric("BLEU", form="0.1", better="more", score=True),
-    "chrf": Metric("chrF2", form="0.1", better="more", score=True),
-    "ter": Metric("TER", form="0.1", better="less", score=True),
-    "params": Metric("Parameters", "M", 1e6, better="less"),
-    "train_flops": Metric("Training FLOPs", form="power", better="less"),
-    "executed_flops": Metric("Executed FLOPs", form="power", better="less"),
-    "latency_p50_ms": Metric("Latency p50", "ms", better="less"),
-    "latency_p95_ms": Metric("Latency p95", "ms", better="less"),
-    "sentences_per_s": Metric("Throughput", "sentences/s", better="more"),
-    "peak_memory_bytes": Metric("Peak memory", "MiB", 2**20, better="less"),
-    "wall_s": Metric("Wall time", form="clock", better="less"),
-    "bleu_shuffled_references": Metric("BLEU, shuffled references", form="0.1", score=True),
-    "params_core": Metric("Parameters outside embeddings and softmax", "M", 1e6, better="less"),
-    "validation_loss": Metric("Validation loss", "nats/token", form="0.001", better="less"),
-    "validation_loss_shuffled_sources": Metric("Validation loss, shuffled sources", "nats/token", form="0.001"),
-    "clock_flops": Metric("Clock estimate of training", "FLOP", form="power", better="less"),
-    "pairs": Metric("Sentence pairs", form="whole"),
-    "updates": Metric("Updates", form="whole"),
-    "seconds": Metric("Training time", "s"),
+    "bleu": Metric(form="0.1", better="more", score=True),
+    "chrf": Metric(form="0.1", better="more", score=True),
+    "ter": Metric(form="0.1", better="less", score=True),
+    "params": Metric(1e6, better="less"),
+    "train_flops": Metric(form="power", better="less"),
+    "executed_flops": Metric(form="power", better="less"),
+    "clock_flops": Metric(form="power", better="less"),
+    "energy_j": Metric(better="less"),
+    "latency_p50_ms": Metric(better="less"),
+    "latency_p95_ms": Metric(better="less"),
+    "sentences_per_s": Metric(better="more"),
+    "peak_memory_bytes": Metric(2**20, better="less"),
+    "wall_s": Metric(form="clock", better="less"),
+    "bleu_shuffled_references": Metric(form="0.1", score=True),
+    "truncated": Metric(form="whole", score=True),
+    "params_core": Metric(1e6, better="less"),
+    "validation_loss": Metric(form="0.001", better="less"),
+    "validation_loss_shuffled_sources": Metric(form="0.001"),
+    "validation_bleu": Metric(form="0.1", better="more"),
+    "aer": Metric(form="0.1", better="less"),
+    "aer_diagonal": Metric(form="0.1", better="less"),
+    "contrastive": Metric(form="0.1", better="more"),
+    "target_only": Metric(form="0.1"),
+    "pairs": Metric(form="whole"),
+    "updates": Metric(form="whole"),
 }
 """In the order of the tidy CSV; a metric that is not named here follows under its own name."""
 
-TABLE = tuple(METRICS)[:11]
+TABLE = tuple(METRICS)[:13]
 """Metrics that have a line in the CSV for every row, empty where nothing was measured."""
 
 
 def metric(name: str) -> Metric:
-    return METRICS.get(name) or Metric(name)
+    """Of a whole name; contrastive/pronoun/3 and test/bleu/length/1-5 are written like contrastive and bleu."""
+    if name in METRICS:
+        return METRICS[name]
+    parts = name.split("/")
+    return next((METRICS[part] for part in parts if part in METRICS), Metric())
 
 
 def value(name: str, number: float | None) -> str:
@@ -85,21 +87,15 @@ def value(name: str, number: float | None) -> str:
     if known.form == "clock":
         return clock(scaled)
     if known.form == "whole":
-        return f"{scaled:,.0f}"
+        return whole(scaled)
     return significant(scaled) if known.form == "significant" else fixed(scaled, 1 if known.form == "0.1" else 3)
-
-
-def quantity(name: str, number: float | None) -> str:
-    """A number with its unit, to stand in a sentence."""
-    unit = metric(name).unit
-    return value(name, number) + (SPACE + unit if unit and number is not None else "")
 
 
 def interval(name: str, low: float | None, high: float | None) -> str:
     """Both ends of an interval, in the unit of the metric's heading."""
     if low is None or high is None:
         return ""
-    between = " to " if low < 0 else "–"  # a minus sign beside a dash is hard to read
+    between = " … " if low < 0 else "–"  # a minus sign beside a dash is hard to read
     return f"{value(name, low)}{between}{value(name, high)}"
 
 
@@ -154,21 +150,20 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def ratio(number: float) -> str:
+    """How many times as much: × 1.25."""
+    return f"×{SPACE}{significant(number)}"
+
+
+def percent(share: float) -> str:
+    """A share as 98.7 %."""
+    return f"{fixed(100 * share, 1)}{SPACE}%"
+
+
 def difference(name: str, number: float) -> str:
     """A difference, its sign always printed."""
     text = value(name, number)
     return text if text.startswith("−") else f"+{text}"
-
-
-def compared(one: float, other: float) -> str:
-    """How much more or less one amount is than another: 25 % fewer than, 2.3 times those of."""
-    ratio = one / other
-    if ratio >= 2:
-        return f"{fixed(ratio, 1 if ratio < 100 else 0)} times those of"
-    percent = round(abs(ratio - 1) * 100)
-    if percent == 0:
-        return "as many as"
-    return f"{percent}{SPACE}% {'more' if ratio > 1 else 'fewer'} than"
 
 
 def probability(p: float) -> str:
@@ -181,14 +176,9 @@ def small(p: float) -> str:
     return f"<{SPACE}0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def count(number: int, noun: str) -> str:
-    """1 seed, 2 seeds."""
-    return f"{number:,}{SPACE}{noun}{'' if number == 1 else 's'}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """A, B and C."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def whole(number: float) -> str:
+    """A count: 12,345."""
+    return f"{number:,.0f}"
 
 
 def setting(text: str) -> str:

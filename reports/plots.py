@@ -1,4 +1,7 @@
-"""The plots of a report, each with a caption that says what to see."""
+"""The plots of a report, each with a caption that says what to see: BLEU against a cost, and learning curves.
+
+Those of one measure by parts of the text stand in pictures.py.
+"""
 
 from __future__ import annotations
 
@@ -11,30 +14,25 @@ import numpy as np
 import pandas as pd
 
 from reports import formatting as f
+from reports import pictures
 from reports.context import Context, Row, Track
 from reports.drawing import COLOURS, FONT, Axis, Chart, Datasets, Plot, colour, family_scale, place_labels, spread
 from reports.finding import efficient
+from reports.language import Words
 
-COSTS = {
-    "train_flops": (
-        "Training FLOPs, counted",
-        "Up and to the left is better. Bars are 95 % intervals of BLEU; the dashed line joins the rows that no cheaper "
-        "row reaches in BLEU (Pareto front, by the scores alone).",
-    ),
-    "latency_p50_ms": (
-        "Latency of one sentence, median, ms",
-        "Up and to the left is better. Bars are 95 % intervals of BLEU; the dashed line is the Pareto front. Latency "
-        "holds for the hardware of the protocol alone.",
-    ),
-}
-AXES = {
-    "updates": ("Updates", "", False),
-    "flops": ("Training FLOPs, counted", "train/flops", True),
-    "seconds": ("Seconds of training", "train/seconds", False),
-}
-PANELS = (("validation/bleu", "Validation BLEU, greedy"), ("validation/loss", "Validation loss, nats/token"))
-CROWD = 30
-"""More rows than this, and only those on the front are named; more lines, and seeds are drawn as their mean."""
+COSTS = {"flops": "train_flops", "latency": "latency_p50_ms"}
+AXES = {"updates": ("", False), "flops": ("train/flops", True), "seconds": ("train/seconds", False)}
+"""Of the learning curves: which curve gives x, and whether its axis is logarithmic."""
+
+PANELS = {"validation/bleu": "learning.bleu", "validation/loss": "learning.loss"}
+NAMED = 40
+"""More rows than this, and only those on the front are named."""
+
+LINES = 12
+"""More lines than this, and the seeds of a row are drawn as their mean."""
+
+MARKED = 600
+"""With more points than this, learning curves are lines alone, and lines have no more points than fit into a plot."""
 
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 
@@ -55,16 +53,16 @@ class Point:
 
 def all_plots(context: Context) -> list[Plot]:
     """In the order of the page."""
-    found = [_against(context, track, metric) for metric in COSTS for track in context.tracks]
+    found = [_against(context, track, kind) for kind in COSTS for track in context.tracks]
     found += [_curves(context, track, axis) for track in context.tracks for axis in AXES]
-    found += [_sources(context, track) for track in context.tracks]
-    return [plot for plot in found if plot]
+    return [*(plot for plot in found if plot), *pictures.all_pictures(context)]
 
 
 # --- BLEU against a cost ----------------------------------------------------------------------------------------------
 
 
-def _against(context: Context, track: Track, metric: str) -> Plot | None:
+def _against(context: Context, track: Track, kind: str) -> Plot | None:
+    say, metric = context.words, COSTS[kind]
     points = []
     for row in context.scored(track):
         cell = row.cells[track]
@@ -72,58 +70,80 @@ def _against(context: Context, track: Track, metric: str) -> Plot | None:
         if score is None or score.value is None or not cost:
             continue
         ends = f.interval("bleu", score.low, score.high)
-        hover = f"{row.name}: BLEU {f.value('bleu', score.value)}{f' ({ends})' if ends else ''}, "
-        hover += f"{f.metric(metric).label} {f.quantity(metric, cost)}, run {next(iter(cell.runs.values())).id[:8]}"
+        run = next(iter(cell.runs.values())).id
+        hover = say(
+            "cost.point",
+            row=row.name,
+            bleu=f.value("bleu", score.value) + (f" ({ends})" if ends else ""),
+            label=say.label(metric),
+            cost=say.quantity(metric, cost),
+            run=run[:8],
+        )
         low = score.value if score.low is None else score.low
         high = score.value if score.high is None else score.high
-        link = context.link(next(iter(cell.runs.values())).id) or None
-        points.append(Point(row.name, row.family, cost, score.value, low, high, hover, link))
+        points.append(Point(row.name, row.family, cost, score.value, low, high, hover, context.link(run) or None))
     if not points:
         return None
-    title, caption = COSTS[metric]
     front = efficient(points, [point.x for point in points])
     return Plot(
-        id=f"bleu-{metric.split('_')[-1 if metric == 'train_flops' else 0]}-{track.slug}",
-        title=f"BLEU against {title[0].lower() + title[1:]}; {track.label}",
-        caption=caption,
-        text="; ".join(point.hover for point in points) + f". On the front: {f.listed([p.name for p in front])}.",
+        id=f"bleu-{kind}-{track.slug}",
+        title=say(f"cost.{kind}.title", track=track.label),
+        caption=say(f"cost.{kind}.caption"),
+        text="; ".join(point.hover for point in points)
+        + ". "
+        + say("cost.front", rows=say.listed([p.name for p in front])),
         families=tuple(dict.fromkeys(point.family for point in points)),
-        draw=lambda data, width: _scatter(data, points, front, title, width),
+        draw=lambda data, width: _scatter(data, points, front, (say(f"cost.{kind}.axis"), say.label("bleu")), width),
     )
 
 
-def _scatter(data: Datasets, points: Sequence[Point], front: Sequence[Point], title: str, total: int) -> Chart:
-    width, height = total - 60, round(200 + total * 0.2)
-    x = Axis.around(title, [point.x for point in points], log=True)
-    y = Axis.around("BLEU", [end for point in points for end in (point.low, point.high)], floor=0)
+def _scatter(
+    data: Datasets, points: Sequence[Point], front: Sequence[Point], titles: tuple[str, str], total: int
+) -> Chart:
+    width, height = total - 60, min(520, round(240 + total * 0.1 + 8 * len(points)))
+    x = Axis.around(titles[0], [point.x for point in points], log=True)
+    y = Axis.around(titles[1], [end for point in points for end in (point.low, point.high)], floor=0)
     places = [(x.place(point.x, width), y.place(point.y, height)) for point in points]
     bars = [(y.place(point.low, height), y.place(point.high, height)) for point in points]
     corners = [(x.place(point.x, width), y.place(point.y, height)) for point in front]
-    named = [f.clipped(point.name) if len(points) <= CROWD or point in front else "" for point in points]
+    named = [f.clipped(point.name) if len(points) <= NAMED or point in front else "" for point in points]
     labels = place_labels(named, places, bars, corners, (width, height))
     colours = alt.Color("family:N", scale=family_scale([point.family for point in points]), legend=None)
     base = alt.Chart(data.add({k: v for k, v in vars(p).items() if v is not None} for p in points))
     base = base.encode(x=x.x("x", width))
+
+    def places_of(chosen: Sequence[tuple[float, float]]) -> list[dict[str, float]]:
+        return [{"x": x.value(across, width), "y": y.value(along, height)} for across, along in chosen]
+
     layers: list[alt.Chart] = [
         alt.Chart(data.add({"x": point.x, "y": point.y} for point in front))
         .mark_line(strokeDash=[4, 3], color=COLOURS["quiet"], strokeWidth=1)
         .encode(x=x.x("x", width), y=y.y("y", height)),
-        base.mark_rule(strokeWidth=1.5).encode(y=y.y("low", height), y2="high:Q", color=colours),
     ]
+    leads = [
+        {**start, "number": number}
+        for number, label in enumerate(labels)
+        if label.point
+        for start in places_of([label.point, (label.x, label.y)])
+    ]
+    if leads:
+        lead = alt.Chart(data.add(leads)).mark_line(color=COLOURS["quiet"], strokeWidth=0.6, aria=False)
+        layers.append(lead.encode(x=x.x("x", width), y=y.y("y", height), detail="number:N"))
+    layers.append(base.mark_rule(strokeWidth=1.5).encode(y=y.y("low", height), y2="high:Q", color=colours))
     marks = base.mark_point(filled=True, size=70, opacity=1)
     marks = marks.encode(y=y.y("y", height), color=colours, description="hover:N")
     layers.append(marks.encode(href="link:N") if points[0].link else marks)
-    for align in ("left", "right", "center"):
+    for align in ("left", "right"):
+        chosen = [label for label in labels if label.align == align]
         texts = [
-            {"x": x.value(label.x, width), "y": y.value(label.y, height), "text": label.text}
-            for label in labels
-            if label.align == align
+            place | {"text": label.text}
+            for label, place in zip(chosen, places_of([(label.x, label.y) for label in chosen]), strict=True)
         ]
         if texts:
-            text = alt.Chart(data.add(texts)).mark_text(
+            mark = alt.Chart(data.add(texts)).mark_text(
                 align=align, baseline="middle", fontSize=FONT, color=COLOURS["ink"], aria=False
             )
-            layers.append(text.encode(x=x.x("x", width), y=y.y("y", height), text="text:N"))
+            layers.append(mark.encode(x=x.x("x", width), y=y.y("y", height), text="text:N"))
     return alt.layer(*layers).properties(width=width, height=height)
 
 
@@ -132,167 +152,151 @@ def _scatter(data: Datasets, points: Sequence[Point], front: Sequence[Point], ti
 
 @dataclass(frozen=True)
 class Validation:
-    """A validation of one run, at its place on the axis that is plotted."""
+    """A validation of one run, at its place on the axis that is plotted; seed None: the mean of its row's seeds."""
 
     row: str
-    seed: int
+    seed: int | None
     metric: str
     update: int
     x: float
     y: float
 
-    @property
-    def hover(self) -> str:
-        value = f.value("bleu" if self.metric == PANELS[0][0] else "validation_loss", self.y)
-        who = f"{self.row}, seed {self.seed}" if self.seed else f"{self.row}, mean of its seeds"
-        return f"{who}: {value} at {f.brief(self.x)}"
+    def hover(self, say: Words) -> str:
+        value = f.value("bleu" if self.metric == "validation/bleu" else "validation_loss", self.y)
+        key = "learning.mean_point" if self.seed is None else "learning.point"
+        return say(key, row=self.row, seed=self.seed, value=value, place=f.brief(self.x))
 
 
 def _curves(context: Context, track: Track, axis: str) -> Plot | None:
-    """Validation BLEU and loss, one line a seed."""
-    title, against, log = AXES[axis]
+    """Validation BLEU and loss, one line a seed or a row."""
+    say, (against, log) = context.words, AXES[axis]
     points: list[Validation] = []
     for row in context.rows:
         for seed, curve in row.cells[track].curves.items():
             points += _validations(row.name, seed, curve, against)
     if not points:
         return None
-    ends = {point.row: point for point in points if point.metric == PANELS[0][0]}
-    rows = [row for row in context.rows if any(point.row == row.name for point in points)]
+    lines = {(point.row, point.seed) for point in points}
+    rows = [row for row in context.rows if any(name == row.name for name, _ in lines)]
+    mean = len(lines) > max(LINES, len(rows))
+    drawn = thinned(_means(points) if mean else points)
+    ends = {point.row: point for point in drawn if point.metric == "validation/bleu"}
     return Plot(
         id=f"curves-{axis}-{track.slug}",
         group=f"curves-{track.slug}",
-        tab=title,
-        title=f"Learning curves on the validation set; {track.label}",
-        caption="Greedy BLEU (higher is better) and cross entropy (lower is better) at each validation. A line that "
-        "still rises at its end would have gained from a larger budget; every row sees the same sentence pairs, but "
-        "not at the same cost. One line a seed.",
-        text="; ".join(f"{name} ends at {f.value('bleu', point.y)} BLEU" for name, point in ends.items()),
+        tab=say(f"learning.{axis}"),
+        choice=say("page.against"),
+        title=say("learning.title", track=track.label),
+        caption=f"{say('learning.caption')} {say('learning.means' if mean else 'learning.seeds')}",
+        text="; ".join(say("learning.text", row=name, bleu=f.value("bleu", point.y)) for name, point in ends.items()),
         families=tuple(dict.fromkeys(row.family for row in rows)),
-        width=960,
-        draw=lambda data, width: _curve_panels(data, points, rows, title, log, width),
+        draw=lambda data, width: _curve_panels(say, data, drawn, rows, say(f"learning.{axis}"), log, width),
     )
 
 
 def _validations(row: str, seed: int, curve: pd.DataFrame, against: str) -> list[Validation]:
     """Of one run, in its order; x is interpolated where validations fall between logged updates."""
-    known: list[tuple[int, float]] = []
-    found: list[tuple[int, str, float]] = []
-    wanted = [metric for metric, _ in PANELS]
-    for update, name, value in zip(curve["update"], curve["name"], curve["value"], strict=True):
-        if name == against:
-            known.append((int(update), float(value)))
-        elif name in wanted and np.isfinite(value):
-            found.append((int(update), str(name), float(value)))
-    if against and not known:
+    known = curve.loc[curve["name"] == against].sort_values(by="update") if against else curve
+    if known.empty:
         return []
-    known.sort()
-    at = [update for update, _ in known]
-    values = [value for _, value in known]
-    points = []
-    for update, name, value in sorted(found):
-        x = float(np.interp(update, at, values)) if against else float(update)
-        if x > 0:
-            points.append(Validation(row, seed, name, update, x, value))
-    return points
+    wanted = curve.loc[curve["name"].isin(list(PANELS)) & np.isfinite(curve["value"])].sort_values(
+        by=["update", "name"]
+    )
+    updates = wanted["update"].to_numpy(dtype=float)
+    places = np.interp(updates, known["update"].to_numpy(), known["value"].to_numpy()) if against else updates
+    return [
+        Validation(row, seed, str(name), int(update), float(x), float(y))
+        for name, update, x, y in zip(wanted["name"], updates, places, wanted["value"], strict=True)
+        if x > 0
+    ]
 
 
 def _means(points: Sequence[Validation]) -> list[Validation]:
-    """The seeds of each row as one line."""
-    together: dict[tuple[str, str, int], list[Validation]] = {}
+    """The seeds of each row as one line: the mean of their first validations, of their second ones, ..."""
+    lines: dict[tuple[str, str], dict[int | None, list[Validation]]] = {}
     for point in points:
-        together.setdefault((point.row, point.metric, point.update), []).append(point)
+        lines.setdefault((point.row, point.metric), {}).setdefault(point.seed, []).append(point)
     return [
-        Validation(row, 0, metric, update, fmean(p.x for p in same), fmean(p.y for p in same))
-        for (row, metric, update), same in together.items()
+        Validation(row, None, metric, same[0].update, fmean(p.x for p in same), fmean(p.y for p in same))
+        for (row, metric), seeds in lines.items()
+        for same in zip(*seeds.values(), strict=False)  # a seed may have fewer
+    ]
+
+
+def thinned(points: Sequence[Validation]) -> list[Validation]:
+    """So few points of each line, the first and the last among them, that all lines together have about MARKED."""
+    lines: dict[tuple[str, int | None, str], list[Validation]] = {}
+    for point in points:
+        lines.setdefault((point.row, point.seed, point.metric), []).append(point)
+    most = max(6, 2 * MARKED // len(lines)) if lines else 0
+    return [
+        line[round(place)]
+        for line in lines.values()
+        for place in (np.linspace(0, len(line) - 1, most) if len(line) > most else range(len(line)))
     ]
 
 
 def _curve_panels(
-    data: Datasets, points: Sequence[Validation], rows: Sequence[Row], title: str, log: bool, total: int
+    say: Words, data: Datasets, points: Sequence[Validation], rows: Sequence[Row], title: str, log: bool, total: int
 ) -> Chart:
     beside = total > 500
-    names = 20 + max(len(f.clipped(row.name)) for row in rows) * FONT * 0.55
+    names = 32 + max(len(f.clipped(row.name)) for row in rows) * FONT * 0.55
     width = round((total / 2 if beside else total) - 50 - names)
+    height = max(260 if beside else 190, (FONT + 2) * len(rows) + 10)
     places = [point.x for point in points]
     x = Axis.around(title, places, log=True) if log else Axis(title, 0.0, max(places))
     panels = [
-        _panel(data, chosen, rows, x, label, (width, 260 if beside else 190))
-        for metric, label in PANELS
+        _panel(say, data, chosen, rows, x, say(key), (width, height))
+        for metric, key in PANELS.items()
         if (chosen := [point for point in points if point.metric == metric])
     ]
     return alt.hconcat(*panels, spacing=24) if beside else alt.vconcat(*panels, spacing=20)
 
 
 def _panel(
-    data: Datasets, points: Sequence[Validation], rows: Sequence[Row], x: Axis, label: str, size: tuple[int, int]
+    say: Words,
+    data: Datasets,
+    points: Sequence[Validation],
+    rows: Sequence[Row],
+    x: Axis,
+    label: str,
+    size: tuple[int, int],
 ) -> alt.LayerChart | alt.FacetChart:
-    if len({(point.row, point.seed) for point in points}) > CROWD:
-        points = _means(points)
     width, height = size
     y = Axis.around(label, [point.y for point in points], floor=0)
     names, families = [row.name for row in rows], [row.family for row in rows]
     dashes = [DASHES[families[:number].count(family) % len(DASHES)] for number, family in enumerate(families)]
     colours = alt.Color("row:N", scale=alt.Scale(domain=names, range=[colour(name) for name in families]), legend=None)
     dash = alt.StrokeDash("row:N", scale=alt.Scale(domain=names, range=dashes), legend=None)
-    few = len(points) <= 20 * CROWD
-    values = [{"row": p.row, "seed": p.seed, "x": p.x, "y": p.y} | ({"hover": p.hover} if few else {}) for p in points]
+    few = len(points) <= MARKED
+    values = [
+        {"row": p.row, "seed": p.seed or 0, "x": p.x, "y": p.y} | ({"hover": p.hover(say)} if few else {})
+        for p in points
+    ]
     base = alt.Chart(data.add(values)).encode(x=x.x("x", width), y=y.y("y", height), color=colours)
-    layers: list[alt.Chart] = [base.mark_line(strokeWidth=1.5, aria=False).encode(detail="seed:N", strokeDash=dash)]
+    lines = base.mark_line(strokeWidth=1.5).encode(detail="seed:N", strokeDash=dash, description="row:N")
+    layers: list[alt.Chart] = [lines]
     if few:
         layers.append(base.mark_point(filled=True, size=18, opacity=1).encode(description="hover:N"))
-    # Lines may end at different costs: the names stand beside the plot, at the heights of the ends of first seeds.
+    # Lines may end at different costs: the names stand beside the plot, at the heights of the ends of first seeds, and
+    # a thin line leads from each end to its name.
     ends: dict[str, Validation] = {}
     for point in points:
-        if point.row not in ends or point.seed <= ends[point.row].seed:
+        if point.row not in ends or (point.seed or 0) <= (ends[point.row].seed or 0):
             ends[point.row] = point
     heights = spread([y.place(point.y, height) for point in ends.values()], FONT + 1, height)
-    texts = [
-        {"x": x.high, "y": y.value(end, height), "row": name, "text": f.clipped(name)}
-        for name, end in zip(ends, heights, strict=True)
+    aside = x.value(width + 14, width)
+    leads = [
+        {"row": name, "x": across, "y": along}
+        for (name, end), place in zip(ends.items(), heights, strict=True)
+        for across, along in ((end.x, end.y), (x.high, end.y), (aside, y.value(place, height)))
     ]
-    text = alt.Chart(data.add(texts)).mark_text(align="left", baseline="middle", dx=7, fontSize=FONT, aria=False)
-    layers.append(text.encode(x=x.x("x", width), y=y.y("y", height), text="text:N", color=colours))
+    lead = alt.Chart(data.add(leads)).mark_line(strokeWidth=0.5, opacity=0.7, aria=False)
+    layers.append(lead.encode(x=x.x("x", width), y=y.y("y", height), color=colours, detail="row:N"))
+    texts = [
+        {"x": aside, "y": y.value(place, height), "row": name, "text": f.clipped(name)}
+        for name, place in zip(ends, heights, strict=True)
+    ]
+    text = alt.Chart(data.add(texts)).mark_text(align="left", baseline="middle", dx=4, fontSize=FONT)
+    layers.append(text.encode(x=x.x("x", width), y=y.y("y", height), text="text:N", color=colours, description="row:N"))
     return alt.layer(*layers).properties(width=width, height=height)
-
-
-# --- true against shuffled sources ------------------------------------------------------------------------------------
-
-
-def _sources(context: Context, track: Track) -> Plot | None:
-    lines = []
-    for row in context.rows:
-        cell = row.cells[track]
-        true, shuffled = cell.value("validation_loss"), cell.value("validation_loss_shuffled_sources")
-        if true is not None and shuffled is not None:
-            hover = f"{row.name}: {f.quantity('validation_loss', true)} with true sources, "
-            hover += f"{f.value('validation_loss', shuffled)} with shuffled ones"
-            lines.append({"row": row.name, "family": row.family, "true": true, "shuffled": shuffled, "hover": hover})
-    if not lines:
-        return None
-    return Plot(
-        id=f"sources-{track.slug}",
-        title=f"Validation loss with true and with shuffled sources; {track.label}",
-        caption="Filled: with the true sources; hollow: each sentence with the source of the next. The distance is "
-        "what a model takes from the source; none would mean that it translates blindly.",
-        text="; ".join(line["hover"] for line in lines),
-        families=tuple(dict.fromkeys(line["family"] for line in lines)),
-        draw=lambda data, width: _dumbbells(data, lines, width),
-    )
-
-
-def _dumbbells(data: Datasets, lines: Sequence[dict[str, float | str]], total: int) -> Chart:
-    width = total - 30 - round(max(len(f.clipped(str(line["row"]))) for line in lines) * FONT * 0.55)
-    x = Axis.around("Validation loss, nats/token", [float(line[key]) for line in lines for key in ("true", "shuffled")])
-    axis = alt.Axis(grid=False, ticks=False, domain=False, labelColor=COLOURS["ink"], labelPadding=8, labelLimit=170)
-    y = alt.Y("row:N", sort=None, title=None, axis=axis)
-    scale = family_scale([str(line["family"]) for line in lines])
-    base = alt.Chart(data.add(lines)).encode(y=y, color=alt.Color("family:N", scale=scale, legend=None))
-    layers = (
-        base.mark_rule(strokeWidth=1.5).encode(x=x.x("true", width), x2="shuffled:Q"),
-        base.mark_point(filled=True, size=70, opacity=1).encode(x=x.x("true", width), description="hover:N"),
-        base.mark_point(filled=True, size=70, opacity=1, fill=COLOURS["paper"], strokeWidth=1.5).encode(
-            x=x.x("shuffled", width), description="hover:N", stroke=alt.Stroke("family:N", scale=scale, legend=None)
-        ),
-    )
-    return alt.layer(*layers).properties(width=width, height=alt.Step(26))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,6 +14,8 @@ from bench.experiment import EXPERIMENTS, architectures, resolve
 from bench.tracking import TrackedRun
 from reports import formatting as f
 from reports.context import Context, Row, Track
+from reports.language import Words
+from reports.table import DIRECTIONS
 
 BUDGET = ("max_pairs", "max_updates", "max_flops", "max_seconds")
 EQUAL = {
@@ -23,7 +25,20 @@ EQUAL = {
 }
 """Settings that rows of one table should share; those that do not are named as departures."""
 
-RECIPES = ("bleu", "train_flops", "latency_p50_ms", "sentences_per_s", "peak_memory_bytes", "wall_s", "validation_loss")
+RECIPES = (
+    "bleu",
+    "train_flops",
+    "clock_flops",
+    "energy_j",
+    "latency_p50_ms",
+    "sentences_per_s",
+    "peak_memory_bytes",
+    "wall_s",
+    "validation_loss",
+)
+
+
+COUNTS = {"cores": "hardware.cores", "threads": "threads"}
 
 
 @dataclass(frozen=True)
@@ -36,67 +51,46 @@ class Fact:
 
 def facts(context: Context, track: Track) -> list[Fact]:
     """Settings and surroundings of the runs on a track."""
+    say = context.words
     runs = [(row.name, run) for row in context.rows for run in row.cells[track].runs.values()]
 
-    def fact(label: str, of: Callable[[TrackedRun], str]) -> Fact:
-        return Fact(label, _shared([(name, of(run)) for name, run in runs]))
+    def fact(key: str, of: Callable[[TrackedRun], str]) -> Fact:
+        return Fact(say(f"protocol.{key}"), _shared(say, [(name, of(run)) for name, run in runs]))
 
-    def settings(*keys: str) -> Callable[[TrackedRun], str]:
+    def settings(group: str, *names: str) -> Callable[[TrackedRun], str]:
         return lambda run: ", ".join(
-            f"{key.partition('.')[2].replace('_', ' ')} {f.setting(run.params[key])}"
-            for key in keys
-            if run.params.get(key) not in (None, "None", "")
+            f"{say(f'setting.{name}')} {f.setting(value)}"
+            for name in names
+            if (value := run.params.get(f"{group}.{name}")) not in (None, "None", "")
         )
 
+    seeds = [(row.name, ", ".join(map(str, cell.runs))) for row in context.rows if (cell := row.cells[track]).runs]
+    corpus = {"corpus": track.corpus, "preset": track.preset, "test_sets": ", ".join(track.test_sets)}
     found = [
-        Fact("Corpus", ((f"{track.corpus}, preset {track.preset}, test sets {', '.join(track.test_sets)}", ""),)),
-        fact("Data", lambda run: _hashes(run.tags.get("data", ""))),
-        fact("Text", settings(*(f"text.{key}" for key in EQUAL["text"]))),
-        fact(
-            "Vocabulary",
-            lambda run: "; ".join(
-                f"{s}: {run.tags[k]}" for s in ("source", "target") if (k := f"vocabulary.{s}") in run.tags
-            ),
-        ),
-        fact("Budget", settings(*(f"training.{key}" for key in (*BUDGET, "validations", "average")))),
-        fact("Batches", settings("training.batch_tokens", "training.precision", "training.clip")),
-        fact("Search", settings(*(f"decoding.{key}" for key in EQUAL["decoding"]))),
-        Fact(
-            "Seeds",
-            _shared(
-                [
-                    (row.name, ", ".join(map(str, row.cells[track].runs)))
-                    for row in context.rows
-                    if row.cells[track].runs
-                ]
-            ),
-        ),
+        Fact(say("protocol.corpus"), ((say("protocol.corpus_text", **corpus), ""),)),
+        fact("data", lambda run: _hashes(run.tags.get("data", ""))),
+        fact("text", settings("text", *EQUAL["text"])),
+        fact("vocabulary", lambda run: _vocabulary(say, run.tags)),
+        fact("budget", settings("training", *EQUAL["training"])),
+        fact("batches", settings("training", "batch_tokens", "precision", "clip")),
+        fact("search", settings("decoding", *EQUAL["decoding"])),
+        Fact(say("protocol.seeds"), _shared(say, seeds)),
         *(_recipe(context, track, name) for name in RECIPES),
-        fact("Hardware", lambda run: _hardware(run.tags)),
-        fact("Software", lambda run: _software(run.tags)),
-        fact(
-            "Code",
-            lambda run: (
-                run.tags.get("mlflow.source.git.commit", "")[:12]
-                + (" with uncommitted changes" if run.tags.get("git.dirty") == "true" else "")
-            ),
-        ),
+        fact("hardware", lambda run: _hardware(say, run.tags)),
+        fact("software", lambda run: _software(run.tags)),
+        fact("code", lambda run: _code(say, run.tags)),
     ]
     return [fact for fact in found if any(value for value, _ in fact.values)]
 
 
 def _recipe(context: Context, track: Track, name: str) -> Fact:
-    metric = f.metric(name)
-    numbers = [
-        (row.name, row.cells[track].numbers.get((track.test_set if metric.score else "", name))) for row in context.rows
-    ]
-    return Fact(
-        metric.label,
-        _shared([(name, number.recipe) for name, number in numbers if number and number.value is not None]),
-    )
+    say, test_set = context.words, track.test_set if f.metric(name).score else ""
+    numbers = [(row.name, row.cells[track].numbers.get((test_set, name))) for row in context.rows]
+    recipes = [(row, say.recorded(number.recipe)) for row, number in numbers if number and number.value is not None]
+    return Fact(say.label(name), _shared(say, recipes))
 
 
-def _shared(values: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def _shared(say: Words, values: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     rows: dict[str, list[str]] = {}
     for name, value in values:
         of_value = rows.setdefault(value, [])
@@ -104,7 +98,7 @@ def _shared(values: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
             of_value.append(name)
     if len(rows) == 1:
         return ((next(iter(rows)), ""),)
-    return tuple((value or "not recorded", ", ".join(names)) for value, names in rows.items())
+    return tuple((value or say("protocol.not_recorded"), ", ".join(names)) for value, names in rows.items())
 
 
 def _hashes(tag: str) -> str:
@@ -115,30 +109,43 @@ def _hashes(tag: str) -> str:
     return "SHA-256 " + ", ".join(f"{split} {digest}" for split, digest in hashes.items())
 
 
-def _hardware(tags: dict[str, str]) -> str:
+def _vocabulary(say: Words, tags: Mapping[str, str]) -> str:
+    source, target = (say.recorded(tags.get(f"vocabulary.{side}", "")) for side in ("source", "target"))
+    if source == target:
+        return source
+    return say("protocol.vocabulary_text", source=source, target=target)
+
+
+def _hardware(say: Words, tags: Mapping[str, str]) -> str:
     if "hardware.cpu" not in tags:
         return ""
     gpu = tags.get("hardware.gpu", "none")
-    parts = [tags["hardware.cpu"], f"{tags.get('hardware.cores', '?')} cores", f"{tags.get('threads', '?')} threads"]
-    return ", ".join([*parts, "no GPU" if gpu == "none" else gpu])
+    counts = [say(f"protocol.{key}", number=tags.get(tag, "?")) for key, tag in COUNTS.items()]
+    return ", ".join([tags["hardware.cpu"], *counts, say("protocol.no_gpu") if gpu == "none" else gpu])
 
 
-def _software(tags: dict[str, str]) -> str:
+def _software(tags: Mapping[str, str]) -> str:
     packages = [f"{key.removeprefix('version.')} {value}" for key, value in tags.items() if key.startswith("version.")]
     return ", ".join([*([f"Python {tags['python']}"] if "python" in tags else []), *sorted(packages)])
 
 
+def _code(say: Words, tags: Mapping[str, str]) -> str:
+    commit = tags.get("mlflow.source.git.commit", "")[:12]
+    return say("protocol.dirty", commit=commit) if tags.get("git.dirty") == "true" else commit
+
+
 def departures(context: Context) -> list[tuple[str, str]]:
     """(row, in what it departs): its own note, and settings in which it differs from most rows of its track."""
-    found = [(row.name, row.note) for row in context.rows if row.note]
+    say = context.words
+    found = [(row.name, say.recorded(row.note)) for row in context.rows if row.note]
     for track in context.tracks:
         runs = [(row.name, run) for row in context.rows for run in row.cells[track].runs.values()]
         for group, keys in EQUAL.items():
             for key in (f"{group}.{key}" for key in keys):
-                values = _shared([(name, run.params.get(key, "")) for name, run in runs])
+                values = _shared(say, [(name, run.params.get(key, "")) for name, run in runs])
                 usual = max(values, key=lambda entry: entry[1].count(",")) if len(values) > 1 else None
                 found += [
-                    (rows, f"{key} {value}, the others {usual[0]} ({track.label})")
+                    (rows, say("protocol.departure", key=key, value=value, usual=usual[0], track=track.label))
                     for value, rows in values
                     if usual and value != usual[0]
                 ]
@@ -149,25 +156,25 @@ def commands(context: Context) -> list[tuple[str, str]]:
     """(row, the command that repeats it): the first seed of each track; others differ in --seed alone."""
     found = []
     if (EXPERIMENTS / f"{context.suite}.yaml").is_file():
-        found.append(("All rows", f"bench suite {EXPERIMENTS.name}/{context.suite}.yaml"))
+        found.append((context.words("protocol.all_rows"), f"bench suite {EXPERIMENTS.name}/{context.suite}.yaml"))
     for row in context.rows:
         for cell in row.cells.values():
             for run in list(cell.runs.values())[:1]:
-                found.append((row.name, _command(row, run)))
+                found.append((row.name, _command(context.words, row, run)))
     return found
 
 
-def _command(row: Row, run: TrackedRun) -> str:
+def _command(say: Words, row: Row, run: TrackedRun) -> str:
     """From the row's file, its preset, and a flag for every setting in which the run differs from them."""
     if "command" in run.tags:
         return run.tags["command"]
     path, preset = _files().get(row.id), run.tags.get("preset", "")
     if path is None:
-        return f"see config.yaml of run {run.id}"
+        return say("protocol.see_config", run=run.id)
     try:
         defaults = _defaults(row.id, preset)
     except ValueError:  # the row's file has changed since
-        return f"see config.yaml of run {run.id}"
+        return say("protocol.see_config", run=run.id)
     ours = ("model.", "corpus.", "text.", "training.", "decoding.")
     flags = [
         f"--{key} {shlex.quote('null' if value == 'None' else value)}"
@@ -191,27 +198,49 @@ def _defaults(row: str, preset: str) -> dict[str, str]:
 
 def missing(context: Context) -> list[tuple[str, str]]:
     """(what was not measured, why)."""
-    found: list[tuple[str, str]] = []
+    say, found = context.words, []
     measured = [row for row in context.rows if any(cell.runs for cell in row.cells.values())]
     for row in context.rows:
         for track, cell in row.cells.items():
-            place = f"{row.name}, {track.label}"
+            why = "; ".join(
+                say("missing.seed", seed=seed, state=say(f"state.{state}") if f"state.{state}" in say.texts else state)
+                + (f" ({say.recorded(reason)})" if reason else "")
+                for seed, state, reason in cell.failures
+            )
             if not cell.runs:
-                found.append((place, cell.reason or cell.state))
-            elif cell.reason:
-                found.append((f"{place}, some seeds", cell.reason))
+                found.append((say("missing.place", row=row.name, track=track.label), why or say(f"state.{cell.state}")))
+            elif why:
+                found.append((say("missing.some_seeds", row=row.name, track=track.label), why))
     found += _metrics(context, measured)
     if all(len(cell.runs) < 2 for row in measured for cell in row.cells.values()):
-        found.append(("Variation between seeds", "one seed per row"))
+        found.append((say("missing.between_seeds"), say("missing.one_seed")))
     directions = {track.direction for track in context.tracks}
-    for direction in ("en-de", "en-fr"):
-        if direction not in directions:
-            found.append((direction.upper(), "no run of this suite; only the published numbers stand in its columns"))
-    return found
+    found += [
+        (direction.upper(), say("missing.no_direction")) for direction in DIRECTIONS if direction not in directions
+    ]
+    return found + _sections(context, measured)
+
+
+def _sections(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]:
+    """Sections that the report lacks."""
+    say = context.words
+    names = {metric for row in measured for cell in row.cells.values() for _, metric in cell.numbers}
+    absent = {
+        "tuning": "no_trials" if not context.tuning else "",
+        "lengths": "no_lengths" if not any("/bleu/length/" in name for name in names) else "",
+        "probes": "no_probes" if not any(name.startswith("contrastive/") for name in names) else "",
+        "attention": "no_attention" if not any(context.attention.values()) else "",
+    }
+    found = [(say(f"missing.{what}"), say(f"missing.{why}")) for what, why in absent.items() if why]
+    without = [track.corpus for track in context.tracks if track not in context.passports]
+    return found + [
+        (say("missing.passport"), say("missing.no_passport", corpus=corpus)) for corpus in dict.fromkeys(without)
+    ]
 
 
 def _metrics(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]:
     """Metrics of the table without a value, rows with the same reason together."""
+    say = context.words
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in measured:
         for track, cell in row.cells.items():
@@ -221,12 +250,18 @@ def _metrics(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]
                 for test_set in (track.test_sets or ("",)) if f.metric(name).score else ("",):
                     number = cell.numbers.get((test_set, name))
                     if number is None or number.value is None:
-                        reason = number.recipe if number and number.recipe else "not recorded by the run"
-                        names = reasons.setdefault((f.metric(name).label, reason), [])
+                        known = number.recipe if number else ""
+                        reason = say.recorded(known) if known else say("missing.not_recorded")
+                        names = reasons.setdefault((say.label(name), reason), [])
                         if row.name not in names:
                             names.append(row.name)
     everyone = len(measured)
     return [
-        (f"{label}, {'every row' if len(names) == everyone > 1 else ', '.join(names)}", reason)
+        (
+            say("missing.every_row", label=label)
+            if len(names) == everyone > 1
+            else say("missing.rows", label=label, rows=", ".join(names)),
+            reason,
+        )
         for (label, reason), names in reasons.items()
     ]

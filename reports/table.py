@@ -1,13 +1,15 @@
-"""The tables of a report: columns, entries, sort keys. Page, Markdown, LaTeX and terminal print them."""
+"""What a table of a report is, and the first of them: the comparison. The others stand in tables.py."""
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from reports import formatting as f
-from reports.context import TITLE, Cell, Context, Number, Row, Track
+from reports.context import Cell, Context, Number, Row, Track
+from reports.language import Words
 
 SHORT = 8
 """Characters of a run's id that are printed; the whole id stands in the CSV and behind the link."""
@@ -21,19 +23,15 @@ class Column:
         own: Whether it holds numbers of this suite's runs, not published ones.
     """
 
-    heading: str
+    label: str
+    unit: str = ""
     group: str = ""
     side: Literal["left", "right"] = "right"
     own: bool = True
 
     @property
-    def label(self) -> str:
-        """The heading without its unit."""
-        return self.heading.partition(", ")[0]
-
-    @property
-    def unit(self) -> str:
-        return self.heading.partition(", ")[2]
+    def heading(self) -> str:
+        return f"{self.label}, {self.unit}" if self.unit else self.label
 
     @property
     def whole(self) -> str:
@@ -42,32 +40,50 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Run:
+    """A run behind a row: which one of them it is, and its address, or none."""
+
+    id: str
+    label: str
+    link: str
+
+    @property
+    def short(self) -> str:
+        return self.id[:SHORT]
+
+
+@dataclass(frozen=True)
 class Entry:
     """What stands where a row and a column meet.
 
     Attributes:
         text: The value.
-        details: Lines below it in smaller type: interval, seeds, note.
+        details: Lines below it in smaller type: interval, seeds.
         sort: What the column is sorted by; nothing sorts last.
         best: Significantly the best of its column.
-        runs: Ids of the runs behind the row, each with its address (or none).
+        quiet: Whether it says only that there is no number.
+        mark: Letter of its footnote.
+        runs: The runs behind the row.
     """
 
     text: str
     details: tuple[str, ...] = ()
     sort: float | str | None = None
     best: bool = False
-    runs: tuple[tuple[str, str], ...] = ()
+    quiet: bool = False
+    mark: str = ""
+    runs: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with what its caption says."""
+    """A table with what its caption says; footnotes are (letter, text)."""
 
     id: str
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Entry, ...], ...]
+    footnotes: tuple[tuple[str, str], ...] = ()
 
     def kept(self, which: Literal["all", "own", "published"]) -> list[int]:
         """Numbers of the columns to print: the first, and ours or the published ones."""
@@ -93,9 +109,11 @@ class Table:
         return {n for n in range(1, len(self.columns)) if self.columns[n - 1].own != self.columns[n].own}
 
 
-SPEED = ("latency_p50_ms", "latency_p95_ms", "sentences_per_s", "peak_memory_bytes", "wall_s")
+LATENCY = ("latency_p50_ms", "latency_p95_ms")
+SPEED = ("sentences_per_s", "peak_memory_bytes", "wall_s")
+COSTS = ("clock_flops", "energy_j")
 DIRECTIONS = ("en-de", "en-fr")
-NONE = Entry(f.MISSING)
+NONE = Entry(f.MISSING, quiet=True)
 
 
 def of(name: str, number: Number | None) -> Entry:
@@ -110,63 +128,86 @@ def score(name: str, number: Number | None) -> Entry:
         return NONE
     lines = [f.interval(name, number.low, number.high)]
     if len(number.seeds) > 1:
-        lines.append("seeds " + ", ".join(f.value(name, value) for value in number.seeds.values()))
+        lines.append(", ".join(f.value(name, value) for value in number.seeds.values()))
     return replace(of(name, number), details=tuple(line for line in lines if line))
+
+
+def text(content: str) -> Entry:
+    """Words, sorted by themselves."""
+    return Entry(content, sort=content)
 
 
 def main(context: Context) -> Table:
     """The comparison: what each row measured, and what its paper published."""
-    tracks, extra = context.tracks, _extra_costs(context)
+    say, tracks = context.words, context.tracks
+    cost, latency = say("table.cost"), say("table.latency")
+    several = len(tracks) > 1
     columns = [
-        Column("Model", side="left"),
-        Column("Year"),
-        Column(f.metric("params").heading),
-        *(Column(track.label, "BLEU") for track in tracks),
-        *(Column(track.label, "Training FLOPs, counted") for track in tracks),
-        *(Column(f.metric(name).heading) for name in extra),
-        Column("p50", "Latency, ms"),
-        Column("p95", "Latency, ms"),
-        *(Column(f.metric(name).heading) for name in SPEED[2:]),
-        *(Column(direction.upper(), "Published BLEU", own=False) for direction in DIRECTIONS),
-        *(Column(direction.upper(), "Published cost, FLOP", own=False) for direction in DIRECTIONS),
-        Column("Published in", side="left", own=False),
+        Column(say("table.model"), side="left"),
+        Column(say("table.year")),
+        Column(say.label("params"), say.unit("params")),
+        *(Column(track.label, group=say("metric.bleu")) for track in tracks),
+        *(
+            Column(f"{say('table.counted')}{f' {track.label}' if several else ''}", say.unit("train_flops"), cost)
+            for track in tracks
+        ),
+        Column(say("table.clock"), say.unit("clock_flops"), cost),
+        Column(say("table.energy"), say.unit("energy_j"), cost),
+        Column("p50", group=f"{latency}, {say.unit(LATENCY[0])}"),
+        Column("p95", group=f"{latency}, {say.unit(LATENCY[1])}"),
+        *(Column(say.label(name), say.unit(name)) for name in SPEED),
+        *(Column(direction.upper(), group=say("table.published_bleu"), own=False) for direction in DIRECTIONS),
+        *(
+            Column(direction.upper(), group=f"{say('table.published_cost')}, {say.unit('train_flops')}", own=False)
+            for direction in DIRECTIONS
+        ),
     ]
     best = {track: _best(context, track) for track in tracks}
+    marks = iter(string.ascii_lowercase)
+    footnotes = {row.id: (next(marks, "*"), say.recorded(row.note)) for row in context.rows if row.note}
     rows = []
     for row in context.rows:
         cells = [row.cells[track] for track in tracks]
         first = next((cell for cell in cells if cell.runs), cells[0])
-        runs = tuple((run.id, context.link(run.id)) for cell in cells for run in cell.runs.values())
+        mark = footnotes[row.id][0] if row.note else ""
         rows.append(
             (
-                Entry(row.name, (row.note,) if row.note else (), row.name, runs=runs),
+                Entry(row.name, sort=row.name, mark=mark, runs=_runs(context, cells)),
                 Entry(str(row.year), sort=row.year) if row.year else NONE,
                 of("params", first.number("params")),
-                *(_bleu(row.cells[track], row.id == best[track]) for track in tracks),
+                *(_bleu(say, row.cells[track], row.id == best[track]) for track in tracks),
                 *(of("train_flops", row.cells[track].number("train_flops")) for track in tracks),
-                *(of(name, first.number(name)) for name in (*extra, *SPEED)),
+                *(_or_not(say, first, name) for name in COSTS),
+                *(of(name, first.number(name)) for name in (*LATENCY, *SPEED)),
                 *_published(row),
             )
         )
-    return Table("comparison", TITLE, tuple(columns), tuple(rows))
+    return Table("comparison", say("table.caption"), tuple(columns), tuple(rows), tuple(footnotes.values()))
 
 
-def _extra_costs(context: Context) -> list[str]:
-    """Costs that only some machines give: the clock estimate, joules. Never in the column of counted FLOPs."""
-    names = {
-        metric: number.unit
-        for row in context.rows
-        for cell in row.cells.values()
-        for (test_set, metric), number in cell.numbers.items()
-        if not test_set and number.value is not None and (metric == "clock_flops" or number.unit == "J")
-    }
-    return sorted(names)
+def _runs(context: Context, cells: Sequence[Cell]) -> tuple[Run, ...]:
+    several = len(context.tracks) > 1
+    return tuple(
+        Run(
+            run.id,
+            f"{cell.track.label} " * several + context.words("table.seed", seed=seed),
+            context.link(run.id),
+        )
+        for cell in cells
+        for seed, run in cell.runs.items()
+    )
 
 
-def _bleu(cell: Cell, best: bool) -> Entry:
+def _or_not(say: Words, cell: Cell, name: str) -> Entry:
+    """A cost that only some machines give. Where it is not there, that is said in words."""
+    entry = of(name, cell.number(name))
+    return Entry(say("not_measured"), quiet=True) if entry is NONE and cell.runs else entry
+
+
+def _bleu(say: Words, cell: Cell, best: bool) -> Entry:
     entry = score("bleu", cell.number("bleu", cell.track.test_set))
     if entry is NONE:
-        return Entry(cell.state if cell.state != "finished" else f.MISSING)
+        return Entry(say(f"state.{cell.state}"), quiet=True) if cell.state != "finished" else NONE
     return replace(entry, best=best)
 
 
@@ -180,122 +221,9 @@ def _best(context: Context, track: Track) -> str:
 def _published(row: Row) -> list[Entry]:
     line = row.published
     if line is None:
-        return [NONE] * 5
+        return [NONE] * 4
     bleu, flops = ([numbers.get(direction) for direction in DIRECTIONS] for numbers in (line.bleu, line.flops))
     return [
         *(NONE if number is None else Entry(f.score(number), sort=number) for number in bleu),
         *(NONE if number is None else Entry(f.power(number, 1), sort=number) for number in flops),
-        Entry(line.citation, sort=line.citation),
     ]
-
-
-def scores(context: Context) -> Table:
-    """Every test set with every metric of quality."""
-    several = len(context.tracks) > 1
-    metrics = ("bleu", "chrf", "ter", "bleu_shuffled_references")
-    columns = [
-        Column("Model", side="left"),
-        *([Column("Direction", side="left")] if several else []),
-        Column("Test set", side="left"),
-        *(Column(f.metric(name).heading) for name in metrics),
-    ]
-    rows = [
-        (
-            Entry(row.name, sort=row.name),
-            *([Entry(track.label, sort=track.label)] if several else []),
-            Entry(test_set, sort=test_set),
-            *(score(name, row.cells[track].number(name, test_set)) for name in metrics),
-        )
-        for track in context.tracks
-        for test_set in track.test_sets
-        for row in context.rows
-        if row.cells[track].runs
-    ]
-    return Table("scores", "Scores on every test set", tuple(columns), tuple(rows))
-
-
-def significance(context: Context) -> Table:
-    """Each row against the baseline."""
-    several = len(context.tracks) > 1
-    columns = [
-        Column("Model", side="left"),
-        *([Column("Direction", side="left")] if several else []),
-        Column("BLEU"),
-        Column("Difference"),
-        Column("95 % interval"),
-        Column("p"),
-        Column("p after Holm"),
-        Column("Verdict", side="left"),
-    ]
-    rows = []
-    for track in context.tracks:
-        for row in context.rows:
-            test = context.comparison(track, row.id, context.baseline)
-            if test is None:
-                continue
-            rows.append(
-                (
-                    Entry(row.name, sort=row.name),
-                    *([Entry(track.label, sort=track.label)] if several else []),
-                    of("bleu", row.cells[track].number("bleu", track.test_set)),
-                    Entry(f.difference("bleu", test.difference), sort=test.difference),
-                    Entry(f.interval("bleu", test.low, test.high), sort=test.low),
-                    NONE if test.p is None else Entry(f.small(test.p), sort=test.p),
-                    NONE if test.adjusted is None else Entry(f.small(test.adjusted), sort=test.adjusted),
-                    Entry(test.verdict, sort=test.verdict),
-                )
-            )
-    name = context.row(context.baseline).name
-    return Table("significance", f"Difference in BLEU from {name}", tuple(columns), tuple(rows))
-
-
-def sources(context: Context) -> Table:
-    """Validation loss with the true and with shuffled sources."""
-    several = len(context.tracks) > 1
-    names = ("validation_loss", "validation_loss_shuffled_sources")
-    columns = [
-        Column("Model", side="left"),
-        *([Column("Direction", side="left")] if several else []),
-        Column("True sources"),
-        Column("Shuffled sources"),
-        Column("Lost by shuffling"),
-    ]
-    rows = []
-    for track in context.tracks:
-        for row in context.rows:
-            true, shuffled = (row.cells[track].value(name) for name in names)
-            if true is None or shuffled is None:
-                continue
-            rows.append(
-                (
-                    Entry(row.name, sort=row.name),
-                    *([Entry(track.label, sort=track.label)] if several else []),
-                    *(of(name, row.cells[track].number(name)) for name in names),
-                    Entry(f.difference(names[0], shuffled - true), sort=shuffled - true),
-                )
-            )
-    return Table("sources", "Validation loss, nats/token", tuple(columns), tuple(rows))
-
-
-def published(context: Context) -> Table:
-    """Table 2 of Vaswani et al. 2017, whole."""
-    columns = [
-        Column("Model", side="left"),
-        *(Column(direction.upper(), "BLEU", own=False) for direction in DIRECTIONS),
-        *(Column(direction.upper(), "Training cost, FLOP by the clock", own=False) for direction in DIRECTIONS),
-        *(Column(direction.upper(), "Days × devices", "left", own=False) for direction in DIRECTIONS),
-        Column("Source", side="left", own=False),
-    ]
-    rows = [
-        (
-            Entry(line.row, sort=line.row),
-            *(NONE if (b := line.bleu.get(d)) is None else Entry(f.score(b), sort=b) for d in DIRECTIONS),
-            *(NONE if (c := line.flops.get(d)) is None else Entry(f.power(c, 1), sort=c) for d in DIRECTIONS),
-            *(Entry(line.clock.get(d, "").replace(" x ", " × ") or f.MISSING) for d in DIRECTIONS),
-            Entry(line.citation, sort=line.citation),
-        )
-        for line in context.published
-    ]
-    return Table(
-        "published", "As published: table 2 of Vaswani et al. 2017, WMT 2014, newstest2014", tuple(columns), tuple(rows)
-    )

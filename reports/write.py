@@ -11,9 +11,9 @@ from typing import Any
 
 import jinja2
 
-from reports import escaping, evidence, finding, plots, protocol, table
+from reports import escaping, evidence, finding, plots, protocol, table, tables
 from reports import formatting as f
-from reports.context import TITLE, Context, metric_order
+from reports.context import Context, metric_order
 from reports.drawing import COLOURS, Plot
 
 COLUMNS = (
@@ -66,21 +66,24 @@ def csv(context: Context) -> str:
 
 def terminal(context: Context) -> tuple[list[tuple[str, str]], list[list[str]], str]:
     """Columns, rows and title for bench.terminal.table: what the rows measured, their runs behind them."""
-    main = table.main(context)
-    kept = [number for number, column in enumerate(main.columns) if column.own]
-    short = {"Training FLOPs, counted": "FLOPs"}
+    say, main = context.words, table.main(context)
+    kept = [
+        number
+        for number in main.kept("own")
+        if not all(row[number].quiet for row in main.rows) or main.columns[number].group == say("metric.bleu")
+    ]
     headings = []
     for column in (main.columns[number] for number in kept):
-        group = short.get(column.group, column.group)
-        headings.append((f"{group} {column.heading}".strip().replace("Latency, ms", "ms"), column.side))
+        group = column.group.partition(",")[0] if column.group != say("table.cost") else "FLOPs"
+        headings.append((f"{group} {column.label if column.group else column.heading}".strip(), column.side))
     lines = []
     for row in main.rows:
         cells = [
             f"{e.text} [{e.details[0]}]" if number and (e := row[number]).details else row[number].text
             for number in kept
         ]
-        lines.append([*cells, " ".join(run[: table.SHORT] for run, _ in row[0].runs) or f.MISSING])
-    return [*headings, ("Run", "left")], lines, f"{TITLE} ({context.suite})"
+        lines.append([*cells, " ".join(run.short for run in row[0].runs) or f.MISSING])
+    return [*headings, (say("table.run"), "left")], lines, f"{say('title')} ({context.suite})"
 
 
 def page(context: Context) -> str:
@@ -122,41 +125,56 @@ def _render(template: str, context: Context, drawn: list[Plot]) -> str:
 
 def _content(context: Context, drawn: list[Plot]) -> dict[str, Any]:
     """What the three templates print: all of it made once, here."""
+    say = context.words
     groups: dict[str, list[Plot]] = {}
     for plot in drawn:
         groups.setdefault(plot.group or plot.id, []).append(plot)
     figures = list(groups.values())
+    baseline = context.row(context.baseline).name
     return {
-        "title": TITLE,
+        "t": say,
         "context": context,
-        "baseline": context.row(context.baseline).name,
         "finding": finding.sentences(context),
         "caveat": finding.caveat(context),
+        "warnings": finding.warnings(context),
+        "meta": say("page.meta", suite=context.suite, rows=say.count("row", len(context.rows)), date=context.written),
+        "question": say.recorded(context.question),
         "main": table.main(context),
-        "scores": table.scores(context),
-        "significance": table.significance(context),
-        "sources": table.sources(context),
-        "published": table.published(context),
+        "main_notes": _main_notes(context),
+        "scores": tables.scores(context),
+        "changes": tables.changes(context),
+        "significance": tables.significance(context),
+        "significance_note": say("tests.note", baseline=baseline),
+        "sources": tables.sources(context),
+        "probes": tables.probes(context),
+        "published": tables.published(context),
         "figures": {
             kind: [figure for figure in figures if figure[0].id.startswith(kind)]
-            for kind in ("bleu", "curves", "sources")
+            for kind in ("bleu", "curves", "tuning", "length", "depth", "probes", "sources", "attention")
         },
         "translations": _side_by_side(context),
-        "facts": [(track, protocol.facts(context, track)) for track in context.tracks],
+        "facts": [(track, protocol.facts(context, track), tables.passport(context, track)) for track in context.tracks],
         "departures": protocol.departures(context),
         "commands": protocol.commands(context),
         "missing": protocol.missing(context),
-        "short": table.SHORT,
-        "missing_mark": f.MISSING,
         "known_families": list(COLOURS),
     }
 
 
+def _main_notes(context: Context) -> list[str]:
+    """What is to be known of the comparison, below it."""
+    cells = [cell for row in context.rows for cell in row.cells.values()]
+    noisy = any("NOISY" in number.recipe for cell in cells for number in cell.numbers.values())
+    keys = {"note": True, "first_direction": len(context.tracks) > 1, "noisy": noisy, "costs": True, "published": True}
+    return [context.words(f"table.{key}") for key, holds in keys.items() if holds]
+
+
 def _side_by_side(context: Context) -> list[dict[str, Any]]:
-    """For each track the chosen sentences: source, reference, and each row's translation in pieces."""
-    found = []
+    """For each track the chosen sentences: heading, source, reference, and each row's translation in pieces."""
+    say, found = context.words, []
     for track, texts in context.translations.items():
         source, _, target = track.direction.partition("-")
+        total = f.whole(len(texts.references))
         sentences = []
         for number in texts.shown:
             rows = [
@@ -167,9 +185,9 @@ def _side_by_side(context: Context) -> list[dict[str, Any]]:
                 for row in context.rows
                 if row.id in texts.hypotheses
             ]
-            sentences.append((number + 1, texts.sources[number], texts.references[number], rows))
-        total = f"{len(texts.references):,}"
-        found.append({"track": track, "from": source, "to": target, "sentences": sentences, "total": total})
+            heading = say("translations.sentence", number=number + 1, total=total, test_set=track.test_set)
+            sentences.append((heading, texts.sources[number], texts.references[number], rows))
+        found.append({"track": track, "from": source, "to": target, "sentences": sentences})
     return found
 
 

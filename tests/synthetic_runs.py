@@ -10,7 +10,8 @@ import pytest
 
 from bench.measures import Measure, quality
 from bench.tracking import Store, Tracking
-from reports.context import Context, gather
+from reports.context import Context
+from reports.gathering import gather
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 (a loader) and pandas 3 (a selector of columns) deprecate.
 quiet_mlflow = [

@@ -12,9 +12,11 @@ import synthetic_runs
 from synthetic_runs import HOSTILE
 
 from bench.tracking import Store
-from reports import finding, protocol, table, write
+from reports import finding, protocol, table, tables, write
 from reports import formatting as f
-from reports.context import Context, gather
+from reports.context import Context
+from reports.gathering import gather
+from reports.language import words
 
 pytestmark = synthetic_runs.quiet_mlflow
 
@@ -62,15 +64,15 @@ def test_numbers_as_text(metric: str, number: float | None, text: str):
 
 def test_intervals_differences_and_probabilities():
     assert f.interval("bleu", 1.0, 2.04) == "1.0–2.0"
-    assert f.interval("bleu", -2.0, 1.0) == "−2.0 to 1.0"
+    assert f.interval("bleu", -2.0, 1.0) == "−2.0 … 1.0"
     assert f.interval("bleu", None, None) == ""
     assert [f.difference("bleu", number) for number in (1.5, -1.5)] == ["+1.5", "−1.5"]
     assert [f.probability(p) for p in (0.0004, 0.012)] == ["p\u00a0<\u00a00.001", "p\u00a0=\u00a00.012"]
-    assert [f.compared(a, b) for a, b in ((5, 2), (3, 4), (4, 3), (1, 1))] == [
-        "2.5 times those of",
-        "25\u00a0% fewer than",
-        "33\u00a0% more than",
-        "as many as",
+    assert [words().compared(a, b, "X") for a, b in ((5, 2), (3, 4), (4, 3), (1, 1))] == [
+        "2.5 times those of X",
+        "25\u00a0% fewer than X",
+        "33\u00a0% more than X",
+        "as many as X",
     ]
     assert [f.exact(number) for number in (3e12, 0.1, None, float("inf"))] == ["3000000000000", "0.1", "", ""]
 
@@ -93,10 +95,10 @@ def test_csv_has_its_columns_and_a_line_for_every_row_and_metric(odd: Context):
     assert [list(line.values()) for line in flops] == [[*start, "4000000000000", "", "", "FLOP", run]]
     keys = [(line["row"], line["test_set"], line["metric"]) for line in found]
     assert len(keys) == len(set(keys))
-    metrics = ["bleu", "chrf", "ter", "params", "train_flops", "executed_flops", "latency_p50_ms", "latency_p95_ms"]
-    metrics += ["sentences_per_s", "peak_memory_bytes", "wall_s"]
+    metrics = ["bleu", "chrf", "ter", "params", "train_flops", "executed_flops", "clock_flops", "energy_j"]
+    metrics += ["latency_p50_ms", "latency_p95_ms", "sentences_per_s", "peak_memory_bytes", "wall_s"]
     for row in ("plain", "twin", "broken", "absent", "best"):
-        assert [metric for of_row, _, metric in keys if of_row == row][:11] == metrics
+        assert [metric for of_row, _, metric in keys if of_row == row][:13] == metrics
 
 
 def test_csv_leaves_empty_what_was_not_measured(odd: Context):
@@ -146,7 +148,7 @@ def test_identical_translations_are_called_identical(level: Context):
     english_german, english_french = finding.sentences(level)
     assert "with the very translations of Two" in english_german
     assert english_french.endswith("there is nothing to compare it with.")
-    assert "p" not in [entry.text for row in table.significance(level).rows for entry in row]
+    assert "p" not in [entry.text for row in tables.significance(level).rows for entry in row]
 
 
 def test_several_seeds_are_averaged_and_printed_one_by_one(level: Context):
@@ -157,8 +159,8 @@ def test_several_seeds_are_averaged_and_printed_one_by_one(level: Context):
     assert number.value == pytest.approx(sum(value or 0 for value in number.seeds.values()) / 2)
     assert "2 seeds and sentences" in number.recipe
     entry = table.score("bleu", number)
-    assert entry.details[1] == "seeds " + ", ".join(f.value("bleu", value) for value in number.seeds.values())
-    assert cell.reason == "seed 3 interrupted (SIGTERM: saved)"
+    assert entry.details[1] == ", ".join(f.value("bleu", value) for value in number.seeds.values())
+    assert cell.failures == ((3, "interrupted", "SIGTERM: saved"),)
 
 
 def test_what_was_not_measured_is_said_with_its_reason(odd: Context, level: Context):
@@ -177,14 +179,14 @@ def test_published_numbers_stand_in_columns_of_their_own(odd: Context):
     assert own == sorted(own, reverse=True)
     published = [entry.text for entry, ours in zip(main.rows[-1], own, strict=True) if not ours]
     flops = "3.3\u00a0×\u00a010¹⁸"
-    assert published == ["27.3", "38.1", flops, flops, "Vaswani et al. 2017"]
+    assert published == ["27.3", "38.1", flops, flops]
 
 
 def test_terminal_form_has_a_cell_for_every_column(odd: Context):
     columns, rows, title = write.terminal(odd)
     assert all(len(row) == len(columns) for row in rows)
     assert title == "Transformer vs. traditional models (odd)"
-    assert [heading for heading, _ in columns][3:5] == ["BLEU EN-DE", "FLOPs EN-DE"]
+    assert [heading for heading, _ in columns][3:5] == ["BLEU EN-DE", "FLOPs counted"]
     assert rows[2][3] == "failed"
 
 

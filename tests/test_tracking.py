@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.measures import Measure
-from bench.tracking import Job, Store, TrackedRun, Tracking
+from bench.tracking import Job, Store, Tracking
+from bench.tracking.store import tracked
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_datasets_written_again_are_there_once(store: Store) -> None:
 def test_params_are_kept_whole(store: Store) -> None:
     job = begin(store, "params")
     job.params({f"key{n}": n for n in range(230)} | {"long": "x" * 7000})
-    run = TrackedRun.of(store.client.get_run(job.id))
+    run = tracked(store.client.get_run(job.id))
     assert len(run.params) == 231
     assert len(run.params["long"]) == 6000
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
-from bench.measures import Measure
+from bench.measures import Measure, quality
+from bench.measures.quality import Statistics
 from bench.tracking import models
 
 
@@ -107,6 +108,13 @@ class Job:
             path = Path(folder) / Path(name).name
             frame.to_parquet(path, index=False)
             self.client.log_artifact(self.id, str(path), str(Path(name).parent) if "/" in name else None)
+
+    def statistics(self, statistics: Sequence[Statistics], test_set: str) -> None:
+        """What scores, intervals and paired tests are made of, so that a report need not score the text again."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{test_set}.npz"
+            quality.write(path, statistics)
+            self.client.log_artifact(self.id, str(path), "statistics")
 
     def text(self, text: str, name: str) -> None:
         self.client.log_text(self.id, text, name)

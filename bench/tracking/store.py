@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import shutil
 import sqlite3
@@ -15,16 +14,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import filelock
-import pandas as pd
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
-from bench.measures import Measure
 from bench.tracking import models
 from bench.tracking.job import Job
+from bench.tracking.reading import Reader, TrackedRun
 
 PARENT = "mlflow.parentRunId"
 TRAINING_VIEW = "custom_model_development"  # what the UI calls "Model training"; its default view is for chat traces
@@ -57,26 +58,21 @@ class Tracking:
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlflow.db'}"
 
 
-@dataclass(frozen=True)
-class TrackedRun:
-    """A run as a report reads it."""
-
-    id: str
-    name: str
-    status: str
-    started: datetime
-    tags: dict[str, str]
-    params: dict[str, str]
-    metrics: dict[str, float]
-
-    @classmethod
-    def of(cls, run: MlflowRun) -> TrackedRun:
-        info, data = run.info, run.data
-        started = datetime.fromtimestamp((info.start_time or 0) / 1000, UTC)
-        return cls(info.run_id, info.run_name or "", info.status, started, data.tags, data.params, data.metrics)
+@functools.lru_cache(maxsize=4096)
+def _files(address: str, uri: str) -> ArtifactRepository:
+    """The files of a run. Asked for by its id instead, MLflow would ask the store for their address each time."""
+    return get_artifact_repository(address, tracking_uri=uri)
 
 
-class Store:
+def tracked(run: MlflowRun) -> TrackedRun:
+    """An MLflow run as a report reads it."""
+    info, data = run.info, run.data
+    started = datetime.fromtimestamp((info.start_time or 0) / 1000, UTC)
+    name, files = info.run_name or "", info.artifact_uri or ""
+    return TrackedRun(info.run_id, name, info.status, started, data.tags, data.params, data.metrics, files)
+
+
+class Store(Reader):
     """An MLflow tracking store.
 
     Raises:
@@ -165,32 +161,32 @@ class Store:
 
     def parent(self, suite: str, tags: Mapping[str, str], study: str = "") -> str:
         """The id of the suite's own run, or that of a sweep's study, made if need be, with these tags."""
-        run_id = self.parent_of(suite, study)
-        if run_id is None:
+        own = self.own(suite, study)
+        if own is None:
             kind = {"kind": "study", "study": study} if study else {"kind": "suite"}
-            run = self.client.create_run(self.experiment(suite), tags=kind, run_name=study or suite)
-            run_id = run.info.run_id
+            own = tracked(self.client.create_run(self.experiment(suite), tags=kind, run_name=study or suite))
+        run_id = own.id
         self.client.update_run(run_id, "RUNNING")
         Job(self.client, run_id).tag({"suite": suite, **tags})
         return run_id
 
     def attach(self, suite: str, folder: Path, name: str) -> None:
         """Copies what is in a folder to the artifacts of a suite's own run."""
-        run = self.parent_of(suite)
-        if run:
-            self.client.log_artifacts(run, str(folder), name)
+        own = self.own(suite)
+        if own:
+            self.client.log_artifacts(own.id, str(folder), name)
 
-    def parent_of(self, suite: str, study: str = "") -> str | None:
-        """The id of a suite's own run, or that of a sweep's study, if there is one."""
+    def own(self, suite: str, study: str = "") -> TrackedRun | None:
+        """The suite's own run, the parent of its jobs; or that of a sweep's study."""
         query = f"tags.kind = 'study' and tags.study = '{study}'" if study else "tags.kind = 'suite'"
         runs = self._search([self.experiment(suite)], query)
-        return runs[0].info.run_id if runs else None
+        return tracked(runs[0]) if runs else None
 
     def studies(self, sweep: str) -> list[TrackedRun]:
         """The studies of a sweep, newest first; none if there is no such sweep."""
         found = None if self.new else self.client.get_experiment_by_name(sweep)
         return (
-            [TrackedRun.of(run) for run in self._search([found.experiment_id], "tags.kind = 'study'")] if found else []
+            [tracked(run) for run in self._search([found.experiment_id], "tags.kind = 'study'")] if found else []
         )
 
     def end(self, run_id: str, status: str) -> None:
@@ -202,7 +198,7 @@ class Store:
         found = None if self.new else self.client.get_experiment_by_name(suite)
         if found is None:
             return []
-        return [TrackedRun.of(run) for run in self._search([found.experiment_id], f"tags.job = '{job}'")]
+        return [tracked(run) for run in self._search([found.experiment_id], f"tags.job = '{job}'")]
 
     def begin(self, suite: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> Job:
         """A new run."""
@@ -227,34 +223,14 @@ class Store:
         if found is None:
             known = ", ".join(self.suites()) or "none yet"
             raise ValueError(f"--suite: there is no suite {suite!r} in {self.uri}; there are: {known}")
-        return [TrackedRun.of(run) for run in self._search([found.experiment_id], "tags.kind = 'job'")]
+        return [tracked(run) for run in self._search([found.experiment_id], "tags.kind = 'job'")]
 
     def run(self, run_id: str) -> TrackedRun:
-        return TrackedRun.of(self.client.get_run(run_id))
-
-    def measures(self, run: TrackedRun) -> list[Measure]:
-        """The final numbers of a run that has been judged; none of another."""
-        with self._artifact(run, "measures.json") as path:
-            try:
-                return [Measure(**entry) for entry in json.loads(path.read_text())["measures"]] if path else []
-            except json.JSONDecodeError:  # half-written by a process that was killed
-                return []
-
-    def curves(self, run: TrackedRun) -> pd.DataFrame:
-        """Columns update, name, value; empty for a run that has not ended."""
-        with self._artifact(run, "curves.parquet") as path:
-            return pd.read_parquet(path) if path else pd.DataFrame(columns=["update", "name", "value"])
-
-    def hypotheses(self, run: TrackedRun, test_set: str) -> pd.DataFrame:
-        """Columns source, reference, hypothesis."""
-        with self._artifact(run, f"hypotheses/{test_set}.json") as path:
-            if path is None:
-                return pd.DataFrame(columns=["source", "reference", "hypothesis"])
-            return pd.DataFrame(**json.loads(path.read_text()))
+        return tracked(self.client.get_run(run_id))
 
     def download(self, run: TrackedRun, name: str, folder: Path) -> Path | None:
         """An artifact of a run, copied into `folder`; None if the run has none of that name."""
-        with self._artifact(run, name) as path:
+        with self.artifact(run, name) as path:
             return Path(shutil.copy(path, folder)) if path else None
 
     def translator(self, run: TrackedRun, into: Path) -> Path | None:
@@ -270,10 +246,14 @@ class Store:
         return self.run(models.run_of(self.client, reference))
 
     @contextlib.contextmanager
-    def _artifact(self, run: TrackedRun, name: str) -> Iterator[Path | None]:
+    def artifact(self, run: TrackedRun, name: str) -> Iterator[Path | None]:
+        if run.artifacts.startswith("file:"):  # on this machine: nothing to copy, no question to the store
+            path = Path(local_file_uri_to_path(run.artifacts)) / name
+            yield path if path.is_file() else None
+            return
         with tempfile.TemporaryDirectory() as folder:
             try:
-                path = Path(self.client.download_artifacts(run.id, name, folder))
+                path = Path(_files(run.artifacts, self.uri).download_artifacts(name, folder))
             except (MlflowException, OSError):
                 path = None
             yield path

@@ -1,13 +1,15 @@
 "use strict";
 // Sorting, copying, the choice of an axis and tooltips. Without scripts the page says the same, in the suite's order.
 
+const words = document.body.dataset;
+
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const original = [...body.rows];
   table.querySelectorAll("th[data-column]").forEach((head) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.title = "Sort";
+    button.title = words.sort;
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
@@ -32,21 +34,21 @@ for (const table of document.querySelectorAll("table.sortable")) {
 for (const run of document.querySelectorAll(".run")) {
   const button = document.createElement("button");
   button.type = "button";
-  button.textContent = "copy";
-  button.setAttribute("aria-label", `Copy run id ${run.dataset.run}`);
+  button.textContent = words.copy;
+  button.setAttribute("aria-label", `${words.copyRun} ${run.dataset.run}`);
   run.append(button);
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(run.dataset.run);
-      button.textContent = "copied";
+      button.textContent = words.copied;
     } catch {
       const id = run.querySelector(".id");
       id.textContent = run.dataset.run;
       id.classList.add("whole");
       getSelection().selectAllChildren(id);
-      button.textContent = document.execCommand("copy") ? "copied" : "selected";
+      button.textContent = document.execCommand("copy") ? words.copied : words.selected;
     }
-    setTimeout(() => (button.textContent = "copy"), 2000);
+    setTimeout(() => (button.textContent = words.copy), 2000);
   });
 }
 
@@ -54,7 +56,7 @@ for (const figure of document.querySelectorAll("figure.choice")) {
   const panels = [...figure.querySelectorAll("[data-tab]")];
   const tabs = document.createElement("fieldset");
   tabs.className = "tabs";
-  tabs.append(Object.assign(document.createElement("legend"), { textContent: "Against" }));
+  tabs.append(Object.assign(document.createElement("legend"), { textContent: figure.dataset.choice }));
   panels.forEach((panel, number) => {
     const label = document.createElement("label");
     const radio = Object.assign(document.createElement("input"), { type: "radio", name: figure.id, checked: number === 0 });
@@ -68,7 +70,7 @@ for (const figure of document.querySelectorAll("figure.choice")) {
 }
 addEventListener("beforeprint", () => {
   document.querySelectorAll("[data-tab]").forEach((panel) => (panel.hidden = false));
-  document.querySelectorAll("details").forEach((part) => (part.open = true));
+  document.querySelectorAll("section > details").forEach((part) => (part.open = true));
 });
 
 const tip = document.createElement("div");
@@ -91,4 +93,18 @@ for (const point of document.querySelectorAll('svg [aria-roledescription="point"
   target.addEventListener("pointerleave", () => (tip.hidden = true));
   target.addEventListener("focus", () => show(point));
   target.addEventListener("blur", () => (tip.hidden = true));
+}
+
+// A line of the learning curves and its name belong together: pointing at one dims the others.
+for (const svg of document.querySelectorAll("figure svg")) {
+  const marks = [...svg.querySelectorAll("[data-row]")];
+  const rows = new Set(marks.filter((mark) => mark.tagName === "path").map((mark) => mark.dataset.row));
+  if (rows.size < 2) continue;
+  for (const mark of marks) {
+    const { row } = mark.dataset;
+    mark.addEventListener("pointerenter", () => {
+      for (const other of marks) other.style.opacity = other.dataset.row === row ? "" : "0.15";
+    });
+    mark.addEventListener("pointerleave", () => marks.forEach((other) => (other.style.opacity = "")));
+  }
 }

@@ -1,0 +1,292 @@
+"""Plots of one measure by parts: BLEU by length and depth, probes, tuning, losses, and maps of attention."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from reports import formatting as f
+from reports import tables
+from reports.context import Context, Track
+from reports.drawing import COLOURS, FONT, NARROW, Axis, Chart, Datasets, Plot, family_scale
+
+FAINT = 0.02
+"""Attention below this is not drawn: it could not be seen."""
+
+Heat = Mapping[tuple[str, str], tuple[float, str]]
+"""(row, part) -> value and what is said of it."""
+
+
+def all_pictures(context: Context) -> list[Plot]:
+    """In the order of the page."""
+    found: list[Plot | None] = []
+    for track in context.tracks:
+        found += [_tuning(context, track), _lengths(context, track), _depths(context, track)]
+    for track in context.tracks:
+        found += _probes(context, track)
+    found += [_sources(context, track) for track in context.tracks]
+    for track in context.tracks:
+        found += _attention(context, track)
+    return [plot for plot in found if plot]
+
+
+# --- rows by parts, the cells the darker the higher -------------------------------------------------------------------
+
+
+def _heat(context: Context, track: Track, name: str, key: str, metric: str, cells: Heat, **more: Any) -> Plot | None:
+    """A line for each row and a column for each part; columns in the order of the first number in their names."""
+    if not cells:
+        return None
+    say = context.words
+    return Plot(
+        id=f"{name}-{track.slug}",
+        title=say(f"{key}title", track=track.label),
+        caption=say(f"{key}caption"),
+        text="; ".join(hover for _, hover in cells.values()),
+        families=(),
+        draw=lambda data, width: _heat_chart(data, cells, say(f"{key}axis"), metric, width),
+        **more,
+    )
+
+
+def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int) -> Chart:
+    rows, parts = (list(dict.fromkeys(cell[place] for cell in cells)) for place in (0, 1))
+    names = min(170, max(len(f.clipped(row)) for row in rows) * FONT * 0.55) + 12
+    step = min(84.0, (total - names - 10) / len(parts))
+    values = [
+        {"row": row, "part": part, "value": value, "text": f.value(metric, value), "hover": hover}
+        for (row, part), (value, hover) in cells.items()
+    ]
+    side = alt.Axis(title=None, ticks=False, domain=False, labelColor=COLOURS["ink"], labelPadding=8, labelLimit=170)
+    top = alt.Axis(title=title, orient="top", ticks=False, domain=False, labelAngle=0, labelLimit=max(30, round(step)))
+    base = alt.Chart(data.add(values)).encode(
+        x=alt.X("part:N", sort=sorted(parts, key=_place), axis=top), y=alt.Y("row:N", sort=rows, axis=side)
+    )
+    span = [min(value for value, _ in cells.values()), max(value for value, _ in cells.values())]
+    dark = alt.Opacity("value:Q", scale=alt.Scale(domain=span, range=[0.04, 1]), legend=None)
+    boxes = base.mark_rect(color=COLOURS["heat"], aria=False).encode(opacity=dark)
+    words = base.mark_text(fontSize=FONT, color=COLOURS["ink"]).encode(text="text:N", description="hover:N")
+    return alt.layer(boxes, words).properties(width=alt.Step(step), height=alt.Step(22))
+
+
+def _place(part: str) -> float:
+    """The first number in a name; a name without one stands first."""
+    digits = re.search(r"\d+", part)
+    return float(digits[0]) if digits else -1.0
+
+
+def _groups(context: Context, track: Track, names: Sequence[str]) -> Heat:
+    """BLEU of each row by the groups below these names."""
+    say = context.words
+    return {
+        (row.name, group): (
+            number.value,
+            say("length.point", row=row.name, bleu=f.value("bleu", number.value), group=group),
+        )
+        for row in context.rows
+        for name in names
+        for group, number in row.cells[track].below(name).items()
+        if number.value is not None
+    }
+
+
+def _lengths(context: Context, track: Track) -> Plot | None:
+    return _heat(
+        context, track, "length", "length.", "bleu", _groups(context, track, [f"{track.test_set}/bleu/length"])
+    )
+
+
+def _depths(context: Context, track: Track) -> Plot | None:
+    """Depths of the test set, and those below any of the training text."""
+    names = [f"{track.test_set}/bleu/depth", "deeper/bleu/depth"]
+    return _heat(context, track, "depth", "length.depth_", "bleu", _groups(context, track, names))
+
+
+def _probes(context: Context, track: Track) -> list[Plot | None]:
+    """Accuracy by phenomenon, and of each phenomenon by distance; below the rows what the target alone gives away."""
+    say, kinds = context.words, tables.phenomena(context, [track])
+    share = {"group": f"probes-{track.slug}", "choice": say("page.show")}
+    plots = [
+        _heat(
+            context,
+            track,
+            "probes",
+            "probes.",
+            "contrastive",
+            _accuracies(context, track, {kind: say.recorded(kind) for kind in kinds}),
+            tab=say("probes.all"),
+            **share,
+        )
+    ]
+    for number, kind in enumerate(kinds):
+        distances = {
+            name: name.partition("/")[2]
+            for row in context.rows
+            for name in row.cells[track].below("contrastive")
+            if name.startswith(f"{kind}/")
+        }
+        if len(distances) > 1:
+            cells = _accuracies(context, track, distances)
+            more = share | {"tab": say("probes.by_distance", phenomenon=say.recorded(kind))}
+            plots.append(
+                _heat(context, track, f"probes-{number + 1}", "probes.distance_", "contrastive", cells, **more)
+            )
+    return plots
+
+
+def _accuracies(context: Context, track: Track, parts: Mapping[str, str]) -> Heat:
+    """Of every row, and at last of a model that sees the target alone; parts: name in the runs -> name in the plot."""
+    say = context.words
+    cells: dict[tuple[str, str], tuple[float, str]] = {}
+    alone: dict[tuple[str, str], tuple[float, str]] = {}
+    for row in context.rows:
+        for kind, measured in (("contrastive", cells), ("target_only", alone)):
+            name = row.name if measured is cells else say("probes.target_only")
+            for part, value in ((p, row.cells[track].value(f"{kind}/{p}")) for p in parts):
+                if value is not None:
+                    words = say("probes.point", row=name, category=parts[part], value=f.value(kind, value))
+                    measured[name, parts[part]] = value, words
+    return cells | alone
+
+
+# --- what a sweep found -----------------------------------------------------------------------------------------------
+
+
+def _tuning(context: Context, track: Track) -> Plot | None:
+    """Expected best validation BLEU after so many trials."""
+    say, found = context.words, context.tuning.get(track, {})
+    lines = [
+        {
+            "row": row.name,
+            "family": row.family,
+            "x": trials,
+            "y": best,
+            "hover": say("tuning.point", row=row.name, value=f.value("bleu", best), place=f.brief(trials)),
+        }
+        for row in context.rows
+        for trials, best in found.get(row.id, ())
+    ]
+    if not lines:
+        return None
+    return Plot(
+        id=f"tuning-{track.slug}",
+        title=say("tuning.title", track=track.label),
+        caption=say("tuning.caption"),
+        text="; ".join(str(line["hover"]) for line in lines),
+        families=tuple(dict.fromkeys(str(line["family"]) for line in lines)),
+        draw=lambda data, width: _tuning_chart(data, lines, (say("tuning.axis"), say("tuning.bleu")), width),
+        width=600,
+    )
+
+
+def _tuning_chart(data: Datasets, lines: Sequence[dict[str, Any]], titles: tuple[str, str], total: int) -> Chart:
+    ends = {str(line["row"]): line for line in lines}
+    width, height = total - 70 - round(max(len(f.clipped(row)) for row in ends) * FONT * 0.55), 280
+    x = Axis(titles[0], 0.0, max(float(line["x"]) for line in lines))
+    y = Axis.around(titles[1], [float(line["y"]) for line in lines], floor=0)
+    colours = alt.Color("family:N", scale=family_scale([str(line["family"]) for line in lines]), legend=None)
+    base = alt.Chart(data.add(lines)).encode(x=x.x("x", width), y=y.y("y", height), color=colours)
+    named = alt.Chart(data.add(ends.values())).mark_text(align="left", dx=7, fontSize=FONT, aria=False)
+    layers = (
+        base.mark_line(strokeWidth=1.5, aria=False).encode(detail="row:N"),
+        base.mark_point(filled=True, size=18, opacity=1).encode(description="hover:N"),
+        named.encode(x=x.x("x", width), y=y.y("y", height), text="row:N", color=colours),
+    )
+    return alt.layer(*layers).properties(width=width, height=height)
+
+
+# --- true against shuffled sources ------------------------------------------------------------------------------------
+
+
+def _sources(context: Context, track: Track) -> Plot | None:
+    say, lines = context.words, []
+    for row in context.rows:
+        true, shuffled = (row.cells[track].value(name) for name in tables.LOSSES)
+        if true is not None and shuffled is not None:
+            ends = {"true": say.quantity(tables.LOSSES[0], true), "shuffled": f.value(tables.LOSSES[1], shuffled)}
+            hover = say("sources.point", row=row.name, **ends)
+            lines.append({"row": row.name, "family": row.family, "true": true, "shuffled": shuffled, "hover": hover})
+    if not lines:
+        return None
+    return Plot(
+        id=f"sources-{track.slug}",
+        title=say("sources.title", track=track.label),
+        caption=say("sources.caption"),
+        text="; ".join(line["hover"] for line in lines),
+        families=tuple(dict.fromkeys(line["family"] for line in lines)),
+        draw=lambda data, width: _dumbbells(data, lines, say("sources.axis"), width),
+        width=720,
+    )
+
+
+def _dumbbells(data: Datasets, lines: Sequence[dict[str, Any]], title: str, total: int) -> Chart:
+    width = total - 30 - round(max(len(f.clipped(str(line["row"]))) for line in lines) * FONT * 0.55)
+    x = Axis.around(title, [float(line[key]) for line in lines for key in ("true", "shuffled")], floor=0)
+    axis = alt.Axis(grid=False, ticks=False, domain=False, labelColor=COLOURS["ink"], labelPadding=8, labelLimit=170)
+    y = alt.Y("row:N", sort=None, title=None, axis=axis)
+    scale = family_scale([str(line["family"]) for line in lines])
+    base = alt.Chart(data.add(lines)).encode(y=y, color=alt.Color("family:N", scale=scale, legend=None))
+    layers = (
+        base.mark_rule(strokeWidth=1.5).encode(x=x.x("true", width), x2="shuffled:Q"),
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=x.x("true", width), description="hover:N"),
+        base.mark_point(filled=True, size=70, opacity=1, fill=COLOURS["paper"], strokeWidth=1.5).encode(
+            x=x.x("shuffled", width), description="hover:N", stroke=alt.Stroke("family:N", scale=scale, legend=None)
+        ),
+    )
+    return alt.layer(*layers).properties(width=width, height=alt.Step(26))
+
+
+# --- attention --------------------------------------------------------------------------------------------------------
+
+
+def _attention(context: Context, track: Track) -> list[Plot]:
+    """The first map of each row that has one."""
+    say, found = context.words, context.attention.get(track, {})
+    return [
+        Plot(
+            id=f"attention-{row.id}-{track.slug}",
+            group=f"attention-{track.slug}",
+            tab=row.name,
+            choice=say("page.show"),
+            title=say("attention.title", track=track.label, number=found[row.id][0]["sentence"]),
+            caption=say("attention.caption"),
+            text=f"{' '.join(found[row.id][0]['source'])} → {' '.join(found[row.id][0]['target'])}",
+            families=(),
+            draw=functools.partial(_map, shown=found[row.id][0]),
+            width=600,
+        )
+        for row in context.rows
+        if found.get(row.id)
+    ]
+
+
+def _map(data: Datasets, total: int, shown: Mapping[str, Any]) -> Chart:
+    """A box for each pair of words; words that occur twice are told apart by their places."""
+    source, target = list(shown["source"]), list(shown["target"])
+    cells = [
+        {"s": s, "t": t, "weight": weight}
+        for t, line in enumerate(shown["weights"])
+        for s, weight in enumerate(line)
+        if weight >= FAINT
+    ]
+    names = max(map(len, target)) * FONT * 0.55 + 20
+    step = min(26.0 if total > NARROW else 18.0, (total - names) / len(source))
+    x = alt.X("s:O", axis=None, scale=alt.Scale(domain=list(range(len(source)))))
+    y = alt.Y("t:O", axis=None, scale=alt.Scale(domain=list(range(len(target)))))
+    dark = alt.Opacity("weight:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None)
+    boxes = alt.Chart(data.add(cells)).mark_rect(color=COLOURS["ink"], aria=False).encode(x=x, y=y, opacity=dark)
+    # Words are texts of their own: in an axis they would have to stand in an expression, and they are anybody's.
+    above = alt.Chart(data.add({"s": place, "word": word} for place, word in enumerate(source)))
+    above = above.mark_text(angle=300, align="left", fontSize=FONT, color=COLOURS["ink"], aria=False)
+    beside = alt.Chart(data.add({"t": place, "word": word} for place, word in enumerate(target)))
+    beside = beside.mark_text(align="right", fontSize=FONT, color=COLOURS["ink"], aria=False)
+    layers = (
+        boxes,
+        above.encode(x=x, y=alt.value(-6), text="word:N"),
+        beside.encode(x=alt.value(-6), y=y, text="word:N"),
+    )
+    return alt.layer(*layers).properties(width=alt.Step(step), height=alt.Step(step))

@@ -1,0 +1,239 @@
+"""The tables behind the comparison: every score, tests, changes, probes, losses, the corpus, and what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from reports import formatting as f
+from reports.context import Cell, Context, Row, Track
+from reports.evidence import Comparison
+from reports.table import DIRECTIONS, NONE, Column, Entry, Table, of, score, text
+
+SCORES = ("bleu", "chrf", "ter", "bleu_shuffled_references")
+LOSSES = ("validation_loss", "validation_loss_shuffled_sources")
+
+
+def _front(context: Context) -> list[Column]:
+    """Model, and direction where there are several."""
+    say = context.words
+    columns = [Column(say("table.model"), side="left"), Column(say("scores.direction"), side="left")]
+    return columns if len(context.tracks) > 1 else columns[:1]
+
+
+def _begin(context: Context, row: Row, track: Track) -> list[Entry]:
+    return [text(row.name), text(track.label)] if len(context.tracks) > 1 else [text(row.name)]
+
+
+def _cells(context: Context) -> Iterator[tuple[Track, Row, Cell]]:
+    """Every row that has a run, one track after the other."""
+    return ((track, row, row.cells[track]) for track in context.tracks for row in context.rows if row.cells[track].runs)
+
+
+def scores(context: Context) -> Table:
+    """Every test set with every metric of quality."""
+    say = context.words
+    columns = [*_front(context), Column(say("scores.test_set"), side="left"), *(Column(say.label(n)) for n in SCORES)]
+    rows = [
+        (
+            *_begin(context, row, track),
+            text(test_set),
+            *(score(name, row.cells[track].number(name, test_set)) for name in SCORES),
+        )
+        for track in context.tracks
+        for test_set in track.test_sets
+        for row in context.rows
+        if row.cells[track].runs
+    ]
+    return Table("scores", say("scores.caption"), tuple(columns), tuple(rows))
+
+
+def _tested(test: Comparison, context: Context) -> list[Entry]:
+    """Difference, interval, p, corrected p, verdict."""
+    return [
+        Entry(f.difference("bleu", test.difference), sort=test.difference),
+        Entry(f.interval("bleu", test.low, test.high), sort=test.low),
+        NONE if test.p is None else Entry(f.small(test.p), sort=test.p),
+        NONE if test.adjusted is None else Entry(f.small(test.adjusted), sort=test.adjusted),
+        text(context.words(f"verdict.{test.verdict}")),
+    ]
+
+
+def _tested_columns(context: Context) -> list[Column]:
+    names = ("difference", "interval", "p", "holm")
+    say = context.words
+    return [*(Column(say(f"tests.{name}")) for name in names), Column(say("tests.verdict"), side="left")]
+
+
+def significance(context: Context) -> Table:
+    """Each row against the baseline."""
+    say = context.words
+    columns = [*_front(context), Column(say.label("bleu")), *_tested_columns(context)]
+    rows = [
+        (
+            *_begin(context, row, track),
+            of("bleu", cell.number("bleu", track.test_set)),
+            *_tested(test, context),
+        )
+        for track, row, cell in _cells(context)
+        if (test := context.comparison(track, row.id, context.baseline))
+    ]
+    caption = say("tests.caption", baseline=context.row(context.baseline).name)
+    return Table("significance", caption, tuple(columns), tuple(rows))
+
+
+def changes(context: Context) -> Table | None:
+    """Each row against itself in the suite that this one is compared with; None if there is none."""
+    say, before = context.words, context.before
+    if before is None:
+        return None
+    columns = [
+        *_front(context),
+        Column(say("changes.before"), group=say.label("bleu")),
+        Column(say("changes.now"), group=say.label("bleu")),
+        *_tested_columns(context),
+        Column(say("changes.flops")),
+        Column(say("changes.latency")),
+    ]
+    tests = {(test.track, test.row): test for test in context.changes}
+    rows = []
+    for track in context.tracks:
+        earlier = next((t for t in before.tracks if (t.corpus, t.direction) == (track.corpus, track.direction)), None)
+        for row in context.rows:
+            then = next((other for other in before.rows if other.id == row.id), None)
+            now, old = row.cells[track], then.cells[earlier] if then and earlier else None
+            if not now.runs and not (old and old.runs):
+                continue
+            rows.append((*_begin(context, row, track), *_changed(context, now, old, tests.get((track.label, row.id)))))
+    ids = {row.id for row in context.rows}
+    gone = [row for row in before.rows if row.id not in ids and any(cell.runs for cell in row.cells.values())]
+    blank = [NONE] * (len(columns) - len(_front(context)) - 1)
+    if context.tracks:
+        rows += [(*_begin(context, row, context.tracks[0]), text(say("changes.only_before")), *blank) for row in gone]
+    caption = say("changes.caption", suite=context.suite, before=before.suite)
+    return Table("changes", caption, tuple(columns), tuple(rows))
+
+
+def _changed(context: Context, now: Cell, old: Cell | None, test: Comparison | None) -> list[Entry]:
+    say = context.words
+    bleu = [cell.number("bleu", cell.track.test_set) if cell else None for cell in (old, now)]
+    if test is not None:
+        tested = _tested(test, context)
+    else:
+        missing = "changes.only_now" if not (old and old.runs) else "changes.only_before"
+        why = say(missing) if not (old and old.runs) or not now.runs else say("verdict.other sentences")
+        tested = [NONE] * 4 + [text(why)]
+    ratios = [
+        NONE if not a or not b else Entry(f.ratio(a / b), sort=a / b)
+        for name in ("train_flops", "latency_p50_ms")
+        for a, b in [(now.value(name), old.value(name) if old else None)]
+    ]
+    return [*(of("bleu", number) for number in bleu), *tested, *ratios]
+
+
+def sources(context: Context) -> Table:
+    """Validation loss with the true and with shuffled sources."""
+    say = context.words
+    columns = [*_front(context), *(Column(say(f"sources.{name}")) for name in ("true", "shuffled", "lost"))]
+    rows = []
+    for track, row, cell in _cells(context):
+        true, shuffled = (cell.value(name) for name in LOSSES)
+        if true is None or shuffled is None:
+            continue
+        lost = Entry(f.difference(LOSSES[0], shuffled - true), sort=shuffled - true)
+        rows.append((*_begin(context, row, track), *(of(name, cell.number(name)) for name in LOSSES), lost))
+    return Table("sources", say("sources.table"), tuple(columns), tuple(rows))
+
+
+def probes(context: Context) -> Table:
+    """Accuracy on contrasts by phenomenon, that of a model that sees the target alone below it, and alignment error."""
+    say = context.words
+    kinds = phenomena(context)
+    aligned = any(cell.value("aer") is not None for _, _, cell in _cells(context))
+    columns = [
+        *_front(context),
+        *(Column(say.recorded(kind), group=say("probes.axis")) for kind in kinds),
+        *([Column(say("probes.aer"))] if aligned else []),
+    ]
+    rows: list[tuple[Entry, ...]] = []
+    for track in context.tracks:
+        found = [(row, row.cells[track]) for row in context.rows if row.cells[track].runs]
+        asked = [(row, cell) for row, cell in found if cell.below("contrastive") or cell.value("aer") is not None]
+        rows += [
+            (
+                *_begin(context, row, track),
+                *(score("contrastive", cell.number(f"contrastive/{kind}")) for kind in kinds),
+                *([of("aer", cell.number("aer"))] if aligned else []),
+            )
+            for row, cell in asked
+        ]
+        if asked:
+            cell = asked[0][1]
+            name = text(say("probes.target_only"))
+            rows.append(
+                (
+                    *([name, text(track.label)] if len(context.tracks) > 1 else [name]),
+                    *(of("target_only", cell.number(f"target_only/{kind}")) for kind in kinds),
+                    *([of("aer_diagonal", cell.number("aer_diagonal"))] if aligned else []),
+                )
+            )
+    return Table("probe-table", say("probes.table"), tuple(columns), tuple(rows))
+
+
+def phenomena(context: Context, tracks: Sequence[Track] = ()) -> list[str]:
+    """The kinds of contrasts that were asked, in the order of the runs."""
+    cells = [cell for track, _, cell in _cells(context) if not tracks or track in tracks]
+    return list(dict.fromkeys(name for cell in cells for name in cell.below("contrastive") if "/" not in name))
+
+
+def published(context: Context) -> Table:
+    """Table 2 of Vaswani et al. 2017, whole."""
+    say = context.words
+    names = [(direction, direction.upper()) for direction in DIRECTIONS]
+    columns = [
+        Column(say("table.model"), side="left"),
+        *(Column(name, group=say("published.bleu"), own=False) for _, name in names),
+        *(Column(name, group=say("published.cost"), own=False) for _, name in names),
+        *(Column(name, group=say("published.clock"), side="left", own=False) for _, name in names),
+        Column(say("published.source"), side="left", own=False),
+    ]
+    rows = [
+        (
+            text(line.row),
+            *(NONE if (b := line.bleu.get(d)) is None else Entry(f.score(b), sort=b) for d in DIRECTIONS),
+            *(NONE if (c := line.flops.get(d)) is None else Entry(f.power(c, 1), sort=c) for d in DIRECTIONS),
+            *(NONE if not (t := line.clock.get(d)) else Entry(t.replace(" x ", " × ")) for d in DIRECTIONS),
+            text(line.citation),
+        )
+        for line in context.published
+    ]
+    return Table("published", say("published.caption"), tuple(columns), tuple(rows))
+
+
+def passport(context: Context, track: Track) -> Table | None:
+    """The corpus, split by split; None if no run has kept its passport."""
+    say, found = context.words, context.passports.get(track)
+    if not found:
+        return None
+    names = ("pairs", "words_source", "words_target", "mean_length", "covered", "repeated", "leaked", "near")
+    columns = [Column(say("protocol.split"), side="left"), *(Column(say(f"protocol.{name}")) for name in names)]
+    overlaps = {o["split"]: o for o in found.get("overlaps", ()) if o["within"] == "train"}
+    thorough = bool(found.get("thorough"))
+
+    def count(number: int | None) -> Entry:
+        return NONE if number is None else Entry(f.whole(number), sort=number)
+
+    rows = [
+        (
+            text(split["name"]),
+            count(split["pairs"]),
+            count(split["source"]["words"]),
+            count(split["target"]["words"]),
+            Entry(f.fixed(split["source"]["mean"], 1), sort=split["source"]["mean"]),
+            Entry(f.percent(split["source"]["covered"]), sort=split["source"]["covered"]),
+            count(split["repeated"] if thorough else None),
+            count(overlaps[split["name"]]["pairs"] if split["name"] in overlaps else None),
+            count(overlaps[split["name"]]["near"] if split["name"] in overlaps else None),
+        )
+        for split in found["splits"]
+    ]
+    return Table(f"passport-{track.slug}", say("protocol.passport"), tuple(columns), tuple(rows))

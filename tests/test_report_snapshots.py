@@ -1,0 +1,153 @@
+"""A report from an exported folder, in other languages, and against another suite."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import synthetic_runs
+from synthetic_runs import Synthetic
+
+from bench.cli import main
+from bench.tracking import Store
+from reports import gathering, language, snapshot, tables, write
+from reports.context import Context
+
+pytestmark = synthetic_runs.quiet_mlflow
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Two suites: in the later one Tested is better, Same is the same, and each has a row of its own."""
+    store = synthetic_runs.new_store(tmp_path_factory.mktemp("runs"))
+    same = Synthetic("same", "Same", 2015, 4, 2e12)
+    earlier = [Synthetic("tested", "Tested", 2014, 2, 1e12), same, Synthetic("gone", "Gone", 2013, 3, 1e12)]
+    later = [Synthetic("tested", "Tested", 2014, 20, 3e12), same, Synthetic("new", "New", 2017, 3, 1e12)]
+    synthetic_runs.suite(store, "earlier", earlier, "tested,same,gone", "same")
+    synthetic_runs.suite(store, "later", later, "tested,same,new", "same")
+    return store
+
+
+@pytest.fixture(scope="module")
+def compared(store: Store) -> Context:
+    return gathering.gather(store, "later", compare_with="earlier")
+
+
+# --- snapshots --------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_from_a_snapshot_has_the_same_bytes(store: Store, compared: Context, tmp_path: Path):
+    recorder = snapshot.Recorder(store)
+    gathering.gather(recorder, "later", compare_with="earlier")
+    recorder.keep(tmp_path / "kept")
+    again = gathering.gather(snapshot.Snapshot(tmp_path / "kept"), "later", compare_with="earlier")
+    ours, theirs = (
+        {
+            path.relative_to(folder): path.read_bytes()
+            for path in write.all_forms(context, folder)
+            if path.suffix != ".pdf"
+        }
+        for context, folder in ((compared, tmp_path / "a"), (again, tmp_path / "b"))
+    )  # a PDF holds its hour
+    assert ours == theirs
+    assert len(ours) > 8
+
+
+def test_a_snapshot_names_no_place_on_this_machine(store: Store, tmp_path: Path):
+    recorder = snapshot.Recorder(store)
+    gathering.gather(recorder, "later")
+    kept = recorder.keep(tmp_path / "kept").read_text()
+    assert str(store.settings.path) not in kept
+    assert snapshot.Snapshot(tmp_path / "kept").suites() == ["later"]
+
+
+def test_the_command_exports_and_reads_a_snapshot(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert (
+        main(
+            [
+                "report",
+                "--suite",
+                "later",
+                "--tracking.uri",
+                store.uri,
+                "--format",
+                "csv",
+                "--export",
+                f"{tmp_path}/kept",
+            ]
+        )
+        == 0
+    )
+    printed = capsys.readouterr().out
+    assert main(["report", "--from", f"{tmp_path}/kept", "--format", "csv"]) == 0
+    assert printed.splitlines()[1:] == capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--from", "nowhere"], "--from: nowhere has no readable snapshot.json; make one with bench report --export"),
+        (["--from", "a", "--export", "b"], "give one of the two"),
+        (["--suite", "later", "--lang", "tlh"], "--lang: there is no 'tlh'; there are: en"),
+        (["--suite", "later", "--compare", "never"], "there is no suite 'never'"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    store: Store,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    assert main(["report", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+# --- what changed -----------------------------------------------------------------------------------------------------
+
+
+def test_what_changed_is_tested_in_pairs(compared: Context):
+    table = tables.changes(compared)
+    assert table is not None
+    lines = {row[0].text: [entry.text for entry in row[1:]] for row in table.rows}
+    tested = next(test for test in compared.changes if test.row == "tested")
+    before, now, difference, _, p, adjusted, verdict, flops, latency = lines["Tested"]
+    assert float(difference) == pytest.approx(float(now) - float(before), abs=0.11)
+    assert tested.difference > 0
+    assert (tested.size, verdict, flops, latency) == (1, "better", "×\u00a03.00", "×\u00a01.00")
+    assert p == adjusted  # one row differs: nothing to correct for
+    assert lines["Same"][2:7] == ["+0.0", "0.0–0.0", "—", "—", "identical"]
+    assert (lines["New"][6], lines["Gone"][0]) == ("only now", "only before")
+
+
+def test_what_changed_stands_in_every_form(compared: Context, tmp_path: Path):
+    write.all_forms(compared, tmp_path)
+    assert 'id="changes"' in (tmp_path / "report.html").read_text()
+    assert "## What changed since earlier" in (tmp_path / "report.md").read_text()
+    assert "BLEU of later and of earlier" in (tmp_path / "report.tex").read_text()
+
+
+def test_suites_with_other_sentences_are_not_tested(store: Store, compared: Context):
+    other = gathering.gather(store, "earlier")
+    track = compared.tracks[0]
+    other.translations[other.tracks[0]].references[0] = "Ein anderer Satz."
+    assert gathering._changes(compared, other) == ()
+    assert compared.translations[track].references[0] != "Ein anderer Satz."
+
+
+# --- languages --------------------------------------------------------------------------------------------------------
+
+
+def test_catalogues_have_the_same_keys_and_values():
+    english = language.words("en").texts
+    for name in language.languages():
+        texts = language.words(name).texts
+        assert texts.keys() == english.keys()
+        for key, text in texts.items():
+            names = [sorted(set(re.findall(r"\{\w*\}", each))) for each in (text, english[key])]
+            assert names[0] == names[1], key
+            assert text.strip(), key
