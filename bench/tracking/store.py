@@ -185,9 +185,7 @@ class Store(Reader):
     def studies(self, sweep: str) -> list[TrackedRun]:
         """The studies of a sweep, newest first; none if there is no such sweep."""
         found = None if self.new else self.client.get_experiment_by_name(sweep)
-        return (
-            [tracked(run) for run in self._search([found.experiment_id], "tags.kind = 'study'")] if found else []
-        )
+        return [tracked(run) for run in self._search([found.experiment_id], "tags.kind = 'study'")] if found else []
 
     def end(self, run_id: str, status: str) -> None:
         """Closes a suite's own run as FINISHED, FAILED (a job failed) or KILLED."""
