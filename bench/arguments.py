@@ -47,6 +47,19 @@ RUN is an id, a name (the newest finished run of it), best:SUITE/ROW (the best o
 models:/NAME/VERSION. One line in
 gives one line out; with --n_best, NUMBER<tab>TRANSLATION lines; --scores puts the score (log probability in nats over
 the length penalty) before the translation.""",
+    "probe": """examples:
+  bench probe                                    every run of the newest suite: architecture x phenomenon
+  bench probe best:demo/transformer-base         one run, with its distances
+  bench probe RUN RUN --file lingeval97.json
+
+A contrast is a source with a right translation and a wrong one; the score is how often the right one is the more
+probable. --file takes LingEval97's and ContraPro's JSON, or columns (source, right, wrong, category, distance)
+separated by tabs. See docs/probes.md.""",
+    "attention": """examples:
+  bench attention best:demo/transformer-base "She poured water from the pitcher into the cup until it was full."
+  bench attention RUN "The man sees the dog." --kind encoder --layer 1 --head 2
+
+The picture (SVG) and the weights of all layers and heads (JSON) go to --out and to the run's artifacts.""",
     "promote": """examples:
   bench promote best:demo/transformer-base --name nmt-en-de
   bench translate models:/nmt-en-de/1 "A man is riding a bike."
@@ -163,6 +176,25 @@ def build_parser() -> Parser:
     translate.add_argument("--n_best", type=int, default=1, help="translations printed per sentence (default: 1)")
     translate.add_argument("--scores", action="store_true", help="print the score of each translation")
 
+    probe = command("probe", "print what runs know of their language, phenomenon by phenomenon")
+    probe.add_argument("runs", nargs="*", metavar="run", help="id, name, or best:SUITE/ROW (default: all of --suite)")
+    probe.add_argument("--suite", help="name of the suite (default: the newest)")
+    probe.add_argument("--file", type=Path, help="contrasts of your own (default: those of the runs' corpus)")
+
+    attention = command("attention", "draw where a run looks while it translates a sentence")
+    attention.add_argument("run", help="id, name, or best:SUITE/ROW")
+    attention.add_argument("sentence", help="what to translate")
+    attention.add_argument(
+        "--kind",
+        action="append",
+        choices=["cross", "encoder", "decoder"],
+        help="decoder over source, encoder self-attention, decoder self-attention; may be given several times "
+        "(default: the first two, where there are)",
+    )
+    attention.add_argument("--layer", type=int, help="counted from 1 (default: the last)")
+    attention.add_argument("--head", type=int, help="counted from 1 (default: the mean over all)")
+    attention.add_argument("--out", type=Path, help="folder to write to (default: runs/attention)")
+
     promote = command("promote", "register a run's model in MLflow under a name")
     promote.add_argument("run", help="id, name, or best:SUITE/ROW")
     promote.add_argument("--name", required=True, help="name of the registered model; each promotion is a new version")
@@ -181,7 +213,7 @@ def build_parser() -> Parser:
     ui = command("ui", "open the MLflow UI on the runs")
     ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")
 
-    for reader in (report, translate, promote, ui):
+    for reader in (report, translate, probe, attention, promote, ui):
         reader.add_argument("--tracking.uri", dest="uri", help="MLflow tracking URI (default: MLFLOW_TRACKING_URI)")
         reader.add_argument("--tracking.folder", dest="folder", default="runs", help="folder of the runs")
     return top

@@ -193,6 +193,38 @@ def translate_command(known: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def probe_command(known: argparse.Namespace, _: list[str]) -> int:
+    from bench import probing, terminal
+    from bench.measures.probes import read
+    from bench.tracking import Store, Tracking
+
+    given = read(known.file) if known.file else None
+    store = Store(Tracking(known.uri, known.folder))
+    runs = probing.runs(store, known.runs, known.suite)
+    terminal.table(*probing.table(runs, store, given))
+    if len(runs) == 1 and given is None and (rows := probing.shown(runs[0], store)):
+        terminal.say("")
+        columns = [("source", "left"), ("right", "left"), ("wrong", "left"), ("P(right) of the two, %", "right")]
+        terminal.table(columns, rows)
+    return 0
+
+
+def attention_command(known: argparse.Namespace, _: list[str]) -> int:
+    from bench import attention, terminal, translator
+    from bench.tracking import Store, Tracking
+    from reports import heat
+
+    store = Store(Tracking(known.uri, known.folder))
+    run = translator.find(store, known.run)
+    looks = attention.look(translator.load(store, run.id), known.sentence)
+    picked = looks.picked(known.kind, known.layer, known.head)
+    terminal.say(terminal.printable(looks.translation))
+    for file in heat.write(looks, picked, known.out or Path(known.folder) / "attention" / run.id[:12]):
+        store.add(run, file, "attention")
+        terminal.say(str(file))
+    return 0
+
+
 def promote_command(known: argparse.Namespace, _: list[str]) -> int:
     from bench import terminal, translator
     from bench.tracking import Store, Tracking
@@ -256,6 +288,8 @@ COMMANDS = {
     "sweep": sweep_command,
     "report": report_command,
     "translate": translate_command,
+    "probe": probe_command,
+    "attention": attention_command,
     "promote": promote_command,
     "data": data_command,
     "models": models_command,

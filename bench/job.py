@@ -84,6 +84,7 @@ class Outcome:
                 terminal.interval(measure.low, measure.high),
             ]
             for measure in self.measures
+            if measure.metric.count("/") < 2  # groups, by length or distance, are in measures.json and bench probe
         ]
         terminal.table([("measure", "left"), ("value", "right"), ("unit", "left"), ("95 % interval", "left")], rows)
         terminal.say(f"run {self.run.id}: {self.state}")

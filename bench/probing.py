@@ -5,16 +5,17 @@ The questions are the corpus's own (`corpora.probes`); one that is sentence pair
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bench import corpora, decoding
+from bench import corpora, decoding, translator
 from bench.corpora import Contrast, Example, Split
 from bench.experiment import Experiment
 from bench.material import Material
 from bench.measures import Measure, alignment, probes, quality
-from bench.tracking import Job
+from bench.tracking import Job, Store, TrackedRun
 from bench.vocabulary import Vocabularies
 from models.parts.translator import Translator
 
@@ -23,6 +24,9 @@ BASELINE_SENTENCES = 200_000
 
 ALIGNED_SENTENCES = 500
 """Sentences whose attention is compared with gold alignments, from the beginning of the test set."""
+
+
+# --- in every run -----------------------------------------------------------------------------------------------------
 
 
 def probe(model: Translator, experiment: Experiment, material: Material, job: Job) -> list[Measure]:
@@ -117,3 +121,105 @@ def alignments(
         for looked_TS, one in zip(looked, kept, strict=True)
     ]
     return [alignment.single_look(found, gold), baseline]
+
+
+# --- of finished runs -------------------------------------------------------------------------------------------------
+
+KINDS = ("contrastive", "target_only")
+
+
+def runs(store: Store, references: Sequence[str], suite: str | None) -> list[TrackedRun]:
+    """The runs that are named, else the newest finished one of every job of a suite, oldest row first.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if references:
+        return [translator.find(store, reference) for reference in references]
+    suite = suite or next(iter(store.suites()), None)
+    if suite is None:
+        raise ValueError(f"there are no runs in {store.uri} yet; train some with bench suite experiments/demo.yaml")
+    newest: dict[str, TrackedRun] = {}
+    for run in store.runs(suite):
+        if run.status == "FINISHED":
+            newest.setdefault(run.tags["job"], run)
+    if not newest:
+        raise ValueError(f"--suite: {suite} has no finished run yet")
+    return sorted(newest.values(), key=lambda run: (int(run.tags["year"]), run.started))
+
+
+def of_run(run: TrackedRun, store: Store, given: Sequence[Contrast] | None) -> dict[str, Measure]:
+    """contrastive/... and target_only/... of a finished run: those recorded with it, unless contrasts are given or it
+    is from before there were any; then they are measured now, and nothing is written.
+
+    Raises:
+        ValueError: none are given, and the run's corpus has none of its own.
+    """
+    recorded = {one.metric: one for one in store.measures(run) if one.metric.partition("/")[0] in KINDS}
+    if recorded and given is None:
+        return recorded
+    loaded = translator.load(store, run.id)
+    settings = loaded.experiment.corpus
+    if given is None:
+        known = corpora.probes(settings)
+        if known is None:
+            raise ValueError(f"{run.name}: {run.tags['corpus']} has no contrasts of its own; give some with --file")
+        given = known.contrasts
+    train = corpora.load(settings).train.targets
+    return {one.metric: one for one in contrasts(loaded.model, loaded.vocabularies, given, train)}
+
+
+def table(
+    runs: Sequence[TrackedRun], store: Store, given: Sequence[Contrast] | None
+) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """Columns and rows for `terminal.table`: accuracies with intervals, beside each that of the target-only model.
+
+    One run: a row for each phenomenon and distance. Several: a row for each run, a pair of columns a phenomenon.
+    """
+    found = [of_run(run, store, given) for run in runs]
+    names = [metric.removeprefix("contrastive/") for metric in found[0] if metric.startswith("contrastive/")]
+    if len(runs) == 1:
+        columns = [("phenomenon/distance", "left"), ("accuracy, %", "right"), ("95 % interval", "left")]
+        columns += [("target only, %", "right"), ("95 % interval", "left"), ("contrasts", "left")]
+        (one,) = found
+        return columns, [
+            [name, *_cells(one, name), one[f"contrastive/{name}"].recipe.partition(", W")[0]] for name in names
+        ]
+    names = [name for name in names if "/" not in name]
+    columns = [("run", "left")]
+    for name in names:
+        columns += [(f"{name}, %", "right"), ("95 % interval", "left"), ("target only, %", "right")]
+    several = len({run.tags["seed"] for run in runs}) > 1
+    rows = []
+    for run, one in zip(runs, found, strict=True):
+        title = run.tags["name"] + (f", seed {run.tags['seed']}" if several else "")
+        rows.append([title, *(cell for name in names for cell in _cells(one, name)[:3])])
+    chance = [found[0][f"contrastive/{name}"].recipe.partition("chance ")[2].partition("%")[0] for name in names]
+    rows.append(["chance", *(cell for level in chance for cell in (level, "", ""))])
+    return columns, rows
+
+
+def shown(run: TrackedRun, store: Store) -> list[list[str]]:
+    """Rows (source, right, wrong, share of the right one, of the two, in percent) of what a corpus has to show."""
+    loaded = translator.load(store, run.id)
+    asked = corpora.probes(loaded.experiment.corpus)
+    rows = []
+    for one in asked.shown if asked else ():
+        pair = loaded.vocabularies.target.encode([one.right, *one.wrong])
+        sources = loaded.vocabularies.source.encode([one.source] * len(pair))
+        right, *wrong = probes.of_model(loaded.model)(sources, pair)
+        share = 100 / (1 + sum(math.exp(min(500.0, other - right)) for other in wrong))
+        rows.append([one.source, one.right, " / ".join(one.wrong), f"{share:.1f}"])
+    return rows
+
+
+def _cells(measures: dict[str, Measure], name: str) -> list[str]:
+    """Accuracy, interval, and the same of the target-only model; empty where a run has none."""
+    cells = []
+    for kind in KINDS:
+        one = measures.get(f"{kind}/{name}")
+        if one is None or one.value is None or one.low is None or one.high is None:
+            cells += ["", ""]
+        else:
+            cells += [f"{one.value:.1f}", f"[{one.low:.1f}, {one.high:.1f}]"]
+    return cells

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -357,3 +358,46 @@ def test_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     test = ["--corpus.test", "[b.en,b.de]"]
     assert main(["data", "check", "files", *tiny.corpus_flags(folder)[2:6], *test]) == 1
     assert "one side is empty: 1, lines 2" in capsys.readouterr().out
+
+
+# --- probes and pictures ----------------------------------------------------------------------------------------------
+
+
+def test_contrasts_of_a_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run, *_) = runs_of(folder)
+    file, where = tmp_path / "own.tsv", ["--tracking.folder", str(folder / "runs")]
+    file.write_text("The man sees a dog 3.\tDer Mann sieht 3 Hund.\tDer Mann sieht 4 Hund.\tnumber\t2\n" * 20)
+    capsys.readouterr()
+    assert main(["probe", run.id, "--file", str(file), *where]) == 0
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split("  ")[0] == "phenomenon/distance"
+    assert [row.split()[0] for row in rows] == ["number", "number/2"]
+    assert all("20 contrasts, chance 50.0%" in row for row in rows)
+    assert main(["probe", run.id, run.id, "--file", str(file), *where]) == 0
+    _, first, second, chance = capsys.readouterr().out.splitlines()
+    assert first == second
+    assert first.startswith("Transformer (base)")
+    assert chance.split() == ["chance", "50.0"]
+    file.write_text("[{")
+    assert "own.tsv, line 1: not JSON" in refused(["probe", run.id, "--file", str(file), *where], capsys)
+    assert "there is no file" in refused(["probe", run.id, "--file", "nowhere", *where], capsys)
+    assert "has no contrasts of its own; give some with --file" in refused(["probe", run.id, *where], capsys)
+
+
+def test_a_picture_of_attention(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run, *_) = runs_of(folder)
+    where = ["--tracking.folder", str(folder / "runs")]
+    capsys.readouterr()
+    assert main(["attention", run.id, "The man sees a dog 3.", "--out", "pictures", *where]) == 0
+    _, data, picture = capsys.readouterr().out.splitlines()
+    assert Path(data).suffix == ".json"
+    assert Path(picture).read_text(encoding="utf-8").startswith("<svg")
+    store = Store(Tracking(None, str(folder / "runs")))
+    assert store.download(run, f"attention/{Path(picture).name}", Path.cwd())
+    assert store.run(run.id).status == "FINISHED"
+    shutil.rmtree("pictures")
+    Path(Path(picture).name).unlink()
+    assert "--layer: 9 is not between 1 and 1" in refused(
+        ["attention", run.id, "A dog.", "--layer", "9", *where], capsys
+    )
+    assert "the sentence is empty" in refused(["attention", run.id, " ", *where], capsys)

@@ -36,6 +36,7 @@ ORDER = [
     "serving",
     "material",
     "probing",
+    "attention",
     "judging",
     "job",
     "worker",

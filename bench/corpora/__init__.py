@@ -136,11 +136,13 @@ class Probes:
         contrasts: Of every phenomenon that the target language shows; none of their sentences is in the training text.
         test: The first of the corpus's test sets, sentence by sentence.
         deeper: Sentences whose clauses nest deeper than any of the training text.
+        shown: A few contrasts to show to a person, too few to count.
     """
 
     contrasts: tuple[Contrast, ...]
     test: tuple[Example, ...]
     deeper: tuple[Example, ...]
+    shown: tuple[Contrast, ...] = ()
 
 
 def names() -> list[str]:

@@ -175,7 +175,20 @@ def _probes(pairs: int, lemmas: int, depth: int, source: str, target: str) -> Pr
                 for one in contrastive(phenomenon, settings, source, target)
             ]
     deeper = [one for more in DEEPER for one in nested(settings, depth + more, source, target)]
-    return Probes(tuple(made), tuple(examples(settings, source, target)), tuple(deeper))
+    return Probes(
+        tuple(made), tuple(examples(settings, source, target)), tuple(deeper), _shown(settings, source, target)
+    )
+
+
+def _shown(settings: CorpusSettings, source: str, target: str) -> tuple[corpora.Contrast, ...]:
+    """Of languages/SOURCE-TARGET.tsv (source, right, wrong) what is not in the training text."""
+    seen = {text for pair, _ in _drawn(settings, source, target)[1]["train"] for text in pair}
+    path = LANGUAGES / f"{source}-{target}.tsv"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = [line.split("\t") for line in lines]
+    return tuple(
+        corpora.Contrast(said, right, (wrong,), "shown") for said, right, wrong in rows if not seen & {said, right}
+    )
 
 
 def _drawn(

@@ -187,6 +187,10 @@ class Store(Reader):
         found = None if self.new else self.client.get_experiment_by_name(sweep)
         return [tracked(run) for run in self._search([found.experiment_id], "tags.kind = 'study'")] if found else []
 
+    def add(self, run: TrackedRun, file: Path, folder: str) -> None:
+        """Copies a file to the artifacts of a run, which stays as it is otherwise."""
+        self.client.log_artifact(run.id, str(file), folder)
+
     def end(self, run_id: str, status: str) -> None:
         """Closes a suite's own run as FINISHED, FAILED (a job failed) or KILLED."""
         self.client.set_terminated(run_id, status)
