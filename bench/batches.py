@@ -18,7 +18,7 @@ import torch
 
 from bench.corpora import Split
 from bench.vocabulary import Vocabularies, Vocabulary
-from models.parts.translator import EOS, PAD, Batch, Tokens
+from models.parts.translator import EOS, PAD, Batch, Block, Tokens
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Counts(NamedTuple):
 
 
 def counts(batch: Batch) -> Counts:
-    source, target = batch
+    source, target = batch.source, batch.target
     return Counts(
         len(source.lengths_B),
         sum(source.lengths_B),
@@ -145,12 +145,14 @@ class PairBatches(pl.LightningDataModule):
     it follows from (seed, epoch). The lengths at which batches are cut are the same in each epoch.
 
     `consumed` is the number of batches that training has used. Training sets it, since Lightning draws batches ahead;
-    it is all the state there is, and an iterator begins at it.
+    it is all the state there is, and an iterator begins at it. `rank` of `ranks` says which part of every batch this
+    process reads, where several train one model; the batches are the same, whatever their number.
     """
 
     def __init__(self, pairs: Pairs, batch_tokens: int, seed: int) -> None:
         super().__init__()
         self.pairs, self.seed, self.consumed = pairs, seed, 0
+        self.rank, self.ranks = 0, 1
         self.longer = pairs.longer
         self.cuts = cuts(np.sort(self.longer)[::-1], batch_tokens)
 
@@ -165,6 +167,27 @@ class PairBatches(pl.LightningDataModule):
         falling = shuffled[np.argsort(-self.longer[shuffled], kind="stable")]
         batches = [falling[begin:end] for begin, end in pairwise(self.cuts)]
         return [batches[place] for place in random.permutation(len(batches))]
+
+    def part(self, places: np.ndarray) -> Batch:
+        """What this process reads of a batch: every `ranks`-th pair, so that the parts are about equally long.
+
+        Of a batch with fewer pairs than processes, some have no part. They read its first pair, with a share of 0,
+        since the others wait for their gradient; that pair is counted once.
+        """
+        if self.ranks == 1:
+            return self.pairs.batch(places)
+        sources, targets = self.pairs.sources.lengths, self.pairs.targets.lengths
+        dealt = [places[rank :: self.ranks] for rank in range(self.ranks) if rank < len(places)]
+        blocks = tuple(
+            Block(tuple(s.tolist()), tuple(t.tolist()), (int(s.max()), int(t.max())))
+            for s, t in ((sources[mine], targets[mine]) for mine in dealt)
+        )
+        if self.rank < len(dealt):
+            mine = dealt[self.rank]
+            share = int(targets[mine].sum()) * self.ranks / int(targets[places].sum())
+        else:
+            mine, share = places[:1], 0.0
+        return self.pairs.batch(mine)._replace(share=share, parts=blocks)
 
     def train_dataloader(self) -> Stream:
         return Stream(self)
@@ -190,7 +213,7 @@ class Stream(Iterable[Batch]):
         epoch, place = divmod(self.batches.consumed, self.batches.batches_per_epoch)
         while True:
             for places in self.batches.epoch(epoch)[place:]:
-                yield self.batches.pairs.batch(places)
+                yield self.batches.part(places)
             epoch, place = epoch + 1, 0
 
 

@@ -1,4 +1,4 @@
-"""What a killed run needs to go on: checkpoints, signals, and a note of the work that a kill undoes."""
+"""What a killed run needs to go on: checkpoints, signals, random numbers, and a note of the work that a kill undoes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from bench.batches import PairBatches
+from bench.ranks import ALONE, Ranks
 
 NOTED_EVERY = 0.1
 """Seconds between two notes of how far a training is."""
@@ -135,7 +136,8 @@ class PlainFiles(TorchCheckpointIO):
 class Checkpoints(pl.Callback):
     """Saves all that a resumed run needs: at every validation, every so many seconds, at the end, and for a signal.
 
-    `validations` says how many there have been. `saved` is called when a checkpoint stands on the disk.
+    `validations` says how many there have been. `saved` is called when a checkpoint stands on the disk. Of several
+    processes, the first decides and writes; the others take part.
     """
 
     def __init__(
@@ -146,26 +148,49 @@ class Checkpoints(pl.Callback):
         data: PairBatches,
         validations: Callable[[], int],
         saved: Callable[[], None],
+        ranks: Ranks = ALONE,
     ) -> None:
         self.path, self.seconds, self.signals, self.data = path, seconds, signals, data
-        self.validations, self.saved = validations, saved
+        self.validations, self.saved, self.ranks = validations, saved, ranks
         self.saved_at, self.validated = time.monotonic(), 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.install()
-        clear(self.path.parent)
+        if self.ranks.leads:
+            clear(self.path.parent)
         self.saved_at, self.validated = time.monotonic(), self.validations()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ):
         due = time.monotonic() - self.saved_at >= self.seconds or self.validations() > self.validated
-        if due or self.signals.number or trainer.should_stop:
+        if self.ranks.first(due or bool(self.signals.number) or trainer.should_stop):
             self.data.consumed = trainer.global_step
-            write_beside(self.path, lambda path: trainer.save_checkpoint(path, weights_only=False))
+            self.save(trainer)
             self.saved_at, self.validated = time.monotonic(), self.validations()
             self.saved()
-            self.signals.take()
+            if number := self.ranks.first(self.signals.number):
+                raise Interrupted(number)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        if self.ranks.leads:
+            write_beside(self.path, lambda path: trainer.save_checkpoint(path, weights_only=False))
+        else:  # Lightning's function writes nothing here, but process 0 waits in it for the others
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+
+class RandomPerUpdate(pl.Callback):
+    """Seeds dropout from (seed, process, update), so that update n draws the same numbers in a resumed run."""
+
+    def __init__(self, seed: int, rank: int = 0) -> None:
+        self.seed, self.rank = seed, rank
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int):
+        number = (self.seed * 1_000_003 + trainer.global_step) % 2**63
+        # The default generators themselves: torch.manual_seed costs a hundred times more.
+        torch.default_generator.manual_seed(number)
+        if pl_module.device.type == "cuda":
+            torch.cuda.default_generators[pl_module.device.index or 0].manual_seed(number)
 
 
 class Repeated(pl.Callback):

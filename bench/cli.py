@@ -60,12 +60,16 @@ def run_command(known: argparse.Namespace, flags: list[str]) -> int:
 
     from bench import terminal
     from bench.checkpoints import Interrupted
+    from bench.follow import follow_elsewhere
     from bench.job import run
     from bench.meter import Diverged
     from bench.tracking import Store
 
     try:
         terminal.say(experiment.name)
+        if node := experiment.machine.node:
+            follow_elsewhere(experiment, node)
+            return 0
         outcome = run(experiment, Store(experiment.tracking), "runs", again=known.again)
     except Interrupted as interruption:
         terminal.say(str(interruption))

@@ -302,6 +302,12 @@ def resolve(
     groups = settings.instantiate(values)
     experiment = Experiment(row=row, preset=preset, architecture=architecture, **vars(groups))
     experiment.training.check()
+    if experiment.machine.processes > 1 and experiment.training.reward.share:
+        raise ValueError(
+            "training.reward.share: the phase of reward trains in one process; set it to 0, or machine.devices to 1"
+        )
+    if experiment.machine.num_nodes > 1 and experiment.members:
+        raise ValueError("machine.num_nodes: the members of an ensemble on several machines are runs of their own")
     if experiment.ensemble.of != (merged.get("ensemble") or {}).get("of", ""):
         raise ValueError("ensemble.of: is no flag; write a row of the architecture's file")
     if experiment.decoding.replaces and experiment.text.kind != "words":

@@ -13,17 +13,18 @@ import pandas as pd
 import torch
 import yaml
 
-from bench import checkpoints, decoding, terminal, translator, vocabulary
+from bench import checkpoints, terminal, translator, vocabulary
 from bench.checkpoints import Interrupted, Signals, save, write_beside
 from bench.corpora import Corpus
 from bench.experiment import Experiment
 from bench.judging import judge, spent, together, tuned, validate
 from bench.lexicon import LEXICON
-from bench.machine import environment
-from bench.material import Material
+from bench.machine import Machine, environment
+from bench.material import Material, model_of
 from bench.measures import Measure
 from bench.meter import Diverged
 from bench.progress import Report
+from bench.ranks import Ranks, leading
 from bench.tracking import Job, Store, StoreFailure, TrackedRun
 from bench.training import CHECKPOINT, Trained, train
 from models.parts.translator import Translator
@@ -121,11 +122,12 @@ def run(
     members = [_member(member, store, suite, parent) for member in experiment.members]
     with experiment.machine.ready(), Signals().listening() as signals:
         material = Material.of(experiment)
-        model = _model(experiment, material)
+        model = model_of(experiment, material)
         jobs = experiment.tracking.path / "jobs" / suite
         if latest:
             checkpoints.check(_folder(jobs, experiment, latest.id) / CHECKPOINT)
         vocabulary.keep(material.vocabularies)
+        machine = experiment.machine if not members else Machine()  # nothing is trained: no other process is needed
         with _alone(jobs, experiment):
             tags = _tags(experiment, material.corpus) | (tuning.tags if tuning else {})
             if latest:
@@ -136,14 +138,14 @@ def run(
             else:
                 name = tuning.name(experiment) if tuning else experiment.name
                 job = store.begin(suite, name, tags, parent)
-            with _ending(job), job.watched():
+            with _ending(job), job.watched(), leading(machine, experiment.settings) as ranks:
                 if latest is None or DESCRIBED not in latest.tags:
                     _describe(job, experiment, material)
-                folder, whole = _folder(jobs, experiment, job.id), True
+                folder, whole = Path(ranks.first(str(_folder(jobs, experiment, job.id)))), True
                 if members:
                     model, used = _join(members, store, folder, job)
                 else:
-                    trained = _train(model, experiment, material, folder, job, signals, watch)
+                    trained = _train(model, experiment, material, folder, job, signals, watch, ranks)
                     used = spent(trained)
                     whole = trained.whole
                 measures = store.measures(latest) if latest else []
@@ -151,7 +153,7 @@ def run(
                     if tuning:
                         measures = tuned(model, used, experiment, material, tuning.goals)
                     else:
-                        measures = judge(model, used, experiment, material, job)
+                        measures = judge(model, used, experiment, material, job, ranks)
                         _keep(model, experiment, material, folder, job)
                 job.measures(measures)
                 if tuning:
@@ -232,6 +234,7 @@ def _tags(experiment: Experiment, corpus: Corpus) -> dict[str, str]:
         "preset": experiment.preset,
         "seed": str(experiment.seed),
         "job": experiment.job,
+        "processes": str(experiment.machine.processes),
         "data": json.dumps({split: digest[:16] for split, digest in corpus.hashes.items()}),
         "mlflow.note.content": f"**{about.name}** ({about.paper}), {corpus.name}, preset {experiment.preset}, "
         f"seed {experiment.seed}.",
@@ -259,16 +262,6 @@ def _describe(job: Job, experiment: Experiment, material: Material) -> None:
     job.tag({f"vocabulary.{side}": f"{len(v)} {experiment.text.kind}, sha256 {v.hash}" for side, v in sides.items()})
 
 
-def _model(experiment: Experiment, material: Material) -> Translator:
-    """With its initial weights. Raises ValueError for sizes that do not fit and an optimiser that does not exist."""
-    torch.manual_seed(experiment.seed)
-    model = experiment.build(len(material.vocabularies.source), len(material.vocabularies.target))
-    model.recipe = experiment.training
-    model.configure_optimizers()
-    decoding.check(model, experiment.decoding)
-    return model
-
-
 def _train(
     model: Translator,
     experiment: Experiment,
@@ -277,6 +270,7 @@ def _train(
     job: Job,
     signals: Signals,
     watch: Report | None,
+    ranks: Ranks,
 ) -> Trained:
     """Trains; afterwards the model has the weights that it is judged by."""
     live = terminal.Live(experiment.row)
@@ -294,6 +288,7 @@ def _train(
             flush=job.curve,
             resumed=lambda curve: job.curve(job.missing(curve)),
             report=watch or live,
+            ranks=ranks,
         )
     finally:
         live.close()

@@ -14,6 +14,7 @@ from bench.corpora import Split
 from bench.experiment import Experiment
 from bench.material import VALIDATION_SENTENCES, Material
 from bench.measures import Measure, latency, quality
+from bench.ranks import ALONE, Ranks
 from bench.reward import mean_gleu
 from bench.tracking import Job
 from bench.training import Score, Trained
@@ -50,11 +51,11 @@ def validate(model: Translator, material: Material) -> Score:
 
 
 def judge(
-    model: Translator, used: list[Measure], experiment: Experiment, material: Material, job: Job
+    model: Translator, used: list[Measure], experiment: Experiment, material: Material, job: Job, ranks: Ranks = ALONE
 ) -> list[Measure]:
     """All that is measured of a run whose model has the weights that it is judged by; `used` is what training used."""
     return [
-        *translations(model, experiment, material, job),
+        *translations(model, experiment, material, job, ranks),
         *validation(model, material),
         *probing.probe(model, experiment, material, job),
         *sizes(model),
@@ -73,13 +74,15 @@ def tuned(
     return [*measures, *speed(model, experiment, material)]
 
 
-def translations(model: Translator, experiment: Experiment, material: Material, job: Job) -> list[Measure]:
-    """Scores every test set, once; what was written is kept with the run."""
+def translations(
+    model: Translator, experiment: Experiment, material: Material, job: Job, ranks: Ranks = ALONE
+) -> list[Measure]:
+    """Scores every test set, once, by whichever processes it is translated; what was written is kept with the run."""
     search = experiment.decoding
     measures: list[Measure] = []
     for name, split in material.corpus.tests.items():
         sources, too_long = material.cut(split)
-        found = decoding.translate(model, sources, search)
+        found = ranks.translate(model, sources, search)
         best = [hypotheses[0] for hypotheses in found]
         hypotheses = lexicon.written(best, split.sources, material.vocabularies, material.lexicon)
         job.table(

@@ -21,9 +21,10 @@ class Machine:
 
     Attributes:
         accelerator: cpu, gpu, or auto: a GPU if there is one.
-        devices: Devices of one run; more than one trains with Lightning's distributed data parallel.
-        num_nodes: Machines of one run.
-        threads: Threads of one run on the CPU; null for all cores.
+        devices: Devices of one run on each machine, a process each (on the CPU: processes); more than one trains with
+            Lightning's distributed data parallel, and each batch is split over them.
+        num_nodes: Machines of one run; the same command runs on each (docs/clusters.md).
+        threads: Threads of one run on the CPU, shared by its processes; null for all cores.
         checkpoint_seconds: Seconds between two checkpoints; one is also written at every validation.
     """
 
@@ -38,17 +39,33 @@ class Machine:
         gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
         return torch.device("cuda" if gpu else "cpu")
 
+    @property
+    def processes(self) -> int:
+        """Of one run, over all machines."""
+        return self.devices * self.num_nodes
+
+    @property
+    def node(self) -> int:
+        """Which machine of a run on several this is; machine 0 leads."""
+        return int(os.environ.get("NODE_RANK", "0")) if self.num_nodes > 1 else 0
+
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
         """Sets the threads of this process for the length of a run.
 
         Raises:
-            ValueError: a GPU was asked for and there is none.
+            ValueError: a GPU was asked for and there is none, or not so many.
         """
+        for name in ("devices", "num_nodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"machine.{name}: {getattr(self, name)} is too small; at least 1")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError("machine.accelerator: no GPU is visible to torch; set machine.accelerator to cpu")
+        if self.device.type == "cuda" and self.devices > torch.cuda.device_count():
+            there = torch.cuda.device_count()
+            raise ValueError(f"machine.devices: {self.devices} GPUs were asked for and torch sees {there}")
         before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or cores())
+        torch.set_num_threads(max(1, (self.threads or cores()) // self.devices))
         try:
             yield
         finally:

@@ -6,12 +6,15 @@ import functools
 import json
 from dataclasses import asdict, dataclass
 
-from bench import corpora, vocabulary
+import torch
+
+from bench import corpora, decoding, vocabulary
 from bench.batches import PairBatches, Pairs, truncated
 from bench.corpora import Corpus, CorpusSettings, Split
 from bench.experiment import Experiment
 from bench.lexicon import Lexicon
 from bench.vocabulary import Vocabularies
+from models.parts.translator import Translator
 
 VALIDATION_SENTENCES = 500
 """Sentences that a validation translates, from the beginning of the validation set."""
@@ -56,6 +59,16 @@ def lexicon_of(pos_unk: str, train: Split, vocabularies: Vocabularies) -> Lexico
     if pos_unk == "keep":
         return None
     return Lexicon.learn(train, vocabularies) if pos_unk == "dictionary" else Lexicon({})
+
+
+def model_of(experiment: Experiment, material: Material) -> Translator:
+    """With its initial weights. Raises ValueError for sizes that do not fit and an optimiser that does not exist."""
+    torch.manual_seed(experiment.seed)
+    model = experiment.build(len(material.vocabularies.source), len(material.vocabularies.target))
+    model.recipe = experiment.training
+    model.configure_optimizers()
+    decoding.check(model, experiment.decoding)
+    return model
 
 
 @functools.lru_cache(maxsize=4)

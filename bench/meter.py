@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from bench.measures.flops import Ledger
+from bench.ranks import ALONE, Ranks
 from models.parts.translator import Batch
 
 POINTS = 200
@@ -43,11 +44,12 @@ class Diverged(Exception):
 class Meter(pl.Callback):
     """What the run has used: updates, pairs, tokens, FLOPs, seconds; stops the run when its budget is spent.
 
-    Seconds are those between the begin and the end of updates: validations and checkpoints are not in them.
+    Seconds are those between the begin and the end of updates: validations and checkpoints are not in them. Of several
+    processes that train one model each counts the whole of every batch.
     """
 
-    def __init__(self, budget: Budget, ledger: Ledger) -> None:
-        self.budget, self.ledger = budget, ledger
+    def __init__(self, budget: Budget, ledger: Ledger, ranks: Ranks = ALONE) -> None:
+        self.budget, self.ledger, self.ranks = budget, ledger, ranks
         self.updates = self.pairs = self.source_tokens = self.target_tokens = 0
         self.seconds = 0.0
         self.began = 0.0
@@ -74,10 +76,13 @@ class Meter(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
         self.seconds += time.perf_counter() - self.began
+        if self.budget.max_seconds:  # then seconds decide, and only one clock may
+            self.seconds = self.ranks.first(self.seconds)
         self.updates += 1
-        self.pairs += len(batch.source.lengths_B)
-        self.source_tokens += sum(batch.source.lengths_B)
-        self.target_tokens += sum(batch.target.lengths_B)
+        for sources, targets, _ in batch.blocks:
+            self.pairs += len(sources)
+            self.source_tokens += sum(sources)
+            self.target_tokens += sum(targets)
         self.ledger.add(batch)
         if self.fraction >= 1:
             trainer.should_stop = True
@@ -102,11 +107,13 @@ class Curves(pl.Callback):
 
     A point that was noted after the last checkpoint is noted again by the resumed run: so it is handed on only
     together with a checkpoint, and no step has two values. `resumed` gets all that the checkpoint of a resumed run
-    holds, since the killed process may not have handed on its last points.
+    holds, since the killed process may not have handed on its last points. What is told is the mean of all processes.
     """
 
-    def __init__(self, meter: Meter, flush: Callable[[Curve], None], resumed: Callable[[Curve], None]) -> None:
-        self.meter, self.flush, self.resumed = meter, flush, resumed
+    def __init__(
+        self, meter: Meter, flush: Callable[[Curve], None], resumed: Callable[[Curve], None], ranks: Ranks = ALONE
+    ) -> None:
+        self.meter, self.flush, self.resumed, self.ranks = meter, flush, resumed, ranks
         self.secured: Curve = []
         self.pending: Curve = []
         self.points = 0
@@ -146,7 +153,7 @@ class Curves(pl.Callback):
         self.told.setdefault(name, []).append(value.detach())
 
     def listed(self) -> dict[str, list[float]]:
-        return {name: [value.item() for value in values] for name, values in self.told.items()}
+        return {name: self.ranks.mean([value.item() for value in values]) for name, values in self.told.items()}
 
     def secure(self) -> None:
         self.secured += self.pending

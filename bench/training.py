@@ -18,14 +18,14 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from bench.batches import PairBatches
-from bench.checkpoints import Checkpoints, PlainFiles, Repeated, Signals, save, write_beside
+from bench.checkpoints import Checkpoints, PlainFiles, RandomPerUpdate, Repeated, Signals, save, write_beside
 from bench.machine import Machine
 from bench.measures.flops import Ledger
 from bench.meter import Budget, Curve, Curves, Meter
 from bench.progress import Report, Status
+from bench.ranks import ALONE, Ranks, Started
 from bench.reward import Refinement, Reward
 from models.parts.translator import Batch, Recipe, Translator, likelihood
 
@@ -41,7 +41,7 @@ class Training(Recipe, Budget):
 
     Attributes:
         batch_tokens: Padded tokens of the longer side in a batch, at most.
-        precision: Arithmetic of products; bf16-mixed keeps the weights in fp32.
+        precision: Arithmetic of products; bf16-mixed keeps the weights in fp32; 64-true tells rounding from a mistake.
         clip: Largest norm of the gradient; null for no clipping.
         validations: Evenly spaced points of the budget at which the weights are scored.
         average: Score the mean of the weights at the last N validations; 0 scores the best validation's.
@@ -49,7 +49,7 @@ class Training(Recipe, Budget):
     """
 
     batch_tokens: int = 4096
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     clip: float | None = 1.0
     validations: int = 10
     average: int = 0
@@ -65,20 +65,6 @@ class Training(Recipe, Budget):
         if not 0 <= self.average <= self.validations:
             raise ValueError(f"training.average: {self.average} is more than training.validations {self.validations}")
         self.reward.check()
-
-
-class RandomPerUpdate(pl.Callback):
-    """Seeds dropout from (seed, update), so that update n draws the same numbers in a resumed run."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int):
-        number = (self.seed * 1_000_003 + trainer.global_step) % 2**63
-        # The default generators themselves: torch.manual_seed costs a hundred times more.
-        torch.default_generator.manual_seed(number)
-        if pl_module.device.type == "cuda":
-            torch.cuda.default_generators[pl_module.device.index or 0].manual_seed(number)
 
 
 @dataclass
@@ -158,8 +144,11 @@ class Progress(pl.Callback):
     If it answers True to an update with a validation, whose checkpoint has just been saved, training stops there.
     """
 
-    def __init__(self, meter: Meter, curves: Curves, validation: Validation, report: Report) -> None:
-        self.meter, self.curves, self.validation, self.report = meter, curves, validation, report
+    def __init__(
+        self, meter: Meter, curves: Curves, validation: Validation, report: Report, ranks: Ranks = ALONE
+    ) -> None:
+        self.meter, self.curves, self.validation = meter, curves, validation
+        self.report, self.ranks = report, ranks
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -176,7 +165,7 @@ class Progress(pl.Callback):
             tuple(self.validation.scores),
             self.last("train/reward"),
         )
-        if self.report(status):
+        if self.ranks.first(self.report(status)):
             trainer.should_stop = True
 
     def last(self, name: str) -> float | None:
@@ -214,6 +203,7 @@ def train(
     flush: Callable[[Curve], None],
     resumed: Callable[[Curve], None],
     report: Report,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Trains until the budget is spent; continues from `folder`/last.ckpt if there is one.
 
@@ -225,43 +215,43 @@ def train(
         flush: Gets the points of the learning curves that the newest checkpoint has secured.
         resumed: Gets all points that the checkpoint holds from which a run continues.
         report: Gets the state after every update.
+        ranks: The processes that train this model together; process 0 validates and saves for all.
 
     Raises:
         Interrupted: a signal came; everything is saved.
         Diverged: the loss is no longer a number.
     """
     model.recipe = settings
-    meter = Meter(settings, Ledger(model))
-    curves = Curves(meter, flush, resumed)
+    meter = Meter(settings, Ledger(model), ranks)
+    curves = Curves(meter, flush, resumed, ranks)
     refinement = Refinement(settings.reward, meter, curves, text)
     model.objective = refinement.objective
     validation = Validation(meter, curves, settings, score, folder)
 
     def saved() -> None:
         curves.secure()
-        validation.prune()
+        if ranks.leads:
+            validation.prune()
 
     path = folder / CHECKPOINT
-    checkpoints = Checkpoints(path, machine.checkpoint_seconds, signals, data, lambda: validation.done, saved)
+    checkpoints = Checkpoints(path, machine.checkpoint_seconds, signals, data, lambda: validation.done, saved, ranks)
     repeated = Repeated(folder / "reached.json", lambda: (meter.updates, meter.seconds))
+    progress = Progress(meter, curves, validation, report, ranks)
+    random = RandomPerUpdate(seed, ranks.rank)
+    callbacks = [random, meter, refinement, validation, curves, checkpoints, repeated, progress]
+    if not ranks.leads:
+        callbacks = [callback for callback in callbacks if callback not in (validation, repeated)]
+    data.rank, data.ranks = ranks.rank, ranks.size
     trainer = pl.Trainer(
         accelerator=machine.device.type if machine.device.type == "cpu" else "gpu",
         devices=machine.devices,
         num_nodes=machine.num_nodes,
+        strategy="auto" if ranks.size == 1 else "ddp",
         precision=settings.precision,
         gradient_clip_val=settings.clip,
         max_epochs=1,  # the data never ends: an "epoch" of Lightning is the whole run, and the meter stops it
-        callbacks=[
-            RandomPerUpdate(seed),
-            meter,
-            refinement,
-            validation,
-            curves,
-            checkpoints,
-            repeated,
-            Progress(meter, curves, validation, report),
-        ],
-        plugins=[LightningEnvironment(), PlainFiles()],  # the first: never guess a cluster from the environment
+        callbacks=callbacks,
+        plugins=[Started(ranks, machine.devices), PlainFiles()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -273,6 +263,7 @@ def train(
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended.*")
         model.train()
-        trainer.fit(model, data, ckpt_path=path if path.exists() else None, weights_only=True)
+        trainer.fit(model, data, ckpt_path=path if ranks.first(path.exists()) else None, weights_only=True)
     model.objective = likelihood
-    return Trained(validation.scored_weights(), meter, validation.best_update, curves.seen, repeated)
+    weights = ranks.first(validation.scored_weights() if ranks.leads else {})
+    return Trained(weights, meter, validation.best_update, curves.seen, repeated)

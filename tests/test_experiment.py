@@ -124,7 +124,10 @@ rows:
         (["--model.widht", "3"], "unknown key model.widht; did you mean model.width?"),
         (["--training.max_updates", "many"], "training.max_updates: expected int or null, got many"),
         (["--text.kind", "subword"], "text.kind: expected one of subwords, words, characters, got subword"),
-        (["--training.precision", "fp16"], "training.precision: expected one of 32-true, bf16-mixed, got fp16"),
+        (
+            ["--training.precision", "fp16"],
+            "training.precision: expected one of 32-true, bf16-mixed, 64-true, got fp16",
+        ),
         (["--corpus.train", "a.en"], "corpus.train: expected list or null, got a.en"),
         (["--training.optimizer.lr", "fast"], "training.optimizer.lr: expected float, got fast"),
         (["--decoding.beam", "0"], "decoding.beam: 0 is too small; at least 1"),

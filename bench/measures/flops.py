@@ -41,23 +41,22 @@ class Ledger:
         self._padded: dict[tuple[int, int], int] = {}
 
     def add(self, batch: Batch) -> None:
-        """Adds one training batch: forward, loss and backward.
+        """Adds one training batch: forward, loss and backward; all parts of it, if several processes read it.
 
         Executed: all B sentences at the padded lengths S and T, but the softmax over the vocabulary at real positions
         only, because `token_losses` picks those out first.
         """
-        sources, targets = batch.source.lengths_B, batch.target.lengths_B
-        for pair in zip(sources, targets, strict=True):
-            cost = self._pair.get(pair)
+        for sources, targets, padded in batch.blocks:
+            for pair in zip(sources, targets, strict=True):
+                cost = self._pair.get(pair)
+                if cost is None:
+                    cost = self._pair[pair] = self.model.flops(*pair).training
+                self.model_flops += cost
+            cost = self._padded.get(padded)
             if cost is None:
-                cost = self._pair[pair] = self.model.flops(*pair).training
-            self.model_flops += cost
-        padded = (batch.source.ids_BS.shape[1], batch.target.ids_BS.shape[1])
-        cost = self._padded.get(padded)
-        if cost is None:
-            body = self.model.flops_encode(padded[0]) + self.model.flops_decode(*padded)
-            cost = self._padded[padded] = body.training
-        self.executed_flops += cost * len(sources) + self.model.flops_project().training * sum(targets)
+                body = self.model.flops_encode(padded[0]) + self.model.flops_decode(*padded)
+                cost = self._padded[padded] = body.training
+            self.executed_flops += cost * len(sources) + self.model.flops_project().training * sum(targets)
 
     def add_drawn(self, pairs: Batch, count: int, rows_T: Sequence[int]) -> None:
         """Adds what a model wrote itself and was trained on (reward.py): `count` translations of each source in a row.

@@ -57,11 +57,32 @@ class Tokens(NamedTuple):
         return Tokens(self.ids_BS.to(device, non_blocking=True), self.lengths_B)
 
 
+class Block(NamedTuple):
+    """What a batch costs: the lengths of its sentences, and the widths that both sides are padded to."""
+
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+    padded: tuple[int, int]
+
+
 class Batch(NamedTuple):
-    """Sentence pairs. Both sides end in EOS; the target begins with its first word, not with BOS."""
+    """Sentence pairs. Both sides end in EOS; the target begins with its first word, not with BOS.
+
+    Where several processes train one model, each holds a part of every batch, and their gradients are averaged.
+    `share`, (target tokens here) x (processes) / (target tokens of all), is what its mean loss is multiplied
+    by, so that the average is the mean over all tokens; `parts` are the blocks of all processes.
+    """
 
     source: Tokens
     target: Tokens
+    share: float = 1.0
+    parts: tuple[Block, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Of the whole batch, whoever reads it."""
+        padded = (self.source.ids_BS.shape[1], self.target.ids_BS.shape[1])
+        return self.parts or (Block(self.source.lengths_B, self.target.lengths_B, padded),)
 
     @property
     def prefix(self) -> Tokens:
@@ -70,7 +91,7 @@ class Batch(NamedTuple):
         return Tokens(ids_BT, self.target.lengths_B)
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(self.source.to(device), self.target.to(device))
+        return self._replace(source=self.source.to(device), target=self.target.to(device))
 
 
 class State(NamedTuple):
@@ -280,9 +301,12 @@ class Translator(pl.LightningModule):
         return functional.cross_entropy(logits_NV, labels_N, label_smoothing=label_smoothing, reduction="none")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """What the objective makes of the batch, by default the likelihood, and the architecture's own terms."""
+        """What the objective makes of the batch, by default the likelihood, and the architecture's own terms.
+
+        Times `batch.share`: 1, unless several processes read parts of the batch.
+        """
         loss, extra = self.objective(self, batch), self.extra_loss()
-        return loss if extra is None else loss + extra
+        return (loss if extra is None else loss + extra) * batch.share
 
     def extra_loss(self) -> Tensor | None:
         """What the architecture adds to the loss of the batch that it has just read, if anything."""
