@@ -21,8 +21,9 @@ from bench.judging import judge, spent, together, tuned, validate
 from bench.lexicon import LEXICON
 from bench.machine import Machine, environment
 from bench.material import Material, model_of
-from bench.measures import Measure
+from bench.measures import Measure, quality
 from bench.meter import Diverged
+from bench.passport import kept
 from bench.progress import Report
 from bench.ranks import Ranks, leading
 from bench.tracking import Job, Store, StoreFailure, TrackedRun
@@ -146,7 +147,7 @@ def run(
                     model, used = _join(members, store, folder, job)
                 else:
                     trained = _train(model, experiment, material, folder, job, signals, watch, ranks)
-                    used = spent(trained)
+                    used = spent(trained, model, experiment, material)
                     whole = trained.whole
                 measures = store.measures(latest) if latest else []
                 if not measures:  # or it was judged, and killed before it could say so
@@ -259,6 +260,14 @@ def _describe(job: Job, experiment: Experiment, material: Material) -> None:
     if material.train.pairs.left_out:
         terminal.say(f"  left out: {material.train.pairs.left_out:,} pairs over {experiment.text.max_length} tokens")
     sides = dict(zip(("source", "target"), material.vocabularies, strict=True))
+    passport = kept(corpus, experiment.tracking.path / "passports")
+    vocabularies = {side: {"size": len(v), "kind": experiment.text.kind, "sha256": v.hash} for side, v in sides.items()}
+    bleu = quality.statistics(["x"], ["x"]).signature
+    whole = passport | {"vocabularies": vocabularies, "signature": bleu}
+    job.text(json.dumps(whole, ensure_ascii=False, indent=1), "passport.json")
+    for leak in passport["leaks"]:
+        terminal.say(f"  warning: leakage, {leak}")
+    job.tag({"leakage": "; ".join(passport["leaks"]) or "none"})
     job.tag({f"vocabulary.{side}": f"{len(v)} {experiment.text.kind}, sha256 {v.hash}" for side, v in sides.items()})
 
 

@@ -5,20 +5,26 @@ Each function below measures one thing and gives a list of numbers; `judge` puts
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+
+import torch
 
 from bench import decoding, lexicon, probing
 from bench.batches import Pairs, batches_of
 from bench.corpora import Split
 from bench.experiment import Experiment
 from bench.material import VALIDATION_SENTENCES, Material
-from bench.measures import Measure, latency, quality
+from bench.measures import Measure, costs, flops, latency, memory, protocols, quality
 from bench.ranks import ALONE, Ranks
 from bench.reward import mean_gleu
 from bench.tracking import Job
 from bench.training import Score, Trained
 from models.parts.translator import Translator
+
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
+"""What products of a training are computed in."""
 
 REPEATED = "at least so much was lost with a killed process and done again; in no other measure"
 
@@ -60,7 +66,7 @@ def judge(
         *probing.probe(model, experiment, material, job),
         *sizes(model),
         *used,
-        *speed(model, experiment, material),
+        *translating(model, experiment, material),
     ]
 
 
@@ -71,7 +77,7 @@ def tuned(
     measures = [*validation(model, material), *sizes(model), *used]
     if set(goals) <= {measure.metric for measure in measures}:
         return measures
-    return [*measures, *speed(model, experiment, material)]
+    return [*measures, *translating(model, experiment, material)]
 
 
 def translations(
@@ -80,6 +86,7 @@ def translations(
     """Scores every test set, once, by whichever processes it is translated; what was written is kept with the run."""
     search = experiment.decoding
     measures: list[Measure] = []
+    model.observed()  # what validations have left behind
     for name, split in material.corpus.tests.items():
         sources, too_long = material.cut(split)
         found = ranks.translate(model, sources, search)
@@ -88,13 +95,14 @@ def translations(
         job.table(
             {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses}, f"hypotheses/{name}.json"
         )
-        how = f"; beam {search.beam}, alpha {search.alpha}"
-        how += f", unknown words: {search.pos_unk}" if search.replaces else ""
         kept = [quality.statistics(hypotheses, split.targets, metric) for metric in quality.METRICS]
         job.statistics(kept, name)
+        scores = [quality.measure([of_metric]) for of_metric in kept]
+        scores += protocols.variants(hypotheses, split.targets, material.corpus.target_language)
+        how = f"; beam {search.beam}, alpha {search.alpha}"
+        how += f", unknown words: {search.pos_unk}" if search.replaces else ""
         measures += [
-            replace(measure, metric=f"{name}/{measure.metric}", recipe=measure.recipe + how)
-            for measure in map(quality.measure, ([of_metric] for of_metric in kept))
+            replace(measure, metric=f"{name}/{measure.metric}", recipe=measure.recipe + how) for measure in scores
         ]
         if split is next(iter(material.corpus.tests.values())):
             measures += probing.groups(name, split, hypotheses, experiment)
@@ -102,7 +110,8 @@ def translations(
         measures.append(Measure(f"{name}/bleu_shuffled_references", quality.bleu(hypotheses, other), "percent"))
         limit = f"of {len(split)}; sources of more than {material.max_length} tokens, cut to it"
         measures.append(Measure(f"{name}/truncated", too_long, "sentences", recipe=limit))
-    return measures
+    recipe = "mean over all tokens read and written to translate the test sets, every hypothesis of the beam"
+    return measures + [Measure(what, mean, "1", recipe=recipe) for what, mean in model.observed().items()]
 
 
 def validation(model: Translator, material: Material) -> list[Measure]:
@@ -128,12 +137,16 @@ def sizes(model: Translator) -> list[Measure]:
     ]
 
 
-def spent(trained: Trained) -> list[Measure]:
-    """What the training used."""
-    meter = trained.meter
+def spent(trained: Trained, model: Translator, experiment: Experiment, material: Material) -> list[Measure]:
+    """What the training used, in three costs that are never mixed: FLOPs counted, the clock's estimate, joules."""
+    meter, machine, dtype = trained.meter, experiment.machine, DTYPES[experiment.training.precision]
+    ceiling = costs.ceiling(machine.device.type, dtype)
+    _, longest = next(batches_of(material.train.pairs, material.batch_tokens))
     return [
         Measure("train_flops", meter.ledger.model_flops, "FLOP", recipe="closed form, real tokens"),
         Measure("executed_flops", meter.ledger.executed_flops, "FLOP", recipe="closed form, padded batches"),
+        *costs.costs(meter.ledger.model_flops, meter.seconds, ceiling, machine.devices * machine.num_nodes),
+        meter.energy.measure(meter.seconds),
         Measure("wall_s", meter.seconds, "s", recipe="updates only"),
         Measure("repeated_updates", trained.repeated.updates, "updates", recipe=REPEATED),
         Measure("repeated_s", trained.repeated.seconds, "s", recipe=REPEATED),
@@ -141,10 +154,12 @@ def spent(trained: Trained) -> list[Measure]:
         Measure("updates", meter.updates, "updates"),
         Measure("best_update", trained.best_update, "updates"),
         Measure("target_tokens_per_s", meter.target_tokens / meter.seconds, "tokens/s", recipe="training, real tokens"),
+        memory.training_memory(model, longest, dtype),
     ]
 
 
-SUMMED = ("train_flops", "executed_flops", "wall_s", "repeated_updates", "repeated_s", "pairs", "updates")
+SUMMED = ("train_flops", "executed_flops", "clock_flops", "energy_j", "wall_s", "repeated_updates", "repeated_s")
+SUMMED += ("pairs", "updates")
 """What the training of an ensemble costs is the sum of what the training of its members cost."""
 
 
@@ -152,18 +167,35 @@ def together(members: Sequence[Sequence[Measure]]) -> list[Measure]:
     """What the training of an ensemble used, from what its members' did. The budget holds for each of them."""
     by_name = [{measure.metric: measure for measure in measures} for measures in members]
     recipe = f"sum of {len(members)} members"
-    used = [
-        replace(by_name[0][name], value=sum(one[name].value or 0 for one in by_name), recipe=recipe) for name in SUMMED
-    ]
+    used = []
+    for name in SUMMED:
+        found = [one[name] for one in by_name if name in one]
+        values = [measure.value for measure in found if measure.value is not None]
+        if len(values) == len(members):
+            used.append(replace(found[0], value=sum(values), recipe=recipe))
+        elif found:
+            used.append(replace(found[0], value=None, recipe="not measured: not of every member, see their runs"))
     rate, seconds = "target_tokens_per_s", "wall_s"
     tokens = sum((one[rate].value or 0) * (one[seconds].value or 0) for one in by_name)
     mean = tokens / sum(one[seconds].value or 0 for one in by_name)
     used.append(replace(by_name[0][rate], value=mean, recipe="training, real tokens; members one after the other"))
+    memories = [one["memory_training_bytes"] for one in by_name if "memory_training_bytes" in one]
+    used += [max(memories, key=lambda measure: measure.value or 0)] if len(memories) == len(members) else []
     return [*used, Measure("best_update", None, "updates", recipe="not measured: each member has its own, see its run")]
 
 
-def speed(model: Translator, experiment: Experiment, material: Material) -> list[Measure]:
-    """Latency, throughput and memory of decoding the first test set."""
-    quoted = next(iter(material.corpus.tests.values()))
-    references = material.vocabularies.target.encode(quoted.targets)
-    return latency.measure(model, material.sources(quoted), references, experiment.decoding)
+def translating(model: Translator, experiment: Experiment, material: Material) -> list[Measure]:
+    """What translating the first test set takes: FLOPs, time and memory. Each text becomes as long as its reference."""
+    name, quoted = next(iter(material.corpus.tests.items()))
+    sources, references = material.sources(quoted), material.vocabularies.target.encode(quoted.targets)
+    beam = experiment.decoding.beam
+    lengths = Counter(
+        (len(source) + 1, len(reference) + 1) for source, reference in zip(sources, references, strict=True)
+    )
+    cost = sum(count * flops.decoding_flops(model, *pair, beam) for pair, count in lengths.items())
+    recipe = f"closed form; mean over {name}, as long as the references; beam {beam}"
+    return [
+        Measure("decoding_flops", cost / len(quoted), "FLOP/sentence", recipe=recipe),
+        Measure("memory_weights_bytes", memory.weights(model), "bytes", recipe="parameters and buffers"),
+        *latency.measure(model, sources, references, experiment.decoding),
+    ]

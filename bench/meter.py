@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from bench.measures.energy import Energy
 from bench.measures.flops import Ledger
 from bench.ranks import ALONE, Ranks
 from models.parts.translator import Batch
@@ -44,8 +45,8 @@ class Diverged(Exception):
 class Meter(pl.Callback):
     """What the run has used: updates, pairs, tokens, FLOPs, seconds; stops the run when its budget is spent.
 
-    Seconds are those between the begin and the end of updates: validations and checkpoints are not in them. Of several
-    processes that train one model each counts the whole of every batch.
+    Seconds and joules are those between the begin and the end of updates: validations and checkpoints are not in them.
+    Of several processes that train one model each counts the whole of every batch.
     """
 
     def __init__(self, budget: Budget, ledger: Ledger, ranks: Ranks = ALONE) -> None:
@@ -53,6 +54,7 @@ class Meter(pl.Callback):
         self.updates = self.pairs = self.source_tokens = self.target_tokens = 0
         self.seconds = 0.0
         self.began = 0.0
+        self.energy = Energy()
 
     @property
     def fraction(self) -> float:
@@ -68,14 +70,17 @@ class Meter(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A run that was killed after its last update has a spent budget when it is resumed.
         trainer.should_stop = self.fraction >= 1
+        self.energy.open(pl_module.device)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int):
+        self.energy.skip()
         self.began = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
         self.seconds += time.perf_counter() - self.began
+        self.energy.poll()
         if self.budget.max_seconds:  # then seconds decide, and only one clock may
             self.seconds = self.ranks.first(self.seconds)
         self.updates += 1
@@ -90,12 +95,14 @@ class Meter(pl.Callback):
     COUNTS = ("updates", "pairs", "source_tokens", "target_tokens", "seconds")
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.COUNTS} | {"ledger": self.ledger.state_dict()}
+        parts = {"ledger": self.ledger.state_dict(), "energy": self.energy.state_dict()}
+        return {name: getattr(self, name) for name in self.COUNTS} | parts
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in self.COUNTS:
             setattr(self, name, state_dict[name])
         self.ledger.load_state_dict(state_dict["ledger"])
+        self.energy.load_state_dict(state_dict.get("energy"))
 
 
 Curve = list[tuple[int, str, float]]

@@ -6,17 +6,22 @@ least 70 % of their word trigrams (Jaccard index, sentence ends counted as words
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bench import terminal
+from bench.checkpoints import write_beside
 from bench.corpora import Corpus, Split
 
 NEAR = 0.7
@@ -114,6 +119,17 @@ class Passport:
     thorough: bool
 
     @property
+    def leaks(self) -> list[str]:
+        """One line for each split of which pairs or sources stand in the training text, or in a split before it."""
+        sizes = {split.name: split.pairs for split in self.splits}
+        return [
+            f"{found.split}: {found.pairs:,} of {sizes[found.split]:,} pairs and {found.sources:,} sources stand in "
+            f"{found.within}, {found.near:,} more sources are near to one there"
+            for found in self.overlaps
+            if found.pairs or found.sources
+        ]
+
+    @property
     def faulty(self) -> bool:
         """Whether a line is bad, or a pair of a validation or test set stands in the training text."""
         leaked = any(overlap.pairs for overlap in self.overlaps if overlap.within == "train")
@@ -141,6 +157,17 @@ def passport(corpus: Corpus, thorough: bool = True) -> Passport:
     both = combinations(splits, 2) if thorough else ()
     overlaps = [overlap(later, splits[later], first, splits[first]) for first, later in both]
     return Passport(corpus.name, passports, overlaps, thorough)
+
+
+def kept(corpus: Corpus, folder: Path) -> dict[str, Any]:
+    """The passport as plain data, with its leaks; made once for each text and then read from `folder`."""
+    text = hashlib.sha256(json.dumps(corpus.hashes, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / f"{corpus.name}-{text}.json"
+    if not path.exists():
+        found = passport(corpus)
+        content = json.dumps({**asdict(found), "leaks": found.leaks}, ensure_ascii=False, indent=1)
+        write_beside(path, lambda beside: beside.write_text(content, encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def side(language: str, sentences: Sequence[str], known: set[str]) -> Side:

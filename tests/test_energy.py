@@ -10,8 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from bench.measures import energy
+from bench.measures import Measure, energy
 from bench.measures.energy import Energy
+
+
+def opened(device: str) -> Energy:
+    meter = Energy()
+    meter.open(device)
+    return meter
+
+
+def polled(meter: Energy) -> Measure:
+    meter.poll()
+    return meter.measure(seconds=1.5)
 
 
 @pytest.fixture
@@ -28,36 +39,70 @@ def rapl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_rapl_sums_packages(rapl: Path) -> None:
-    meter = Energy("cpu")
+    meter = opened("cpu")
     (rapl / "intel-rapl:0" / "energy_uj").write_text("3500000")
     (rapl / "intel-rapl:1" / "energy_uj").write_text("1500000")
     (rapl / "intel-rapl:0:0" / "energy_uj").write_text("9000000")
-    measure = meter.measure()
+    measure = polled(meter)
     assert (measure.value, measure.unit) == (pytest.approx(3.0), "J")
-    assert measure.recipe.startswith("RAPL, CPU packages; ")
+    assert measure.recipe == "RAPL, CPU packages; updates only, 1.5 s, 2.0 W on average"
 
 
 def test_rapl_counters_wrap(rapl: Path) -> None:
     """The range is 10 J: from 1 J by 9 J to 0, then by 4 J."""
-    meter = Energy("cpu")
+    meter = opened("cpu")
     (rapl / "intel-rapl:0" / "energy_uj").write_text("0")
     meter.poll()
     (rapl / "intel-rapl:0" / "energy_uj").write_text("4000000")
-    assert meter.measure().value == pytest.approx(13.0)
+    assert polled(meter).value == pytest.approx(13.0)
+
+
+def test_only_updates_count_and_a_resumed_run_adds_up(rapl: Path) -> None:
+    """1 J in an update, 2 J in a validation, 0.5 J in the next process's update."""
+    counter = rapl / "intel-rapl:0" / "energy_uj"
+    meter = opened("cpu")
+    meter.skip()
+    counter.write_text("2000000")
+    meter.poll()
+    counter.write_text("4000000")
+    meter.skip()
+    state = meter.state_dict()
+    counter.write_text("5000000")  # an update that is lost with its process
+    meter.poll()
+    resumed = Energy()
+    resumed.load_state_dict(state)
+    resumed.open("cpu")
+    counter.write_text("5500000")
+    assert polled(resumed).value == pytest.approx(1.5)
+
+
+def test_what_one_process_could_not_read_stays_unmeasured(rapl: Path) -> None:
+    meter = opened("meta")
+    resumed, old = Energy(), Energy()
+    resumed.load_state_dict(meter.state_dict())
+    old.load_state_dict(None)
+    for each, reason in (
+        (resumed, "no energy counter for meta"),
+        (old, "the counters were not read when the run began"),
+    ):
+        each.open("cpu")
+        measure = polled(each)
+        assert (measure.value, measure.recipe) == (None, f"not measured: {reason}")
+    assert Energy().measure(0.0).recipe == "not measured: nothing has been read"
 
 
 def test_what_cannot_be_read_is_none_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(energy, "RAPL", tmp_path / "nowhere")
-    measure = Energy("cpu").measure("train_energy_j")
-    assert (measure.metric, measure.value) == ("train_energy_j", None)
+    measure = polled(opened("cpu"))
+    assert (measure.metric, measure.value) == ("energy_j", None)
     assert measure.recipe == "not measured: no RAPL package counter on this machine"
-    assert Energy("meta").measure().recipe == "not measured: no energy counter for meta"
+    assert polled(opened("meta")).recipe == "not measured: no energy counter for meta"
 
 
 def test_a_counter_that_goes_away_is_none(rapl: Path) -> None:
-    meter = Energy("cpu")
+    meter = opened("cpu")
     (rapl / "intel-rapl:1" / "energy_uj").unlink()
-    assert meter.measure().value is None
+    assert polled(meter).value is None
 
 
 @pytest.fixture
@@ -87,20 +132,20 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def test_nvml_sums_the_visible_devices(nvml: dict[str, int]) -> None:
-    meter = Energy("cuda")
+    meter = opened("cuda")
     nvml["GPU-aa"] += 2_500
     nvml["GPU-bb"] += 500
-    measure = meter.measure()
+    measure = polled(meter)
     assert measure.value == pytest.approx(3.0)
     assert "2 devices" in measure.recipe
 
 
 def test_nvml_without_a_counter(nvml: dict[str, int]) -> None:
     del nvml["GPU-bb"]
-    assert Energy("cuda").measure().recipe == "not measured: NVML: Not Supported"
+    assert polled(opened("cuda")).recipe == "not measured: NVML: Not Supported"
 
 
 def test_nvml_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "extra `gpu`" in Energy("cuda").measure().recipe
+    assert "extra `gpu`" in polled(opened("cuda")).recipe

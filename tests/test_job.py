@@ -22,6 +22,7 @@ from bench.experiment import Experiment, resolve
 from bench.job import Outcome, run
 from bench.judging import shuffled
 from bench.material import Material
+from bench.measures import quality
 from bench.meter import Diverged
 from bench.tracking import Store, Tracking
 from tests import tiny
@@ -32,6 +33,7 @@ def no_latency() -> Iterator[None]:
     """It has tests of its own, and takes longer than all else that a tiny job does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench.judging.latency, "measure", lambda *_: [])
+        patch.setattr(bench.judging.costs, "SIDE", 128)
         yield
 
 
@@ -101,6 +103,55 @@ def test_a_run_holds_all_that_is_known(finished: Outcome, store: Store, folder: 
     for name, points in curve.groupby("name"):
         held = [(metric.step, metric.value) for metric in store.client.get_metric_history(run.id, str(name))]
         assert held == list(zip(points["update"], points["value"], strict=True)), name
+
+
+def test_a_run_holds_its_costs(finished: Outcome, store: Store) -> None:
+    """Three costs, each with its recipe, and what they are made of."""
+    found = {measure.metric: measure for measure in finished.measures}
+    values = {name: measure.value or 0.0 for name, measure in found.items()}
+    assert values["clock_flops"] == pytest.approx(values["ceiling_flops_per_s"] * values["wall_s"])
+    assert values["mfu"] == pytest.approx(values["train_flops"] / values["clock_flops"])
+    assert "1 threads" in found["clock_flops"].recipe
+    joules = found["energy_j"]
+    assert joules.recipe.startswith("not measured: " if joules.value is None else "RAPL")
+    assert values["executed_flops"] > values["train_flops"]
+    assert values["decoding_flops"] > 0
+    assert "beam 2" in found["decoding_flops"].recipe
+    held = found["memory_training_bytes"].value
+    assert held is None or held > values["memory_weights_bytes"] > 0
+
+
+def test_a_run_holds_the_statistics_of_its_scores(finished: Outcome, store: Store) -> None:
+    """Intervals and tests of a report are made of them, without scoring again."""
+    assert finished.run
+    found = {measure.metric: measure for measure in finished.measures}
+    kept = store.statistics(finished.run, "test")
+    assert [one.metric for one in kept] == ["bleu", "chrf", "ter"]
+    for one in kept:
+        measure, again = found[f"test/{one.metric}"], quality.measure([one])
+        assert (measure.value, measure.low, measure.high) == (again.value, again.low, again.high)
+    assert store.statistics(finished.run, "another") == []
+    assert {"test/bleu_lowercase", "test/bleu_tokenised", "test/bleu_compound_split"} <= found.keys()
+
+
+def test_a_run_holds_the_passport_of_its_text(finished: Outcome, store: Store) -> None:
+    assert finished.run
+    passport = store.document(finished.run, "passport.json")
+    assert [split["name"] for split in passport["splits"]] == ["train", "validation", "test"]
+    assert passport["vocabularies"]["target"]["size"] == 90
+    assert passport["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a")
+    assert (passport["leaks"], finished.run.tags["leakage"]) == ([], "none")
+
+
+def test_a_leak_is_told_when_the_run_begins(
+    folder: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leaky = {f"corpus__{split}": f"[{folder}/val.en,{folder}/val.de]" for split in ("val", "test")}
+    outcome = run(experiment(folder, **leaky), store, "leaky")
+    assert outcome.run
+    told = "test: 12 of 12 pairs and 12 sources stand in validation, 0 more sources are near to one there"
+    assert f"warning: leakage, {told}" in capsys.readouterr().out
+    assert (outcome.run.tags["leakage"], store.document(outcome.run, "passport.json")["leaks"]) == (told, [told])
 
 
 def test_the_same_command_prints_a_finished_job(finished: Outcome, store: Store, folder: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.corpora import Corpus, Split
-from bench.passport import NEAR, faults, jaccard, near, passport, show, trigrams
+from bench.passport import NEAR, faults, jaccard, kept, near, passport, show, trigrams
 
 TRAIN = Split(
     ["A man rides.", "A man rides.", "Two dogs run on the green grass.", "A cat."],
@@ -41,6 +42,16 @@ def test_overlap() -> None:
     assert (found.pairs, found.sources, found.targets, found.near) == (1, 2, 1, 1)
     assert passport(CORPUS).faulty
     assert not passport(CORPUS, thorough=False).faulty
+
+
+def test_leaks_are_told(tmp_path: Path) -> None:
+    (leak,) = passport(CORPUS).leaks
+    assert leak == "test: 1 of 4 pairs and 2 sources stand in train, 1 more sources are near to one there"
+    first = kept(CORPUS, tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert (first["name"], first["leaks"], first["overlaps"][1]["near"]) == ("files-en-de", [leak], 1)
+    file.write_text('{"leaks": []}')
+    assert kept(CORPUS, tmp_path) == {"leaks": []}  # made once
 
 
 def test_faults_are_named_with_their_lines() -> None:

@@ -57,4 +57,4 @@ def test_korean() -> None:
     assert list(found) == ["bleu_lowercase", "bleu_characters", "bleu_ko_mecab"]
     assert found["bleu_characters"].value == pytest.approx(100)
     morphemes = found["bleu_ko_mecab"]
-    assert morphemes.value == pytest.approx(100) if morphemes.value is not None else "sacrebleu[ko]" in morphemes.recipe
+    assert morphemes.value == pytest.approx(100) if morphemes.value is not None else "[korean]" in morphemes.recipe

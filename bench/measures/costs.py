@@ -101,13 +101,17 @@ def verify() -> list[Reproduced]:
     return found
 
 
-@functools.cache
 def ceiling(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Measure:
     """FLOPs per second of the product of two 2048 x 2048 matrices: median of five (of fifty on a GPU), after two.
 
-    Nothing that a model does is faster, so it is the yardstick of MFU. Measured once per process, with the threads
-    and precision settings (TF32) as they are then.
+    Nothing that a model does is faster, so it is the yardstick of MFU. Measured once per process and number of threads,
+    with the precision settings (TF32) as they are then.
     """
+    return _ceiling(device, dtype, torch.get_num_threads())
+
+
+@functools.cache
+def _ceiling(device: str, dtype: torch.dtype, threads: int) -> Measure:
     place = torch.device(device)
     left, right = (torch.randn(SIDE, SIDE, device=place).to(dtype) for _ in range(2))
 
@@ -123,7 +127,7 @@ def ceiling(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Measure:
     samples = [once() for _ in range(5 if place.type == "cpu" else 50)]
     rate = 2 * SIDE**3 / statistics.median(samples)
     spread = (max(samples) - min(samples)) / statistics.median(samples)
-    where = f"{torch.get_num_threads()} threads" if place.type == "cpu" else torch.cuda.get_device_name(place)
+    where = f"{threads} threads" if place.type == "cpu" else torch.cuda.get_device_name(place)
     recipe = f"median of {len(samples)} products of {SIDE} x {SIDE}, {dtype}, {where}, spread {spread:.0%}"
     return Measure("ceiling_flops_per_s", rate, "FLOP/s", recipe=recipe.replace("torch.", ""))
 

@@ -9,7 +9,6 @@ processes included, and not the rest of the machine. Errors: NVML is refreshed e
 from __future__ import annotations
 
 import importlib
-import time
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +71,19 @@ class Nvml:
 
 
 class Energy:
-    """Joules since it was made, on the processors of one kind.
+    """Joules that the processors of one kind take between `skip` and `poll`, added up over all such stretches.
 
-    `poll` adds what the counters have gained; call it at least every ten minutes on a CPU, where they wrap.
+    Its state goes with a checkpoint, so that a resumed run adds to what the processes before it have taken; a stretch
+    that could not be read leaves the whole unmeasured. Call `poll` at least every ten minutes on a CPU: counters wrap.
     """
 
-    def __init__(self, device: torch.device | str) -> None:
-        self.begin, self.total, self.reason = time.perf_counter(), 0.0, ""
+    def __init__(self) -> None:
+        self.total, self.reason, self.source = 0.0, "", ""
+
+    def open(self, device: torch.device | str) -> None:
+        """Finds the counters and reads them for the first time."""
+        if self.reason:
+            return
         kind = torch.device(device).type
         try:
             if kind not in ("cpu", "cuda"):
@@ -86,26 +91,44 @@ class Energy:
             if kind == "cuda":
                 torch.cuda.synchronize()
             self.meter = Nvml() if kind == "cuda" else Rapl()
+            self.source, self.last = self.meter.source, self.meter.counters()
+        except OSError as error:
+            self.reason = str(error)
+
+    def skip(self) -> None:
+        """What was taken since the last reading does not count."""
+        self._read()
+
+    def poll(self) -> None:
+        """What was taken since the last reading counts."""
+        before = self._read()
+        if before is not None:
+            self.total += self.meter.joules(before, self.last)
+
+    def _read(self) -> list[int] | None:
+        """Reads the counters; gives what they said before, None where they cannot be read."""
+        if self.reason:
+            return None
+        before = self.last
+        try:
             self.last = self.meter.counters()
         except OSError as error:
             self.reason = str(error)
+            return None
+        return before
 
-    def poll(self) -> None:
-        if self.reason:
-            return
-        try:
-            now = self.meter.counters()
-        except OSError as error:
-            self.reason = str(error)
-            return
-        self.total += self.meter.joules(self.last, now)
-        self.last = now
+    def measure(self, seconds: float) -> Measure:
+        """The joules of all stretches, which lasted so long together."""
+        if self.reason or not self.source:
+            return Measure("energy_j", None, "J", recipe=f"not measured: {self.reason or 'nothing has been read'}")
+        recipe = f"{self.source}; updates only, {seconds:.1f} s, {self.total / max(seconds, 1e-9):.1f} W on average"
+        return Measure("energy_j", self.total, "J", recipe=recipe)
 
-    def measure(self, metric: str = "energy_j") -> Measure:
-        """Joules until now."""
-        self.poll()
-        if self.reason:
-            return Measure(metric, None, "J", recipe=f"not measured: {self.reason}")
-        seconds = time.perf_counter() - self.begin
-        recipe = f"{self.meter.source}; {seconds:.1f} s, {self.total / max(seconds, 1e-9):.1f} W on average"
-        return Measure(metric, self.total, "J", recipe=recipe)
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total, "reason": self.reason, "source": self.source}
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """None is the state of a run that began in a version that read no counters."""
+        if state is None:
+            state = {"total": 0.0, "reason": "the counters were not read when the run began", "source": ""}
+        self.total, self.reason, self.source = state["total"], state["reason"], state["source"]

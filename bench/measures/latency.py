@@ -24,12 +24,15 @@ import torch
 
 from bench.decoding import DecodingSettings, translate
 from bench.measures import Measure
-from bench.measures.memory import decoding_memory, weights
+from bench.measures.memory import decoding_memory
 from models.parts.translator import Translator
 
 BATCHES = (1, 8, 32, 128)
 TABLE_BATCH = 32
-"""The batch of `sentences_per_s` and `peak_memory_bytes` in the table."""
+"""Sentences that are timed one by one, and the batch of `sentences_per_s` and `peak_memory_bytes` in the table."""
+
+SECONDS = 9.0
+"""For the figures of one row: a ladder of twenty is timed in three minutes."""
 
 OTHERS_LIMIT, SPREAD_LIMIT, ATTEMPTS = 0.05, 0.10, 3
 
@@ -67,9 +70,6 @@ class Timing:
             f"{verdict}: other processes {self.others:.0%} of the cores, spread {self.spread:.0%}, "
             f"{len(self.passes)} passes, attempt {self.attempts}"
         )
-
-    def quantile(self, share: float) -> float:
-        return float(np.quantile([sample for samples in self.passes for sample in samples], share))
 
 
 class Others:
@@ -149,11 +149,11 @@ class Bench:
         self.wait()
         return (time.perf_counter() - begin) * 1e3
 
-    def warm_up(self, batch: int) -> None:
+    def warm_up(self) -> None:
         """Shapes, caches and clocks: three translations, the longest among them."""
         longest = max(range(len(self.sources)), key=lambda place: len(self.sources[place]) + self.lengths[place])
         for place in (0, longest, longest):
-            self.milliseconds([self.sources[place]] * batch, [self.lengths[place]] * batch, batch)
+            self.milliseconds([self.sources[place]], [self.lengths[place]])
 
     @property
     def recipe(self) -> str:
@@ -170,90 +170,87 @@ class Bench:
 
     # --- what is measured ---------------------------------------------------------------------------------------
 
-    def sentence(self, seconds: float, *, free: bool = False) -> list[Measure]:
-        """Latency of one sentence alone: median, 90th, 95th and 99th percentile, in ms."""
+    def alone(self, seconds: float) -> list[Measure]:
+        """Latency of one sentence alone: percentiles, forced and free; time to the first token, and of each later one.
 
-        def one_pass() -> list[float]:
-            return [
-                self.milliseconds([source], None if free else [length])
-                for source, length in zip(self.sources, self.lengths, strict=True)
-            ]
-
-        self.warm_up(1)
-        timing = timed(one_pass, seconds)
-        name = "latency_free" if free else "latency"
-        length = "free length" if free else "reference's length"
-        recipe = (
-            f"batch 1; {length}; {len(self.sources)} sentences, {len(timing.passes) * len(self.sources)} samples; "
-            f"{self.recipe}; {timing.noise}"
-        )
-        return [
-            Measure(f"{name}_p{percent}_ms", timing.quantile(percent / 100), "ms", recipe=recipe)
-            for percent in (50, 90, 95, 99)
-        ]
-
-    def tokens(self, seconds: float) -> list[Measure]:
-        """Median time to the first token, which reads the source, and of each token after it, in ms."""
-        rest = [length - 1 for length in self.lengths]
-        first_passes: list[list[float]] = []
+        The three figures of a sentence are taken in the same passes. The first token is a translation of length one,
+        which reads the source; a later token costs (whole - first) / (tokens - 1).
+        """
 
         def one_pass() -> list[float]:
             first = [self.milliseconds([source], [1]) for source in self.sources]
             whole = [self.milliseconds([s], [n]) for s, n in zip(self.sources, self.lengths, strict=True)]
-            first_passes.append(first)
-            return [w - f for w, f in zip(whole, first, strict=True)]
+            return first + whole + [self.milliseconds([source], None) for source in self.sources]
 
-        self.warm_up(1)
+        self.warm_up()
         timing = timed(one_pass, seconds)
-        each = [ms / n for samples in timing.passes for ms, n in zip(samples, rest, strict=True) if n]
-        first = [ms for samples in first_passes for ms in samples]
-        recipe = f"batch 1; {len(self.sources)} sentences; {self.recipe}; {timing.noise}"
+        first_PN, whole_PN, free_PN = np.split(np.array(timing.passes), 3, axis=1)
+        recipe = f"batch 1; {{}}; {len(self.sources)} sentences, {whole_PN.size} samples; {self.recipe}; {timing.noise}"
+        measures = []
+        for name, length, samples_PN in (
+            ("latency", "reference's length", whole_PN),
+            ("latency_free", "free length", free_PN),
+        ):
+            for percent in (50, 90, 95, 99):
+                value = float(np.percentile(samples_PN, percent))
+                measures.append(Measure(f"{name}_p{percent}_ms", value, "ms", recipe=recipe.format(length)))
+        later_N = np.array(self.lengths) - 1
+        each_PX = ((whole_PN - first_PN) / later_N.clip(1))[:, later_N > 0]
+        per_token = float(np.median(each_PX)) if each_PX.size else None
+        rate = 1e3 / float(np.median(whole_PN.sum(axis=1)))
+        median, forced = recipe.format("median"), recipe.format("reference's length")
         return [
-            Measure("latency_first_token_ms", statistics.median(first), "ms", recipe=recipe),
-            Measure("latency_per_token_ms", statistics.median(each) if each else None, "ms", recipe=recipe),
+            *measures,
+            Measure("latency_first_token_ms", float(np.median(first_PN)), "ms", recipe=median),
+            Measure("latency_per_token_ms", per_token, "ms", recipe=median),
+            Measure("sentences_per_s_b1", len(self.sources) * rate, "1/s", recipe=forced),
+            Measure("tokens_per_s_b1", sum(self.lengths) * rate, "1/s", recipe=forced),
         ]
 
-    def throughput(self, batch: int, seconds: float, *, free: bool = False) -> list[Measure]:
-        """Sentences and written tokens (EOS counted, padding not) per second, in batches sorted by length."""
-        lengths = None if free else self.lengths
-        self.warm_up(min(batch, len(self.sources)))
-        timing = timed(lambda: [self.milliseconds(self.sources, lengths, batch)], seconds)
-        rate = 1e3 / timing.quantile(0.5)
-        name, length = ("_free", "free length") if free else ("", "reference's length")
-        recipe = f"batch {batch}; {length}; {len(self.sources)} sentences; {self.recipe}; {timing.noise}"
-        measures = [Measure(f"sentences_per_s{name}_b{batch}", len(self.sources) * rate, "1/s", recipe=recipe)]
-        if not free:
-            measures.append(Measure(f"tokens_per_s_b{batch}", sum(self.lengths) * rate, "1/s", recipe=recipe))
+    def together(self, few: Bench, seconds: float) -> list[Measure]:
+        """Sentences and written tokens (EOS counted, padding not) per second, by batch size.
+
+        A batch of 128 is made of this bench's sentences, the smaller ones of the `few`. A pass takes all sizes.
+        """
+        plans = [(few, batch, False) for batch in BATCHES[1:-1]] + [
+            (self, BATCHES[-1], False),
+            (few, TABLE_BATCH, True),
+        ]
+
+        def one_pass() -> list[float]:
+            return [
+                bench.milliseconds(bench.sources, None if free else bench.lengths, batch)
+                for bench, batch, free in plans
+            ]
+
+        one_pass()  # warms up
+        timing = timed(one_pass, seconds)
+        measures = []
+        for (bench, batch, free), took_P in zip(plans, np.array(timing.passes).T, strict=True):
+            rate, sentences = 1e3 / float(np.median(took_P)), len(bench.sources)
+            length, name = ("free length", "_free") if free else ("reference's length", "")
+            recipe = (
+                f"batch {batch}; {length}; {sentences} sentences, {len(took_P)} samples; {self.recipe}; {timing.noise}"
+            )
+            measures.append(Measure(f"sentences_per_s{name}_b{batch}", sentences * rate, "1/s", recipe=recipe))
+            if not free:
+                measures.append(Measure(f"tokens_per_s_b{batch}", sum(bench.lengths) * rate, "1/s", recipe=recipe))
         return measures
 
 
 def measure(
-    model: Translator, sources: Ids, targets: Ids, settings: DecodingSettings, seconds: float = 3.0
+    model: Translator, sources: Ids, targets: Ids, settings: DecodingSettings, seconds: float = SECONDS
 ) -> list[Measure]:
-    """What every row of a table shows: latency, sentences per second at batch 32, peak memory of decoding.
+    """The whole protocol of docs/latency.md, and the peak memory of decoding.
 
-    Takes about `seconds`, or as long as two passes over 32 sentences take, whichever is longer.
+    Takes about `seconds` on a noisy machine and a third of them on a quiet one; two passes at least.
     """
-    bench = Bench.of(model, sources, targets, settings, TABLE_BATCH)
-    sentence = bench.sentence(seconds * 2 / 3)
-    (rate, *_) = bench.throughput(TABLE_BATCH, seconds / 3)
+    few, many = (Bench.of(model, sources, targets, settings, count) for count in (TABLE_BATCH, BATCHES[-1]))
+    together = many.together(few, seconds / 3)
+    quoted = next(each for each in together if each.metric == f"sentences_per_s_b{TABLE_BATCH}")
     return [
-        *(part for part in sentence if part.metric in ("latency_p50_ms", "latency_p95_ms")),
-        replace(rate, metric="sentences_per_s"),
-        decoding_memory(model, bench.sources, replace(settings, batch_sentences=TABLE_BATCH), bench.lengths),
+        *few.alone(seconds * 2 / 3),
+        replace(quoted, metric="sentences_per_s"),
+        *together,
+        decoding_memory(model, few.sources, replace(settings, batch_sentences=TABLE_BATCH), few.lengths),
     ]
-
-
-def protocol(
-    model: Translator, sources: Ids, targets: Ids, settings: DecodingSettings, seconds: float, sentences: int = 128
-) -> list[Measure]:
-    """The whole of docs/latency.md: every percentile, first and later tokens, four batch sizes, free-running.
-
-    Each of the eight parts takes about `seconds` / 8, or two passes over the sentences.
-    """
-    bench, share = Bench.of(model, sources, targets, settings, sentences), seconds / 8
-    measures = bench.sentence(share) + bench.sentence(share, free=True) + bench.tokens(share)
-    for batch in BATCHES:
-        measures += bench.throughput(batch, share)
-    measures += bench.throughput(TABLE_BATCH, share, free=True)
-    return [*measures, Measure("memory_weights_bytes", weights(model), "bytes", recipe="parameters and buffers")]

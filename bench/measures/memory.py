@@ -75,18 +75,25 @@ def decoding_memory(
     return _measure("peak_memory_bytes", model, work, what)
 
 
-def training_memory(model: Translator, batch: Batch) -> Measure:
+def training_memory(model: Translator, batch: Batch, dtype: torch.dtype = torch.float32) -> Measure:
     """Weights and the most that one update on `batch` holds: activations, gradients, the optimiser's moments.
 
-    Works on a copy, made before the measurement begins.
+    Works on a copy, made before the measurement begins. Products in `dtype`, the weights as they are.
     """
     twin = copy.deepcopy(model).train()
     optimizer = twin.configure_optimizers()["optimizer"]
     on_device = batch.to(model.device)
 
     def work() -> None:
-        twin.token_losses(on_device, twin.recipe.label_smoothing).mean().backward()
+        with torch.autocast(model.device.type, dtype, enabled=dtype == torch.bfloat16):
+            loss = twin.training_step(on_device, 0)
+        loss.backward()
         optimizer.step()
 
     tokens = sum(batch.source.lengths_B) + sum(batch.target.lengths_B)
-    return _measure("memory_training_bytes", model, work, f"one update on {tokens} tokens, both sides")
+    return _measure(
+        "memory_training_bytes",
+        model,
+        work,
+        f"one update on {tokens} tokens, both sides, {dtype}".replace("torch.", ""),
+    )

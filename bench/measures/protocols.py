@@ -91,6 +91,7 @@ def _korean(hypotheses: Sequence[str], references: Sequence[str]) -> list[Measur
     try:
         scorer = BLEU(tokenize="ko-mecab")
     except (ImportError, RuntimeError) as error:
-        reason = f"not measured: needs pip install sacrebleu[ko] ({str(error).strip().splitlines()[0]})"
+        missing = str(error).strip().splitlines()[0]
+        reason = f"not measured: {missing}; needs the extra `korean`: pip install attention-ladder[korean]"
         return [characters, Measure("bleu_ko_mecab", None, "percent", recipe=reason)]
     return [characters, measure([statistics_by(scorer, "bleu_ko_mecab", hypotheses, references)])]
