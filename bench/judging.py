@@ -179,8 +179,11 @@ def together(members: Sequence[Sequence[Measure]]) -> list[Measure]:
     tokens = sum((one[rate].value or 0) * (one[seconds].value or 0) for one in by_name)
     mean = tokens / sum(one[seconds].value or 0 for one in by_name)
     used.append(replace(by_name[0][rate], value=mean, recipe="training, real tokens; members one after the other"))
-    memories = [one["memory_training_bytes"] for one in by_name if "memory_training_bytes" in one]
-    used += [max(memories, key=lambda measure: measure.value or 0)] if len(memories) == len(members) else []
+    sums = {measure.metric: measure.value for measure in used}
+    if clock := sums.get("clock_flops"):
+        used.append(Measure("mfu", (sums["train_flops"] or 0) / clock, "1", recipe=recipe))
+    if all("memory_training_bytes" in one for one in by_name):
+        used.append(max((one["memory_training_bytes"] for one in by_name), key=lambda measure: measure.value or 0))
     return [*used, Measure("best_update", None, "updates", recipe="not measured: each member has its own, see its run")]
 
 

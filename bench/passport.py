@@ -163,10 +163,14 @@ def kept(corpus: Corpus, folder: Path) -> dict[str, Any]:
     """The passport as plain data, with its leaks; made once for each text and then read from `folder`."""
     text = hashlib.sha256(json.dumps(corpus.hashes, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{corpus.name}-{text}.json"
-    if not path.exists():
+
+    def write(beside: Path) -> None:
         found = passport(corpus)
-        content = json.dumps({**asdict(found), "leaks": found.leaks}, ensure_ascii=False, indent=1)
-        write_beside(path, lambda beside: beside.write_text(content, encoding="utf-8"))
+        content = {**asdict(found), "leaks": found.leaks}
+        beside.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+
+    if not path.exists():
+        write_beside(path, write)
     return json.loads(path.read_text(encoding="utf-8"))
 
 

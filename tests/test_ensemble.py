@@ -186,7 +186,13 @@ def test_its_costs_are_the_sums_of_its_members(finished: Outcome, store: Store) 
     members = [store.run(run_id).metrics for run_id in finished.run.tags["members"].split(", ")]
     found = {measure.metric: measure for measure in finished.measures}
     for name in (*SUMMED, "params", "params_core"):
-        assert found[name].value == pytest.approx(sum(member[name] for member in members)), name
+        if all(name in member for member in members):
+            assert found[name].value == pytest.approx(sum(member[name] for member in members)), name
+        else:  # few machines let one read their energy
+            assert (name, found[name].value) == ("energy_j", None)
+            assert found[name].recipe.startswith("not measured")
+    assert found["mfu"].value == pytest.approx((found["train_flops"].value or 0) / (found["clock_flops"].value or 1))
+    assert found["memory_training_bytes"].value == max(member["memory_training_bytes"] for member in members)
     assert found["train_flops"].value
     assert found["train_flops"].recipe == "sum of 2 members"
     rates = [member["target_tokens_per_s"] for member in members]
