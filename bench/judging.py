@@ -23,7 +23,7 @@ from bench.tracking import Job
 from bench.training import Score, Trained
 from models.parts.translator import Translator
 
-DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "64-true": torch.float64}
 """What products of a training are computed in."""
 
 REPEATED = "at least so much was lost with a killed process and done again; in no other measure"
