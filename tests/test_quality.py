@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.corpora import CorpusSettings, load
 from bench.measures import Measure, quality, significance
 from bench.measures.quality import METRICS, Statistics, statistics
 
@@ -70,6 +72,19 @@ def test_paired_tests_equal_the_command_line(tmp_path: Path) -> None:
     base = spoilt(refs, 1)
     near = [*base[:5], refs[5], *base[6:]]  # differs in one sentence: ties decide
     systems = [base, spoilt(refs, 2, 0.18), spoilt(refs, 3, 0.3), near]
+    theirs = sacrebleu(tmp_path, refs, systems, "--paired-ar")
+    for metric, label in zip(METRICS, ("BLEU", "chrF2", "TER"), strict=True):
+        rows = [statistics(system, refs, metric) for system in systems]
+        assert [row.score for row in rows] == [printed[label]["score"] for printed in theirs]
+        ours = [significance.p_values(rows[0], row)[0] for row in rows[1:]]
+        assert ours == [printed[label]["p_value"] for printed in theirs[1:]]
+
+
+@pytest.mark.skipif("MULTI30K" not in os.environ, reason="MULTI30K names no folder with the Multi30k files")
+def test_three_systems_on_multi30k_equal_the_command_line(tmp_path: Path) -> None:
+    """The whole of test_2016_flickr: its references with words dropped, swapped and replaced at three rates."""
+    refs = load(CorpusSettings("multi30k-en-de")).tests["test_2016_flickr"].targets
+    systems = [spoilt(refs, seed, rate) for seed, rate in ((1, 0.15), (2, 0.155), (3, 0.2))]
     theirs = sacrebleu(tmp_path, refs, systems, "--paired-ar")
     for metric, label in zip(METRICS, ("BLEU", "chrF2", "TER"), strict=True):
         rows = [statistics(system, refs, metric) for system in systems]
