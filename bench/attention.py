@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import decoding
+from bench.lexicon import written
 from bench.translator import TrainedTranslator
 from bench.vocabulary import JOINER, SPECIAL, Vocabulary
 from models.parts.attention import Weights
@@ -136,7 +137,8 @@ def look(loaded: TrainedTranslator, sentence: str) -> Looks:
     rows = {"cross": target, "encoder": source, "decoder": target}
     columns = {"cross": source, "encoder": source, "decoder": (SPECIAL[BOS], *target[:-1])}
     attentions = {kind: Attention(kind, rows[kind], columns[kind], maps) for kind, maps in found.items()}
-    return Looks(sentence, sides.target.decode([best.ids])[0], attentions)
+    (translation,) = written([best], [sentence], sides, loaded.lexicon)
+    return Looks(sentence, translation, attentions)
 
 
 def watched(model: Translator, source: list[int], target: list[int]) -> dict[str, np.ndarray]:

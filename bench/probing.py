@@ -9,8 +9,9 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
-from bench import corpora, decoding, translator
+from bench import corpora, decoding, lexicon, translator
 from bench.corpora import Contrast, Example, Split
 from bench.experiment import Experiment
 from bench.material import Material
@@ -75,7 +76,8 @@ def deeper(
     split = Split([one.source for one in asked], [one.target for one in asked])
     sources, too_long = material.cut(split)
     found = decoding.translate(model, sources, experiment.decoding)
-    hypotheses = material.vocabularies.target.decode([best.ids for best, *_ in found])
+    best = [hypotheses[0] for hypotheses in found]
+    hypotheses = lexicon.written(best, split.sources, material.vocabularies, material.lexicon)
     depths = [one.depth for one in asked]
     columns = {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses, "depth": depths}
     job.table(columns, "hypotheses/deeper.json")
@@ -129,7 +131,7 @@ KINDS = ("contrastive", "target_only")
 
 
 def runs(store: Store, references: Sequence[str], suite: str | None) -> list[TrackedRun]:
-    """The runs that are named, else the newest finished one of every job of a suite, oldest row first.
+    """The runs that are named, else the newest finished one of every job of a suite, oldest architecture first.
 
     Raises:
         ValueError: there is none.
@@ -145,7 +147,12 @@ def runs(store: Store, references: Sequence[str], suite: str | None) -> list[Tra
             newest.setdefault(run.tags["job"], run)
     if not newest:
         raise ValueError(f"--suite: {suite} has no finished run yet")
-    return sorted(newest.values(), key=lambda run: (int(run.tags["year"]), run.started))
+    first: dict[str, datetime] = {}  # when a row began, so that its seeds stand together
+    for run in newest.values():
+        first[run.tags["row"]] = min(run.started, first.get(run.tags["row"], run.started))
+    return sorted(
+        newest.values(), key=lambda run: (int(run.tags["year"]), first[run.tags["row"]], int(run.tags["seed"]))
+    )
 
 
 def of_run(run: TrackedRun, store: Store, given: Sequence[Contrast] | None) -> dict[str, Measure]:

@@ -74,7 +74,7 @@ def test_models_without_attention(name: str) -> None:
     experiment, model = built(name)
     assert watched(model, SOURCE, TARGET) == {}
     words = Words(Words.learn(["a b c d e f g h"], 12).data)
-    loaded = TrainedTranslator(experiment, Vocabularies(words, words), model)
+    loaded = TrainedTranslator(experiment, Vocabularies(words, words), model, None)
     with pytest.raises(ValueError, match="has no attention to look at"):
         look(loaded, "a b")
 
@@ -90,7 +90,9 @@ def looks() -> Looks:
     experiment, model = built("transformer")
     words = Words(Words.learn(["a b c d e f g h"], 12).data)
     search = replace(experiment.decoding, beam=2, extra_length=2)
-    return look(TrainedTranslator(replace(experiment, decoding=search), Vocabularies(words, words), model), "a new b")
+    return look(
+        TrainedTranslator(replace(experiment, decoding=search), Vocabularies(words, words), model, None), "a new b"
+    )
 
 
 def test_what_is_looked_at_has_its_names(looks: Looks) -> None:
