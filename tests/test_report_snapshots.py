@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import html5lib
 import pytest
 import synthetic_runs
+import yaml
 from synthetic_runs import Synthetic
 
 from bench.cli import main
+from bench.experiment import EXPERIMENTS
 from bench.tracking import Store
 from reports import gathering, language, snapshot, tables, write
 from reports.context import Context
@@ -89,7 +92,7 @@ def test_the_command_exports_and_reads_a_snapshot(store: Store, tmp_path: Path, 
     [
         (["--from", "nowhere"], "--from: nowhere has no readable snapshot.json; make one with bench report --export"),
         (["--from", "a", "--export", "b"], "give one of the two"),
-        (["--suite", "later", "--lang", "tlh"], "--lang: there is no 'tlh'; there are: en"),
+        (["--suite", "later", "--lang", "tlh"], "--lang: there is no 'tlh'; there are: en, ko"),
         (["--suite", "later", "--compare", "never"], "there is no suite 'never'"),
     ],
 )
@@ -151,3 +154,44 @@ def test_catalogues_have_the_same_keys_and_values():
             names = [sorted(set(re.findall(r"\{\w*\}", each))) for each in (text, english[key])]
             assert names[0] == names[1], key
             assert text.strip(), key
+
+
+def test_what_the_experiments_say_of_themselves_is_translated():
+    korean = language.words("ko")
+    said = []
+    for path in sorted(EXPERIMENTS.glob("*.yaml")):
+        content = yaml.safe_load(path.read_text())
+        said += [content["question"]] if "question" in content else []
+        said += (
+            [row["about"]["note"] for row in content.get("rows", {}).values() if row["about"].get("note")]
+            if isinstance(content.get("rows"), dict)
+            else []
+        )
+    assert len(said) > 8
+    assert [text for text in said if korean.recorded(text) == text] == []
+
+
+def test_a_korean_report_is_korean(store: Store, tmp_path: Path):
+    context = gathering.gather(store, "later", language="ko", compare_with="earlier")
+    write.all_forms(context, tmp_path)
+    tree = html5lib.parse((tmp_path / "report.html").read_text(), namespaceHTMLElements=False)
+    assert tree.get("lang") == "ko"
+    for element in tree.iter("h1", "h2", "h3", "caption", "figcaption", "summary"):
+        assert re.search("[가-힣]", "".join(element.itertext())), "".join(element.itertext())
+    for form in ("report.md", "report.tex"):
+        text = (tmp_path / form).read_text()
+        english = [value for value in language.words("en").texts.values() if len(value) > 25 and "{" not in value]
+        assert [value for value in english if value in text] == []
+
+
+def test_korean_particles_do_not_hang_on_what_is_put_in():
+    """Their form depends on the last sound of the word before them, which a template does not know."""
+    for key, text in language.words("ko").texts.items():
+        assert not re.search(r"\}(은|는|이|가|을|를|과|와|으로|로)(?![가-힣])", text), key
+
+
+def test_recorded_text_is_translated_piece_by_piece():
+    korean = language.words("ko")
+    assert korean.recorded("closed form, real tokens; mean of 3 seeds") == "닫힌 식, 실제 토큰; 시드 3개의 평균"
+    assert korean.recorded("sacreBLEU nrefs:1; no such phrase") == "sacreBLEU nrefs:1; no such phrase"
+    assert language.words("en").recorded("closed form") == "closed form"
