@@ -131,8 +131,8 @@ class Context:
         rows: The lines, in the suite's order.
         translations: Track -> what every row made of its first test set.
         comparisons: Paired tests, each row against the baseline, and the best against each row.
-        passports: Track -> what is known of its corpus; attention: track -> row -> pictures of where it looks.
-        tuning: Track -> row -> expected best validation BLEU after so many trials of a sweep.
+        passports: Track -> what is known of its corpus; attention: track -> row -> where it looks.
+        tuning: Track -> row -> (sentence pairs spent, expected best validation BLEU) of a sweep.
         before: The suite that this one is compared with, and the paired tests of each row against itself there.
         ui_url: Address of the MLflow UI that has the runs, empty if unknown.
         experiment: Id of the suite in MLflow.
@@ -152,7 +152,7 @@ class Context:
     written: str
     words: Words
     passports: Mapping[Track, Mapping[str, Any]]
-    attention: Mapping[Track, Mapping[str, Sequence[Any]]]
+    attention: Mapping[Track, Mapping[str, Mapping[str, Any]]]
     tuning: Mapping[Track, Mapping[str, Sequence[tuple[float, float]]]]
     before: Context | None = None
     changes: tuple[Comparison, ...] = ()

@@ -24,14 +24,11 @@ def caveat(context: Context) -> str:
     lines = []
     sizes = sorted({test.size for test in context.comparisons})
     if sizes:
-        several = say("count.range", low=f.whole(sizes[0]), high=say.count("test", sizes[-1]))
-        lines.append(say("caveat.tests", tests=say.count("test", sizes[0]) if len(sizes) == 1 else several))
+        lines.append(say("caveat.tests", tests=say.count("test", sizes[-1], sizes[0])))
     seeds = sorted({len(cell.runs) for row in context.rows for cell in row.cells.values() if cell.runs})
-    if seeds == [1]:
-        lines.append(say("caveat.one_seed"))
-    elif seeds:
-        several = say("count.range", low=f.whole(seeds[0]), high=say.count("seed", seeds[-1]))
-        lines.append(say("caveat.seeds", seeds=say.count("seed", seeds[0]) if len(seeds) == 1 else several))
+    if seeds:
+        number = say.count("seed", seeds[-1], seeds[0])
+        lines.append(say("caveat.one_seed") if seeds == [1] else say("caveat.seeds", seeds=number))
     return " ".join(lines)
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
+import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from bench.measures import Measure, quality
 from bench.measures.quality import Statistics
+from bench.measures.tuning import expected_best
 from bench.tracking import Reader, TrackedRun
 from reports import formatting as f
 from reports.context import Cell, Context, Number, Row, Track, published_table
@@ -118,7 +122,7 @@ def _suite(reader: Reader, suite: str, ui_url: str, language: Words) -> Context:
             track: found for track, of in first.items() if (found := _first(of, lambda run: _passport(reader, run)))
         },
         attention={track: _attention(reader, of) for track, of in first.items()},
-        tuning={},
+        tuning={track: tuned for track in tracks if (tuned := _tuning(reader, track, order))},
     )
 
 
@@ -146,13 +150,44 @@ def _passport(reader: Reader, run: TrackedRun) -> Mapping[str, Any]:
     return reader.document(run, "passport.json")
 
 
-def _attention(reader: Reader, runs: Sequence[TrackedRun]) -> dict[str, list[Any]]:
-    """Row -> its maps, of its first seed."""
+def _attention(reader: Reader, runs: Sequence[TrackedRun]) -> dict[str, Mapping[str, Any]]:
+    """Row -> where its first seed looks: tokens of source and target, and the weights of the last layer.
+
+    `bench attention` has kept it. Of several sentences, the one that most rows have.
+    """
     rows: dict[str, TrackedRun] = {}
     for run in runs:
         rows.setdefault(run.tags.get("row", ""), run)
-    found = _each(list(rows.values()), lambda run: reader.document(run, "attention.json"))
-    return {row: list(maps) for row, run in rows.items() if (maps := found[run.id].get("maps"))}
+    kept = _each(list(rows.values()), lambda run: [n for n in reader.files(run, "attention") if n.endswith(".json")])
+    count = Counter(name for names in kept.values() for name in names)
+    found = {}
+    for row, run in rows.items():
+        if names := sorted(kept[run.id], key=lambda name: (-count[name], name)):
+            read = reader.document(run, f"attention/{names[0]}").get("attention", [])
+            for one in (one for one in read if one["kind"] == "cross"):
+                weights_QK = np.mean(one["maps"][-1], axis=0)
+                found[row] = {"source": one["columns"], "target": one["rows"], "weights": weights_QK.tolist()}
+    return found
+
+
+def _tuning(reader: Reader, track: Track, order: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+    """Row -> (pairs spent, expected best validation BLEU) of the newest sweep of these rows on this track."""
+    newest: dict[str, TrackedRun] = {}
+    for study in reader.studies():
+        tags = study.tags
+        if (tags.get("corpus"), tags.get("preset")) == (track.corpus, track.preset) and tags.get("row") in order:
+            newest.setdefault(tags["row"], study)
+    found = {}
+    for row, study in newest.items():
+        with reader.artifact(study, "trials.json") as path:
+            trials = pd.DataFrame(**json.loads(path.read_text())) if path else pd.DataFrame()
+        if {"validation_bleu", "pairs"} <= set(trials.columns):
+            known = trials.dropna(subset=["validation_bleu", "pairs"])
+            known = known.loc[known["pairs"] > 0]
+            if len(known):
+                points = expected_best(known["validation_bleu"].tolist(), known["pairs"].tolist())
+                found[row] = [(point.budget, point.best) for point in points]
+    return found
 
 
 def _changes(now: Context, before: Context) -> tuple[Any, ...]:

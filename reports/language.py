@@ -37,10 +37,11 @@ class Words:
         """The text of a key, with values in place of their names in braces."""
         return self.texts[key].format(**values)
 
-    def count(self, noun: str, number: int) -> str:
-        """1 seed, 2 seeds."""
+    def count(self, noun: str, number: int, least: int | None = None) -> str:
+        """1 seed, 2 seeds, or 1–2 seeds where that is not the least."""
         one, _, more = self.texts[f"count.{noun}"].partition("|")
-        return (one if number == 1 or not more else more).format(f.whole(number))
+        said = f.whole(number) if least in (None, number) else f"{f.whole(least)}–{f.whole(number)}"
+        return (one if number == 1 or not more else more).format(said)
 
     def listed(self, names: Sequence[str]) -> str:
         """A, B and C."""

@@ -157,7 +157,7 @@ def _accuracies(context: Context, track: Track, parts: Mapping[str, str]) -> Hea
 
 
 def _tuning(context: Context, track: Track) -> Plot | None:
-    """Expected best validation BLEU after so many trials."""
+    """Expected best validation BLEU against what a sweep spent."""
     say, found = context.words, context.tuning.get(track, {})
     lines = [
         {
@@ -244,7 +244,7 @@ def _dumbbells(data: Datasets, lines: Sequence[dict[str, Any]], title: str, tota
 
 
 def _attention(context: Context, track: Track) -> list[Plot]:
-    """The first map of each row that has one."""
+    """A map of each row that has kept one."""
     say, found = context.words, context.attention.get(track, {})
     return [
         Plot(
@@ -252,11 +252,11 @@ def _attention(context: Context, track: Track) -> list[Plot]:
             group=f"attention-{track.slug}",
             tab=row.name,
             choice=say("page.show"),
-            title=say("attention.title", track=track.label, number=found[row.id][0]["sentence"]),
+            title=say("attention.title", track=track.label),
             caption=say("attention.caption"),
-            text=f"{' '.join(found[row.id][0]['source'])} → {' '.join(found[row.id][0]['target'])}",
+            text=f"{' '.join(found[row.id]['source'])} → {' '.join(found[row.id]['target'])}",
             families=(),
-            draw=functools.partial(_map, shown=found[row.id][0]),
+            draw=functools.partial(_map, shown=found[row.id]),
             width=600,
         )
         for row in context.rows

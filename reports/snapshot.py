@@ -41,6 +41,7 @@ class Snapshot(Reader):
             raise ValueError(f"--from: {folder} has format {kept}, this version reads {FORMAT}; export it again")
         self.uri: str = index["uri"]
         self._suites: dict[str, dict[str, Any]] = index["suites"]
+        self._studies: list[dict[str, Any]] = index["studies"]
 
     def suites(self) -> list[str]:
         return list(self._suites)
@@ -54,6 +55,13 @@ class Snapshot(Reader):
 
     def experiment(self, suite: str) -> str:
         return self._suite(suite)["experiment"]
+
+    def studies(self, suite: str | None = None) -> list[TrackedRun]:
+        return [_run(entry) for entry in self._studies]
+
+    def files(self, run: TrackedRun, folder: str) -> list[str]:
+        place = self.folder / run.id / folder
+        return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
 
     def _suite(self, suite: str) -> dict[str, Any]:
         if suite not in self._suites:
@@ -88,6 +96,12 @@ class Recorder(Reader):
     def experiment(self, suite: str) -> str:
         return self.reader.experiment(suite)
 
+    def studies(self, suite: str | None = None) -> list[TrackedRun]:
+        return self.reader.studies(suite)
+
+    def files(self, run: TrackedRun, folder: str) -> list[str]:
+        return self.reader.files(run, folder)
+
     def artifact(self, run: TrackedRun, name: str) -> contextlib.AbstractContextManager[Path | None]:
         self.read[run.id, name] = run
         return self.reader.artifact(run, name)
@@ -105,6 +119,7 @@ class Recorder(Reader):
         index = {
             "format": FORMAT,
             "uri": self.uri if self.uri.startswith("http") else "",  # a path says nothing on another machine
+            "studies": [_entry(study) for study in self.reader.studies()],
             "suites": {suite: self._entry(suite) for suite in self.asked},
         }
         beside = folder / f".{INDEX}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bench.measures import Measure, quality
-from bench.tracking import Store, Tracking
+from bench.tracking import Job, Store, Tracking
 from reports.context import Context
 from reports.gathering import gather
 
@@ -40,6 +41,7 @@ class Synthetic:
     reason: str = ""
     latency: float | None = 12.5
     tags: dict[str, str] = field(default_factory=dict)
+    probed: bool = False
 
     def hypotheses(self) -> list[str]:
         lines = list(REFERENCES)
@@ -85,8 +87,12 @@ class Synthetic:
                 Measure("validation_loss", 1.25, "nats/token"),
                 Measure("validation_loss_shuffled_sources", 3.5, "nats/token"),
                 unmeasured,
+                *(probes(self.wrong) if self.probed else []),
             ]
         )
+        if self.probed:
+            job.text(json.dumps(PASSPORT), "passport.json")
+            job.text(json.dumps(LOOKS), "attention/a-sentence.json")
         points = [
             point
             for update in (10, 20)
@@ -100,6 +106,73 @@ class Synthetic:
         job.frame(pd.DataFrame(points, columns=["update", "name", "value"]), "curves.parquet")
         job.finish("FINISHED")
         return job.id
+
+
+def probes(wrong: int) -> list[Measure]:
+    """What a run measures of parts: groups of sentences, contrasts, alignment."""
+    values = {
+        "test/bleu/length/1-5": 90.0,
+        "test/bleu/length/6-10": 90.0 - wrong,
+        "test/bleu/depth/0": 80.0,
+        "deeper/bleu/depth/2": 20.0,
+        "contrastive/pronoun": 75.0,
+        "contrastive/pronoun/1": 80.0,
+        "contrastive/pronoun/4": 70.0,
+        "target_only/pronoun": 60.0,
+        "target_only/pronoun/1": 61.0,
+        "target_only/pronoun/4": 59.0,
+        "aer": 30.0 + wrong,
+        "aer_diagonal": 50.0,
+    }
+    return [Measure(name, value, "percent", value - 2, value + 2, "40 sentences") for name, value in values.items()]
+
+
+SIDE = {
+    "language": "en",
+    "words": 300,
+    "distinct": 40,
+    "mean": 7.5,
+    "median": 7,
+    "p99": 12,
+    "longest": 14,
+    "covered": 0.98,
+}
+PASSPORT = {
+    "name": "toy-en-de",
+    "splits": [
+        {"name": name, "pairs": 40, "sha256": "ab", "source": SIDE, "target": SIDE, "repeated": 1, "bad": {}}
+        for name in ("train", "test")
+    ],
+    "overlaps": [{"split": "test", "within": "train", "pairs": 3, "sources": 3, "targets": 4, "near": 5}],
+    "thorough": True,
+}
+LOOKS = {
+    "source": "A b",
+    "translation": "Ein b",
+    "attention": [
+        {"kind": "encoder", "rows": ["A"], "columns": ["A"], "maps": [[[[1.0]]]]},
+        {
+            "kind": "cross",
+            "rows": ["Ein", "'\\]<b>", "</s>"],
+            "columns": ["A", "<script>", "</s>"],
+            "maps": [
+                [
+                    [[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.0, 0.0, 1.0]],
+                    [[0.7, 0.3, 0.0], [0.4, 0.6, 0.0], [0.0, 0.0, 1.0]],
+                ]
+            ],
+        },
+    ],
+}
+
+
+def sweep(store: Store, row: str) -> None:
+    """A study of four trials, one of them without a score."""
+    tags = {"row": row, "corpus": "toy-en-de", "preset": "demo"}
+    study = Job(store.client, store.parent("tuning", tags, study=row))
+    scores = [10.0, 30.0, None, 20.0]
+    study.table({"pairs": [1000] * 4, "validation_bleu": scores}, "trials.json")
+    study.finish("FINISHED")
 
 
 def new_store(folder: Path) -> Store:
@@ -119,8 +192,9 @@ def odd(store: Store) -> Context:
         Synthetic("plain", f"Plain {HOSTILE}", 2014, 2, 1e12, latency=None, tags={"note": HOSTILE}),
         Synthetic("twin", "Twin", 2015, 2, 2e12),
         Synthetic("broken", "Broken", 2016, 2, 1e12, status="FAILED", reason=f"Diverged: {HOSTILE}"),
-        Synthetic("best", "Transformer (base)", 2017, 20, 4e12),
+        Synthetic("best", "Transformer (base)", 2017, 20, 4e12, probed=True),
     ]
+    sweep(store, "best")
     suite(store, "odd", runs, "plain,twin,broken,absent,best", "best")
     return gather(store, "odd", "http://127.0.0.1:5000/")
 

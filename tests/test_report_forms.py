@@ -182,7 +182,13 @@ def test_every_plot_is_valid_and_drawn_as_svg_and_pdf(odd: Context, written: Pat
         "curves-updates-en-de",
         "curves-flops-en-de",
         "curves-seconds-en-de",
+        "tuning-en-de",
+        "length-en-de",
+        "depth-en-de",
+        "probes-en-de",
+        "probes-1-en-de",
         "sources-en-de",
+        "attention-best-en-de",
     ]
     for plot in found:
         plot.draw(drawing.Datasets(), 600).to_dict()  # Altair's own checks

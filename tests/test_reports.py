@@ -202,3 +202,40 @@ def test_wrong_names_and_addresses_are_one_line(odd: Context, store: Store, name
 def test_an_empty_store_says_what_to_do(tmp_path: Path):
     with pytest.raises(ValueError, match="make some with bench suite"):
         gather(synthetic_runs.new_store(tmp_path), None)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_measured_of_parts_is_no_test_set(odd: Context):
+    assert odd.tracks[0].test_sets == ("test",)
+    cell = odd.row("best").cells[odd.tracks[0]]
+    assert cell.value("test/bleu/length/6-10") == 70
+    assert list(cell.below("contrastive")) == ["pronoun", "pronoun/1", "pronoun/4"]
+
+
+def test_probes_stand_beside_what_the_target_alone_gives_away(odd: Context):
+    rows = [[entry.text for entry in row] for row in tables.probes(odd).rows]
+    assert rows == [["Transformer (base)", "75.0", "50.0"], ["target alone", "60.0", "50.0"]]
+
+
+def test_attention_is_the_mean_over_heads_of_the_last_layer(odd: Context):
+    (looks,) = odd.attention[odd.tracks[0]].values()
+    assert looks["weights"][0] == pytest.approx([0.8, 0.2, 0.0])
+
+
+def test_tuning_rises_to_the_best_trial(odd: Context):
+    points = odd.tuning[odd.tracks[0]]["best"]
+    assert points[0] == (1000, pytest.approx(20, abs=1))
+    assert points[-1] == (3000, 30)
+
+
+def test_leakage_is_a_warning(odd: Context, level: Context):
+    (warning,) = finding.warnings(odd)
+    assert warning.startswith("Leakage: 3\u00a0pairs of the split test of toy-en-de")
+    assert warning in write.page(odd)
+    assert finding.warnings(level) == []
+    missing = dict(protocol.missing(level))
+    for what in ("Best-so-far against tuning budget", "BLEU by length", "Attention maps", "Data passport"):
+        assert missing[what]
+        assert what not in dict(protocol.missing(odd))

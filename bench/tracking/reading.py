@@ -62,6 +62,14 @@ class Reader(Protocol):
         """A file of a run, there while the block runs; None if the run has none of that name."""
         ...
 
+    def files(self, run: TrackedRun, folder: str) -> list[str]:
+        """Names of a run's files in a folder."""
+        ...
+
+    def studies(self, suite: str | None = None) -> list[TrackedRun]:
+        """The studies of a sweep, or of all sweeps, newest first; none if there are none."""
+        ...
+
     def measures(self, run: TrackedRun) -> list[Measure]:
         """The final numbers of a run that has been judged; none of another."""
         with self.artifact(run, "measures.json") as path:

@@ -182,10 +182,13 @@ class Store(Reader):
         runs = self._search([self.experiment(suite)], query)
         return tracked(runs[0]) if runs else None
 
-    def studies(self, sweep: str) -> list[TrackedRun]:
-        """The studies of a sweep, newest first; none if there is no such sweep."""
-        found = None if self.new else self.client.get_experiment_by_name(sweep)
-        return [tracked(run) for run in self._search([found.experiment_id], "tags.kind = 'study'")] if found else []
+    def studies(self, suite: str | None = None) -> list[TrackedRun]:
+        """The studies of a sweep, or of all sweeps, newest first; none if there are none."""
+        if self.new:
+            return []
+        named = [self.client.get_experiment_by_name(suite)] if suite else self.client.search_experiments()
+        sweeps = [experiment.experiment_id for experiment in named if experiment]
+        return [tracked(run) for run in self._search(sweeps, "tags.kind = 'study'")] if sweeps else []
 
     def add(self, run: TrackedRun, file: Path, folder: str) -> None:
         """Copies a file to the artifacts of a run, which stays as it is otherwise."""
@@ -259,6 +262,15 @@ class Store(Reader):
             except (MlflowException, OSError):
                 path = None
             yield path
+
+    def files(self, run: TrackedRun, folder: str) -> list[str]:
+        if run.artifacts.startswith("file:"):
+            place = Path(local_file_uri_to_path(run.artifacts)) / folder
+            return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+        try:
+            return sorted(Path(file.path).name for file in _files(run.artifacts, self.uri).list_artifacts(folder))
+        except MlflowException:
+            return []
 
     def _search(self, experiments: list[str], query: str) -> list[MlflowRun]:
         runs: list[MlflowRun] = []
