@@ -77,6 +77,12 @@ bad lines or if pairs of a validation or test set stand in the training text."""
     "models": """examples:
   bench models
   bench models --preset multi30k-cpu""",
+    "latency": """examples:
+  bench latency best:demo/lstm best:demo/transformer-base
+  bench latency RUN-ID --times 5
+
+Measures the p50 of finished runs again by docs/latency.md, all runs once, then all again. Exit code 1 if the medians of
+a run are more than 5 % apart although the machine was quiet each time.""",
     "verify": """examples:
   bench verify flops     closed form, count on the meta device and on real tensors, for every row
   bench verify flops --device cuda
@@ -206,6 +212,10 @@ def build_parser() -> Parser:
     models = command("models", "print the ladder: rows, years, papers, parameters, FLOPs")
     models.add_argument("--preset", action="append", help="only this preset (may be given several times)")
 
+    latency = command("latency", "measure the latency of finished runs several times")
+    latency.add_argument("runs", nargs="+", help="id, name, best:SUITE/ROW, or models:/NAME/VERSION")
+    latency.add_argument("--times", type=int, default=3, help="how often each run is measured (default: 3)")
+
     verify = command("verify", "hold the harness's numbers against published and derived ones")
     verify.add_argument("what", choices=["flops", "costs", "sizes"])
     verify.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of flops: where real tensors are")
@@ -213,7 +223,7 @@ def build_parser() -> Parser:
     ui = command("ui", "open the MLflow UI on the runs")
     ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")
 
-    for reader in (report, translate, probe, attention, promote, ui):
+    for reader in (report, latency, translate, probe, attention, promote, ui):
         reader.add_argument("--tracking.uri", dest="uri", help="MLflow tracking URI (default: MLFLOW_TRACKING_URI)")
         reader.add_argument("--tracking.folder", dest="folder", default="runs", help="folder of the runs")
     return top

@@ -268,6 +268,15 @@ def models_command(known: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def latency_command(known: argparse.Namespace, _: list[str]) -> int:
+    from bench import timing
+    from bench.tracking import Store, Tracking
+
+    if known.times < 2:
+        raise ValueError(f"--times: {known.times} leaves nothing to compare; at least 2")
+    return int(not timing.show(Store(Tracking(known.uri, known.folder)), known.runs, known.times))
+
+
 def verify_command(known: argparse.Namespace, _: list[str]) -> int:
     from bench import sizes, verification
 
@@ -297,6 +306,7 @@ COMMANDS = {
     "promote": promote_command,
     "data": data_command,
     "models": models_command,
+    "latency": latency_command,
     "verify": verify_command,
     "ui": ui_command,
 }

@@ -35,6 +35,7 @@ ORDER = [
     "verification",
     "translator",
     "serving",
+    "timing",
     "material",
     "probing",
     "attention",

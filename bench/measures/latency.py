@@ -170,12 +170,8 @@ class Bench:
 
     # --- what is measured ---------------------------------------------------------------------------------------
 
-    def alone(self, seconds: float) -> list[Measure]:
-        """Latency of one sentence alone: percentiles, forced and free; time to the first token, and of each later one.
-
-        The three figures of a sentence are taken in the same passes. The first token is a translation of length one,
-        which reads the source; a later token costs (whole - first) / (tokens - 1).
-        """
+    def one_by_one(self, seconds: float) -> Timing:
+        """Passes over the sentences, each for its first token, then for the whole of each, then free-running."""
 
         def one_pass() -> list[float]:
             first = [self.milliseconds([source], [1]) for source in self.sources]
@@ -183,7 +179,15 @@ class Bench:
             return first + whole + [self.milliseconds([source], None) for source in self.sources]
 
         self.warm_up()
-        timing = timed(one_pass, seconds)
+        return timed(one_pass, seconds)
+
+    def alone(self, seconds: float) -> list[Measure]:
+        """Latency of one sentence alone: percentiles, forced and free; time to the first token, and of each later one.
+
+        The first token is a translation of length one, which reads the source; a later token costs
+        (whole - first) / (tokens - 1).
+        """
+        timing = self.one_by_one(seconds)
         first_PN, whole_PN, free_PN = np.split(np.array(timing.passes), 3, axis=1)
         recipe = f"batch 1; {{}}; {len(self.sources)} sentences, {whole_PN.size} samples; {self.recipe}; {timing.noise}"
         measures = []

@@ -1,0 +1,73 @@
+"""`bench latency`: a finished run is timed again and again, and what differs is told from what is noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bench.judging
+from bench.cli import main
+from bench.experiment import resolve
+from bench.job import run
+from bench.measures.latency import Bench, Timing
+from bench.tracking import Store, Tracking
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp("timing")
+    tiny.write_corpus(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.judging.latency, "measure", lambda *_: [])
+        patch.setattr(bench.judging.costs, "SIDE", 128)
+        outcome = run(resolve(tiny.FILE, flags=tiny.flags(folder)), Store(Tracking(None, str(folder / "runs"))), "runs")
+    assert outcome.run
+    return outcome.run.id, folder
+
+
+def pretended(medians: list[float], others: float) -> Callable[[Bench, float], Timing]:
+    """The same milliseconds for every sentence of a measurement."""
+    left = iter(medians)
+
+    def one_by_one(bench: Bench, seconds: float) -> Timing:
+        assert len(bench.sources) == 12  # the whole test set
+        return Timing(np.full((2, 36), next(left)).tolist(), others)
+
+    return one_by_one
+
+
+@pytest.mark.parametrize(
+    ("medians", "others", "verdict", "code"),
+    [
+        ([10.0, 10.4, 10.2], 0.0, "within 5%", 0),
+        ([10.0, 11.0, 10.2], 0.0, "APART", 1),
+        ([10.0, 11.0, 10.2], 0.5, "noisy", 0),
+    ],
+)
+def test_medians_agree_or_noise_says_why(
+    finished: tuple[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    medians: list[float],
+    others: float,
+    verdict: str,
+    code: int,
+) -> None:
+    monkeypatch.setattr(Bench, "one_by_one", pretended(medians, others))
+    run_id, folder = finished
+    assert main(["latency", run_id, "--tracking.folder", str(folder / "runs")]) == code
+    printed = capsys.readouterr().out
+    assert verdict in printed
+    assert f"{medians[1]:.2f}" in printed
+    assert printed.count(f"other processes {others:.0%} of the cores") == 3
+
+
+def test_a_real_one(finished: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    run_id, folder = finished
+    assert main(["latency", run_id, "--times", "2", "--tracking.folder", str(folder / "runs")]) in (0, 1)
+    assert "transformer-base files-en-de demo s1, 2: " in capsys.readouterr().out
+    assert main(["latency", run_id, "--times", "1", "--tracking.folder", str(folder / "runs")]) == 2
