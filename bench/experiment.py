@@ -253,6 +253,12 @@ def layered(path: Path, preset: str, row: str | None, above: Sequence[Mapping[st
     return row, merge(plain(base), plain(own), of_base, of_own, *rows_own, *above)
 
 
+def joined(path: Path, row: str) -> str:
+    """The row whose models this row joins; empty for a model of its own."""
+    own = (read_yaml(path).get("rows") or {}).get(row) or {}
+    return str((own.get("ensemble") or {}).get("of", ""))
+
+
 def _single(rows: Mapping[str, Any], row: str, path: Path) -> Mapping[str, Any]:
     """The settings of the row whose models this row joins; none for a row that is a model of its own."""
     joined = {name: str(((own or {}).get("ensemble") or {}).get("of", "")) for name, own in rows.items()}

@@ -7,13 +7,13 @@ finished is skipped, what was interrupted continues, what fails is said and does
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import terminal, vocabulary
-from bench.experiment import Experiment, architectures, choose, read_typed, resolve
+from bench import terminal, tuned, vocabulary
+from bench.experiment import Experiment, architectures, choose, joined, read_typed, resolve
 from bench.job import Outcome, reason_of, run
 from bench.material import Material
 from bench.tracking import Store
@@ -33,6 +33,7 @@ class Suite:
         seeds: Seeds of every row.
         baseline: Row that the others are compared with; the last one if empty.
         settings: Settings of every row, above its own (groups such as training, decoding, text, corpus).
+        sweeps: Row -> the sweep whose best settings it takes, above its own and below `settings`.
     """
 
     question: str = ""
@@ -42,28 +43,34 @@ class Suite:
     seeds: list[int] = field(default_factory=lambda: [1])
     baseline: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    sweeps: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Suite:
         """Raises ValueError, one line, for an unknown key, a wrong type or an unknown row."""
         suite = read_typed(path, cls)
         known = list(architectures())
-        for row in [*suite.rows, *([suite.baseline] if suite.baseline else [])]:
+        for row in [*suite.rows, *([suite.baseline] if suite.baseline else []), *suite.sweeps]:
             choose("row", row, known, path)
         if not suite.rows:
             raise ValueError(f"{path}: rows: names no row; there are: {', '.join(known)}")
         return suite
 
-    def experiments(self, flags: Sequence[str]) -> list[Experiment]:
-        """Every job of the suite, a corpus after the other; ensembles come last, behind all of their members."""
-        files = architectures()
+    def experiments(
+        self, flags: Sequence[str], best: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> list[Experiment]:
+        """Every job of the suite, a corpus after the other; ensembles come last, behind all of their members.
+
+        `best` are the settings that sweeps found for rows; an ensemble takes those of its members.
+        """
+        files, best = architectures(), best or {}
         layers = [{"corpus": {"name": name}} for name in self.corpora] or [{}]
         rows = [
             resolve(
                 files[row],
                 preset=self.preset,
                 row=row,
-                suite=[self.settings, layer, {"seed": seed}],
+                suite=[best.get(row) or best.get(joined(files[row], row)) or {}, self.settings, layer, {"seed": seed}],
                 flags=flags,
             )
             for layer in layers
@@ -184,9 +191,13 @@ def run_suite(
     """
     experiments = suite.experiments(flags)
     name = path.stem
+    store = Store(experiments[0].tracking)
+    found = tuned.find(suite.sweeps, suite.preset, store)
+    if found:
+        experiments = suite.experiments(flags, {row: best.layer for row, best in found.items()})
+        tuned.check_seeds(found, experiments)
     for line in unequal(experiments):
         terminal.say(f"not equal: {line}")
-    store = Store(experiments[0].tracking)
     for experiment in distinct([e for e in experiments if again or not finished(store, name, e)]):
         material = Material.of(experiment)  # can be made, or there is one line and nothing on the disk
         if place:  # workers find it made: they would get in each other's way
@@ -194,6 +205,8 @@ def run_suite(
     description = f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
     tags = {"mlflow.note.content": description, "question": suite.question}
     parent = store.parent(name, tags | {"rows": ",".join(suite.rows), "baseline": suite.baseline or suite.rows[-1]})
+    single = dict.fromkeys(experiment.row for experiment in experiments if not experiment.members)
+    tuned.record(found, list(single), parent, store)
     status = "KILLED"
     try:
         if place:

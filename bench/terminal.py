@@ -155,7 +155,11 @@ class Board:
     def summary(self) -> str:
         spent = self.ended + sum(min(1.0, last.fraction) for *_, last in self.jobs.values() if last)
         elapsed = time.monotonic() - self.began
-        left = f", about {seconds(elapsed / spent * (self.total - spent))} left" if 0 < spent < self.total else ""
+        left = (
+            f", about {seconds(elapsed / spent * (self.total - spent))} left"
+            if self.ended and spent < self.total
+            else ""
+        )
         return f"{self.ended} of {self.total} jobs, {seconds(elapsed)}{left}"
 
     def view(self) -> Table:

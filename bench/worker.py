@@ -4,7 +4,7 @@
 
 It may run anywhere from where ADDRESS can be reached: HOST:PORT, or the path of a Unix socket. The shared secret is in
 the environment variable BENCH_KEY. It sends `Ready`, then for each `Task` it is given any number of `Said` and
-`Status`, and one `End`; after a validation it waits for the driver's word (True: stop here). STOP saves the open job
+`Status`, and one `End`; after a validation it waits for the driver's `Word`. STOP saves the open job
 and ends the process; so does a lost connection.
 """
 
@@ -60,6 +60,13 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Word:
+    """The driver's answer to a validation."""
+
+    stop: bool
+
+
+@dataclass(frozen=True)
 class Ready:
     """The first message of a worker: its number and where it runs."""
 
@@ -100,10 +107,13 @@ class Lines(io.TextIOBase):
 
 
 class Worker:
-    """The worker's end of the connection. A thread reads it, so that STOP comes through while a model trains."""
+    """The worker's end of the connection. A thread reads it, so that STOP comes through while a model trains.
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    `stop` is called by that thread: it must bring the open job, if there is one, to raise Interrupted.
+    """
+
+    def __init__(self, connection: Connection, stop: Callable[[], None]) -> None:
+        self.connection, self.stop = connection, stop
         self.tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self.words: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self.told_at = 0.0
@@ -118,10 +128,10 @@ class Worker:
             if message == STOP:
                 self.words.put(False)
                 self.tasks.put(None)
-                os.kill(os.getpid(), signal.SIGTERM)
+                self.stop()
                 return
-            if isinstance(message, bool):
-                self.words.put(message)
+            if isinstance(message, Word):
+                self.words.put(message.stop)
             else:
                 self.tasks.put(message)
 
@@ -182,7 +192,7 @@ def main(address: str, number: str) -> int:
     host, colon, port = address.rpartition(":")
     place = (host, int(port)) if colon and port.isdigit() else address
     connection = Client(place, authkey=bytes.fromhex(os.environ.pop(KEY)))
-    worker = Worker(connection)
+    worker = Worker(connection, lambda: os.kill(os.getpid(), signal.SIGTERM))
     sys.stdout = Lines(lambda line: worker.send(Said(line)))
     worker.send(Ready(int(number), platform.node(), os.getpid()))
     worker.work()

@@ -25,7 +25,7 @@ from bench import terminal
 from bench.checkpoints import Interrupted, Signals
 from bench.machine import cores
 from bench.progress import Status
-from bench.worker import KEY, STOP, End, Ready, Said, Task
+from bench.worker import KEY, STOP, End, Ready, Said, Task, Word
 
 ATTEMPTS = 3
 """How often a job is begun, or goes on, before a worker that is lost again and again is taken for its fault."""
@@ -289,7 +289,7 @@ def _heard(worker: Worker, message: object, jobs: Jobs, board: terminal.Board) -
         board.shows(worker.number, message)
         stop = jobs.told(task, message)
         if news and task.asks:
-            worker.tell(stop)
+            worker.tell(Word(stop))
     else:
         assert isinstance(message, End)
         worker.task = None

@@ -44,6 +44,7 @@ ORDER = [
     "job",
     "worker",
     "workers",
+    "tuned",
     "suite",
     "search",
     "sweep",

@@ -209,7 +209,7 @@ class Study:
         for step, (_, bleu) in enumerate(status.validations, 1):
             if step not in reported:
                 trial.report(bleu, step)
-        return status.fraction < 1 and trial.should_prune()
+        return status.fraction < 1 and bool(trial.should_prune())
 
     def tell(self, task: Task, end: End, store: Store) -> str:
         """Tells Optuna how an attempt has ended; what came of it, in words."""

@@ -194,6 +194,11 @@ class Store(Reader):
         """Copies a file to the artifacts of a run, which stays as it is otherwise."""
         self.client.log_artifact(run.id, str(file), folder)
 
+    def trials(self, sweep: str, study: str) -> list[TrackedRun]:
+        """The jobs of a study, newest first."""
+        query = f"tags.kind = 'tuning' and tags.study = '{study}'"
+        return [TrackedRun.of(run) for run in self._search([self.experiment(sweep)], query)]
+
     def end(self, run_id: str, status: str) -> None:
         """Closes a suite's own run as FINISHED, FAILED (a job failed) or KILLED."""
         self.client.set_terminated(run_id, status)
