@@ -301,6 +301,7 @@ def _train(
         )
     finally:
         live.close()
+    job.flush()
     job.frame(pd.DataFrame(trained.curve, columns=["update", "name", "value"]), "curves.parquet")
     model.load_state_dict(trained.weights)
     model.to(experiment.machine.device)

@@ -26,6 +26,7 @@ from models.parts.translator import Translator
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "64-true": torch.float64}
 """What products of a training are computed in."""
 
+OVERHEAD = "curves, checkpoints, notes and reports, of the time of the updates; validations in neither"
 REPEATED = "at least so much was lost with a killed process and done again; in no other measure"
 
 
@@ -148,6 +149,7 @@ def spent(trained: Trained, model: Translator, experiment: Experiment, material:
         *costs.costs(meter.ledger.model_flops, meter.seconds, ceiling, machine.devices * machine.num_nodes),
         meter.energy.measure(meter.seconds),
         Measure("wall_s", meter.seconds, "s", recipe="updates only"),
+        Measure("overhead", 100 * meter.overhead / meter.seconds, "percent", recipe=OVERHEAD),
         Measure("repeated_updates", trained.repeated.updates, "updates", recipe=REPEATED),
         Measure("repeated_s", trained.repeated.seconds, "s", recipe=REPEATED),
         Measure("pairs", meter.pairs, "sentence pairs"),

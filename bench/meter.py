@@ -54,6 +54,7 @@ class Meter(pl.Callback):
         self.updates = self.pairs = self.source_tokens = self.target_tokens = 0
         self.seconds = 0.0
         self.began = 0.0
+        self.aside, self.overhead = 0.0, 0.0  # seconds: when curves, checkpoints and reports began, and all they took
         self.energy = Energy()
 
     @property
@@ -95,12 +96,13 @@ class Meter(pl.Callback):
     COUNTS = ("updates", "pairs", "source_tokens", "target_tokens", "seconds")
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {"ledger": self.ledger.state_dict(), "energy": self.energy.state_dict()}
+        parts = {"overhead": self.overhead, "ledger": self.ledger.state_dict(), "energy": self.energy.state_dict()}
         return {name: getattr(self, name) for name in self.COUNTS} | parts
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in self.COUNTS:
             setattr(self, name, state_dict[name])
+        self.overhead = state_dict.get("overhead", 0.0)
         self.ledger.load_state_dict(state_dict["ledger"])
         self.energy.load_state_dict(state_dict.get("energy"))
 
@@ -140,6 +142,7 @@ class Curves(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
+        self.meter.aside = time.perf_counter()
         self.tell("loss", outputs["loss"])
         if self.meter.fraction * POINTS < self.points + 1:
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -167,6 +168,7 @@ class Progress(pl.Callback):
         )
         if self.ranks.first(self.report(status)):
             trainer.should_stop = True
+        meter.overhead += time.perf_counter() - meter.aside
 
     def last(self, name: str) -> float | None:
         """The last point of a curve."""

@@ -34,7 +34,9 @@ class Studies:
     def __init__(self, studies: Sequence[Study], suite: str, store: Store, threads: int | None) -> None:
         self.studies = {study.name: study for study in studies}
         self.suite, self.store, self.threads = suite, store, threads
-        self.parents = {study.name: store.parent(suite, facts(study), study=study.name) for study in studies}
+        self.parents = {
+            study.name: Job(store.client, store.parent(suite, facts(study), study=study.name)) for study in studies
+        }
 
     @property
     def left(self) -> int:
@@ -42,7 +44,7 @@ class Studies:
 
     def take(self) -> Task | None:
         for study in sorted(self.studies.values(), key=lambda study: (len(study.open), len(study.tried))):
-            if study.left and (task := study.take(self.suite, self.parents[study.name], self.threads)):
+            if study.left and (task := study.take(self.suite, self.parents[study.name].id, self.threads)):
                 return task
         return None
 
@@ -52,7 +54,7 @@ class Studies:
     def ended(self, task: Task, end: End) -> str:
         study = self._of(task)
         said = study.tell(task, end, self.store)
-        record(study, self.suite, Job(self.store.client, self.parents[study.name]), self.store)
+        record(study, self.suite, self.parents[study.name], self.store)
         return said
 
     def _of(self, task: Task) -> Study:
@@ -132,7 +134,7 @@ def run_sweep(
             status = "KILLED" if not whole else "FAILED" if failed else "FINISHED"
         finally:
             for study in studies:
-                job = Job(store.client, jobs.parents[study.name])
+                job = jobs.parents[study.name]
                 record(study, path.stem, job, store)
                 job.table(table(study), "trials.json")
                 job.text(json.dumps(study.importance(), indent=1), "importance.json")

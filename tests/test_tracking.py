@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
 
+import bench.tracking.job
 from bench.measures import Measure
 from bench.tracking import Job, Store, Tracking
 from bench.tracking.store import tracked
@@ -182,3 +185,37 @@ def test_where_runs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     assert Tracking().resolved_uri == "http://tracking:5000"
     assert Tracking("sqlite:////other.db").resolved_uri == "sqlite:////other.db"
+
+
+def test_a_store_that_was_away_has_every_point_in_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = begin(store, "outage")
+    real, failures = job.backlog.send, [MlflowException("API request to http://x failed with exception refused")] * 3
+
+    def send(metrics: list[Metric]) -> None:
+        if failures:
+            raise failures.pop()
+        real(metrics)
+
+    monkeypatch.setattr(bench.tracking.job, "RETRY_EVERY", 0.01)
+    job.backlog.send = send
+    whole = [(update, "train/loss", update / 10) for update in range(1, 8)]
+    job.curve(whole[:3])  # does not wait
+    job.curve(whole[3:])
+    job.finish("FINISHED")
+    assert failures == []
+    assert values(store, job.id, "train/loss") == [(update, value) for update, _, value in whole]
+
+
+def test_a_store_that_stays_away_or_refuses_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.tracking.job, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(bench.tracking.job, "PATIENCE", 0.05)
+    for error in ("API request failed with exception refused", "Invalid value for parameter"):
+        job = begin(store, "away")
+
+        def send(metrics: list[Metric], error: str = error) -> None:
+            raise MlflowException(error)
+
+        job.backlog.send = send
+        job.curve([(1, "train/loss", 0.5)])
+        with pytest.raises(MlflowException, match=error):
+            job.finish("FINISHED")

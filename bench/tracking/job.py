@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
@@ -20,13 +23,55 @@ from bench.measures import Measure, quality
 from bench.measures.quality import Statistics
 from bench.tracking import models
 
+PATIENCE = 600.0
+"""Seconds that the end of a run waits for a store that is away."""
+
+RETRY_EVERY = 2.0
+"""Seconds between two attempts to send what a store did not take."""
+
+AWAY = ("failed with exception", "OperationalError", "Max retries exceeded")
+"""What the errors say of a server or a database that does not answer, and those of a wrong request do not."""
+
+
+class Backlog:
+    """Metrics on their way to the store: sent in the background, in order, and again until the store has taken them."""
+
+    def __init__(self, send: Callable[[list[Metric]], None]) -> None:
+        self.send = send
+        self.sender = ThreadPoolExecutor(1, "metrics")
+        self.waiting: list[Future[None]] = []
+        self.deadline = math.inf
+
+    def put(self, metrics: list[Metric]) -> None:
+        self.waiting.append(self.sender.submit(self._deliver, metrics))
+
+    def _deliver(self, metrics: list[Metric]) -> None:
+        while True:
+            try:
+                self.send(metrics)
+                return
+            except MlflowException as error:
+                if time.monotonic() > self.deadline or not any(words in str(error) for words in AWAY):
+                    raise
+            time.sleep(RETRY_EVERY)
+
+    def flush(self) -> None:
+        """Waits until all has arrived. Raises MlflowException if the store stays away for PATIENCE seconds."""
+        self.deadline = time.monotonic() + PATIENCE
+        try:
+            for sent in self.waiting:
+                sent.result()
+        finally:
+            self.waiting.clear()
+            self.deadline = math.inf
+
 
 class Job:
     """The open MLflow run of one job. Nothing here waits for the store while a model trains."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client, self.id = client, run_id
-        self.waiting: list[Any] = []
+        self.backlog = Backlog(lambda metrics: client.log_batch(run_id, metrics=metrics))
 
     def tag(self, tags: Mapping[str, str]) -> None:
         self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
@@ -37,12 +82,11 @@ class Job:
             self.client.log_batch(self.id, params=entries[begin : begin + 100])
 
     def curve(self, points: Iterable[tuple[int, str, float]]) -> None:
-        """Learning-curve points (update, name, value), written in the background."""
+        """Learning-curve points (update, name, value), in the background; a store that is away gets them later."""
         now = int(time.time() * 1000)
         metrics = [Metric(name, value, now, update) for update, name, value in points]
         for begin in range(0, len(metrics), 1000):
-            chunk = metrics[begin : begin + 1000]
-            self.waiting.append(self.client.log_batch(self.id, metrics=chunk, synchronous=False))
+            self.backlog.put(metrics[begin : begin + 1000])
 
     def missing(self, points: Iterable[tuple[int, str, float]]) -> list[tuple[int, str, float]]:
         """Those points of a curve that the store does not hold: a killed process may not have sent its last ones."""
@@ -136,9 +180,11 @@ class Job:
         """The whole translator in `folder` becomes the run's LoggedModel, to which `measures` links its scores."""
         models.keep(self.client, self.id, folder, example, beam)
 
+    def flush(self) -> None:
+        """Waits until all points of the curves are in the store; raises MlflowException if it stays away."""
+        self.backlog.flush()
+
     def finish(self, status: str) -> None:
         """Waits for what is on its way, then closes the run as FINISHED, FAILED or KILLED."""
-        for operation in self.waiting:
-            operation.wait()
-        self.waiting.clear()
+        self.flush()
         self.client.set_terminated(self.id, status)
