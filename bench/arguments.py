@@ -21,7 +21,8 @@ The same command again continues an unfinished run and prints a finished one; --
     "suite": """examples:
   bench suite experiments/demo.yaml
   bench suite experiments/demo.yaml --seeds 1 2 3 --training.max_pairs 32000
-  bench suite experiments/ladder.yaml --workers 2 --max_seconds 3600   two jobs at once; none begins after an hour""",
+  bench suite experiments/ladder.yaml --workers 2 --max_seconds 3600   two jobs at once; none begins after an hour
+  bench suite experiments/ladder.yaml --cluster auto --gpus_per_trial 0.25   on a Ray cluster: docs/clusters.md""",
     "sweep": """examples:
   bench sweep experiments/sweep.yaml --row gnmt --preset demo --trials 30 --workers 2
   bench sweep experiments/sweep.yaml --row gnmt luong --training.max_pairs 8000
@@ -114,6 +115,11 @@ def scheduled(command: argparse.ArgumentParser) -> None:
     """The flags of a command that has many jobs done."""
     command.add_argument(
         "--workers", type=positive, help="processes that share this machine's cores (default: this one alone)"
+    )
+    command.add_argument("--cluster", help="auto, or the address of a Ray cluster that starts the workers")
+    command.add_argument("--gpus_per_trial", type=float, help="GPUs of a worker of the cluster; 0.25: four share one")
+    command.add_argument(
+        "--cpus_per_trial", type=positive, help="cores, and threads, of a worker of the cluster (default: 1)"
     )
     command.add_argument(
         "--max_seconds", type=float, help="begin no job after so many seconds; exit code 3 if any is left"

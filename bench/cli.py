@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bench.arguments import PROGRAM, build_parser
 
 if TYPE_CHECKING:
+    from bench.workers import Place
     from reports.context import Context
 
 
@@ -86,12 +87,11 @@ def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
     from bench.checkpoints import Interrupted
     from bench.suite import Suite, run_suite
     from bench.tracking import Store
-    from bench.workers import Here
     from reports.gathering import gather
 
     suite = Suite.read(known.file)
     suite.seeds = known.seeds or suite.seeds
-    place = Here(known.workers) if known.workers else None
+    place = _place(known)
     try:
         outcomes, whole = run_suite(known.file, suite, flags, known.again, place, known.max_seconds)
     except Interrupted as interruption:
@@ -121,7 +121,7 @@ def sweep_command(known: argparse.Namespace, flags: list[str]) -> int:
     from bench.tuning import run_sweep, show
     from bench.workers import Here
 
-    place = Here(known.workers or 1)
+    place = _place(known) or Here(1)
     try:
         found = run_sweep(known.file, sweep, known.row, known.preset, flags, place, known.storage, known.max_seconds)
     except Interrupted as interruption:
@@ -132,6 +132,20 @@ def sweep_command(known: argparse.Namespace, flags: list[str]) -> int:
         terminal.say("the time is up; the same command continues")
         return 3
     return 1 if any(one.states["FAILED"] for one in found) else 0
+
+
+def _place(known: argparse.Namespace) -> Place | None:
+    """Where the jobs of a command are done; None for this process."""
+    if known.cluster:
+        from bench.cluster import Cluster
+
+        return Cluster(known.cluster, known.workers, known.cpus_per_trial or 1, known.gpus_per_trial or 0.0)
+    for flag in ("gpus_per_trial", "cpus_per_trial"):
+        if getattr(known, flag):
+            raise ValueError(f"--{flag}: only a cluster shares them out; add --cluster, or leave it")
+    from bench.workers import Here
+
+    return Here(known.workers) if known.workers else None
 
 
 def report_command(known: argparse.Namespace, _: list[str]) -> int:

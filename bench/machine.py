@@ -94,6 +94,7 @@ def environment() -> dict[str, str]:
         "hardware.cpu": _cpu_name(),
         "hardware.cores": str(os.cpu_count()),
         "hardware.gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "hardware.gpu_share": os.environ.get("BENCH_GPU_SHARE", "1") if torch.cuda.is_available() else "none",
         "threads": str(torch.get_num_threads()),
     }
 
