@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,15 @@ def work(command: Sequence[str], environment: dict[str, str], folder: str) -> in
     return main(*command[-2:])
 
 
+def room(resources: Mapping[str, float], cpus: int, gpus: float) -> int:
+    """How many workers a node holds. A share of a GPU is of one GPU: 0.4 fits twice in each."""
+    rooms = [int(resources.get("CPU", 0) // cpus)]
+    if gpus:
+        each = math.floor(1 / gpus + 1e-9) if gpus < 1 else 1 / gpus
+        rooms.append(int(resources.get("GPU", 0) * each))
+    return min(rooms)
+
+
 class Cluster:
     """A Ray cluster as a place for workers (workers.Place).
 
@@ -58,24 +67,16 @@ class Cluster:
         except ImportError:
             raise ValueError("--cluster: Ray is not installed; pip install 'attention-ladder[cluster]'") from None
         try:
-            ray.init(address=address, logging_level=logging.ERROR, ignore_reinit_error=True)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
         except (ConnectionError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"--cluster: no Ray cluster at {address} (docs/clusters.md): {reason}") from error
         self.ray, self.cpus, self.gpus = ray, cpus, gpus
-        room = sum(self._room(node["Resources"]) for node in ray.nodes() if node["Alive"])
-        if not room:
+        fits = sum(room(node["Resources"], cpus, gpus) for node in ray.nodes() if node["Alive"])
+        if not fits:
             raise ValueError(f"--cluster: no machine of it has {cpus} cores and {gpus:g} GPUs for a worker")
-        self.count = min(count or room, room)
-        self.address = (ray.util.get_node_ip_address(), 0)
-
-    def _room(self, resources: dict[str, float]) -> int:
-        """How many workers a node holds. A share of a GPU is of one GPU: 0.4 fits twice in each."""
-        rooms = [int(resources.get("CPU", 0) // self.cpus)]
-        if self.gpus:
-            each = math.floor(1 / self.gpus + 1e-9) if self.gpus < 1 else 1 / self.gpus
-            rooms.append(int(resources.get("GPU", 0) * each))
-        return min(rooms)
+        self.count = min(count or fits, fits)
+        self.address: tuple[str, int] | None = (str(ray.util.get_node_ip_address()), 0)
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> Process:
         passed = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
@@ -105,8 +106,9 @@ class Started:
             return f"exit code {self.ray.get(self.reference)}"
         except self.ray.exceptions.RayError as error:
             self.lost_at = self.lost_at or time.monotonic()
-            reason = " ".join(str(error).split())[:120]
-            return f"{type(error).__name__}: {reason}" if time.monotonic() - self.lost_at > GRACE else None
+            cause = getattr(error, "cause", None) or error  # of an exception in `work`, or Ray's own
+            reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
+            return reason if time.monotonic() - self.lost_at > GRACE else None
 
     def kill(self) -> None:
         self.ray.cancel(self.reference, force=True)

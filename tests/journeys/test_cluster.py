@@ -6,7 +6,6 @@ manager would do it.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import subprocess
@@ -113,7 +112,7 @@ def test_workers_and_a_node_are_killed(cluster: Any, tmp_path: Path) -> None:
     tiny.write_corpus(tmp_path)
     whole, folder = tmp_path / "whole", tmp_path / "killed"
     rng = random.Random("workers and a node")
-    command = begin(tmp_path, folder, "--cluster", cluster.address)
+    command = begin(tmp_path, folder, "--cluster", cluster.address, "--machine.threads", "null")
     said = folder / "said"
     for number, victim in enumerate(rng.sample(["worker", "worker", "node"], 3)):
         until(command, said, lambda done=2 * number: ended(folder) >= done and bool(workers(cluster)))
@@ -145,4 +144,4 @@ def test_workers_and_a_node_are_killed(cluster: Any, tmp_path: Path) -> None:
         for name in ("updates", "pairs", "train_flops", "test/bleu"):
             assert run.metrics[name] == run_2.metrics[name], (seed, name)
     print(f"all {JOBS} jobs: one run each, weights equal to the bit")
-    assert os.environ.get("OMP_NUM_THREADS") or {run.tags["threads"] for run, _ in got.values()} == {"1"}
+    assert {run.tags["threads"] for run, _ in got.values()} == {"1"}  # the cores that a worker has of the cluster
