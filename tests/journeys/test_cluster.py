@@ -20,7 +20,7 @@ import torch
 
 from bench.tracking import Store, TrackedRun, Tracking
 from tests import tiny
-from tests.journeys.test_kill import BENCH, newest
+from tests.journeys.test_kill import BENCH
 
 pytestmark = pytest.mark.journey
 
@@ -94,6 +94,11 @@ def ended(folder: Path) -> int:
     return len(list(folder.glob("jobs/jobs/*/translator/weights.pt")))
 
 
+def under_way(folder: Path) -> int:
+    """How many jobs have a checkpoint and are not at their end."""
+    return len(list(folder.glob("jobs/jobs/*/last.ckpt"))) - ended(folder)
+
+
 def results(folder: Path) -> dict[str, tuple[TrackedRun, dict[str, torch.Tensor]]]:
     """Run and weights of every job of the suite; each job has one run, and that is finished."""
     store = Store(Tracking(f"sqlite:///{folder}/mlflow.db", str(folder)))
@@ -115,9 +120,7 @@ def test_workers_and_a_node_are_killed(cluster: Any, tmp_path: Path) -> None:
     command = begin(tmp_path, folder, "--cluster", cluster.address, "--machine.threads", "null")
     said = folder / "said"
     for number, victim in enumerate(rng.sample(["worker", "worker", "node"], 3)):
-        until(command, said, lambda done=2 * number: ended(folder) >= done and bool(workers(cluster)))
-        before = newest(folder, "jobs/jobs/*/last.ckpt")
-        until(command, said, lambda before=before: newest(folder, "jobs/jobs/*/last.ckpt") > before)
+        until(command, said, lambda done=2 * number: ended(folder) >= done and under_way(folder) == 2)
         time.sleep(rng.uniform(0, 2))
         if victim == "worker":
             process = rng.choice(workers(cluster))
@@ -133,7 +136,7 @@ def test_workers_and_a_node_are_killed(cluster: Any, tmp_path: Path) -> None:
     print("\n".join(line for line in lines.splitlines() if re.search(r"lost|continues", line)))
     assert lines.count("finished now") == JOBS
     assert lines.count("goes on with another") >= 2  # a worker may be killed between two jobs
-    assert "continues run" in lines
+    assert lines.count("continues run") >= 2
 
     undisturbed = begin(tmp_path, whole, "--workers", "2")
     assert undisturbed.wait(timeout=600) == 0, (whole / "said").read_text()
