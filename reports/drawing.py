@@ -80,10 +80,10 @@ class Plot:
     width: int = 960
 
     def svg(self, form: str = "wide") -> str:
-        return _svg(json.dumps(self._spec(form)))
+        return _svg(self, form)
 
     def pdf(self) -> bytes:
-        return vl_convert.vegalite_to_pdf(self._spec("wide"))
+        return vl_convert.svg_to_pdf(self.svg())
 
     def inline(self, form: str, figure: str = "") -> str:
         """SVG to stand in a page: colours become the page's variables, ids are told apart.
@@ -145,10 +145,10 @@ def family_scale(families: Sequence[str]) -> alt.Scale:
     return alt.Scale(domain=order, range=[colour(name) for name in order])
 
 
-@functools.lru_cache(maxsize=64)
-def _svg(spec: str) -> str:
-    """The same drawing goes into the page and into a file."""
-    return vl_convert.vegalite_to_svg(spec)
+@functools.lru_cache(maxsize=256)
+def _svg(plot: Plot, form: str) -> str:
+    """The same drawing goes into the page and into files."""
+    return vl_convert.vegalite_to_svg(json.dumps(plot._spec(form)))
 
 
 @dataclass(frozen=True)

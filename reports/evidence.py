@@ -139,7 +139,8 @@ def _interval(pairs: Sequence[tuple[Statistics, Statistics]]) -> tuple[float, fl
     """Of the mean difference over seeds: both systems of a pair are resampled with the same sentences."""
     weights_RN = quality.weights_of_resamples(len(pairs[0][0].rows_NK))
     differences_SR = [
-        quality.bleu_of(weights_RN @ ours.rows_NK) - quality.bleu_of(weights_RN @ theirs.rows_NK)
+        quality.bleu_of(weights_RN @ ours.rows_NK, exact=False)
+        - quality.bleu_of(weights_RN @ theirs.rows_NK, exact=False)
         for ours, theirs in pairs
     ]
     return quality.ends(np.mean(differences_SR, axis=0))

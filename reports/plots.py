@@ -5,7 +5,7 @@ Those of one measure by parts of the text stand in pictures.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -16,7 +16,19 @@ import pandas as pd
 from reports import formatting as f
 from reports import pictures
 from reports.context import Context, Row, Track
-from reports.drawing import COLOURS, FONT, Axis, Chart, Datasets, Plot, colour, family_scale, place_labels, spread
+from reports.drawing import (
+    COLOURS,
+    FONT,
+    NARROW,
+    Axis,
+    Chart,
+    Datasets,
+    Plot,
+    colour,
+    family_scale,
+    place_labels,
+    spread,
+)
 from reports.finding import efficient
 from reports.language import Words
 
@@ -31,8 +43,14 @@ NAMED = 40
 LINES = 12
 """More lines than this, and the seeds of a row are drawn as their mean."""
 
-MARKED = 600
-"""With more points than this, learning curves are lines alone, and lines have no more points than fit into a plot."""
+MARKED = 480
+"""With more points than this in all tracks together, learning curves are lines alone; on a small screen always."""
+
+LONGEST = 60
+"""Points of a line: more cannot be told apart."""
+
+DRAWN = 1200
+"""About so many points the lines of all tracks have together; longer lines are thinned."""
 
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 
@@ -54,7 +72,10 @@ class Point:
 def all_plots(context: Context) -> list[Plot]:
     """In the order of the page."""
     found = [_against(context, track, kind) for kind in COSTS for track in context.tracks]
-    found += [_curves(context, track, axis) for track in context.tracks for axis in AXES]
+    for track in context.tracks:
+        cells = [(row.name, row.cells[track].curves) for row in context.rows]
+        series = {(name, seed): _series(curve) for name, curves in cells for seed, curve in curves.items()}
+        found += [_curves(context, track, axis, series) for axis in AXES]
     return [*(plot for plot in found if plot), *pictures.all_pictures(context)]
 
 
@@ -167,19 +188,19 @@ class Validation:
         return say(key, row=self.row, seed=self.seed, value=value, place=f.brief(self.x))
 
 
-def _curves(context: Context, track: Track, axis: str) -> Plot | None:
+def _curves(context: Context, track: Track, axis: str, series: Mapping[tuple[str, int], Series]) -> Plot | None:
     """Validation BLEU and loss, one line a seed or a row."""
     say, (against, log) = context.words, AXES[axis]
     points: list[Validation] = []
-    for row in context.rows:
-        for seed, curve in row.cells[track].curves.items():
-            points += _validations(row.name, seed, curve, against)
+    for (name, seed), of in series.items():
+        points += _validations(name, seed, of, against)
     if not points:
         return None
     lines = {(point.row, point.seed) for point in points}
     rows = [row for row in context.rows if any(name == row.name for name, _ in lines)]
     mean = len(lines) > max(LINES, len(rows))
-    drawn = thinned(_means(points) if mean else points)
+    drawn = thinned(_means(points) if mean else points, DRAWN // len(context.tracks))
+    marked = len(drawn) * len(context.tracks) <= MARKED
     ends = {point.row: point for point in drawn if point.metric == "validation/bleu"}
     return Plot(
         id=f"curves-{axis}-{track.slug}",
@@ -190,25 +211,46 @@ def _curves(context: Context, track: Track, axis: str) -> Plot | None:
         caption=f"{say('learning.caption')} {say('learning.means' if mean else 'learning.seeds')}",
         text="; ".join(say("learning.text", row=name, bleu=f.value("bleu", point.y)) for name, point in ends.items()),
         families=tuple(dict.fromkeys(row.family for row in rows)),
-        draw=lambda data, width: _curve_panels(say, data, drawn, rows, say(f"learning.{axis}"), log, width),
+        draw=lambda data, width: _curve_panels(
+            say, data, drawn, rows, say(f"learning.{axis}"), log, width, marked and width > NARROW
+        ),
     )
 
 
-def _validations(row: str, seed: int, curve: pd.DataFrame, against: str) -> list[Validation]:
+Series = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Name of a curve -> updates and values, in their order."""
+
+
+def _series(curve: pd.DataFrame) -> Series:
+    """The curves of a run that are plotted."""
+    codes, names = pd.factorize(curve["name"])
+    updates, values = (curve[column].to_numpy(dtype=float) for column in ("update", "value"))
+    found: Series = {}
+    for code, name in enumerate(names):
+        if name in PANELS or name in [against for against, _ in AXES.values()]:
+            chosen = np.flatnonzero((codes == code) & np.isfinite(values))
+            chosen = chosen[np.argsort(updates[chosen], kind="stable")]
+            found[str(name)] = updates[chosen], values[chosen]
+    return found
+
+
+def _validations(row: str, seed: int, series: Series, against: str) -> list[Validation]:
     """Of one run, in its order; x is interpolated where validations fall between logged updates."""
-    known = curve.loc[curve["name"] == against].sort_values(by="update") if against else curve
-    if known.empty:
+    if against and not (against in series and len(series[against][0])):
         return []
-    wanted = curve.loc[curve["name"].isin(list(PANELS)) & np.isfinite(curve["value"])].sort_values(
-        by=["update", "name"]
-    )
-    updates = wanted["update"].to_numpy(dtype=float)
-    places = np.interp(updates, known["update"].to_numpy(), known["value"].to_numpy()) if against else updates
-    return [
-        Validation(row, seed, str(name), int(update), float(x), float(y))
-        for name, update, x, y in zip(wanted["name"], updates, places, wanted["value"], strict=True)
-        if x > 0
-    ]
+    found = []
+    for metric in PANELS:
+        updates, values = series.get(metric, (np.zeros(0), np.zeros(0)))
+        if len(updates) > LONGEST:
+            kept = np.linspace(0, len(updates) - 1, LONGEST).round().astype(int)
+            updates, values = updates[kept], values[kept]
+        places = np.interp(updates, *series[against]) if against else updates
+        found += [
+            Validation(row, seed, metric, int(update), float(x), float(y))
+            for update, x, y in zip(updates, places, values, strict=True)
+            if x > 0
+        ]
+    return found
 
 
 def _means(points: Sequence[Validation]) -> list[Validation]:
@@ -223,21 +265,30 @@ def _means(points: Sequence[Validation]) -> list[Validation]:
     ]
 
 
-def thinned(points: Sequence[Validation]) -> list[Validation]:
-    """So few points of each line, the first and the last among them, that all lines together have about MARKED."""
+def thinned(points: Sequence[Validation], most: int) -> list[Validation]:
+    """So few points of each line, evenly spread from its first to its last, that all lines together have about `most`;
+    six a line at least.
+    """
     lines: dict[tuple[str, int | None, str], list[Validation]] = {}
     for point in points:
         lines.setdefault((point.row, point.seed, point.metric), []).append(point)
-    most = max(6, 2 * MARKED // len(lines)) if lines else 0
+    share = max(6, most // max(1, len(lines)))
     return [
         line[round(place)]
         for line in lines.values()
-        for place in (np.linspace(0, len(line) - 1, most) if len(line) > most else range(len(line)))
+        for place in (np.linspace(0, len(line) - 1, share) if len(line) > share else range(len(line)))
     ]
 
 
 def _curve_panels(
-    say: Words, data: Datasets, points: Sequence[Validation], rows: Sequence[Row], title: str, log: bool, total: int
+    say: Words,
+    data: Datasets,
+    points: Sequence[Validation],
+    rows: Sequence[Row],
+    title: str,
+    log: bool,
+    total: int,
+    marked: bool,
 ) -> Chart:
     beside = total > 500
     names = 32 + max(len(f.clipped(row.name)) for row in rows) * FONT * 0.55
@@ -246,7 +297,7 @@ def _curve_panels(
     places = [point.x for point in points]
     x = Axis.around(title, places, log=True) if log else Axis(title, 0.0, max(places))
     panels = [
-        _panel(say, data, chosen, rows, x, say(key), (width, height))
+        _panel(say, data, chosen, rows, x, say(key), (width, height), marked)
         for metric, key in PANELS.items()
         if (chosen := [point for point in points if point.metric == metric])
     ]
@@ -261,6 +312,7 @@ def _panel(
     x: Axis,
     label: str,
     size: tuple[int, int],
+    marked: bool,
 ) -> alt.LayerChart | alt.FacetChart:
     width, height = size
     y = Axis.around(label, [point.y for point in points], floor=0)
@@ -268,15 +320,14 @@ def _panel(
     dashes = [DASHES[families[:number].count(family) % len(DASHES)] for number, family in enumerate(families)]
     colours = alt.Color("row:N", scale=alt.Scale(domain=names, range=[colour(name) for name in families]), legend=None)
     dash = alt.StrokeDash("row:N", scale=alt.Scale(domain=names, range=dashes), legend=None)
-    few = len(points) <= MARKED
     values = [
-        {"row": p.row, "seed": p.seed or 0, "x": p.x, "y": p.y} | ({"hover": p.hover(say)} if few else {})
+        {"row": p.row, "seed": p.seed or 0, "x": p.x, "y": p.y} | ({"hover": p.hover(say)} if marked else {})
         for p in points
     ]
     base = alt.Chart(data.add(values)).encode(x=x.x("x", width), y=y.y("y", height), color=colours)
     lines = base.mark_line(strokeWidth=1.5).encode(detail="seed:N", strokeDash=dash, description="row:N")
     layers: list[alt.Chart] = [lines]
-    if few:
+    if marked:
         layers.append(base.mark_point(filled=True, size=18, opacity=1).encode(description="hover:N"))
     # Lines may end at different costs: the names stand beside the plot, at the heights of the ends of first seeds, and
     # a thin line leads from each end to its name.

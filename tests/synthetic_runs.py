@@ -42,6 +42,7 @@ class Synthetic:
     latency: float | None = 12.5
     tags: dict[str, str] = field(default_factory=dict)
     probed: bool = False
+    validations: int = 2
 
     def hypotheses(self) -> list[str]:
         lines = list(REFERENCES)
@@ -95,12 +96,13 @@ class Synthetic:
             job.text(json.dumps(LOOKS), "attention/a-sentence.json")
         points = [
             point
-            for update in (10, 20)
+            for update in range(10, 10 * self.validations + 1, 10)
+            for part in (update / self.validations / 10,)
             for point in (
-                (update, "train/flops", self.flops * update / 20),
+                (update, "train/flops", self.flops * part),
                 (update, "train/seconds", update * 3.0),
-                (update, "validation/bleu", update * 2.0),
-                (update, "validation/loss", 3 - update / 20),
+                (update, "validation/bleu", 40 * part),
+                (update, "validation/loss", 3 - part),
             )
         ]
         job.frame(pd.DataFrame(points, columns=["update", "name", "value"]), "curves.parquet")
