@@ -84,7 +84,7 @@ def test_files_take_their_languages_from_their_endings(folder: Path) -> None:
 def test_one_file_may_hold_both_sides(folder: Path) -> None:
     table, objects, nested = folder / "a.tsv", folder / "b.jsonl.gz", folder / "c.jsonl"
     table.write_text("One.\tEins.\tby somebody\r\n\tZwei.\r\n")
-    objects.write_bytes(gzip.compress(b'{"de": "Eins.", "en": "One.", "id": 3}\n{"en": "", "de": "Zwei."}\n'))
+    objects.write_bytes(gzip.compress(b'{"de": "Eins.", "en": "One.", "id": 3}\n{"en": "", "de": "Zwei."}\n', mtime=0))
     nested.write_text('{"translation": {"de": "Eins.", "en": "One."}}\n{"translation": {"en": "", "de": "Zwei."}}\n')
     corpus = files(folder, "files-en-de", train=[str(table)], val=[str(objects)], test=[str(nested)])
     assert list(corpus.train) == [("One.", "Eins."), ("", "Zwei.")]
@@ -125,7 +125,7 @@ def test_a_bad_text_file_is_named(folder: Path, content: bytes | None, said: str
         ("a.jsonl", b"{\n", "line 1 is not"),
         ("a.csv", b"One.,Eins.\n", "must be .tsv or .jsonl"),
         ("a.tsv.gz", b"One.\tEins.\n", "not a whole gzip file"),
-        ("a.tsv.gz", gzip.compress(b"One.\tEins.\n")[:-4], "not a whole gzip file"),
+        ("a.tsv.gz", gzip.compress(b"One.\tEins.\n", mtime=0)[:-4], "not a whole gzip file"),
     ],
 )
 def test_a_bad_table_is_named(folder: Path, file: str, content: bytes, said: str) -> None:

@@ -94,7 +94,7 @@ def test_what_broke_off_is_continued(server: Server, tmp_path: Path, ranges: boo
 
 @pytest.mark.parametrize(
     "content",
-    [gzip.compress(b"Another text.\n"), b"<html>Not found</html>", FILE[:-1]],
+    [gzip.compress(b"Another text.\n", mtime=0), b"<html>Not found</html>", FILE[:-1]],
     ids=["another text", "a page", "cut off"],
 )
 def test_something_else_is_refused_and_not_kept(server: Server, tmp_path: Path, content: bytes) -> None:
@@ -138,7 +138,7 @@ def test_a_server_that_is_not_there_is_named(server: Server, tmp_path: Path) -> 
 
 def test_multi30k_is_fetched_into_the_cache(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = {name: f"{name} one\n{name} two\n".encode() for name in multi30k.TEXTS}
-    server.files = {f"/{name}.gz": gzip.compress(text) for name, text in texts.items()}
+    server.files = {f"/{name}.gz": gzip.compress(text, mtime=0) for name, text in texts.items()}
     monkeypatch.setattr(multi30k, "TEXTS", {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()})
     monkeypatch.setattr(multi30k, "ADDRESS", server.url)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
