@@ -231,7 +231,7 @@ def _dumbbells(data: Datasets, lines: Sequence[dict[str, Any]], title: str, tota
     scale = family_scale([str(line["family"]) for line in lines])
     base = alt.Chart(data.add(lines)).encode(y=y, color=alt.Color("family:N", scale=scale, legend=None))
     layers = (
-        base.mark_rule(strokeWidth=1.5).encode(x=x.x("true", width), x2="shuffled:Q"),
+        base.mark_rule(strokeWidth=1.5, aria=False).encode(x=x.x("true", width), x2="shuffled:Q"),
         base.mark_point(filled=True, size=70, opacity=1).encode(x=x.x("true", width), description="hover:N"),
         base.mark_point(filled=True, size=70, opacity=1, fill=COLOURS["paper"], strokeWidth=1.5).encode(
             x=x.x("shuffled", width), description="hover:N", stroke=alt.Stroke("family:N", scale=scale, legend=None)

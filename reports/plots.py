@@ -138,7 +138,7 @@ def _scatter(
 
     layers: list[alt.Chart] = [
         alt.Chart(data.add({"x": point.x, "y": point.y} for point in front))
-        .mark_line(strokeDash=[4, 3], color=COLOURS["quiet"], strokeWidth=1)
+        .mark_line(strokeDash=[4, 3], color=COLOURS["quiet"], strokeWidth=1, aria=False)
         .encode(x=x.x("x", width), y=y.y("y", height)),
     ]
     leads = [
@@ -150,7 +150,7 @@ def _scatter(
     if leads:
         lead = alt.Chart(data.add(leads)).mark_line(color=COLOURS["quiet"], strokeWidth=0.6, aria=False)
         layers.append(lead.encode(x=x.x("x", width), y=y.y("y", height), detail="number:N"))
-    layers.append(base.mark_rule(strokeWidth=1.5).encode(y=y.y("low", height), y2="high:Q", color=colours))
+    layers.append(base.mark_rule(strokeWidth=1.5, aria=False).encode(y=y.y("low", height), y2="high:Q", color=colours))
     marks = base.mark_point(filled=True, size=70, opacity=1)
     marks = marks.encode(y=y.y("y", height), color=colours, description="hover:N")
     layers.append(marks.encode(href="link:N") if points[0].link else marks)

@@ -86,8 +86,19 @@ class Table:
     footnotes: tuple[tuple[str, str], ...] = ()
 
     def kept(self, which: Literal["all", "own", "published"]) -> list[int]:
-        """Numbers of the columns to print: the first, and ours or the published ones."""
-        return [n for n, column in enumerate(self.columns) if which == "all" or not n or column.own == (which == "own")]
+        """Numbers of the columns to print: all; or the first, and of ours or the published ones those with a number."""
+        return [
+            n
+            for n, column in enumerate(self.columns)
+            if which == "all"
+            or not n
+            or (column.own == (which == "own") and not all(row[n].quiet for row in self.rows))
+        ]
+
+    def lines(self, which: Literal["all", "own", "published"]) -> list[tuple[Entry, ...]]:
+        """The rows to print with these columns: of published numbers only those that there are."""
+        kept = self.kept(which)[1:]
+        return [row for row in self.rows if which != "published" or not all(row[n].quiet for n in kept)]
 
     def heads(self, kept: Sequence[int]) -> list[tuple[str, int, int]]:
         """The upper line of the head over these columns: (heading, which of them is the first, how many)."""
@@ -207,7 +218,7 @@ def _or_not(say: Words, cell: Cell, name: str) -> Entry:
 def _bleu(say: Words, cell: Cell, best: bool) -> Entry:
     entry = score("bleu", cell.number("bleu", cell.track.test_set))
     if entry is NONE:
-        return Entry(say(f"state.{cell.state}"), quiet=True) if cell.state != "finished" else NONE
+        return Entry(say(f"state.{cell.state}")) if cell.state != "finished" else NONE
     return replace(entry, best=best)
 
 

@@ -67,11 +67,7 @@ def csv(context: Context) -> str:
 def terminal(context: Context) -> tuple[list[tuple[str, str]], list[list[str]], str]:
     """Columns, rows and title for bench.terminal.table: what the rows measured, their runs behind them."""
     say, main = context.words, table.main(context)
-    kept = [
-        number
-        for number in main.kept("own")
-        if not all(row[number].quiet for row in main.rows) or main.columns[number].group == say("metric.bleu")
-    ]
+    kept = main.kept("own")
     headings = []
     for column in (main.columns[number] for number in kept):
         group = column.group.partition(",")[0] if column.group != say("table.cost") else "FLOPs"
