@@ -1,0 +1,75 @@
+"""Does the reward phase do what it is for? GNMT at half of the demo's budget, then a twentieth of it more, in two ways.
+
+`python -m tests.journeys.test_reward SEED` prints held-out GLEU (greedy, 500 validation sentences) at the checkpoint,
+after the reward phase, and after as many further pairs of likelihood alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.checkpoints import Signals
+from bench.experiment import EXPERIMENTS, Experiment, resolve
+from bench.judging import validate
+from bench.material import Material
+from bench.reward import Reward
+from bench.training import Score, Training, train
+
+pytestmark = pytest.mark.journey
+
+HALF, MORE = 24_000, 1_200
+REWARD = Reward(share=MORE / (HALF + MORE), lr_factor=0.3)
+
+
+def trained(experiment: Experiment, material: Material, folder: Path, settings: Training) -> float:
+    """GLEU after the last update of a training that goes on from the checkpoint in `folder`, if there is one."""
+    torch.manual_seed(experiment.seed)
+    model = experiment.build(len(material.vocabularies.source), len(material.vocabularies.target))
+    train(
+        model,
+        material.train,
+        settings,
+        experiment.machine,
+        seed=experiment.seed,
+        folder=folder,
+        signals=Signals(),
+        text=material.vocabularies.target.decode,
+        score=lambda _: Score(0.0, 0.0, 0.0),  # only the last weights are of interest
+        flush=lambda _: None,
+        resumed=lambda _: None,
+        report=lambda _: None,
+    )
+    return validate(model, material).gleu
+
+
+def compared(seed: int, folder: Path) -> tuple[float, float, float]:
+    """GLEU at the checkpoint, after the reward phase, after the same number of pairs without it."""
+    flags = ["--seed", str(seed), "--machine.accelerator", "cpu", "--tracking.folder", str(folder)]
+    experiment = resolve(EXPERIMENTS / "gnmt.yaml", flags=flags)
+    plain = replace(experiment.training, reward=Reward(), max_pairs=HALF, validations=1)
+    found = [trained(experiment, Material.of(experiment), folder / "half", plain)]
+    for name, reward in (("reward", REWARD), ("likelihood", Reward())):
+        shutil.copytree(folder / "half", folder / name)
+        longer = replace(plain, reward=reward, max_pairs=HALF + MORE)
+        found.append(trained(experiment, Material.of(experiment), folder / name, longer))
+    return found[0], found[1], found[2]
+
+
+def test_reward_raises_held_out_gleu(tmp_path: Path) -> None:
+    found = [compared(seed, tmp_path / str(seed)) for seed in (1, 2, 3)]
+    before, after, _ = (statistics.fmean(values) for values in zip(*found, strict=True))
+    assert after > before, found
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        gleu = compared(int(sys.argv[1]), Path(name))
+    print("seed {}: checkpoint {:.2f}, reward {:.2f}, likelihood {:.2f}".format(sys.argv[1], *gleu))
