@@ -96,7 +96,7 @@ def test_twenty_configurations_of_every_row_can_be_built(row: str) -> None:
         experiment = study.experiment("demo", row, values)
         assert {key: search.setting(experiment, key) for key in values} == values
         with torch.device("meta"):
-            model = experiment.build(100, 90)
+            model = experiment.build(100, 100)
         model.recipe = experiment.training
         model.configure_optimizers()
         drawn.append(experiment.job)

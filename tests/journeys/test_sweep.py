@@ -1,0 +1,210 @@
+"""Sweeps through the real command: a worker killed in the middle, and PostgreSQL with a tracking server that dies.
+
+PostgreSQL is the system's own (initdb, under the user postgres if the test runs as root), started here as a temporary
+cluster that listens on a Unix socket; without it these journeys are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.sweep import open_storage
+from bench.tracking import Store, TrackedRun, Tracking
+from tests import tiny
+
+pytestmark = pytest.mark.journey
+
+BENCH = Path(sys.executable).with_name("bench")
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SETTINGS = {
+    "text.vocabulary_size": 90,
+    "training.max_pairs": 12000,
+    "training.batch_tokens": 300,
+    "training.validations": 4,
+    "machine.checkpoint_seconds": 0.2,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny.write_corpus(tmp_path)
+    (tmp_path / "sweep.yaml").write_text((EXPERIMENTS / "sweep.yaml").read_text())
+    return tmp_path
+
+
+def flags(folder: Path, **more: object) -> list[str]:
+    settings = SETTINGS | {"tracking.folder": folder / "runs"} | more
+    return tiny.corpus_flags(folder) + [f"--{key}={value}" for key, value in settings.items()]
+
+
+def begin(*command: object) -> subprocess.Popen[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    texts = [str(part) for part in command]
+    return subprocess.Popen(texts, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    printed, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, printed
+    return printed
+
+
+def wait(process: subprocess.Popen[str], happened: Callable[[], object]) -> None:
+    while not happened():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+
+
+def curve(store: Store, run: TrackedRun) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in store.client.get_metric_history(run.id, "train/loss")]
+
+
+def accounted(store: Store, study: TrackedRun, trials: int) -> list[TrackedRun]:
+    """The jobs of a study, after a look that none is lost and none is there twice."""
+    runs = store.trials("sweep", study.tags["study"])
+    assert len(runs) == len({run.tags["job"] for run in runs}) == trials
+    assert {(run.status, run.tags["state"]) for run in runs} <= {("FINISHED", "COMPLETE"), ("FINISHED", "PRUNED")}
+    assert {run.tags["mlflow.parentRunId"] for run in runs} == {study.id}
+    return runs
+
+
+def test_a_killed_worker_costs_nothing(folder: Path) -> None:
+    command = [BENCH, "sweep", folder / "sweep.yaml", "--row", "transformer-base", "mlp", "--trials", 3]
+    sweep = begin(*command, "--workers", 2, *flags(folder))
+    kept = "runs/jobs/sweep/transformer-base-*/last.ckpt"
+    assert sweep.stdout
+    first = next(line for line in sweep.stdout if "transformer-base" in line)  # the preset; "..., worker N"
+    wait(sweep, lambda: list(folder.glob(kept)))
+    workers = [child for child in psutil.Process(sweep.pid).children() if "bench.worker" in child.cmdline()]
+    victim = next(worker for worker in workers if worker.cmdline()[-1] == first.split()[-1])
+    victim.send_signal(signal.SIGKILL)
+    printed = finish(sweep)
+    assert "lost worker (signal 9); goes on with another, attempt 2 of 3" in printed
+    store = Store(Tracking(None, str(folder / "runs")))
+    studies = {study.tags["row"]: study for study in store.studies("sweep")}
+    runs = [run for study in studies.values() for run in accounted(store, study, 3)]
+    preset = next(run for run in runs if (run.tags["row"], run.tags["trial"]) == ("transformer-base", "0"))
+    assert preset.tags["attempt"] == "2"
+    storage = open_storage(None, folder / "runs")
+    attempts = [t for s in storage.get_all_studies() for t in storage.get_all_trials(s._study_id)]
+    assert Counter(trial.state.name for trial in attempts)["FAIL"] == 1
+    # To the bit what the same job is undisturbed.
+    finish(begin(BENCH, "run", EXPERIMENTS / "transformer.yaml", *flags(folder), "--seed=1001", "--machine.threads=1"))
+    (alone,) = store.runs("runs")
+    assert alone.tags["job"] == preset.tags["job"]
+    assert curve(store, preset) == curve(store, alone)
+    assert preset.metrics["validation_bleu"] == alone.metrics["validation_bleu"]
+
+
+# --- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """The address of a temporary PostgreSQL with two empty databases, optuna and mlflow."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [Path(shutil.which("initdb") or "")]
+    programs = found[-1].parent
+    if not found[-1].is_file():
+        pytest.skip("there is no PostgreSQL on this machine: no initdb")
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'attention-ladder[cluster]'")
+    place = Path(tempfile.mkdtemp(prefix="ladder-postgres-"))
+    become: list[str] = []
+    if os.getuid() == 0:
+        shutil.chown(place, "postgres")
+        become = ["runuser", "-u", "postgres", "--"]
+
+    def call(program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [*become, str(programs / program), *arguments], cwd=place, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    call("initdb", "-D", f"{place}/data", "-U", "ladder", "-A", "trust", "--no-sync")
+    server = ["-D", f"{place}/data", "-l", f"{place}/log", "-w"]
+    call("pg_ctl", *server, "-o", f"-c listen_addresses= -k {place} -c fsync=off", "start")
+    try:
+        for name in ("optuna", "mlflow"):
+            call("createdb", "-h", str(place), "-U", "ladder", name)
+        yield f"postgresql+psycopg://ladder@/{{}}?host={place}"
+    finally:
+        call("pg_ctl", *server, "-m", "immediate", "stop")
+        shutil.rmtree(place)
+
+
+class Server:
+    """An MLflow tracking server that can be killed and started again."""
+
+    def __init__(self, backend: str, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend, "--workers", "1"]
+        self.command += ["--artifacts-destination", str(folder / "artifacts"), "--port", str(self.port)]
+        self.start()
+
+    def start(self) -> None:
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.process = subprocess.Popen(
+            self.command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.address}/health", timeout=5) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    def ready(self) -> None:
+        while not self.answers():
+            assert self.process.poll() is None, "the server has ended"
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(postgres: str, folder: Path) -> Iterator[Server]:
+    server = Server(postgres.format("mlflow"), folder)
+    try:
+        server.ready()
+        yield server
+    finally:
+        server.kill()
+
+
+def test_postgresql_holds_studies_and_runs(folder: Path, postgres: str, server: Server) -> None:
+    command = [BENCH, "sweep", folder / "sweep.yaml", "--row", "transformer-base", "--trials", 3, "--workers", 2]
+    command += ["--storage", postgres.format("optuna"), *flags(folder, **{"tracking.uri": server.address})]
+    sweep = begin(*command)
+    wait(sweep, lambda: list(folder.glob("runs/jobs/sweep/*/last.ckpt")))
+    server.kill()
+    reached = folder / "runs/jobs/sweep"
+    before = {path: path.read_text() for path in reached.glob("*/reached.json")}
+    wait(sweep, lambda: any(path.read_text() != text for path, text in before.items()))  # training goes on without it
+    server.start()
+    finish(sweep)
+    store = Store(Tracking(server.address, str(folder / "runs")))
+    (study,) = store.studies("sweep")
+    for run in accounted(store, study, 3):
+        kept = store.curves(run).query("name == 'train/loss'")
+        assert curve(store, run) == list(zip(kept["update"], kept["value"], strict=True))
+    assert not (folder / "runs" / "optuna.db").exists()
+    assert "begins" not in finish(begin(*command))  # done: the storage knows it
