@@ -34,6 +34,10 @@ PATIENCE = 120.0
 """Seconds that a stopped worker has for saving its job."""
 
 
+GRACE = 2.0
+"""Seconds after which a worker that has closed its connection is given up, although it is not known to have ended."""
+
+
 class Process(Protocol):
     """A worker that has been started somewhere."""
 
@@ -120,7 +124,7 @@ class Worker:
     number: int
     process: Process
     connection: Connection | None = None
-    closed: bool = False  # by the other side
+    closed: float | None = None  # when the other side has closed it
     task: Task | None = None
     status: Status | None = None
 
@@ -195,7 +199,7 @@ class Pool:
         found = []
         for worker in list(self.workers):
             how = worker.process.ended()
-            if how is None and worker.closed:
+            if how is None and worker.closed and time.monotonic() - worker.closed > GRACE:
                 how = "connection lost"
             if how is None or (worker.connection and not worker.closed and worker.connection.poll()):
                 continue  # it runs, or what it sent last has not been read
@@ -224,7 +228,7 @@ class Pool:
             try:
                 yield worker, connection.recv()
             except (EOFError, OSError):
-                worker.closed = True
+                worker.closed = time.monotonic()
 
     def close(self) -> None:
         self.open = False
