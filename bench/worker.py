@@ -116,6 +116,7 @@ class Worker:
         self.connection, self.stop = connection, stop
         self.tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self.words: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.stores: dict[str, Store] = {}
         self.told_at = 0.0
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -158,7 +159,10 @@ class Worker:
 
     def do(self, task: Task) -> End:
         try:
-            store = Store(task.experiment.tracking)
+            tracking = task.experiment.tracking
+            if repr(tracking) not in self.stores:  # one that is kept waits for a server that is away
+                self.stores[repr(tracking)] = Store(tracking)
+            store = self.stores[repr(tracking)]
             outcome = run(
                 task.experiment,
                 store,

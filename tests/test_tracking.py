@@ -11,7 +11,7 @@ import pytest
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
-import bench.tracking.job
+import bench.tracking.patience
 from bench.measures import Measure
 from bench.tracking import Job, Store, Tracking
 from bench.tracking.store import tracked
@@ -196,7 +196,7 @@ def test_a_store_that_was_away_has_every_point_in_the_end(store: Store, monkeypa
             raise failures.pop()
         real(metrics)
 
-    monkeypatch.setattr(bench.tracking.job, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(bench.tracking.patience, "RETRY_EVERY", 0.01)
     job.backlog.send = send
     whole = [(update, "train/loss", update / 10) for update in range(1, 8)]
     job.curve(whole[:3])  # does not wait
@@ -207,8 +207,8 @@ def test_a_store_that_was_away_has_every_point_in_the_end(store: Store, monkeypa
 
 
 def test_a_store_that_stays_away_or_refuses_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.tracking.job, "RETRY_EVERY", 0.01)
-    monkeypatch.setattr(bench.tracking.job, "PATIENCE", 0.05)
+    monkeypatch.setattr(bench.tracking.patience, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(bench.tracking.patience, "PATIENCE", 0.05)
     for error in ("API request failed with exception refused", "Invalid value for parameter"):
         job = begin(store, "away")
 
@@ -219,3 +219,24 @@ def test_a_store_that_stays_away_or_refuses_is_said(store: Store, monkeypatch: p
         job.curve([(1, "train/loss", 0.5)])
         with pytest.raises(MlflowException, match=error):
             job.finish("FINISHED")
+
+
+def test_a_server_that_comes_back_answers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(bench.tracking.patience, "RETRY_EVERY", 0.01)
+    answers: list[Exception | str] = [MlflowException("API request to http://x failed with exception y"), "run"]
+
+    class Client:
+        tracking_uri = "http://x"
+
+        def get_run(self, run_id: str) -> str:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return f"{answer} {run_id}"
+
+    patient = bench.tracking.patience.Patient(Client())  # type: ignore[arg-type]  # it answers as one
+    assert (patient.get_run("abc"), patient.tracking_uri) == ("run abc", "http://x")
+    assert caplog.messages == ["the tracking store does not answer; waiting for it", "the tracking store is back"]
+    answers.append(MlflowException("no such run"))
+    with pytest.raises(MlflowException, match="no such run"):
+        patient.get_run("abc")

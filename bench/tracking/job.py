@@ -4,66 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from bench.measures import Measure, quality
 from bench.measures.quality import Statistics
 from bench.tracking import models
-
-PATIENCE = 600.0
-"""Seconds that the end of a run waits for a store that is away."""
-
-RETRY_EVERY = 2.0
-"""Seconds between two attempts to send what a store did not take."""
-
-AWAY = ("failed with exception", "OperationalError", "Max retries exceeded")
-"""What the errors say of a server or a database that does not answer, and those of a wrong request do not."""
-
-
-class Backlog:
-    """Metrics on their way to the store: sent in the background, in order, and again until the store has taken them."""
-
-    def __init__(self, send: Callable[[list[Metric]], None]) -> None:
-        self.send = send
-        self.sender = ThreadPoolExecutor(1, "metrics")
-        self.waiting: list[Future[None]] = []
-        self.deadline = math.inf
-
-    def put(self, metrics: list[Metric]) -> None:
-        self.waiting.append(self.sender.submit(self._deliver, metrics))
-
-    def _deliver(self, metrics: list[Metric]) -> None:
-        while True:
-            try:
-                self.send(metrics)
-                return
-            except MlflowException as error:
-                if time.monotonic() > self.deadline or not any(words in str(error) for words in AWAY):
-                    raise
-            time.sleep(RETRY_EVERY)
-
-    def flush(self) -> None:
-        """Waits until all has arrived. Raises MlflowException if the store stays away for PATIENCE seconds."""
-        self.deadline = time.monotonic() + PATIENCE
-        try:
-            for sent in self.waiting:
-                sent.result()
-        finally:
-            self.waiting.clear()
-            self.deadline = math.inf
+from bench.tracking.patience import Backlog
 
 
 class Job:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import filelock
 from mlflow.entities import Run as MlflowRun
@@ -25,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bench.tracking import models
 from bench.tracking.job import Job
+from bench.tracking.patience import Patient
 from bench.tracking.reading import Reader, TrackedRun
 
 PARENT = "mlflow.parentRunId"
@@ -110,7 +112,7 @@ class Store(Reader):
             os.environ.update({key: value for key, value in patient.items() if value is not None})
             for key in (key for key, value in patient.items() if value is None):
                 del os.environ[key]
-        return client
+        return cast(MlflowClient, Patient(client))  # it was there: from now on it is waited for
 
     def _open_sqlite(self, path: Path) -> MlflowClient:
         """The first process makes the tables, with the others waiting: they would get in each other's way."""
@@ -197,7 +199,7 @@ class Store(Reader):
     def trials(self, sweep: str, study: str) -> list[TrackedRun]:
         """The jobs of a study, newest first."""
         query = f"tags.kind = 'tuning' and tags.study = '{study}'"
-        return [TrackedRun.of(run) for run in self._search([self.experiment(sweep)], query)]
+        return [tracked(run) for run in self._search([self.experiment(sweep)], query)]
 
     def end(self, run_id: str, status: str) -> None:
         """Closes a suite's own run as FINISHED, FAILED (a job failed) or KILLED."""
