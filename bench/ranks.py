@@ -130,9 +130,14 @@ class Place:
     def grouped(self, store: TCPStore, device: torch.device) -> Iterator[Ranks]:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=LONGEST_WAIT)
+        named = "OMP_NUM_THREADS" in os.environ
+        if not named:  # Lightning would give the process all cores of the machine over its processes, whatever it has
+            os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
         try:
             yield Ranks(self.rank, self.size)
         finally:
+            if not named:
+                del os.environ["OMP_NUM_THREADS"]
             distributed.destroy_process_group()
 
 

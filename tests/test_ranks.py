@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
 import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, but missing in its __all__
 
 from bench.batches import PairBatches, Pairs, Sentences
 from bench.machine import Machine
-from bench.ranks import ALONE, meeting
+from bench.ranks import ALONE, Place, meeting
 from models.parts.translator import Batch, Translator
 from models.transformer import Config, Model
 
@@ -94,6 +96,16 @@ def test_machines_must_know_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MASTER_ADDR", "host")
     monkeypatch.setenv("MASTER_PORT", "4000")
     assert meeting() == ("host", 4000)
+
+
+def test_lightning_leaves_the_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its launcher sets them wherever this variable is not set: two on two cores, for a process that has one."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    store = TCPStore("127.0.0.1", 0, 1, True)
+    machine = Machine(accelerator="cpu", threads=1)
+    with machine.ready(), Place(0, 1, "127.0.0.1", store.port).grouped(store, machine.device):
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
 @pytest.mark.parametrize(("name", "machine"), [("devices", Machine(devices=0)), ("num_nodes", Machine(num_nodes=0))])
