@@ -6,6 +6,7 @@ and turns ids back into plain text, so that measures of quality never see a toke
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import io
 import json
@@ -51,7 +52,7 @@ class TextSettings:
     max_length: int = 100
 
 
-class Vocabulary:
+class Vocabulary(abc.ABC):
     """Pieces of text and their ids. A subclass says how a sentence splits into pieces, and how they join again.
 
     `data` are the bytes of the saved file; `hash` is their SHA-256.
@@ -62,20 +63,21 @@ class Vocabulary:
         self.hash = hashlib.sha256(data).hexdigest()
         self.path: Path | None = None  # where `keep` puts it
 
+    @abc.abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """How many pieces there are."""
 
+    @abc.abstractmethod
     def piece(self, token: int) -> str:
         """The piece with this id, for pictures and examples."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def split(self, sentence: str) -> list[str]:
         """The pieces of a sentence before they are looked up: as many as `encode` gives ids."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def join(self, pieces: Iterable[str]) -> str:
         """The sentence that `split` took apart."""
-        raise NotImplementedError
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         """Ids of each sentence, without EOS."""

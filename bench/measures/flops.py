@@ -83,7 +83,7 @@ class Ledger:
     def _step(self, source_length: int, position: int) -> int:
         return self.model.flops_step(source_length, position).forward
 
-    @functools.cache  # noqa: B019
+    @functools.cache  # noqa: B019  # likewise
     def _drawn(self, source_length: int, target_length: int) -> int:
         steps = sum(self._step(source_length, position) for position in range(target_length))
         learnt = self.model.flops_decode(source_length, target_length).training

@@ -71,8 +71,8 @@ class Language:
         self.fusions: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
         for entry in spelling.get("fusions", ()):
             first, second = entry["of"].split()
-            pairs = {tuple(pair.split()): text for pair, text in entry["pairs"].items()}
-            self.fusions[first, second] = pairs  # type: ignore[assignment]
+            splits = {pair: pair.split() for pair in entry["pairs"]}
+            self.fusions[first, second] = {(one, two): entry["pairs"][pair] for pair, (one, two) in splits.items()}
         self.junctures = [
             (entry["word"], re.compile(entry["before"]), entry["say"]) for entry in spelling.get("junctures", ())
         ]
