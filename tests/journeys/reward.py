@@ -1,19 +1,17 @@
 """Does the reward phase do what it is for? GNMT at half of the demo's budget, then a twentieth of it more, in two ways.
 
-`python -m tests.journeys.test_reward SEED` prints held-out GLEU (greedy, 500 validation sentences) at the checkpoint,
-after the reward phase, and after as many further pairs of likelihood alone.
+`python -m tests.journeys.reward SEED` prints held-out GLEU (greedy, 500 validation sentences) at the checkpoint,
+after the reward phase, and after as many further pairs of likelihood alone. No test: none demands a finding.
 """
 
 from __future__ import annotations
 
 import shutil
-import statistics
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 
 from bench.checkpoints import Signals
@@ -22,8 +20,6 @@ from bench.judging import validate
 from bench.material import Material
 from bench.reward import Reward
 from bench.training import Score, Training, train
-
-pytestmark = pytest.mark.journey
 
 HALF, MORE = 24_000, 1_200
 REWARD = Reward(share=MORE / (HALF + MORE), lr_factor=0.3)
@@ -61,12 +57,6 @@ def compared(seed: int, folder: Path) -> tuple[float, float, float]:
         longer = replace(plain, reward=reward, max_pairs=HALF + MORE)
         found.append(trained(experiment, Material.of(experiment), folder / name, longer))
     return found[0], found[1], found[2]
-
-
-def test_reward_raises_held_out_gleu(tmp_path: Path) -> None:
-    found = [compared(seed, tmp_path / str(seed)) for seed in (1, 2, 3)]
-    before, after, _ = (statistics.fmean(values) for values in zip(*found, strict=True))
-    assert after > before, found
 
 
 if __name__ == "__main__":
