@@ -2,8 +2,9 @@
 
 Lightning owns the loop; what happens around a batch stands here as callbacks, in the order in which they act:
 `Meter` (meter.py) counts what the update cost, `Refinement` (reward.py) knows when reward takes over from likelihood,
-`Validation` scores the weights at evenly spaced points of the budget, `Curves` (meter.py) notes the loss, `Checkpoints`
-(checkpoints.py) saves what a resumed run needs, `Progress` tells the person.
+`Validation` scores the weights at evenly spaced points of the budget, `Plateau` lowers the learning rate where that is
+the schedule, `Curves` (meter.py) notes the loss, `Checkpoints` (checkpoints.py) saves what a resumed run needs,
+`Progress` tells the person.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ class Validation(pl.Callback):
         self.done = 0
         self.best: float | None = None
         self.best_update = 0
+        self.lowest = math.inf  # loss
+        self.plateaus = 0  # validations whose loss was not the lowest so far
         self.kept: list[int] = []  # updates whose weights are kept
         self.scores: list[tuple[int, float]] = []  # pairs seen, BLEU
 
@@ -101,6 +104,8 @@ class Validation(pl.Callback):
         self.curves.note("validation/gleu", score.gleu)
         self.curves.note("validation/loss", score.loss)
         self.scores.append((self.meter.pairs, score.bleu))
+        self.plateaus += score.loss >= self.lowest
+        self.lowest = min(score.loss, self.lowest)
         better = self.best is None or score.bleu > self.best
         if better:
             self.best, self.best_update = score.bleu, self.meter.updates
@@ -133,10 +138,32 @@ class Validation(pl.Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("done", "best", "best_update", "kept", "scores")}
+        names = ("done", "best", "best_update", "lowest", "plateaus", "kept", "scores")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.__dict__.update(state_dict)
+
+
+class Plateau(pl.Callback):
+    """Schedule's decay `plateau`: the rate falls to a tenth at each validation that brought nothing, down to `floor`.
+
+    As ConvS2S was trained (Gehring et al. 2017, section 4.2): rate 0.25, a tenth whenever the validation loss stops
+    falling, until 1e-4. There training ends then; here the budget ends it, as it does for every row.
+    """
+
+    def __init__(self, recipe: Recipe, validation: Validation, ranks: Ranks = ALONE) -> None:
+        self.recipe, self.validation, self.ranks = recipe, validation, ranks
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """The schedule has just set the rate of the next update, from its own base rate."""
+        if self.recipe.schedule.decay != "plateau":
+            return
+        plateaus = self.ranks.first(self.validation.plateaus)
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = max(min(group["lr"], self.recipe.schedule.floor), group["lr"] * 0.1**plateaus)
 
 
 class Progress(pl.Callback):
@@ -240,7 +267,8 @@ def train(
     repeated = Repeated(folder / "reached.json", lambda: (meter.updates, meter.seconds))
     progress = Progress(meter, curves, validation, report, ranks)
     random = RandomPerUpdate(seed, ranks.rank)
-    callbacks = [random, meter, refinement, validation, curves, checkpoints, repeated, progress]
+    plateau = Plateau(settings, validation, ranks)
+    callbacks = [random, meter, refinement, validation, plateau, curves, checkpoints, repeated, progress]
     if not ranks.leads:
         callbacks = [callback for callback in callbacks if callback not in (validation, repeated)]
     data.rank, data.ranks = ranks.rank, ranks.size

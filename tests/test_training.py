@@ -157,6 +157,8 @@ COURSES = {
     "32-true": {},
     "bf16-mixed": {"precision": "bf16-mixed"},
     "reward": {"reward": Reward(share=0.5, samples=3, lr_factor=0.5)},  # from the tenth update on
+    "reward, bf16-mixed": {"precision": "bf16-mixed", "reward": Reward(share=0.5, samples=3)},
+    "plateau": {"schedule": Schedule(warmup=5, decay="plateau", floor=0.0005)},  # its losses are all 1.0
 }
 
 
@@ -210,6 +212,16 @@ def test_the_reward_has_a_curve_and_a_cost(undisturbed: dict[str, Trained]) -> N
     assert rates == {
         update: rate * (0.5 if update >= 10 else 1) for update, rate in before.items()
     }  # of the next update
+
+
+def test_on_a_plateau_the_rate_falls_to_a_tenth_and_not_below_the_floor(undisturbed: dict[str, Trained]) -> None:
+    rates = {update: value for update, name, value in undisturbed["plateau"].curve if name == "train/lr"}
+    assert rates == pytest.approx(  # validations at 5, 10, 15 and 20; the rates are those of the next update
+        {update: 0.002 * (update + 1) for update in range(1, 5)}
+        | dict.fromkeys(range(5, 10), 0.01)
+        | dict.fromkeys(range(10, 15), 0.001)
+        | dict.fromkeys(range(15, 21), 0.0005)
+    )
 
 
 def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, Trained]) -> None:

@@ -173,21 +173,24 @@ class Schedule:
     Attributes:
         warmup: Updates of linear increase from 0.
         hold: Updates at the full rate after the warm-up.
-        decay: none; inverse_sqrt: sqrt((warmup + hold) / u); halve: 0.5 ** (1 + (u - warmup - hold) // every).
+        decay: none; inverse_sqrt: sqrt((warmup + hold) / u); halve: 0.5 ** (1 + (u - warmup - hold) // every);
+            plateau: a tenth for each validation whose loss was not the lowest so far (training.py counts them).
         every: For halve: updates between two halvings.
+        floor: For plateau: the rate is not reduced below this.
     """
 
     warmup: int = 0
     hold: int = 0
-    decay: Literal["none", "inverse_sqrt", "halve"] = "none"
+    decay: Literal["none", "inverse_sqrt", "halve", "plateau"] = "none"
     every: int = 1
+    floor: float = 0.0
 
     def factor(self, update: int) -> float:
         """What the learning rate is multiplied by at this update, counted from 1."""
         if update <= self.warmup:
             return update / self.warmup
         after = update - self.warmup - self.hold
-        if after <= 0 or self.decay == "none":
+        if after <= 0 or self.decay in ("none", "plateau"):
             return 1.0
         if self.decay == "inverse_sqrt":
             return (max(1, self.warmup + self.hold) / update) ** 0.5
