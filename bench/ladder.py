@@ -16,7 +16,7 @@ LENGTH = 25
 def size_and_cost(experiment: Experiment) -> tuple[int, int, int]:
     """(parameters, parameters outside embeddings and softmax, training FLOPs of a pair of 25 + 25 tokens)."""
     with torch.device("meta"):
-        model = experiment.build(experiment.text.vocabulary_size, experiment.text.vocabulary_size)
+        model = experiment.build(*experiment.text.sizes)
     return *model.parameter_counts(), model.flops(LENGTH, LENGTH).training
 
 
@@ -33,7 +33,8 @@ def show(presets: Sequence[str] | None) -> None:
             experiment = resolve(path, preset=preset, row=row)
             about = experiment.about
             whole, core, cost = size_and_cost(experiment)
-            vocabulary = f"{experiment.text.vocabulary_size:,} {experiment.text.kind}"
+            sizes = " / ".join(f"{size:,}" for size in dict.fromkeys(experiment.text.sizes))
+            vocabulary = f"{sizes} {experiment.text.kind}"
             numbers = [f"{whole / 1e6:,.2f}", f"{core / 1e6:,.2f}", f"{cost / 1e9:,.3f}", vocabulary]
             lines.append(((about.year, row), [row, about.name, str(about.year), about.paper, preset, *numbers]))
     columns = [("row", "left"), ("name", "left"), ("year", "right"), ("paper", "left"), ("preset", "left")]

@@ -87,6 +87,14 @@ def finished(store: Store, suite: str, experiment: Experiment) -> bool:
     return any(run.status == "FINISHED" for run in store.find(suite, experiment.job)[:1])
 
 
+SHARED = {
+    "training": ("max_pairs", "max_updates", "max_flops", "max_seconds", "validations", "average"),
+    "text": ("kind", "vocabulary_size", "source_vocabulary_size", "joint", "max_length"),
+    "decoding": ("beam", "alpha", "extra_length"),
+}
+"""Settings that the rows of one table should share."""
+
+
 def distinct(experiments: Sequence[Experiment]) -> list[Experiment]:
     """One experiment for each different text."""
     found: dict[str, Experiment] = {}
@@ -98,11 +106,7 @@ def distinct(experiments: Sequence[Experiment]) -> list[Experiment]:
 def unequal(experiments: Sequence[Experiment]) -> list[str]:
     """In what rows of one table differ although they should not: budget, text, decoder. One line each."""
     lines = []
-    for group, keys in (
-        ("training", ("max_pairs", "max_updates", "max_flops", "max_seconds", "validations", "average")),
-        ("text", ("kind", "vocabulary_size", "joint", "max_length")),
-        ("decoding", ("beam", "alpha", "extra_length")),
-    ):
+    for group, keys in SHARED.items():
         for key in keys:
             values: dict[str, list[str]] = {}
             for experiment in experiments:

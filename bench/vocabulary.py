@@ -14,7 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -41,6 +41,7 @@ class TextSettings:
         kind: subwords: byte-pair pieces that SentencePiece learns; words: words and punctuation marks; characters.
         vocabulary_size: Pieces of one vocabulary, the 4 special ones included. For characters a ceiling: a text with
             fewer characters has a smaller vocabulary.
+        source_vocabulary_size: The same of the source side, where the sides have two vocabularies of different size.
         joint: One vocabulary learnt on both languages together, instead of one for each.
         max_length: Longest sentence in tokens, end of sentence not counted. Training pairs with a longer side are
             left out, longer sentences to translate are cut; both are counted.
@@ -48,8 +49,20 @@ class TextSettings:
 
     kind: Literal["subwords", "words", "characters"] = "subwords"
     vocabulary_size: int = 8000
+    source_vocabulary_size: int | None = None
     joint: bool = True
     max_length: int = 100
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Pieces of the source and of the target."""
+        if self.source_vocabulary_size is None:
+            return self.vocabulary_size, self.vocabulary_size
+        if self.joint:
+            raise ValueError(
+                "text.source_vocabulary_size: both sides share one vocabulary; leave it out, or set text.joint to false"
+            )
+        return self.source_vocabulary_size, self.vocabulary_size
 
 
 class Vocabulary(abc.ABC):
@@ -263,12 +276,16 @@ class Characters(Listed):
 KINDS = {"subwords": Subwords, "words": Words, "characters": Characters}
 
 
-def too_large(size: int, largest: int) -> ValueError:
-    return ValueError(f"text.vocabulary_size: {size} is more than the training text allows; at most {largest}")
+class UnfitSize(ValueError):
+    """So many pieces cannot be learnt from this text."""
 
 
-def too_small(size: int, smallest: int) -> ValueError:
-    return ValueError(f"text.vocabulary_size: {size} is too few for the training text; at least {smallest}")
+def too_large(size: int, largest: int) -> UnfitSize:
+    return UnfitSize(f"{size} is more than the training text allows; at most {largest}")
+
+
+def too_small(size: int, smallest: int) -> UnfitSize:
+    return UnfitSize(f"{size} is too few for the training text; at least {smallest}")
 
 
 def load(path: Path) -> Vocabulary:
@@ -303,22 +320,31 @@ def build(settings: TextSettings, train: Split, cache: Path | None = None) -> Vo
     """
     if not any(train.sources) or not any(train.targets):
         raise ValueError("text: a side of the training text holds nothing but empty lines")
+    source, target = settings.sizes
     if settings.joint:
-        joint = learnt(settings, [*train.sources, *train.targets], cache)
+        joint = learnt(settings.kind, target, [*train.sources, *train.targets], cache)
         return Vocabularies(joint, joint)
-    return Vocabularies(learnt(settings, train.sources, cache), learnt(settings, train.targets, cache))
+    of_source = "vocabulary_size" if settings.source_vocabulary_size is None else "source_vocabulary_size"
+    return Vocabularies(
+        learnt(settings.kind, source, train.sources, cache, key=of_source),
+        learnt(settings.kind, target, train.targets, cache),
+    )
 
 
-def learnt(settings: TextSettings, sentences: Sequence[str], cache: Path | None) -> Vocabulary:
-    if cache is None:
-        return KINDS[settings.kind].learn(sentences, settings.vocabulary_size)
-    wanted = {key: asdict(settings)[key] for key in ("kind", "vocabulary_size")}
-    digest = hashlib.sha256(json.dumps(wanted).encode())
-    for sentence in sentences:
-        digest.update(f"{sentence}\n".encode())
-    path = cache / f"{settings.kind}-{settings.vocabulary_size}-{digest.hexdigest()[:24]}.vocabulary"
-    known = path.exists()
-    vocabulary = load(path) if known else KINDS[settings.kind].learn(sentences, settings.vocabulary_size)
+def learnt(
+    kind: str, size: int, sentences: Sequence[str], cache: Path | None, *, key: str = "vocabulary_size"
+) -> Vocabulary:
+    """One vocabulary, from `cache` if it is there; `key` is the setting that an unfit size is blamed on."""
+    path = None
+    if cache is not None:
+        digest = hashlib.sha256(json.dumps({"kind": kind, "vocabulary_size": size}).encode())
+        for sentence in sentences:
+            digest.update(f"{sentence}\n".encode())
+        path = cache / f"{kind}-{size}-{digest.hexdigest()[:24]}.vocabulary"
+    try:
+        vocabulary = load(path) if path and path.exists() else KINDS[kind].learn(sentences, size)
+    except UnfitSize as error:
+        raise ValueError(f"text.{key}: {error}") from error
     vocabulary.path = path
     return vocabulary
 

@@ -11,19 +11,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.experiment import EXPERIMENTS, architectures, resolve
+from bench.suite import SHARED
 from bench.tracking import TrackedRun
 from reports import formatting as f
 from reports.context import Context, Row, Track
 from reports.language import Words
 from reports.table import DIRECTIONS
-
-BUDGET = ("max_pairs", "max_updates", "max_flops", "max_seconds")
-EQUAL = {
-    "training": (*BUDGET, "validations", "average"),
-    "text": ("kind", "vocabulary_size", "joint", "max_length"),
-    "decoding": ("beam", "alpha", "extra_length"),
-}
-"""Settings that rows of one table should share; those that do not are named as departures."""
 
 RECIPES = (
     "bleu",
@@ -69,11 +62,11 @@ def facts(context: Context, track: Track) -> list[Fact]:
     found = [
         Fact(say("protocol.corpus"), ((say("protocol.corpus_text", **corpus), ""),)),
         fact("data", lambda run: _hashes(run.tags.get("data", ""))),
-        fact("text", settings("text", *EQUAL["text"])),
+        fact("text", settings("text", *SHARED["text"])),
         fact("vocabulary", lambda run: _vocabulary(say, run.tags)),
-        fact("budget", settings("training", *EQUAL["training"])),
+        fact("budget", settings("training", *SHARED["training"])),
         fact("batches", settings("training", "batch_tokens", "precision", "clip")),
-        fact("search", settings("decoding", *EQUAL["decoding"])),
+        fact("search", settings("decoding", *SHARED["decoding"])),
         Fact(say("protocol.seeds"), _shared(say, seeds)),
         *(_recipe(context, track, name) for name in RECIPES),
         fact("hardware", lambda run: _hardware(say, run.tags)),
@@ -140,7 +133,7 @@ def departures(context: Context) -> list[tuple[str, str]]:
     found = [(row.name, say.recorded(row.note)) for row in context.rows if row.note]
     for track in context.tracks:
         runs = [(row.name, run) for row in context.rows for run in row.cells[track].runs.values()]
-        for group, keys in EQUAL.items():
+        for group, keys in SHARED.items():
             for key in (f"{group}.{key}" for key in keys):
                 values = _shared(say, [(name, run.params.get(key, "")) for name, run in runs])
                 usual = max(values, key=lambda entry: entry[1].count(",")) if len(values) > 1 else None

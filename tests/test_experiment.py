@@ -57,9 +57,8 @@ def test_every_row_at_every_preset_parses_and_builds(row: str, preset: str) -> N
     assert experiment.about.name
     assert experiment.about.year >= 1958
     assert experiment.about.paper
-    size = experiment.text.vocabulary_size
     with torch.device("meta"):
-        model = experiment.build(size, size)
+        model = experiment.build(*experiment.text.sizes)
     model.recipe = experiment.training
     model.configure_optimizers()
     assert model.flops(25, 25).training > 0

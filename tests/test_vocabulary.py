@@ -1,5 +1,6 @@
 """Text into ids and back without loss, one file with a hash, sizes that a text does not allow."""
 
+import functools
 from pathlib import Path
 from typing import Literal
 
@@ -133,6 +134,16 @@ def test_the_largest_and_smallest_possible_sizes_are_said_and_possible(kind: Kin
             build(TextSettings(kind, size), SPLIT)
         smallest = int(str(raised.value).split()[-1])
         assert len(build(TextSettings(kind, smallest), SPLIT).source) == smallest
+
+
+def test_the_sides_may_have_vocabularies_of_different_size() -> None:
+    of = functools.partial(TextSettings, "words", 9, joint=False)
+    source, target = build(of(source_vocabulary_size=12), SPLIT)
+    assert (len(source), len(target)) == (12, 9)
+    with pytest.raises(ValueError, match=r"^text\.source_vocabulary_size: 100000 is more than .* at most \d+$"):
+        build(of(source_vocabulary_size=100_000), SPLIT)
+    with pytest.raises(ValueError, match=r"^text\.source_vocabulary_size: both sides share one vocabulary; .*joint"):
+        build(TextSettings("words", 9, source_vocabulary_size=12), SPLIT)
 
 
 def test_characters_take_the_size_as_a_ceiling() -> None:
