@@ -37,7 +37,7 @@ format: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	@echo "installing the developers' tools into .venv"
-	$(PIP) --editable '.[dev,cluster]'
+	$(PIP) --editable '.[dev,cluster,korean]'
 	@touch $@
 
 clean: ## the environment and the caches, not the runs

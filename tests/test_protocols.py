@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 
@@ -51,10 +53,24 @@ def test_without_smoothing_a_missing_order_is_zero() -> None:
     assert tokenised.value == 0
 
 
+HYPOTHESES = ["나는 학교에 갔다.", "물이 컵에 있다."]
+REFERENCES = ["나는 학교에 간다.", "물이 그릇에 있다."]
+
+
 def test_korean() -> None:
-    lines = ["나는 학교에 간다.", "물이 컵에 있다."]
-    found = {measure.metric: measure for measure in protocols.variants(lines, lines, "ko")}
-    assert list(found) == ["bleu_lowercase", "bleu_characters", "bleu_ko_mecab"]
-    assert found["bleu_characters"].value == pytest.approx(100)
-    morphemes = found["bleu_ko_mecab"]
-    assert morphemes.value == pytest.approx(100) if morphemes.value is not None else "[korean]" in morphemes.recipe
+    """The values are those of `sacrebleu -tok ko-mecab|char|13a -lc` on the same lines."""
+    found = {measure.metric: measure for measure in protocols.variants(HYPOTHESES, REFERENCES, "ko")}
+    assert {metric: round(measure.value or 0, 4) for metric, measure in found.items()} == {
+        "bleu_lowercase": 25.0,
+        "bleu_characters": 51.3687,
+        "bleu_ko_mecab": 46.2696,
+    }
+    assert "tok:ko-mecab" in found["bleu_ko_mecab"].recipe
+
+
+def test_korean_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mecab_ko", None)
+    monkeypatch.delitem(sys.modules, "sacrebleu.tokenizers.tokenizer_ko_mecab", raising=False)
+    *_, morphemes = protocols.variants(HYPOTHESES, REFERENCES, "ko")
+    assert (morphemes.metric, morphemes.value) == ("bleu_ko_mecab", None)
+    assert "attention-ladder[korean]" in morphemes.recipe
