@@ -111,18 +111,27 @@ def positive(text: str) -> int:
     return number
 
 
+def above_zero(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} is too small; more than 0")
+    return number
+
+
 def scheduled(command: argparse.ArgumentParser) -> None:
     """The flags of a command that has many jobs done."""
     command.add_argument(
         "--workers", type=positive, help="processes that share this machine's cores (default: this one alone)"
     )
     command.add_argument("--cluster", help="auto, or the address of a Ray cluster that starts the workers")
-    command.add_argument("--gpus_per_trial", type=float, help="GPUs of a worker of the cluster; 0.25: four share one")
+    command.add_argument(
+        "--gpus_per_trial", type=above_zero, help="GPUs of a worker of the cluster; 0.25: four share one"
+    )
     command.add_argument(
         "--cpus_per_trial", type=positive, help="cores, and threads, of a worker of the cluster (default: 1)"
     )
     command.add_argument(
-        "--max_seconds", type=float, help="begin no job after so many seconds; exit code 3 if any is left"
+        "--max_seconds", type=above_zero, help="begin no job after so many seconds; exit code 3 if any is left"
     )
 
 

@@ -13,9 +13,10 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.workers import Process
+if TYPE_CHECKING:
+    from bench.workers import Process
 
 PASSED_ON = ("MLFLOW_", "BENCH_", "PGPASS", "MULTI30K", "HF_")
 """Beginnings of the environment variables of the driver that its workers get; the rest is their node's own."""
@@ -32,7 +33,7 @@ def work(command: Sequence[str], environment: dict[str, str], folder: str) -> in
         os.chdir(folder)
     except OSError as error:
         raise ValueError(f"{folder}: this folder must be on every machine of the cluster ({error.strerror})") from error
-    from bench.worker import main  # after the number of threads is set
+    from bench.worker import main  # torch reads the number of threads when it is imported
 
     return main(*command[-2:])
 

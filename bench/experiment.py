@@ -128,14 +128,17 @@ class Experiment:
 
     @property
     def job(self) -> str:
-        """Hash that names the job: what decides its result, not where or by which version of the code it is run."""
+        """Hash that names the job: what decides its result, not where or by which version of the code it is run.
+
+        Settings that are null are left out: a new one that nobody has set, and is null then, renames no job.
+        """
         settings = self.settings
         corpus = {key: value for key, value in settings["corpus"].items() if key in ("pairs", "lemmas", "depth")}
         parts = {key: settings[key] for key in ("row", "model", "text", "training", "decoding", "seed")}
         parts["corpus"] = corpus | {"name": self.corpus_name}
         if self.members:
             parts["members"] = [member.job for member in self.members]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(_given(parts), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def name(self) -> str:
@@ -148,6 +151,13 @@ class Experiment:
         count = len(self.members) or 1
         models = [module.Model(self.model, source_vocabulary, target_vocabulary) for _ in range(count)]
         return Ensemble(models) if self.members else models[0]
+
+
+def _given(settings: Any) -> Any:
+    """Without what is null."""
+    if isinstance(settings, dict):
+        return {key: _given(value) for key, value in settings.items() if value is not None}
+    return settings
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -181,6 +191,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ValueError(f"{path}, line {line}: {error.problem}") from error
+    except yaml.YAMLError as error:  # a character that no YAML may hold
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 at byte {error.start}") from error
     if not isinstance(content, dict):
@@ -235,6 +247,7 @@ def layered(path: Path, preset: str, row: str | None, above: Sequence[Mapping[st
     base, own = read_yaml(EXPERIMENTS / "base.yaml"), read_yaml(path)
     if "model" not in own or "rows" not in own:
         raise ValueError(f"{path}: not an architecture's file, it has no model: and rows:; a suite runs by bench suite")
+    _check_levels(own, path)
     rows: dict[str, Any] = own["rows"]
     row = row or next(iter(rows))
     choose("row", row, list(rows), path)
@@ -251,6 +264,20 @@ def layered(path: Path, preset: str, row: str | None, above: Sequence[Mapping[st
     about = {"ensemble": {"about": single["about"]}} if "about" in single else {}
     rows_own = (plain(single), of_single, about, plain(chosen), of_row)
     return row, merge(plain(base), plain(own), of_base, of_own, *rows_own, *above)
+
+
+def _check_levels(own: Mapping[str, Any], path: Path) -> None:
+    """Raises ValueError where an architecture's file has something else than keys with settings."""
+    rows, presets = own["rows"], own.get("presets")
+    levels: dict[str, Any] = {"model": own["model"], "rows": rows}
+    for above, level in (("rows", rows), ("presets", presets)):
+        levels |= {f"{above}.{name}": each for name, each in (level.items() if isinstance(level, Mapping) else ())}
+    levels |= {key: level for key, level in {"presets": presets}.items() if level is not None}
+    for key, level in levels.items():
+        if not (isinstance(level, Mapping) or (level is None and "." in key)):
+            raise ValueError(f"{path}: {key}: expected keys with settings below it, got {level!r}")
+    if not rows:
+        raise ValueError(f"{path}: rows: names no row")
 
 
 def joined(path: Path, row: str) -> str:
@@ -308,6 +335,9 @@ def resolve(
     groups = settings.instantiate(values)
     experiment = Experiment(row=row, preset=preset, architecture=architecture, **vars(groups))
     experiment.training.check()
+    least = 1 if experiment.members else 0
+    if experiment.seed < least:
+        raise ValueError(f"seed: {experiment.seed} is too small; at least {least}")
     if experiment.machine.processes > 1 and experiment.training.reward.share:
         raise ValueError(
             "training.reward.share: the phase of reward trains in one process; set it to 0, or machine.devices to 1"

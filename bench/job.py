@@ -20,7 +20,7 @@ from bench.experiment import Experiment
 from bench.judging import judge, spent, together, tuned, validate
 from bench.lexicon import LEXICON
 from bench.machine import Machine, environment
-from bench.material import Material, model_of
+from bench.material import Material, corpus_of, model_of
 from bench.measures import Measure, quality
 from bench.meter import Diverged
 from bench.passport import kept
@@ -105,9 +105,9 @@ def run(
     """Trains, judges and tracks one job.
 
     An unfinished run of the same job goes on in the same MLflow run, a finished one is returned as it is, unless
-    `again` asks for a new one. The members of an ensemble are jobs of their own, found or run first; `again` is not for
-    them. `watch` is told how far the training is, and may stop it; without it a line on the terminal says so. `tuning`
-    makes it a job of a sweep.
+    `again` asks for a new one. A run on another text, under the same name, is not of this job. The members of an
+    ensemble are jobs of their own, found or run first; `again` is not for them. `watch` is told how far the training
+    is, and may stop it; without it a line on the terminal says so. `tuning` makes it a job of a sweep.
 
     Raises:
         Busy: another process is at this job.
@@ -115,32 +115,36 @@ def run(
         Interrupted: a signal came; the run is saved, and its status is KILLED.
         Diverged: the loss became infinite or not a number; the run's status is FAILED.
     """
-    earlier = store.find(suite, experiment.job)
-    latest = earlier[0] if earlier and not again else None
-    if latest and latest.status == "FINISHED":
-        terminal.say(f"  finished before, run {latest.id}")
-        return Outcome(experiment, latest, store.measures(latest), "finished before")
+
+    def latest_run() -> TrackedRun | None:
+        return None if again else latest(experiment, store, suite)
+
+    if (earlier := latest_run()) and earlier.status == "FINISHED":
+        return _finished(experiment, earlier, store)
     members = [_member(member, store, suite, parent) for member in experiment.members]
     with experiment.machine.ready(), Signals().listening() as signals:
         material = Material.of(experiment)
         model = model_of(experiment, material)
         jobs = experiment.tracking.path / "jobs" / suite
-        if latest:
-            checkpoints.check(_folder(jobs, experiment, latest.id) / CHECKPOINT)
+        if earlier:
+            checkpoints.check(_folder(jobs, experiment, earlier.id) / CHECKPOINT)
         vocabulary.keep(material.vocabularies)
         machine = experiment.machine if not members else Machine()  # nothing is trained: no other process is needed
         with _alone(jobs, experiment):
+            earlier = latest_run()  # another process may have had the job in its hands until now
+            if earlier and earlier.status == "FINISHED":
+                return _finished(experiment, earlier, store)
             tags = _tags(experiment, material.corpus) | (tuning.tags if tuning else {})
-            if latest:
-                terminal.say(f"  continues run {latest.id}")
-                _warn_of_differences(latest, tags)
-                job = store.resume(latest.id)
+            if earlier:
+                terminal.say(f"  continues run {earlier.id}")
+                _warn_of_differences(earlier, tags)
+                job = store.resume(earlier.id)
                 job.tag(tuning.tags if tuning else {})
             else:
                 name = tuning.name(experiment) if tuning else experiment.name
                 job = store.begin(suite, name, tags, parent)
             with _ending(job), job.watched(), leading(machine, experiment.settings) as ranks:
-                if latest is None or DESCRIBED not in latest.tags:
+                if earlier is None or DESCRIBED not in earlier.tags:
                     _describe(job, experiment, material)
                 folder, whole = Path(ranks.first(str(_folder(jobs, experiment, job.id)))), True
                 if members:
@@ -149,7 +153,7 @@ def run(
                     trained = _train(model, experiment, material, folder, job, signals, watch, ranks)
                     used = spent(trained, model, experiment, material)
                     whole = trained.whole
-                measures = store.measures(latest) if latest else []
+                measures = store.measures(earlier) if earlier else []
                 if not measures:  # or it was judged, and killed before it could say so
                     if tuning:
                         measures = tuned(model, used, experiment, material, tuning.goals)
@@ -161,6 +165,27 @@ def run(
                     job.tag({"state": "COMPLETE" if whole else "PRUNED"})
                 job.finish("FINISHED")
     return Outcome(experiment, store.run(job.id), measures, "finished now")
+
+
+def latest(experiment: Experiment, store: Store, suite: str) -> TrackedRun | None:
+    """The newest run of a job on the text as it is now; a run that was killed before it was described may be."""
+    runs = store.find(suite, experiment.job)
+    if not runs:
+        return None
+    data = _data(corpus_of(experiment))
+    found = next((run for run in runs if run.tags.get("data", data) == data), None)
+    if found is not runs[0]:
+        terminal.say(f"  run {runs[0].id} is of another text under the same name")
+    return found
+
+
+def _finished(experiment: Experiment, run: TrackedRun, store: Store) -> Outcome:
+    terminal.say(f"  finished before, run {run.id}")
+    return Outcome(experiment, run, store.measures(run), "finished before")
+
+
+def _data(corpus: Corpus) -> str:
+    return json.dumps({split: digest[:16] for split, digest in corpus.hashes.items()})
 
 
 def _member(experiment: Experiment, store: Store, suite: str, parent: str | None) -> Outcome:
@@ -236,7 +261,7 @@ def _tags(experiment: Experiment, corpus: Corpus) -> dict[str, str]:
         "seed": str(experiment.seed),
         "job": experiment.job,
         "processes": str(experiment.machine.processes),
-        "data": json.dumps({split: digest[:16] for split, digest in corpus.hashes.items()}),
+        "data": _data(corpus),
         "mlflow.note.content": f"**{about.name}** ({about.paper}), {corpus.name}, preset {experiment.preset}, "
         f"seed {experiment.seed}.",
         **environment(),
@@ -244,7 +269,7 @@ def _tags(experiment: Experiment, corpus: Corpus) -> dict[str, str]:
 
 
 def _warn_of_differences(run: TrackedRun, tags: dict[str, str]) -> None:
-    for key in ("data", "mlflow.source.git.commit", "threads", "version.torch", "hardware.cpu"):
+    for key in ("mlflow.source.git.commit", "threads", "version.torch", "hardware.cpu"):
         if run.tags.get(key) != tags[key]:
             terminal.say(f"  warning: {key} was {run.tags.get(key)} when the run began and is {tags[key]} now")
 

@@ -5,6 +5,7 @@ Each function below measures one thing and gives a list of numbers; `judge` puts
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from bench import decoding, lexicon, probing
 from bench.batches import Pairs, batches_of
 from bench.corpora import Split
 from bench.experiment import Experiment
+from bench.machine import Machine
 from bench.material import VALIDATION_SENTENCES, Material
 from bench.measures import Measure, costs, flops, latency, memory, protocols, quality
 from bench.ranks import ALONE, Ranks
@@ -26,7 +28,7 @@ from models.parts.translator import Translator
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "64-true": torch.float64}
 """What products of a training are computed in."""
 
-OVERHEAD = "curves, checkpoints, notes and reports, of the time of the updates; validations in neither"
+OVERHEAD = "counts, curves, checkpoints, notes and reports, of the time of the updates; validations in neither"
 REPEATED = "at least so much was lost with a killed process and done again; in no other measure"
 
 
@@ -147,7 +149,7 @@ def spent(trained: Trained, model: Translator, experiment: Experiment, material:
         Measure("train_flops", meter.ledger.model_flops, "FLOP", recipe="closed form, real tokens"),
         Measure("executed_flops", meter.ledger.executed_flops, "FLOP", recipe="closed form, padded batches"),
         *costs.costs(meter.ledger.model_flops, meter.seconds, ceiling, machine.devices * machine.num_nodes),
-        meter.energy.measure(meter.seconds),
+        joules(trained, machine),
         Measure("wall_s", meter.seconds, "s", recipe="updates only"),
         Measure("overhead", 100 * meter.overhead / meter.seconds, "percent", recipe=OVERHEAD),
         Measure("repeated_updates", trained.repeated.updates, "updates", recipe=REPEATED),
@@ -158,6 +160,19 @@ def spent(trained: Trained, model: Translator, experiment: Experiment, material:
         Measure("target_tokens_per_s", meter.target_tokens / meter.seconds, "tokens/s", recipe="training, real tokens"),
         memory.training_memory(model, longest, dtype),
     ]
+
+
+def joules(trained: Trained, machine: Machine) -> Measure:
+    """Of the updates. Counters are those of whole devices, and of the machine of process 0."""
+    found = trained.meter.energy.measure(trained.meter.seconds)
+    if machine.num_nodes > 1:
+        return replace(
+            found, value=None, recipe=f"not measured: {machine.num_nodes} machines, and one of them was read"
+        )
+    shared = machine.device.type == "cuda" and os.environ.get("BENCH_GPU_SHARE")
+    return (
+        replace(found, recipe=f"{found.recipe}; of the whole GPU, of which the job had {shared}") if shared else found
+    )
 
 
 SUMMED = ("train_flops", "executed_flops", "clock_flops", "energy_j", "wall_s", "repeated_updates", "repeated_s")

@@ -35,7 +35,7 @@ class Material:
 
     @classmethod
     def of(cls, experiment: Experiment) -> Material:
-        corpus = _corpus(json.dumps(asdict(experiment.corpus)))
+        corpus = corpus_of(experiment)
         text, tokens = experiment.text, experiment.training.batch_tokens
         vocabularies = vocabulary.build(text, corpus.train, experiment.tracking.path / "vocabularies")
         batches = PairBatches(Pairs.of(corpus.train, vocabularies, text.max_length), tokens, experiment.seed)
@@ -52,6 +52,10 @@ class Material:
     def cut(self, split: Split) -> tuple[list[list[int]], int]:
         """The sources to translate, and how many of them were over the limit and have been cut."""
         return truncated(self.vocabularies.source.encode(split.sources), self.max_length)
+
+
+def corpus_of(experiment: Experiment) -> Corpus:
+    return _corpus(json.dumps(asdict(experiment.corpus)))
 
 
 def lexicon_of(pos_unk: str, train: Split, vocabularies: Vocabularies) -> Lexicon | None:

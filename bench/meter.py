@@ -80,7 +80,8 @@ class Meter(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
-        self.seconds += time.perf_counter() - self.began
+        ended = time.perf_counter()
+        self.seconds += ended - self.began
         self.energy.poll()
         if self.budget.max_seconds:  # then seconds decide, and only one clock may
             self.seconds = self.ranks.first(self.seconds)
@@ -92,6 +93,21 @@ class Meter(pl.Callback):
         self.ledger.add(batch)
         if self.fraction >= 1:
             trainer.should_stop = True
+        self.overhead += time.perf_counter() - ended
+        if trainer.should_stop:
+            self.wait(pl_module.device)
+
+    def wait(self, device: torch.device) -> None:
+        """Waits for what a GPU has still to do of the updates so far, which is part of their time.
+
+        Whoever makes the host wait anyway (a point of a curve, a validation) calls this first: else the waiting would
+        be counted as theirs.
+        """
+        if device.type == "cuda":
+            began = time.perf_counter()
+            torch.cuda.synchronize(device)
+            self.seconds += time.perf_counter() - began
+            self.energy.poll()
 
     COUNTS = ("updates", "pairs", "source_tokens", "target_tokens", "seconds")
 
@@ -142,9 +158,12 @@ class Curves(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
+        due = self.meter.fraction * POINTS >= self.points + 1
+        if due:
+            self.meter.wait(pl_module.device)
         self.meter.aside = time.perf_counter()
         self.tell("loss", outputs["loss"])
-        if self.meter.fraction * POINTS < self.points + 1:
+        if not due:
             return
         self.points = math.floor(self.meter.fraction * POINTS)
         means = {name: statistics.fmean(values) for name, values in self.listed().items()}

@@ -54,6 +54,8 @@ class Suite:
             choose("row", row, known, path)
         if not suite.rows:
             raise ValueError(f"{path}: rows: names no row; there are: {', '.join(known)}")
+        if not suite.seeds:
+            raise ValueError(f"{path}: seeds: names no seed; leave it out for seed 1")
         return suite
 
     def experiments(
@@ -123,6 +125,10 @@ def unequal(experiments: Sequence[Experiment]) -> list[str]:
     return lines
 
 
+BUSY = 10.0
+"""Seconds until a job that another process has in its hands is asked for again; then it may have finished it."""
+
+
 class Queue:
     """The jobs of a suite as `workers.schedule` takes them. An ensemble waits for its members."""
 
@@ -132,6 +138,7 @@ class Queue:
         self.order = [experiment.job for experiment in experiments]
         self.outcomes: dict[str, Outcome] = {}
         self.losses: dict[str, int] = {}
+        self.asked_again: dict[str, float] = {}  # when a job that another process had in its hands is tried again
 
     @property
     def left(self) -> int:
@@ -140,7 +147,8 @@ class Queue:
     def take(self) -> Task | None:
         open_jobs = set(self.order) - self.outcomes.keys()
         for experiment in self.waiting:
-            if open_jobs.isdisjoint(member.job for member in experiment.members):
+            waits = time.monotonic() < self.asked_again.get(experiment.job, 0.0)
+            if not waits and open_jobs.isdisjoint(member.job for member in experiment.members):
                 self.waiting.remove(experiment)
                 machine = experiment.machine
                 shared = replace(machine, threads=machine.threads or self.threads)
@@ -160,6 +168,10 @@ class Queue:
         if end.state == "stopped":
             self.waiting.insert(0, experiment)
             return end.reason
+        if end.state == "busy":
+            self.asked_again[experiment.job] = time.monotonic() + BUSY
+            self.waiting.append(experiment)
+            return f"{end.reason}; asked again in {BUSY:.0f} s"
         if end.state == "lost":
             self.losses[experiment.job] = self.losses.get(experiment.job, 0) + 1
             if self.losses[experiment.job] < ATTEMPTS:
@@ -196,7 +208,8 @@ def run_suite(
     experiments = suite.experiments(flags)
     name = path.stem
     store = Store(experiments[0].tracking)
-    found = tuned.find(suite.sweeps, suite.preset, store)
+    corpora = dict.fromkeys(experiment.corpus_name for experiment in experiments)
+    found = tuned.find(suite.sweeps, suite.preset, corpora, store)
     if found:
         experiments = suite.experiments(flags, {row: best.layer for row, best in found.items()})
         tuned.check_seeds(found, experiments)

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,11 @@ for name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(name).setLevel(logging.ERROR)  # advice and advertisements
 
 CHECKPOINT = "last.ckpt"
+
+LEAST = {"max_pairs": 1, "max_updates": 1, "batch_tokens": 1, "validations": 1}
+LEAST |= {"schedule.warmup": 0, "schedule.hold": 0, "schedule.every": 1}
+ABOVE_ZERO = ("max_flops", "max_seconds", "clip", "optimizer.lr")
+"""Settings that are counted, with the least that they may be, and quantities that must be more than nothing."""
 
 
 @dataclass
@@ -64,6 +70,16 @@ class Training(Recipe, Budget):
                 "training: no budget; set training.max_pairs, training.max_updates, training.max_flops or "
                 "training.max_seconds"
             )
+        for key, least in LEAST.items():
+            value = attrgetter(key)(self)
+            if value is not None and value < least:
+                raise ValueError(f"training.{key}: {value} is too small; at least {least}")
+        for key in ABOVE_ZERO:
+            value = attrgetter(key)(self)
+            if value is not None and not value > 0:
+                raise ValueError(f"training.{key}: {value} is too small; more than 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"training.label_smoothing: {self.label_smoothing} is not between 0 and 1")
         if not 0 <= self.average <= self.validations:
             raise ValueError(f"training.average: {self.average} is more than training.validations {self.validations}")
         self.reward.check()
@@ -99,6 +115,7 @@ class Validation(pl.Callback):
         if self.meter.fraction * self.settings.validations < self.done + 1:
             return
         self.done = math.floor(min(1.0, self.meter.fraction) * self.settings.validations)
+        self.meter.wait(pl_module.device)
         score = self.score(pl_module)  # type: ignore[arg-type]  # ours is the only module that is trained here
         self.curves.note("validation/bleu", score.bleu)
         self.curves.note("validation/gleu", score.gleu)
@@ -110,7 +127,9 @@ class Validation(pl.Callback):
         if better:
             self.best, self.best_update = score.bleu, self.meter.updates
         if self.settings.average or better:
+            began = time.perf_counter()
             self.save(pl_module)
+            self.meter.overhead += time.perf_counter() - began
 
     def path(self, update: int) -> Path:
         return self.folder / f"weights-{update}.pt"
@@ -161,9 +180,9 @@ class Plateau(pl.Callback):
         """The schedule has just set the rate of the next update, from its own base rate."""
         if self.recipe.schedule.decay != "plateau":
             return
-        plateaus = self.ranks.first(self.validation.plateaus)
+        plateaus, floor = self.ranks.first(self.validation.plateaus), self.recipe.schedule.floor or 0.0
         for group in trainer.optimizers[0].param_groups:
-            group["lr"] = max(min(group["lr"], self.recipe.schedule.floor), group["lr"] * 0.1**plateaus)
+            group["lr"] = max(min(group["lr"], floor), group["lr"] * 0.1**plateaus)
 
 
 class Progress(pl.Callback):

@@ -23,6 +23,7 @@ from bench.decoding import DecodingSettings
 from bench.ensemble import Ensemble
 from bench.experiment import Experiment, restored
 from bench.lexicon import LEXICON, Lexicon, written
+from bench.machine import Machine
 from bench.tracking import Store, TrackedRun
 from bench.tracking.models import REGISTERED
 from bench.vocabulary import Vocabularies
@@ -128,7 +129,10 @@ def load(store: Store, reference: str) -> TrainedTranslator:
 
 
 def opened(folder: Path) -> TrainedTranslator:
-    """The translator whose configuration, weights, vocabularies and lexicon are in a folder."""
+    """The translator whose configuration, weights, vocabularies and lexicon are in a folder.
+
+    One that was trained on a GPU is opened on the CPU where there is none.
+    """
     experiment = restored(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
     vocabularies = Vocabularies(
         vocabulary.load(folder / "source.vocabulary"), vocabulary.load(folder / "target.vocabulary")
@@ -136,7 +140,8 @@ def opened(folder: Path) -> TrainedTranslator:
     model = experiment.build(len(vocabularies.source), len(vocabularies.target))
     model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     lexicon = Lexicon.load(folder / LEXICON) if experiment.decoding.replaces else None
-    return TrainedTranslator(experiment, vocabularies, model.to(experiment.machine.device).eval(), lexicon)
+    device = Machine("cpu" if experiment.machine.accelerator == "cpu" else "auto").device
+    return TrainedTranslator(experiment, vocabularies, model.to(device).eval(), lexicon)
 
 
 def join(translators: Sequence[TrainedTranslator]) -> TrainedTranslator:

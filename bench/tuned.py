@@ -1,13 +1,14 @@
 """What a table takes from sweeps: the best settings of its rows, and what finding them cost. Reads runs only.
 
 A suite names a sweep for a row (`sweeps: {gnmt: sweep}`). The row then has the best settings of its newest study at the
-suite's preset, above its own; its seeds must not be the study's, since the best of many runs is lucky.
+suite's preset on one of the suite's corpora, above its own; its seeds must not be the study's, since the best of many
+runs is lucky.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,28 +28,34 @@ class Tuned:
     layer: dict[str, Any]
 
     @property
-    def granted(self) -> float:
-        """Tuning budget in sentence pairs: trials x training budget."""
-        return float(self.study.tags["pairs_granted"] or 0)
+    def granted(self) -> float | None:
+        """Tuning budget in sentence pairs: trials x training budget; None where that has another unit."""
+        pairs = self.study.tags["pairs_granted"]
+        return float(pairs) if pairs else None
 
 
-def find(sweeps: Mapping[str, str], preset: str, store: Store) -> dict[str, Tuned]:
+def find(sweeps: Mapping[str, str], preset: str, corpora: Collection[str], store: Store) -> dict[str, Tuned]:
     """Row -> what its sweep found.
 
     Raises:
-        ValueError: a sweep has no study of the row at this preset, it is not finished, or it found nothing.
+        ValueError: a sweep has no study of the row at this preset on any of these corpora, it is not finished, or it
+            found nothing.
     """
-    return {row: _find(row, sweep, preset, store) for row, sweep in sweeps.items()}
+    return {row: _find(row, sweep, preset, corpora, store) for row, sweep in sweeps.items()}
 
 
-def _find(row: str, sweep: str, preset: str, store: Store) -> Tuned:
+def _find(row: str, sweep: str, preset: str, corpora: Collection[str], store: Store) -> Tuned:
     where = f"sweeps: {row}: {sweep}"
     command = f"bench sweep experiments/{sweep}.yaml --row {row} --preset {preset}"
     every = store.studies(sweep)
-    study = next((run for run in every if (run.tags["row"], run.tags["preset"]) == (row, preset)), None)
+    of_row = (run for run in every if (run.tags["row"], run.tags["preset"]) == (row, preset))
+    study = next((run for run in of_row if run.tags["corpus"] in corpora), None)
     if study is None:
-        there = ", ".join(f"{run.tags['row']} ({run.tags['preset']})" for run in every) or "none yet"
-        raise ValueError(f"{where}: no study of it at preset {preset}; first {command}; there are: {there}")
+        there = ", ".join(f"{run.tags['row']} ({run.tags['preset']}, {run.tags['corpus']})" for run in every)
+        raise ValueError(
+            f"{where}: no study of it at preset {preset} on {' or '.join(corpora)}; first {command}; there are: "
+            f"{there or 'none yet'}"
+        )
     if study.tags.get("left") != "0":
         raise ValueError(f"{where}: {study.tags.get('left', 'all')} trials are left; {command} continues")
     with TemporaryDirectory() as folder:
@@ -73,17 +80,18 @@ def record(found: Mapping[str, Tuned], rows: Sequence[str], parent: str, store: 
     """Writes to a suite's run what tuning its rows got and what is to be expected of it.
 
     The tag `tuning` holds of each row its study, granted and spent budget and its debt in sentence pairs: what it got
-    beyond the row of the table that got least. best_so_far.json holds the expected best validation BLEU against pairs
-    spent, with intervals over re-orderings.
+    beyond the row of the table that got least; null where a budget is not in pairs. best_so_far.json holds the expected
+    best validation BLEU against pairs spent, with intervals over re-orderings.
     """
-    owed = debts({row: found[row].granted if row in found else 0.0 for row in rows})
+    granted = {row: found[row].granted if row in found else 0.0 for row in rows}
+    owed = debts({row: pairs for row, pairs in granted.items() if pairs is not None})
     tuning = {
         row: {
             "sweep": tuned.sweep,
             "study": tuned.study.id,
             "granted": tuned.granted,
             "spent": float(tuned.study.tags["pairs_spent"]),
-            "debt": owed.get(row, 0.0),
+            "debt": owed.get(row),
         }
         for row, tuned in found.items()
     }

@@ -18,7 +18,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener, wait
+from multiprocessing.connection import (
+    Client,
+    Connection,
+    Listener,
+    answer_challenge,
+    deliver_challenge,
+    wait,
+)
 from typing import Protocol
 
 from bench import terminal
@@ -146,22 +153,28 @@ class Pool:
     def __init__(self, place: Place) -> None:
         self.place, self.workers, self.number, self.unready = place, list[Worker](), 0, 0
         self.key = secrets.token_bytes(32)
-        self.listener = Listener(place.address, authkey=self.key)
+        self.listener = Listener(place.address)  # without the key: who connects and says nothing must block nobody
         self.arrived: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        threading.Thread(target=self._accept, daemon=True).start()
         self.open = True
+        threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        while True:
+        while self.open:
             try:
                 connection = self.listener.accept()
-            except (AuthenticationError, EOFError):
-                continue  # not one of ours
-            except OSError:
-                return
-            if not self.open:
-                connection.close()
-                return
+            except OSError:  # the other side has gone already, or this process has too many files open for now
+                time.sleep(0.05)
+            else:
+                threading.Thread(target=self._know, args=(connection,), daemon=True).start()
+
+    def _know(self, connection: Connection) -> None:
+        """Lets in who has the key: the same exchange as in Listener.accept and Client."""
+        try:
+            deliver_challenge(connection, self.key)
+            answer_challenge(connection, self.key)
+        except (AuthenticationError, EOFError, OSError):
+            connection.close()  # not one of ours
+        else:
             self.arrived.put(connection)
 
     def start(self) -> None:
@@ -194,7 +207,7 @@ class Pool:
         """Takes out the workers that have ended, and says how.
 
         Raises:
-            RuntimeError: it was the third in a row that did not even start.
+            ValueError: it was the third in a row that did not even start.
         """
         found = []
         for worker in list(self.workers):
@@ -208,7 +221,7 @@ class Pool:
             if worker.connection is None:
                 self.unready += 1
                 if self.unready >= ATTEMPTS:
-                    raise RuntimeError(f"workers do not start: {how}; its own words stand above")
+                    raise ValueError(f"workers do not start: {how}; their own words stand above")
         return found
 
     def remove(self, worker: Worker) -> None:
@@ -234,8 +247,8 @@ class Pool:
         self.open = False
         for worker in list(self.workers):
             self.remove(worker)
-        with suppress(OSError, EOFError, AuthenticationError):
-            Client(self.listener.address, authkey=self.key).close()  # wakes the thread that accepts
+        with suppress(OSError):
+            Client(self.listener.address).close()  # wakes the thread that accepts
         self.listener.close()
 
 
@@ -253,7 +266,7 @@ def schedule(jobs: Jobs, place: Place, max_seconds: float | None = None) -> bool
 
     Raises:
         Interrupted: a signal came; every open job is saved.
-        RuntimeError: the workers do not start.
+        ValueError: the workers do not start.
     """
     begin = time.monotonic()
     with Signals().listening(), pool(place) as workers, terminal.Board(jobs.left) as board:

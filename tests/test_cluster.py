@@ -62,10 +62,25 @@ def test_a_batch_file_is_bash(path: Path) -> None:
 def test_its_commands_have_flags_that_exist(path: Path) -> None:
     """Every `bench suite` and `bench run` in a file: its own flags are known, and what is left are settings."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ").replace("\n    --", " --")
+    count = 0
     for line in text.splitlines():
         if line.lstrip().startswith("#") or not (found := re.search(r"bench ((?:run|suite) .*)", line)):
             continue
+        count += 1
         words = re.sub(r'"\$\{1:[^"]*"', "a.yaml", found[1]).replace('"$SLURM_ARRAY_TASK_ID"', "1").rstrip("'").split()
         _, rest = build_parser().parse_known_args(words)
         flags = [word for word in rest if word.startswith("-")]
         assert set(flags) <= {"--tracking.folder", "--machine.devices", "--machine.num_nodes"}, line
+    assert count or path.name in ("Dockerfile", "servers.yaml", "raycluster.yaml"), (
+        "no command was found: is the pattern still right?"
+    )
+
+
+def test_a_share_of_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suite", "experiments/demo.yaml", "--cluster", "auto", "--gpus_per_trial", "-0.5"]) == 2
+    assert "--gpus_per_trial: -0.5 is too small; more than 0" in capsys.readouterr().err
+
+
+def test_a_node_imports_torch_after_its_threads_are_set() -> None:
+    program = "import sys, bench.cluster; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -131,6 +131,13 @@ rows:
         (["--training.optimizer.lr", "fast"], "training.optimizer.lr: expected float, got fast"),
         (["--decoding.beam", "0"], "decoding.beam: 0 is too small; at least 1"),
         (["--training.average", "20"], "training.average: 20 is more than training.validations 10"),
+        (["--training.validations", "0"], "training.validations: 0 is too small; at least 1"),
+        (["--training.max_pairs", "-5"], "training.max_pairs: -5 is too small; at least 1"),
+        (["--training.max_seconds=-1"], "training.max_seconds: -1.0 is too small; more than 0"),
+        (["--training.optimizer.lr", "0"], "training.optimizer.lr: 0.0 is too small; more than 0"),
+        (["--training.schedule.every", "0"], "training.schedule.every: 0 is too small; at least 1"),
+        (["--training.label_smoothing", "2"], "training.label_smoothing: 2.0 is not between 0 and 1"),
+        (["--seed", "-1"], "seed: -1 is too small; at least 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -151,8 +158,15 @@ def test_a_bad_flag_is_named(flags: list[str], said: str) -> None:
         ("rows: {a: }", "not an architecture's file"),
         ("", "holds no settings"),
         ("- a\n- b", "holds no settings"),
+        ("model: {name: transformer}\nrows: {a: }\x00", "own.yaml: unacceptable character"),
+        ("model: {name: transformer}\nrows:", "rows: expected keys with settings below it, got None"),
+        ("model: {name: transformer}\nrows: {}", "rows: names no row"),
+        ("model: {name: transformer}\nrows: [a, b]", "rows: expected keys with settings below it, got ['a', 'b']"),
+        ("model: {name: transformer}\nrows: {a: 3}", "rows.a: expected keys with settings below it, got 3"),
+        ("model: {name: transformer}\npresets: {demo: 3}\nrows: {a: }", "presets.demo: expected keys"),
+        ("model: transformer\nrows: {a: }", "model: expected keys with settings below it, got 'transformer'"),
     ],
-    ids=range(10),
+    ids=range(17),
 )
 def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = written(tmp_path, text)
@@ -240,6 +254,16 @@ def test_a_job_is_the_same_wherever_it_runs(flags: tuple[str, ...]) -> None:
 )
 def test_another_setting_is_another_job(flags: tuple[str, ...]) -> None:
     assert job(*flags).job != job().job
+
+
+def test_a_setting_that_is_null_renames_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that a later version adds is null where nobody has set it: finished runs are still found."""
+    job = resolve(TRANSFORMER)
+    name, settings = job.job, job.settings
+    monkeypatch.setattr(Experiment, "settings", settings | {"text": settings["text"] | {"invented_later": None}})
+    assert job.job == name
+    monkeypatch.setattr(Experiment, "settings", settings | {"text": settings["text"] | {"invented_later": 1}})
+    assert job.job != name
 
 
 def test_every_setting_of_a_job_is_in_its_hash() -> None:

@@ -291,6 +291,37 @@ def test_again_is_a_new_run_with_nothing_of_the_old(
     assert len(list((folder / "runs" / "jobs" / "runs").glob("*/last.ckpt"))) == 2
 
 
+def test_another_text_under_the_same_name_is_another_run(finished: Outcome, store: Store, tmp_path: Path) -> None:
+    tiny.write_corpus(tmp_path)
+    with (tmp_path / "train.en").open("a") as source, (tmp_path / "train.de").open("a") as target:
+        source.write("The man sleeps.\n")
+        target.write("Der Mann schläft.\n")
+    other = experiment(tmp_path)
+    assert other.job == finished.experiment.job
+    first = run(other, store, "runs")
+    assert first.run
+    assert finished.run
+    assert (first.state, first.run.id == finished.run.id) == ("finished now", False)
+    again = run(finished.experiment, store, "runs")
+    assert again.run
+    assert (again.state, again.run.tags["data"]) == ("finished before", finished.run.tags["data"])
+
+
+def test_what_another_process_finished_meanwhile_is_not_begun_again(
+    finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def late(*arguments: Any) -> Any:
+        asked.append(1)
+        return None if len(asked) == 1 else real(*arguments)
+
+    real = bench.job.latest
+    monkeypatch.setattr(bench.job, "latest", late)
+    assert run(experiment(folder), store, "runs").state == "finished before"
+    assert len(asked) == 2
+
+
 def test_a_job_is_in_one_pair_of_hands(store: Store, folder: Path) -> None:
     job = experiment(folder, seed=9)
     jobs = folder / "runs" / "jobs" / "hands"

@@ -171,10 +171,17 @@ def test_contrapro_files(tmp_path: Path) -> None:
     assert probes.read(path) == [Contrast("It is full.", "Er ist voll.", ("Sie ist voll.", "Es ist voll."), "it:er", 2)]
 
 
+def entry(**changed: object) -> str:
+    error = {"contrastive": "c", "type": "kind", "distance": changed.pop("distance", 1)}
+    return json.dumps([{"source": "a", "reference": "b", "errors": [error]} | changed])
+
+
 def test_tab_separated_files(tmp_path: Path) -> None:
     path = tmp_path / "own.tsv"
-    path.write_text("a\tb\tc\tkind\na\tb\tc\tkind\t4\n")
+    path.write_text("a\tb\tc\tkind\r\na\tb\tc\tkind\t4\n", newline="")
     assert probes.read(path) == [Contrast("a", "b", ("c",), "kind"), Contrast("a", "b", ("c",), "kind", 4)]
+    path.write_text("a\u2028a\tb\tc\tkind\n")  # a separator of lines to Unicode, a character of the sentence to us
+    assert probes.read(path) == [Contrast("a\u2028a", "b", ("c",), "kind")]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +192,8 @@ def test_tab_separated_files(tmp_path: Path) -> None:
         ('[{"source": "a"}]', "entry 0: lacks 'errors'"),
         ('[{"source": "a", "reference": "b", "errors": []}, 3]', "entry 1: expected an object"),
         ('[\n{"source"', "line 2: not JSON"),
+        (entry(source=5), "entry 0: a sentence or category is no text"),
+        (entry(distance="3"), "entry 0: the distance '3' is no whole number"),
         ("[]", "there are no contrasts"),
         ("", "there are no contrasts"),
         ('[{"src segment": "", "ref segment": "", "src pronoun": "", "ref pronoun": "", "errors": []}]', "no wrong"),

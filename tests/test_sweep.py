@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 import torch
 
 import bench.experiment
@@ -18,10 +19,12 @@ from bench import search, tuned
 from bench.cli import main
 from bench.experiment import EXPERIMENTS, Experiment, architectures, resolve
 from bench.meter import Diverged
+from bench.progress import Status
 from bench.suite import Suite, run_suite
 from bench.sweep import GOALS, Study, Sweep
 from bench.tracking import Store, TrackedRun, Tracking
 from bench.tuning import Found, run_sweep
+from bench.worker import End, Task
 from tests import tiny
 from tests.threads import FakeJobs, Gone, Threads
 
@@ -282,6 +285,55 @@ def test_a_stopped_sweep_goes_on_where_it_was(folder: Path, monkeypatch: pytest.
     assert [run.tags["attempt"] for run in trials(folder, two)] == ["2", "1", "1"]
 
 
+def begun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Task]:
+    """A study whose first attempt is under way."""
+    path = sweep_file(folder, "trials: 3")
+    monkeypatch.setattr(bench.worker, "run", FakeJobs(by_lr).run)
+    (one,) = run_sweep(path, Sweep.read(path), ["mlp"], "demo", flags(folder), Threads(), max_seconds=0)
+    task = one.study.take("sweep", "", 1)
+    assert task
+    return one.study, task
+
+
+def test_a_driver_that_has_slept_keeps_its_attempts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, task = begun(folder, monkeypatch)
+    with study.storage.engine.begin() as connection:  # as an hour of sleep leaves it
+        connection.execute(sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = '2026-01-01 00:00:00'"))
+    study.read()
+    assert study.tried[task.experiment.job].losses == 0
+
+
+def test_what_another_driver_took_for_lost_ends_in_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, task = begun(folder, monkeypatch)
+    study.optuna.tell(task.mark, state=optuna.trial.TrialState.FAIL)  # by the other one
+    assert not study.told(task, Status(0.5, 1, 100, 0, 1.0, None, 9.0, ((100, 9.0),)))
+    assert "another driver" in study.tell(task, End("failed", reason="whatever"), store(folder))
+    assert study.states() == {"COMPLETE": 0, "PRUNED": 0, "FAILED": 0, "left": 3}
+    again = study.take("sweep", "", 1)
+    assert again
+    assert again.experiment.job == task.experiment.job
+
+
+def test_a_driver_that_died_between_queue_and_beginning_starts_nothing_twice(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = swept(folder, monkeypatch, FakeJobs(by_lr))
+    study, spent = one.study, one.study.spent
+    study.optuna.enqueue_trial(study.preset_values, {"again": study.base.job})
+    study.sweep.trials += 1
+    assert study.take("sweep", "", 1) is None
+    task = study.take("sweep", "", 1)
+    assert task
+    assert task.experiment.job not in {trial.user_attrs["job"] for trial in study.attempts()[:4]}
+    assert study.spent == spent
+
+
+def test_what_was_not_measured_is_within_no_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one,) = swept(folder, monkeypatch, FakeJobs(by_lr), "trials: 2\nlimits: {peak_memory_bytes: 1000}")
+    assert one.states["COMPLETE"] == 2
+    assert one.study.front() == []
+
+
 def test_several_goals_give_a_front_within_the_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
 trials: 8
@@ -326,15 +378,16 @@ def test_a_suite_takes_the_best_with_fresh_seeds(folder: Path, monkeypatch: pyte
         run_suite(
             folder / "table.yaml", Suite(rows=["mlp"], sweeps={"mlp": "sweep"}, seeds=[1001]), flags(folder), False
         )
-    with pytest.raises(ValueError, match="no study of it at preset demo; first bench sweep"):
-        tuned.find({"lstm": "sweep"}, "demo", kept)
+    for row, corpus in (("lstm", "files-en-de"), ("mlp", "grammar-en-de")):
+        with pytest.raises(ValueError, match=f"no study of it at preset demo on {corpus}; first bench sweep"):
+            tuned.find({row: "sweep"}, "demo", [corpus], kept)
 
 
 def test_an_unfinished_study_is_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = sweep_file(folder, "trials: 3")
     run_sweep(path, Sweep.read(path), ["mlp"], "demo", flags(folder), Threads(), max_seconds=0)
     with pytest.raises(ValueError, match="3 trials are left"):
-        tuned.find({"mlp": "sweep"}, "demo", store(folder))
+        tuned.find({"mlp": "sweep"}, "demo", ["files-en-de"], store(folder))
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -345,6 +398,7 @@ def test_an_unfinished_study_is_not_taken(folder: Path, monkeypatch: pytest.Monk
     [
         ("trials: 0", [], "trials: 0 is too few"),
         ("sampler: {name: TPESampeler}", [], "no sampler 'TPESampeler', did you mean TPESampler"),
+        ("sampler: {name: CmaEsSampler}", [], "sampler: CmaEsSampler: No module named 'cmaes'"),
         ("pruner: {name: MedianPruner, settings: {n: 1}}", [], "pruner: MedianPruner"),
         ("goals: [blue]", [], "no goals: metric 'blue'"),
         ("goals: []", [], "goals: names no metric"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -219,6 +222,33 @@ def test_a_store_that_stays_away_or_refuses_is_said(store: Store, monkeypatch: p
         job.curve([(1, "train/loss", 0.5)])
         with pytest.raises(MlflowException, match=error):
             job.finish("FINISHED")
+
+
+FULL = "(sqlite3.OperationalError) database or disk is full"
+LOCKED = "(sqlite3.OperationalError) database is locked"
+
+
+def test_a_full_disk_is_no_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.tracking.patience, "RETRY_EVERY", 0.01)
+    errors = [MlflowException(FULL), *[MlflowException(LOCKED)] * 3]
+
+    def ask() -> None:
+        raise errors.pop()
+
+    with pytest.raises(MlflowException, match="disk is full"):
+        bench.tracking.patience.patiently(ask, lambda: math.inf)
+    assert errors == [], "a lock passes"
+
+
+def test_a_process_that_has_failed_does_not_wait_for_a_dead_store() -> None:
+    program = """
+from mlflow.exceptions import MlflowException
+from bench.tracking.patience import Backlog
+def send(metrics):
+    raise MlflowException("API request to http://x failed with exception refused")
+Backlog(send).put([])
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True)
 
 
 def test_a_server_that_comes_back_answers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

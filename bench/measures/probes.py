@@ -60,7 +60,8 @@ def read(path: Path) -> list[Contrast]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
     if entries is None:
-        found = [_line(path, number, line) for number, line in enumerate(text.splitlines(), start=1) if line]
+        lines = [line.removesuffix("\r") for line in text.split("\n")]
+        found = [_line(path, number, line) for number, line in enumerate(lines, start=1) if line]
     else:
         found = [one for number, entry in enumerate(entries) for one in _entry(path, number, entry)]
     if not found:
@@ -76,8 +77,13 @@ def _entry(path: Path, number: int, entry: Any) -> list[Contrast]:
         found = _contrapro(entry) if "ref pronoun" in entry else _lingeval(entry)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{where}: lacks {error}") from error
-    if not all(one.wrong for one in found):
-        raise ValueError(f"{where}: has no wrong translation")
+    for one in found:
+        if not one.wrong:
+            raise ValueError(f"{where}: has no wrong translation")
+        if not all(isinstance(text, str) for text in (one.source, one.right, *one.wrong, one.category)):
+            raise ValueError(f"{where}: a sentence or category is no text")
+        if not (one.distance is None or isinstance(one.distance, int)):
+            raise ValueError(f"{where}: the distance {one.distance!r} is no whole number")
     return found
 
 

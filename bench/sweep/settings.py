@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,15 +87,29 @@ class Sweep:
             raise ValueError(f"{path}: goals: names no metric; there are: {', '.join(GOALS)}")
         if sweep.trials < 1:
             raise ValueError(f"{path}: trials: {sweep.trials} is too few; at least 1")
-        sweep.sampler.make(optuna.samplers, "sampler")
         sweep.pruner.make(optuna.pruners, "pruner")
+        sweep.draw()
         return sweep
+
+    def draw(self) -> None:
+        """Draws from a space that is thrown away. Raises ValueError for a sampler that cannot, or lacks a package."""
+        sampler = self.sampler.make(optuna.samplers, "sampler")
+        directions: list[Direction] = [GOALS[goal] for goal in self.goals]
+        try:
+            study = optuna.create_study(sampler=sampler, directions=directions)
+            for _ in range(3):
+                trial = study.ask()
+                study.tell(trial, [trial.suggest_float(goal, 0.0, 1.0) for goal in self.goals])
+        except (ImportError, ValueError, NotImplementedError) as error:
+            raise ValueError(f"sampler: {self.sampler.name}: {error}") from error
 
     @property
     def prunes(self) -> bool:
         return self.goals == ["validation_bleu"]
 
-    def excess(self, metric: str, value: float) -> float:
-        """How far a value is beyond its limit; at most 0 for one within it."""
+    def excess(self, metric: str, value: float | None) -> float:
+        """How far a value is beyond its limit; at most 0 for one within it. What was not measured is within none."""
+        if value is None:
+            return math.inf
         beyond = value - self.limits[metric]
         return beyond if GOALS[metric] == "minimize" else -beyond

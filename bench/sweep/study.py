@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from bench import search, terminal
@@ -81,6 +81,7 @@ class Study:
         self.name = f"{self.base.name} {search.digest(self.space, common)}"
         self.tried: dict[str, Known] = {}
         self.open: dict[int, optuna.Trial] = {}
+        self.reported: dict[int, int] = {}  # open attempt -> validations that Optuna knows of
         self.repeats = 0
         self.read_at = 0.0
         self.waits_until = 0.0
@@ -110,6 +111,7 @@ class Study:
     def read(self) -> None:
         """What the storage knows by now; attempts of other drivers whose heart has stopped are lost."""
         self.read_at = time.monotonic()
+        self.all_beat()  # this driver lives, even if the machine has slept
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             optuna.storages.fail_stale_trials(self.optuna)
@@ -149,19 +151,21 @@ class Study:
                 self.repeats = 0
                 self.read()
                 return task
+            if "again" in trial.user_attrs:
+                return None
             self.repeats += 1
         terminal.say(f"  {self.name}: {REPEATS} draws in a row had been tried before; the space has no more")
         return None
 
     def _begin(self, trial: optuna.Trial, suite: str, parent: str, threads: int | None) -> Task | None:
-        """The task of an attempt; None if its settings have been tried."""
+        """The task of an attempt; None if its settings have been tried, or the job that was to go on has ended."""
         trial.set_user_attr("reason", LOST)
         self.beat(trial)
         values = self.draw(trial)
         experiment = self.experiment(self.base.preset, self.base.row, values)
         again = trial.user_attrs.get("again")
         known = self.tried.get(experiment.job)
-        if known and again != experiment.job:
+        if known and (again != experiment.job or known.end or known.open):
             trial.set_user_attr("reason", f"the settings of trial {known.first} again")
             self.optuna.tell(trial, state=TrialState.FAIL)
             return None
@@ -202,18 +206,25 @@ class Study:
 
     def told(self, task: Task, status: Status) -> bool:
         """Reports validations; True if the job is to be pruned."""
-        trial = self.open[task.mark]
-        if not self.sweep.prunes:
+        known = self.reported.get(task.mark, 0)
+        if not self.sweep.prunes or len(status.validations) <= known:
             return False
-        reported = self.storage.get_trial(trial._trial_id).intermediate_values if status.validations else {}
-        for step, (_, bleu) in enumerate(status.validations, 1):
-            if step not in reported:
+        trial = self.open[task.mark]
+        try:
+            for step, (_, bleu) in enumerate(status.validations[known:], known + 1):
                 trial.report(bleu, step)
-        return status.fraction < 1 and bool(trial.should_prune())
+            self.reported[task.mark] = len(status.validations)
+            return status.fraction < 1 and bool(trial.should_prune())
+        except UpdateFinishedTrialError:  # another driver took it for lost; `tell` says so
+            return False
 
     def tell(self, task: Task, end: End, store: Store) -> str:
         """Tells Optuna how an attempt has ended; what came of it, in words."""
         trial = self.open.pop(task.mark)
+        self.reported.pop(task.mark, None)
+        if self.storage.get_trial(trial._trial_id).state.is_finished():
+            self.read()
+            return "another driver took it for lost; the next attempt finds its run"
         if end.outcome and end.outcome.run:
             said = self._done(trial, end.outcome.run.tags.get("state") == "PRUNED", end.outcome.measures)
         elif end.state == "failed":
@@ -228,7 +239,7 @@ class Study:
         known = self.tried[task.experiment.job]
         if end.state == "lost":
             if known.end is None:
-                return f"{said}; goes on with another, attempt {len(known.attempts) + 1} of {ATTEMPTS}"
+                return f"{said}; goes on with another, attempt {known.losses + 1} of {ATTEMPTS}"
             self._failed(task, f"{LOST}, {ATTEMPTS} times", store)
         return said
 
@@ -243,8 +254,7 @@ class Study:
             self.optuna.tell(trial, state=TrialState.PRUNED)
             return f"pruned at {scored}"
         for name in self.sweep.limits:
-            value = values.get(name)
-            trial.set_constraint(name, self.sweep.excess(name, value) if value is not None else float("inf"))
+            trial.set_constraint(name, self.sweep.excess(name, values.get(name)))
         goals = [values.get(name) for name in self.sweep.goals]
         if any(value is None for value in goals):
             trial.set_user_attr("failed", True)
@@ -289,7 +299,8 @@ class Study:
     @property
     def spent(self) -> float:
         """Sentence pairs that the ended jobs have seen."""
-        return sum(attempt.user_attrs.get("pairs") or 0 for attempt in self.attempts())
+        each = ([attempt.user_attrs.get("pairs") or 0 for attempt in known.attempts] for known in self.tried.values())
+        return sum(max(pairs) for pairs in each)
 
     def front(self) -> list[FrozenTrial]:
         """The best trial within the limits, or with several goals the Pareto front, best in the first goal first."""

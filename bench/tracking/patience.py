@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import queue
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from mlflow.entities import Metric
@@ -22,8 +23,17 @@ RETRY_EVERY = 2.0
 AWAY = ("failed with exception", "OperationalError", "Max retries exceeded")
 """What the errors say of a store that does not answer, and those of a wrong request do not."""
 
+SQLITE = "sqlite3.OperationalError"
+"""A file is never away. It may be locked by another writer for a while; if the disk is full, waiting mends nothing."""
+
 Answer = TypeVar("Answer")
 said = logging.getLogger("bench.tracking")
+
+
+def is_away(error: MlflowException) -> bool:
+    """Whether the store may answer later."""
+    text = str(error)
+    return "locked" in text if SQLITE in text else any(words in text for words in AWAY)
 
 
 def patiently(ask: Callable[[], Answer], deadline: Callable[[], float]) -> Answer:
@@ -33,7 +43,7 @@ def patiently(ask: Callable[[], Answer], deadline: Callable[[], float]) -> Answe
         try:
             answer = ask()
         except MlflowException as error:
-            if time.monotonic() > deadline() or not any(words in str(error) for words in AWAY):
+            if time.monotonic() > deadline() or not is_away(error):
                 raise
             if not away:
                 said.warning("the tracking store does not answer; waiting for it")
@@ -64,23 +74,38 @@ class Patient:
 
 
 class Backlog:
-    """Metrics on their way to the store: sent in the background, in order, and again until the store has taken them."""
+    """Metrics on their way to the store: sent in the background, in order, and again until the store has taken them.
+
+    The thread is a daemon: a process that ends without `flush`, because it failed, does not wait for the store.
+    """
 
     def __init__(self, send: Callable[[list[Metric]], object]) -> None:
         self.send = send
-        self.sender = ThreadPoolExecutor(1, "metrics")
-        self.waiting: list[Future[object]] = []
+        self.waiting = queue.Queue[list[Metric] | None]()  # None ends the thread
+        self.sender: threading.Thread | None = None
+        self.failure: Exception | None = None
         self.deadline = math.inf
 
     def put(self, metrics: list[Metric]) -> None:
-        self.waiting.append(self.sender.submit(patiently, lambda: self.send(metrics), lambda: self.deadline))
+        self.waiting.put(metrics)
+        if self.sender is None:
+            self.sender = threading.Thread(target=self._deliver, name="metrics", daemon=True)
+            self.sender.start()
+
+    def _deliver(self) -> None:
+        while (metrics := self.waiting.get()) is not None:
+            try:
+                patiently(lambda metrics=metrics: self.send(metrics), lambda: self.deadline)
+            except Exception as error:  # told to whoever flushes, instead of ending the thread
+                self.failure = self.failure or error
 
     def flush(self) -> None:
         """Waits until all has arrived. Raises MlflowException if the store stays away for PATIENCE seconds."""
+        if self.sender is None:
+            return
         self.deadline = time.monotonic() + PATIENCE
-        try:
-            for sent in self.waiting:
-                sent.result()
-        finally:
-            self.waiting.clear()
-            self.deadline = math.inf
+        self.waiting.put(None)
+        self.sender.join()
+        self.sender, self.deadline, failure, self.failure = None, math.inf, self.failure, None
+        if failure:
+            raise failure

@@ -176,14 +176,14 @@ class Schedule:
         decay: none; inverse_sqrt: sqrt((warmup + hold) / u); halve: 0.5 ** (1 + (u - warmup - hold) // every);
             plateau: a tenth for each validation whose loss was not the lowest so far (training.py counts them).
         every: For halve: updates between two halvings.
-        floor: For plateau: the rate is not reduced below this.
+        floor: For plateau: the rate is not reduced below this; null: there is no such rate.
     """
 
     warmup: int = 0
     hold: int = 0
     decay: Literal["none", "inverse_sqrt", "halve", "plateau"] = "none"
     every: int = 1
-    floor: float = 0.0
+    floor: float | None = None
 
     def factor(self, update: int) -> float:
         """What the learning rate is multiplied by at this update, counted from 1."""

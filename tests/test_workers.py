@@ -1,0 +1,97 @@
+"""The driver's side of workers: who may connect, and what becomes of a job that another process has in its hands."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from multiprocessing.connection import Client
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bench.suite
+import bench.worker
+from bench.job import Busy, Outcome
+from bench.suite import Suite, run_suite
+from bench.worker import Ready
+from bench.workers import Worker, pool
+from tests import tiny
+from tests.threads import FakeJobs, Thread, Threads
+
+
+class Idle:
+    """A process that never ends."""
+
+    def ended(self) -> str | None:
+        return None
+
+    def kill(self) -> None:
+        pass
+
+
+def test_strangers_keep_no_worker_out() -> None:
+    with pool(Threads(1, ("127.0.0.1", 0))) as workers:
+        address = workers.listener.address
+        assert isinstance(address, tuple)
+        silent = socket.create_connection(address)
+        reset = socket.create_connection(address)
+        reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() sends a reset
+        reset.close()
+        wrong = socket.create_connection(address)
+        wrong.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        workers.workers.append(Worker(1, Idle()))
+        with Client(address, authkey=workers.key) as connection:
+            connection.send(Ready(1, "here", 0))
+            until = time.monotonic() + 10
+            while not workers.idle() and time.monotonic() < until:
+                workers.welcome()
+                time.sleep(0.01)
+            assert [worker.number for worker in workers.idle()] == [1]
+        silent.close()
+        wrong.close()
+
+
+class Unable(Thread):
+    """A worker that ends before it says anything."""
+
+    def work(self, address: str, number: int, key: str) -> None:
+        self.how = "exit code 1"
+
+
+class Nowhere(Threads):
+    def start(self, command: Any, environment: Any) -> Thread:
+        return Unable(command, environment)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny.write_corpus(tmp_path)
+    return tmp_path
+
+
+def settings(folder: Path) -> list[str]:
+    return [*tiny.corpus_flags(folder), "--text.vocabulary_size", "90", "--tracking.folder", str(folder / "runs")]
+
+
+def test_workers_that_do_not_start_are_one_line(folder: Path) -> None:
+    with pytest.raises(ValueError, match="workers do not start: exit code 1"):
+        run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), False, Nowhere(1))
+
+
+def test_a_job_in_other_hands_is_asked_for_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, busy = FakeJobs(lambda experiment: [1.0]), [True, True]
+
+    def run(*arguments: Any, **named: Any) -> Outcome:
+        if busy:
+            busy.pop()
+            raise Busy("another process is at this job")
+        return jobs.run(*arguments, **named)
+
+    monkeypatch.setattr(bench.worker, "run", run)
+    monkeypatch.setattr(bench.suite, "BUSY", 0.05)
+    outcomes, whole = run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), False, Threads(1))
+    assert whole
+    assert [outcome.state for outcome in outcomes] == ["finished now"]
+    assert busy == []
