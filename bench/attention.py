@@ -10,6 +10,8 @@ Letters: L layers  H heads  Q positions that look  K positions that are looked a
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,6 +90,12 @@ class Looks:
     translation: str
     attentions: dict[str, Attention]
 
+    @property
+    def name(self) -> str:
+        """For files: the first words of the sentence, and a hash of it."""
+        words = re.findall(r"[a-z0-9]+", self.source.lower())[:6]
+        return "-".join([*words, hashlib.sha256(self.source.encode()).hexdigest()[:8]])
+
     def picked(self, kinds: list[str] | None, layer: int | None, head: int | None) -> list[Picked]:
         """The attentions asked for; by default that over the source and that of the encoder, where there is one.
 
@@ -115,6 +123,11 @@ class Looks:
                 for one in self.attentions.values()
             ],
         }
+
+
+def has(model: Translator) -> bool:
+    """Whether there is anything to look at."""
+    return any(isinstance(module, Weights) for module in model.modules())
 
 
 def look(loaded: TrainedTranslator, sentence: str) -> Looks:

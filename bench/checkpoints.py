@@ -186,7 +186,9 @@ class RandomPerUpdate(pl.Callback):
         self.seed, self.rank = seed, rank
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int):
-        number = (self.seed * 1_000_003 + trainer.global_step + self.rank * 2**32) % 2**63
+        number = (
+            self.seed * 1_000_003 + trainer.global_step + self.rank * 15_485_863
+        ) % 2**32  # all that the CPU reads
         # The default generators themselves: torch.manual_seed costs a hundred times more.
         torch.default_generator.manual_seed(number)
         if pl_module.device.type == "cuda":

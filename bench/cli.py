@@ -108,7 +108,8 @@ def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
 
 
 def sweep_command(known: argparse.Namespace, flags: list[str]) -> int:
-    from bench.experiment import architectures, choose
+    from bench.experiment import architectures
+    from bench.layers import choose
     from bench.sweep import Sweep
 
     sweep = Sweep.read(known.file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -291,9 +292,15 @@ def _describe(job: Job, experiment: Experiment, material: Material) -> None:
     whole = passport | {"vocabularies": vocabularies, "signature": bleu}
     job.text(json.dumps(whole, ensure_ascii=False, indent=1), "passport.json")
     for leak in passport["leaks"]:
-        terminal.say(f"  warning: leakage, {leak}")
+        _warn_of_leak(corpus.name, leak)
     job.tag({"leakage": "; ".join(passport["leaks"]) or "none"})
     job.tag({f"vocabulary.{side}": f"{len(v)} {experiment.text.kind}, sha256 {v.hash}" for side, v in sides.items()})
+
+
+@functools.cache
+def _warn_of_leak(corpus: str, leak: str) -> None:
+    """Once in a process: every row of a suite reads the same text."""
+    terminal.say(f"  warning: leakage in {corpus}, {leak}")
 
 
 def _train(

@@ -5,14 +5,16 @@ Each function below measures one thing and gives a list of numbers; `judge` puts
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import torch
 
-from bench import decoding, lexicon, probing
+from bench import attention, corpora, decoding, lexicon, probing
 from bench.batches import Pairs, batches_of
 from bench.corpora import Split
 from bench.experiment import Experiment
@@ -23,6 +25,7 @@ from bench.ranks import ALONE, Ranks
 from bench.reward import mean_gleu
 from bench.tracking import Job
 from bench.training import Score, Trained
+from bench.translator import TrainedTranslator
 from models.parts.translator import Translator
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "64-true": torch.float64}
@@ -63,6 +66,7 @@ def judge(
     model: Translator, used: list[Measure], experiment: Experiment, material: Material, job: Job, ranks: Ranks = ALONE
 ) -> list[Measure]:
     """All that is measured of a run whose model has the weights that it is judged by; `used` is what training used."""
+    pictured(model, experiment, material, job)
     return [
         *translations(model, experiment, material, job, ranks),
         *validation(model, material),
@@ -71,6 +75,23 @@ def judge(
         *used,
         *translating(model, experiment, material),
     ]
+
+
+def pictured(model: Translator, experiment: Experiment, material: Material, job: Job) -> None:
+    """Keeps where the model looks in one sentence, the same for all rows of a text; no measure.
+
+    The sentence is one of those that the corpus shows to people (the grammar has the slides' pitcher and cup), or the
+    first of the validation set that is long enough to see something and short enough to read.
+    """
+    if experiment.members or not attention.has(model):
+        return
+    asked, sources = corpora.probes(experiment.corpus), material.validation.sources
+    shown = [one.source for one in asked.shown] if asked else []
+    fitting = (one for one in sources if 6 <= len(one.split()) <= 14)
+    if chosen := next(chain(shown, fitting, filter(str.strip, sources)), None):
+        loaded = TrainedTranslator(experiment, material.vocabularies, model, material.lexicon)
+        looks = attention.look(loaded, chosen)
+        job.text(json.dumps(looks.data(), ensure_ascii=False), f"attention/{looks.name}.json")
 
 
 def tuned(

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from bench import terminal
-from bench.experiment import Experiment, architectures, read_yaml, resolve
+from bench.experiment import Experiment, architectures, resolve
+from bench.layers import read_yaml
 
 LENGTH = 25
 """Tokens of each side of the sentence pair whose training cost is printed."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.experiment import Experiment, choose, merge, read_yaml
+from bench.experiment import Experiment
+from bench.layers import choose, merge, read_yaml
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import terminal, tuned, vocabulary
-from bench.experiment import Experiment, architectures, choose, joined, read_typed, resolve
+from bench.experiment import Experiment, architectures, joined, read_typed, resolve
 from bench.job import Outcome, reason_of, run
+from bench.layers import choose
 from bench.material import Material
 from bench.tracking import Store
 from bench.worker import End, Task

@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.experiment import Experiment, read_yaml
+from bench.experiment import Experiment
+from bench.layers import read_yaml
 from bench.measures.tuning import debts, expected_best
 from bench.tracking import Job, Store, TrackedRun
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from bench import terminal
-from bench.experiment import Experiment, architectures, read_yaml, resolve
+from bench.experiment import Experiment, architectures, resolve
+from bench.layers import read_yaml
 from bench.measures import costs
 from bench.measures.flops import Check, verify
 

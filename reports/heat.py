@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,12 @@ DARK = {
 
 def write(looks: Looks, picked: Sequence[Picked], folder: Path) -> list[Path]:
     """The picture and the data, as files named after the sentence and what is shown of it; whole or not at all."""
-    words = re.findall(r"[a-z0-9]+", looks.source.lower())[:6]
-    name = "-".join([*words, hashlib.sha256(looks.source.encode()).hexdigest()[:8]])
-    shown = "; ".join(one.title for one in picked)
+    shown = hashlib.sha256("; ".join(one.title for one in picked).encode()).hexdigest()[:8]
     data = json.dumps(looks.data(), ensure_ascii=False)
-    texts = {f"{name}.json": data, f"{name}-{hashlib.sha256(shown.encode()).hexdigest()[:8]}.svg": svg(looks, picked)}
+    texts = {
+        f"{looks.name}.json": data,
+        f"{looks.name}-{shown}.svg": svg(looks, picked),
+    }
     for file, text in texts.items():
         write_beside(folder / file, functools.partial(_fill, text))
     return [folder / file for file in texts]

@@ -28,6 +28,7 @@ ORDER = [
     "progress",
     "training",
     "terminal",
+    "layers",
     "experiment",
     "passport",
     "ladder",

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import filelock
@@ -21,8 +22,9 @@ from bench.checkpoints import Interrupted
 from bench.experiment import Experiment, resolve
 from bench.job import Outcome, run
 from bench.judging import shuffled
+from bench.machine import Machine
 from bench.material import Material
-from bench.measures import quality
+from bench.measures import Measure, quality
 from bench.meter import Diverged
 from bench.tracking import Store, Tracking
 from tests import tiny
@@ -143,6 +145,14 @@ def test_a_run_holds_the_passport_of_its_text(finished: Outcome, store: Store) -
     assert (passport["leaks"], finished.run.tags["leakage"]) == ([], "none")
 
 
+def test_a_run_holds_where_it_looks(finished: Outcome, store: Store) -> None:
+    assert finished.run
+    (name,) = store.files(finished.run, "attention")
+    kept = store.document(finished.run, f"attention/{name}")
+    assert {one["kind"] for one in kept["attention"]} == {"cross", "encoder", "decoder"}
+    assert kept["source"] in {source for source, _ in tiny.pairs(12, 1)}
+
+
 def test_a_leak_is_told_when_the_run_begins(
     folder: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,7 +160,7 @@ def test_a_leak_is_told_when_the_run_begins(
     outcome = run(experiment(folder, **leaky), store, "leaky")
     assert outcome.run
     told = "test: 12 of 12 pairs and 12 sources stand in validation, 0 more sources are near to one there"
-    assert f"warning: leakage, {told}" in capsys.readouterr().out
+    assert f"warning: leakage in files-en-de, {told}" in capsys.readouterr().out
     assert (outcome.run.tags["leakage"], store.document(outcome.run, "passport.json")["leaks"]) == (told, [told])
 
 
@@ -172,6 +182,27 @@ def test_the_run_is_the_translator(finished: Outcome, store: Store, folder: Path
     found, cut = loaded.translate(["", "  ", "The man " * 200])
     assert [best.text for best, *_ in found][:2] == ["", ""]
     assert cut == 1
+
+
+def test_what_a_gpu_has_trained_opens_where_there_is_none(finished: Outcome, store: Store, tmp_path: Path) -> None:
+    assert finished.run
+    kept = store.translator(finished.run, tmp_path)
+    assert kept
+    config = yaml.safe_load((kept / "config.yaml").read_text())
+    config["machine"]["accelerator"] = "gpu"
+    (kept / "config.yaml").write_text(yaml.safe_dump(config))
+    opened = translator.opened(kept)
+    assert opened.model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_joules_say_of_which_devices_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    energy = SimpleNamespace(measure=lambda seconds: Measure("energy_j", 5.0, "J", recipe="NVML"))
+    trained: Any = SimpleNamespace(meter=SimpleNamespace(energy=energy, seconds=1.0))
+    several = bench.judging.joules(trained, Machine("cpu", num_nodes=2))
+    assert (several.value, several.recipe) == (None, "not measured: 2 machines, and one of them was read")
+    monkeypatch.setenv("BENCH_GPU_SHARE", "0.25")
+    assert bench.judging.joules(trained, Machine("gpu")).recipe == "NVML; of the whole GPU, of which the job had 0.25"
+    assert bench.judging.joules(trained, Machine("cpu")).recipe == "NVML"
 
 
 def test_the_model_is_linked_to_its_scores_and_can_be_opened_by_mlflow(finished: Outcome, store: Store) -> None:

@@ -108,10 +108,21 @@ def test_spread_is_noise_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Timing([[1.0, 2.0], [2.0, 1.0]], others=0.0).quiet  # the same work in both passes
 
 
-def test_the_share_of_others_is_a_share() -> None:
-    others = latency.Others()
-    assert sum(range(300_000)) > 0
-    assert 0 <= others.share(0.05) <= 1.5  # clock ticks are coarse
+def test_the_share_of_others_leaves_this_process_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([(100.0, 7.0), (103.0, 9.0)])  # busy seconds of all cores, and of this process
+    monkeypatch.setattr(latency.Others, "_now", staticmethod(lambda: next(readings)))
+    monkeypatch.setattr(latency.psutil, "cpu_count", lambda: 4)
+    assert latency.Others().share(2.0) == pytest.approx((3 - 2) / (2 * 4))
+
+
+def test_busy_time_is_read_without_what_is_idle() -> None:
+    before, own_before = latency.Others._now()
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    busy, own = latency.Others._now()
+    assert own - own_before == pytest.approx(0.1, abs=0.05)
+    assert busy - before > 0.05
 
 
 def test_weights_are_counted_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import random
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -222,6 +224,15 @@ def test_on_a_plateau_the_rate_falls_to_a_tenth_and_not_below_the_floor(undistur
         | dict.fromkeys(range(10, 15), 0.001)
         | dict.fromkeys(range(15, 21), 0.0005)
     )
+
+
+def test_every_process_and_every_update_draws_its_own_numbers() -> None:
+    drawn = set()
+    for rank, update in itertools.product(range(3), range(3)):
+        trainer, module = SimpleNamespace(global_step=update), SimpleNamespace(device=torch.device("cpu"))
+        checkpoints.RandomPerUpdate(5, rank).on_train_batch_start(trainer, module, None, 0)  # type: ignore[arg-type]
+        drawn.add(torch.rand(1).item())
+    assert len(drawn) == 9
 
 
 def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, Trained]) -> None:

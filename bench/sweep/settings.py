@@ -12,7 +12,8 @@ from typing import Any, Literal
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
-from bench.experiment import choose, read_typed
+from bench.experiment import read_typed
+from bench.layers import choose
 
 Direction = Literal["minimize", "maximize"]
 
