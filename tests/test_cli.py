@@ -143,7 +143,7 @@ def no_utf8(path: Path) -> None:
         (short, "a.en has 2 lines and "),
         (empty, "a.en: the file is empty"),
         (no_utf8, "a.en: line 8 is not valid UTF-8; convert the file"),
-        (lambda path: None, "a.en: No such file or directory"),
+        (lambda path: None, "a.en: there is no such file; name one that there is"),
     ],
     ids=["short", "empty", "no UTF-8", "missing"],
 )

@@ -103,7 +103,7 @@ def test_only_line_feeds_end_a_line(folder: Path) -> None:
         (b"", "{}/train.en: the file is empty"),
         (b"\n\n", "{}/train.en: the file is empty"),
         (b"One.\nTw\xff.\n\n", "{}/train.en: line 2 is not valid UTF-8"),
-        (None, "{}/train.en: No such file or directory"),
+        (None, "{}/train.en: there is no such file; name one that there is"),
     ],
 )
 def test_a_bad_text_file_is_named(folder: Path, content: bytes | None, said: str) -> None:

@@ -25,6 +25,10 @@ def lines(path: Path) -> list[str]:
             data = gzip.decompress(data)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: not a whole gzip file ({error}); fetch or pack it again") from error
+    except FileNotFoundError as error:
+        packed = path.with_name(f"{path.name}.gz")
+        mend = f"did you mean {packed.name}?" if packed.exists() else "name one that there is"
+        raise ValueError(f"{path}: there is no such file; {mend}") from error
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     try:
@@ -33,7 +37,7 @@ def lines(path: Path) -> list[str]:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}: line {line} is not valid UTF-8; convert the file, for example with iconv") from error
     if not text.strip():
-        raise ValueError(f"{path}: the file is empty")
+        raise ValueError(f"{path}: the file is empty; give one with a sentence in each line")
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
