@@ -146,27 +146,23 @@ def run_sweep(
 
 
 def show(found: Sequence[Found]) -> None:
-    """Prints what was found, beside the preset."""
-    columns = [
-        ("row", "left"),
-        ("goal", "left"),
-        ("preset", "right"),
-        ("best", "right"),
-        ("settings of the best", "left"),
-    ]
+    """Prints what was found, beside the preset, and the settings of the best."""
+    columns = [("row", "left"), ("goal", "left"), ("preset", "right"), ("best", "right")]
     columns += [("complete", "right"), ("pruned", "right"), ("failed", "right"), ("left", "right"), ("pairs", "right")]
-    rows = []
+    rows, settings = [], []
     for one in found:
-        best = next(iter(one.study.front()), None)
-        values = (
-            ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in best.params.items()) if best else ""
-        )
+        name, best = one.study.base.row, next(iter(one.study.front()), None)
+        if best:
+            values = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in best.params.items())
+            settings.append(f"best {name}: {values}")
         numbers = ["none" if value is None else terminal.quantity(value) for value in (one.preset, one.best)]
         counts = [str(count) for count in one.states.values()]
         granted = f" of {one.study.granted:,}" if one.study.granted else ""
         spent = f"{one.study.spent:,.0f}{granted}"
-        rows.append([one.study.base.row, one.study.sweep.goals[0], *numbers, values, *counts, spent])
+        rows.append([name, one.study.sweep.goals[0], *numbers, *counts, spent])
     terminal.table(columns, rows)
+    for line in settings:
+        terminal.say(line)
 
 
 def _short(value: object) -> str:
