@@ -209,8 +209,8 @@ class Model(Translator):
         z_BSE = self.encoder_out(x_BSD)
         if z_BSE.requires_grad:  # e_j keeps its own gradient: section 3.5 leaves the source embeddings out
             z_BSE.register_hook(lambda gradient: gradient / (2 * len(self.decoder)))
-        m_B = torch.tensor(source.lengths_B, device=e_BSE.device)
-        return Memory(z_BSE, (z_BSE + e_BSE) * HALF, m_B.to(e_BSE.dtype).sqrt()[:, None, None], mask_BS)
+        m_B = source.length_B.to(e_BSE.dtype)
+        return Memory(z_BSE, (z_BSE + e_BSE) * HALF, m_B.sqrt()[:, None, None], mask_BS)
 
     def decode(self, memory: Memory, target: Tokens) -> Tensor:
         return self.advance(target.ids_BS, self.start(memory))[0]

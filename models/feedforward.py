@@ -79,9 +79,8 @@ class Model(Translator):
 
     def encode(self, source: Tokens) -> Memory:
         words_BPD = self.source_embedding(functional.pad(source.ids_BS, (BEFORE, 1), value=PAD))
-        length_B = torch.tensor(source.lengths_B, device=words_BPD.device)
         sum_BD = (words_BPD[:, BEFORE:-1] * source.mask_BS[..., None]).sum(dim=1)
-        return Memory(words_BPD, sum_BD / length_B[:, None])
+        return Memory(words_BPD, sum_BD / source.length_B[:, None])
 
     def decode(self, memory: Memory, target: Tokens) -> Tensor:
         length, last = target.ids_BS.shape[1], memory.words_BPD.shape[1] - 1

@@ -53,8 +53,7 @@ class Association(nn.Module):
     def mean(self, source: Tokens) -> Tensor:
         """mean_BA of the sources."""
         drawn_BSA = functional.embedding(source.ids_BS, self.mean_VA)
-        length_B = torch.tensor(source.lengths_B, device=drawn_BSA.device)
-        return (drawn_BSA * source.mask_BS[..., None]).sum(dim=1) / length_B[:, None]
+        return (drawn_BSA * source.mask_BS[..., None]).sum(dim=1) / source.length_B[:, None]
 
     def forward(self, source_ids_BTW: Tensor, mean_BTA: Tensor, target_ids_BTW: Tensor) -> Tensor:
         """fired_BTA: 1 for the units that fire, 0 for the others."""

@@ -4,7 +4,7 @@ Row lstm: Sutskever et al. 2014, "Sequence to Sequence Learning with Neural Netw
 read from its end, no biases: 384M parameters at the paper's size, of which 64M recurrent.
 Row gru: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
 Translation". A summary c of the source enters every step of the decoder, and a maxout layer reads it.
-Row rnn: Sutskever's scheme with the cell of Elman 1990, "Finding Structure in Time", and the source read forwards.
+Row rnn: Sutskever's scheme, the source read from its end, with the cell of Elman 1990, "Finding Structure in Time".
 
 Padding stands before the source, with embeddings of zero. A cell without biases stays in its zero state as long as it
 reads zeros, so the last state of the fused kernel is the exact one for every sentence, and nothing has to be packed.
@@ -185,8 +185,7 @@ class Model(Translator):
             ids_BS = ids_BS.flip(1)  # and the padding comes first
         else:
             place_S = torch.arange(ids_BS.shape[1], device=ids_BS.device)
-            length_B = torch.tensor(source.lengths_B, device=ids_BS.device)
-            ids_BS = ids_BS.gather(1, (place_S + length_B[:, None]) % ids_BS.shape[1])
+            ids_BS = ids_BS.gather(1, (place_S + source.length_B[:, None]) % ids_BS.shape[1])
         e_BSE = self.dropout(self.source_embedding(ids_BS)) * (ids_BS != PAD)[..., None]
         zeros_BLD = self.initial_state(len(ids_BS), self.config.layers, self.config.hidden, like=e_BSE)
         _, states = self.encoder(e_BSE, (zeros_BLD,) * (2 if self.config.cell == "lstm" else 1))

@@ -22,6 +22,11 @@ PAD, BOS, EOS, UNK = 0, 1, 2, 3
 """Token ids that mean the same in every vocabulary: padding, begin of sentence, end of sentence, unknown."""
 
 
+def sent(from_host: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device that the host does not wait for, as it would in torch.tensor(..., device=...)."""
+    return from_host.to(device, non_blocking=True)
+
+
 class Tokens(NamedTuple):
     """Token ids, padded on the right with PAD. The lengths live on the host: no shape waits for the device."""
 
@@ -29,24 +34,29 @@ class Tokens(NamedTuple):
     lengths_B: tuple[int, ...]
 
     @property
+    def length_B(self) -> Tensor:
+        """The lengths, on the device of the ids."""
+        return sent(torch.tensor(self.lengths_B, device="cpu"), self.ids_BS.device)
+
+    @property
     def mask_BS(self) -> Tensor:
         """True where a token is real."""
         position_S = torch.arange(self.ids_BS.shape[1], device=self.ids_BS.device)
-        return position_S < torch.tensor(self.lengths_B, device=self.ids_BS.device)[:, None]
+        return position_S < self.length_B[:, None]
 
     @property
     def reversal_BS(self) -> Tensor:
         """Indices that reverse each sentence within its own length and leave the padding where it is."""
         position_S = torch.arange(self.ids_BS.shape[1], device=self.ids_BS.device)
-        mirrored_BS = torch.tensor(self.lengths_B, device=self.ids_BS.device)[:, None] - 1 - position_S
+        mirrored_BS = self.length_B[:, None] - 1 - position_S
         return torch.where(mirrored_BS >= 0, mirrored_BS, position_S)
 
     @property
     def real_N(self) -> Tensor:
         """Places of the real tokens in the flattened (B * S) ids, sentence by sentence."""
-        width = self.ids_BS.shape[1]
-        places = [row * width + column for row, length in enumerate(self.lengths_B) for column in range(length)]
-        return torch.tensor(places, device=self.ids_BS.device)
+        position_S = torch.arange(self.ids_BS.shape[1], device="cpu")
+        real_BS = position_S < torch.tensor(self.lengths_B, device="cpu")[:, None]  # a device would have to be asked
+        return sent(real_BS.flatten().nonzero()[:, 0], self.ids_BS.device)
 
     @property
     def ids_N(self) -> Tensor:
@@ -173,7 +183,7 @@ class Schedule:
     Attributes:
         warmup: Updates of linear increase from 0.
         hold: Updates at the full rate after the warm-up.
-        decay: none; inverse_sqrt: sqrt((warmup + hold) / u); halve: 0.5 ** (1 + (u - warmup - hold) // every);
+        decay: none; inverse_sqrt: sqrt((warmup + hold) / u); halve: 0.5 ** (1 + (u - warmup - hold - 1) // every);
             plateau: a tenth for each validation whose loss was not the lowest so far (training.py counts them).
         every: For halve: updates between two halvings.
         floor: For plateau: the rate is not reduced below this; null: there is no such rate.

@@ -1,0 +1,44 @@
+"""What all architectures share: padded tokens, the loss and the schedules, against literal values."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.parts.translator import EOS, Schedule, Tokens
+
+THREE = Tokens(torch.tensor([[5, 6, 7, EOS], [8, EOS, 0, 0], [9, 10, EOS, 0]]), (4, 2, 3))
+
+
+def test_where_tokens_are_real() -> None:
+    assert THREE.length_B.tolist() == [4, 2, 3]
+    assert THREE.mask_BS.int().tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]
+    assert THREE.real_N.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 10]
+    assert THREE.ids_N.tolist() == [5, 6, 7, EOS, 8, EOS, 9, 10, EOS]
+    assert THREE.ids_BS.gather(1, THREE.reversal_BS).tolist() == [[EOS, 7, 6, 5], [EOS, 8, 0, 0], [EOS, 10, 9, 0]]
+    assert all(found.dtype == torch.long for found in (THREE.length_B, THREE.real_N, THREE.reversal_BS))
+
+
+def test_on_another_device_as_well() -> None:
+    """The lengths are known on the host, so nothing is asked of the device."""
+    there = THREE.to("meta")
+    for found in (there.length_B, there.mask_BS, there.reversal_BS, there.real_N, there.ids_N):
+        assert found.is_meta
+    assert there.real_N.shape == (9,)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        (Schedule(), {1: 1.0, 99: 1.0}),
+        (Schedule(warmup=4), {1: 0.25, 4: 1.0, 5: 1.0}),
+        (Schedule(warmup=4, decay="inverse_sqrt"), {2: 0.5, 4: 1.0, 16: 0.5}),
+        (Schedule(warmup=4, hold=5, decay="inverse_sqrt"), {9: 1.0, 36: 0.5}),
+        # Full for 6 updates, then halved at once, and again at each third update.
+        (Schedule(hold=6, decay="halve", every=3), {6: 1.0, 7: 0.5, 9: 0.5, 10: 0.25, 12: 0.25, 13: 0.125}),
+        (Schedule(warmup=2, decay="plateau"), {1: 0.5, 50: 1.0}),
+    ],
+    ids=lambda value: value.decay if isinstance(value, Schedule) else "",
+)
+def test_schedules(schedule: Schedule, factors: dict[int, float]) -> None:
+    assert {update: schedule.factor(update) for update in factors} == factors
