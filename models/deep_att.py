@@ -173,11 +173,10 @@ class Model(Translator):
 
     def advance(self, y_BTE: Tensor, memory: Memory, past: Past) -> tuple[Tensor, Past, Tensor]:
         """([Half(f), Dr(h)] of the top layer at each position, past after the last, weights_BS at the last)."""
-        h_BD, s_BD, weights_BS = past.h_BLD[:, 0], past.s_BLD[:, 0], memory.e_BSA[..., 0]
-        fs, hs = [], []
+        h_BD, s_BD, fs, hs, looked = past.h_BLD[:, 0], past.s_BLD[:, 0], [], [], []
         for from_y_B4D in self.W_y(y_BTE).unbind(dim=1):
-            weights_BS = self.attention(h_BD, memory.keys_BSA, memory.mask_BS)
-            f_B4D = from_y_B4D + self.W_c(weighted_sum(weights_BS, memory.e_BSA))
+            looked.append(self.attention(h_BD, memory.keys_BSA, memory.mask_BS))
+            f_B4D = from_y_B4D + self.W_c(weighted_sum(looked[-1], memory.e_BSA))
             h_BD, s_BD = lstm(f_B4D + self.U(h_BD), s_BD)
             fs.append(f_B4D)
             hs.append(h_BD)
@@ -188,7 +187,7 @@ class Model(Translator):
             f_BT4D, h_BTD = f_1BT4D[0], h_1BTD[0]
             last.append((h_1BD[0], s_1BD[0]))
         h_BLD, s_BLD = (torch.stack(state, dim=1) for state in zip(*last, strict=True))
-        return self.forwarded(f_BT4D, h_BTD), Past(h_BLD, s_BLD), weights_BS
+        return self.forwarded(f_BT4D, h_BTD), Past(h_BLD, s_BLD), looked[-1]
 
     def flops_encode(self, source_length: int) -> Flops:
         """Two columns of blocks, W_p and the keys of the attention."""

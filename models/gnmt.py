@@ -129,10 +129,10 @@ class Model(Translator):
 
     def advance(self, y_BTD: Tensor, memory: Memory, past: Past) -> tuple[Tensor, Past, Tensor]:
         """(x_BTD of the top layer, past after the last position, weights_BS at the last position)."""
-        d_BD, c_BD, weights_BS, lowest, contexts = past.d_BD, past.c_BD, memory.x_BSD[..., 0], [], []
+        d_BD, c_BD, lowest, contexts, looked = past.d_BD, past.c_BD, [], [], []
         for from_y_B4D in self.W_y(y_BTD).unbind(dim=1):
-            weights_BS = self.attention(d_BD, memory.keys_BSD, memory.mask_BS)
-            a_BD = weighted_sum(weights_BS, memory.x_BSD)
+            looked.append(self.attention(d_BD, memory.keys_BSD, memory.mask_BS))
+            a_BD = weighted_sum(looked[-1], memory.x_BSD)
             d_BD, c_BD = self.lowest(self.dropout(a_BD), d_BD, c_BD, from_y_B4D)
             lowest.append(d_BD)
             contexts.append(a_BD)
@@ -143,7 +143,7 @@ class Model(Translator):
             x_BTD = m_BTD + x_BTD if number else m_BTD
             states.append(after)
         h_BLD, c_BLD = (torch.cat(state, dim=0).transpose(0, 1) for state in zip(*states, strict=True))
-        return self.dropout(x_BTD), Past(d_BD, c_BD, h_BLD, c_BLD), weights_BS
+        return self.dropout(x_BTD), Past(d_BD, c_BD, h_BLD, c_BLD), looked[-1]
 
     # Cost of an LSTM layer at one position: its input and its state go through the matrices of four gates.
 

@@ -372,16 +372,16 @@ class Model(Translator):
 
     def advance(self, y_BTD: Tensor, memory: Memory, past: Past, real_N: Tensor) -> tuple[Tensor, Past, Tensor]:
         """(x_BTD of the top layer, past after the last position, weights_BS at the last position)."""
-        h_BD, c_BC, weights_BS, outputs = past.lowest_h_BD, past.lowest_c_BC, memory.x_BSD[..., 0], []
+        h_BD, c_BC, outputs, looked = past.lowest_h_BD, past.lowest_c_BC, [], []
         for from_y_B4C in self.W_y(y_BTD).unbind(dim=1):
-            weights_BS = self.attention(h_BD, memory.keys_BSD, memory.mask_BS)
-            context_BD = weighted_sum(weights_BS, memory.x_BSD)
+            looked.append(self.attention(h_BD, memory.keys_BSD, memory.mask_BS))
+            context_BD = weighted_sum(looked[-1], memory.x_BSD)
             o_BC, c_BC = lstm(from_y_B4C + self.lowest(torch.cat((context_BD, h_BD), dim=1)), c_BC)
             h_BD = self.P(o_BC)
             outputs.append(h_BD)
         x_BTD = self.decoder_mixture(y_BTD + self.dropout(torch.stack(outputs, dim=1)), real_N)
         upper_BTD, (h_1BD, c_1BC) = self.upper(x_BTD, (past.upper_h_BD[None], past.upper_c_BC[None]))
-        return x_BTD + self.dropout(upper_BTD), Past(h_BD, c_BC, h_1BD[0], c_1BC[0]), weights_BS
+        return x_BTD + self.dropout(upper_BTD), Past(h_BD, c_BC, h_1BD[0], c_1BC[0]), looked[-1]
 
     def flops_layer(self, inputs: int) -> Flops:
         """One position: input and state go through the matrices of four gates, the cells through P."""

@@ -153,7 +153,11 @@ class Model(Translator):
         self.initialise()
 
     def initialise(self) -> None:
-        """Xavier uniform for layers, N(0, 1 / d_model) for embeddings, as in tensor2tensor; the paper is silent."""
+        """Xavier uniform for layers, N(0, 1 / d_model) for embeddings, as in tensor2tensor; the paper is silent.
+
+        Keys and values stand in one matrix of 2D x D, whose bound is sqrt(6 / (D + 2D)) = sqrt(2 / D); that of queries
+        and outputs, of D x D, is sqrt(6 / (D + D)) = sqrt(3 / D).
+        """
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1 and "embedding" not in name:
                 nn.init.xavier_uniform_(parameter)
