@@ -57,7 +57,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.self_attention = MultiHead(config.width, config.heads, config.attention_dropout)
         self.feed_forward = FeedForward(config.width, config.inner, config.inner_dropout)
-        self.around = nn.ModuleList(Sublayer(config.width, config.dropout, config.pre_norm) for _ in range(2))
+        self.around = Stack[Sublayer](Sublayer(config.width, config.dropout, config.pre_norm) for _ in range(2))
 
     def forward(self, x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
         attend = self.self_attention
@@ -71,7 +71,7 @@ class DecoderLayer(nn.Module):
         self.self_attention = MultiHead(config.width, config.heads, config.attention_dropout)
         self.source_attention = MultiHead(config.width, config.heads, config.attention_dropout)
         self.feed_forward = FeedForward(config.width, config.inner, config.inner_dropout)
-        self.around = nn.ModuleList(Sublayer(config.width, config.dropout, config.pre_norm) for _ in range(3))
+        self.around = Stack[Sublayer](Sublayer(config.width, config.dropout, config.pre_norm) for _ in range(3))
 
     def forward(self, x_BTD: Tensor, memory_BSD: Tensor, mask_BS: Tensor) -> Tensor:
         own, other = self.self_attention, self.source_attention
