@@ -16,7 +16,18 @@ from bench.corpora import load
 from bench.experiment import EXPERIMENTS, resolve
 from bench.measures.flops import verify
 from bench.vocabulary import build as build_vocabularies
-from models.moe import Balanced, Config, Experts, Hierarchy, Mixture, Model, NoisyTopK, Routes, squared_variation
+from models.moe import (
+    Balanced,
+    Config,
+    Experts,
+    Hierarchy,
+    Mixture,
+    Model,
+    NoisyTopK,
+    Projected,
+    Routes,
+    squared_variation,
+)
 from models.parts.attention import Factored
 from models.parts.translator import EOS, Batch, Tokens
 
@@ -190,13 +201,9 @@ def test_the_layer_is_a_weighted_sum_of_experts(settings: dict[str, Any]) -> Non
     for name, parameter in layer.named_parameters():
         nn.init.constant_(parameter, 0.3) if name.endswith("T") else nn.init.normal_(parameter)
     x_BTD, real_N = tokens(12).view(3, 4, 8), torch.tensor([0, 1, 4, 5, 6, 7, 8])
-    gates_NE = dense(layer.gate(x_BTD.flatten(0, 1)[real_N]), len(real_N))
     found_XD = layer(x_BTD, real_N).flatten(0, 1)
-    w_1, w_2 = layer.computed.W_1, layer.computed.W_2
-    for place, gate_E in zip(real_N.tolist(), gates_NE, strict=True):
-        x_D = x_BTD.flatten(0, 1)[place]
-        y_D = sum((gate * (torch.relu(x_D @ w_1[i]) @ w_2[i]) for i, gate in enumerate(gate_E)), torch.zeros(8))
-        torch.testing.assert_close(found_XD[place], x_D + torch.sigmoid(y_D), atol=1e-10, rtol=0)
+    wanted_ND = mixed(layer, x_BTD.flatten(0, 1)[real_N])
+    torch.testing.assert_close(found_XD[real_N], wanted_ND, atol=1e-10, rtol=0)
 
 
 def test_only_chosen_experts_are_computed() -> None:
@@ -313,17 +320,50 @@ def test_the_attention_is_equation_22() -> None:
         assert score.item() == pytest.approx(float(wanted), abs=1e-5)
 
 
+def run(layer: Projected, x_TD: Tensor) -> Tensor:
+    """An LSTM layer with projections written out, from zeros."""
+    w_x, w_h, w_p = (layer.get_parameter(f"weight_{part}_l0") for part in ("ih", "hh", "hr"))
+    h_D, c_C, states = torch.zeros(8, dtype=torch.float64), torch.zeros(12, dtype=torch.float64), []
+    for x_D in x_TD:
+        i_C, f_C, g_C, o_C = (w_x @ x_D + w_h @ h_D).chunk(4)
+        c_C = torch.sigmoid(f_C) * c_C + torch.sigmoid(i_C) * torch.tanh(g_C)
+        h_D = w_p @ (torch.sigmoid(o_C) * torch.tanh(c_C))
+        states.append(h_D)
+    return torch.stack(states)
+
+
+def mixed(mixture: Mixture, x_TD: Tensor) -> Tensor:
+    """The sum x + sigma(sum_i G(x)_i E_i(x)) of every token."""
+    w_1, w_2 = mixture.computed.W_1, mixture.computed.W_2
+    written = []
+    for x_D, gate_E in zip(x_TD, dense(mixture.gate(x_TD), len(x_TD)), strict=True):
+        y_D = torch.stack([gate * (torch.relu(x_D @ w_1[i]) @ w_2[i]) for i, gate in enumerate(gate_E)]).sum(dim=0)
+        written.append(x_D + torch.sigmoid(y_D))
+    return torch.stack(written)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", GATINGS, ids=NAMES)
+def test_the_encoder_is_appendix_e_of_each_sentence_alone(settings: dict[str, Any]) -> None:
+    """The words and both directions added up, the mixture, the upper layer; a residual connection around each."""
+    model = build(**settings)
+    first, second, third = model.encoder
+    x_BSD = model.encode(SOURCE).x_BSD
+    for row, length in enumerate(LENGTHS):
+        e_SD = model.source_embedding(SOURCE.ids_BS[row, :length])
+        x_SD = mixed(model.encoder_mixture, e_SD + run(first, e_SD) + run(second, e_SD.flip(0)).flip(0))
+        torch.testing.assert_close(x_BSD[row, :length], x_SD + run(third, x_SD), atol=1e-10, rtol=0)
+
+
 @torch.no_grad()
 def test_the_decoder_looks_from_the_lowest_layer_of_the_step_before() -> None:
-    """Residual connections around LSTMs with projections; one sentence, one number at a time, without its mixture."""
+    """Residual connections around LSTMs with projections and around the mixture; one sentence, one number at a time."""
     model = build(**GATINGS[0])
     memory = model.encode(SOURCE)
-    seen: list[Tensor] = []
-    model.decoder_mixture.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
-    prefix = Batch(SOURCE, TARGET).prefix
-    model.decode(memory, prefix)
+    prefix, lowest = Batch(SOURCE, TARGET).prefix, []
+    found_TD = model.decode(memory, prefix)[0]
     h_D, c_C = torch.zeros(8, dtype=torch.float64), torch.zeros(12, dtype=torch.float64)
-    for position, word in enumerate(prefix.ids_BS[0].tolist()):
+    for word in prefix.ids_BS[0].tolist():
         scores_S = model.attention.scores(h_D[None], memory.keys_BSD[:1])[0]
         context_D = torch.softmax(scores_S, dim=0) @ memory.x_BSD[0]
         y_D = model.target_embedding.weight[word]
@@ -331,21 +371,17 @@ def test_the_decoder_looks_from_the_lowest_layer_of_the_step_before() -> None:
         i_C, f_C, o_C, g_C = gates.chunk(4)
         c_C = torch.sigmoid(f_C) * c_C + torch.sigmoid(i_C) * torch.tanh(g_C)
         h_D = model.P.weight @ (torch.sigmoid(o_C) * torch.tanh(c_C))
-        torch.testing.assert_close(seen[0][0, position], y_D + h_D, atol=1e-10, rtol=0)
+        lowest.append(y_D + h_D)
+    x_TD = mixed(model.decoder_mixture, torch.stack(lowest))
+    torch.testing.assert_close(found_TD, x_TD + run(model.upper, x_TD), atol=1e-10, rtol=0)
 
 
 @torch.no_grad()
 def test_fused_layers_have_projections() -> None:
     model = build(**GATINGS[0])
-    layer, x_BSD = model.upper, tokens(6).view(1, 6, 8)
-    w_x, w_h, w_p = (layer.get_parameter(f"weight_{part}_l0") for part in ("ih", "hh", "hr"))
-    h_D, c_C = torch.zeros(8, dtype=torch.float64), torch.zeros(12, dtype=torch.float64)
-    found_BSD, _ = layer(x_BSD, (h_D[None, None], c_C[None, None]))
-    for x_D, found_D in zip(x_BSD[0], found_BSD[0], strict=True):
-        i_C, f_C, g_C, o_C = (w_x @ x_D + w_h @ h_D).chunk(4)
-        c_C = torch.sigmoid(f_C) * c_C + torch.sigmoid(i_C) * torch.tanh(g_C)
-        h_D = w_p @ (torch.sigmoid(o_C) * torch.tanh(c_C))
-        torch.testing.assert_close(found_D, h_D, atol=1e-10, rtol=0)
+    x_BSD, zeros_11D = tokens(6).view(1, 6, 8), torch.zeros(1, 1, 8, dtype=torch.float64)
+    found_BSD, _ = model.upper(x_BSD, (zeros_11D, torch.zeros(1, 1, 12, dtype=torch.float64)))
+    torch.testing.assert_close(found_BSD[0], run(model.upper, x_BSD[0]), atol=1e-10, rtol=0)
 
 
 def test_settings_that_leave_no_choice_are_refused() -> None:
