@@ -162,7 +162,7 @@ def join(translators: Sequence[TrainedTranslator]) -> TrainedTranslator:
                 )
         if other.experiment.members:
             raise ValueError(f"{name}: is an ensemble; name the runs of its members, which stand in its tag `members`")
-    model = Ensemble([each.model for each in translators]).eval()
+    model = Ensemble([each.model for each in translators]).to(first.model.device).eval()
     decoding.check(model, first.experiment.decoding)
     return replace(first, model=model)
 

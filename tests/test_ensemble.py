@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,8 @@ def test_the_run_is_the_translator(finished: Outcome, folder: Path, store: Store
     assert scores[0] not in scores[1:]
     with pytest.raises(ValueError, match="is an ensemble; name the runs of its members"):
         translator.join([members[0], loaded])
+    elsewhere = [replace(member, model=member.model.to("meta")) for member in members]
+    assert translator.join(elsewhere).model.device.type == "meta"  # where sources are sent to
 
 
 def test_translate_with_another_run(
