@@ -184,14 +184,13 @@ def layered(path: Path, preset: str, row: str | None, above: Sequence[Mapping[st
     choose("row", row, list(rows), path)
     chosen = rows[row] or {}
     single = _single(rows, row, path)  # an ensemble stands on the row whose models it joins
-    presets = [layers.get("presets") or {} for layers in (base, own, single, chosen)]
-    known = list(dict.fromkeys(name for layer in presets for name in layer))
-    choose("preset", preset, known, path)
+    choose("preset", preset, presets_of(path, row), path)
 
     def plain(layer: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in layer.items() if key not in ("presets", "rows", "search", "variants")}
 
-    of_base, of_own, of_single, of_row = (layer.get(preset) or {} for layer in presets)
+    layers = (base, own, single, chosen)
+    of_base, of_own, of_single, of_row = ((layer.get("presets") or {}).get(preset) or {} for layer in layers)
     about = {"ensemble": {"about": single["about"]}} if "about" in single else {}
     rows_own = (plain(single), of_single, about, plain(chosen), of_row)
     return row, merge(plain(base), plain(own), of_base, of_own, *rows_own, *above)
@@ -209,6 +208,14 @@ def _check_levels(own: Mapping[str, Any], path: Path) -> None:
             raise ValueError(f"{path}: {key}: expected keys with settings below it, got {level!r}")
     if not rows:
         raise ValueError(f"{path}: rows: names no row")
+
+
+def presets_of(path: Path, row: str) -> list[str]:
+    """The presets that a row can be run at: those of base.yaml, of its file, of the row that it joins, and its own."""
+    base, own = read_yaml(EXPERIMENTS / "base.yaml"), read_yaml(path)
+    rows: dict[str, Any] = own["rows"]
+    layers = (base, own, _single(rows, row, path), rows[row] or {})
+    return list(dict.fromkeys(name for layer in layers for name in layer.get("presets") or {}))
 
 
 def joined(path: Path, row: str) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from bench import terminal
-from bench.experiment import Experiment, architectures, resolve
-from bench.layers import read_yaml
+from bench.experiment import Experiment, architectures, presets_of, resolve
 
 LENGTH = 25
 """Tokens of each side of the sentence pair whose training cost is printed."""
@@ -29,8 +28,7 @@ def show(presets: Sequence[str] | None) -> None:
     """
     lines = []
     for row, path in architectures().items():
-        own = read_yaml(path)
-        for preset in presets or (own.get("presets") or {}):
+        for preset in presets or presets_of(path, row):
             experiment = resolve(path, preset=preset, row=row)
             about = experiment.about
             whole, core, cost = size_and_cost(experiment)

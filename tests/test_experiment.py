@@ -16,6 +16,7 @@ from bench.experiment import (
     corpus_settings,
     layered,
     merge,
+    presets_of,
     read_typed,
     read_yaml,
     resolve,
@@ -24,15 +25,7 @@ from bench.experiment import (
 from bench.suite import Suite
 
 FILES = architectures()
-
-
-def presets(row: str) -> list[str]:
-    """The presets that a row can be run at."""
-    own = read_yaml(FILES[row])
-    return list(dict.fromkeys([*own.get("presets", {}), *((own["rows"][row] or {}).get("presets") or {})]))
-
-
-EVERY = [(row, preset) for row in sorted(FILES) for preset in presets(row)]
+EVERY = [(row, preset) for row in sorted(FILES) for preset in presets_of(FILES[row], row)]
 TRANSFORMER = EXPERIMENTS / "transformer.yaml"
 
 
@@ -68,6 +61,12 @@ def test_the_rows_of_a_preset_share_what_is_compared() -> None:
     for preset in ("demo", "multi30k-cpu", "multi30k"):
         jobs = [resolve(FILES[row], preset=preset, row=row) for row, name in EVERY if name == preset]
         assert len({(job.training.max_pairs, job.corpus_name) for job in jobs}) == 1, preset
+
+
+def test_the_presets_of_a_row_are_those_of_all_its_layers() -> None:
+    usual = ["demo", "multi30k-cpu", "multi30k", "paper"]  # base.yaml's
+    assert presets_of(FILES["lstm"], "lstm") == usual  # its `paper` stands under rows: alone
+    assert presets_of(FILES["convs2s-ensemble"], "convs2s-ensemble") == [*usual, "paper-code", "paper-en-fr"]
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.name)
