@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from typing import Literal
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # document
 from bench.batches import PairBatches, Pairs, Sentences
 from bench.machine import Machine
 from bench.ranks import ALONE, Place, meeting
-from models.parts.translator import Batch, Translator
+from models.parts.translator import Batch, Recipe, Translator
 from models.transformer import Config, Model
 
 VOCABULARY = 23
@@ -73,11 +74,14 @@ def gradient(model: Translator, batch: Batch) -> tuple[float, torch.Tensor]:
     return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+@pytest.mark.parametrize("per", ["token", "sentence"])
 @pytest.mark.parametrize("ranks", [2, 3, 60])  # 60: more than there are pairs in a batch
-def test_the_mean_over_the_parts_is_the_mean_over_the_tokens(ranks: int) -> None:
+def test_the_mean_over_the_parts_is_the_mean_over_the_whole(ranks: int, per: Literal["token", "sentence"]) -> None:
     torch.manual_seed(1)
     model = Model(Config(layers=1, width=16, inner=32, heads=2, dropout=0.0), VOCABULARY, VOCABULARY).double()
+    model.recipe = Recipe(per=per)
     (whole,) = parts(pairs(50), 1, 0)
+    assert whole.share == whole.share_of_sentences == 1.0
     loss, gradient_P = gradient(model, whole)
     losses, gradients = zip(*(gradient(model, part) for part in parts(pairs(50), ranks, 0)), strict=True)
     assert sum(losses) / ranks == pytest.approx(loss, abs=1e-12)

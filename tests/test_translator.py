@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from models.parts.translator import EOS, Schedule, Tokens
+from models.parts.translator import EOS, Batch, Recipe, Schedule, Tokens, Translator, likelihood
 
 THREE = Tokens(torch.tensor([[5, 6, 7, EOS], [8, EOS, 0, 0], [9, 10, EOS, 0]]), (4, 2, 3))
 
@@ -25,6 +26,20 @@ def test_on_another_device_as_well() -> None:
     for found in (there.length_B, there.mask_BS, there.reversal_BS, there.real_N, there.ids_N):
         assert found.is_meta
     assert there.real_N.shape == (9,)
+
+
+class Known(Translator):
+    """Its loss of a token is the token's id."""
+
+    def token_losses(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+        return batch.target.ids_N.float()
+
+
+def test_a_loss_is_a_mean_over_tokens_or_over_sentences() -> None:
+    model, pairs = Known(), Batch(THREE, THREE)
+    assert likelihood(model, pairs).item() == pytest.approx((5 + 6 + 7 + EOS + 8 + EOS + 9 + 10 + EOS) / 9)
+    model.recipe = Recipe(per="sentence")
+    assert likelihood(model, pairs).item() == pytest.approx((5 + 6 + 7 + EOS + 8 + EOS + 9 + 10 + EOS) / 3)
 
 
 @pytest.mark.parametrize(

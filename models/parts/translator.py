@@ -95,6 +95,13 @@ class Batch(NamedTuple):
         return self.parts or (Block(self.source.lengths_B, self.target.lengths_B, padded),)
 
     @property
+    def share_of_sentences(self) -> float:
+        """What a mean over sentences is multiplied by instead of `share`: that counts sentences, not target tokens."""
+        whole, part = [block.targets for block in self.blocks], self.target.lengths_B
+        sentences, tokens = sum(map(len, whole)), sum(map(sum, whole))
+        return self.share * (len(part) / sentences) * (tokens / sum(part))
+
+    @property
     def prefix(self) -> Tokens:
         """What a decoder has read before it writes each token of the target: BOS, then all but the last."""
         ids_BT = functional.pad(self.target.ids_BS[:, :-1], (1, 0), value=BOS)
@@ -215,11 +222,14 @@ class Recipe:
         optimizer: Which optimiser.
         schedule: Which learning rate at which update.
         label_smoothing: Probability mass spread evenly over the vocabulary (Szegedy et al. 2016), 0 for none.
+        per: What the loss is a mean over. token: target tokens. sentence: sentences, each with the sum over its tokens,
+            as in papers whose rates and clips are for that sum divided by the batch size.
     """
 
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     label_smoothing: float = 0.0
+    per: Literal["token", "sentence"] = "token"
 
 
 class Translator(pl.LightningModule):
@@ -316,10 +326,11 @@ class Translator(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """What the objective makes of the batch, by default the likelihood, and the architecture's own terms.
 
-        Times `batch.share`: 1, unless several processes read parts of the batch.
+        Times the share of the batch that is here: 1, unless several processes read parts of it.
         """
         loss, extra = self.objective(self, batch), self.extra_loss()
-        return (loss if extra is None else loss + extra) * batch.share
+        share = batch.share if self.recipe.per == "token" else batch.share_of_sentences
+        return (loss if extra is None else loss + extra) * share
 
     def extra_loss(self) -> Tensor | None:
         """What the architecture adds to the loss of the batch that it has just read, if anything."""
@@ -347,5 +358,6 @@ class Translator(pl.LightningModule):
 
 
 def likelihood(model: Translator, batch: Batch) -> Tensor:
-    """Mean loss over the real target tokens of the batch."""
-    return model.token_losses(batch, model.recipe.label_smoothing).mean()
+    """Mean loss over the real target tokens of the batch, or over its sentences, as the recipe has it."""
+    losses_N = model.token_losses(batch, model.recipe.label_smoothing)
+    return losses_N.mean() if model.recipe.per == "token" else losses_N.sum() / len(batch.target.lengths_B)
