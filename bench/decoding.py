@@ -30,6 +30,10 @@ class DecodingSettings:
     Attributes:
         beam: Hypotheses kept per sentence; 1 is greedy search.
         alpha: Strength of length normalisation: 0 prefers short sentences, 1 is nearly the mean per token.
+        length_penalty: gnmt: ((5 + |Y|) / 6)^alpha. mean: |Y|^alpha, with alpha 1 the mean per token (ConvS2S).
+        prune: Beam pruning (GNMT, 3.0 there): a word whose log P is this much below the best next word of its
+            hypothesis is left out, and a hypothesis this much below the best finished one, both normalised by length;
+            null for neither.
         coverage: Strength (beta) of the penalty for source tokens not looked at; needs a model with attention.
         extra_length: A translation may have this many tokens more than its source.
         batch_sentences: Sentences translated at the same time.
@@ -40,20 +44,27 @@ class DecodingSettings:
 
     beam: int = 5
     alpha: float = 1.0
+    length_penalty: Literal["gnmt", "mean"] = "gnmt"
+    prune: float | None = None
     coverage: float = 0.0
     extra_length: int = 50
     batch_sentences: int = 64
     pos_unk: Literal["keep", "copy", "dictionary"] = "keep"
 
     def __post_init__(self) -> None:
-        for name, least in (("beam", 1), ("coverage", 0), ("extra_length", 0), ("batch_sentences", 1)):
-            if getattr(self, name) < least:
+        least_of = {"beam": 1, "prune": 0, "coverage": 0, "extra_length": 0, "batch_sentences": 1}
+        for name, least in least_of.items():
+            if (getattr(self, name) or 0) < least:
                 raise ValueError(f"decoding.{name}: {getattr(self, name)} is too small; at least {least}")
 
     @property
     def replaces(self) -> bool:
         """Whether unknown words are replaced, for which a search keeps its attention."""
         return self.pos_unk != "keep"
+
+    def lp(self, length: Any) -> Any:
+        """The length penalty of a translation of so many tokens, EOS counted."""
+        return length_penalty(length, self.alpha) if self.length_penalty == "gnmt" else length**self.alpha
 
 
 class Hypothesis(NamedTuple):
@@ -157,6 +168,11 @@ def evaluating(model: Translator) -> Iterator[None]:
             module.training = training
 
 
+def asks(device: torch.device, step: int) -> bool:
+    """Whether the host asks at this step what has ended: it then waits for a GPU, so there at every fourth only."""
+    return device.type == "cpu" or step % 4 == 3
+
+
 def chosen(tree: Any, rows_N: Tensor) -> Any:
     """The same tree (of tuples, named or not) with these rows of every tensor."""
     if isinstance(tree, Tensor):
@@ -216,10 +232,10 @@ class Search:
         self.rows_A: Tensor | slice = slice(None)  # the sentences that are still in the batch
         self.limits: list[int] = list(limits_B)  # of those
         self.limits_A = torch.tensor(self.limits, device=self.device)
-        self.longest_A = length_penalty(self.limits_A, settings.alpha)
+        self.longest_A = settings.lp(self.limits_A)
 
     def run(self, attention: bool) -> list[list[Hypothesis]]:
-        """Search to the end. On a GPU the host asks at every fourth step only whether sentences are done."""
+        """Search to the end."""
         model, on_host = self.model, self.device.type == "cpu"
         state = model.start(model.encode(self.source))
         previous_N = torch.full((len(self.limits),), BOS, device=self.device)
@@ -247,11 +263,14 @@ class Search:
             keep: Sequence[int] = range(len(self.limits))
             if finished:
                 # The best that is alive, if it grew to its limit at no further cost, against the best finished one.
-                reach_A = total_AW.amax(1) / self.longest_A.clamp(min=length_penalty(step + 2, self.settings.alpha))
+                reach_A = total_AW.amax(1) / self.longest_A.clamp(min=self.settings.lp(step + 2))
                 # Written so that NaN goes on: a model that has diverged ends at the limit, with something to show.
                 going_A = ~(reach_A <= self.best_BK[self.rows_A, 0])
                 total_AW = total_AW.masked_fill(~going_A[:, None], -torch.inf)
-                if on_host or step % 4 == 3:
+                if self.settings.prune is not None:
+                    least_A1 = self.best_BK[self.rows_A, :1] - self.settings.prune
+                    total_AW = total_AW.masked_fill(total_AW / self.settings.lp(step + 1) < least_A1, -torch.inf)
+                if asks(self.device, step):
                     keep = [row for row, goes in enumerate(going_A.tolist()) if goes]
             if not keep:
                 break
@@ -295,6 +314,8 @@ class Search:
             log_NV[:, EOS + 1 :].masked_fill_((self.limits_A <= length).repeat_interleave(width)[:, None], -torch.inf)
         beam = self.settings.beam
         best_NC, token_NC = top(log_NV, min(beam, log_NV.shape[1]))
+        if self.settings.prune is not None:
+            best_NC = best_NC.masked_fill(best_NC < best_NC[:, :1] - self.settings.prune, -torch.inf)
         total_AX = (best_NC.unflatten(0, (-1, width)) + total_AW[:, :, None]).flatten(1)
         total_AW, place_AW = total_AX.topk(min(beam, total_AX.shape[1]))
         token_AW = token_NC.unflatten(0, (-1, width)).flatten(1).gather(1, place_AW)
@@ -306,7 +327,7 @@ class Search:
             self.best_BK, self.probability_BK = self.best_BK.to(ended_AW), self.probability_BK.to(ended_AW)
         rows_A, beam = self.rows_A, self.settings.beam
         place_W = step * beam + torch.arange(ended_AW.shape[1], device=self.device)
-        score_AW = ended_AW / length_penalty(step + 1, self.settings.alpha)
+        score_AW = ended_AW / self.settings.lp(step + 1)
         if looked_NS is not None:
             penalty_AW = coverage_penalty(looked_NS, self.settings.coverage).unflatten(0, (len(ended_AW), -1))
             score_AW = score_AW + penalty_AW.gather(1, parent_AW).to(score_AW)

@@ -124,6 +124,8 @@ def translations(
         scores = [quality.measure([of_metric]) for of_metric in kept]
         scores += protocols.variants(hypotheses, split.targets, material.corpus.target_language)
         how = f"; beam {search.beam}, alpha {search.alpha}"
+        how += " of the mean" if search.length_penalty == "mean" else ""
+        how += f", pruned at {search.prune}" if search.prune is not None else ""
         how += f", unknown words: {search.pos_unk}" if search.replaces else ""
         measures += [
             replace(measure, metric=f"{name}/{measure.metric}", recipe=measure.recipe + how) for measure in scores

@@ -29,7 +29,7 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from torch import Tensor
 from torch.nn import functional
 
-from bench.decoding import chosen, evaluating
+from bench.decoding import asks, chosen, evaluating
 from bench.meter import Curves, Meter
 from models.parts.translator import BOS, EOS, Batch, Tokens, Translator, likelihood
 
@@ -129,6 +129,8 @@ def draw(model: Translator, source: Tokens, limits_B: Sequence[int], count: int)
             previous_A = place_A1[:, 0] + EOS
             ids_RT[rows_A, step] = previous_A * going_A
             going_A = going_A & (previous_A != EOS) & (limits_A > step + 1)
+            if not asks(model.device, step):
+                continue
             alive = int(going_A.sum())
             if not alive:
                 break
@@ -142,7 +144,7 @@ def draw(model: Translator, source: Tokens, limits_B: Sequence[int], count: int)
     lengths_R = tuple((ids_RT != 0).sum(1).tolist())
     rows = sentence_R.tolist()
     sources = Tokens(source.ids_BS[sentence_R], tuple(source.lengths_B[row] for row in rows))
-    return Drawn(Batch(sources, Tokens(ids_RT[:, : len(rows_T)].clone(), lengths_R)), rows_T)
+    return Drawn(Batch(sources, Tokens(ids_RT[:, : max(lengths_R)].clone(), lengths_R)), rows_T)
 
 
 @contextmanager

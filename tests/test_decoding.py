@@ -126,15 +126,20 @@ def searched_to_the_limit(model: Random, source: list[int], wanted: DecodingSett
         continued = []
         for _, target in alive:
             prefix = probability_of_prefix(model, source, target)
-            for token in range(EOS, model.table.shape[1]):
-                if token == EOS or length < limit:
+            words = range(EOS, model.table.shape[1] if length < limit else EOS + 1)
+            least = max(prefix[1][token] for token in words) - (math.inf if wanted.prune is None else wanted.prune)
+            for token in words:
+                if prefix[1][token] >= least:
                     continued.append((prefix[0] + prefix[1][token], [*target, token]))
         continued = sorted(continued, key=lambda item: -item[0])[: wanted.beam]
         for total, y in continued:
             if y[-1] == EOS:
                 penalty = cover(model, source, y[:-1], wanted.coverage) if wanted.coverage else 0.0
-                finished.append((total / length_penalty(length, wanted.alpha) + penalty, y[:-1]))
+                finished.append((total / wanted.lp(length) + penalty, y[:-1]))
         alive = [(total, y) for total, y in continued if y[-1] != EOS]
+        if finished and wanted.prune is not None:
+            best = max(score for score, _ in finished)
+            alive = [(total, y) for total, y in alive if total / wanted.lp(length) >= best - wanted.prune]
     return sorted(finished, key=lambda item: -item[0])
 
 
@@ -156,13 +161,19 @@ def probability_of_prefix(model: Random, source: list[int], target: list[int]) -
     beam=st.integers(1, 4),
     alpha=st.floats(0, 3),
     sharpness=st.sampled_from([0.5, 2.0, 5.0]),
+    form=st.sampled_from(["gnmt", "mean"]),
+    prune=st.sampled_from([None, 0.3, 1.0, 3.0]),
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
 )
-@settings(max_examples=40, deadline=None)
-def test_the_early_stop_loses_nothing(seed: int, beam: int, alpha: float, sharpness: float, lengths: list[int]) -> None:
+@settings(max_examples=60, deadline=None)
+def test_the_early_stop_loses_nothing(
+    seed: int, beam: int, alpha: float, sharpness: float, form: Any, prune: float | None, lengths: list[int]
+) -> None:
+    """Nor does it change what is pruned: GNMT's two rules stand in `searched_to_the_limit`, with plain lists."""
     model = Random(seed, 7, sharpness)
     sources = [[4 + (place + n) % 3 for n in range(length)] for place, length in enumerate(lengths)]
-    wanted = DecodingSettings(beam=beam, alpha=alpha, extra_length=4, batch_sentences=3)
+    search = DecodingSettings(beam=beam, alpha=alpha, extra_length=4, batch_sentences=3)
+    wanted = replace(search, length_penalty=form, prune=prune)
     for source, found in zip(sources, translate(model, sources, wanted), strict=True):
         score, ids = searched_to_the_limit(model, source, wanted)[0]
         assert found[0].score == pytest.approx(score, abs=1e-9)
@@ -326,6 +337,23 @@ def test_the_length_penalty_is_that_of_gnmt() -> None:
     assert length_penalty(30, 0.0) == 1.0
 
 
+def test_with_the_mean_a_score_is_log_p_of_a_token() -> None:
+    """ConvS2S's log P / |Y|."""
+    model, wide = Random(6, EOS + 3), DecodingSettings(beam=200, alpha=1.0, length_penalty="mean", extra_length=2)
+    (found,) = translate(model, [[5]], wide)
+    assert all(h.score == pytest.approx(h.log_probability / (len(h.ids) + 1), abs=1e-9) for h in found)
+    means = [(h.log_probability / (len(h.ids) + 1), h.ids) for h in every(model, [5], 4, 0.0)]
+    assert found[0].ids == max(means)[1]
+    assert wide.lp(7) == 7
+    assert replace(wide, alpha=0.5).lp(9) == 3
+
+
+def test_nothing_within_0_nats_of_the_best_word_is_greedy_search() -> None:
+    model = Random(5, 12)
+    pruned = translate(model, SOURCES, DecodingSettings(beam=4, prune=0.0, extra_length=6))
+    assert [[h.ids for h in found] for found in pruned] == [[h.ids] for h in greedy(model, SOURCES, extra_length=6)]
+
+
 def test_scores_in_half_precision_are_summed_in_single() -> None:
     (hypotheses,) = translate(Random(4, 9, dtype=torch.bfloat16), [[5, 6]], DecodingSettings(beam=3, alpha=0.6))
     for ids, score, log_probability, _ in hypotheses:
@@ -349,6 +377,8 @@ def test_top_is_topk(vocabulary: int, count: int) -> None:
 def test_settings_that_make_no_search_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^decoding.coverage: -0.1 is too small; at least 0"):
         DecodingSettings(coverage=-0.1)
+    with pytest.raises(ValueError, match=r"^decoding.prune: -3.0 is too small; at least 0"):
+        DecodingSettings(prune=-3.0)
     for name in ("beam", "batch_sentences"):
         with pytest.raises(ValueError, match=f"^decoding.{name}: 0 is too small; at least 1"):
             replace(DecodingSettings(), **{name: 0})

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench import reward
+from bench.decoding import asks
 from bench.experiment import architectures, resolve
 from bench.measures.flops import Ledger, count
 from bench.meter import Budget, Curves, Meter
@@ -135,6 +137,26 @@ def test_what_is_drawn_is_well_formed() -> None:
         assert ids[length - 1] == EOS or length == limit
         assert min(ids[:length]) >= EOS
         assert not any(ids[length:])
+
+
+def test_on_a_gpu_the_host_asks_at_every_fourth_step_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that have ended stay until then: they are computed and charged, and nothing is written behind their end."""
+    assert [asks(torch.device("cpu"), step) for step in range(4)] == [True] * 4
+    assert [asks(torch.device("cuda"), step) for step in range(8)] == [False, False, False, True] * 2
+    model = build("gnmt")
+    often, seldom = drawn_from(model), []
+    monkeypatch.setattr(reward, "asks", lambda _device, step: asks(torch.device("cuda"), step))
+    counted = count(lambda: seldom.append(drawn_from(model)))
+    (pairs, rows_T) = seldom[0]
+    assert rows_T != often.rows_T
+    assert all(len(set(rows_T[place : place + 4])) == 1 for place in range(0, len(rows_T), 4))
+    test_what_is_drawn_is_well_formed()
+    assert pairs.target.ids_BS.shape[1] == max(pairs.target.lengths_B)
+    ledger = Ledger(model)
+    ledger.add_drawn(pairs, 4, rows_T)
+    learning = count(lambda: mixed(model, PAIRS, Drawn(pairs, rows_T), torch.rand(12), 0.017).backward())
+    ledger.add(PAIRS)
+    assert counted + learning == ledger.executed_flops
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
