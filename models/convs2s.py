@@ -134,7 +134,7 @@ class DecoderBlock(Convolution):
 
 @dataclass
 class Config:
-    """Sizes of a ConvS2S; the defaults are the paper's for English to German.
+    """Sizes of a ConvS2S; the defaults are the paper's for English to German, the dropout from memory.
 
     Attributes:
         stack: Blocks of the encoder, and of the decoder, from the bottom: [how many, width, kernel] each.
@@ -148,7 +148,7 @@ class Config:
     embedding: int = 768
     out: int = 512
     positions: int = 1024
-    dropout: float = 0.1
+    dropout: float = 0.2
 
     @property
     def blocks(self) -> list[tuple[int, int, int]]:

@@ -16,7 +16,7 @@ kernels. The decoder begins with zeros, not with the encoder's states. No biases
 the attention's hidden layer is not in the paper; here it is that of the states, as in the released re-implementations,
 where attention looks from the same step, though ("gnmt_v2", another architecture). From memory: 1024 units.
 
-Not here: quantisation clipping. Length and coverage penalty belong to the search.
+Not here: quantisation clipping. Length and coverage penalty and beam pruning belong to the search.
 
 Letters: B batch  S source length  T target length  L layers above the lowest  D width
 """
