@@ -16,7 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """The device of --device. A GPU is not to round to TF32: fp32 is held to 1e-4."""
-    chosen = torch.device(request.config.getoption("--device"))
+    chosen = torch.device(str(request.config.getoption("--device")))
     if chosen.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by deterministic algorithms
     before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False

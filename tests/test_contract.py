@@ -271,10 +271,10 @@ def trained(row: str, folder: Path, device: torch.device, killed_after: int | No
         job = resolve(FILES[row], row=row, flags=["--model.dropout", "0.3"])
     torch.manual_seed(1)
     model, seen = job.build(*vocabularies(job)), []
-    sides = (tokens((7, 5, 6, 8, 4, 6), seed=seed) for seed in (1, 2))
-    words = [
-        [ids[: length - 1] for ids, length in zip(ids_BS.tolist(), lengths, strict=True)] for ids_BS, lengths in sides
-    ]
+    sources, targets = (
+        Sentences.of([alone(side, place).ids_BS[0, :-1].tolist() for place in range(6)])
+        for side in (tokens((7, 5, 6, 8, 4, 6), seed=seed) for seed in (1, 2))
+    )
 
     def report(status: Status) -> None:
         seen.append(status.updates)
@@ -285,7 +285,7 @@ def trained(row: str, folder: Path, device: torch.device, killed_after: int | No
     with signals.listening():
         done = train(
             model,
-            PairBatches(Pairs(*map(Sentences.of, words)), 16, seed=1),
+            PairBatches(Pairs(sources, targets), 16, seed=1),
             replace(job.training, max_pairs=None, max_updates=5, validations=1, batch_tokens=16),
             Machine(
                 "gpu" if device.type == "cuda" else "cpu", checkpoint_seconds=60.0 if killed_after is None else 0.0
