@@ -18,7 +18,7 @@ from bench import attention, corpora, decoding, lexicon, probing
 from bench.batches import Pairs, batches_of
 from bench.corpora import Split
 from bench.experiment import Experiment
-from bench.machine import Machine
+from bench.machine import Machine, bf16
 from bench.material import VALIDATION_SENTENCES, Material
 from bench.measures import Measure, costs, flops, latency, memory, protocols, quality
 from bench.ranks import ALONE, Ranks
@@ -168,6 +168,8 @@ def spent(trained: Trained, model: Translator, experiment: Experiment, material:
     meter, machine, dtype = trained.meter, experiment.machine, DTYPES[experiment.training.precision]
     ceiling = costs.ceiling(machine.device.type, dtype)
     _, longest = next(batches_of(material.train.pairs, material.batch_tokens))
+    with bf16(machine.device, dtype == torch.bfloat16):
+        held = memory.training_memory(model, longest, dtype)
     return [
         Measure("train_flops", meter.ledger.model_flops, "FLOP", recipe="closed form, real tokens"),
         Measure("executed_flops", meter.ledger.executed_flops, "FLOP", recipe="closed form, padded batches"),
@@ -181,7 +183,7 @@ def spent(trained: Trained, model: Translator, experiment: Experiment, material:
         Measure("updates", meter.updates, "updates"),
         Measure("best_update", trained.best_update, "updates"),
         Measure("target_tokens_per_s", meter.target_tokens / meter.seconds, "tokens/s", recipe="training, real tokens"),
-        memory.training_memory(model, longest, dtype),
+        held,
     ]
 
 

@@ -72,6 +72,22 @@ class Machine:
             torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def bf16(device: torch.device, wanted: bool = True) -> Iterator[None]:
+    """What products in bf16 need of a processor.
+
+    oneDNN's recurrent layers refuse bf16 where there is no AVX-512; PyTorch's own take it, so oneDNN is left out there.
+    """
+    if wanted and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        (before, *_) = torch.backends.mkldnn.set_flags(False)
+        try:
+            yield
+        finally:
+            torch.backends.mkldnn.set_flags(before)
+    else:
+        yield
+
+
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

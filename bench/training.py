@@ -24,7 +24,7 @@ import torch
 
 from bench.batches import PairBatches
 from bench.checkpoints import Checkpoints, PlainFiles, RandomPerUpdate, Repeated, Signals, save, write_beside
-from bench.machine import Machine
+from bench.machine import Machine, bf16
 from bench.measures.flops import Ledger
 from bench.meter import Budget, Curve, Curves, Meter
 from bench.progress import Report, Status
@@ -306,7 +306,8 @@ def train(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    with signals.held(), warnings.catch_warnings():
+    in_bf16 = bf16(machine.device, settings.precision == "bf16-mixed")
+    with signals.held(), in_bf16, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's own
         # Said of any loader without workers, and of any resumed loader that is not Lightning's own.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")

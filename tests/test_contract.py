@@ -23,7 +23,7 @@ from bench.batches import PairBatches, Pairs, Sentences
 from bench.checkpoints import Signals
 from bench.decoding import greedy
 from bench.experiment import Experiment, architectures, resolve
-from bench.machine import Machine
+from bench.machine import Machine, bf16
 from bench.training import Score, Status, Trained, train
 from models.parts.translator import BOS, EOS, UNK, Batch, Flops, Tokens, Translator
 
@@ -342,13 +342,13 @@ def test_five_updates_change_every_tensor(row: str, device: torch.device) -> Non
 
 def test_bf16_mixed_trains_and_writes(row: str, device: torch.device) -> None:
     model, pairs = build(row, device=device).train(), batch(device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with bf16(device), torch.autocast(device.type, torch.bfloat16):
         loss = model.training_step(pairs, 0)
     loss.backward()
     trained = [parameter.grad for parameter in model.parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in trained)
     model.eval()
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+    with torch.no_grad(), bf16(device), torch.autocast(device.type, torch.bfloat16):
         read_BTD, (written_BTD, _) = read(model, pairs), write(model, pairs)
     exact_BTD = read(model, pairs)
     scale = exact_BTD.abs().max().item()

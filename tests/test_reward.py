@@ -13,6 +13,7 @@ from torch import Tensor
 from bench import reward
 from bench.decoding import asks
 from bench.experiment import architectures, resolve
+from bench.machine import bf16
 from bench.measures.flops import Ledger, count
 from bench.meter import Budget, Curves, Meter
 from bench.reward import Drawn, Refinement, Reward, draw, gleu, mean_gleu, mixed, undropped, words
@@ -223,7 +224,10 @@ def test_every_architecture_learns_from_reward(row: str, precision: str) -> None
     phase = refinement(model, share=0.25, updates=8)
     model.objective = phase.objective
     model.train()
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+    with (
+        bf16(torch.device("cpu"), precision == "bf16"),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+    ):
         loss = model.training_step(PAIRS, 0)
     loss.backward()
     assert math.isfinite(loss.item())
