@@ -130,7 +130,7 @@ class Context:
         tracks: The columns: corpora with their direction and preset.
         rows: The lines, in the suite's order.
         translations: Track -> what every row made of its first test set.
-        comparisons: Paired tests, each row against the baseline, and the best against each row.
+        comparisons: Paired tests, each row against the baseline, and each against the best.
         passports: Track -> what is known of its corpus; attention: track -> row -> where it looks.
         tuning: Track -> row -> (sentence pairs spent, expected best validation BLEU) of a sweep.
         before: The suite that this one is compared with, and the paired tests of each row against itself there.
@@ -166,14 +166,10 @@ class Context:
         found = [row for row in self.rows if scores[row.id] is not None]
         return sorted(found, key=lambda row: -(scores[row.id] or 0.0))
 
-    def comparison(self, track: Track, one: str, other: str) -> Comparison | None:
-        """The paired test of two rows, the difference being the first minus the second."""
-        for found in self.comparisons:
-            if found.track == track.label and (found.row, found.against) == (one, other):
-                return found
-            if found.track == track.label and (found.row, found.against) == (other, one):
-                return found.reversed()
-        return None
+    def comparison(self, track: Track, row: str, against: str) -> Comparison | None:
+        """The test of a row among those of all rows against another one."""
+        key = track.label, row, against
+        return next((found for found in self.comparisons if (found.track, found.row, found.against) == key), None)
 
     def link(self, run_id: str) -> str:
         """Address of a run in the MLflow UI, or nothing."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 
@@ -41,11 +43,14 @@ class Comparison:
     Attributes:
         row, against: Ids of the two.
         difference: BLEU of the row minus that of the other, over the seeds that both have.
-        low, high: Its 95 % interval, by paired bootstrap over sentences.
-        p: As sacreBLEU gives it; None where the outputs are identical.
-        adjusted: Holm-corrected, ties counted; what the verdict rests on.
-        verdict: better, worse, no significant difference, identical.
-        size: How many rows were tested together.
+        low, high: Its 95 % interval, by paired bootstrap over sentences; with several seeds it covers these as well.
+        p: As sacreBLEU gives it; None where the outputs are identical. It holds for the trained seeds.
+        adjusted: Holm-corrected, ties counted.
+        verdict: better, worse, no significant difference, identical; by the corrected p at 5 %, and with several seeds
+            only if the interval excludes 0, too.
+        seeds: Those that both have, by which they are paired.
+        of: How many seeds the two have, one's or the other's.
+        size: How many tests were corrected for.
     """
 
     track: str
@@ -57,7 +62,8 @@ class Comparison:
     p: float | None
     adjusted: float | None
     verdict: str
-    seeds: int
+    seeds: tuple[int, ...]
+    of: int
     size: int
 
     def reversed(self) -> Comparison:
@@ -68,82 +74,94 @@ class Comparison:
 
 
 def compare(track: str, texts: Translations, baseline: str, rows: Sequence[str]) -> list[Comparison]:
-    """Every row against the baseline; and where another row scores highest, that one against every row.
+    """Every row against the baseline; and where another row scores highest, every row against that one.
 
-    Each of the two families of tests is corrected for its own number of tests.
+    The baseline was named beforehand: Holm's correction counts the rows. The highest row was picked from the data, as
+    if all pairs had been tested: the correction counts the pairs.
     """
     systems = {row: of for row in rows if (of := texts.statistics["bleu"].get(row))}
     if not systems:
         return []
-    best = max(systems, key=lambda row: sum(s.score for s in systems[row].values()) / len(systems[row]))
-    found: list[Comparison] = []
-    for against in dict.fromkeys((baseline, best)):
-        if against in systems:
-            found += _against(track, against, systems)
+    found = _against(track, baseline, systems) if baseline in systems else []
+    best = max(systems, key=lambda row: fmean(seed.score for seed in systems[row].values()))
+    if best != baseline:
+        found += _against(track, best, systems, len(systems) * (len(systems) - 1) // 2)
     return found
 
 
-def _against(track: str, against: str, systems: Mapping[str, Mapping[int, Statistics]]) -> list[Comparison]:
-    common = systems[against]
-    others = {row: runs for row, runs in systems.items() if row != against and runs.keys() & common.keys()}
-    found = []
-    for row, paired in paired_tests(common, others).items():
-        low, high = _interval([(others[row][seed], common[seed]) for seed in common.keys() & others[row].keys()])
-        found.append(
-            Comparison(
-                track=track,
-                row=row,
-                against=against,
-                difference=paired.difference,
-                low=low,
-                high=high,
-                p=paired.p,
-                adjusted=paired.adjusted,
-                verdict=paired.verdict,
-                seeds=paired.seeds,
-                size=len(others),
-            )
-        )
-    return found
+def _against(
+    track: str, against: str, systems: Mapping[str, Mapping[int, Statistics]], tests: int | None = None
+) -> list[Comparison]:
+    theirs = systems[against]
+    others = {row: runs for row, runs in systems.items() if row != against and runs.keys() & theirs.keys()}
+    found = paired_tests(theirs, others, tests)
+    size = tests or sum(paired.p is not None for paired in found.values())
+    return [
+        _comparison(track, (row, against), (others[row], theirs), (paired.p, paired.adjusted), size)
+        for row, paired in found.items()
+    ]
 
 
 def changes(track: str, now: Translations, before: Translations) -> list[Comparison]:
-    """Each row against itself in another suite, over the seeds that both have; corrected for the number of rows.
+    """Each row against itself in another suite, over the seeds that both have; corrected for the rows that differ.
 
     Empty where the two have not translated the same sentences.
     """
     if now.references != before.references:
         return []
-    ours, theirs = (texts.statistics["bleu"] for texts in (now, before))
     pairs = {
-        row: [(ours[row][seed], theirs[row][seed]) for seed in sorted(ours[row].keys() & theirs[row].keys())]
-        for row in ours
-        if ours[row].keys() & theirs.get(row, {}).keys()
+        row: (ours, theirs)
+        for row, ours in now.statistics["bleu"].items()
+        if ours.keys() & (theirs := before.statistics["bleu"].get(row, {})).keys()
     }
-    differ = {row: of for row, of in pairs.items() if any(a.output_hash != b.output_hash for a, b in of)}
-    tested = {row: p_values(joined([b for _, b in of]), joined([a for a, _ in of])) for row, of in differ.items()}
-    adjusted = dict(zip(tested, holm([with_ties for _, with_ties in tested.values()]), strict=True))
-    found = []
-    for row, of in pairs.items():
-        difference, ends = float(np.mean([a.score - b.score for a, b in of])), _interval(of)
-        p, corrected = tested[row][0] if row in tested else None, adjusted.get(row)
-        found.append(
-            Comparison(
-                track, row, row, difference, *ends, p, corrected, verdict(difference, corrected), len(of), len(tested)
-            )
-        )
-    return found
+    ps: dict[str, tuple[float, float]] = {}
+    for row, (ours, theirs) in pairs.items():
+        seeds = sorted(ours.keys() & theirs.keys())
+        if any(ours[seed].output_hash != theirs[seed].output_hash for seed in seeds):
+            ps[row] = p_values(joined([theirs[seed] for seed in seeds]), joined([ours[seed] for seed in seeds]))
+    adjusted = dict(zip(ps, holm([with_ties for _, with_ties in ps.values()]), strict=True))
+    return [
+        _comparison(track, (row, row), of, (ps[row][0], adjusted[row]) if row in ps else (None, None), len(ps))
+        for row, of in pairs.items()
+    ]
+
+
+def _comparison(
+    track: str,
+    rows: tuple[str, str],
+    runs: tuple[Mapping[int, Statistics], Mapping[int, Statistics]],
+    p: tuple[float | None, float | None],
+    size: int,
+) -> Comparison:
+    """Of two rows, their runs by seed, and p as it is and corrected."""
+    ours, theirs = runs
+    seeds = sorted(ours.keys() & theirs.keys())
+    difference = fmean(ours[seed].score - theirs[seed].score for seed in seeds)
+    low, high = _interval([(ours[seed], theirs[seed]) for seed in seeds])
+    found = verdict(difference, p[1])
+    if found != "identical" and len(seeds) > 1 and low <= 0 <= high:
+        found = "no significant difference"
+    of = len(ours.keys() | theirs.keys())
+    return Comparison(track, *rows, difference, low, high, *p, found, tuple(seeds), of, size)
 
 
 def _interval(pairs: Sequence[tuple[Statistics, Statistics]]) -> tuple[float, float]:
-    """Of the mean difference over seeds: both systems of a pair are resampled with the same sentences."""
+    """Of the mean difference over seeds: both systems of a pair are resampled with the same sentences.
+
+    With several seeds each resample is moved by the standard error over seeds times a draw of Student's t with k - 1
+    degrees of freedom: what a mean over k other seeds may give, two or three of which know their variance badly.
+    """
     weights_RN = quality.weights_of_resamples(len(pairs[0][0].rows_NK))
     differences_SR = [
         quality.bleu_of(weights_RN @ ours.rows_NK, exact=False)
         - quality.bleu_of(weights_RN @ theirs.rows_NK, exact=False)
         for ours, theirs in pairs
     ]
-    return quality.ends(np.mean(differences_SR, axis=0))
+    means_R = np.mean(differences_SR, axis=0)
+    if (k := len(pairs)) > 1:
+        error = np.std([ours.score - theirs.score for ours, theirs in pairs], ddof=1) / math.sqrt(k)
+        means_R = means_R + error * np.random.default_rng(quality.SEED + 1).standard_t(k - 1, len(means_R))
+    return quality.ends(means_R)
 
 
 def differing(hypothesis: str, reference: str) -> list[tuple[str, bool]]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from bench.measures.significance import LEVEL
 from reports import formatting as f
 from reports.context import Context, Row, Track
+from reports.evidence import Comparison
 from reports.language import Words
 
 Item = TypeVar("Item")
+
+NAMED = 4
+"""More rows than this are counted, not named."""
 
 
 def sentences(context: Context) -> list[str]:
@@ -22,14 +27,31 @@ def caveat(context: Context) -> str:
     """How it was tested, and what the intervals and tests do not cover."""
     say = context.words
     lines = []
-    sizes = sorted({test.size for test in context.comparisons})
+    sizes = sorted({test.size for test in context.comparisons if test.p is not None})
     if sizes:
         lines.append(say("caveat.tests", tests=say.count("test", sizes[-1], sizes[0])))
+    if any(test.against != context.baseline for test in context.comparisons):
+        lines.append(say("caveat.picked"))
     seeds = sorted({len(cell.runs) for row in context.rows for cell in row.cells.values() if cell.runs})
-    if seeds:
-        number = say.count("seed", seeds[-1], seeds[0])
-        lines.append(say("caveat.one_seed") if seeds == [1] else say("caveat.seeds", seeds=number))
+    if seeds == [1]:
+        lines.append(say("caveat.one_seed"))
+    elif seeds:
+        lines.append(say("caveat.seeds", seeds=say.count("seed", seeds[-1], seeds[0])))
+        if single := single_seed(context):
+            few = len(single) <= NAMED
+            lines.append(say("caveat.some", rows=say.listed(single) if few else say.count("row", len(single))))
     return " ".join(lines)
+
+
+def single_seed(context: Context) -> list[str]:
+    """Names of the rows that have one seed on some track."""
+    return [row.name for row in context.rows if any(len(cell.runs) == 1 for cell in row.cells.values())]
+
+
+def paired(say: Words, test: Comparison) -> str:
+    """By which seeds two rows are paired, where one of them has others as well."""
+    seeds = ", ".join(map(str, test.seeds))
+    return say("tests.paired", seeds=seeds, total=test.of) if len(test.seeds) < test.of else ""
 
 
 def warnings(context: Context) -> list[str]:
@@ -62,25 +84,31 @@ def _of(context: Context, track: Track) -> list[str]:
 def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) -> str:
     """Which of the others it is significantly above."""
     say = context.words
-    tests = {row.id: test for row in others if (test := context.comparison(track, best.id, row.id))}
+    tests = {row.id: test.reversed() for row in others if (test := context.comparison(track, row.id, best.id))}
 
     def those(verdict: str) -> list[Row]:
         return [row for row in others if row.id in tests and tests[row.id].verdict == verdict]
 
     def against(row: Row) -> str:
-        p = tests[row.id].adjusted
-        difference = f.difference("bleu", tests[row.id].difference)
-        return f"{row.name} ({difference}{'' if p is None else f', {f.probability(p)}'})"
+        test = tests[row.id]
+        parts = [f"{f.difference('bleu', test.difference)} {paired(say, test)}".strip()]
+        if test.verdict == "no significant difference" and test.adjusted is not None and test.adjusted <= LEVEL:
+            parts.append(say("standing.seeds", interval=f.interval("bleu", test.low, test.high)))
+        elif test.adjusted is not None:
+            parts.append(f.probability(test.adjusted))
+        return f"{row.name} ({', '.join(parts)})"
 
     better, level, same = those("better"), those("no significant difference"), those("identical")
     untested = [row for row in others if row.id not in tests]
     if len(better) == len(others):
         if len(others) == 1:
             return say("standing.above", rows=against(others[0]))
-        return say("standing.above_all", row=against(others[0]), p=_largest(tests[row.id].adjusted for row in better))
+        return say("standing.above_all", row=against(others[0]), p=_largest(say, [tests[row.id] for row in better]))
     parts = []
-    if better:
-        p = _largest(tests[row.id].adjusted for row in better)
+    if len(better) == 1:
+        parts.append(say("standing.above", rows=against(better[0])))
+    elif better:
+        p = _largest(say, [tests[row.id] for row in better])
         parts.append(say("standing.above", rows=f"{say.listed([row.name for row in better])} ({p})"))
     if level:
         key = "standing.but_not_above" if better else "standing.not_above"
@@ -92,9 +120,9 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
     return ", ".join(parts)
 
 
-def _largest(values: Iterable[float | None]) -> str:
+def _largest(say: Words, tests: Iterable[Comparison]) -> str:
     """The p that all of them stay at or below."""
-    return f.probability(max(value for value in values if value is not None))
+    return say("standing.all", p=f.at_most(max(test.adjusted for test in tests if test.adjusted is not None)))
 
 
 def _cost(say: Words, track: Track, rows: Sequence[Row]) -> list[str]:
@@ -104,7 +132,8 @@ def _cost(say: Words, track: Track, rows: Sequence[Row]) -> list[str]:
     if rows[0] not in costed or len(costed) < 2:
         return []
     best, second = costed[:2]
-    front = efficient(costed, [flops[row.id] for row in costed])
+    scores = [row.cells[track].value("bleu", track.test_set) or 0.0 for row in costed]
+    front = efficient(costed, scores, [flops[row.id] for row in costed])
     return [
         say(
             "finding.cost",
@@ -117,11 +146,11 @@ def _cost(say: Words, track: Track, rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def efficient(best_first: Sequence[Item], costs: Sequence[float]) -> list[Item]:
-    """Of items ordered by score, the highest first, those that no better or equal one undercuts; the cheapest first."""
+def efficient(items: Sequence[Item], scores: Sequence[float], costs: Sequence[float]) -> list[Item]:
+    """Those that no better or equal item undercuts (Pareto front), the cheapest first."""
     front, cheapest = [], float("inf")
-    for item, cost in zip(best_first, costs, strict=True):
-        if cost < cheapest:
-            front.append(item)
-            cheapest = cost
+    for place in sorted(range(len(items)), key=lambda place: (-scores[place], costs[place])):
+        if costs[place] < cheapest:
+            front.append(items[place])
+            cheapest = costs[place]
     return front[::-1]

@@ -171,6 +171,11 @@ def probability(p: float) -> str:
     return f"p{SPACE}{small(p)}" if p < 0.001 else f"p{SPACE}={SPACE}{small(p)}"
 
 
+def at_most(p: float) -> str:
+    """What several probabilities stay at or below, rounded up: p ≤ 0.013, or p < 0.001."""
+    return f"p{SPACE}{small(p)}" if p < 0.001 else f"p{SPACE}≤{SPACE}{small(math.ceil(round(1000 * p, 6)) / 1000)}"
+
+
 def small(p: float) -> str:
     """A probability in a column: 0.012, or < 0.001."""
     return f"<{SPACE}0.001" if p < 0.001 else f"{p:.3f}"

@@ -105,7 +105,7 @@ def _against(context: Context, track: Track, kind: str) -> Plot | None:
         points.append(Point(row.name, row.family, cost, score.value, low, high, hover, context.link(run) or None))
     if not points:
         return None
-    front = efficient(points, [point.x for point in points])
+    front = efficient(points, [point.y for point in points], [point.x for point in points])
     return Plot(
         id=f"bleu-{kind}-{track.slug}",
         title=say(f"cost.{kind}.title", track=track.label),

@@ -15,6 +15,7 @@ from bench.suite import SHARED
 from bench.tracking import TrackedRun
 from reports import formatting as f
 from reports.context import Context, Row, Track
+from reports.finding import single_seed
 from reports.language import Words
 from reports.table import DIRECTIONS
 
@@ -205,8 +206,12 @@ def missing(context: Context) -> list[tuple[str, str]]:
             elif why:
                 found.append((say("missing.some_seeds", row=row.name, track=track.label), why))
     found += _metrics(context, measured)
-    if all(len(cell.runs) < 2 for row in measured for cell in row.cells.values()):
+    single = single_seed(context)
+    if len(single) == len(measured):
         found.append((say("missing.between_seeds"), say("missing.one_seed")))
+    elif single:
+        label = say("missing.between_seeds")
+        found.append((say("missing.rows", label=label, rows=", ".join(single)), say("missing.one_seed")))
     directions = {track.direction for track in context.tracks}
     found += [
         (direction.upper(), say("missing.no_direction")) for direction in DIRECTIONS if direction not in directions

@@ -225,8 +225,8 @@ def _bleu(say: Words, cell: Cell, best: bool) -> Entry:
 def _best(context: Context, track: Track) -> str:
     """Id of the row whose BLEU is significantly above that of every other row, or nothing."""
     scored = [row.id for row in context.scored(track)]
-    tests = [context.comparison(track, scored[0], row) for row in scored[1:]]
-    return scored[0] if tests and all(test and test.verdict == "better" for test in tests) else ""
+    tests = [context.comparison(track, row, scored[0]) for row in scored[1:]]
+    return scored[0] if tests and all(test and test.verdict == "worse" for test in tests) else ""
 
 
 def _published(row: Row) -> list[Entry]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from reports import formatting as f
 from reports.context import Cell, Context, Row, Track
 from reports.evidence import Comparison
+from reports.finding import paired
 from reports.table import DIRECTIONS, NONE, Column, Entry, Table, of, score, text
 
 SCORES = ("bleu", "chrf", "ter", "bleu_shuffled_references")
@@ -49,8 +50,9 @@ def scores(context: Context) -> Table:
 
 def _tested(test: Comparison, context: Context) -> list[Entry]:
     """Difference, interval, p, corrected p, verdict."""
+    seeds = paired(context.words, test)
     return [
-        Entry(f.difference("bleu", test.difference), sort=test.difference),
+        Entry(f.difference("bleu", test.difference), (seeds,) if seeds else (), sort=test.difference),
         Entry(f.interval("bleu", test.low, test.high), sort=test.low),
         NONE if test.p is None else Entry(f.small(test.p), sort=test.p),
         NONE if test.adjusted is None else Entry(f.small(test.adjusted), sort=test.adjusted),

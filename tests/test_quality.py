@@ -155,6 +155,7 @@ def test_statistics_outlive_the_process(tmp_path: Path) -> None:
 def test_holm_by_hand() -> None:
     assert significance.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert significance.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert significance.holm([0.01, 0.002], tests=6) == pytest.approx([0.05, 0.012])  # two of six
     assert significance.holm([]) == []
 
 

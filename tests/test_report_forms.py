@@ -149,6 +149,7 @@ def test_markdown_tables_have_as_many_cells_in_every_line(written: Path):
         ("1.0–2.0 −3 —", "1.0--2.0 $-$3 ---"),
         ("a--b ''c''", r"a-{}-b '{}'c'{}'"),
         ("Tür", "Tür"),
+        ("p ≤ 1", r"p $\leq$ 1"),
         ("א😀", r"\other{05D0}{א}\other{1F600}{😀}"),
         ("one\n\x00two", "one two"),
     ],
@@ -215,8 +216,9 @@ def test_a_row_without_latency_is_left_out_of_its_plot(odd: Context):
 
 
 def test_pareto_front():
-    assert finding.efficient(["a", "b", "c", "d"], [5, 7, 2, 2]) == ["c", "a"]
-    assert finding.efficient([], []) == []
+    assert finding.efficient(["a", "b", "c", "d"], [9, 8, 7, 6], [5, 7, 2, 2]) == ["c", "a"]
+    assert finding.efficient(["dear", "cheap"], [5, 5], [2, 1]) == ["cheap"]  # the same score for less
+    assert finding.efficient([], [], []) == []
 
 
 def test_labels_keep_clear_of_each_other_and_of_the_edge():

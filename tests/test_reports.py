@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import synthetic_runs
-from synthetic_runs import HOSTILE
+from synthetic_runs import HOSTILE, Synthetic
 
+from bench.measures.quality import statistics
 from bench.tracking import Store
 from reports import finding, protocol, table, tables, write
 from reports import formatting as f
 from reports.context import Context
+from reports.evidence import Translations, compare
 from reports.gathering import gather
 from reports.language import words
 
@@ -144,11 +146,80 @@ def test_best_is_marked_only_where_it_is_significant(odd: Context, level: Contex
 def test_identical_translations_are_called_identical(level: Context):
     test = level.comparison(level.tracks[0], "one", "two")
     assert test is not None
-    assert (test.difference, test.p, test.adjusted, test.verdict, test.seeds) == (0, None, None, "identical", 2)
+    assert (test.difference, test.p, test.adjusted, test.verdict, test.seeds) == (0, None, None, "identical", (1, 2))
     english_german, english_french = finding.sentences(level)
     assert "with the very translations of Two" in english_german
     assert english_french.endswith("there is nothing to compare it with.")
     assert "p" not in [entry.text for row in tables.significance(level).rows for entry in row]
+
+
+@pytest.fixture(scope="module")
+def mixed(store: Store) -> Context:
+    """Three rows, the baseline with one seed of two: highest of all is another one."""
+    runs = [
+        *(Synthetic("low", "Low", 2014, 2, 1e12, seed) for seed in (1, 2)),
+        Synthetic("base", "Base", 2015, 5, 2e12),
+        *(Synthetic("high", "High", 2017, 20, 3e12, seed) for seed in (1, 2)),
+    ]
+    synthetic_runs.suite(store, "mixed", runs, "low,base,high", "base")
+    return gather(store, "mixed")
+
+
+def test_rows_with_one_seed_among_others_are_named(mixed: Context):
+    assert "1–2\u00a0seeds per row: values are means" in finding.caveat(mixed)
+    assert "One seed: Base; their intervals and tests cover the choice of test sentences alone" in finding.caveat(mixed)
+    assert dict(protocol.missing(mixed))["Variation between seeds, Base"] == "one seed per row"
+
+
+def test_the_seeds_that_are_paired_are_printed_where_they_are_not_all(mixed: Context):
+    low, high = tables.significance(mixed).rows
+    assert low[2].details == high[2].details == ("by seed 1 of 2",)
+    below = mixed.comparison(mixed.tracks[0], "low", "high")
+    assert below is not None
+    assert (below.seeds, below.of) == ((1, 2), 2)
+
+
+def test_a_row_picked_after_looking_is_tested_as_all_pairs(mixed: Context):
+    """Three rows: two tests against the baseline, three pairs for the highest; the finding and bold use the latter."""
+    sizes = {(test.row, test.against): test.size for test in mixed.comparisons}
+    assert sizes == {("low", "base"): 2, ("high", "base"): 2, ("low", "high"): 3, ("base", "high"): 3}
+    test = mixed.comparison(mixed.tracks[0], "base", "high")
+    assert test is not None
+    assert test.adjusted is not None
+    assert (
+        f"Base ({f.difference('bleu', -test.difference)} by seed 1 of 2, {f.probability(test.adjusted)})"
+        in (finding.sentences(mixed)[0])
+    )
+    assert "Holm-corrected for 2–3\u00a0tests. The highest row was picked" in finding.caveat(mixed)
+
+
+def test_a_difference_has_to_exceed_what_seeds_make():
+    """Whoever has the better seed wins every test on sentences; an interval over seeds says that it may be luck."""
+    wrong = {"one": {1: 4, 2: 12, 3: 5}, "two": {1: 30, 2: 6, 3: 28}, "far": {1: 1, 2: 1, 3: 1}}
+    references = [f"Der Koch sieht Kanne {number} auf dem Tisch." for number in range(400)]
+    runs = {
+        row: {
+            seed: statistics(
+                [line if place % of else "Eine Frau." for place, line in enumerate(references)], references
+            )
+            for seed, of in seeds.items()
+        }
+        for row, seeds in wrong.items()
+    }
+    texts = Translations("en-de", "test", references, references, {}, {"bleu": runs})
+    tests = {test.row: test for test in compare("EN-DE", texts, "one", list(runs)) if test.against == "one"}
+    assert tests["two"].adjusted is not None
+    assert tests["two"].adjusted < 0.01
+    assert tests["two"].low < 0 < tests["two"].high
+    assert [tests[row].verdict for row in ("two", "far")] == ["no significant difference", "worse"]
+
+
+def test_several_p_share_the_largest():
+    assert [f.at_most(p) for p in (0.0004, 0.042, 0.0424)] == [
+        "p\u00a0<\u00a00.001",
+        "p\u00a0≤\u00a00.042",
+        "p\u00a0≤\u00a00.043",
+    ]
 
 
 def test_several_seeds_are_averaged_and_printed_one_by_one(level: Context):

@@ -89,22 +89,31 @@ def joined(seeds: Sequence[Statistics]) -> Statistics:
     return replace(seeds[0], rows_NK=rows, output_hash=hashes[0], reference_hash=hashes[1])
 
 
-def holm(uncorrected: Sequence[float]) -> list[float]:
+def holm(uncorrected: Sequence[float], tests: int | None = None) -> list[float]:
     """p-values corrected for their number: the smallest times m, the next times m - 1, ..., never falling.
+
+    Args:
+        uncorrected: The p-values.
+        tests: m, if they were picked out of so many; what is returned is then at least what Holm gives for all of them.
 
     Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics.
     """
     adjusted, largest = [0.0] * len(uncorrected), 0.0
     for rank, place in enumerate(sorted(range(len(uncorrected)), key=lambda place: uncorrected[place])):
-        largest = max(largest, min(1.0, (len(uncorrected) - rank) * uncorrected[place]))
+        largest = max(largest, min(1.0, ((tests or len(uncorrected)) - rank) * uncorrected[place]))
         adjusted[place] = largest
     return adjusted
 
 
 def paired_tests(
-    baseline: Mapping[int, Statistics], systems: Mapping[str, Mapping[int, Statistics]]
+    baseline: Mapping[int, Statistics], systems: Mapping[str, Mapping[int, Statistics]], tests: int | None = None
 ) -> dict[str, Paired]:
-    """Every system against the baseline: {row: {seed: statistics}}, paired by seed, Holm-corrected over the rows.
+    """Every system against the baseline: {row: {seed: statistics}}, paired by seed, Holm-corrected.
+
+    Args:
+        baseline: Its statistics by seed.
+        systems: Those of each row.
+        tests: What is corrected for; by default as many as there are rows with other outputs than the baseline's.
 
     Raises:
         ValueError: a system shares no seed with the baseline, or was scored on another test set or metric.
@@ -122,7 +131,7 @@ def paired_tests(
         differences[name] = mean, len(seeds)
         if ours.output_hash != theirs.output_hash:
             tested[name] = p_values(theirs, ours)
-    adjusted = dict(zip(tested, holm([with_ties for _, with_ties in tested.values()]), strict=True))
+    adjusted = dict(zip(tested, holm([with_ties for _, with_ties in tested.values()], tests), strict=True))
     found = {}
     for name, (difference, seeds) in differences.items():
         p, corrected = tested[name][0] if name in tested else None, adjusted.get(name)
