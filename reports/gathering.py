@@ -347,11 +347,16 @@ def _cell(
 
 
 def _number(of_seeds: dict[int, Measure]) -> Number:
-    """The mean over seeds, without an interval if there are several; scores get theirs from the sentences."""
+    """The mean over seeds, without an interval if there are several; scores get theirs from the sentences.
+
+    Its recipe has every piece of the seeds' recipes once; or if a seed has no value, that seed's reason.
+    """
     first = next(iter(of_seeds.values()))
     values = {seed: measure.value for seed, measure in of_seeds.items()}
     if len(of_seeds) == 1:
         return Number(first.value, first.unit, first.low, first.high, first.recipe, values)
-    known = [number for number in values.values() if number is not None]
-    mean = fmean(known) if len(known) == len(values) else None
-    return Number(mean, first.unit, None, None, f"{first.recipe}; mean of {len(values)} seeds", values)
+    if absent := [measure for measure in of_seeds.values() if measure.value is None]:
+        return Number(None, first.unit, None, None, absent[0].recipe, values)
+    pieces = dict.fromkeys(piece for measure in of_seeds.values() for piece in measure.recipe.split("; ") if piece)
+    mean = fmean(number for number in values.values() if number is not None)
+    return Number(mean, first.unit, None, None, "; ".join([*pieces, f"mean of {len(values)} seeds"]), values)

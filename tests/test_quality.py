@@ -143,6 +143,17 @@ def test_the_interval_covers_seeds_too() -> None:
         quality.measure([one, statistics(refs, list(reversed(refs)))])
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_interval_stays_on_the_scale(metric: str) -> None:
+    """One seed perfect, one nearly, one empty: what is stretched over the seeds reaches beyond both ends."""
+    refs = references(100)
+    found = quality.measure([statistics(lines, refs, metric) for lines in (refs, refs, [""] * 100)])
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low == 0
+    assert found.high == 100 if metric != "ter" else found.high > 100
+
+
 def test_statistics_outlive_the_process(tmp_path: Path) -> None:
     refs = references()
     kept = [statistics(spoilt(refs, 1), refs, metric) for metric in METRICS]

@@ -11,9 +11,10 @@ import pytest
 import synthetic_runs
 from synthetic_runs import HOSTILE, Synthetic
 
+from bench.measures import Measure
 from bench.measures.quality import statistics
 from bench.tracking import Store
-from reports import finding, protocol, table, tables, write
+from reports import finding, gathering, protocol, table, tables, write
 from reports import formatting as f
 from reports.context import Context
 from reports.evidence import Translations, compare
@@ -273,6 +274,17 @@ def test_wrong_names_and_addresses_are_one_line(odd: Context, store: Store, name
 def test_an_empty_store_says_what_to_do(tmp_path: Path):
     with pytest.raises(ValueError, match="make some with bench suite"):
         gather(synthetic_runs.new_store(tmp_path), None)
+
+
+def test_recipes_of_all_seeds_are_kept():
+    def latency(seed: int, value: float | None, *recipe: str) -> dict[int, Measure]:
+        return {seed: Measure("latency_p50_ms", value, "ms", recipe="; ".join(recipe))}
+
+    quiet, noisy = latency(1, 2.0, "batch 1", "quiet"), latency(2, 4.0, "batch 1", "NOISY: other processes")
+    both = gathering._number(quiet | noisy)
+    assert (both.value, both.recipe) == (3.0, "batch 1; quiet; NOISY: other processes; mean of 2 seeds")
+    absent = gathering._number(quiet | latency(3, None, "no clock"))
+    assert (absent.value, absent.recipe) == (None, "no clock")
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

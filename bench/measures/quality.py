@@ -108,6 +108,9 @@ SCORES: dict[str, Callable[[Array], Array]] = {
 }
 """Of each metric: from rows of sums over sentences to scores."""
 
+HIGHEST = {metric: math.inf if metric == "ter" else 100.0 for metric in SCORES}
+"""The end of each metric's scale, in percent; the other one is 0. More words can be edited than a reference has."""
+
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
@@ -191,7 +194,7 @@ def measure(seeds: Sequence[Statistics]) -> Measure:
         drawn_R = np.take_along_axis(scores_RS, drawn_RS, axis=1).mean(axis=1)
         means_R = means_R + (drawn_R - means_R) * math.sqrt(k / (k - 1))
         covers = f"{k} seeds and sentences"
-    low, high = ends(np.maximum(means_R, 0.0))  # a stretched mean near 0 may fall below what a score can be
+    low, high = ends(np.clip(means_R, 0.0, HIGHEST[first.metric]))  # a stretched mean may leave the scale
     recipe = f"sacreBLEU {first.signature}; 95 % bootstrap, {RESAMPLES} resamples, {covers}"
     return Measure(first.metric, sum(seed.score for seed in seeds) / k, "percent", low, high, recipe)
 
