@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.measures import costs
+from bench.measures.tuning import Expected
 from bench.tracking import TrackedRun
 from reports.evidence import Comparison, Translations
 from reports.formatting import METRICS
@@ -132,7 +133,9 @@ class Context:
         translations: Track -> what every row made of its first test set.
         comparisons: Paired tests, each row against the baseline, and each against the best.
         passports: Track -> what is known of its corpus; attention: track -> row -> where it looks.
-        tuning: Track -> row -> (sentence pairs spent, expected best validation BLEU) of a sweep.
+        tuning: Track -> row -> expected best validation BLEU against the sentence pairs that a sweep spent.
+        tuned: Row -> the tuning of its settings in sentence pairs: granted, spent, debt (what it got beyond the row
+            that got least); empty where the suite took no settings from sweeps.
         before: The suite that this one is compared with, and the paired tests of each row against itself there.
         ui_url: Address of the MLflow UI that has the runs, empty if unknown.
         experiment: Id of the suite in MLflow.
@@ -153,7 +156,8 @@ class Context:
     words: Words
     passports: Mapping[Track, Mapping[str, Any]]
     attention: Mapping[Track, Mapping[str, Mapping[str, Any]]]
-    tuning: Mapping[Track, Mapping[str, Sequence[tuple[float, float]]]]
+    tuning: Mapping[Track, Mapping[str, Sequence[Expected]]]
+    tuned: Mapping[str, Mapping[str, Any]]
     before: Context | None = None
     changes: tuple[Comparison, ...] = ()
 

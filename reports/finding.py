@@ -55,8 +55,11 @@ def paired(say: Words, test: Comparison) -> str:
 
 
 def warnings(context: Context) -> list[str]:
-    """What makes the scores themselves doubtful: test sentences that stand in the training text."""
+    """What makes the comparison doubtful: test sentences that stand in the training text, and unequal tuning."""
     say, found = context.words, []
+    if owing := [row for row in context.rows if context.tuned.get(row.id, {}).get("debt")]:
+        rows = say.listed([f"{row.name} ({say.count('pair', context.tuned[row.id]['debt'])})" for row in owing])
+        found.append(say("warning.debt", rows=rows))
     for track, passport in context.passports.items():
         for overlap in passport.get("overlaps", ()):
             if overlap["within"] == "train" and overlap["pairs"]:

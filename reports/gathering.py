@@ -16,7 +16,7 @@ import pandas as pd
 
 from bench.measures import Measure, quality
 from bench.measures.quality import Statistics
-from bench.measures.tuning import expected_best
+from bench.measures.tuning import Expected, expected_best
 from bench.tracking import Reader, TrackedRun
 from reports import formatting as f
 from reports.context import Cell, Context, Number, Row, Track, published_table
@@ -100,6 +100,7 @@ def _suite(reader: Reader, suite: str, ui_url: str, language: Words) -> Context:
         track: first for track in tracks if track.test_set and (first := texts[track, track.test_set]).references
     }
     order = _order(runs, tags)
+    tuned = json.loads(tags.get("tuning") or "{}")
     first = {track: [run for run in chosen if _key(run) == track.key] for track in tracks}
     return Context(
         suite=suite,
@@ -122,7 +123,8 @@ def _suite(reader: Reader, suite: str, ui_url: str, language: Words) -> Context:
             track: found for track, of in first.items() if (found := _first(of, lambda run: _passport(reader, run)))
         },
         attention={track: _attention(reader, of) for track, of in first.items()},
-        tuning={track: tuned for track in tracks if (tuned := _tuning(reader, track, order))},
+        tuning={track: best for track in tracks if (best := _tuning(reader, track, order, own, tuned))},
+        tuned=tuned,
     )
 
 
@@ -170,23 +172,36 @@ def _attention(reader: Reader, runs: Sequence[TrackedRun]) -> dict[str, Mapping[
     return found
 
 
-def _tuning(reader: Reader, track: Track, order: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    """Row -> (pairs spent, expected best validation BLEU) of the newest sweep of these rows on this track."""
-    newest: dict[str, TrackedRun] = {}
-    for study in reader.studies():
-        tags = study.tags
-        if (tags.get("corpus"), tags.get("preset")) == (track.corpus, track.preset) and tags.get("row") in order:
-            newest.setdefault(tags["row"], study)
-    found = {}
-    for row, study in newest.items():
+def _tuning(
+    reader: Reader, track: Track, order: Sequence[str], own: TrackedRun | None, tuned: Mapping[str, Any]
+) -> dict[str, list[Expected]]:
+    """Row -> expected best validation BLEU against pairs spent.
+
+    Of the study that the suite took its settings from; of other rows, of the newest sweep on this track. A trial that
+    failed has found nothing: its score is 0.
+    """
+    studies = [
+        study
+        for study in reader.studies()
+        if (study.tags.get("corpus"), study.tags.get("preset")) == (track.corpus, track.preset)
+        and study.tags.get("row") in order
+    ]
+    here = {study.id for study in studies}
+    kept = reader.document(own, "best_so_far.json").get("expected", {}) if own and tuned else {}
+    found = {
+        row: [Expected(**point) for point in points]
+        for row, points in kept.items()
+        if tuned.get(row, {}).get("study") in here
+    }
+    for study in studies:
+        if (row := study.tags["row"]) in found:
+            continue
         with reader.artifact(study, "trials.json") as path:
             trials = pd.DataFrame(**json.loads(path.read_text())) if path else pd.DataFrame()
         if {"validation_bleu", "pairs"} <= set(trials.columns):
-            known = trials.dropna(subset=["validation_bleu", "pairs"])
-            known = known.loc[known["pairs"] > 0]
-            if len(known):
-                points = expected_best(known["validation_bleu"].tolist(), known["pairs"].tolist())
-                found[row] = [(point.budget, point.best) for point in points]
+            scores, pairs = (trials[name].astype(float).fillna(0.0).tolist() for name in ("validation_bleu", "pairs"))
+            if any(pairs):
+                found[row] = expected_best(scores, pairs)
     return found
 
 

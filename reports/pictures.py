@@ -12,10 +12,13 @@ import altair as alt
 from reports import formatting as f
 from reports import tables
 from reports.context import Context, Track
-from reports.drawing import COLOURS, FONT, NARROW, Axis, Chart, Datasets, Plot, family_scale
+from reports.drawing import COLOURS, FONT, LETTER, NARROW, Axis, Chart, Datasets, Plot, family_scale
 
 FAINT = 0.02
 """Attention below this is not drawn: it could not be seen."""
+
+SIDE = 210
+"""Pixels for the names beside a plot; what is longer is cut off."""
 
 Heat = Mapping[tuple[str, str], tuple[float, str]]
 """(row, part) -> value and what is said of it."""
@@ -55,13 +58,13 @@ def _heat(context: Context, track: Track, name: str, key: str, metric: str, cell
 
 def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int) -> Chart:
     rows, parts = (list(dict.fromkeys(cell[place] for cell in cells)) for place in (0, 1))
-    names = min(170, max(len(f.clipped(row)) for row in rows) * FONT * 0.55) + 12
+    names = min(SIDE, max(map(len, rows)) * LETTER) + 12
     step = min(84.0, (total - names - 10) / len(parts))
     values = [
         {"row": row, "part": part, "value": value, "text": f.value(metric, value), "hover": hover}
         for (row, part), (value, hover) in cells.items()
     ]
-    side = alt.Axis(title=None, ticks=False, domain=False, labelColor=COLOURS["ink"], labelPadding=8, labelLimit=170)
+    side = alt.Axis(title=None, ticks=False, domain=False, labelColor=COLOURS["ink"], labelPadding=8, labelLimit=SIDE)
     top = alt.Axis(title=title, orient="top", ticks=False, domain=False, labelAngle=0, labelLimit=max(30, round(step)))
     base = alt.Chart(data.add(values)).encode(
         x=alt.X("part:N", sort=sorted(parts, key=_place), axis=top), y=alt.Y("row:N", sort=rows, axis=side)
@@ -139,18 +142,15 @@ def _probes(context: Context, track: Track) -> list[Plot | None]:
 
 
 def _accuracies(context: Context, track: Track, parts: Mapping[str, str]) -> Heat:
-    """Of every row, and at last of a model that sees the target alone; parts: name in the runs -> name in the plot."""
-    say = context.words
-    cells: dict[tuple[str, str], tuple[float, str]] = {}
-    alone: dict[tuple[str, str], tuple[float, str]] = {}
-    for row in context.rows:
-        for kind, measured in (("contrastive", cells), ("target_only", alone)):
-            name = row.name if measured is cells else say("probes.target_only")
-            for part, value in ((p, row.cells[track].value(f"{kind}/{p}")) for p in parts):
-                if value is not None:
-                    words = say("probes.point", row=name, category=parts[part], value=f.value(kind, value))
-                    measured[name, parts[part]] = value, words
-    return cells | alone
+    """Of every row, and at last of models that see the target alone; parts: name in the runs -> name in the plot."""
+    say, found = context.words, {}
+    lines = [(row.name, "contrastive", row.cells[track]) for row in context.rows]
+    lines += [(name, "target_only", cells[0]) for name, cells in tables.alone(context, track).items()]
+    for name, kind, cell in lines:
+        for part, shown in parts.items():
+            if (value := cell.value(f"{kind}/{part}")) is not None:
+                found[name, shown] = value, say("probes.point", row=name, category=shown, value=f.value(kind, value))
+    return found
 
 
 # --- what a sweep found -----------------------------------------------------------------------------------------------
@@ -163,12 +163,19 @@ def _tuning(context: Context, track: Track) -> Plot | None:
         {
             "row": row.name,
             "family": row.family,
-            "x": trials,
-            "y": best,
-            "hover": say("tuning.point", row=row.name, value=f.value("bleu", best), place=f.brief(trials)),
+            "x": point.budget,
+            "y": point.best,
+            "low": point.low,
+            "high": point.high,
+            "hover": say(
+                "tuning.point",
+                row=row.name,
+                value=f"{f.value('bleu', point.best)} ({f.interval('bleu', point.low, point.high)})",
+                place=f.brief(point.budget),
+            ),
         }
         for row in context.rows
-        for trials, best in found.get(row.id, ())
+        for point in found.get(row.id, ())
     ]
     if not lines:
         return None
@@ -187,11 +194,13 @@ def _tuning_chart(data: Datasets, lines: Sequence[dict[str, Any]], titles: tuple
     ends = {str(line["row"]): line for line in lines}
     width, height = total - 70 - round(max(len(f.clipped(row)) for row in ends) * FONT * 0.55), 280
     x = Axis(titles[0], 0.0, max(float(line["x"]) for line in lines))
-    y = Axis.around(titles[1], [float(line["y"]) for line in lines], floor=0)
+    y = Axis.around(titles[1], [float(line[end]) for line in lines for end in ("low", "high")], floor=0)
     colours = alt.Color("family:N", scale=family_scale([str(line["family"]) for line in lines]), legend=None)
+    band = alt.Chart(data.add(lines)).mark_area(opacity=0.12, aria=False)
     base = alt.Chart(data.add(lines)).encode(x=x.x("x", width), y=y.y("y", height), color=colours)
     named = alt.Chart(data.add(ends.values())).mark_text(align="left", dx=7, fontSize=FONT, aria=False)
     layers = (
+        band.encode(x=x.x("x", width), y=y.y("low", height), y2="high:Q", color=colours, detail="row:N"),
         base.mark_line(strokeWidth=1.5, aria=False).encode(detail="row:N"),
         base.mark_point(filled=True, size=18, opacity=1).encode(description="hover:N"),
         named.encode(x=x.x("x", width), y=y.y("y", height), text="row:N", color=colours),

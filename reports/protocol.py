@@ -66,6 +66,7 @@ def facts(context: Context, track: Track) -> list[Fact]:
         fact("text", settings("text", *SHARED["text"])),
         fact("vocabulary", lambda run: _vocabulary(say, run.tags)),
         fact("budget", settings("training", *SHARED["training"])),
+        Fact(say("protocol.tuning"), _shared(say, _tuning(context, track))),
         fact("batches", settings("training", "batch_tokens", "precision", "clip")),
         fact("search", settings("decoding", *SHARED["decoding"])),
         Fact(say("protocol.seeds"), _shared(say, seeds)),
@@ -75,6 +76,17 @@ def facts(context: Context, track: Track) -> list[Fact]:
         fact("code", lambda run: _code(say, run.tags)),
     ]
     return [fact for fact in found if any(value for value, _ in fact.values)]
+
+
+def _tuning(context: Context, track: Track) -> list[tuple[str, str]]:
+    """(row, what tuning its settings got); nothing if the suite took no settings from sweeps."""
+    say, tuned = context.words, context.tuned
+    of = {
+        row: say("protocol.tuning_text", **{key: say.count("pair", got[key]) for key in ("granted", "spent", "debt")})
+        for row, got in tuned.items()
+    }
+    rows = [row for row in context.rows if tuned and row.cells[track].runs]
+    return [(row.name, of.get(row.id, say("protocol.untuned"))) for row in rows]
 
 
 def _recipe(context: Context, track: Track, name: str) -> Fact:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from reports import formatting as f
-from reports.context import Cell, Context, Row, Track
+from reports.context import Cell, Context, Number, Row, Track
 from reports.evidence import Comparison
 from reports.finding import paired
 from reports.table import DIRECTIONS, NONE, Column, Entry, Table, of, score, text
@@ -147,7 +147,7 @@ def sources(context: Context) -> Table:
 
 
 def probes(context: Context) -> Table:
-    """Accuracy on contrasts by phenomenon, that of a model that sees the target alone below it, and alignment error."""
+    """Accuracy on contrasts by phenomenon, those of models that see the target alone below it, and alignment error."""
     say = context.words
     kinds = phenomena(context)
     aligned = any(cell.value("aer") is not None for _, _, cell in _cells(context))
@@ -168,17 +168,34 @@ def probes(context: Context) -> Table:
             )
             for row, cell in asked
         ]
-        if asked:
-            cell = asked[0][1]
-            name = text(say("probes.target_only"))
-            rows.append(
-                (
-                    *([name, text(track.label)] if len(context.tracks) > 1 else [name]),
-                    *(of("target_only", cell.number(f"target_only/{kind}")) for kind in kinds),
-                    *([of("aer_diagonal", cell.number("aer_diagonal"))] if aligned else []),
-                )
+        rows += [
+            (
+                *([text(name), text(track.label)] if len(context.tracks) > 1 else [text(name)]),
+                *(of("target_only", _first(cells, f"target_only/{kind}")) for kind in kinds),
+                *([of("aer_diagonal", _first(cells, "aer_diagonal"))] if aligned else []),
             )
+            for name, cells in alone(context, track).items()
+        ]
     return Table("probe-table", say("probes.table"), tuple(columns), tuple(rows))
+
+
+def alone(context: Context, track: Track) -> dict[str, list[Cell]]:
+    """Name of a model that sees the target alone -> the rows that it was measured beside.
+
+    It is one for each vocabulary of the targets, after which it is named where there are several.
+    """
+    say, found = context.words, {}
+    for cell in (row.cells[track] for row in context.rows):
+        if cell.below("target_only") or cell.value("aer_diagonal") is not None:
+            recorded = say.recorded(next(iter(cell.runs.values())).tags.get("vocabulary.target", ""))
+            found.setdefault(recorded.partition(", sha256")[0] or say("protocol.not_recorded"), []).append(cell)
+    name = say("probes.target_only")
+    return {f"{name}, {kind}" if len(found) > 1 else name: cells for kind, cells in found.items()}
+
+
+def _first(cells: Sequence[Cell], name: str) -> Number | None:
+    """What the first of them that has it measured."""
+    return next((number for cell in cells if (number := cell.number(name))), None)
 
 
 def phenomena(context: Context, tracks: Sequence[Track] = ()) -> list[str]:
