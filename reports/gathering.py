@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -65,12 +66,20 @@ def gather(
         if not suites:
             raise ValueError(f"there are no runs in {reader.uri}; make some with bench suite experiments/demo.yaml")
         suite = suites[0]
-    address = (ui_url or (reader.uri if reader.uri.startswith(("http://", "https://")) else "")).rstrip("/")
+    address = public(ui_url or reader.uri).rstrip("/")
     now = _suite(reader, suite, address, words(language))
     if compare_with is None:
         return now
     before = _suite(reader, compare_with, address, words(language))
     return replace(now, before=before, changes=_changes(now, before))
+
+
+def public(address: str) -> str:
+    """The address of a server without a name and password in it; nothing if it is a place on this machine."""
+    if not address.startswith(("http://", "https://")):
+        return ""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _suite(reader: Reader, suite: str, ui_url: str, language: Words) -> Context:

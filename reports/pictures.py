@@ -162,6 +162,7 @@ def _tuning(context: Context, track: Track) -> Plot | None:
     lines = [
         {
             "row": row.name,
+            "name": f.clipped(row.name),
             "family": row.family,
             "x": point.budget,
             "y": point.best,
@@ -192,7 +193,7 @@ def _tuning(context: Context, track: Track) -> Plot | None:
 
 def _tuning_chart(data: Datasets, lines: Sequence[dict[str, Any]], titles: tuple[str, str], total: int) -> Chart:
     ends = {str(line["row"]): line for line in lines}
-    width, height = total - 70 - round(max(len(f.clipped(row)) for row in ends) * FONT * 0.55), 280
+    width, height = total - 70 - round(max(len(f.clipped(row)) for row in ends) * LETTER), 280
     x = Axis(titles[0], 0.0, max(float(line["x"]) for line in lines))
     y = Axis.around(titles[1], [float(line[end]) for line in lines for end in ("low", "high")], floor=0)
     colours = alt.Color("family:N", scale=family_scale([str(line["family"]) for line in lines]), legend=None)
@@ -203,7 +204,7 @@ def _tuning_chart(data: Datasets, lines: Sequence[dict[str, Any]], titles: tuple
         band.encode(x=x.x("x", width), y=y.y("low", height), y2="high:Q", color=colours, detail="row:N"),
         base.mark_line(strokeWidth=1.5, aria=False).encode(detail="row:N"),
         base.mark_point(filled=True, size=18, opacity=1).encode(description="hover:N"),
-        named.encode(x=x.x("x", width), y=y.y("y", height), text="row:N", color=colours),
+        named.encode(x=x.x("x", width), y=y.y("y", height), text="name:N", color=colours),
     )
     return alt.layer(*layers).properties(width=width, height=height)
 
@@ -233,7 +234,7 @@ def _sources(context: Context, track: Track) -> Plot | None:
 
 
 def _dumbbells(data: Datasets, lines: Sequence[dict[str, Any]], title: str, total: int) -> Chart:
-    width = total - 30 - round(max(len(f.clipped(str(line["row"]))) for line in lines) * FONT * 0.55)
+    width = total - 30 - round(max(len(f.clipped(str(line["row"]))) for line in lines) * LETTER)
     x = Axis.around(title, [float(line[key]) for line in lines for key in ("true", "shuffled")], floor=0)
     axis = alt.Axis(grid=False, ticks=False, domain=False, labelColor=COLOURS["ink"], labelPadding=8, labelLimit=170)
     y = alt.Y("row:N", sort=None, title=None, axis=axis)
@@ -282,7 +283,7 @@ def _map(data: Datasets, total: int, shown: Mapping[str, Any]) -> Chart:
         for s, weight in enumerate(line)
         if weight >= FAINT
     ]
-    names = max(map(len, target)) * FONT * 0.55 + 20
+    names = max(map(len, target)) * LETTER + 20
     step = min(26.0 if total > NARROW else 18.0, (total - names) / len(source))
     x = alt.X("s:O", axis=None, scale=alt.Scale(domain=list(range(len(source)))))
     y = alt.Y("t:O", axis=None, scale=alt.Scale(domain=list(range(len(target)))))

@@ -19,6 +19,7 @@ from reports.context import Context, Row, Track
 from reports.drawing import (
     COLOURS,
     FONT,
+    LETTER,
     NARROW,
     Axis,
     Chart,
@@ -291,7 +292,7 @@ def _curve_panels(
     marked: bool,
 ) -> Chart:
     beside = total > 500
-    names = 32 + max(len(f.clipped(row.name)) for row in rows) * FONT * 0.55
+    names = 32 + max(len(f.clipped(row.name)) for row in rows) * LETTER
     width = round((total / 2 if beside else total) - 50 - names)
     height = max(260 if beside else 190, (FONT + 2) * len(rows) + 10)
     places = [point.x for point in points]

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.tracking import Reader, TrackedRun
+from reports.gathering import public
 
 INDEX = "snapshot.json"
 FORMAT = 1
@@ -118,7 +119,7 @@ class Recorder(Reader):
                     shutil.copyfile(path, to)
         index = {
             "format": FORMAT,
-            "uri": self.uri if self.uri.startswith("http") else "",  # a path says nothing on another machine
+            "uri": public(self.uri),  # a path says nothing on another machine
             "studies": [_entry(study) for study in self.reader.studies()],
             "suites": {suite: self._entry(suite) for suite in self.asked},
         }

@@ -68,10 +68,7 @@ def terminal(context: Context) -> tuple[list[tuple[str, str]], list[list[str]], 
     """Columns, rows and title for bench.terminal.table: what the rows measured, their runs behind them."""
     say, main = context.words, table.main(context)
     kept = main.kept("own")
-    headings = []
-    for column in (main.columns[number] for number in kept):
-        group = column.group.partition(",")[0] if column.group != say("table.cost") else "FLOPs"
-        headings.append((f"{group} {column.label if column.group else column.heading}".strip(), column.side))
+    headings = [(column.whole.replace(", ", "\n"), column.side) for column in (main.columns[n] for n in kept)]
     lines = []
     for row in main.rows:
         cells = [

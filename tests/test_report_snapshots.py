@@ -65,6 +65,16 @@ def test_a_snapshot_names_no_place_on_this_machine(store: Store, tmp_path: Path)
     assert snapshot.Snapshot(tmp_path / "kept").suites() == ["later"]
 
 
+def test_a_password_in_an_address_stays_out_of_snapshot_and_page(store: Store, tmp_path: Path):
+    recorder = snapshot.Recorder(store)
+    recorder.uri = "https://user:secret@host:5000/mlflow"
+    page = write.page(gathering.gather(recorder, "later"))
+    kept = recorder.keep(tmp_path / "kept").read_text()
+    assert "https://host:5000/mlflow/#/experiments/" in page
+    assert '"uri": "https://host:5000/mlflow"' in kept
+    assert "secret" not in page + kept + write.page(gathering.gather(store, "later", "http://me:secret@[::1]:5000"))
+
+
 def test_the_command_exports_and_reads_a_snapshot(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert (
         main(

@@ -258,7 +258,11 @@ def test_terminal_form_has_a_cell_for_every_column(odd: Context):
     columns, rows, title = write.terminal(odd)
     assert all(len(row) == len(columns) for row in rows)
     assert title == "Transformer vs. traditional models (odd)"
-    assert [heading for heading, _ in columns][3:5] == ["BLEU EN-DE", "FLOPs counted"]
+    assert [heading for heading, _ in columns][3:6] == [
+        "BLEU\nEN-DE",
+        "Training cost\ncounted\nFLOP",
+        "Latency\nms\np50",
+    ]
     assert rows[2][3] == "failed"
 
 
