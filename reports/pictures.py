@@ -64,16 +64,22 @@ def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int
         {"row": row, "part": part, "value": value, "text": f.value(metric, value), "hover": hover}
         for (row, part), (value, hover) in cells.items()
     ]
-    side = alt.Axis(title=None, ticks=False, domain=False, labelColor=COLOURS["ink"], labelPadding=8, labelLimit=SIDE)
     top = alt.Axis(title=title, orient="top", ticks=False, domain=False, labelAngle=0, labelLimit=max(30, round(step)))
     base = alt.Chart(data.add(values)).encode(
-        x=alt.X("part:N", sort=sorted(parts, key=_place), axis=top), y=alt.Y("row:N", sort=rows, axis=side)
+        x=alt.X("part:N", sort=sorted(parts, key=_place), axis=top),
+        y=alt.Y("row:N", sort=rows, title=None, axis=_side(names)),
     )
     span = [min(value for value, _ in cells.values()), max(value for value, _ in cells.values())]
     dark = alt.Opacity("value:Q", scale=alt.Scale(domain=span, range=[0.04, 1]), legend=None)
     boxes = base.mark_rect(color=COLOURS["heat"], aria=False).encode(opacity=dark)
     words = base.mark_text(fontSize=FONT, color=COLOURS["ink"]).encode(text="text:N", description="hover:N")
     return alt.layer(boxes, words).properties(width=alt.Step(step), height=alt.Step(22))
+
+
+def _side(room: float, **more: Any) -> alt.Axis:
+    """The names of the rows beside a plot; it keeps the room, since the drawing program takes letters for narrower."""
+    look = {"ticks": False, "domain": False, "labelColor": COLOURS["ink"], "labelPadding": 8, "labelLimit": SIDE}
+    return alt.Axis(minExtent=round(room), **look, **more)
 
 
 def _place(part: str) -> float:
@@ -234,10 +240,10 @@ def _sources(context: Context, track: Track) -> Plot | None:
 
 
 def _dumbbells(data: Datasets, lines: Sequence[dict[str, Any]], title: str, total: int) -> Chart:
-    width = total - 30 - round(max(len(f.clipped(str(line["row"]))) for line in lines) * LETTER)
+    names = min(SIDE, round(max(len(str(line["row"])) for line in lines) * LETTER) + 12)
+    width = total - 20 - names
     x = Axis.around(title, [float(line[key]) for line in lines for key in ("true", "shuffled")], floor=0)
-    axis = alt.Axis(grid=False, ticks=False, domain=False, labelColor=COLOURS["ink"], labelPadding=8, labelLimit=170)
-    y = alt.Y("row:N", sort=None, title=None, axis=axis)
+    y = alt.Y("row:N", sort=None, title=None, axis=_side(names, grid=False))
     scale = family_scale([str(line["family"]) for line in lines])
     base = alt.Chart(data.add(lines)).encode(y=y, color=alt.Color("family:N", scale=scale, legend=None))
     layers = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from bench.material import Material
 from bench.measures import Measure, quality
 from bench.meter import Diverged
 from bench.tracking import Store, Tracking
+from reports import language, protocol
 from tests import tiny
 
 
@@ -105,6 +107,26 @@ def test_a_run_holds_all_that_is_known(finished: Outcome, store: Store, folder: 
     for name, points in curve.groupby("name"):
         held = [(metric.step, metric.value) for metric in store.client.get_metric_history(run.id, str(name))]
         assert held == list(zip(points["update"], points["value"], strict=True)), name
+
+
+def test_every_number_of_a_run_is_documented(finished: Outcome, store: Store) -> None:
+    """docs/metrics.md: capitals of a name stand for anything."""
+    assert finished.run
+    page = (tiny.FILE.parents[1] / "docs" / "metrics.md").read_text()
+    names = re.findall(r"`([a-zA-Z0-9_/]+)`", "".join(line for line in page.splitlines() if line.startswith("|")))
+    known = re.compile("|".join(re.sub(r"[A-Z]+", "[^/]+", name) for name in names))
+    logged = {measure.metric for measure in finished.measures} | set(store.curves(finished.run)["name"])
+    assert {"test/bleu", "validation_loss", "train/lr", "validation/gleu"} <= logged
+    unknown = [name for name in logged if not known.fullmatch(name) and not known.fullmatch(name.removeprefix("test/"))]
+    assert unknown == []
+
+
+def test_recipes_of_a_report_are_translated(finished: Outcome) -> None:
+    korean = language.words("ko")
+    recipes = [m.recipe for m in finished.measures if m.metric.rpartition("/")[2] in protocol.RECIPES and m.recipe]
+    pieces = {piece for recipe in recipes for piece in recipe.split("; ") if not piece.startswith("sacreBLEU ")}
+    assert len(pieces) > 6
+    assert [piece for piece in pieces if korean.recorded(piece) == piece] == []
 
 
 def test_a_run_holds_its_costs(finished: Outcome, store: Store) -> None:
