@@ -37,7 +37,9 @@ A suite takes what was found by `sweeps: {gnmt: sweep}`. docs/sweeps.md has the 
   bench report --suite new --compare demo        and what changed since demo, with paired tests
   bench report --suite demo --lang ko --open     in Korean, shown in the browser
   bench report --suite demo --export FOLDER      keeps all that the report reads; later, anywhere:
-  bench report --from FOLDER                     the same report, to the byte, without the store""",
+  bench report --from FOLDER                     the same report, to the byte, without the store
+
+--compare, --lang and --ui_url are not kept in the folder: give them to --from again.""",
     "translate": """examples:
   bench translate best:demo/transformer-base "A man is riding a bike."
   bench translate "transformer-base grammar-en-de demo s1" --file sentences.en > sentences.de
@@ -45,9 +47,8 @@ A suite takes what was found by `sweeps: {gnmt: sweep}`. docs/sweeps.md has the 
   bench translate best:demo/luong --with best:demo/bahdanau "A man is riding a bike."     the two as an ensemble
 
 RUN is an id, a name (the newest finished run of it), best:SUITE/ROW (the best on the validation set), or a registered
-models:/NAME/VERSION. One line in
-gives one line out; with --n_best, NUMBER<tab>TRANSLATION lines; --scores puts the score (log probability in nats over
-the length penalty) before the translation.""",
+models:/NAME/VERSION. One line in gives one line out; with --n_best, NUMBER<tab>TRANSLATION lines; --scores puts the
+score (log probability in nats over the length penalty) before the translation.""",
     "probe": """examples:
   bench probe                                    every run of the newest suite: architecture x phenomenon
   bench probe best:demo/transformer-base         one run, with its distances

@@ -66,7 +66,7 @@ class Cluster:
         try:
             import ray
         except ImportError:
-            raise ValueError("--cluster: Ray is not installed; pip install 'attention-ladder[cluster]'") from None
+            raise ValueError("--cluster: Ray is not installed; .venv/bin/pip install --editable '.[cluster]'") from None
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
         except (ConnectionError, RuntimeError) as error:

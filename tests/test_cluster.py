@@ -37,7 +37,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setitem(sys.modules, "ray", None)  # importing it fails
     assert main(["suite", "experiments/demo.yaml", "--cluster", "auto"]) == 2
     said = capsys.readouterr().err
-    assert said == "bench: --cluster: Ray is not installed; pip install 'attention-ladder[cluster]'\n"
+    assert said == "bench: --cluster: Ray is not installed; .venv/bin/pip install --editable '.[cluster]'\n"
 
 
 @pytest.mark.parametrize("flag", ["--gpus_per_trial", "--cpus_per_trial"])

@@ -73,4 +73,4 @@ def test_korean_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "sacrebleu.tokenizers.tokenizer_ko_mecab", raising=False)
     *_, morphemes = protocols.variants(HYPOTHESES, REFERENCES, "ko")
     assert (morphemes.metric, morphemes.value) == ("bleu_ko_mecab", None)
-    assert "attention-ladder[korean]" in morphemes.recipe
+    assert ".venv/bin/pip install --editable '.[korean]'" in morphemes.recipe

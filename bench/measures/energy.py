@@ -51,7 +51,7 @@ class Nvml:
         try:
             self.nvml: Any = importlib.import_module("pynvml")
         except ImportError as error:
-            raise OSError("NVML needs the extra `gpu`: pip install attention-ladder[gpu]") from error
+            raise OSError("NVML needs the extra `gpu`: .venv/bin/pip install --editable '.[gpu]'") from error
         try:
             self.nvml.nvmlInit()
             uuids = [torch.cuda.get_device_properties(n).uuid for n in range(torch.cuda.device_count())]

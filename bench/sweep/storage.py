@@ -44,7 +44,7 @@ def open_storage(url: str | None, folder: Path) -> optuna.storages.RDBStorage:
             return optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT, grace_period=3 * HEARTBEAT)
     except ImportError as error:
         driver = str(error).splitlines()[0]
-        raise ValueError(f"--storage: {shown}: {driver}; pip install 'attention-ladder[cluster]'") from error
+        raise ValueError(f"--storage: {shown}: {driver}; .venv/bin/pip install --editable '.[cluster]'") from error
     except (SQLAlchemyError, sqlite3.Error, StorageInternalError, RuntimeError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise ValueError(f"--storage: cannot open {shown}: {reason}; start it, or choose another") from error

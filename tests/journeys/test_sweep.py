@@ -120,7 +120,7 @@ def postgres() -> Iterator[str]:
     programs = found[-1].parent
     if not found[-1].is_file():
         pytest.skip("there is no PostgreSQL on this machine: no initdb")
-    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'attention-ladder[cluster]'")
+    pytest.importorskip("psycopg", reason="psycopg is not installed: .venv/bin/pip install --editable '.[cluster]'")
     place = Path(tempfile.mkdtemp(prefix="ladder-postgres-"))
     become: list[str] = []
     if os.getuid() == 0:
