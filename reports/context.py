@@ -122,6 +122,24 @@ class Row:
     cells: dict[Track, Cell]
 
 
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep found for a row.
+
+    Attributes:
+        goals: The metrics that it was to make better.
+        settings: Key -> the best value, in the first goal, as it is tracked.
+        importance: Key -> its part of the variance of the first goal over the trials (PED-ANOVA); empty with too few.
+        front: With several goals the Pareto front: each trial's values of the goals, and its settings.
+    """
+
+    row: str
+    goals: tuple[str, ...]
+    settings: Mapping[str, str]
+    importance: Mapping[str, float]
+    front: tuple[tuple[tuple[float, ...], Mapping[str, Any]], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """Everything that a report says.
@@ -136,6 +154,7 @@ class Context:
         tuning: Track -> row -> expected best validation BLEU against the sentence pairs that a sweep spent.
         tuned: Row -> the tuning of its settings in sentence pairs: granted, spent, debt (what it got beyond the row
             that got least); empty where the suite took no settings from sweeps.
+        sweeps: Track -> what sweeps found for its rows.
         before: The suite that this one is compared with, and the paired tests of each row against itself there.
         ui_url: Address of the MLflow UI that has the runs, empty if unknown.
         experiment: Id of the suite in MLflow.
@@ -158,6 +177,7 @@ class Context:
     attention: Mapping[Track, Mapping[str, Mapping[str, Any]]]
     tuning: Mapping[Track, Mapping[str, Sequence[Expected]]]
     tuned: Mapping[str, Mapping[str, Any]]
+    sweeps: Mapping[Track, tuple[Swept, ...]]
     before: Context | None = None
     changes: tuple[Comparison, ...] = ()
 

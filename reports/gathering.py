@@ -17,9 +17,9 @@ import pandas as pd
 
 from bench.measures import Measure, quality
 from bench.measures.quality import Statistics
-from bench.measures.tuning import Expected, expected_best
 from bench.tracking import Reader, TrackedRun
 from reports import formatting as f
+from reports import sweeps
 from reports.context import Cell, Context, Number, Row, Track, published_table
 from reports.evidence import Translations, changes, compare
 from reports.language import Words, words
@@ -132,8 +132,9 @@ def _suite(reader: Reader, suite: str, ui_url: str, language: Words) -> Context:
             track: found for track, of in first.items() if (found := _first(of, lambda run: _passport(reader, run)))
         },
         attention={track: _attention(reader, of) for track, of in first.items()},
-        tuning={track: best for track in tracks if (best := _tuning(reader, track, order, own, tuned))},
+        tuning={track: best for track in tracks if (best := sweeps.expected(reader, track, order, own, tuned))},
         tuned=tuned,
+        sweeps={track: found for track in tracks if (found := sweeps.read(reader, track, order, tuned))},
     )
 
 
@@ -178,39 +179,6 @@ def _attention(reader: Reader, runs: Sequence[TrackedRun]) -> dict[str, Mapping[
             for one in (one for one in read if one["kind"] == "cross"):
                 weights_QK = np.mean(one["maps"][-1], axis=0)
                 found[row] = {"source": one["columns"], "target": one["rows"], "weights": weights_QK.tolist()}
-    return found
-
-
-def _tuning(
-    reader: Reader, track: Track, order: Sequence[str], own: TrackedRun | None, tuned: Mapping[str, Any]
-) -> dict[str, list[Expected]]:
-    """Row -> expected best validation BLEU against pairs spent.
-
-    Of the study that the suite took its settings from; of other rows, of the newest sweep on this track. A trial that
-    failed has found nothing: its score is 0.
-    """
-    studies = [
-        study
-        for study in reader.studies()
-        if (study.tags.get("corpus"), study.tags.get("preset")) == (track.corpus, track.preset)
-        and study.tags.get("row") in order
-    ]
-    here = {study.id for study in studies}
-    kept = reader.document(own, "best_so_far.json").get("expected", {}) if own and tuned else {}
-    found = {
-        row: [Expected(**point) for point in points]
-        for row, points in kept.items()
-        if tuned.get(row, {}).get("study") in here
-    }
-    for study in studies:
-        if (row := study.tags["row"]) in found:
-            continue
-        with reader.artifact(study, "trials.json") as path:
-            trials = pd.DataFrame(**json.loads(path.read_text())) if path else pd.DataFrame()
-        if {"validation_bleu", "pairs"} <= set(trials.columns):
-            scores, pairs = (trials[name].astype(float).fillna(0.0).tolist() for name in ("validation_bleu", "pairs"))
-            if any(pairs):
-                found[row] = expected_best(scores, pairs)
     return found
 
 

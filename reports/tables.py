@@ -132,6 +132,55 @@ def _changed(context: Context, now: Cell, old: Cell | None, test: Comparison | N
     return [*(of("bleu", number) for number in bleu), *tested, *ratios]
 
 
+def settings(context: Context) -> Table:
+    """The best settings that sweeps found, and how much each matters."""
+    say = context.words
+    columns = [*_front(context), *(Column(say(f"tuning.{name}"), side="left") for name in ("setting", "best"))]
+    rows = [
+        (
+            *_begin(context, context.row(swept.row), track),
+            text(key),
+            text(_short(value)),
+            NONE if (part := swept.importance.get(key)) is None else Entry(f.percent(part), sort=part),
+        )
+        for track, found in context.sweeps.items()
+        for swept in found
+        for key, value in sorted(swept.settings.items(), key=lambda item: -swept.importance.get(item[0], 0.0))
+    ]
+    return Table("settings", say("tuning.table"), (*columns, Column(say("tuning.importance"))), tuple(rows))
+
+
+def fronts(context: Context) -> Table:
+    """The trials of sweeps with several goals that none beats in all of them."""
+    say = context.words
+    goals = list(dict.fromkeys(goal for found in context.sweeps.values() for swept in found for goal in swept.goals))
+    rows = [
+        (
+            *_begin(context, context.row(swept.row), track),
+            *(
+                Entry(f.value(goal, values[place]), sort=values[place])
+                if goal in swept.goals and (place := swept.goals.index(goal)) is not None
+                else NONE
+                for goal in goals
+            ),
+            text(", ".join(f"{key} {_short(str(value))}" for key, value in chosen.items())),
+        )
+        for track, found in context.sweeps.items()
+        for swept in found
+        for values, chosen in swept.front
+    ]
+    columns = [*_front(context), *(Column(say.label(goal)) for goal in goals), Column(say("tuning.trial"), side="left")]
+    return Table("fronts", say("tuning.front"), tuple(columns), tuple(rows))
+
+
+def _short(value: str) -> str:
+    """A tracked setting with three digits where it is a fraction."""
+    try:
+        return f"{float(value):.3g}" if not value.lstrip("-").isdigit() else value
+    except ValueError:
+        return value
+
+
 def sources(context: Context) -> Table:
     """Validation loss with the true and with shuffled sources."""
     say = context.words

@@ -138,6 +138,8 @@ def _content(context: Context, drawn: list[Plot]) -> dict[str, Any]:
         "changes": tables.changes(context),
         "significance": tables.significance(context),
         "significance_note": say("tests.note", baseline=baseline),
+        "settings": tables.settings(context),
+        "fronts": tables.fronts(context),
         "sources": tables.sources(context),
         "probes": tables.probes(context),
         "published": tables.published(context),

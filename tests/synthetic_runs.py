@@ -170,10 +170,18 @@ LOOKS = {
 
 def sweep(store: Store, row: str) -> None:
     """A study of four trials, one of them without a score."""
-    tags = {"row": row, "corpus": "toy-en-de", "preset": "demo"}
+    goals = {"goals": "validation_bleu, latency_p50_ms", "best.training.optimizer.lr": "0.00312345", "best.run": "abc"}
+    tags = {"row": row, "corpus": "toy-en-de", "preset": "demo", **goals}
     study = Job(store.client, store.parent("tuning", tags, study=row))
-    scores = [10.0, 30.0, None, 20.0]
-    study.table({"pairs": [1000] * 4, "validation_bleu": scores}, "trials.json")
+    columns = {
+        "pairs": [1000] * 4,
+        "validation_bleu": [10.0, 30.0, None, 20.0],
+        "latency_p50_ms": [5.0, 9.0, None, 30.0],
+        "settings": [json.dumps({"training.optimizer.lr": lr}) for lr in (0.001, 0.00312345, 9.0, 0.1)],
+        "best": [True, True, False, False],
+    }
+    study.table(columns, "trials.json")
+    study.text(json.dumps({"training.optimizer.lr": 0.75}), "importance.json")
     study.finish("FINISHED")
 
 

@@ -344,6 +344,17 @@ def test_each_vocabulary_has_a_target_alone_of_its_own(store: Store):
     assert "target alone, 50 characters: 60.0 % at pronoun" in plot.text
 
 
+def test_what_a_sweep_found_is_a_table(odd: Context):
+    best = odd.row("best").name
+    assert [[entry.text for entry in row] for row in tables.settings(odd).rows] == [
+        [best, "training.optimizer.lr", "0.00312", f.percent(0.75)]
+    ]
+    assert [[entry.text for entry in row] for row in tables.fronts(odd).rows] == [
+        [best, "30.0", "9.00", "training.optimizer.lr 0.00312"],
+        [best, "10.0", "5.00", "training.optimizer.lr 0.001"],
+    ]
+
+
 def test_leakage_is_a_warning(odd: Context, level: Context):
     (warning,) = finding.warnings(odd)
     assert warning.startswith("Leakage: 3\u00a0pairs of the split test of toy-en-de")
