@@ -77,12 +77,12 @@ class Model(Translator):
 
 EXPERIMENT = """model: {name: yours}
 presets:
-  demo: {training: {optimizer: {name: Adam, lr: 0.01}}}
-  multi30k-cpu: {model: {width: 128}}
-  multi30k: {model: {width: 256}}
+  demo: {model: {width: 182}, training: {optimizer: {name: Adam, lr: 0.01}}}
+  multi30k-cpu: {model: {width: 408}}
+  multi30k: {model: {width: 745}}
   paper: {model: {width: 1000}, training: {max_updates: 1000}}
 rows:
-  yours: {about: {name: Yours, year: 2026, paper: Somebody 2026, family: recurrent, note: Not sized as the others}}
+  yours: {about: {name: Yours, year: 2026, paper: Somebody 2026, family: recurrent}}
 """
 
 
