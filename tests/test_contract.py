@@ -371,12 +371,12 @@ def test_a_tiny_corpus_is_learnt_by_heart(row: str, device: torch.device) -> Non
         return sum(found == wanted for found, wanted in zip(written, words(pairs.target), strict=True))
 
     assert right() == 0
-    for _ in range(8):
+    for _ in range(16):  # on a processor without AVX-512 one head of attention needed more than 400
         for _ in range(50):
             update(model, optimizer, pairs, job.training.clip)
         if right() >= KNOWN_BY_HEART[row]:
             return
-    pytest.fail(f"{right()} of 8 sentences after 400 updates")
+    pytest.fail(f"{right()} of 8 sentences after 800 updates")
 
 
 # --- cost and size ----------------------------------------------------------------------------------------------------
