@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
@@ -42,6 +43,19 @@ def test_the_ceiling_is_measured_once() -> None:
     assert ceiling.value is not None
     assert 1e8 < ceiling.value < 1e15
     assert "2048 x 2048, float32" in ceiling.recipe
+
+
+def test_a_slow_product_is_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.mm
+
+    def slow(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.2 * (len(left) >= 512))
+        return real(left, right)
+
+    monkeypatch.setattr(torch, "mm", slow)
+    measured = costs._ceiling.__wrapped__("cpu", torch.float32, 1)
+    assert "products of 512 x 512" in measured.recipe
+    assert measured.value == pytest.approx(2 * 512**3 / 0.2, rel=0.2)
 
 
 def test_a_runs_costs_by_hand() -> None:

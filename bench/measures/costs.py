@@ -32,7 +32,7 @@ TOLERANCE = 0.025
 """Printed costs have two digits; 2.0 stands for up to 2.05, which is 2.5 % off."""
 
 SECONDS_PER_DAY = 86_400
-SIDE = 2048
+SMALLEST, SIDE = 256, 2048
 """Rows and columns of the matrices of `ceiling`: 17.2 GFLOP a product, far beyond any cache."""
 
 
@@ -104,6 +104,8 @@ def verify() -> list[Reproduced]:
 def ceiling(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Measure:
     """FLOPs per second of the product of two 2048 x 2048 matrices: median of five (of fifty on a GPU), after two.
 
+    The matrices are smaller where such a product would take longer than a second: a processor without instructions for
+    bf16 needs one minute for it.
     Nothing that a model does is faster, so it is the yardstick of MFU. Measured once per process and number of threads,
     with the precision settings (TF32) as they are then.
     """
@@ -114,21 +116,24 @@ def ceiling(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Measure:
 def _ceiling(device: str, dtype: torch.dtype, threads: int) -> Measure:
     place = torch.device(device)
     left, right = (torch.randn(SIDE, SIDE, device=place).to(dtype) for _ in range(2))
+    side = min(SMALLEST, SIDE)
 
     def once() -> float:
         begin = time.perf_counter()
-        torch.mm(left, right)
+        torch.mm(left[:side, :side], right[:side, :side])
         if place.type != "cpu":
             torch.accelerator.synchronize()
         return time.perf_counter() - begin
 
+    while side < SIDE and min(once(), once()) < 1 / 8:  # twice the side is eight times the work
+        side *= 2
     for _ in range(2):
         once()
     samples = [once() for _ in range(5 if place.type == "cpu" else 50)]
-    rate = 2 * SIDE**3 / statistics.median(samples)
+    rate = 2 * side**3 / statistics.median(samples)
     spread = (max(samples) - min(samples)) / statistics.median(samples)
     where = f"{threads} threads" if place.type == "cpu" else torch.cuda.get_device_name(place)
-    recipe = f"median of {len(samples)} products of {SIDE} x {SIDE}, {dtype}, {where}, spread {spread:.0%}"
+    recipe = f"median of {len(samples)} products of {side} x {side}, {dtype}, {where}, spread {spread:.0%}"
     return Measure("ceiling_flops_per_s", rate, "FLOP/s", recipe=recipe.replace("torch.", ""))
 
 
