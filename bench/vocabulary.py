@@ -92,9 +92,9 @@ class Vocabulary(abc.ABC):
     def join(self, pieces: Iterable[str]) -> str:
         """The sentence that `split` took apart."""
 
+    @abc.abstractmethod
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         """Ids of each sentence, without EOS."""
-        raise NotImplementedError
 
     def decode(self, ids: Iterable[Sequence[int]]) -> list[str]:
         """Plain sentences. Stops at EOS, passes over PAD and BOS, and writes UNK as <unk>."""
@@ -190,8 +190,9 @@ class Listed(Vocabulary):
         self.ids = {piece: token for token, piece in enumerate(self.pieces) if token >= len(SPECIAL)}
 
     @staticmethod
+    @abc.abstractmethod
     def take_apart(sentence: str) -> list[str]:
-        raise NotImplementedError
+        """The pieces of a sentence."""
 
     @classmethod
     def of(cls, pieces: Iterable[str]) -> Listed:

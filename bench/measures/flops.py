@@ -39,6 +39,8 @@ class Ledger:
         self.executed_flops = 0
         self._pair: dict[tuple[int, int], int] = {}
         self._padded: dict[tuple[int, int], int] = {}
+        # Caches of this ledger, not of the class: one on a method would keep every model alive that was ever trained.
+        self._step, self._drawn = functools.cache(self._cost_step), functools.cache(self._cost_drawn)
 
     def add(self, batch: Batch) -> None:
         """Adds one training batch: forward, loss and backward; all parts of it, if several processes read it.
@@ -79,12 +81,10 @@ class Ledger:
     def _begun(self, source_length: int) -> int:
         return (self.model.flops_encode(source_length) + self.model.flops_start(source_length)).forward
 
-    @functools.cache  # noqa: B019  # a ledger lives as long as its run
-    def _step(self, source_length: int, position: int) -> int:
+    def _cost_step(self, source_length: int, position: int) -> int:
         return self.model.flops_step(source_length, position).forward
 
-    @functools.cache  # noqa: B019  # likewise
-    def _drawn(self, source_length: int, target_length: int) -> int:
+    def _cost_drawn(self, source_length: int, target_length: int) -> int:
         steps = sum(self._step(source_length, position) for position in range(target_length))
         learnt = self.model.flops_decode(source_length, target_length).training
         project = self.model.flops_project()
@@ -197,19 +197,23 @@ class _Guard(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Uncounted(Exception):
+    """An operation ran that has no formula and is not known to be free. It never counts as 0."""
+
+
 def count(function: Callable[[], object]) -> int:
     """FLOPs of what `function` runs, backward passes included: shapes of the products that PyTorch dispatches.
 
     The guard stands outside the counter: it sees each operation as it is executed, after compound ones are taken apart.
 
     Raises:
-        NotImplementedError: an operation ran that has no formula and is not known to be free; it never counts as 0.
+        Uncounted: an operation ran that has no formula and is not known to be free; names it.
     """
     guard = _Guard({**flop_registry, **FORMULAS})
     with guard, FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
         function()
     if guard.unknown:
-        raise NotImplementedError(f"no FLOP formula for {', '.join(sorted(guard.unknown))}: add to FORMULAS or FREE")
+        raise Uncounted(f"no FLOP formula for {', '.join(sorted(guard.unknown))}: add to FORMULAS or FREE")
     return counter.get_total_flops()
 
 

@@ -101,7 +101,7 @@ class Sweep:
             for _ in range(3):
                 trial = study.ask()
                 study.tell(trial, [trial.suggest_float(goal, 0.0, 1.0) for goal in self.goals])
-        except (ImportError, ValueError, NotImplementedError) as error:
+        except (ImportError, ValueError) as error:
             raise ValueError(f"sampler: {self.sampler.name}: {error}") from error
 
     @property

@@ -9,6 +9,7 @@ Letters: B batch  H heads  T queries  S keys (source positions)  D width  C widt
 
 from __future__ import annotations
 
+import abc
 import math
 
 import torch
@@ -108,7 +109,7 @@ class MultiHead(nn.Module):
         return out_BD, weights_BH1S.mean(dim=(1, 2))
 
 
-class Form(nn.Module):
+class Form(nn.Module, abc.ABC):
     """One query looks at a source: weights a_s = softmax_s(score(h_t, h_s)) over the real positions s.
 
     A subclass says what the score is. What it needs of the source without knowing the query is made once for a sentence
@@ -122,14 +123,16 @@ class Form(nn.Module):
     def keys(self, memory_BSD: Tensor) -> Tensor:
         return memory_BSD
 
+    @abc.abstractmethod
     def scores(self, query_BD: Tensor, keys_BSA: Tensor) -> Tensor:
-        raise NotImplementedError
+        """scores_BS of the query with every position of the source."""
 
     def flops_keys(self, source_length: int) -> Flops:
         return NO_FLOPS
 
+    @abc.abstractmethod
     def flops_scores(self, source_length: int) -> Flops:
-        raise NotImplementedError
+        """Cost of `scores` for one query."""
 
     def forward(self, query_BD: Tensor, keys_BSA: Tensor, mask_BS: Tensor, focus_BS: Tensor | None = None) -> Tensor:
         """weights_BS; `focus_BS` multiplies them."""
