@@ -142,6 +142,8 @@ def run(
                 job = store.resume(earlier.id)
                 job.tag(tuning.tags if tuning else {})
             else:
+                if not again and (others := store.find(suite, experiment.job)):
+                    terminal.say(f"  run {others[0].id} is of another text under the same name; a new run begins")
                 name = tuning.name(experiment) if tuning else experiment.name
                 job = store.begin(suite, name, tags, parent)
             with _ending(job), job.watched(), leading(machine, experiment.settings) as ranks:
@@ -171,13 +173,8 @@ def run(
 def latest(experiment: Experiment, store: Store, suite: str) -> TrackedRun | None:
     """The newest run of a job on the text as it is now; a run that was killed before it was described may be."""
     runs = store.find(suite, experiment.job)
-    if not runs:
-        return None
-    data = _data(corpus_of(experiment))
-    found = next((run for run in runs if run.tags.get("data", data) == data), None)
-    if found is not runs[0]:
-        terminal.say(f"  run {runs[0].id} is of another text under the same name")
-    return found
+    data = _data(corpus_of(experiment)) if runs else ""  # a job without runs need not read its text for this
+    return next((run for run in runs if run.tags.get("data", data) == data), None)
 
 
 def _finished(experiment: Experiment, run: TrackedRun, store: Store) -> Outcome:

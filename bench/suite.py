@@ -93,7 +93,7 @@ def finished(store: Store, suite: str, experiment: Experiment) -> bool:
 SHARED = {
     "training": ("max_pairs", "max_updates", "max_flops", "max_seconds", "validations", "average"),
     "text": ("kind", "vocabulary_size", "source_vocabulary_size", "joint", "max_length"),
-    "decoding": ("beam", "alpha", "extra_length"),
+    "decoding": ("beam", "alpha", "length_penalty", "prune", "extra_length"),
 }
 """Settings that the rows of one table should share."""
 

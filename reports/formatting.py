@@ -191,6 +191,14 @@ def setting(text: str) -> str:
     return f"{int(text):,}" if text.isdigit() and len(text) > 4 else text
 
 
+def searched(text: str) -> str:
+    """A setting that a sweep has drawn: three digits of a fraction, everything else as it was tracked."""
+    try:
+        return text if text.lstrip("-").isdigit() else f"{float(text):.3g}"
+    except ValueError:  # a choice, such as inverse_sqrt
+        return text
+
+
 def clipped(name: str, length: int = 24) -> str:
     """A name that fits into a plot."""
     return name if len(name) <= length else f"{name[: length - 1].rstrip()}…"

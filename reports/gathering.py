@@ -165,7 +165,7 @@ def _passport(reader: Reader, run: TrackedRun) -> Mapping[str, Any]:
 def _attention(reader: Reader, runs: Sequence[TrackedRun]) -> dict[str, Mapping[str, Any]]:
     """Row -> where its first seed looks: tokens of source and target, and the weights of the last layer.
 
-    `bench attention` has kept it. Of several sentences, the one that most rows have.
+    Every run keeps one sentence, and `bench attention` any other. Of several, the one that most rows have.
     """
     rows: dict[str, TrackedRun] = {}
     for run in runs:

@@ -81,8 +81,12 @@ def facts(context: Context, track: Track) -> list[Fact]:
 def _tuning(context: Context, track: Track) -> list[tuple[str, str]]:
     """(row, what tuning its settings got); nothing if the suite took no settings from sweeps."""
     say, tuned = context.words, context.tuned
+
+    def pairs(number: float | None) -> str:
+        return say("protocol.other_unit") if number is None else say.count("pair", round(number))
+
     of = {
-        row: say("protocol.tuning_text", **{key: say.count("pair", got[key]) for key in ("granted", "spent", "debt")})
+        row: say("protocol.tuning_text", **{key: pairs(got[key]) for key in ("granted", "spent", "debt")})
         for row, got in tuned.items()
     }
     rows = [row for row in context.rows if tuned and row.cells[track].runs]

@@ -72,5 +72,4 @@ def _swept(reader: Reader, study: TrackedRun) -> Swept:
     several = len(goals) > 1 and {"best", "settings", *goals} <= set(trials.columns)
     front = [trial for trial in trials.to_dict("records") if trial["best"]] if several else []
     points = [(tuple(float(trial[goal]) for goal in goals), json.loads(trial["settings"])) for trial in front]
-    importance = reader.document(study, "importance.json")
-    return Swept(study.tags["row"], goals, settings, importance, tuple(sorted(points, key=lambda one: -one[0][0])))
+    return Swept(study.tags["row"], goals, settings, reader.document(study, "importance.json"), tuple(points))

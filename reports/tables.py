@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from reports import formatting as f
 from reports.context import Cell, Context, Number, Row, Track
@@ -140,7 +140,7 @@ def settings(context: Context) -> Table:
         (
             *_begin(context, context.row(swept.row), track),
             text(key),
-            text(_short(value)),
+            text(f.searched(value)),
             NONE if (part := swept.importance.get(key)) is None else Entry(f.percent(part), sort=part),
         )
         for track, found in context.sweeps.items()
@@ -153,32 +153,23 @@ def settings(context: Context) -> Table:
 def fronts(context: Context) -> Table:
     """The trials of sweeps with several goals that none beats in all of them."""
     say = context.words
-    goals = list(dict.fromkeys(goal for found in context.sweeps.values() for swept in found for goal in swept.goals))
+    swept = [(track, one) for track, found in context.sweeps.items() for one in found if one.front]
+    goals = list(dict.fromkeys(goal for _, one in swept for goal in one.goals))
     rows = [
         (
-            *_begin(context, context.row(swept.row), track),
-            *(
-                Entry(f.value(goal, values[place]), sort=values[place])
-                if goal in swept.goals and (place := swept.goals.index(goal)) is not None
-                else NONE
-                for goal in goals
-            ),
-            text(", ".join(f"{key} {_short(str(value))}" for key, value in chosen.items())),
+            *_begin(context, context.row(one.row), track),
+            *(_goal(goal, dict(zip(one.goals, values, strict=True))) for goal in goals),
+            text(", ".join(f"{key} {f.searched(str(value))}" for key, value in chosen.items())),
         )
-        for track, found in context.sweeps.items()
-        for swept in found
-        for values, chosen in swept.front
+        for track, one in swept
+        for values, chosen in one.front
     ]
     columns = [*_front(context), *(Column(say.label(goal)) for goal in goals), Column(say("tuning.trial"), side="left")]
     return Table("fronts", say("tuning.front"), tuple(columns), tuple(rows))
 
 
-def _short(value: str) -> str:
-    """A tracked setting with three digits where it is a fraction."""
-    try:
-        return f"{float(value):.3g}" if not value.lstrip("-").isdigit() else value
-    except ValueError:
-        return value
+def _goal(goal: str, values: Mapping[str, float]) -> Entry:
+    return Entry(f.value(goal, values[goal]), sort=values[goal]) if goal in values else NONE
 
 
 def sources(context: Context) -> Table:

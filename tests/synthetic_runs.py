@@ -185,12 +185,12 @@ def sweep(store: Store, row: str) -> None:
     study.finish("FINISHED")
 
 
-def tuned(store: Store, suite: str, row: str, debt: float) -> None:
+def tuned(store: Store, suite: str, row: str, debt: float | None, granted: float | None = 8000.0) -> None:
     """What a suite records when it takes a row's settings from a sweep."""
     tags = {"row": row, "corpus": "toy-en-de", "preset": "demo"}
     study = Job(store.client, store.parent("tuning", tags, study=f"{row} of {suite}"))
     study.finish("FINISHED")
-    got = {"sweep": "tuning", "study": study.id, "granted": 8000.0, "spent": 6000.0, "debt": debt}
+    got = {"sweep": "tuning", "study": study.id, "granted": granted, "spent": 6000.0, "debt": debt}
     own = Job(store.client, store.parent(suite, {}))
     own.tag({"tuning": json.dumps({row: got})})
     points = [{"budget": 1000.0, "best": 10.0, "low": 5.0, "high": 20.0}]

@@ -344,7 +344,9 @@ def test_again_is_a_new_run_with_nothing_of_the_old(
     assert len(list((folder / "runs" / "jobs" / "runs").glob("*/last.ckpt"))) == 2
 
 
-def test_another_text_under_the_same_name_is_another_run(finished: Outcome, store: Store, tmp_path: Path) -> None:
+def test_another_text_under_the_same_name_is_another_run(
+    finished: Outcome, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tiny.write_corpus(tmp_path)
     with (tmp_path / "train.en").open("a") as source, (tmp_path / "train.de").open("a") as target:
         source.write("The man sleeps.\n")
@@ -355,6 +357,7 @@ def test_another_text_under_the_same_name_is_another_run(finished: Outcome, stor
     assert first.run
     assert finished.run
     assert (first.state, first.run.id == finished.run.id) == ("finished now", False)
+    assert capsys.readouterr().out.count("is of another text under the same name; a new run begins") == 1
     again = run(finished.experiment, store, "runs")
     assert again.run
     assert (again.state, again.run.tags["data"]) == ("finished before", finished.run.tags["data"])

@@ -330,6 +330,15 @@ def test_tuning_debt_and_its_curve_are_what_the_suite_recorded(store: Store):
     assert facts["Tuning"] == ((said, ""),)
 
 
+def test_a_tuning_budget_that_is_not_in_pairs_is_said_to_be_none(store: Store):
+    synthetic_runs.suite(store, "timed", [Synthetic("low", "Low", 2014, 2, 1e12)], "low", "low")
+    synthetic_runs.tuned(store, "timed", "low", debt=None, granted=None)
+    context = gather(store, "timed")
+    facts = {fact.label: fact.values for fact in protocol.facts(context, context.tracks[0])}
+    assert "in another unit than pairs granted" in facts["Tuning"][0][0]
+    assert finding.warnings(context) == []
+
+
 def test_each_vocabulary_has_a_target_alone_of_its_own(store: Store):
     kinds = {"one": "400 subwords", "two": "400 subwords", "letters": "50 characters"}
     runs = [
@@ -350,8 +359,8 @@ def test_what_a_sweep_found_is_a_table(odd: Context):
         [best, "training.optimizer.lr", "0.00312", f.percent(0.75)]
     ]
     assert [[entry.text for entry in row] for row in tables.fronts(odd).rows] == [
-        [best, "30.0", "9.00", "training.optimizer.lr 0.00312"],
         [best, "10.0", "5.00", "training.optimizer.lr 0.001"],
+        [best, "30.0", "9.00", "training.optimizer.lr 0.00312"],
     ]
 
 
