@@ -26,13 +26,24 @@ class Repeated:
     @property
     def apart(self) -> float:
         """(largest - smallest) / smallest."""
-        return max(self.medians) / min(self.medians) - 1
+        return _apart(self.medians)
+
+    @property
+    def machine_apart(self) -> float:
+        """The same of the reference work: what the machine itself was faster and slower by."""
+        return _apart([timing.reference_ms for timing in self.timings])
 
     @property
     def verdict(self) -> str:
         if self.apart <= AGREES:
             return f"within {AGREES:.0%}"
-        return "APART" if all(timing.quiet for timing in self.timings) else "noisy"
+        if not all(timing.quiet for timing in self.timings):
+            return "noisy"
+        return "machine's pace" if self.machine_apart > AGREES else "APART"
+
+
+def _apart(values: Sequence[float]) -> float:
+    return max(values) / min(values) - 1
 
 
 def benched(store: Store, run: TrackedRun) -> tuple[translator.TrainedTranslator, Bench]:
@@ -75,10 +86,19 @@ def repeated(store: Store, references: Sequence[str], times: int) -> Iterator[Re
 def show(store: Store, references: Sequence[str], times: int) -> bool:
     """Prints the medians of each run; whether every one agrees with itself, or its noise says why it does not."""
     found = list(repeated(store, references, times))
-    rows = [[each.run.name, *(f"{ms:.2f}" for ms in each.medians), f"{each.apart:.1%}", each.verdict] for each in found]
+    rows = [
+        [
+            each.run.name,
+            *(f"{ms:.2f}" for ms in each.medians),
+            f"{each.apart:.1%}",
+            f"{each.machine_apart:.1%}",
+            each.verdict,
+        ]
+        for each in found
+    ]
     numbers = [(f"p50, {number} (ms)", "right") for number in range(1, times + 1)]
-    terminal.table([("run", "left"), *numbers, ("apart", "right"), ("", "left")], rows)
+    terminal.table([("run", "left"), *numbers, ("apart", "right"), ("machine", "right"), ("", "left")], rows)
     for each in found:
         for number, timing in enumerate(each.timings, start=1):
-            terminal.say(f"{each.run.name}, {number}: {timing.noise}")
+            terminal.say(f"{each.run.name}, {number}: {timing.noise}, reference work {timing.reference_ms:.2f} ms")
     return all(each.verdict != "APART" for each in found)

@@ -105,7 +105,7 @@ def test_spread_is_noise_too(monkeypatch: pytest.MonkeyPatch) -> None:
     timing = timed(lambda: [next(slow)], seconds=0.0)
     assert timing.spread == pytest.approx(0.2 / 1.1)
     assert not timing.quiet
-    assert Timing([[1.0, 2.0], [2.0, 1.0]], others=0.0).quiet  # the same work in both passes
+    assert Timing([[1.0, 2.0], [2.0, 1.0]], others=0.0, reference_ms=1.0).quiet  # the same work in both passes
 
 
 def test_the_share_of_others_leaves_this_process_out(monkeypatch: pytest.MonkeyPatch) -> None:

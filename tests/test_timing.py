@@ -29,23 +29,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return outcome.run.id, folder
 
 
-def pretended(medians: list[float], others: float) -> Callable[[Bench, float], Timing]:
+def pretended(medians: list[float], others: float, references: list[float]) -> Callable[[Bench, float], Timing]:
     """The same milliseconds for every sentence of a measurement."""
-    left = iter(medians)
+    left = zip(medians, references, strict=True)
 
     def one_by_one(bench: Bench, seconds: float) -> Timing:
         assert len(bench.sources) == 12  # the whole test set
-        return Timing(np.full((2, 36), next(left)).tolist(), others)
+        milliseconds, reference_ms = next(left)
+        return Timing(np.full((2, 36), milliseconds).tolist(), others, reference_ms)
 
     return one_by_one
 
 
 @pytest.mark.parametrize(
-    ("medians", "others", "verdict", "code"),
+    ("medians", "others", "references", "verdict", "code"),
     [
-        ([10.0, 10.4, 10.2], 0.0, "within 5%", 0),
-        ([10.0, 11.0, 10.2], 0.0, "APART", 1),
-        ([10.0, 11.0, 10.2], 0.5, "noisy", 0),
+        ([10.0, 10.4, 10.2], 0.0, [2.0, 3.0, 2.0], "within 5%", 0),
+        ([10.0, 11.0, 10.2], 0.0, [2.0, 2.0, 2.08], "APART", 1),
+        ([10.0, 11.0, 10.2], 0.5, [2.0, 2.0, 2.0], "noisy", 0),
+        ([10.0, 11.0, 10.2], 0.0, [2.0, 2.3, 2.0], "machine's pace", 0),
     ],
 )
 def test_medians_agree_or_noise_says_why(
@@ -54,15 +56,17 @@ def test_medians_agree_or_noise_says_why(
     capsys: pytest.CaptureFixture[str],
     medians: list[float],
     others: float,
+    references: list[float],
     verdict: str,
     code: int,
 ) -> None:
-    monkeypatch.setattr(Bench, "one_by_one", pretended(medians, others))
+    monkeypatch.setattr(Bench, "one_by_one", pretended(medians, others, references))
     run_id, folder = finished
     assert main(["latency", run_id, "--tracking.folder", str(folder / "runs")]) == code
     printed = capsys.readouterr().out
     assert verdict in printed
     assert f"{medians[1]:.2f}" in printed
+    assert f"reference work {references[1]:.2f} ms" in printed
     assert printed.count(f"other processes {others:.0%} of the cores") == 3
 
 

@@ -7,7 +7,8 @@ the device is waited for before each reading of the clock.
 
 Sources of error are measured, not assumed: the share of all cores that other processes took (above 5 % is noise) and
 the spread between passes over the same sentences (above 10 % is noise). A noisy attempt is repeated, three in all while
-the budget of time lasts; the calmest is kept and its noise is printed in the recipe.
+the budget of time lasts; the calmest is kept and its noise is printed in the recipe. A virtual processor may run slower
+for minutes with neither to be seen, so a fixed piece of work is timed between the passes: `bench latency` needs it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ SECONDS = 9.0
 """For the figures of one row: a ladder of twenty is timed in three minutes."""
 
 OTHERS_LIMIT, SPREAD_LIMIT, ATTEMPTS = 0.05, 0.10, 3
+REFERENCES = 5
+"""Times that the reference work is done after each pass."""
 
 Ids = Sequence[list[int]]
 
@@ -46,11 +49,13 @@ class Timing:
     Attributes:
         passes: One list of samples for each pass over the same work.
         others: Share of all cores that other processes used, 0 to 1.
+        reference_ms: What `reference_work` took between the passes, the median.
         attempts: How often the measurement was begun.
     """
 
     passes: list[list[float]]
     others: float
+    reference_ms: float
     attempts: int = 1
 
     @property
@@ -95,17 +100,27 @@ class Others:
         return max(0.0, busy - own) / (seconds * (psutil.cpu_count() or 1))
 
 
+def reference_work() -> float:
+    """Milliseconds of 200 small products with Python between them, which is what decoding is; always the same work."""
+    left, right = torch.ones(32, 128), torch.ones(128, 128)
+    begin = time.perf_counter()
+    for _ in range(200):
+        torch.mm(left, right)
+    return (time.perf_counter() - begin) * 1e3
+
+
 def timed(one_pass: Callable[[], list[float]], seconds: float) -> Timing:
     """Repeats a pass, at least twice, until a third of the seconds is spent; begins again where that was noisy."""
     best, spent = None, 0.0
     for attempt in range(1, ATTEMPTS + 1):
         gc.collect()
-        others, begin, passes = Others(), time.perf_counter(), []
+        others, begin, passes, references = Others(), time.perf_counter(), [], []
         while len(passes) < 2 or time.perf_counter() - begin < seconds / ATTEMPTS:
             passes.append(one_pass())
+            references += [reference_work() for _ in range(REFERENCES)]
         took = time.perf_counter() - begin
         spent += took
-        timing = Timing(passes, others.share(took), attempt)
+        timing = Timing(passes, others.share(took), statistics.median(references), attempt)
         if best is None or timing.others + timing.spread < best.others + best.spread:
             best = timing
         if best.quiet or spent >= seconds:
