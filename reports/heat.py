@@ -104,7 +104,7 @@ def _map(data: Datasets, one: Picked) -> Chart:
     paper = base.mark_rect(fill=COLOURS["rule"], fillOpacity=0.45, aria=False)
     heat = base.mark_rect(fill=COLOURS["attention"]).encode(
         fillOpacity=alt.FillOpacity("weight:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None),
-        description="what:N",
+        description=alt.Description("what:N"),
     )
     texts = [
         base.transform_filter(f"datum.percent != '' && datum.weight {compared} 0.6").mark_text(
@@ -112,7 +112,7 @@ def _map(data: Datasets, one: Picked) -> Chart:
         )
         for compared, colour in (("<", COLOURS["ink"]), (">=", LIGHT["lit"]))
     ]
-    layers = [paper, heat, *(text.encode(text="percent:N") for text in texts)]
+    layers = [paper, heat, *(text.encode(text=alt.Text("percent:N")) for text in texts)]
     title = alt.TitleParams(
         f"{one.title[0].upper()}{one.title[1:]}", anchor="start", fontSize=FONT, fontWeight="bold",
         color=COLOURS["quiet"], offset=8,

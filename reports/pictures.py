@@ -72,7 +72,9 @@ def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int
     span = [min(value for value, _ in cells.values()), max(value for value, _ in cells.values())]
     dark = alt.Opacity("value:Q", scale=alt.Scale(domain=span, range=[0.04, 1]), legend=None)
     boxes = base.mark_rect(color=COLOURS["heat"], aria=False).encode(opacity=dark)
-    words = base.mark_text(fontSize=FONT, color=COLOURS["ink"]).encode(text="text:N", description="hover:N")
+    words = base.mark_text(fontSize=FONT, color=COLOURS["ink"]).encode(
+        text=alt.Text("text:N"), description=alt.Description("hover:N")
+    )
     return alt.layer(boxes, words).properties(width=alt.Step(step), height=alt.Step(22))
 
 
@@ -207,10 +209,12 @@ def _tuning_chart(data: Datasets, lines: Sequence[dict[str, Any]], titles: tuple
     base = alt.Chart(data.add(lines)).encode(x=x.x("x", width), y=y.y("y", height), color=colours)
     named = alt.Chart(data.add(ends.values())).mark_text(align="left", dx=7, fontSize=FONT, aria=False)
     layers = (
-        band.encode(x=x.x("x", width), y=y.y("low", height), y2="high:Q", color=colours, detail="row:N"),
-        base.mark_line(strokeWidth=1.5, aria=False).encode(detail="row:N"),
-        base.mark_point(filled=True, size=18, opacity=1).encode(description="hover:N"),
-        named.encode(x=x.x("x", width), y=y.y("y", height), text="name:N", color=colours),
+        band.encode(
+            x=x.x("x", width), y=y.y("low", height), y2=alt.Y2("high:Q"), color=colours, detail=alt.Detail("row:N")
+        ),
+        base.mark_line(strokeWidth=1.5, aria=False).encode(detail=alt.Detail("row:N")),
+        base.mark_point(filled=True, size=18, opacity=1).encode(description=alt.Description("hover:N")),
+        named.encode(x=x.x("x", width), y=y.y("y", height), text=alt.Text("name:N"), color=colours),
     )
     return alt.layer(*layers).properties(width=width, height=height)
 
@@ -247,10 +251,14 @@ def _dumbbells(data: Datasets, lines: Sequence[dict[str, Any]], title: str, tota
     scale = family_scale([str(line["family"]) for line in lines])
     base = alt.Chart(data.add(lines)).encode(y=y, color=alt.Color("family:N", scale=scale, legend=None))
     layers = (
-        base.mark_rule(strokeWidth=1.5, aria=False).encode(x=x.x("true", width), x2="shuffled:Q"),
-        base.mark_point(filled=True, size=70, opacity=1).encode(x=x.x("true", width), description="hover:N"),
+        base.mark_rule(strokeWidth=1.5, aria=False).encode(x=x.x("true", width), x2=alt.X2("shuffled:Q")),
+        base.mark_point(filled=True, size=70, opacity=1).encode(
+            x=x.x("true", width), description=alt.Description("hover:N")
+        ),
         base.mark_point(filled=True, size=70, opacity=1, fill=COLOURS["paper"], strokeWidth=1.5).encode(
-            x=x.x("shuffled", width), description="hover:N", stroke=alt.Stroke("family:N", scale=scale, legend=None)
+            x=x.x("shuffled", width),
+            description=alt.Description("hover:N"),
+            stroke=alt.Stroke("family:N", scale=scale, legend=None),
         ),
     )
     return alt.layer(*layers).properties(width=width, height=alt.Step(26))
@@ -302,7 +310,7 @@ def _map(data: Datasets, total: int, shown: Mapping[str, Any]) -> Chart:
     beside = beside.mark_text(align="right", fontSize=FONT, color=COLOURS["ink"], aria=False)
     layers = (
         boxes,
-        above.encode(x=x, y=alt.value(-6), text="word:N"),
-        beside.encode(x=alt.value(-6), y=y, text="word:N"),
+        above.encode(x=x, y=alt.YValue(-6), text=alt.Text("word:N")),
+        beside.encode(x=alt.XValue(-6), y=y, text=alt.Text("word:N")),
     )
     return alt.layer(*layers).properties(width=alt.Step(step), height=alt.Step(step))

@@ -150,11 +150,13 @@ def _scatter(
     ]
     if leads:
         lead = alt.Chart(data.add(leads)).mark_line(color=COLOURS["quiet"], strokeWidth=0.6, aria=False)
-        layers.append(lead.encode(x=x.x("x", width), y=y.y("y", height), detail="number:N"))
-    layers.append(base.mark_rule(strokeWidth=1.5, aria=False).encode(y=y.y("low", height), y2="high:Q", color=colours))
+        layers.append(lead.encode(x=x.x("x", width), y=y.y("y", height), detail=alt.Detail("number:N")))
+    layers.append(
+        base.mark_rule(strokeWidth=1.5, aria=False).encode(y=y.y("low", height), y2=alt.Y2("high:Q"), color=colours)
+    )
     marks = base.mark_point(filled=True, size=70, opacity=1)
-    marks = marks.encode(y=y.y("y", height), color=colours, description="hover:N")
-    layers.append(marks.encode(href="link:N") if points[0].link else marks)
+    marks = marks.encode(y=y.y("y", height), color=colours, description=alt.Description("hover:N"))
+    layers.append(marks.encode(href=alt.Href("link:N")) if points[0].link else marks)
     for align in ("left", "right"):
         chosen = [label for label in labels if label.align == align]
         texts = [
@@ -165,7 +167,7 @@ def _scatter(
             mark = alt.Chart(data.add(texts)).mark_text(
                 align=align, baseline="middle", fontSize=FONT, color=COLOURS["ink"], aria=False
             )
-            layers.append(mark.encode(x=x.x("x", width), y=y.y("y", height), text="text:N"))
+            layers.append(mark.encode(x=x.x("x", width), y=y.y("y", height), text=alt.Text("text:N")))
     return alt.layer(*layers).properties(width=width, height=height)
 
 
@@ -326,10 +328,12 @@ def _panel(
         for p in points
     ]
     base = alt.Chart(data.add(values)).encode(x=x.x("x", width), y=y.y("y", height), color=colours)
-    lines = base.mark_line(strokeWidth=1.5).encode(detail="seed:N", strokeDash=dash, description="row:N")
+    lines = base.mark_line(strokeWidth=1.5).encode(
+        detail=alt.Detail("seed:N"), strokeDash=dash, description=alt.Description("row:N")
+    )
     layers: list[alt.Chart] = [lines]
     if marked:
-        layers.append(base.mark_point(filled=True, size=18, opacity=1).encode(description="hover:N"))
+        layers.append(base.mark_point(filled=True, size=18, opacity=1).encode(description=alt.Description("hover:N")))
     # Lines may end at different costs: the names stand beside the plot, at the heights of the ends of first seeds, and
     # a thin line leads from each end to its name.
     ends: dict[str, Validation] = {}
@@ -344,11 +348,19 @@ def _panel(
         for across, along in ((end.x, end.y), (x.high, end.y), (aside, y.value(place, height)))
     ]
     lead = alt.Chart(data.add(leads)).mark_line(strokeWidth=0.5, opacity=0.7, aria=False)
-    layers.append(lead.encode(x=x.x("x", width), y=y.y("y", height), color=colours, detail="row:N"))
+    layers.append(lead.encode(x=x.x("x", width), y=y.y("y", height), color=colours, detail=alt.Detail("row:N")))
     texts = [
         {"x": aside, "y": y.value(place, height), "row": name, "text": f.clipped(name)}
         for name, place in zip(ends, heights, strict=True)
     ]
     text = alt.Chart(data.add(texts)).mark_text(align="left", baseline="middle", dx=4, fontSize=FONT)
-    layers.append(text.encode(x=x.x("x", width), y=y.y("y", height), text="text:N", color=colours, description="row:N"))
+    layers.append(
+        text.encode(
+            x=x.x("x", width),
+            y=y.y("y", height),
+            text=alt.Text("text:N"),
+            color=colours,
+            description=alt.Description("row:N"),
+        )
+    )
     return alt.layer(*layers).properties(width=width, height=height)
