@@ -25,9 +25,7 @@ from typing import Any, TypeVar, cast
 import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from torch import distributed
-
-# torch documents TCPStore as part of this module, and makes it in C++, where a checker does not see it.
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, but missing in its __all__
 
 from bench import decoding
 from bench.decoding import DecodingSettings, Hypothesis

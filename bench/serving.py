@@ -22,8 +22,7 @@ class Served(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         self.translator = translator.opened(Path(context.artifacts["translator"]))
 
-    # MLflow's own method has no body and no type, so a checker takes it for one that returns None.
-    def predict(  # type: ignore[override]
+    def predict(  # type: ignore[override]  # MLflow's own has neither body nor type: it seems to return None
         self, context: Any, model_input: list[str], params: dict[str, Any] | None = None
     ) -> list[str]:
         """The best translation of each sentence; `params` may set the beam."""

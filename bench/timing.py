@@ -35,15 +35,20 @@ class Repeated:
 
     @property
     def verdict(self) -> str:
+        """Of a median that is not like the others: it is a noisy one; or the machine's pace was as much another, by its
+        reference work; or there is no such reason: APART.
+        """
         if self.apart <= AGREES:
             return f"within {AGREES:.0%}"
-        if not all(timing.quiet for timing in self.timings):
+        quiet = [(ms, timing) for ms, timing in zip(self.medians, self.timings, strict=True) if timing.quiet]
+        if _apart([ms for ms, _ in quiet]) <= AGREES:
             return "noisy"
-        return "machine's pace" if self.machine_apart > AGREES else "APART"
+        at_one_pace = _apart([ms / timing.reference_ms for ms, timing in quiet])
+        return "machine's pace" if at_one_pace <= AGREES else "APART"
 
 
 def _apart(values: Sequence[float]) -> float:
-    return max(values) / min(values) - 1
+    return max(values) / min(values) - 1 if values else 0.0
 
 
 def benched(store: Store, run: TrackedRun) -> tuple[translator.TrainedTranslator, Bench]:
@@ -100,5 +105,5 @@ def show(store: Store, references: Sequence[str], times: int) -> bool:
     terminal.table([("run", "left"), *numbers, ("apart", "right"), ("machine", "right"), ("", "left")], rows)
     for each in found:
         for number, timing in enumerate(each.timings, start=1):
-            terminal.say(f"{each.run.name}, {number}: {timing.noise}, reference work {timing.reference_ms:.2f} ms")
+            terminal.say(f"{each.run.name}, {number}: {timing.noise}")
     return all(each.verdict != "APART" for each in found)

@@ -89,7 +89,7 @@ class Recorder(pl.LightningModule):
         return self.weight.sum()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.trainer.datamodule.consumed = self.trainer.global_step  # type: ignore[attr-defined]
+        self.trainer.datamodule.consumed = self.trainer.global_step  # type: ignore[attr-defined]  # a test's own data module
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)

@@ -16,11 +16,12 @@ from bench.decoding import DecodingSettings, Hypothesis, check, coverage_penalty
 from models import seq2seq
 from models.parts.translator import BOS, EOS, State, Step, Tokens, Translator
 from models.transformer import Config, Model
+from tests.partial import Partial
 
 ROWS = 997
 
 
-class Random(Translator):
+class Random(Partial):
     """P(next token | source, prefix) is a row of a random table, picked by a hash of source and prefix.
 
     The hash stands in State.past and the source's part of it in State.source: a search that re-orders either wrongly

@@ -13,6 +13,7 @@ from bench.measures import Measure, latency, memory
 from bench.measures.latency import Bench, Timing, timed
 from models import transformer
 from models.parts.translator import Batch, Tokens
+from reports.language import words
 
 SOURCES = [[5, 6, 7, 8][: 1 + number % 4] for number in range(40)]
 TARGETS = [[5, 6, 7][: 1 + number % 3] for number in range(40)]
@@ -106,6 +107,15 @@ def test_spread_is_noise_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert timing.spread == pytest.approx(0.2 / 1.1)
     assert not timing.quiet
     assert Timing([[1.0, 2.0], [2.0, 1.0]], others=0.0, reference_ms=1.0).quiet  # the same work in both passes
+
+
+@pytest.mark.parametrize("others", [0.0, 0.5])
+def test_the_korean_report_says_the_noise_in_korean(others: float) -> None:
+    timing = Timing([[1.0, 2.0], [2.0, 1.0]], others, reference_ms=4.126)
+    assert "reference work 4.13 ms" in timing.noise
+    said = words("ko").recorded(timing.noise)
+    assert "기준 작업 4.13 ms" in said
+    assert "other processes" not in said
 
 
 def test_the_share_of_others_leaves_this_process_out(monkeypatch: pytest.MonkeyPatch) -> None:

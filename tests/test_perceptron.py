@@ -9,7 +9,7 @@ from models.perceptron import Config, Model
 
 
 def build(**settings: float) -> Model:
-    return Model(Config(units=200, **settings), 30, 40)  # type: ignore[arg-type]
+    return Model(Config(units=200, **settings), 30, 40)  # type: ignore[arg-type]  # of several types
 
 
 def sentence(*ids: int) -> Tokens:

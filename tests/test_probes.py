@@ -17,7 +17,8 @@ from bench.corpora import Split
 from bench.measures import alignment, probes, quality
 from bench.measures.probes import Contrast, TargetOnly
 from bench.vocabulary import TextSettings, Vocabularies, build
-from models.parts.translator import EOS, Batch, State, Step, Tokens, Translator
+from models.parts.translator import EOS, Batch, State, Step, Tokens
+from tests.partial import Partial
 
 TEXT = ["der Krug ist voll", "die Tasse ist leer", "das Glas ist voll", "er ist leer", "sie ist voll", "es ist voll"]
 
@@ -27,7 +28,7 @@ def vocabularies() -> Vocabularies:
     return build(TextSettings(kind="words", vocabulary_size=16), Split(TEXT, TEXT))
 
 
-class Copyist(Translator):
+class Copyist(Partial):
     """Gives a target word probability e^-1 where the source has the same word at the same place, else e^-3.
 
     Its attention looks at that place, and at EOS behind the source.

@@ -22,7 +22,7 @@ def sentence(*ids: int) -> Tokens:
 def build(cell: Cell, **settings: int | bool) -> Model:
     torch.manual_seed(1)
     sizes: dict[str, int | bool] = {"layers": 2, "embedding": 5, "hidden": 6, "maxout": 4} | settings
-    model = Model(Config(cell=cell, **sizes), 30, 40).double().eval()  # type: ignore[arg-type]
+    model = Model(Config(cell=cell, **sizes), 30, 40).double().eval()  # type: ignore[arg-type]  # of several types
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return model

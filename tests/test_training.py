@@ -58,7 +58,7 @@ def settings(**changed: object) -> Training:
         "optimizer": Optimizer("Adam", 0.01),
         "schedule": Schedule(warmup=5, decay="inverse_sqrt"),
     }
-    return Training(**(usual | changed))  # type: ignore[arg-type]
+    return Training(**(usual | changed))  # type: ignore[arg-type]  # of several types
 
 
 def model() -> Model:
@@ -230,7 +230,7 @@ def test_every_process_and_every_update_draws_its_own_numbers() -> None:
     drawn = set()
     for rank, update in itertools.product(range(3), range(3)):
         trainer, module = SimpleNamespace(global_step=update), SimpleNamespace(device=torch.device("cpu"))
-        checkpoints.RandomPerUpdate(5, rank).on_train_batch_start(trainer, module, None, 0)  # type: ignore[arg-type]
+        checkpoints.RandomPerUpdate(5, rank).on_train_batch_start(trainer, module, None, 0)  # type: ignore[arg-type]  # as much of them as it reads
         drawn.add(torch.rand(1).item())
     assert len(drawn) == 9
 

@@ -25,7 +25,7 @@ def vocabulary(kind: Kind, cache: Path | None = None) -> Vocabulary:
     return build(TextSettings(kind, SIZES[kind]), SPLIT, cache).source
 
 
-VOCABULARIES: dict[str, Vocabulary] = {kind: vocabulary(kind) for kind in SIZES}  # type: ignore[arg-type]
+VOCABULARIES: dict[str, Vocabulary] = {kind: vocabulary(kind) for kind in SIZES}  # type: ignore[arg-type]  # keys are the kinds
 
 
 @each_kind
@@ -48,7 +48,7 @@ def test_pieces_join_to_the_text_they_came_from(sentences: list[str]) -> None:
 
 @given(st.lists(st.text(alphabet="ab .,'\"(-_￭\t\u00a0é\u0301", min_size=0, max_size=12), min_size=1, max_size=8))
 def test_words_come_back_through_ids_whatever_their_spaces(sentences: list[str]) -> None:
-    words = [piece for sentence in sentences for piece in KINDS["words"].take_apart(sentence)]  # type: ignore[union-attr]
+    words = [piece for sentence in sentences for piece in KINDS["words"].take_apart(sentence)]  # type: ignore[union-attr]  # words are taken apart
     known = {piece for piece in words if not piece or piece.strip(JOINER)}
     if not known:
         return

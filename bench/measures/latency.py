@@ -8,7 +8,7 @@ the device is waited for before each reading of the clock.
 Sources of error are measured, not assumed: the share of all cores that other processes took (above 5 % is noise) and
 the spread between passes over the same sentences (above 10 % is noise). A noisy attempt is repeated, three in all while
 the budget of time lasts; the calmest is kept and its noise is printed in the recipe. A virtual processor may run slower
-for minutes with neither to be seen, so a fixed piece of work is timed between the passes: `bench latency` needs it.
+for minutes with neither to be seen, so a fixed piece of work is timed after each pass and printed, too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Timing:
     Attributes:
         passes: One list of samples for each pass over the same work.
         others: Share of all cores that other processes used, 0 to 1.
-        reference_ms: What `reference_work` took between the passes, the median.
+        reference_ms: What `reference_work` took after the passes, the median.
         attempts: How often the measurement was begun.
     """
 
@@ -73,7 +73,7 @@ class Timing:
         verdict = "quiet" if self.quiet else "NOISY"
         return (
             f"{verdict}: other processes {self.others:.0%} of the cores, spread {self.spread:.0%}, "
-            f"{len(self.passes)} passes, attempt {self.attempts}"
+            f"{len(self.passes)} passes, attempt {self.attempts}, reference work {self.reference_ms:.2f} ms"
         )
 
 

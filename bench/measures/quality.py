@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -211,11 +212,13 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
 
 def write(path: Path, systems: Sequence[Statistics]) -> None:
     """Keeps statistics in one .npz file, so that a later test need not score the text again."""
-    arrays = {f"{number}.rows": system.rows_NK.astype(np.int32) for number, system in enumerate(systems)}
+    # Any: the names are not known before, and a checker fears that one of them is the flag `allow_pickle`.
+    arrays: dict[str, Any] = {
+        f"{number}.rows": system.rows_NK.astype(np.int32) for number, system in enumerate(systems)
+    }
     labels = [[s.metric, s.signature, s.output_hash, s.reference_hash] for s in systems]
     with path.open("wb") as file:
-        # The names of the arrays are not known before, so a checker fears that one of them is the flag `allow_pickle`.
-        np.savez_compressed(file, labels=np.array(labels), **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(file, labels=np.array(labels), **arrays)
 
 
 def read(path: Path) -> list[Statistics]:

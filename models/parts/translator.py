@@ -9,6 +9,7 @@ Letters in names: B batch  S source length  T target length  D width  H heads  V
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
@@ -130,19 +131,20 @@ class Step(NamedTuple):
     attention_BS: Tensor | None
 
 
-class Flops(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Flops:
     """Floating-point operations of dense products, one multiply-add counted as 2: forward pass, and training step."""
 
     forward: int
     training: int
 
-    def __add__(self, other: Flops) -> Flops:  # type: ignore[override]  # addition, not concatenation, of tuples
+    def __add__(self, other: Flops) -> Flops:
         return Flops(self.forward + other.forward, self.training + other.training)
 
-    def __mul__(self, times: int) -> Flops:  # type: ignore[override]  # scaling, not repetition
+    def __mul__(self, times: int) -> Flops:
         return Flops(self.forward * times, self.training * times)
 
-    __rmul__ = __mul__  # type: ignore[assignment]
+    __rmul__ = __mul__
 
 
 NO_FLOPS = Flops(0, 0)
@@ -155,7 +157,7 @@ class Stack(nn.ModuleList, Generic[Layer]):
 
     if TYPE_CHECKING:
 
-        def __iter__(self) -> Iterator[Layer]: ...  # type: ignore[override]  # narrower than Iterator[Module]
+        def __iter__(self) -> Iterator[Layer]: ...
 
 
 def product(rows: int, inner: int, columns: int, *, input_gradient: bool = True) -> Flops:
@@ -232,7 +234,7 @@ class Recipe:
     per: Literal["token", "sentence"] = "token"
 
 
-class Translator(pl.LightningModule):
+class Translator(pl.LightningModule, ABC):
     """Base of every architecture. A subclass makes its layers and `self.output`, and writes the methods below.
 
     Shapes: `encode` takes ids_BS; `decode` gives hidden_BTD for the prefix ids_BT; `project` gives logits over V.
@@ -248,24 +250,25 @@ class Translator(pl.LightningModule):
 
     # --- what an architecture writes ------------------------------------------------------------------------------
 
+    @abstractmethod
     def encode(self, source: Tokens) -> Any:
         """The memory that `decode` and `start` read: the tree of tensors, batch first, that it makes of a source."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, memory: Any, target: Tokens) -> Tensor:
         """hidden_BTD of every position of the prefix `target` (BOS first), none of which sees a later one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self, memory: Any) -> State:
         """The state before the first step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, previous_B: Tensor, state: State) -> Step:
         """One more position: equal to `decode` at that position."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flops_encode(self, source_length: int) -> Flops:
-        raise NotImplementedError
+        """Cost of `encode`."""
 
     def flops_decode(self, source_length: int, target_length: int) -> Flops:
         """Cost of `decode` for all positions of the target, without `project`. Here: each costs what a step does."""
@@ -275,9 +278,9 @@ class Translator(pl.LightningModule):
         """Cost of `start`."""
         return NO_FLOPS
 
+    @abstractmethod
     def flops_step(self, source_length: int, position: int) -> Flops:
         """Cost of `step` at a position counted from 0, without `project`."""
-        raise NotImplementedError
 
     def settle(self) -> None:
         """Makes the work of a pass depend on its shapes alone, which counting needs: a router assigns evenly."""

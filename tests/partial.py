@@ -1,0 +1,31 @@
+"""A base for the small translators of tests, which write the methods that their test asks for and no others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from models.parts.translator import Flops, State, Step, Tokens, Translator
+
+
+class Partial(Translator):
+    """A method that a test's translator has not written fails the test that calls it."""
+
+    def encode(self, source: Tokens) -> Any:
+        raise AssertionError("encode was called")
+
+    def decode(self, memory: Any, target: Tokens) -> Tensor:
+        raise AssertionError("decode was called")
+
+    def start(self, memory: Any) -> State:
+        raise AssertionError("start was called")
+
+    def step(self, previous_B: Tensor, state: State) -> Step:
+        raise AssertionError("step was called")
+
+    def flops_encode(self, source_length: int) -> Flops:
+        raise AssertionError("flops_encode was called")
+
+    def flops_step(self, source_length: int, position: int) -> Flops:
+        raise AssertionError("flops_step was called")
