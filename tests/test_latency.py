@@ -84,26 +84,26 @@ def test_output_lengths_are_forced_to_the_references(monkeypatch: pytest.MonkeyP
 
 
 def test_a_noisy_measurement_is_repeated_and_the_calmest_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    def a_pass() -> list[float]:
+    def piece() -> float:
         time.sleep(0.02)
-        return [1.0]
+        return 1.0
 
     shares = iter([0.5, 0.2, 0.4])
     monkeypatch.setattr(latency.Others, "share", lambda self, seconds: next(shares))
-    timing = timed(a_pass, seconds=0.0001)  # spent at once: no second attempt
+    timing = timed([piece], seconds=0.0001)  # spent at once: no second attempt
     assert (timing.attempts, timing.others) == (1, 0.5)
     shares = iter([0.5, 0.2, 0.4])
-    timing = timed(a_pass, seconds=0.3)
+    timing = timed([piece], seconds=0.3)
     assert (timing.attempts, timing.others, timing.quiet) == (2, 0.2, False)
     assert "NOISY: other processes 20% of the cores, spread 0%" in timing.noise
     shares = iter([0.5, 0.01])
-    assert timed(a_pass, seconds=0.3).quiet
+    assert timed([piece], seconds=0.3).quiet
 
 
 def test_spread_is_noise_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency.Others, "share", lambda self, seconds: 0.0)
     slow = itertools.cycle([1.0, 1.2])
-    timing = timed(lambda: [next(slow)], seconds=0.0)
+    timing = timed([lambda: next(slow)], seconds=0.0)
     assert timing.spread == pytest.approx(0.2 / 1.1)
     assert not timing.quiet
     assert Timing([[1.0, 2.0], [2.0, 1.0]], others=0.0, reference_ms=1.0).quiet  # the same work in both passes

@@ -8,7 +8,7 @@ the device is waited for before each reading of the clock.
 Sources of error are measured, not assumed: the share of all cores that other processes took (above 5 % is noise) and
 the spread between passes over the same sentences (above 10 % is noise). A noisy attempt is repeated, three in all while
 the budget of time lasts; the calmest is kept and its noise is printed in the recipe. A virtual processor may run slower
-for minutes with neither to be seen, so a fixed piece of work is timed after each pass and printed, too.
+for minutes with neither to be seen, so a fixed piece of work is timed after each translation, too, and printed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import psutil
@@ -36,8 +37,6 @@ SECONDS = 9.0
 """For the figures of one row: a ladder of twenty is timed in three minutes."""
 
 OTHERS_LIMIT, SPREAD_LIMIT, ATTEMPTS = 0.05, 0.10, 3
-REFERENCES = 5
-"""Times that the reference work is done after each pass."""
 
 Ids = Sequence[list[int]]
 
@@ -49,7 +48,7 @@ class Timing:
     Attributes:
         passes: One list of samples for each pass over the same work.
         others: Share of all cores that other processes used, 0 to 1.
-        reference_ms: What `reference_work` took after the passes, the median.
+        reference_ms: What `reference_work` took after each sample, the median.
         attempts: How often the measurement was begun.
     """
 
@@ -101,23 +100,32 @@ class Others:
 
 
 def reference_work() -> float:
-    """Milliseconds of 200 small products with Python between them, which is what decoding is; always the same work."""
+    """Milliseconds of 60 small products with Python between them, which is what decoding is; always the same work."""
     left, right = torch.ones(32, 128), torch.ones(128, 128)
     begin = time.perf_counter()
-    for _ in range(200):
+    for _ in range(60):
         torch.mm(left, right)
     return (time.perf_counter() - begin) * 1e3
 
 
-def timed(one_pass: Callable[[], list[float]], seconds: float) -> Timing:
-    """Repeats a pass, at least twice, until a third of the seconds is spent; begins again where that was noisy."""
+def timed(work: Sequence[Callable[[], float]], seconds: float) -> Timing:
+    """Repeats a pass, at least twice, until a third of the seconds is spent; begins again where that was noisy.
+
+    Args:
+        work: What a pass consists of; each piece says how many milliseconds it took.
+        seconds: All attempts together.
+    """
     best, spent = None, 0.0
     for attempt in range(1, ATTEMPTS + 1):
         gc.collect()
-        others, begin, passes, references = Others(), time.perf_counter(), [], []
+        others, begin = Others(), time.perf_counter()
+        passes: list[list[float]] = []
+        references: list[float] = []
         while len(passes) < 2 or time.perf_counter() - begin < seconds / ATTEMPTS:
-            passes.append(one_pass())
-            references += [reference_work() for _ in range(REFERENCES)]
+            passes.append([])
+            for piece in work:
+                passes[-1].append(piece())
+                references.append(reference_work())
         took = time.perf_counter() - begin
         spent += took
         timing = Timing(passes, others.share(took), statistics.median(references), attempt)
@@ -187,14 +195,11 @@ class Bench:
 
     def one_by_one(self, seconds: float) -> Timing:
         """Passes over the sentences, each for its first token, then for the whole of each, then free-running."""
-
-        def one_pass() -> list[float]:
-            first = [self.milliseconds([source], [1]) for source in self.sources]
-            whole = [self.milliseconds([s], [n]) for s, n in zip(self.sources, self.lengths, strict=True)]
-            return first + whole + [self.milliseconds([source], None) for source in self.sources]
-
+        first = [partial(self.milliseconds, [source], [1]) for source in self.sources]
+        whole = [partial(self.milliseconds, [s], [n]) for s, n in zip(self.sources, self.lengths, strict=True)]
+        free = [partial(self.milliseconds, [source], None) for source in self.sources]
         self.warm_up()
-        return timed(one_pass, seconds)
+        return timed(first + whole + free, seconds)
 
     def alone(self, seconds: float) -> list[Measure]:
         """Latency of one sentence alone: percentiles, forced and free; time to the first token, and of each later one.
@@ -235,15 +240,13 @@ class Bench:
             (self, BATCHES[-1], False),
             (few, TABLE_BATCH, True),
         ]
-
-        def one_pass() -> list[float]:
-            return [
-                bench.milliseconds(bench.sources, None if free else bench.lengths, batch)
-                for bench, batch, free in plans
-            ]
-
-        one_pass()  # warms up
-        timing = timed(one_pass, seconds)
+        work = [
+            partial(bench.milliseconds, bench.sources, None if free else bench.lengths, batch)
+            for bench, batch, free in plans
+        ]
+        for piece in work:
+            piece()  # warms up
+        timing = timed(work, seconds)
         measures = []
         for (bench, batch, free), took_P in zip(plans, np.array(timing.passes).T, strict=True):
             rate, sentences = 1e3 / float(np.median(took_P)), len(bench.sources)
