@@ -36,7 +36,10 @@ def test_a_wrong_cost_is_found() -> None:
     assert costs.Reproduced("x", "en-de", "", published=1.0e20, computed=1.025e20).agrees
 
 
-def test_the_ceiling_is_measured_once() -> None:
+def test_the_ceiling_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(costs, "SIDE", 128)  # as other tests do, for speed: the next one is not told the same
+        assert "128 x 128, float32" in costs.ceiling("cpu", torch.float32).recipe
     ceiling = costs.ceiling("cpu", torch.float32)
     assert ceiling is costs.ceiling("cpu", torch.float32)
     assert ceiling.value is not None
@@ -52,7 +55,7 @@ def test_a_slow_product_is_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "mm", product)
     monkeypatch.setattr(costs.time, "perf_counter", lambda: clock[0])
-    measured = costs._ceiling.__wrapped__("cpu", torch.float32, 1)
+    measured = costs._ceiling.__wrapped__("cpu", torch.float32, 1, costs.SIDE)
     assert "products of 512 x 512" in measured.recipe
     assert measured.value == pytest.approx(2 * 512**3 / 0.2)
 

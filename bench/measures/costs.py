@@ -109,14 +109,14 @@ def ceiling(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Measure:
     Nothing that a model does is faster, so it is the yardstick of MFU. Measured once per process and number of threads,
     with the precision settings (TF32) as they are then.
     """
-    return _ceiling(device, dtype, torch.get_num_threads())
+    return _ceiling(device, dtype, torch.get_num_threads(), SIDE)
 
 
 @functools.cache
-def _ceiling(device: str, dtype: torch.dtype, threads: int) -> Measure:
+def _ceiling(device: str, dtype: torch.dtype, threads: int, largest: int) -> Measure:
     place = torch.device(device)
-    left, right = (torch.randn(SIDE, SIDE, device=place).to(dtype) for _ in range(2))
-    side = min(SMALLEST, SIDE)
+    left, right = (torch.randn(largest, largest, device=place).to(dtype) for _ in range(2))
+    side = min(SMALLEST, largest)
 
     def once() -> float:
         begin = time.perf_counter()
@@ -125,7 +125,7 @@ def _ceiling(device: str, dtype: torch.dtype, threads: int) -> Measure:
             torch.accelerator.synchronize()
         return time.perf_counter() - begin
 
-    while side < SIDE and min(once(), once()) < 1 / 8:  # twice the side is eight times the work
+    while side < largest and min(once(), once()) < 1 / 8:  # twice the side is eight times the work
         side *= 2
     for _ in range(2):
         once()
