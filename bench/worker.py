@@ -160,8 +160,8 @@ class Worker:
     def do(self, task: Task) -> End:
         try:
             tracking = task.experiment.tracking
-            if repr(tracking) not in self.stores:  # one that is kept waits for a server that is away
-                self.stores[repr(tracking)] = Store(tracking)
+            if repr(tracking) not in self.stores:
+                self.stores[repr(tracking)] = Store(tracking, known=True)  # the driver has asked it for this task
             store = self.stores[repr(tracking)]
             outcome = run(
                 task.experiment,

@@ -7,7 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -172,6 +174,50 @@ def test_a_server_that_does_not_answer_is_given_up_in_seconds() -> None:
         Store(Tracking(f"http://127.0.0.1:{port}"))
     assert time.monotonic() - before < 20
     assert os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES") == patience
+
+
+class NoExperiments(BaseHTTPRequestHandler):
+    """What an empty MLflow server answers to a search for experiments."""
+
+    def do_POST(self) -> None:
+        body = b'{"experiments": []}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_worker_waits_for_a_server_that_its_driver_has_reached(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bench.tracking.patience, "RETRY_EVERY", 0.01)
+    with ThreadingHTTPServer(("127.0.0.1", 0), NoExperiments, bind_and_activate=False) as server:
+        server.server_bind()  # from here on the address is taken, and connections to it are refused
+
+        def said() -> list[str]:
+            return [record.getMessage() for record in caplog.records if record.name == "bench.tracking"]
+
+        def begin() -> None:
+            while not said():
+                time.sleep(0.01)
+            server.server_activate()
+            server.serve_forever(poll_interval=0.01)
+
+        starting = threading.Thread(target=begin)
+        starting.start()
+        store = Store(Tracking(f"http://127.0.0.1:{server.server_port}"), known=True)
+        assert store.suites() == []
+        server.shutdown()
+        starting.join()
+    waited, back = said()
+    assert "does not answer" in waited
+    assert "is back" in back
 
 
 @pytest.mark.parametrize("content", [b"not a database, but long enough for one" * 40, b"SQLite format 3\0"])

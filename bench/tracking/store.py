@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bench.tracking import models
 from bench.tracking.job import Job
-from bench.tracking.patience import Patient
+from bench.tracking.patience import PATIENCE, Patient, patiently
 from bench.tracking.reading import Reader, TrackedRun
 
 PARENT = "mlflow.parentRunId"
@@ -77,12 +78,15 @@ def tracked(run: MlflowRun) -> TrackedRun:
 class Store(Reader):
     """An MLflow tracking store.
 
+    `known` says that it has been reached before, by who asks for work on it: then it is waited for, PATIENCE seconds
+    at most, instead of being an error at once.
+
     Raises:
         ValueError: the store cannot be reached or opened; says where it should be.
     """
 
-    def __init__(self, settings: Tracking) -> None:
-        self.settings, self.uri = settings, settings.resolved_uri
+    def __init__(self, settings: Tracking, known: bool = False) -> None:
+        self.settings, self.uri, self.known = settings, settings.resolved_uri, known
         self.file = Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
         if not self.new:
             _ = self.client
@@ -105,9 +109,10 @@ class Store(Reader):
     def _open_server(self) -> MlflowClient:
         patient = {key: os.environ.get(key) for key in PROBE}
         os.environ.update(PROBE)
+        deadline = time.monotonic() + (PATIENCE if self.known else 0)
         try:
             client = MlflowClient(self.uri)
-            client.search_experiments(max_results=1)
+            patiently(lambda: client.search_experiments(max_results=1), lambda: deadline)
         finally:
             os.environ.update({key: value for key, value in patient.items() if value is not None})
             for key in (key for key, value in patient.items() if value is None):
