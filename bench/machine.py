@@ -14,6 +14,9 @@ from typing import Literal
 
 import torch
 
+SIBLINGS = "BENCH_SIBLINGS"
+"""The environment variable in which a driver tells its workers how many others there are on their machine."""
+
 
 @dataclass
 class Machine:
@@ -70,6 +73,11 @@ class Machine:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def siblings() -> int:
+    """How many other workers of the same driver share this machine."""
+    return int(os.environ.get(SIBLINGS, "0"))
 
 
 @contextlib.contextmanager

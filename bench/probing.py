@@ -5,6 +5,7 @@ The questions are the corpus's own (`corpora.probes`); one that is sentence pair
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -46,13 +47,17 @@ def contrasts(
     model: Translator, vocabularies: Vocabularies, asked: Sequence[Contrast], train_targets: Sequence[str]
 ) -> list[Measure]:
     """Accuracies of the model (contrastive/...), each followed by that of a target-only model (target_only/...)."""
-    text = train_targets[:BASELINE_SENTENCES]
-    baseline = probes.TargetOnly(vocabularies.target.encode(text), len(vocabularies.target))
     ours = probes.accuracies(probes.decide(asked, vocabularies, probes.of_model(model)))
-    theirs = probes.accuracies(probes.decide(asked, vocabularies, baseline), "target_only")
-    recipe = f"{baseline.order}-gram model of {len(text):,} training targets"
-    theirs = [replace(measure, recipe=f"{measure.recipe}; {recipe}") for measure in theirs]
+    theirs = _target_only(vocabularies, tuple(asked), tuple(train_targets[:BASELINE_SENTENCES]))
     return [measure for pair in zip(ours, theirs, strict=True) for measure in pair]
+
+
+@functools.lru_cache(maxsize=2)  # the rows of a suite are asked the same, and have read the same text
+def _target_only(vocabularies: Vocabularies, asked: tuple[Contrast, ...], text: tuple[str, ...]) -> tuple[Measure, ...]:
+    baseline = probes.TargetOnly(vocabularies.target.encode(text), len(vocabularies.target))
+    found = probes.accuracies(probes.decide(asked, vocabularies, baseline), "target_only")
+    recipe = f"{baseline.order}-gram model of {len(text):,} training targets"
+    return tuple(replace(measure, recipe=f"{measure.recipe}; {recipe}") for measure in found)
 
 
 def groups(name: str, split: Split, hypotheses: Sequence[str], experiment: Experiment) -> list[Measure]:

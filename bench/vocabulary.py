@@ -68,13 +68,19 @@ class TextSettings:
 class Vocabulary(abc.ABC):
     """Pieces of text and their ids. A subclass says how a sentence splits into pieces, and how they join again.
 
-    `data` are the bytes of the saved file; `hash` is their SHA-256.
+    `data` are the bytes of the saved file; `hash` is their SHA-256. Vocabularies with the same file are equal.
     """
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.hash = hashlib.sha256(data).hexdigest()
         self.path: Path | None = None  # where `keep` puts it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
 
     @abc.abstractmethod
     def __len__(self) -> int:

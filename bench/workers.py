@@ -30,7 +30,7 @@ from typing import Protocol
 
 from bench import terminal
 from bench.checkpoints import Interrupted, Signals
-from bench.machine import cores
+from bench.machine import SIBLINGS, cores
 from bench.progress import Status
 from bench.worker import KEY, STOP, End, Ready, Said, Task, Word
 
@@ -118,7 +118,7 @@ class Here:
     address: tuple[str, int] | None = None
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> Process:
-        return Popen(command, environment)
+        return Popen(command, environment | {SIBLINGS: str(self.count - 1)})
 
     def threads(self) -> int:
         return max(1, cores() // self.count)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bench.decoding import DecodingSettings
+from bench.machine import SIBLINGS
 from bench.measures import Measure, latency, memory
 from bench.measures.latency import Bench, Timing, timed
 from models import transformer
@@ -98,6 +99,16 @@ def test_a_noisy_measurement_is_repeated_and_the_calmest_kept(monkeypatch: pytes
     assert "NOISY: other processes 20% of the cores, spread 0%" in timing.noise
     shares = iter([0.5, 0.01])
     assert timed([piece], seconds=0.3).quiet
+
+
+def test_beside_workers_of_the_same_driver_nothing_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency.Others, "share", lambda self, seconds: 0.5)
+    monkeypatch.setenv(SIBLINGS, "1")
+    assert timed([lambda: 1.0], seconds=0.05).attempts == 1
+    monkeypatch.setenv(SIBLINGS, "0")
+    shares = iter([0.5, 0.4, 0.01])
+    monkeypatch.setattr(latency.Others, "share", lambda self, seconds: next(shares))
+    assert timed([lambda: 1.0], seconds=0.3).attempts == 3
 
 
 def test_spread_is_noise_too(monkeypatch: pytest.MonkeyPatch) -> None:

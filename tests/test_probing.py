@@ -85,6 +85,19 @@ def test_a_language_is_asked_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> N
     assert (one.category, one.distance) == ("order", made[0].distance)
 
 
+def test_what_needs_no_model_is_found_once_for_all_rows(
+    asked: Probes, experiment: Experiment, material: Material, model: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = material.corpus.train.targets[:50]
+    first = probing.contrasts(model, material.vocabularies, asked.contrasts[:40], text)
+    monkeypatch.setattr(probing.probes, "TargetOnly", None)  # so that it cannot be made again
+    again = Material.of(experiment).vocabularies  # the next row reads its own
+    assert again.target is not material.vocabularies.target
+    assert probing.contrasts(model, again, asked.contrasts[:40], text) == first
+    with pytest.raises(TypeError):
+        probing.contrasts(model, again, asked.contrasts[:40], text[:-1])  # another text
+
+
 @pytest.mark.parametrize("kind", ["subwords", "words", "characters"])
 def test_pieces_of_every_kind_belong_to_words(asked: Probes, material: Material, kind: Any) -> None:
     text = Split([one.source for one in asked.test], [one.target for one in asked.test])

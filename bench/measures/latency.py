@@ -25,6 +25,7 @@ import psutil
 import torch
 
 from bench.decoding import DecodingSettings, translate
+from bench.machine import siblings
 from bench.measures import Measure
 from bench.measures.memory import decoding_memory
 from models.parts.translator import Translator
@@ -111,12 +112,14 @@ def reference_work() -> float:
 def timed(work: Sequence[Callable[[], float]], seconds: float) -> Timing:
     """Repeats a pass, at least twice, until a third of the seconds is spent; begins again where that was noisy.
 
+    Not so beside other workers of the same driver: they are the noise, and would be so again.
+
     Args:
         work: What a pass consists of; each piece says how many milliseconds it took.
         seconds: All attempts together.
     """
     best, spent = None, 0.0
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, 1 + (1 if siblings() else ATTEMPTS)):
         gc.collect()
         others, begin = Others(), time.perf_counter()
         passes: list[list[float]] = []
