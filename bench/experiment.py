@@ -14,6 +14,7 @@ import importlib
 import json
 import pkgutil
 import re
+import shlex
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -144,12 +145,42 @@ class Experiment:
         """The run's name: what, on what, at which size, with which seed."""
         return f"{self.row} {self.corpus_name} {self.preset} s{self.seed}"
 
+    @property
+    def command(self) -> str:
+        """The command that repeats the job: its file and preset, and a flag for each setting that is not theirs.
+
+        Empty if the row is not one of experiments/.
+        """
+        path = architectures().get(self.row)
+        theirs = flat(resolve(path, preset=self.preset, row=self.row).settings) if path else {}
+        if path is None or theirs["model.name"] != self.architecture:
+            return ""
+        flags = [
+            f"--{key} {shlex.quote('null' if value is None else str(value))}"
+            for key, value in sorted(flat(self.settings).items())
+            if key.startswith(DECIDING) and key != "model.name" and value != theirs.get(key)
+        ]
+        words = [f"bench run {EXPERIMENTS.name}/{path.name} --row {self.row} --preset {self.preset}", *flags]
+        return " ".join([*words, f"--seed {self.seed}"])
+
     def build(self, source_vocabulary: int, target_vocabulary: int) -> Translator:
         """The model with its initial weights, drawn from torch's generator as it stands."""
         module = importlib.import_module(f"models.{self.architecture}")
         count = len(self.members) or 1
         models = [module.Model(self.model, source_vocabulary, target_vocabulary) for _ in range(count)]
         return Ensemble(models) if self.members else models[0]
+
+
+DECIDING = ("model.", "corpus.", "text.", "training.", "decoding.")
+"""Groups of settings that decide a job's result."""
+
+
+def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings under dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return found
 
 
 def _given(settings: Any) -> Any:

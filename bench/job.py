@@ -17,7 +17,7 @@ import yaml
 from bench import checkpoints, terminal, translator, vocabulary
 from bench.checkpoints import Interrupted, Signals, save, write_beside
 from bench.corpora import Corpus
-from bench.experiment import Experiment
+from bench.experiment import Experiment, flat
 from bench.judging import judge, spent, together, tuned, validate
 from bench.lexicon import LEXICON
 from bench.machine import Machine, environment
@@ -258,6 +258,7 @@ def _tags(experiment: Experiment, corpus: Corpus) -> dict[str, str]:
         "preset": experiment.preset,
         "seed": str(experiment.seed),
         "job": experiment.job,
+        "command": experiment.command,
         "processes": str(experiment.machine.processes),
         "data": _data(corpus),
         "mlflow.note.content": f"**{about.name}** ({about.paper}), {corpus.name}, preset {experiment.preset}, "
@@ -275,8 +276,7 @@ def _warn_of_differences(run: TrackedRun, tags: dict[str, str]) -> None:
 def _describe(job: Job, experiment: Experiment, material: Material) -> None:
     corpus = material.corpus
     job.text(_settings(experiment), "config.yaml")
-    flat = pd.json_normalize(experiment.settings).iloc[0].to_dict()
-    job.params({key: value for key, value in flat.items() if not key.startswith("about.")})
+    job.params({key: value for key, value in flat(experiment.settings).items() if not key.startswith("about.")})
     splits = {"train": corpus.train, "validation": corpus.validation, **corpus.tests}
     profiles = {name: json.dumps({"pairs": len(split)}) for name, split in splits.items()}
     job.datasets(corpus.hashes, corpus.name, profiles)

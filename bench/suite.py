@@ -14,6 +14,7 @@ from typing import Any
 
 from bench import terminal, tuned, vocabulary
 from bench.experiment import Experiment, architectures, joined, read_typed, resolve
+from bench.fairness import unequal
 from bench.job import Outcome, reason_of, run
 from bench.layers import choose
 from bench.material import Material
@@ -90,40 +91,12 @@ def finished(store: Store, suite: str, experiment: Experiment) -> bool:
     return any(run.status == "FINISHED" for run in store.find(suite, experiment.job)[:1])
 
 
-SHARED = {
-    "training": ("max_pairs", "max_updates", "max_flops", "max_seconds", "validations", "average"),
-    "text": ("kind", "vocabulary_size", "source_vocabulary_size", "joint", "max_length"),
-    "decoding": ("beam", "alpha", "length_penalty", "prune", "extra_length"),
-}
-"""Settings that the rows of one table should share."""
-
-
 def distinct(experiments: Sequence[Experiment]) -> list[Experiment]:
     """One experiment for each different text."""
     found: dict[str, Experiment] = {}
     for experiment in experiments:
         found.setdefault(repr((experiment.corpus, experiment.text, experiment.training.batch_tokens)), experiment)
     return list(found.values())
-
-
-def unequal(experiments: Sequence[Experiment]) -> list[str]:
-    """In what rows of one table differ although they should not: budget, text, decoder. One line each."""
-    lines = []
-    for group, keys in SHARED.items():
-        for key in keys:
-            values: dict[str, list[str]] = {}
-            for experiment in experiments:
-                rows = values.setdefault(str(getattr(getattr(experiment, group), key)), [])
-                if experiment.row not in rows:
-                    rows.append(experiment.row)
-            if len(values) > 1:
-                usual = max(values, key=lambda value: len(values[value]))
-                lines += [
-                    f"{', '.join(rows)}: {group}.{key} {value}, the others {usual}"
-                    for value, rows in values.items()
-                    if value != usual
-                ]
-    return lines
 
 
 BUSY = 10.0

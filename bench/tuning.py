@@ -19,9 +19,10 @@ from pathlib import Path
 import yaml
 
 from bench import search, terminal, vocabulary
+from bench.fairness import unequal
 from bench.material import Material
 from bench.progress import Status
-from bench.suite import distinct, unequal
+from bench.suite import distinct
 from bench.sweep import HEARTBEAT, StorageFailure, Study, Sweep, open_storage
 from bench.tracking import Job, Store
 from bench.worker import End, Task

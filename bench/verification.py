@@ -11,7 +11,7 @@ import torch
 from bench import terminal
 from bench.experiment import Experiment, architectures, resolve
 from bench.layers import read_yaml
-from bench.measures import costs
+from bench.measures import published
 from bench.measures.flops import Check, verify
 
 VOCABULARY = 60
@@ -74,7 +74,7 @@ def flops(device: str) -> bool:
 
 def published_costs() -> bool:
     """Prints the training costs of Table 2 as published and as computed; whether all agree."""
-    found = costs.verify()
+    found = published.verify()
     rows = [
         [
             each.row,
@@ -92,6 +92,6 @@ def published_costs() -> bool:
     differ = sum(not each.agrees for each in found)
     terminal.say(
         f"Training cost in FLOP by the clock, Table 2 of Vaswani et al. 2017; an ensemble is 8 x the printed single "
-        f"model. {len(rows)} costs, {differ} beyond {costs.TOLERANCE:.1%}."
+        f"model. {len(rows)} costs, {differ} beyond {published.TOLERANCE:.1%}."
     )
     return not differ

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.measures import costs
+from bench.measures import published
 from bench.measures.tuning import Expected
 from bench.tracking import TrackedRun
 from reports.evidence import Comparison, Translations
@@ -214,7 +214,7 @@ def published_table() -> tuple[Published, ...]:
             {d: float(line[f"cost_{key}_flops"]) for d, key in directions.items() if line[f"cost_{key}_flops"]},
             {d: line[f"clock_{key}"] for d, key in directions.items() if line[f"clock_{key}"]},
         )
-        for line in costs.published()
+        for line in published.table()
     )
 
 

@@ -17,6 +17,7 @@ import vl_convert
 from numpy.typing import NDArray
 
 from reports import formatting as f
+from reports import rendering
 
 Chart = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.FacetChart
 
@@ -33,6 +34,9 @@ COLOURS = {
     "heat": "#7fb4e8",
 }
 """On white, each at a contrast of 4.5 or more where it draws; in the dark the page sets other values for the names."""
+
+FORMS = ("wide", "narrow")
+"""A page has every plot in both and shows the one that fits; files have the first."""
 
 NARROW = 340
 """Width of the drawing that a page shows on a small screen."""
@@ -151,7 +155,22 @@ def family_scale(families: Sequence[str]) -> alt.Scale:
 @functools.lru_cache(maxsize=256)
 def _svg(plot: Plot, form: str) -> str:
     """The same drawing goes into the page and into files."""
-    return vl_convert.vegalite_to_svg(json.dumps(plot._spec(form)))
+    return _ahead.pop((plot, form), None) or rendering.svg(json.dumps(plot._spec(form)))
+
+
+_ahead: dict[tuple[Plot, str], str] = {}
+"""Drawn, and not asked for yet."""
+
+MANY = 40
+"""So many drawings are worth the start of other processes."""
+
+
+def draw_ahead(plots: Sequence[Plot]) -> None:
+    """Draws what a page will ask for, if it is much."""
+    wanted = [(plot, form) for plot in plots for form in FORMS]
+    if len(wanted) >= MANY:
+        drawn = rendering.svgs(json.dumps(plot._spec(form)) for plot, form in wanted)
+        _ahead.update(zip(wanted, drawn, strict=True))
 
 
 @dataclass(frozen=True)

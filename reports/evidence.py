@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.measures import quality
 from bench.measures.quality import Statistics
-from bench.measures.significance import holm, joined, p_values, paired_tests, verdict
+from bench.measures.significance import each, holm, joined, p_values, paired_tests, verdict
 
 SHOWN = 5
 """Sentences shown side by side: at equal distances in the test set, so that nobody has chosen them."""
@@ -96,10 +96,12 @@ def _against(
     others = {row: runs for row, runs in systems.items() if row != against and runs.keys() & theirs.keys()}
     found = paired_tests(theirs, others, tests)
     size = tests or sum(paired.p is not None for paired in found.values())
-    return [
-        _comparison(track, (row, against), (others[row], theirs), (paired.p, paired.adjusted), size)
-        for row, paired in found.items()
-    ]
+
+    def comparison(row: str) -> Comparison:
+        paired = found[row]
+        return _comparison(track, (row, against), (others[row], theirs), (paired.p, paired.adjusted), size)
+
+    return each(comparison, found)
 
 
 def changes(track: str, now: Translations, before: Translations) -> list[Comparison]:

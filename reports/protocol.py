@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
-from bench.experiment import EXPERIMENTS, architectures, resolve
-from bench.suite import SHARED
+from bench.fairness import SHARED
+from bench.layers import EXPERIMENTS
 from bench.tracking import TrackedRun
 from reports import formatting as f
 from reports.context import Context, Row, Track
@@ -170,40 +166,9 @@ def commands(context: Context) -> list[tuple[str, str]]:
     for row in context.rows:
         for cell in row.cells.values():
             for run in list(cell.runs.values())[:1]:
-                found.append((row.name, _command(context.words, row, run)))
+                see = context.words("protocol.see_config", run=run.id)  # a row of somebody's own, in a file elsewhere
+                found.append((row.name, run.tags.get("command") or see))
     return found
-
-
-def _command(say: Words, row: Row, run: TrackedRun) -> str:
-    """From the row's file, its preset, and a flag for every setting in which the run differs from them."""
-    if "command" in run.tags:
-        return run.tags["command"]
-    path, preset = _files().get(row.id), run.tags.get("preset", "")
-    if path is None:
-        return say("protocol.see_config", run=run.id)
-    try:
-        defaults = _defaults(row.id, preset)
-    except ValueError:  # the row's file has changed since
-        return say("protocol.see_config", run=run.id)
-    ours = ("model.", "corpus.", "text.", "training.", "decoding.")
-    flags = [
-        f"--{key} {shlex.quote('null' if value == 'None' else value)}"
-        for key, value in sorted(run.params.items())
-        if key.startswith(ours) and key != "model.name" and value != defaults.get(key, "None")
-    ]
-    words = [f"bench run {EXPERIMENTS.name}/{path} --row {row.id} --preset {preset}", *flags]
-    return " ".join([*words, f"--seed {run.tags.get('seed', '1')}"])
-
-
-@functools.cache
-def _files() -> dict[str, str]:
-    return {row: path.name for row, path in architectures().items()}
-
-
-@functools.cache
-def _defaults(row: str, preset: str) -> dict[str, str]:
-    settings = resolve(EXPERIMENTS / _files()[row], preset=preset, row=row).settings
-    return {str(key): str(value) for key, value in pd.json_normalize(settings).iloc[0].to_dict().items()}
 
 
 def missing(context: Context) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ import jinja2
 from reports import escaping, evidence, finding, plots, protocol, table, tables
 from reports import formatting as f
 from reports.context import Context, metric_order
-from reports.drawing import COLOURS, Plot
+from reports.drawing import COLOURS, Plot, draw_ahead
 
 COLUMNS = (
     "suite",
@@ -87,6 +87,7 @@ def page(context: Context) -> str:
 def all_forms(context: Context, out: Path) -> list[Path]:
     """Writes every form into `out`, each beside its place and then renamed; returns the files."""
     drawn = plots.all_plots(context)
+    draw_ahead(drawn)
     files: dict[str, str | bytes] = {
         "report.html": _render("page.html.j2", context, drawn),
         "report.md": _render("page.md.j2", context, drawn),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,23 @@ def test_the_suites_of_the_ladder_have_its_rows() -> None:
     ladder = Suite.read(EXPERIMENTS / "ladder.yaml").rows
     assert len(set(ladder)) == 20
     assert Suite.read(EXPERIMENTS / "multi30k-cpu.yaml").rows == ladder
+
+
+def test_the_command_that_repeats_a_job() -> None:
+    for row in ("mlp", "gnmt-ensemble", "transformer-base"):
+        own = resolve(FILES[row], row=row)
+        assert own.command == f"bench run experiments/{FILES[row].name} --row {row} --preset demo --seed 1"
+    flags = ["--model.dropout", "0.25", "--corpus.path", "a folder", "--training.max_pairs", "null", "--seed", "3"]
+    flags += ["--training.max_updates", "7", "--machine.threads", "1"]
+    changed = resolve(FILES["lstm"], preset="multi30k-cpu", row="lstm", flags=flags)
+    words = shlex.split(changed.command)
+    assert words[:3] == ["bench", "run", "experiments/seq2seq.yaml"]
+    again = resolve(FILES["lstm"], preset=words[6], row=words[4], flags=words[7:])
+    assert again.job == changed.job
+    assert again.corpus.path == "a folder"
+    assert "machine" not in changed.command, "where it runs does not change what comes out"
+
+
+def test_a_row_of_a_file_elsewhere_has_no_such_command() -> None:
+    assert dataclasses.replace(resolve(FILES["lstm"], row="lstm"), row="of-my-own").command == ""
+    assert dataclasses.replace(resolve(FILES["lstm"], row="lstm"), row="mlp").command == "", "another architecture"

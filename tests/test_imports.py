@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,12 @@ ORDER = [
     "corpora",
     "vocabulary",
     "batches",
+    "machine",
     "decoding",
     "ensemble",
     "lexicon",
     "measures",
     "tracking",
-    "machine",
     "ranks",
     "meter",
     "reward",
@@ -30,6 +31,7 @@ ORDER = [
     "terminal",
     "layers",
     "experiment",
+    "fairness",
     "passport",
     "ladder",
     "sizes",
@@ -124,6 +126,12 @@ def test_heavy_dependencies_have_one_home(package: str, home: tuple[str, ...]) -
 
 def test_no_file_is_long() -> None:
     assert [name(path) for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 400] == []
+
+
+def test_a_report_waits_for_no_torch() -> None:
+    program = "import sys, reports.gathering, reports.snapshot, reports.write; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "pytorch_lightning", "optuna"} & set(loaded)
 
 
 def test_the_command_imports_nothing_heavy_at_the_top() -> None:

@@ -175,6 +175,16 @@ def test_latex_compiles(written: Path, tmp_path: Path):
 # --- plots ------------------------------------------------------------------------------------------------------------
 
 
+def test_what_is_drawn_ahead_is_the_same(level: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = plots.all_plots(level)
+    alone = [drawing._svg.__wrapped__(plot, form) for plot in found for form in drawing.FORMS]
+    monkeypatch.setattr(drawing, "MANY", 1)
+    drawing.draw_ahead(found)
+    monkeypatch.setattr(drawing.rendering, "svg", None)  # nothing is left to be drawn
+    assert [plot.svg(form) for plot in found for form in drawing.FORMS] == alone
+    assert not drawing._ahead
+
+
 def test_every_plot_is_valid_and_drawn_as_svg_and_pdf(odd: Context, written: Path):
     found = plots.all_plots(odd)
     assert [plot.id for plot in found] == [

@@ -8,7 +8,7 @@ import torch
 from bench import verification
 from bench.cli import main
 from bench.experiment import architectures, resolve
-from bench.measures import costs
+from bench.measures import published
 from bench.measures.flops import Check
 from tests import tiny
 
@@ -45,7 +45,7 @@ def test_costs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert "14 costs, 0 beyond 2.5%" in printed
     assert "2.322e+19" in printed
-    monkeypatch.setattr(costs, "verify", lambda: [costs.Reproduced("a-row", "en-de", "", 1.0, 1.03)])
+    monkeypatch.setattr(published, "verify", lambda: [published.Reproduced("a-row", "en-de", "", 1.0, 1.03)])
     assert main(["verify", "costs"]) == 1
     assert "DIFFERS" in capsys.readouterr().out
 

@@ -1,104 +1,22 @@
-"""The clock estimate of training cost, ours and the papers', and the machine's own ceiling.
+"""The clock estimate of training cost and the machine's own ceiling, by which it is made.
 
-Table 2 of "Attention Is All You Need" (Vaswani et al. 2017) does not count operations: it multiplies training time,
-number of GPUs and an estimate of the sustained rate of each GPU (its footnote 5). That is a clock estimate, printed in
-a column of its own and never beside counted FLOPs; for our runs the rate is the machine's measured matrix-product
-ceiling. Model FLOPs over the clock estimate is the MFU.
+The papers' estimates (published.py) are seconds on all devices x a sustained rate of one; for our runs the rate is the
+machine's measured matrix-product ceiling. Model FLOPs over the clock estimate is the MFU.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 import statistics
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from bench.measures import Measure
+from bench.measures.published import clock_flops
 
-PUBLISHED = Path(__file__).with_name("published.csv")
-"""BLEU and training cost as printed in Table 2, with the days and devices that the cited papers report.
-
-In the columns `clock_*`: `1 d x 96 x K80` is one day on 96 GPUs of that kind; `8 x single` an ensemble of eight.
-"""
-
-SUSTAINED_TFLOPS = {"K80": 2.8, "K40": 3.7, "M40": 6.0, "P100": 9.5}
-"""Sustained single-precision rate of each GPU, TFLOPS; Vaswani et al. 2017, footnote 5."""
-
-TOLERANCE = 0.025
-"""Printed costs have two digits; 2.0 stands for up to 2.05, which is 2.5 % off."""
-
-SECONDS_PER_DAY = 86_400
 SMALLEST, SIDE = 256, 2048
 """Rows and columns of the matrices of `ceiling`: 17.2 GFLOP a product, far beyond any cache."""
-
-
-def clock_flops(device_seconds: float, flops_per_second: float) -> float:
-    """Seconds on all devices together x sustained rate of one device."""
-    return device_seconds * flops_per_second
-
-
-@dataclass(frozen=True)
-class Reproduced:
-    """One cost of Table 2: as printed, and by our arithmetic, in FLOPs."""
-
-    row: str
-    direction: str
-    clock: str
-    published: float
-    computed: float
-
-    @property
-    def error(self) -> float:
-        return self.computed / self.published - 1
-
-    @property
-    def agrees(self) -> bool:
-        return abs(self.error) <= TOLERANCE
-
-
-def read_clock(clock: str) -> float:
-    """FLOPs of `DAYS d x DEVICES x NAME`.
-
-    >>> f"{read_clock('0.5 d x 8 x P100'):.2e}"
-    '3.28e+18'
-    """
-    days, devices, name = (part.strip() for part in clock.split(" x "))
-    device_seconds = float(days.removesuffix("d")) * SECONDS_PER_DAY * int(devices)
-    return clock_flops(device_seconds, SUSTAINED_TFLOPS[name] * 1e12)
-
-
-def published() -> list[dict[str, str]]:
-    """The rows of Table 2."""
-    with PUBLISHED.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def verify() -> list[Reproduced]:
-    """Every training cost of Table 2 again: nine of single models by the clock, then ensembles as 8 x the single one.
-
-    An ensemble is held against 8 x the printed cost of its single model, which is how the table was made. The
-    Transformer's cost is printed once for both directions and is one row here.
-    """
-    rows = published()
-    singles = {row["row"]: row for row in rows if row["members"] == "1"}
-    found: list[Reproduced] = []
-    for row in sorted(rows, key=lambda row: int(row["members"])):
-        for direction in ("en_de", "en_fr"):
-            cost, clock = row[f"cost_{direction}_flops"], row[f"clock_{direction}"]
-            if not cost or (row["row"].startswith("Transformer") and direction == "en_fr"):
-                continue
-            if clock.endswith("x single"):
-                single = singles[row["row"].removesuffix(" Ensemble")]
-                computed = int(row["members"]) * float(single[f"cost_{direction}_flops"])
-            else:
-                computed = read_clock(clock)
-            label = "both" if row["row"].startswith("Transformer") else direction.replace("_", "-")
-            found.append(Reproduced(row["row"], label, clock, float(cost), computed))
-    return found
 
 
 def ceiling(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Measure:

@@ -9,6 +9,7 @@ Letters: N sentences  K numbers a sentence  R resamples
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -160,11 +161,14 @@ def statistics_by(scorer: Metric, metric: str, hypotheses: Sequence[str], refere
     return Statistics(metric, signature, np.array(rows, dtype=np.float64), _hash(hypotheses), _hash(references))
 
 
+@functools.lru_cache(maxsize=4)  # the rows of a table share their test sets
 def weights_of_resamples(sentences: int, resamples: int = RESAMPLES) -> Array:
     """How often each sentence is drawn in each resample, (R, N): the draws of sacreBLEU's own bootstrap."""
     drawn_RN = np.random.default_rng(SEED).choice(sentences, size=(resamples, sentences), replace=True)
     flat = (drawn_RN + np.arange(resamples)[:, None] * sentences).ravel()
-    return np.bincount(flat, minlength=resamples * sentences).reshape(resamples, sentences).astype(np.float64)
+    weights_RN = np.bincount(flat, minlength=resamples * sentences).reshape(resamples, sentences).astype(np.float64)
+    weights_RN.flags.writeable = False
+    return weights_RN
 
 
 def ends(values_R: Array) -> tuple[float, float]:
