@@ -84,45 +84,66 @@ def test_output_lengths_are_forced_to_the_references(monkeypatch: pytest.MonkeyP
     assert asked[-4:] == [bench.lengths] * 3 + [None]
 
 
-def test_a_noisy_measurement_is_repeated_and_the_calmest_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    def piece() -> float:
-        time.sleep(0.02)
-        return 1.0
+def slowly() -> float:
+    time.sleep(0.02)
+    return 1.0
 
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that keeps its pace, whatever this one does."""
+    monkeypatch.setattr(latency, "reference_work", lambda: 1.0)
+
+
+@pytest.mark.usefixtures("steady")
+def test_a_noisy_measurement_is_repeated_and_the_calmest_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = iter([0.5, 0.2, 0.4])
     monkeypatch.setattr(latency.Others, "share", lambda self, seconds: next(shares))
-    timing = timed([piece], seconds=0.0001)  # spent at once: no second attempt
+    timing = timed([slowly], seconds=0.0001)  # spent at once: no second attempt
     assert (timing.attempts, timing.others) == (1, 0.5)
     shares = iter([0.5, 0.2, 0.4])
-    timing = timed([piece], seconds=0.3)
+    timing = timed([slowly], seconds=0.3)
     assert (timing.attempts, timing.others, timing.quiet) == (2, 0.2, False)
     assert "NOISY: other processes 20% of the cores, spread 0%" in timing.noise
     shares = iter([0.5, 0.01])
-    assert timed([piece], seconds=0.3).quiet
+    assert timed([slowly], seconds=0.3).quiet
 
 
+@pytest.mark.usefixtures("steady")
 def test_beside_workers_of_the_same_driver_nothing_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency.Others, "share", lambda self, seconds: 0.5)
     monkeypatch.setenv(SIBLINGS, "1")
-    assert timed([lambda: 1.0], seconds=0.05).attempts == 1
+    assert timed([slowly], seconds=0.05).attempts == 1
     monkeypatch.setenv(SIBLINGS, "0")
     shares = iter([0.5, 0.4, 0.01])
     monkeypatch.setattr(latency.Others, "share", lambda self, seconds: next(shares))
-    assert timed([lambda: 1.0], seconds=0.3).attempts == 3
+    assert timed([slowly], seconds=0.3).attempts == 3
 
 
+@pytest.mark.usefixtures("steady")
 def test_spread_is_noise_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency.Others, "share", lambda self, seconds: 0.0)
     slow = itertools.cycle([1.0, 1.2])
     timing = timed([lambda: next(slow)], seconds=0.0)
     assert timing.spread == pytest.approx(0.2 / 1.1)
     assert not timing.quiet
-    assert Timing([[1.0, 2.0], [2.0, 1.0]], others=0.0, reference_ms=1.0).quiet  # the same work in both passes
+    assert Timing([[1.0, 2.0], [2.0, 1.0]], others=0.0, references=[1.0]).quiet  # the same work in both passes
+
+
+def test_a_machine_that_changes_its_pace_is_noise() -> None:
+    steady = Timing([[1.0], [1.0]], 0.0, [2.0, 2.1] * 50)
+    assert steady.unsteady == pytest.approx(0.1 / 2.05)
+    assert steady.quiet
+    half_as_fast_at_times = Timing([[1.0], [1.0]], 0.0, [2.0, 2.0, 2.0, 4.0] * 25)
+    assert half_as_fast_at_times.unsteady == pytest.approx(1.0)
+    assert not half_as_fast_at_times.quiet
+    assert "NOISY: other processes 0% of the cores, spread 0%, machine 100%," in half_as_fast_at_times.noise
+    assert Timing([[1.0], [1.0]], 0.0, [2.0] * 99 + [50.0]).quiet, "one interruption is no pace"
 
 
 @pytest.mark.parametrize("others", [0.0, 0.5])
 def test_the_korean_report_says_the_noise_in_korean(others: float) -> None:
-    timing = Timing([[1.0, 2.0], [2.0, 1.0]], others, reference_ms=4.126)
+    timing = Timing([[1.0, 2.0], [2.0, 1.0]], others, references=[4.126])
     assert "reference work 4.13 ms" in timing.noise
     said = words("ko").recorded(timing.noise)
     assert "기준 작업 4.13 ms" in said

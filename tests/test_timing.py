@@ -36,7 +36,7 @@ def pretended(medians: list[float], others: list[float], references: list[float]
     def one_by_one(bench: Bench, seconds: float) -> Timing:
         assert len(bench.sources) == 12  # the whole test set
         milliseconds, share, reference_ms = next(left)
-        return Timing(np.full((2, 36), milliseconds).tolist(), share, reference_ms)
+        return Timing(np.full((2, 36), milliseconds).tolist(), share, [reference_ms])
 
     return one_by_one
 

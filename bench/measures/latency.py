@@ -7,8 +7,9 @@ the device is waited for before each reading of the clock.
 
 Sources of error are measured, not assumed: the share of all cores that other processes took (above 5 % is noise) and
 the spread between passes over the same sentences (above 10 % is noise). A noisy attempt is repeated, three in all while
-the budget of time lasts; the calmest is kept and its noise is printed in the recipe. A virtual processor may run slower
-for minutes with neither to be seen, so a fixed piece of work is timed after each translation, too, and printed.
+the budget of time lasts; the calmest is kept and its noise is printed in the recipe. A virtual processor whose
+neighbours are busy runs slower for moments or minutes with neither to be seen, so a fixed piece of work is timed after
+each translation, too: what it takes is printed, and above 10 % between its slow and its fast times is noise.
 """
 
 from __future__ import annotations
@@ -49,14 +50,25 @@ class Timing:
     Attributes:
         passes: One list of samples for each pass over the same work.
         others: Share of all cores that other processes used, 0 to 1.
-        reference_ms: What `reference_work` took after each sample, the median.
+        references: What `reference_work` took after each sample.
         attempts: How often the measurement was begun.
     """
 
     passes: list[list[float]]
     others: float
-    reference_ms: float
+    references: list[float]
     attempts: int = 1
+
+    @property
+    def reference_ms(self) -> float:
+        """The median of the reference work."""
+        return statistics.median(self.references)
+
+    @property
+    def unsteady(self) -> float:
+        """(slow - fast) / median of the reference work, slow and fast being its ninth and its first decile."""
+        fast, slow = np.quantile(self.references, (0.1, 0.9))
+        return float(slow - fast) / self.reference_ms
 
     @property
     def spread(self) -> float:
@@ -66,13 +78,19 @@ class Timing:
 
     @property
     def quiet(self) -> bool:
-        return self.others <= OTHERS_LIMIT and self.spread <= SPREAD_LIMIT
+        return self.others <= OTHERS_LIMIT and max(self.spread, self.unsteady) <= SPREAD_LIMIT
+
+    @property
+    def disturbance(self) -> float:
+        """By which attempts are compared."""
+        return self.others + self.spread + self.unsteady
 
     @property
     def noise(self) -> str:
         verdict = "quiet" if self.quiet else "NOISY"
         return (
             f"{verdict}: other processes {self.others:.0%} of the cores, spread {self.spread:.0%}, "
+            f"machine {self.unsteady:.0%}, "
             f"{len(self.passes)} passes, attempt {self.attempts}, reference work {self.reference_ms:.2f} ms"
         )
 
@@ -101,12 +119,14 @@ class Others:
 
 
 def reference_work() -> float:
-    """Milliseconds of 60 small products with Python between them, which is what decoding is; always the same work."""
-    left, right = torch.ones(32, 128), torch.ones(128, 128)
-    begin = time.perf_counter()
-    for _ in range(60):
-        torch.mm(left, right)
-    return (time.perf_counter() - begin) * 1e3
+    """Milliseconds of 200 operations on 5 x 64 numbers, called from Python, which is most of what decoding is."""
+    numbers, rows = torch.ones(5, 64), torch.arange(5)
+    with torch.inference_mode():
+        begin = time.perf_counter()
+        for _ in range(100):
+            torch.add(numbers, numbers)
+            numbers.index_select(0, rows)
+        return (time.perf_counter() - begin) * 1e3
 
 
 def timed(work: Sequence[Callable[[], float]], seconds: float) -> Timing:
@@ -131,8 +151,8 @@ def timed(work: Sequence[Callable[[], float]], seconds: float) -> Timing:
                 references.append(reference_work())
         took = time.perf_counter() - begin
         spent += took
-        timing = Timing(passes, others.share(took), statistics.median(references), attempt)
-        if best is None or timing.others + timing.spread < best.others + best.spread:
+        timing = Timing(passes, others.share(took), references, attempt)
+        if best is None or timing.disturbance < best.disturbance:
             best = timing
         if best.quiet or spent >= seconds:
             break
