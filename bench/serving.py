@@ -22,7 +22,9 @@ class Served(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         self.translator = translator.opened(Path(context.artifacts["translator"]))
 
-    def predict(  # type: ignore[override]  # MLflow's own has neither body nor type: it seems to return None
+    # MLflow's own method has neither body nor annotation; a checker concludes that it returns None, and every answer
+    # would be a wrong one.
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, context: Any, model_input: list[str], params: dict[str, Any] | None = None
     ) -> list[str]:
         """The best translation of each sentence; `params` may set the beam."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,9 @@ from models.bytenet import Block, Config, DecoderBlock, Model
 from models.parts.translator import BOS, EOS, Tokens
 
 
-def build(blocks: int = 2, width: int = 3, **settings: float) -> Model:
+def build(blocks: int = 2, width: int = 3, **settings: Any) -> Model:
     torch.manual_seed(1)
-    model = Model(Config(blocks=blocks, width=width, **settings), 30, 40).double().eval()  # type: ignore[arg-type]  # of several types
+    model = Model(Config(blocks=blocks, width=width, **settings), 30, 40).double().eval()
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model
@@ -96,7 +97,7 @@ def test_the_encoder_sees_31_places_to_both_sides() -> None:
 @pytest.mark.parametrize("dilations", [[1], [2], [1, 2, 4, 8, 16]])
 @torch.no_grad()
 def test_no_position_reads_a_later_one(dilations: list[int]) -> None:
-    model = build(blocks=5, width=4, dilations=dilations)  # type: ignore[arg-type]  # no float, the others are
+    model = build(blocks=5, width=4, dilations=dilations)
     memory, ids_1T = model.encode(sentence(10)), torch.arange(20)[None] + 15
     before_1TX = model.decode(memory, Tokens(ids_1T, (20,)))
     for place in range(1, 20):

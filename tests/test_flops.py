@@ -67,7 +67,10 @@ def test_an_attention_layer(device: str, masked: bool) -> None:
     shapes = ((2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 6, 5))
     q, k, v = (torch.zeros(s, device=device, requires_grad=True) for s in shapes)
     mask = torch.ones(2, 1, 1, 6, dtype=torch.bool, device=device) if masked else None
-    run = lambda: functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # noqa: E731
+
+    def run() -> torch.Tensor:
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
     assert both(nn.Identity(), run) == (2880, 3 * 2880)
 
 

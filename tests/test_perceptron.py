@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from models.parts.translator import BOS, EOS, PAD, Batch, Tokens
 from models.perceptron import Config, Model
 
 
-def build(**settings: float) -> Model:
-    return Model(Config(units=200, **settings), 30, 40)  # type: ignore[arg-type]  # of several types
+def build(**settings: Any) -> Model:
+    return Model(Config(units=200, **settings), 30, 40)
 
 
 def sentence(*ids: int) -> Tokens:

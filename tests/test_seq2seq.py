@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -21,8 +21,8 @@ def sentence(*ids: int) -> Tokens:
 
 def build(cell: Cell, **settings: int | bool) -> Model:
     torch.manual_seed(1)
-    sizes: dict[str, int | bool] = {"layers": 2, "embedding": 5, "hidden": 6, "maxout": 4} | settings
-    model = Model(Config(cell=cell, **sizes), 30, 40).double().eval()  # type: ignore[arg-type]  # of several types
+    sizes: dict[str, Any] = {"layers": 2, "embedding": 5, "hidden": 6, "maxout": 4} | settings
+    model = Model(Config(cell=cell, **sizes), 30, 40).double().eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return model

@@ -11,10 +11,12 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import cast
 
 import pytest
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 import bench.tracking.patience
 from bench.measures import Measure
@@ -310,7 +312,7 @@ def test_a_server_that_comes_back_answers(monkeypatch: pytest.MonkeyPatch, caplo
                 raise answer
             return f"{answer} {run_id}"
 
-    patient = bench.tracking.patience.Patient(Client())  # type: ignore[arg-type]  # it answers as one
+    patient = bench.tracking.patience.Patient(cast(MlflowClient, Client()))  # of which it asks no more
     assert (patient.get_run("abc"), patient.tracking_uri) == ("run abc", "http://x")
     assert caplog.messages == ["the tracking store does not answer; waiting for it", "the tracking store is back"]
     answers.append(MlflowException("no such run"))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -49,8 +50,8 @@ def pairs() -> Pairs:
     return Pairs(sources, targets)
 
 
-def settings(**changed: object) -> Training:
-    usual: dict[str, object] = {
+def settings(**changed: Any) -> Training:
+    usual: dict[str, Any] = {
         "max_updates": 20,
         "batch_tokens": BATCH_TOKENS,
         "validations": 4,
@@ -58,7 +59,7 @@ def settings(**changed: object) -> Training:
         "optimizer": Optimizer("Adam", 0.01),
         "schedule": Schedule(warmup=5, decay="inverse_sqrt"),
     }
-    return Training(**(usual | changed))  # type: ignore[arg-type]  # of several types
+    return Training(**(usual | changed))
 
 
 def model() -> Model:
@@ -229,8 +230,10 @@ def test_on_a_plateau_the_rate_falls_to_a_tenth_and_not_below_the_floor(undistur
 def test_every_process_and_every_update_draws_its_own_numbers() -> None:
     drawn = set()
     for rank, update in itertools.product(range(3), range(3)):
-        trainer, module = SimpleNamespace(global_step=update), SimpleNamespace(device=torch.device("cpu"))
-        checkpoints.RandomPerUpdate(5, rank).on_train_batch_start(trainer, module, None, 0)  # type: ignore[arg-type]  # as much of them as it reads
+        # Any: as much of a trainer and a module as is read.
+        trainer: Any = SimpleNamespace(global_step=update)
+        module: Any = SimpleNamespace(device=torch.device("cpu"))
+        checkpoints.RandomPerUpdate(5, rank).on_train_batch_start(trainer, module, cast(Any, None), 0)
         drawn.add(torch.rand(1).item())
     assert len(drawn) == 9
 

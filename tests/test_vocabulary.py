@@ -9,15 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.corpora import Split
-from bench.vocabulary import JOINER, KINDS, TextSettings, Vocabulary, build, keep, load
+from bench.vocabulary import JOINER, TextSettings, Vocabulary, Words, build, keep, load
 from models.parts.translator import BOS, EOS, PAD, UNK
 
 ENGLISH = [f"The {what} number {n}, isn't it (red-ish)?" for n in range(40) for what in ("cup", "pitcher", "bank")]
 GERMAN = [f"Die {what} Nummer {n}: größer als „er“!" for n in range(40) for what in ("Tasse", "Kanne", "Bänke")]
 SPLIT = Split(ENGLISH, GERMAN)
-SIZES = {"subwords": 120, "words": 60, "characters": 200}
-
 Kind = Literal["subwords", "words", "characters"]
+SIZES: dict[Kind, int] = {"subwords": 120, "words": 60, "characters": 200}
 each_kind = pytest.mark.parametrize("kind", ["subwords", "words", "characters"])
 
 
@@ -25,7 +24,7 @@ def vocabulary(kind: Kind, cache: Path | None = None) -> Vocabulary:
     return build(TextSettings(kind, SIZES[kind]), SPLIT, cache).source
 
 
-VOCABULARIES: dict[str, Vocabulary] = {kind: vocabulary(kind) for kind in SIZES}  # type: ignore[arg-type]  # keys are the kinds
+VOCABULARIES = {kind: vocabulary(kind) for kind in SIZES}
 
 
 @each_kind
@@ -48,11 +47,11 @@ def test_pieces_join_to_the_text_they_came_from(sentences: list[str]) -> None:
 
 @given(st.lists(st.text(alphabet="ab .,'\"(-_￭\t\u00a0é\u0301", min_size=0, max_size=12), min_size=1, max_size=8))
 def test_words_come_back_through_ids_whatever_their_spaces(sentences: list[str]) -> None:
-    words = [piece for sentence in sentences for piece in KINDS["words"].take_apart(sentence)]  # type: ignore[union-attr]  # words are taken apart
+    words = [piece for sentence in sentences for piece in Words.take_apart(sentence)]
     known = {piece for piece in words if not piece or piece.strip(JOINER)}
     if not known:
         return
-    made = KINDS["words"].learn(sentences, 4 + len(known))
+    made = Words.learn(sentences, 4 + len(known))
     for sentence, back in zip(sentences, made.decode(made.encode(sentences)), strict=True):
         if JOINER not in sentence:
             assert back == sentence
@@ -78,7 +77,7 @@ def test_words_and_marks_are_apart_and_marked_where_no_space_stands() -> None:
     assert made.split("") == []
     assert "".join(made.piece(token) for token in range(4)) == "<pad><s></s><unk>"
     # Most frequent first; of equal ones, the first in the alphabet.
-    counted = KINDS["words"].learn(["b a", "c a c"], 7)
+    counted = Words.learn(["b a", "c a c"], 7)
     assert [counted.piece(token) for token in range(4, 7)] == ["a", "c", "b"]
 
 

@@ -179,7 +179,7 @@ class Study:
         shared = replace(experiment, machine=machine)
         return Task(shared, suite, parent, asks=self.sweep.prunes, tuning=tuning, mark=trial.number)
 
-    def draw(self, trial: optuna.Trial) -> dict[str, Any]:
+    def draw(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
         """Settings drawn for a trial, key -> value."""
         drawn: dict[str, Any] = {}
         for key, span in self.space.items():
