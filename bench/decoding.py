@@ -128,7 +128,7 @@ def greedy(
     model: Translator,
     sources: Sequence[Sequence[int]],
     extra_length: int = 50,
-    batch_sentences: int = 64,
+    batch_sentences: int = 128,
     *,
     attention: bool = False,
 ) -> list[Hypothesis]:

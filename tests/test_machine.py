@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
 import sys
+
+import pytest
 
 from bench.workers import Here, Popen
 
@@ -12,3 +16,28 @@ def test_a_worker_knows_how_many_share_its_machine() -> None:
     assert isinstance(process, Popen)
     process.process.wait()
     assert process.ended() == "exit code 2"
+
+
+FREED_AND_ASKED_AGAIN = """
+import resource, sys
+from bench.machine import Machine
+import torch
+
+def update() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    held = [torch.ones(2**18) for _ in range(20)]
+    del held
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+with Machine(threads=1).ready():
+    update()
+    faults = [update() for _ in range(5)]
+print(faults)
+sys.exit(sum(faults) > 1000)  # 20 MiB are 5,120 pages, in each of five
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_what_an_update_frees_is_there_for_the_next() -> None:
+    ran = subprocess.run([sys.executable, "-c", FREED_AND_ASKED_AGAIN], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
