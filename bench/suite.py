@@ -6,6 +6,7 @@ finished is skipped, what was interrupted continues, what fails is said and does
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from bench.layers import choose
 from bench.material import Material
 from bench.tracking import Store
 from bench.worker import End, Task
-from bench.workers import ATTEMPTS, Place, schedule
+from bench.workers import ATTEMPTS, Place, pool, schedule
 
 
 @dataclass
@@ -189,28 +190,32 @@ def run_suite(
         tuned.check_seeds(found, experiments)
     for line in unequal(experiments):
         terminal.say(f"not equal: {line}")
-    for experiment in distinct([e for e in experiments if again or not finished(store, name, e)]):
-        material = Material.of(experiment)  # can be made, or there is one line and nothing on the disk
-        if place:  # workers find it made: they would get in each other's way
-            vocabulary.keep(material.vocabularies)
-    description = f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
-    tags = {"mlflow.note.content": description, "question": suite.question}
-    parent = store.parent(name, tags | {"rows": ",".join(suite.rows), "baseline": suite.baseline or suite.rows[-1]})
-    single = dict.fromkeys(experiment.row for experiment in experiments if not experiment.members)
-    tuned.record(found, list(single), parent, store)
-    status = "KILLED"
-    try:
-        if place:
-            jobs = Queue(experiments, name, parent, again, place.threads())
-            schedule(jobs, place, max_seconds)
-            outcomes = list(jobs.outcomes.values())
-        else:
-            outcomes = _in_turn(experiments, store, name, parent, again, max_seconds)
-        whole = len(outcomes) == len(experiments)
-        failed = any(outcome.run is None for outcome in outcomes)
-        status = "KILLED" if not whole else "FAILED" if failed else "FINISHED"
-    finally:
-        store.end(parent, status)
+    to_do = [experiment for experiment in experiments if again or not finished(store, name, experiment)]
+    with pool(place, len(to_do)) if place else contextlib.nullcontext() as workers:
+        for experiment in distinct(to_do):
+            material = Material.of(experiment)  # can be made, or there is one line and nothing on the disk
+            if workers:  # they find it made: they would get in each other's way
+                vocabulary.keep(material.vocabularies)
+        description = (
+            f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
+        )
+        tags = {"mlflow.note.content": description, "question": suite.question}
+        parent = store.parent(name, tags | {"rows": ",".join(suite.rows), "baseline": suite.baseline or suite.rows[-1]})
+        single = dict.fromkeys(experiment.row for experiment in experiments if not experiment.members)
+        tuned.record(found, list(single), parent, store)
+        status = "KILLED"
+        try:
+            if workers:
+                jobs = Queue(experiments, name, parent, again, workers.place.threads())
+                schedule(jobs, workers, max_seconds)
+                outcomes = list(jobs.outcomes.values())
+            else:
+                outcomes = _in_turn(experiments, store, name, parent, again, max_seconds)
+            whole = len(outcomes) == len(experiments)
+            failed = any(outcome.run is None for outcome in outcomes)
+            status = "KILLED" if not whole else "FAILED" if failed else "FINISHED"
+        finally:
+            store.end(parent, status)
     if not whole:
         left = len(experiments) - len(outcomes)
         terminal.say(f"the time is up: {left} of {len(experiments)} jobs are left; the same command continues")

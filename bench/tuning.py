@@ -26,7 +26,7 @@ from bench.suite import distinct
 from bench.sweep import HEARTBEAT, StorageFailure, Study, Sweep, open_storage
 from bench.tracking import Job, Store
 from bench.worker import End, Task
-from bench.workers import Place, schedule
+from bench.workers import Place, pool, schedule
 
 
 class Studies:
@@ -129,8 +129,8 @@ def run_sweep(
         jobs = Studies(studies, path.stem, store, place.threads())
         status = "KILLED"
         try:
-            with jobs.beating():
-                whole = schedule(jobs, place, max_seconds)
+            with jobs.beating(), pool(place) as workers:
+                whole = schedule(jobs, workers, max_seconds)
             failed = any(study.states()["FAILED"] for study in studies)
             status = "KILLED" if not whole else "FAILED" if failed else "FINISHED"
         finally:

@@ -195,7 +195,10 @@ def main(address: str, number: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     host, colon, port = address.rpartition(":")
     place = (host, int(port)) if colon and port.isdigit() else address
-    connection = Client(place, authkey=bytes.fromhex(os.environ.pop(KEY)))
+    try:
+        connection = Client(place, authkey=bytes.fromhex(os.environ.pop(KEY)))
+    except (OSError, EOFError):
+        return 1  # the driver has ended while this process started
     worker = Worker(connection, lambda: os.kill(os.getpid(), signal.SIGTERM))
     sys.stdout = Lines(lambda line: worker.send(Said(line)))
     worker.send(Ready(int(number), platform.node(), os.getpid()))

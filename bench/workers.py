@@ -1,8 +1,8 @@
 """Many jobs at once: one queue in the driver, and long-lived workers (worker.py) that are given its tasks.
 
-`schedule` is the only scheduler. What is to be done comes from a `Jobs` (a suite's list, a sweep's study), where it is
-done from a `Place`: `Here` starts the workers as processes of this machine; cluster.py starts the same processes on
-the nodes of a Ray cluster. A worker that is gone is noticed, its task is handed back as lost, and a new one starts.
+`schedule` is the only scheduler. What is to be done comes from a `Jobs` (a suite's list, a sweep's study), and is done
+by the `pool` of a `Place`: `Here` starts the workers as processes of this machine; cluster.py starts the same processes
+on the nodes of a Ray cluster. A worker that is gone is noticed, its task is handed back as lost, and a new one starts.
 """
 
 from __future__ import annotations
@@ -186,6 +186,11 @@ class Pool:
         environment = {KEY: self.key.hex()} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
         self.workers.append(Worker(self.number, self.place.start(command, environment)))
 
+    def fill(self, jobs: int) -> None:
+        """Starts those that are missing: as many as the place has, but no more than there are jobs."""
+        while len(self.workers) < min(self.place.count, jobs):
+            self.start()
+
     def welcome(self) -> None:
         """Connects those that have arrived."""
         with suppress(queue.Empty):
@@ -253,23 +258,25 @@ class Pool:
 
 
 @contextmanager
-def pool(place: Place) -> Iterator[Pool]:
+def pool(place: Place, jobs: int = 0) -> Iterator[Pool]:
+    """As many workers as `jobs` need start at once: what the driver has still to prepare, it prepares meanwhile."""
     workers = Pool(place)
     try:
+        workers.fill(jobs)
         yield workers
     finally:
         workers.close()
 
 
-def schedule(jobs: Jobs, place: Place, max_seconds: float | None = None) -> bool:
-    """Does all that `jobs` has; False if the time was up before (no task begins after `max_seconds`).
+def schedule(jobs: Jobs, workers: Pool, max_seconds: float | None = None) -> bool:
+    """Has all done that `jobs` has; False if the time was up before (no task begins after `max_seconds`).
 
     Raises:
         Interrupted: a signal came; every open job is saved.
         ValueError: the workers do not start.
     """
     begin = time.monotonic()
-    with Signals().listening(), pool(place) as workers, terminal.Board(jobs.left) as board:
+    with Signals().listening(), terminal.Board(jobs.left) as board:
         try:
             while jobs.left:
                 up = max_seconds is not None and time.monotonic() - begin >= max_seconds
@@ -281,8 +288,8 @@ def schedule(jobs: Jobs, place: Place, max_seconds: float | None = None) -> bool
                 busy = workers.busy()
                 if up and not busy:
                     return False
-                while not up and len(workers.workers) < min(place.count, jobs.left):
-                    workers.start()
+                if not up:
+                    workers.fill(jobs.left)
                 for worker, message in workers.messages(0.2):
                     _heard(worker, message, jobs, board)
                 for worker, how in workers.gone():

@@ -132,14 +132,15 @@ def reference_work() -> float:
 def timed(work: Sequence[Callable[[], float]], seconds: float) -> Timing:
     """Repeats a pass, at least twice, until a third of the seconds is spent; begins again where that was noisy.
 
-    Not so beside other workers of the same driver: they are the noise, and would be so again.
+    Beside other workers of the same driver there are two passes, once: they are the noise, and would be so again.
 
     Args:
         work: What a pass consists of; each piece says how many milliseconds it took.
         seconds: All attempts together.
     """
     best, spent = None, 0.0
-    for attempt in range(1, 1 + (1 if siblings() else ATTEMPTS)):
+    seconds, attempts = (0.0, 1) if siblings() else (seconds, ATTEMPTS)
+    for attempt in range(1, 1 + attempts):
         gc.collect()
         others, begin = Others(), time.perf_counter()
         passes: list[list[float]] = []
