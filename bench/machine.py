@@ -85,7 +85,7 @@ def keep_freed_memory() -> None:
     """Has glibc keep what is freed for the next allocation; for the rest of the process.
 
     It gives free memory at the top of its heap back to the kernel, and the next update asks for it again, page by page:
-    a tenth of a small model's time (DECISIONS.md, 2026-11-25). No other C library does so, nor has `mallopt`.
+    a tenth of a small model's time (DECISIONS.md, 2026-11-25). Nothing is done where there is no `mallopt`.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -197,8 +197,9 @@ def main(address: str, number: str) -> int:
     place = (host, int(port)) if colon and port.isdigit() else address
     try:
         connection = Client(place, authkey=bytes.fromhex(os.environ.pop(KEY)))
-    except (OSError, EOFError):
-        return 1  # the driver has ended while this process started
+    except (OSError, EOFError) as error:  # it has ended while this process started, or cannot be reached from here
+        print(f"worker {number}: no driver at {address}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     worker = Worker(connection, lambda: os.kill(os.getpid(), signal.SIGTERM))
     sys.stdout = Lines(lambda line: worker.send(Said(line)))
     worker.send(Ready(int(number), platform.node(), os.getpid()))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+import subprocess
+import sys
 import time
 from multiprocessing.connection import Client
 from pathlib import Path
@@ -15,7 +18,7 @@ import bench.suite
 import bench.worker
 from bench.job import Busy, Outcome
 from bench.suite import Suite, run_suite
-from bench.worker import Ready
+from bench.worker import KEY, Ready
 from bench.workers import Worker, pool
 from tests import tiny
 from tests.threads import FakeJobs, Thread, Threads
@@ -51,6 +54,21 @@ def test_strangers_keep_no_worker_out() -> None:
             assert [worker.number for worker in workers.idle()] == [1]
         silent.close()
         wrong.close()
+
+
+@pytest.mark.parametrize(("jobs", "started"), [(0, 0), (1, 1), (5, 2)])
+def test_workers_start_before_there_is_a_schedule(jobs: int, started: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Threads, "start", lambda self, command, environment: Idle())
+    with pool(Threads(2), jobs) as workers:
+        assert len(workers.workers) == started
+
+
+def test_a_worker_without_a_driver_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.worker", str(tmp_path / "nobody"), "7"]
+    ran = subprocess.run(command, env=os.environ | {KEY: "00"}, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"worker 7: no driver at {tmp_path}/nobody: FileNotFoundError")
+    assert ran.stderr.count("\n") == 1
 
 
 class Unable(Thread):
