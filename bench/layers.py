@@ -13,7 +13,7 @@ import yaml
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(yaml.CSafeLoader):
     """YAML in which a key may stand once only, and 1e-9 is a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -182,16 +182,17 @@ def run_suite(
     """
     experiments = suite.experiments(flags)
     name = path.stem
-    store = Store(experiments[0].tracking)
-    corpora = dict.fromkeys(experiment.corpus_name for experiment in experiments)
-    found = tuned.find(suite.sweeps, suite.preset, corpora, store)
-    if found:
-        experiments = suite.experiments(flags, {row: best.layer for row, best in found.items()})
-        tuned.check_seeds(found, experiments)
-    for line in unequal(experiments):
-        terminal.say(f"not equal: {line}")
-    to_do = [experiment for experiment in experiments if again or not finished(store, name, experiment)]
-    with pool(place, len(to_do)) if place else contextlib.nullcontext() as workers:
+    # Workers start while their driver opens the store, which a new one takes seconds for, and reads the text.
+    with pool(place, len(experiments)) if place else contextlib.nullcontext() as workers:
+        store = Store(experiments[0].tracking)
+        corpora = dict.fromkeys(experiment.corpus_name for experiment in experiments)
+        found = tuned.find(suite.sweeps, suite.preset, corpora, store)
+        if found:
+            experiments = suite.experiments(flags, {row: best.layer for row, best in found.items()})
+            tuned.check_seeds(found, experiments)
+        for line in unequal(experiments):
+            terminal.say(f"not equal: {line}")
+        to_do = [experiment for experiment in experiments if again or not finished(store, name, experiment)]
         for experiment in distinct(to_do):
             material = Material.of(experiment)  # can be made, or there is one line and nothing on the disk
             if workers:  # they find it made: they would get in each other's way

@@ -175,9 +175,9 @@ def _probes(pairs: int, lemmas: int, depth: int, source: str, target: str) -> Pr
                 for one in contrastive(phenomenon, settings, source, target)
             ]
     deeper = [one for more in DEEPER for one in nested(settings, depth + more, source, target)]
-    return Probes(
-        tuple(made), tuple(examples(settings, source, target)), tuple(deeper), _shown(settings, source, target)
-    )
+    test, shown = examples(settings, source, target), _shown(settings, source, target)
+    _draw.cache_clear()  # a quarter of a million objects, which have said all that they are asked
+    return Probes(tuple(made), tuple(test), tuple(deeper), shown)
 
 
 def _shown(settings: CorpusSettings, source: str, target: str) -> tuple[corpora.Contrast, ...]:
