@@ -42,3 +42,28 @@ sys.exit(sum(faults) > 1000)  # 20 MiB are 5,120 pages, in each of five
 def test_what_an_update_frees_is_there_for_the_next() -> None:
     ran = subprocess.run([sys.executable, "-c", FREED_AND_ASKED_AGAIN], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+FROZEN = """
+import gc, weakref
+from bench.machine import Machine
+
+class Model:
+    def __init__(self) -> None:
+        self.trainer = self
+
+with Machine(threads=1).ready():
+    frozen, seen = gc.get_freeze_count(), len(gc.get_objects())
+model = weakref.ref(Model())
+with Machine(threads=1).ready():  # the next job's
+    gc.collect()
+print(frozen, seen, model())
+assert frozen > 100_000  # torch alone is more
+assert seen < frozen / 10
+assert model() is None
+"""
+
+
+def test_the_collector_leaves_imports_alone_and_takes_what_a_job_has_left() -> None:
+    ran = subprocess.run([sys.executable, "-c", FROZEN], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
