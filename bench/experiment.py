@@ -298,7 +298,7 @@ def resolve(
     except (ArgumentError, TypeError) as error:
         raise ValueError(f"{path}: {explain(error, settings)}") from error
     try:
-        values = settings.parse_args(list(flags), namespace=values)
+        values = settings.parse_args(list(flags), namespace=values) if flags else values
     except (ArgumentError, TypeError) as error:
         raise ValueError(explain(error, settings)) from error
     groups = settings.instantiate(values)

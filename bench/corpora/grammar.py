@@ -2,17 +2,18 @@
 
 The engine stands in `_grammar/`, what it knows of languages in `languages/`: meaning.yaml says what can be said,
 en.yaml and de.yaml how. Everything is drawn from fixed seeds, so the same settings give the same corpus everywhere.
+Drawing takes seconds, so what was drawn is kept in the cache folder.
 """
 
 from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -21,6 +22,7 @@ from bench.corpora import Corpus, CorpusSettings, Example, Probes, Split
 from bench.corpora._grammar.contrast import MAKERS, Contrast, contrasts
 from bench.corpora._grammar.language import Language, Word
 from bench.corpora._grammar.meaning import Meaning, Node, concepts_of
+from bench.corpora._keeping import kept
 
 LANGUAGES = Path(__file__).parent / "languages"
 TEST_PAIRS = 1000  # and as many for validation
@@ -28,6 +30,12 @@ NAMES_PAIRS = 500
 FEWEST_LEMMAS = 60  # with fewer, some kinds of sentences have no words
 DEEPER = (1, 2)  # levels of clauses below those of the training text
 SHARES = {"train": 75, "validation": 87, "test": 100}  # of 100 sentences, summed
+
+
+Pairs = dict[str, list[tuple[str, str]]]
+"""Split -> its sentence pairs."""
+
+Kind = TypeVar("Kind")
 
 
 class Grammar:
@@ -110,7 +118,11 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
         ValueError: a setting is out of its range or a language is unknown; says the key and the largest value.
     """
     source, target = source or "en", target or "de"
-    made = {name: _as_split(pairs) for name, pairs in _drawn(settings, source, target)[1].items()}
+
+    def drawn() -> Pairs:
+        return {name: [pair for pair, _ in pairs] for name, pairs in _drawn(settings, source, target)[1].items()}
+
+    made = {name: _as_split(pairs) for name, pairs in _kept(Pairs, drawn, settings, source, target).items()}
     train, validation = made.pop("train"), made.pop("validation")
     return Corpus(f"grammar-{source}-{target}", source, target, train, validation, made)
 
@@ -167,6 +179,10 @@ def probes(settings: CorpusSettings, source: str, target: str) -> Probes:
 @lru_cache(maxsize=2)  # the rows of a suite ask the same
 def _probes(pairs: int, lemmas: int, depth: int, source: str, target: str) -> Probes:
     settings = CorpusSettings(pairs=pairs, lemmas=lemmas, depth=depth)
+    return _kept(Probes, lambda: _asked(settings, source, target), settings, source, target)
+
+
+def _asked(settings: CorpusSettings, source: str, target: str) -> Probes:
     made: list[corpora.Contrast] = []
     for phenomenon in MAKERS:
         with suppress(ValueError):  # the target language may not show it
@@ -174,7 +190,7 @@ def _probes(pairs: int, lemmas: int, depth: int, source: str, target: str) -> Pr
                 corpora.Contrast(one.source, one.right, (one.wrong,), phenomenon, one.distance)
                 for one in contrastive(phenomenon, settings, source, target)
             ]
-    deeper = [one for more in DEEPER for one in nested(settings, depth + more, source, target)]
+    deeper = [one for more in DEEPER for one in nested(settings, settings.depth + more, source, target)]
     test, shown = examples(settings, source, target), _shown(settings, source, target)
     _draw.cache_clear()  # a quarter of a million objects, which have said all that they are asked
     return Probes(tuple(made), tuple(test), tuple(deeper), shown)
@@ -249,8 +265,14 @@ def _split(text: str) -> str:
     return next(name for name, share in SHARES.items() if place < share)
 
 
-def _as_split(pairs: list[tuple[tuple[str, str], Node]]) -> Split:
-    return Split([source for (source, _), _ in pairs], [target for (_, target), _ in pairs])
+def _as_split(pairs: list[tuple[str, str]]) -> Split:
+    return Split([source for source, _ in pairs], [target for _, target in pairs])
+
+
+def _kept(kind: type[Kind], make: Callable[[], Kind], settings: CorpusSettings, source: str, target: str) -> Kind:
+    files = (path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".yaml", ".tsv"))
+    decides = (settings.pairs, settings.lemmas, settings.depth, source, target)
+    return kept(kind, make, "grammar", decides, files)
 
 
 def _language(code: str) -> Language:

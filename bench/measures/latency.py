@@ -268,8 +268,9 @@ class Bench:
             partial(bench.milliseconds, bench.sources, None if free else bench.lengths, batch)
             for bench, batch, free in plans
         ]
-        for piece in work:
-            piece()  # warms up
+        if self.model.device.type != "cpu":
+            for piece in work:  # warms up; a CPU prepares nothing for a shape, and `alone` has run the code
+                piece()
         timing = timed(work, seconds)
         measures = []
         for (bench, batch, free), took_P in zip(plans, np.array(timing.passes).T, strict=True):
@@ -292,10 +293,10 @@ def measure(
     Takes about `seconds` on a noisy machine and a third of them on a quiet one; two passes at least.
     """
     few, many = (Bench.of(model, sources, targets, settings, count) for count in (TABLE_BATCH, BATCHES[-1]))
-    together = many.together(few, seconds / 3)
+    alone, together = few.alone(seconds * 2 / 3), many.together(few, seconds / 3)
     quoted = next(each for each in together if each.metric == f"sentences_per_s_b{TABLE_BATCH}")
     return [
-        *few.alone(seconds * 2 / 3),
+        *alone,
         replace(quoted, metric="sentences_per_s"),
         *together,
         decoding_memory(model, few.sources, replace(settings, batch_sentences=TABLE_BATCH), few.lengths),

@@ -147,16 +147,23 @@ def statistics(hypotheses: Sequence[str], references: Sequence[str], metric: str
     Raises:
         ValueError: the two sides differ in length, or there is nothing to score.
     """
-    return statistics_by({"bleu": BLEU, "chrf": CHRF, "ter": TER}[metric](), metric, hypotheses, references)
+    return statistics_by(_scorer(metric, tuple(references)), metric, hypotheses, references)
+
+
+@functools.lru_cache(maxsize=16)  # every validation is scored against the same references
+def _scorer(metric: str, references: tuple[str, ...]) -> Metric:
+    """One that has read its references."""
+    return {"bleu": BLEU, "chrf": CHRF, "ter": TER}[metric](references=[list(references)])
 
 
 def statistics_by(scorer: Metric, metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> Statistics:
-    """The same with any of sacreBLEU's scorers, whose rows `SCORES[metric]` can read."""
+    """The same with any of sacreBLEU's scorers, whose rows `SCORES[metric]` can read; one may know its references."""
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses do not pair with {len(references)} references")
     if not hypotheses:
         raise ValueError("there are no hypotheses to score")
-    rows = scorer._extract_corpus_statistics(list(hypotheses), [list(references)])
+    unread = None if scorer._ref_cache else [list(references)]
+    rows = scorer._extract_corpus_statistics(list(hypotheses), unread)
     signature = scorer.get_signature().format()
     return Statistics(metric, signature, np.array(rows, dtype=np.float64), _hash(hypotheses), _hash(references))
 
