@@ -7,6 +7,7 @@ finished is skipped, what was interrupted continues, what fails is said and does
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -200,8 +201,15 @@ def run_suite(
         description = (
             f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
         )
-        tags = {"mlflow.note.content": description, "question": suite.question}
-        parent = store.parent(name, tags | {"rows": ",".join(suite.rows), "baseline": suite.baseline or suite.rows[-1]})
+        about = {each.row: {"name": each.about.name, "year": str(each.about.year)} for each in experiments}
+        tags = {
+            "mlflow.note.content": description,
+            "question": suite.question,
+            "rows": ",".join(suite.rows),
+            "baseline": suite.baseline or suite.rows[-1],
+            "about": json.dumps({row: about[row] for row in suite.rows}),  # of rows that may never begin
+        }
+        parent = store.parent(name, tags)
         single = dict.fromkeys(experiment.row for experiment in experiments if not experiment.members)
         tuned.record(found, list(single), parent, store)
         status = "KILLED"

@@ -109,14 +109,14 @@ def _suite(reader: Reader, suite: str, ui_url: str, language: Words) -> Context:
         track: first for track in tracks if track.test_set and (first := texts[track, track.test_set]).references
     }
     order = _order(runs, tags)
-    tuned = json.loads(tags.get("tuning") or "{}")
+    tuned, about = (json.loads(tags.get(name) or "{}") for name in ("tuning", "about"))
     first = {track: [run for run in chosen if _key(run) == track.key] for track in tracks}
     return Context(
         suite=suite,
         question=tags.get("question", ""),
         baseline=(baseline := tags.get("baseline", "") if tags.get("baseline") in order else order[-1]),
         tracks=tracks,
-        rows=tuple(_row(identifier, runs, tracks, read, texts) for identifier in order),
+        rows=tuple(_row(identifier, runs, about.get(identifier, {}), tracks, read, texts) for identifier in order),
         published=published_table(),
         translations=translations,
         comparisons=tuple(
@@ -277,12 +277,13 @@ def _bleu(hypotheses: tuple[str, ...], references: tuple[str, ...]) -> Statistic
 def _row(
     identifier: str,
     runs: Sequence[TrackedRun],
+    about: Mapping[str, str],
     tracks: Sequence[Track],
     read: Read,
     texts: dict[tuple[Track, str], Translations],
 ) -> Row:
     own = [run for run in runs if run.tags.get("row", "") == identifier]
-    tags = own[0].tags if own else {}
+    tags = own[0].tags if own else about
     name, year = tags.get("name") or identifier, tags.get("year", "")
 
     def cell(track: Track) -> Cell:

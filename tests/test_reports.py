@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from pathlib import Path
 
@@ -123,6 +124,16 @@ def test_newest_finished_run_of_each_seed_counts(level: Context):
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def test_a_row_that_never_ran_has_its_name_and_what_was_published(store: Store):
+    about = {"last": {"name": "Transformer (base)", "year": "2017"}}
+    parent = store.parent("stopped", {"rows": "first,last", "baseline": "last", "about": json.dumps(about)})
+    Synthetic("first", "First", 2014, 2, 1e12).write(store, "stopped", parent)
+    row = gathering.gather(store, "stopped").row("last")
+    assert (row.name, row.year) == ("Transformer (base)", 2017)
+    assert row.published
+    assert [cell.state for cell in row.cells.values()] == ["not run"]
 
 
 def test_finding_names_the_best_row_and_its_significance(odd: Context):

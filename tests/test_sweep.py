@@ -366,6 +366,7 @@ def test_a_suite_takes_the_best_with_fresh_seeds(folder: Path, monkeypatch: pyte
     kept = store(folder)
     parent = kept.own("table")
     assert parent
+    assert json.loads(parent.tags["about"])["mlp"] == {"name": "MLP (sigmoid)", "year": "1986"}
     told = json.loads(parent.tags["tuning"])
     assert told["mlp"] | {"study": "", "spent": 0} == {
         "sweep": "sweep", "study": "", "granted": 1200.0, "spent": 0, "debt": 1200.0,
