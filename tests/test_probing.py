@@ -75,11 +75,9 @@ def test_a_language_is_asked_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> N
 
     settings = CorpusSettings(pairs=400)  # which the other tests have drawn
     made = grammar.contrastive("order", settings, size=8)
-    monkeypatch.setattr(grammar, "_probes", grammar._probes.__wrapped__)
     monkeypatch.setattr(grammar, "contrastive", contrastive)
     monkeypatch.setattr(grammar, "nested", lambda *_: [])
-    found = corpora.probes(settings)
-    assert found is not None
+    found = grammar._asked(settings, "en", "de")
     (one,) = found.contrasts
     assert (one.source, one.right, one.wrong) == (made[0].source, made[0].right, (made[0].wrong,))
     assert (one.category, one.distance) == ("order", made[0].distance)
