@@ -39,6 +39,9 @@ def kept(kind: type[Kind], make: Callable[[], Kind], name: str, settings: Any, m
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(adapter.dump_json(made))
-        beside.replace(path)
+        try:
+            beside.write_bytes(adapter.dump_json(made))
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)  # of a full disk
     return made
