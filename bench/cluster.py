@@ -80,8 +80,10 @@ class Cluster:
         self.address: tuple[str, int] | None = (str(ray.util.get_node_ip_address()), 0)
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> Process:
+        from bench.machine import GPU_SHARE  # and torch, which a node imports after its threads are set
+
         passed = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
-        share = {"BENCH_GPU_SHARE": f"{self.gpus:g}"} if self.gpus else {}
+        share = {GPU_SHARE: f"{self.gpus:g}"} if self.gpus else {}
         # A process does one worker's work and ends: the next one begins with a fresh torch.
         remote = self.ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1)(work)
         spread = remote.options(scheduling_strategy="SPREAD")

@@ -18,7 +18,7 @@ from bench import attention, corpora, decoding, lexicon, probing
 from bench.batches import Pairs, batches_of
 from bench.corpora import Split
 from bench.experiment import Experiment
-from bench.machine import Machine, bf16
+from bench.machine import GPU_SHARE, Machine, bf16
 from bench.material import VALIDATION_SENTENCES, Material
 from bench.measures import Measure, costs, flops, latency, memory, protocols, quality
 from bench.ranks import ALONE, Ranks
@@ -194,10 +194,10 @@ def joules(trained: Trained, machine: Machine) -> Measure:
         return replace(
             found, value=None, recipe=f"not measured: {machine.num_nodes} machines, and one of them was read"
         )
-    shared = machine.device.type == "cuda" and os.environ.get("BENCH_GPU_SHARE")
-    return (
-        replace(found, recipe=f"{found.recipe}; of the whole GPU, of which the job had {shared}") if shared else found
-    )
+    share = os.environ.get(GPU_SHARE, "1")
+    if machine.device.type == "cuda" and share != "1":
+        return replace(found, recipe=f"{found.recipe}; of the whole GPU, of which the job had {share}")
+    return found
 
 
 SUMMED = ("train_flops", "executed_flops", "clock_flops", "energy_j", "wall_s", "repeated_updates", "repeated_s")

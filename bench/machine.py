@@ -20,6 +20,9 @@ import torch
 SIBLINGS = "BENCH_SIBLINGS"
 """The environment variable in which a driver tells its workers how many others there are on their machine."""
 
+GPU_SHARE = "BENCH_GPU_SHARE"
+"""The environment variable in which a driver tells its workers what part of a GPU, if there is one, is theirs."""
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES, LARGE_BYTES = 2**31 - 1, 2**25
 """The most that is kept at the top of the heap, and from where a block is mapped alone: glibc allows no more."""
@@ -148,7 +151,7 @@ def environment() -> dict[str, str]:
         "hardware.cpu": _cpu_name(),
         "hardware.cores": str(os.cpu_count()),
         "hardware.gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "hardware.gpu_share": os.environ.get("BENCH_GPU_SHARE", "1") if torch.cuda.is_available() else "none",
+        "hardware.gpu_share": os.environ.get(GPU_SHARE, "1") if torch.cuda.is_available() else "none",
         "threads": str(torch.get_num_threads()),
     }
 

@@ -30,7 +30,7 @@ from typing import Protocol
 
 from bench import terminal
 from bench.checkpoints import Interrupted, Signals
-from bench.machine import SIBLINGS, cores
+from bench.machine import GPU_SHARE, SIBLINGS, cores
 from bench.progress import Status
 from bench.worker import KEY, STOP, End, Ready, Said, Task, Word
 
@@ -112,13 +112,13 @@ class Popen:
 
 @dataclass
 class Here:
-    """`count` processes on this machine, which share its cores."""
+    """`count` processes on this machine, which share its cores and its GPU, if it has one."""
 
     count: int
     address: tuple[str, int] | None = None
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> Process:
-        return Popen(command, environment | {SIBLINGS: str(self.count - 1)})
+        return Popen(command, environment | {SIBLINGS: str(self.count - 1), GPU_SHARE: f"{1 / self.count:.3g}"})
 
     def threads(self) -> int:
         return max(1, cores() // self.count)

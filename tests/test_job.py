@@ -225,6 +225,8 @@ def test_joules_say_of_which_devices_they_are(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("BENCH_GPU_SHARE", "0.25")
     assert bench.judging.joules(trained, Machine("gpu")).recipe == "NVML; of the whole GPU, of which the job had 0.25"
     assert bench.judging.joules(trained, Machine("cpu")).recipe == "NVML"
+    monkeypatch.setenv("BENCH_GPU_SHARE", "1")
+    assert bench.judging.joules(trained, Machine("gpu")).recipe == "NVML"
 
 
 def test_the_model_is_linked_to_its_scores_and_can_be_opened_by_mlflow(finished: Outcome, store: Store) -> None:

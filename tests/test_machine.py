@@ -5,17 +5,20 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from bench.workers import Here, Popen
 
 
-def test_a_worker_knows_how_many_share_its_machine() -> None:
-    process = Here(3).start([sys.executable, "-c", "import os; exit(int(os.environ['BENCH_SIBLINGS']))"], {})
+@pytest.mark.parametrize(("count", "said"), [(1, "0 1"), (3, "2 0.333")])
+def test_a_worker_knows_how_many_share_its_machine(count: int, said: str, tmp_path: Path) -> None:
+    tell = "import os, sys; open(sys.argv[1], 'w').write('{BENCH_SIBLINGS} {BENCH_GPU_SHARE}'.format(**os.environ))"
+    process = Here(count).start([sys.executable, "-c", tell, str(tmp_path / "said")], {})
     assert isinstance(process, Popen)
-    process.process.wait()
-    assert process.ended() == "exit code 2"
+    assert process.process.wait() == 0
+    assert (tmp_path / "said").read_text() == said
 
 
 FREED_AND_ASKED_AGAIN = """

@@ -173,7 +173,7 @@ native_layer_norm native_layer_norm_backward native_group_norm native_group_norm
 native_batch_norm_backward _fused_rms_norm _fused_rms_norm_backward _weight_norm_interface
 _weight_norm_interface_backward
 _thnn_fused_lstm_cell _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell _thnn_fused_gru_cell_backward
-_fused_sdp_choice _cudnn_rnn_flatten_weight _cudnn_init_dropout_state
+_fused_sdp_choice _cudnn_rnn_flatten_weight _cudnn_init_dropout_state set_
 """
 
 FREE = frozenset(_FREE.split())
