@@ -68,6 +68,33 @@ def test_a_runs_costs_by_hand() -> None:
     assert found["mfu"] == pytest.approx(0.25)
 
 
+def test_a_gpu_that_others_use_too_is_as_fast_as_its_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nineteen of twenty products wait for their turn."""
+    clock, done = [0.0], [0]
+
+    def product(left: torch.Tensor, _right: torch.Tensor) -> None:
+        done[0] += 1
+        clock[0] += 0.001 if done[0] % 20 == 0 else 0.05
+
+    monkeypatch.setattr(torch, "mm", product)
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H200")
+    measured = costs._ceiling.__wrapped__("meta", torch.bfloat16, 1, costs.GPU_SIDE)
+    assert measured.value == pytest.approx(2 * 8192**3 / 0.001)
+    assert measured.recipe == "fastest of 20 products of 8192 x 8192, bfloat16, H200, spread 98%"
+
+
+def test_nothing_is_said_of_a_run_that_was_faster_than_the_ceiling() -> None:
+    """1e11 FLOPs in 10 s on 2 devices are 5 GFLOP/s of each, and the products ran at 3."""
+    ceiling = Measure("ceiling_flops_per_s", 3e9, "FLOP/s", recipe="median of five")
+    kept, *none = costs.costs(10**11, 10.0, ceiling, devices=2)
+    assert kept is ceiling
+    assert [(measure.metric, measure.value) for measure in none] == [("clock_flops", None), ("mfu", None)]
+    said = "not measured: updates ran at 5.0 GFLOP/s, above the ceiling of 3.0 (median of five)"
+    assert {measure.recipe for measure in none} == {said}
+
+
 def test_no_time_no_estimate() -> None:
     for measure in costs.costs(10, 0.0, Measure("ceiling_flops_per_s", 3e9, "FLOP/s")):
         assert measure.value is None
