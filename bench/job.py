@@ -263,12 +263,12 @@ def _tags(experiment: Experiment, corpus: Corpus) -> dict[str, str]:
         "data": _data(corpus),
         "mlflow.note.content": f"**{about.name}** ({about.paper}), {corpus.name}, preset {experiment.preset}, "
         f"seed {experiment.seed}.",
-        **environment(),
+        **environment(experiment.machine.device),
     }
 
 
 def _warn_of_differences(run: TrackedRun, tags: dict[str, str]) -> None:
-    for key in ("mlflow.source.git.commit", "threads", "version.torch", "hardware.cpu"):
+    for key in ("mlflow.source.git.commit", "threads", "version.torch", "hardware.cpu", "hardware.gpu"):
         if run.tags.get(key) != tags[key]:
             terminal.say(f"  warning: {key} was {run.tags.get(key)} when the run began and is {tags[key]} now")
 

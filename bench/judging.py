@@ -167,9 +167,13 @@ def spent(trained: Trained, model: Translator, experiment: Experiment, material:
     """What the training used, in three costs that are never mixed: FLOPs counted, the clock's estimate, joules."""
     meter, machine, dtype = trained.meter, experiment.machine, DTYPES[experiment.training.precision]
     ceiling = costs.ceiling(machine.device.type, dtype)
-    _, longest = next(batches_of(material.train.pairs, material.batch_tokens))
-    with bf16(machine.device, dtype == torch.bfloat16):
-        held = memory.training_memory(model, longest, dtype)
+    places, _ = next(batches_of(material.train.pairs, material.batch_tokens))
+    longest = material.train.part(places)  # what one device of several reads of a batch
+    try:
+        with bf16(machine.device, dtype == torch.bfloat16):
+            held = memory.training_memory(model, longest, dtype)
+    except torch.OutOfMemoryError:  # it works on a second copy of the model; a finished training is not lost for it
+        held = Measure("memory_training_bytes", None, "bytes", recipe="not measured: no memory for a second copy")
     return [
         Measure("train_flops", meter.ledger.model_flops, "FLOP", recipe="closed form, real tokens"),
         Measure("executed_flops", meter.ledger.executed_flops, "FLOP", recipe="closed form, padded batches"),

@@ -64,7 +64,10 @@ class Machine:
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
-        """Sets the threads of this process for the length of a run.
+        """Sets the threads of this process for the length of a run, and that fp32 is fp32 on a GPU.
+
+        cuDNN alone rounds to TF32 unless it is told not to: convolutions and recurrent layers would be computed
+        otherwise than the products of other rows.
 
         Raises:
             ValueError: a GPU was asked for and there is none, or not so many.
@@ -79,12 +82,14 @@ class Machine:
             raise ValueError(f"machine.devices: {self.devices} GPUs were asked for and torch sees {there}")
         keep_freed_memory()
         freeze_imports()
-        before = torch.get_num_threads()
+        before, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
         torch.set_num_threads(max(1, (self.threads or cores()) // self.devices))
+        torch.backends.cudnn.allow_tf32 = False
         try:
             yield
         finally:
             torch.set_num_threads(before)
+            torch.backends.cudnn.allow_tf32 = tf32
 
 
 def keep_freed_memory() -> None:
@@ -134,8 +139,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def environment() -> dict[str, str]:
-    """What must be known to repeat a run beside its configuration: commit, versions, hardware, threads."""
+def environment(device: torch.device) -> dict[str, str]:
+    """What must be known to repeat a run on `device` beside its configuration: commit, versions, hardware, threads."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
@@ -150,8 +155,8 @@ def environment() -> dict[str, str]:
         **{f"version.{package}": version(package) for package in packages},
         "hardware.cpu": _cpu_name(),
         "hardware.cores": str(os.cpu_count()),
-        "hardware.gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "hardware.gpu_share": os.environ.get(GPU_SHARE, "1") if torch.cuda.is_available() else "none",
+        "hardware.gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "none",
+        "hardware.gpu_share": os.environ.get(GPU_SHARE, "1") if device.type == "cuda" else "none",
         "threads": str(torch.get_num_threads()),
     }
 

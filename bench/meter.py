@@ -42,10 +42,55 @@ class Diverged(Exception):
     """The loss is no longer a number."""
 
 
+class HostClock:
+    """Seconds of the updates on a processor."""
+
+    ahead = False
+    """Whether the host goes on while an update is still at work."""
+
+    def begin(self) -> None:
+        self.began = time.perf_counter()
+
+    def end(self) -> None:
+        self.ended = time.perf_counter()
+
+    def read(self) -> float:
+        """Seconds of the last update."""
+        return self.ended - self.began
+
+
+class StreamClock:
+    """Seconds of the updates between events in a GPU's stream.
+
+    The host runs ahead of it: when an update ends there, the GPU may have begun it or not, and what the host does
+    between two updates may cost the GPU nothing.
+    """
+
+    ahead = True
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.updates = device, list[tuple[torch.cuda.Event, torch.cuda.Event]]()
+
+    def begin(self) -> None:
+        self.updates.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)))
+        self.updates[-1][0].record()
+
+    def end(self) -> None:
+        self.updates[-1][1].record()
+
+    def read(self) -> float:
+        """Seconds of all updates since it was last read; waits for the GPU."""
+        torch.cuda.synchronize(self.device)
+        milliseconds = sum(begin.elapsed_time(end) for begin, end in self.updates)
+        self.updates.clear()
+        return milliseconds / 1e3
+
+
 class Meter(pl.Callback):
     """What the run has used: updates, pairs, tokens, FLOPs, seconds; stops the run when its budget is spent.
 
-    Seconds and joules are those between the begin and the end of updates: validations and checkpoints are not in them.
+    Seconds are those between the begin and the end of updates: validations and checkpoints are not in them. So are
+    joules on a processor; on a GPU what is between two updates counts, since it is still at work there.
     Of several processes that train one model each counts the whole of every batch.
     """
 
@@ -53,7 +98,8 @@ class Meter(pl.Callback):
         self.budget, self.ledger, self.ranks = budget, ledger, ranks
         self.updates = self.pairs = self.source_tokens = self.target_tokens = 0
         self.seconds = 0.0
-        self.began = 0.0
+        self.clock: HostClock | StreamClock = HostClock()
+        self.settled = True  # no update is at work whose seconds and joules are not yet counted
         self.aside, self.overhead = 0.0, 0.0  # seconds: when curves, checkpoints and reports began, and all they took
         self.energy = Energy()
 
@@ -71,18 +117,23 @@ class Meter(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A run that was killed after its last update has a spent budget when it is resumed.
         trainer.should_stop = self.fraction >= 1
-        self.energy.open(pl_module.device)
+        if pl_module.device.type == "cuda":
+            self.clock = StreamClock(pl_module.device)
+        self.energy.open(pl_module.device, trainer.num_devices)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int):
-        self.energy.skip()
-        self.began = time.perf_counter()
+        if self.settled:
+            self.energy.skip()
+        self.settled = False
+        self.clock.begin()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
+        self.clock.end()
         ended = time.perf_counter()
-        self.seconds += ended - self.began
-        self.energy.poll()
+        if self.budget.max_seconds or not self.clock.ahead:
+            self.wait()
         if self.budget.max_seconds:  # then seconds decide, and only one clock may
             self.seconds = self.ranks.first(self.seconds)
         self.updates += 1
@@ -95,23 +146,23 @@ class Meter(pl.Callback):
             trainer.should_stop = True
         self.overhead += time.perf_counter() - ended
         if trainer.should_stop:
-            self.wait(pl_module.device)
+            self.wait()
 
-    def wait(self, device: torch.device) -> None:
-        """Waits for what a GPU has still to do of the updates so far, which is part of their time.
+    def wait(self) -> None:
+        """Waits for what a GPU has still to do of the updates so far, and counts their seconds and joules.
 
         Whoever makes the host wait anyway (a point of a curve, a validation) calls this first: else the waiting would
         be counted as theirs.
         """
-        if device.type == "cuda":
-            began = time.perf_counter()
-            torch.cuda.synchronize(device)
-            self.seconds += time.perf_counter() - began
+        if not self.settled:
+            self.seconds += self.clock.read()
             self.energy.poll()
+            self.settled = True
 
     COUNTS = ("updates", "pairs", "source_tokens", "target_tokens", "seconds")
 
     def state_dict(self) -> dict[str, Any]:
+        self.wait()
         parts = {"overhead": self.overhead, "ledger": self.ledger.state_dict(), "energy": self.energy.state_dict()}
         return {name: getattr(self, name) for name in self.COUNTS} | parts
 
@@ -160,7 +211,7 @@ class Curves(pl.Callback):
     ):
         due = self.meter.fraction * POINTS >= self.points + 1
         if due:
-            self.meter.wait(pl_module.device)
+            self.meter.wait()
         self.meter.aside = time.perf_counter()
         self.tell("loss", outputs["loss"])
         if not due:

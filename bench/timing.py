@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -82,7 +82,8 @@ def repeated(store: Store, references: Sequence[str], times: int) -> Iterator[Re
     timings: list[list[Timing]] = [[] for _ in runs]
     for _ in range(times):
         for (loaded, bench), found in zip(benches, timings, strict=True):
-            with loaded.experiment.machine.ready():
+            here = "cpu" if loaded.model.device.type == "cpu" else "gpu"  # the run may have had GPUs that are not here
+            with replace(loaded.experiment.machine, accelerator=here, devices=1).ready():
                 found.append(bench.one_by_one(SECONDS * 2 / 3))
     for run, found in zip(runs, timings, strict=True):
         yield Repeated(run, [median(timing) for timing in found], found)

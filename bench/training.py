@@ -115,7 +115,7 @@ class Validation(pl.Callback):
         if self.meter.fraction * self.settings.validations < self.done + 1:
             return
         self.done = math.floor(min(1.0, self.meter.fraction) * self.settings.validations)
-        self.meter.wait(pl_module.device)
+        self.meter.wait()
         score = self.score(cast(Translator, pl_module))  # what `train` gives to Lightning
         self.curves.note("validation/bleu", score.bleu)
         self.curves.note("validation/gleu", score.gleu)

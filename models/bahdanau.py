@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.attention import Additive, weighted_sum
-from models.parts.recurrent import reorder
+from models.parts.recurrent import fused, reorder
 from models.parts.translator import Flops, State, Step, Tokens, Translator, product
 
 
@@ -40,8 +40,8 @@ class Annotator(nn.Module):
 
     def forward(self, x_BSE: Tensor, reversal_BS: Tensor, zeros_1BD: Tensor) -> Tensor:
         """h_BS2D."""
-        forward_BSD, _ = self.forwards(x_BSE, zeros_1BD)
-        backward_BSD, _ = self.backwards(reorder(x_BSE, reversal_BS), zeros_1BD)
+        forward_BSD, _ = fused(self.forwards, x_BSE, zeros_1BD)
+        backward_BSD, _ = fused(self.backwards, reorder(x_BSE, reversal_BS), zeros_1BD)
         return torch.cat((forward_BSD, reorder(backward_BSD, reversal_BS)), dim=-1)
 
 

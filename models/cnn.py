@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.parts.convolution import windows
+from models.parts.recurrent import fused
 from models.parts.translator import NO_FLOPS, Flops, Stack, State, Step, Tokens, Translator, product
 
 
@@ -103,7 +104,7 @@ class Model(Translator):
         csm_BC, past_B1D = state
         v_BTE = self.dropout(self.target_embedding(ids_BT))
         inputs_BTX = torch.cat((v_BTE, csm_BC[:, None].expand(-1, ids_BT.shape[1], -1)), dim=-1)
-        h_BTD, last_1BD = self.recurrence(inputs_BTX, past_B1D.transpose(0, 1).contiguous())
+        h_BTD, last_1BD = fused(self.recurrence, inputs_BTX, past_B1D.transpose(0, 1).contiguous())
         return self.dropout(h_BTD), last_1BD.transpose(0, 1)
 
     def flops_encode(self, source_length: int) -> Flops:

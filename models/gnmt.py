@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.attention import Additive, weighted_sum
-from models.parts.recurrent import Cell, reorder
+from models.parts.recurrent import Cell, fused, reorder
 from models.parts.translator import Flops, Stack, State, Step, Tokens, Translator, product
 
 
@@ -42,6 +42,11 @@ class Layer(nn.LSTM):
 
     def __init__(self, input_width: int, width: int) -> None:
         super().__init__(input_width, width, bias=False, batch_first=True)
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch's own names are not ours
+        self, x_BTD: Tensor, before: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return fused(super().forward, x_BTD, before)
 
 
 @dataclass

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.attention import Concat, Dot, General, Location, weighted_sum
-from models.parts.recurrent import Cell
+from models.parts.recurrent import Cell, fused
 from models.parts.translator import NO_FLOPS, PAD, Flops, Stack, State, Step, Tokens, Translator, product
 
 
@@ -125,7 +125,7 @@ class Model(Translator):
         ids_BS = source.ids_BS.flip(1)  # from the end of the sentence, and the padding comes first
         x_BSD = self.dropout(self.source_embedding(ids_BS)) * (ids_BS != PAD)[..., None]
         zeros_LBD = self.initial_state(self.config.layers, len(ids_BS), self.config.width, like=x_BSD)
-        h_BSD, (h_LBD, c_LBD) = self.encoder(x_BSD, (zeros_LBD, zeros_LBD))
+        h_BSD, (h_LBD, c_LBD) = fused(self.encoder, x_BSD, (zeros_LBD, zeros_LBD))
         h_BSD = h_BSD.flip(1)
         fed_BD = self.initial_state(len(ids_BS), self.config.width, like=x_BSD)
         past = Past(h_LBD.transpose(0, 1), c_LBD.transpose(0, 1), fed_BD, torch.zeros_like(ids_BS[:, 0]))

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.parts.attention import Factored, weighted_sum
-from models.parts.recurrent import lstm, reorder
+from models.parts.recurrent import fused, lstm, reorder
 from models.parts.translator import Flops, Stack, State, Step, Tokens, Translator, product
 
 
@@ -243,7 +243,7 @@ class Projected(nn.LSTM):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         with warnings.catch_warnings():  # on a CPU in fp32: that oneDNN has no projections
             warnings.filterwarnings("ignore", "LSTM with projections")
-            return super().forward(x_BTD, before)
+            return fused(super().forward, x_BTD, before)
 
 
 @dataclass

@@ -23,6 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.parts.recurrent import fused
 from models.parts.translator import NO_FLOPS, PAD, Flops, State, Step, Tokens, Translator, product
 
 States = tuple[Tensor, ...]  # (h_BLD,), or (h_BLD, c_BLD) of an LSTM
@@ -51,7 +52,7 @@ class Recurrence(nn.Module):
     def forward(self, x_BTE: Tensor, states: States) -> tuple[Tensor, States]:
         """(h_BTD of the top layer, states after the last position)."""
         first, *rest = (state_BLD.transpose(0, 1).contiguous() for state_BLD in states)
-        h_BTD, last = self.layers(x_BTE, (first, *rest) if rest else first)
+        h_BTD, last = fused(self.layers, x_BTE, (first, *rest) if rest else first)
         last = last if rest else (last,)
         return h_BTD, tuple(state_LBD.transpose(0, 1) for state_LBD in last)
 

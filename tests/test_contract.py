@@ -100,6 +100,14 @@ def picked(tree: Any, rows_N: Tensor) -> Any:
     return type(tree)(*branches) if hasattr(tree, "_fields") else tuple(branches)
 
 
+def dtypes(tree: Any) -> Iterator[torch.dtype]:
+    if isinstance(tree, Tensor):
+        yield tree.dtype
+    elif isinstance(tree, (tuple, list)):
+        for branch in tree:
+            yield from dtypes(branch)
+
+
 def assert_same_where_real(found_BTD: Tensor, wanted_BTD: Tensor, tolerance: float) -> None:
     assert found_BTD.shape == wanted_BTD.shape
     for row, length in enumerate(TARGET_LENGTHS):
@@ -341,7 +349,11 @@ def test_five_updates_change_every_tensor(row: str, device: torch.device) -> Non
 
 
 def test_bf16_mixed_trains_and_writes(row: str, device: torch.device) -> None:
+    """Nothing is computed in fp16, as cuDNN's recurrent layers would be: no loss is scaled for it."""
     model, pairs = build(row, device=device).train(), batch(device)
+    seen = set[torch.dtype]()
+    for module in model.modules():
+        module.register_forward_hook(lambda _module, _inputs, output: seen.update(dtypes(output)))
     with bf16(device), torch.autocast(device.type, torch.bfloat16):
         loss = model.training_step(pairs, 0)
     loss.backward()
@@ -354,6 +366,8 @@ def test_bf16_mixed_trains_and_writes(row: str, device: torch.device) -> None:
     scale = exact_BTD.abs().max().item()
     assert_same_where_real(read_BTD.float(), exact_BTD.detach(), 0.1 * scale)
     assert_same_where_real(written_BTD.float(), exact_BTD.detach(), 0.1 * scale)
+    assert seen
+    assert torch.float16 not in seen
 
 
 def test_a_tiny_corpus_is_learnt_by_heart(row: str, device: torch.device) -> None:

@@ -14,9 +14,9 @@ from bench.measures import Measure, energy
 from bench.measures.energy import Energy
 
 
-def opened(device: str) -> Energy:
+def opened(device: str, count: int = 1) -> Energy:
     meter = Energy()
-    meter.open(device)
+    meter.open(device, count)
     return meter
 
 
@@ -131,18 +131,38 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return counters
 
 
-def test_nvml_sums_the_visible_devices(nvml: dict[str, int]) -> None:
-    meter = opened("cuda")
+def test_nvml_sums_the_devices_of_a_run(nvml: dict[str, int]) -> None:
+    meter, one = opened("cuda", 2), opened("cuda")
     nvml["GPU-aa"] += 2_500
     nvml["GPU-bb"] += 500
     measure = polled(meter)
     assert measure.value == pytest.approx(3.0)
     assert "2 devices" in measure.recipe
+    assert polled(one).value == pytest.approx(2.5)
+
+
+def test_joules_of_a_run_that_goes_on_with_other_devices(nvml: dict[str, int]) -> None:
+    one = opened("cuda")
+    nvml["GPU-aa"] += 1_000
+    one.poll()
+    resumed = Energy()
+    resumed.load_state_dict(one.state_dict())
+    resumed.open("cuda", 2)
+    nvml["GPU-bb"] += 1_000
+    resumed.poll()
+    again = Energy()
+    again.load_state_dict(resumed.state_dict())
+    again.open("cuda", 2)
+    measure = again.measure(1.0)
+    assert measure.value == pytest.approx(2.0)
+    assert measure.recipe.startswith(
+        "NVML total-energy counter, 1 devices, then NVML total-energy counter, 2 devices; up"
+    )
 
 
 def test_nvml_without_a_counter(nvml: dict[str, int]) -> None:
     del nvml["GPU-bb"]
-    assert polled(opened("cuda")).recipe == "not measured: NVML: Not Supported"
+    assert polled(opened("cuda", 2)).recipe == "not measured: NVML: Not Supported"
 
 
 def test_nvml_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Joules: the difference of a counter that the hardware keeps, before and after.
 
-GPU: NVML's total-energy counter (millijoules since the driver was loaded; Volta and later), summed over the visible
-devices. CPU: RAPL's package counters, where Linux lets one read them. Both count the whole device, idle power and other
+GPU: NVML's total-energy counter (millijoules since the driver was loaded; Volta and later), summed over the devices of
+the run. CPU: RAPL's package counters, where Linux lets one read them. Both count the whole device, idle power and other
 processes included, and not the rest of the machine. Errors: NVML is refreshed every 20 to 100 ms and is right to about
 5 %; RAPL is a model on some processors. What cannot be read is None with the reason, never 0.
 """
@@ -45,16 +45,16 @@ def _text(path: Path) -> str:
 
 
 class Nvml:
-    """NVML's counters of all CUDA devices that this process sees, found by their UUID."""
+    """NVML's counters of the first `count` CUDA devices that this process sees, found by their UUID."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
         try:
             self.nvml: Any = importlib.import_module("pynvml")
         except ImportError as error:
             raise OSError("NVML needs the extra `gpu`: .venv/bin/pip install --editable '.[gpu]'") from error
         try:
             self.nvml.nvmlInit()
-            uuids = [torch.cuda.get_device_properties(n).uuid for n in range(torch.cuda.device_count())]
+            uuids = [torch.cuda.get_device_properties(n).uuid for n in range(count)]
             self.handles = [self.nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}") for uuid in uuids]
         except self.nvml.NVMLError as error:
             raise OSError(f"NVML: {error}") from error
@@ -80,8 +80,8 @@ class Energy:
     def __init__(self) -> None:
         self.total, self.reason, self.source = 0.0, "", ""
 
-    def open(self, device: torch.device | str) -> None:
-        """Finds the counters and reads them for the first time."""
+    def open(self, device: torch.device | str, count: int = 1) -> None:
+        """Finds the counters of the processors, or of `count` GPUs, and reads them for the first time."""
         if self.reason:
             return
         kind = torch.device(device).type
@@ -90,8 +90,10 @@ class Energy:
                 raise OSError(f"no energy counter for {kind}")
             if kind == "cuda":
                 torch.cuda.synchronize()
-            self.meter = Nvml() if kind == "cuda" else Rapl()
-            self.source, self.last = self.meter.source, self.meter.counters()
+            self.meter = Nvml(count) if kind == "cuda" else Rapl()
+            if not self.source.endswith(self.meter.source):  # a run may go on with other devices
+                self.source = ", then ".join(filter(None, (self.source, self.meter.source)))
+            self.last = self.meter.counters()
         except OSError as error:
             self.reason = str(error)
 

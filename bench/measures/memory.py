@@ -80,7 +80,7 @@ def training_memory(model: Translator, batch: Batch, dtype: torch.dtype = torch.
 
     Works on a copy, made before the measurement begins. Products in `dtype`, the weights as they are.
     """
-    twin = copy.deepcopy(model).train()
+    twin = copy.deepcopy(model).train().to(model.device)  # which lays out cuDNN's weights again
     optimizer = twin.configure_optimizers()["optimizer"]
     on_device = batch.to(model.device)
 

@@ -1,12 +1,28 @@
-"""Parts of recurrent architectures: one step of an LSTM written out, and reading a sentence in both directions.
+"""Parts of recurrent architectures: fused layers, one step of an LSTM written out, reading in both directions.
 
 Letters: B batch  S source length  D width of the state  E width of the input
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+
+def fused(layers: Callable[[Tensor, Any], tuple[Tensor, Any]], x_BSE: Tensor, states: Any) -> tuple[Tensor, Any]:
+    """layers(x, states); on a GPU in fp32 under autocast, too.
+
+    There autocast to bf16 has cuDNN's recurrent layers compute in fp16 all the same (ATen/cudnn/AutocastRNN.cpp), whose
+    smallest gradients are lost without a scaled loss.
+    """
+    if not torch.is_autocast_enabled("cuda") or x_BSE.device.type != "cuda":
+        return layers(x_BSE, states)
+    with torch.autocast("cuda", enabled=False):
+        states = tuple(state.float() for state in states) if isinstance(states, tuple) else states.float()
+        return layers(x_BSE.float(), states)
 
 
 def reorder(x_BSD: Tensor, index_BS: Tensor) -> Tensor:
