@@ -8,7 +8,8 @@ d O_RL = sum_i 1/m sum_k (r_k - b) d log P(Y_k | X_i),  b = 1/m sum_k r_k
 
 As in the paper the baseline b holds r_k itself, so the mean of this estimate is (m - 1) / m of the true gradient. Both
 sums go over sentences, and the batch gives their mean. There is no dropout in this phase (section 8.3), so that the
-model that is trained is the one that drew. Only the contract is used: encode, start and step to draw, decode and
+model that is trained is the one that drew; but for an MoE's gates, which keep their noise, or their shares of a batch,
+while they are trained. Only the contract is used: encode, start and step to draw, decode and
 project to learn from what was drawn.
 
 Letters: B sentences  R = B m translations drawn, those of a sentence one after another  A of them not yet ended
@@ -34,7 +35,8 @@ from bench.meter import Curves, Meter
 from models.parts.translator import BOS, EOS, Batch, Tokens, Translator, likelihood
 
 LONGEST = 2
-"""A translation that is drawn ends at so many times the tokens of its reference: its GLEU is below a half there."""
+"""A translation that is drawn ends at so many times the tokens of its reference: as a rule its GLEU is at most about a
+half there."""
 
 
 @dataclass
@@ -200,6 +202,7 @@ class Refinement(pl.Callback):
         self, settings: Reward, meter: Meter, curves: Curves, text: Callable[[Sequence[Sequence[int]]], list[str]]
     ) -> None:
         self.settings, self.meter, self.curves, self.text = settings, meter, curves, text
+        self.acted = False  # in this process
 
     @property
     def begun(self) -> bool:
@@ -208,6 +211,7 @@ class Refinement(pl.Callback):
     def objective(self, model: Translator, batch: Batch) -> Tensor:
         if not self.begun:
             return likelihood(model, batch)
+        self.acted = True
         limits_B = [LONGEST * length for length in batch.target.lengths_B]
         drawn = draw(model, batch.source, limits_B, self.settings.samples)
         self.meter.ledger.add_drawn(drawn.pairs, self.settings.samples, drawn.rows_T)

@@ -98,12 +98,12 @@ def _bytenet() -> int:
 
 
 def _deep_att() -> int:
-    n, embedding, annotation, words = 512, 256, 1280, 80_000
+    n, embedding, annotation, source, target = 512, 256, 1280, 160_000, 80_000
     block = (2 * n + n) * 4 * n + n * 4 * n  # W of [Half(f), h], and U
     encoder = 2 * (embedding * 4 * n + n * 4 * n + 8 * block) + 2 * (n + 4 * n) * annotation
     decoder = (embedding + annotation) * 4 * n + n * 4 * n + 6 * block
     attention = n * annotation + annotation * annotation + annotation
-    return encoder + decoder + attention + 2 * words * embedding + words * 3 * n
+    return encoder + decoder + attention + (source + target) * embedding + target * 3 * n
 
 
 def _convs2s(*stack: tuple[int, int, int]) -> int:
@@ -134,7 +134,8 @@ _GNMT, _DERIVED = "published by Shazeer et al. 2017: 278M", "derived"
 _TABLE_3 = "published, Vaswani et al. 2017, Table 3"
 _CONVS2S = _convs2s((10, 512, 3), (3, 768, 3), (2, 2048, 1))
 _CODE = _convs2s((9, 512, 3), (4, 1024, 3), (2, 2048, 1))
-_EN_FR = _convs2s((6, 512, 3), (4, 768, 3), (3, 1024, 3), (1, 2048, 1), (1, 4096, 1))
+_EN_FR = _convs2s((5, 512, 3), (4, 768, 3), (3, 1024, 3), (1, 2048, 1), (1, 4096, 1))
+_CODE_EN_FR = _convs2s((6, 512, 3), (4, 768, 3), (3, 1024, 3), (1, 2048, 1), (1, 4096, 1))
 
 
 def _variant(flag: str, published: float) -> Size:
@@ -155,13 +156,16 @@ SIZES = (
     Size("bahdanau", (30_000, 30_000), _bahdanau(), _DERIVED),
     Size("luong", (50_000, 50_000), _luong(), _DERIVED),
     Size("bytenet", (400, 400), _bytenet(), _DERIVED),
-    Size("deep-att", (80_000, 80_000), _deep_att(), _DERIVED),
-    Size("deep-att-ensemble", (80_000, 80_000), 8 * _deep_att(), f"{_DERIVED}; 8 members"),
+    Size("deep-att", (160_000, 80_000), _deep_att(), _DERIVED),
+    Size("deep-att-ensemble", (160_000, 80_000), 8 * _deep_att(), f"{_DERIVED}; 8 members"),
     Size("gnmt", (32_000, 32_000), 278e6, _GNMT, 0.02),
     Size("gnmt-ensemble", (32_000, 32_000), 8 * 278e6, f"{_GNMT}; 8 members", 0.02),
     Size("convs2s", (40_000, 40_000), _CONVS2S, f"{_DERIVED}; the paper's English-German"),
     Size("convs2s", (40_000, 40_000), _CODE, f"{_DERIVED}; fconv_wmt_en_de as released", preset="paper-code"),
-    Size("convs2s", (40_000, 40_000), _EN_FR, f"{_DERIVED}; fconv_wmt_en_fr as released", preset="paper-en-fr"),
+    Size("convs2s", (40_000, 40_000), _EN_FR, f"{_DERIVED}; the paper's English-French", preset="paper-en-fr"),
+    Size(
+        "convs2s", (40_000, 40_000), _CODE_EN_FR, f"{_DERIVED}; fconv_wmt_en_fr as released", preset="paper-code-en-fr"
+    ),
     Size("convs2s-ensemble", (40_000, 40_000), 8 * _CONVS2S, f"{_DERIVED}; 8 members"),
     Size("moe", (32_000, 32_000), 8.7e9, "published, Shazeer et al. 2017: 8.7B with 2048 experts", 0.02),
     Size("self-attention", (37_000, 37_000), 65e6, f"{_TABLE_3}: 65M, base", 0.04),

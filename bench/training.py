@@ -95,13 +95,24 @@ class Score:
 
 
 class Validation(pl.Callback):
-    """Scores the weights at evenly spaced points of the budget and keeps the best, or the last N for averaging."""
+    """Scores the weights at evenly spaced points of the budget and keeps the best, or the last N for averaging.
+
+    Of a run that ends with a phase of reward, weights that have learnt from it, whatever likelihood had reached.
+    """
 
     def __init__(
-        self, meter: Meter, curves: Curves, settings: Training, score: Callable[[Translator], Score], folder: Path
+        self,
+        meter: Meter,
+        curves: Curves,
+        refinement: Refinement,
+        settings: Training,
+        score: Callable[[Translator], Score],
+        folder: Path,
     ) -> None:
-        self.meter, self.curves, self.settings, self.score, self.folder = meter, curves, settings, score, folder
+        self.meter, self.curves, self.refinement = meter, curves, refinement
+        self.settings, self.score, self.folder = settings, score, folder
         self.done = 0
+        self.refined = False  # whether the weights of a validation had learnt from reward
         self.best: float | None = None
         self.best_update = 0
         self.lowest = math.inf  # loss
@@ -123,6 +134,8 @@ class Validation(pl.Callback):
         self.scores.append((self.meter.pairs, score.bleu))
         self.plateaus += score.loss >= self.lowest
         self.lowest = min(score.loss, self.lowest)
+        if self.refinement.acted and not self.refined:
+            self.refined, self.best, self.kept = True, None, []
         better = self.best is None or score.bleu > self.best
         if better:
             self.best, self.best_update = score.bleu, self.meter.updates
@@ -157,7 +170,7 @@ class Validation(pl.Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("done", "best", "best_update", "lowest", "plateaus", "kept", "scores")
+        names = ("done", "refined", "best", "best_update", "lowest", "plateaus", "kept", "scores")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -274,7 +287,7 @@ def train(
     curves = Curves(meter, flush, resumed, ranks)
     refinement = Refinement(settings.reward, meter, curves, text)
     model.objective = refinement.objective
-    validation = Validation(meter, curves, settings, score, folder)
+    validation = Validation(meter, curves, refinement, settings, score, folder)
 
     def saved() -> None:
         curves.secure()

@@ -8,7 +8,9 @@ up to it. A hypothesis that grows past |t^| reads zeros there and goes on from w
 end of sentence.
 
 The dilation doubles from 1 to 16 and begins again: five blocks of kernel 3 see 1 + 2 (1 + 2 + 4 + 8 + 16) = 63 places.
-A batch's padding, which lies beyond |t^|, is zeroed before every convolution.
+A batch's padding, which lies beyond |t^|, is zeroed before every convolution. The paper fills sentences up to multiples
+of 50 characters before it unfolds them, to make batches of equal lengths; here a sentence is read as it is
+(DECISIONS.md, 2026-11-26).
 
 From memory, since nobody checked them against the paper: that the decoder adds the encoder's output to the embedding of
 the character before; that the last block is followed by layer norm and ReLU, and these by the softmax.

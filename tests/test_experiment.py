@@ -67,7 +67,12 @@ def test_the_rows_of_a_preset_share_what_is_compared() -> None:
 def test_the_presets_of_a_row_are_those_of_all_its_layers() -> None:
     usual = ["demo", "multi30k-cpu", "multi30k", "paper"]  # base.yaml's
     assert presets_of(FILES["lstm"], "lstm") == usual  # its `paper` stands under rows: alone
-    assert presets_of(FILES["convs2s-ensemble"], "convs2s-ensemble") == [*usual, "paper-code", "paper-en-fr"]
+    assert presets_of(FILES["convs2s-ensemble"], "convs2s-ensemble") == [
+        *usual,
+        "paper-code",
+        "paper-en-fr",
+        "paper-code-en-fr",
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.name)

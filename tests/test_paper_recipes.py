@@ -70,9 +70,11 @@ PAPERS = {
     ("convs2s", "paper"): CONVS2S,
     ("convs2s", "paper-code"): CONVS2S,
     ("convs2s", "paper-en-fr"): CONVS2S._replace(dropout=0.1),
+    ("convs2s", "paper-code-en-fr"): CONVS2S._replace(dropout=0.1),
     ("convs2s-ensemble", "paper"): CONVS2S,
     ("convs2s-ensemble", "paper-code"): CONVS2S,
     ("convs2s-ensemble", "paper-en-fr"): CONVS2S._replace(dropout=0.1),
+    ("convs2s-ensemble", "paper-code-en-fr"): CONVS2S._replace(dropout=0.1),
     # The peak of the rate is from memory; the decoder GNMT's.
     ("moe", "paper"): Recipe(
         "Adam", 1e-3, None, "token", Schedule(2000, 8000, "inverse_sqrt"), 8, 0.2, 0.2, dropout=0.4

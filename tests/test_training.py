@@ -361,6 +361,21 @@ def test_the_best_validation_is_scored(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("weights-*")] == ["weights-10.pt"]
 
 
+@pytest.mark.parametrize("killed_at", [None, 12, 17])
+def test_a_row_with_reward_is_judged_by_weights_that_had_it(killed_at: int | None, tmp_path: Path) -> None:
+    """The phase begins with the 11th update: what the first two validations found is not the row's."""
+    bleu = {1: 9.0, 2: 9.0, 3: 5.0, 4: 3.0}
+    attempts = Attempts(tmp_path, settings(reward=Reward(share=0.5, samples=2)))
+    if killed_at:
+        with pytest.raises(Killed):
+            attempts.go(score=bleu.__getitem__, report=at(killed_at))
+    trained = attempts.go(score=bleu.__getitem__)
+    assert sorted(attempts.validated) == [5, 10, 15, 20]
+    assert trained.best_update == 15
+    assert all(torch.equal(tensor, attempts.validated[15][name]) for name, tensor in trained.weights.items())
+    assert [path.name for path in tmp_path.glob("weights-*")] == ["weights-15.pt"]
+
+
 def test_the_last_n_are_averaged(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path, settings(average=3))
     with pytest.raises(Killed):
