@@ -107,5 +107,5 @@ def _flat(content: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]
 
 
 def _pattern(known: str) -> re.Pattern[str]:
-    """{} stands for anything."""
-    return re.compile(".+?".join(f"{re.escape(part)}" for part in known.split("{}")).replace(".+?", "(.+?)"))
+    """{} stands for anything within one piece of a list."""
+    return re.compile("((?:(?!; ).)+?)".join(re.escape(part) for part in known.split("{}")))
