@@ -217,6 +217,18 @@ def test_what_a_gpu_has_trained_opens_where_there_is_none(finished: Outcome, sto
     assert opened.model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def test_a_training_is_not_lost_for_want_of_memory_to_measure_it(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Measure:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(bench.judging.memory, "training_memory", full)
+    outcome = run(experiment(folder), store, "full")
+    held = next(measure for measure in outcome.measures if measure.metric == "memory_training_bytes")
+    assert (held.value, held.recipe) == (None, "not measured: no memory for a second copy")
+
+
 def test_joules_say_of_which_devices_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     energy = SimpleNamespace(measure=lambda seconds: Measure("energy_j", 5.0, "J", recipe="NVML"))
     trained: Any = SimpleNamespace(meter=SimpleNamespace(energy=energy, seconds=1.0))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import bench.judging
+from bench import translator
 from bench.cli import main
 from bench.experiment import resolve
 from bench.job import run
+from bench.machine import Machine
 from bench.measures.latency import Bench, Timing
 from bench.tracking import Store, Tracking
 from tests import tiny
@@ -77,4 +81,20 @@ def test_a_real_one(finished: tuple[str, Path], capsys: pytest.CaptureFixture[st
     run_id, folder = finished
     assert main(["latency", run_id, "--times", "2", "--tracking.folder", str(folder / "runs")]) in (0, 1)
     assert "transformer-base files-en-de demo s1, 2: " in capsys.readouterr().out
-    assert main(["latency", run_id, "--times", "1", "--tracking.folder", str(folder / "runs")]) == 2
+    assert main(["latency", run_id, "--times", "2", "--tracking.folder", str(folder / "runs")]) == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_run_of_gpus_is_timed_where_there_are_none(
+    finished: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = translator.load
+
+    def of_gpus(store: Store, run_id: str) -> translator.TrainedTranslator:
+        loaded = load(store, run_id)
+        return replace(loaded, experiment=replace(loaded.experiment, machine=Machine("gpu", devices=8)))
+
+    monkeypatch.setattr(translator, "load", of_gpus)
+    monkeypatch.setattr(Bench, "one_by_one", pretended([10.0] * 2, [0.0] * 2, [2.0] * 2))
+    run_id, folder = finished
+    assert main(["latency", run_id, "--times", "1", "--tracking.folder", str(folder / "runs")]) == 0
