@@ -49,7 +49,8 @@ class Training(Recipe, Budget):
 
     Attributes:
         batch_tokens: Padded tokens of the longer side in a batch, at most.
-        precision: Arithmetic of products; bf16-mixed keeps the weights in fp32; 64-true tells rounding from a mistake.
+        precision: Arithmetic of products; bf16-mixed keeps the weights in fp32, and recurrent layers on a GPU; 64-true
+            tells rounding from a mistake.
         clip: Largest norm of the gradient; null for no clipping.
         validations: Evenly spaced points of the budget at which the weights are scored.
         average: Score the mean of the weights at the last N validations; 0 scores the best validation's.
