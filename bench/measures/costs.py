@@ -28,7 +28,7 @@ def ceiling(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Measure:
     The matrices are smaller where such a product would take longer than a second: a processor without instructions for
     bf16 needs one minute for it.
     Nothing that a model does is faster, so it is the yardstick of MFU. Measured once per process and number of threads,
-    with the precision settings (TF32) as they are then.
+    with the precision settings as they are then.
     """
     return _ceiling(device, dtype, torch.get_num_threads(), SIDE if device == "cpu" else GPU_SIDE)
 
