@@ -83,8 +83,8 @@ bad lines or if pairs of a validation or test set stand in the training text."""
   bench latency best:demo/lstm best:demo/transformer-base
   bench latency RUN-ID --times 5
 
-Measures the p50 of finished runs again by docs/latency.md, all runs once, then all again. Exit code 1 if the medians of
-a run are more than 5 % apart although the machine was quiet each time.""",
+Measures the p50 of finished runs again by docs/latency.md, all runs once, then all again. Exit code 1 if medians of a
+run that were taken on a quiet machine are more than 5 % apart, and the machine's own pace does not explain it.""",
     "verify": """examples:
   bench verify flops     closed form, count on the meta device and on real tensors, for every row
   bench verify flops --device cuda
@@ -122,7 +122,10 @@ def above_zero(text: str) -> float:
 def scheduled(command: argparse.ArgumentParser) -> None:
     """The flags of a command that has many jobs done."""
     command.add_argument(
-        "--workers", type=positive, help="processes that share this machine's cores (default: this one alone)"
+        "--workers",
+        type=positive,
+        help="processes that share this machine's cores and GPUs (default: this one alone); with --cluster as many of "
+        "its workers at most (default: all)",
     )
     command.add_argument("--cluster", help="auto, or the address of a Ray cluster that starts the workers")
     command.add_argument(
@@ -215,7 +218,7 @@ def build_parser() -> Parser:
     )
     attention.add_argument("--layer", type=int, help="counted from 1 (default: the last)")
     attention.add_argument("--head", type=int, help="counted from 1 (default: the mean over all)")
-    attention.add_argument("--out", type=Path, help="folder to write to (default: runs/attention)")
+    attention.add_argument("--out", type=Path, help="folder to write to (default: runs/attention/RUN)")
 
     promote = command("promote", "register a run's model in MLflow under a name")
     promote.add_argument("run", help="id, name, or best:SUITE/ROW")

@@ -198,7 +198,8 @@ class Repeated(pl.Callback):
     """Counts the updates that a kill undid: done after the last checkpoint, lost with the process, and done again.
 
     How far training is, is noted on disk ten times a second, and what came after the last note is not counted: the
-    counts are lower bounds, short by at most a tenth of a second, or one update, for each kill.
+    counts are lower bounds, short by at most a tenth of a second, or one update, for each kill. On a GPU the seconds
+    are those of the last point of the learning curves, a two-hundredth of the budget before at most.
     Work that is not updates (start-up, a validation, judging) is not counted. `counts` gives (updates, seconds).
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,9 +92,11 @@ def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
 
     suite = Suite.read(known.file)
     suite.seeds = known.seeds or suite.seeds
+    seeds = ["--seeds", *map(str, known.seeds)] if known.seeds else []
+    command = shlex.join([PROGRAM, "suite", str(known.file), *seeds, *flags])
     place = _place(known)
     try:
-        outcomes, whole = run_suite(known.file, suite, flags, known.again, place, known.max_seconds)
+        outcomes, whole = run_suite(known.file, suite, flags, known.again, place, known.max_seconds, command)
     except Interrupted as interruption:
         terminal.say(str(interruption))
         return 128 + interruption.number
@@ -207,7 +210,7 @@ def translate_command(known: argparse.Namespace, _: list[str]) -> int:
                 print("\t".join([*columns, printable(text)]), flush=sys.stdin.isatty())
         read, over = read + len(chunk), over + cut
     if over:
-        limit = loaded.experiment.text.max_length
+        limit = loaded.experiment.text.cut_at
         print(f"{PROGRAM}: {over} of {read} sentences had more than {limit} tokens and were cut", file=sys.stderr)
     return 0
 

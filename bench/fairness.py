@@ -10,8 +10,8 @@ if TYPE_CHECKING:  # reports ask what is shared, and need no torch for it
 
 SHARED = {
     "training": ("max_pairs", "max_updates", "max_flops", "max_seconds", "validations", "average"),
-    "text": ("kind", "vocabulary_size", "source_vocabulary_size", "joint", "max_length"),
-    "decoding": ("beam", "alpha", "length_penalty", "prune", "extra_length"),
+    "text": ("kind", "vocabulary_size", "source_vocabulary_size", "joint", "max_length", "max_source_length"),
+    "decoding": ("beam", "alpha", "length_penalty", "coverage", "prune", "pos_unk", "extra_length"),
 }
 """Settings that the rows of one table should share."""
 

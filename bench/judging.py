@@ -125,6 +125,7 @@ def translations(
         scores += protocols.variants(hypotheses, split.targets, material.corpus.target_language)
         how = f"; beam {search.beam}, alpha {search.alpha}"
         how += " of the mean" if search.length_penalty == "mean" else ""
+        how += f", coverage {search.coverage}" if search.coverage else ""
         how += f", pruned at {search.prune}" if search.prune is not None else ""
         how += f", unknown words: {search.pos_unk}" if search.replaces else ""
         measures += [
@@ -134,7 +135,7 @@ def translations(
             measures += probing.groups(name, split, hypotheses, experiment)
         other = [*split.targets[1:], *split.targets[:1]]
         measures.append(Measure(f"{name}/bleu_shuffled_references", quality.bleu(hypotheses, other), "percent"))
-        limit = f"of {len(split)}; sources of more than {material.max_length} tokens, cut to it"
+        limit = f"of {len(split)}; sources of more than {material.cut_at} tokens, cut to it"
         measures.append(Measure(f"{name}/truncated", too_long, "sentences", recipe=limit))
     recipe = "mean over all tokens read and written to translate the test sets, every hypothesis of the beam"
     return measures + [Measure(what, mean, "1", recipe=recipe) for what, mean in model.observed().items()]
@@ -199,7 +200,7 @@ def joules(trained: Trained, machine: Machine) -> Measure:
             found, value=None, recipe=f"not measured: {machine.num_nodes} machines, and one of them was read"
         )
     share = os.environ.get(GPU_SHARE, "1")
-    if machine.device.type == "cuda" and share != "1":
+    if machine.device.type == "cuda" and float(share) < 1:
         return replace(found, recipe=f"{found.recipe}; of the whole GPU, of which the job had {share}")
     return found
 

@@ -79,7 +79,10 @@ class Machine:
             raise ValueError("machine.accelerator: no GPU is visible to torch; set machine.accelerator to cpu")
         if self.device.type == "cuda" and self.devices > torch.cuda.device_count():
             there = torch.cuda.device_count()
-            raise ValueError(f"machine.devices: {self.devices} GPUs were asked for and torch sees {there}")
+            raise ValueError(
+                f"machine.devices: {self.devices} GPUs were asked for and torch sees {there} here; "
+                "ask for fewer, or for fewer --workers"
+            )
         keep_freed_memory()
         freeze_imports()
         before, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
@@ -137,6 +140,12 @@ def bf16(device: torch.device, wanted: bool = True) -> Iterator[None]:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes (numbers or UUIDs)."""
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [name.strip() for name in named.split(",")][:count] if named else [str(n) for n in range(count)]
 
 
 def environment(device: torch.device) -> dict[str, str]:

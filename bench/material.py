@@ -30,7 +30,8 @@ class Material:
     validation: Split  # the sentences that a validation translates
     validation_pairs: Pairs
     batch_tokens: int
-    max_length: int
+    max_length: int  # of both sides of a pair
+    cut_at: int  # of a source to translate
     lexicon: Lexicon | None  # what unknown words of a translation are replaced by; None: they stay
 
     @classmethod
@@ -44,14 +45,14 @@ class Material:
         )
         pairs = Pairs.of(first, vocabularies, text.max_length)
         lexicon = lexicon_of(experiment.decoding.pos_unk, corpus.train, vocabularies)
-        return cls(corpus, vocabularies, batches, first, pairs, tokens, text.max_length, lexicon)
+        return cls(corpus, vocabularies, batches, first, pairs, tokens, text.max_length, text.cut_at, lexicon)
 
     def sources(self, split: Split) -> list[list[int]]:
         return self.cut(split)[0]
 
     def cut(self, split: Split) -> tuple[list[list[int]], int]:
         """The sources to translate, and how many of them were over the limit and have been cut."""
-        return truncated(self.vocabularies.source.encode(split.sources), self.max_length)
+        return truncated(self.vocabularies.source.encode(split.sources), self.cut_at)
 
 
 def corpus_of(experiment: Experiment) -> Corpus:

@@ -131,8 +131,10 @@ class Meter(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
         self.clock.end()
+        if self.clock.ahead and self.budget.max_seconds:
+            self.wait()
         ended = time.perf_counter()
-        if self.budget.max_seconds or not self.clock.ahead:
+        if not self.clock.ahead:
             self.wait()
         if self.budget.max_seconds:  # then seconds decide, and only one clock may
             self.seconds = self.ranks.first(self.seconds)
@@ -155,9 +157,12 @@ class Meter(pl.Callback):
         be counted as theirs.
         """
         if not self.settled:
+            began = time.perf_counter()
             self.seconds += self.clock.read()
             self.energy.poll()
             self.settled = True
+            if self.clock.ahead:  # what the host waited is the updates' time, not that of a checkpoint which asks
+                self.aside += time.perf_counter() - began
 
     COUNTS = ("updates", "pairs", "source_tokens", "target_tokens", "seconds")
 

@@ -90,7 +90,7 @@ def deeper(
     longest = max(len(source.split()) for source in material.corpus.train.sources)
     lengths = [len(source.split()) > longest for source in split.sources]
     how = f"; beam {experiment.decoding.beam}; clauses deeper than any of the training text"
-    how += f"; {too_long} sources cut to {material.max_length} tokens" if too_long else ""
+    how += f"; {too_long} sources cut to {material.cut_at} tokens" if too_long else ""
     measures = {f"depth/{depth}": measure for depth, measure in probes.by_group(read, depths).items()}
     longer = probes.by_group(read, lengths).get(True)
     if longer:

@@ -86,7 +86,7 @@ class Suite:
         ensembles = [experiment for experiment in rows if experiment.members]
         singles = [experiment for experiment in rows if not experiment.members]
         singles += [member for ensemble in ensembles for member in ensemble.members]
-        return [*{single.job: single for single in singles}.values(), *ensembles]
+        return list({experiment.job: experiment for experiment in [*singles, *ensembles]}.values())
 
 
 def finished(store: Store, suite: str, experiment: Experiment) -> bool:
@@ -114,6 +114,7 @@ class Queue:
         self.order = [experiment.job for experiment in experiments]
         self.outcomes: dict[str, Outcome] = {}
         self.losses: dict[str, int] = {}
+        self.begun = set[str]()  # jobs that have a run of this command
         self.asked_again: dict[str, float] = {}  # when a job that another process had in its hands is tried again
 
     @property
@@ -128,12 +129,12 @@ class Queue:
                 self.waiting.remove(experiment)
                 machine = experiment.machine
                 shared = replace(machine, threads=machine.threads or self.threads)
-                # A lost job has begun: `again` would begin it a second time.
-                again = self.again and experiment.job not in self.losses
+                again = self.again and experiment.job not in self.begun  # a lost job goes on
                 return Task(replace(experiment, machine=shared), self.suite, self.parent, again)
         return None
 
     def told(self, task: Task, status: object) -> bool:
+        self.begun.add(task.experiment.job)
         return False
 
     def ended(self, task: Task, end: End) -> str:
@@ -172,10 +173,12 @@ def run_suite(
     again: bool,
     place: Place | None = None,
     max_seconds: float | None = None,
+    command: str = "",
 ) -> tuple[list[Outcome], bool]:
     """Runs every job of the suite that is not finished: one after the other in this process, or by workers at `place`.
 
-    No job begins after `max_seconds`. Gives what became of the jobs, and whether all have come to an end.
+    No job begins after `max_seconds`. `command` is what a person typed, kept with the suite's own run. Gives what
+    became of the jobs, and whether all have come to an end.
 
     Raises:
         ValueError: a setting is wrong; nothing has been run.
@@ -205,13 +208,15 @@ def run_suite(
         tags = {
             "mlflow.note.content": description,
             "question": suite.question,
+            "command": command,
             "rows": ",".join(suite.rows),
             "baseline": suite.baseline or suite.rows[-1],
             "about": json.dumps({row: about[row] for row in suite.rows}),  # of rows that may never begin
         }
         parent = store.parent(name, tags)
         single = dict.fromkeys(experiment.row for experiment in experiments if not experiment.members)
-        tuned.record(found, list(single), parent, store)
+        ensembles = {each.row: each.members[0].row for each in experiments if each.members}
+        tuned.record(found, list(single), ensembles, parent, store)
         status = "KILLED"
         try:
             if workers:

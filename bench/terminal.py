@@ -72,11 +72,12 @@ class Live:
 
     def line(self, status: Status) -> str:
         assert self.first is not None
-        left = remaining(self.first, status)
+        left, took = remaining(self.first, status), status.seconds
+        rates = f"{status.pairs / took:,.0f} pairs/s  {status.target_tokens / took:,.0f} tokens/s" if took else ""
         parts = [
             f"  {self.title}  {min(1.0, status.fraction):4.0%}",
             f"{status.updates:,} updates",
-            f"{status.pairs / status.seconds:,.0f} pairs/s  {status.target_tokens / status.seconds:,.0f} tokens/s",
+            rates,  # a GPU has not been asked at once what its first updates took
             f"loss {status.loss:.2f}" if status.loss is not None else "",
             f"GLEU {status.reward:.2f}" if status.reward is not None else "",
             f"best {status.best:.1f} BLEU" if status.best is not None else "",
@@ -173,9 +174,9 @@ class Board:
 
 
 def remaining(first: Status, status: Status) -> float | None:
-    """Seconds of training that are left, by the speed since the first report; None before there is one."""
+    """Seconds of training that are left, by the speed since the first report; None before it is known."""
     done, spent = status.fraction - first.fraction, status.seconds - first.seconds
-    return max(0.0, spent / done * (1 - status.fraction)) if done > 0 else None
+    return max(0.0, spent / done * (1 - status.fraction)) if done > 0 and spent > 0 else None
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], title: str | None = None) -> None:

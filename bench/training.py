@@ -37,7 +37,7 @@ for name in ("pytorch_lightning", "lightning_fabric"):
 
 CHECKPOINT = "last.ckpt"
 
-LEAST = {"max_pairs": 1, "max_updates": 1, "batch_tokens": 1, "validations": 1}
+LEAST = {"max_pairs": 1, "max_updates": 1, "batch_tokens": 1, "validations": 1, "average": 0}
 LEAST |= {"schedule.warmup": 0, "schedule.hold": 0, "schedule.every": 1}
 ABOVE_ZERO = ("max_flops", "max_seconds", "clip", "optimizer.lr")
 """Settings that are counted, with the least that they may be, and quantities that must be more than nothing."""
@@ -81,7 +81,7 @@ class Training(Recipe, Budget):
                 raise ValueError(f"training.{key}: {value} is too small; more than 0")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"training.label_smoothing: {self.label_smoothing} is not between 0 and 1")
-        if not 0 <= self.average <= self.validations:
+        if self.average > self.validations:
             raise ValueError(f"training.average: {self.average} is more than training.validations {self.validations}")
         self.reward.check()
 

@@ -50,7 +50,7 @@ class TrainedTranslator:
 
     def ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of the sources, and how many of them were over the limit and have been cut."""
-        return truncated(self.vocabularies.source.encode(plain(sentences)), self.experiment.text.max_length)
+        return truncated(self.vocabularies.source.encode(plain(sentences)), self.experiment.text.cut_at)
 
     def translate(
         self, sentences: Sequence[str], settings: DecodingSettings | None = None
@@ -137,6 +137,7 @@ def opened(folder: Path) -> TrainedTranslator:
     vocabularies = Vocabularies(
         vocabulary.load(folder / "source.vocabulary"), vocabulary.load(folder / "target.vocabulary")
     )
+    torch.backends.cudnn.allow_tf32 = False  # as when it was judged: machine.py
     model = experiment.build(len(vocabularies.source), len(vocabularies.target))
     model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     lexicon = Lexicon.load(folder / LEXICON) if experiment.decoding.replaces else None

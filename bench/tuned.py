@@ -77,11 +77,14 @@ def check_seeds(found: Mapping[str, Tuned], experiments: Sequence[Experiment]) -
             )
 
 
-def record(found: Mapping[str, Tuned], rows: Sequence[str], parent: str, store: Store) -> None:
+def record(
+    found: Mapping[str, Tuned], rows: Sequence[str], ensembles: Mapping[str, str], parent: str, store: Store
+) -> None:
     """Writes to a suite's run what tuning its rows got and what is to be expected of it.
 
     The tag `tuning` holds of each row its study, granted and spent budget and its debt in sentence pairs: what it got
-    beyond the row of the table that got least; null where a budget is not in pairs. best_so_far.json holds the expected
+    beyond the row of the table that got least; null where a budget is not in pairs. That of an ensemble is that of the
+    row that it is of. best_so_far.json holds the expected
     best validation BLEU against pairs spent, with intervals over re-orderings.
     """
     granted = {row: found[row].granted if row in found else 0.0 for row in rows}
@@ -96,6 +99,7 @@ def record(found: Mapping[str, Tuned], rows: Sequence[str], parent: str, store: 
         }
         for row, tuned in found.items()
     }
+    tuning |= {row: tuning[of] for row, of in ensembles.items() if row not in tuning and of in tuning}
     curves = {}
     for row, tuned in found.items():
         trials = sorted(store.trials(tuned.sweep, tuned.study.tags["study"]), key=lambda run: int(run.tags["trial"]))

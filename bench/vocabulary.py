@@ -45,6 +45,8 @@ class TextSettings:
         joint: One vocabulary learnt on both languages together, instead of one for each.
         max_length: Longest sentence in tokens, end of sentence not counted. Training pairs with a longer side are
             left out, longer sentences to translate are cut; both are counted.
+        max_source_length: Where sentences to translate are cut instead, as where a paper trains on short sentences and
+            translates all; null: at max_length.
     """
 
     kind: Literal["subwords", "words", "characters"] = "subwords"
@@ -52,6 +54,12 @@ class TextSettings:
     source_vocabulary_size: int | None = None
     joint: bool = True
     max_length: int = 100
+    max_source_length: int | None = None
+
+    @property
+    def cut_at(self) -> int:
+        """Tokens of the longest source that is translated whole."""
+        return self.max_length if self.max_source_length is None else self.max_source_length
 
     @property
     def sizes(self) -> tuple[int, int]:

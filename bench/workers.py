@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import (
     Client,
@@ -30,7 +30,7 @@ from typing import Protocol
 
 from bench import terminal
 from bench.checkpoints import Interrupted, Signals
-from bench.machine import GPU_SHARE, SIBLINGS, cores
+from bench.machine import GPU_SHARE, SIBLINGS, cores, visible_gpus
 from bench.progress import Status
 from bench.worker import KEY, STOP, End, Ready, Said, Task, Word
 
@@ -40,6 +40,8 @@ ATTEMPTS = 3
 PATIENCE = 120.0
 """Seconds that a stopped worker has for saving its job."""
 
+SAID_TO_STOP = "exit code 0"
+"""How a worker ends that a signal finds between two jobs, or before a job has taken the signals over."""
 
 GRACE = 2.0
 """Seconds after which a worker that has closed its connection is given up, although it is not known to have ended."""
@@ -112,13 +114,28 @@ class Popen:
 
 @dataclass
 class Here:
-    """`count` processes on this machine, which share its cores and its GPU, if it has one."""
+    """`count` processes on this machine, which share its cores; its GPUs, if it has any, are dealt out to them."""
 
     count: int
     address: tuple[str, int] | None = None
+    running: dict[int, Popen] = field(default_factory=dict)  # by slot
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> Process:
-        return Popen(command, environment | {SIBLINGS: str(self.count - 1), GPU_SHARE: f"{1 / self.count:.3g}"})
+        slot = next(n for n in range(self.count) if n not in self.running or self.running[n].ended() is not None)
+        self.running[slot] = Popen(command, environment | {SIBLINGS: str(self.count - 1)} | self.gpus(slot))
+        return self.running[slot]
+
+    def gpus(self, slot: int) -> dict[str, str]:
+        """The environment variables that show the worker of a slot its GPUs, and say what part of one it has.
+
+        Of more workers than GPUs each has one, which others share; of fewer each has its own, one or several.
+        """
+        there = visible_gpus()
+        if not there:
+            return {}
+        own = there[slot :: self.count] or [there[slot % len(there)]]
+        sharing = range(slot % len(there), self.count, len(there))
+        return {"CUDA_VISIBLE_DEVICES": ",".join(own), GPU_SHARE: f"{1 / len(sharing):.3g}"}
 
     def threads(self) -> int:
         return max(1, cores() // self.count)
@@ -337,5 +354,7 @@ def _save(jobs: Jobs | None, workers: Pool, board: terminal.Board) -> None:
             elif isinstance(message, End):
                 worker.task = None
         for worker, how in workers.gone():
-            if jobs:
+            if jobs and worker.task and how == SAID_TO_STOP:  # before it listened to signals: nothing is lost
+                board.ends(worker.number, jobs.ended(worker.task, End("stopped", reason="stopped before it began")))
+            elif jobs:
                 _lost(worker, how, jobs, board)

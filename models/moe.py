@@ -392,6 +392,10 @@ class Model(Translator):
         position = self.flops_layer(self.config.width) * 3 + self.encoder_mixture.flops()
         return position * source_length + self.attention.flops_keys(source_length)
 
+    def flops_spared(self) -> tuple[Flops, Flops]:
+        """The mixtures, which read real tokens only."""
+        return self.encoder_mixture.flops(), self.decoder_mixture.flops()
+
     def flops_step(self, source_length: int, position: int) -> Flops:
         """Attention; the lowest layer, which reads word and context; the mixture; the upper layer."""
         width = self.config.width

@@ -17,6 +17,11 @@ from reports.formatting import METRICS
 from reports.language import Words
 
 
+def slug(name: str) -> str:
+    """For file names and anchors."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
+
+
 @dataclass(frozen=True)
 class Track:
     """What the rows of one column have in common: corpus (with its direction) and preset.
@@ -42,8 +47,12 @@ class Track:
 
     @property
     def slug(self) -> str:
-        """For file names and anchors."""
-        return "".join(letter if letter.isalnum() else "-" for letter in self.label.lower())
+        return slug(self.label)
+
+    def among(self, others: Sequence[Track]) -> Track | None:
+        """The track of another suite with the same text, at the same preset if there is one."""
+        same = [other for other in others if (other.corpus, other.direction) == (self.corpus, self.direction)]
+        return next((other for other in same if other.preset == self.preset), same[0] if same else None)
 
 
 @dataclass(frozen=True)
@@ -158,6 +167,7 @@ class Context:
         before: The suite that this one is compared with, and the paired tests of each row against itself there.
         ui_url: Address of the MLflow UI that has the runs, empty if unknown.
         experiment: Id of the suite in MLflow.
+        command: The command that was last given for it, empty if its runs were not made by one.
         written: When the newest run began, as the date of the report: the same runs give the same bytes.
     """
 
@@ -171,6 +181,7 @@ class Context:
     comparisons: tuple[Comparison, ...]
     ui_url: str
     experiment: str
+    command: str
     written: str
     words: Words
     passports: Mapping[Track, Mapping[str, Any]]

@@ -28,7 +28,7 @@ COLOURS = {
     "paper": "#ffffff",
     "feed-forward": "#8a6d00",
     "recurrent": "#0b6fb8",
-    "convolutional": "#7a3fb5",
+    "convolutional": "#00766a",
     "mixture": "#b8388f",
     "attention": "#c0392b",
     "heat": "#7fb4e8",

@@ -102,6 +102,7 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
         return f"{row.name} ({', '.join(parts)})"
 
     better, level, same = those("better"), those("no significant difference"), those("identical")
+    below = those("worse")  # on the seeds that both have; the best has others as well
     untested = [row for row in others if row.id not in tests]
     if len(better) == len(others):
         if len(others) == 1:
@@ -116,6 +117,8 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
     if level:
         key = "standing.but_not_above" if better else "standing.not_above"
         parts.append(say(key, rows=say.listed([against(row) for row in level])))
+    if below:
+        parts.append(say("standing.below", rows=say.listed([against(row) for row in below])))
     if same:
         parts.append(say("standing.same", rows=say.listed([row.name for row in same])))
     if untested:

@@ -126,6 +126,7 @@ def _suite(reader: Reader, suite: str, ui_url: str, language: Words) -> Context:
         ),
         ui_url=ui_url,
         experiment=reader.experiment(suite),
+        command=tags.get("command", ""),
         written=max(run.started for run in runs).strftime("%Y-%m-%d"),
         words=language,
         passports={
@@ -186,10 +187,8 @@ def _changes(now: Context, before: Context) -> tuple[Any, ...]:
     """The paired test of each row against itself in the other suite, on tracks that both have."""
     found = []
     for track, texts in now.translations.items():
-        for other, earlier in before.translations.items():
-            if (other.corpus, other.direction) == (track.corpus, track.direction):
-                found += changes(track.label, texts, earlier)
-                break
+        if earlier := track.among(tuple(before.translations)):
+            found += changes(track.label, texts, before.translations[earlier])
     return tuple(found)
 
 
@@ -327,7 +326,8 @@ def _cell(
             kept = texts[track, test_set].statistics[metric].get(row, {})
             if kept.keys() == of_seeds.keys():
                 over = quality.measure(list(kept.values()))
-                number = Number(number.value, number.unit, over.low, over.high, over.recipe, number.seeds)
+                recipe = _together([over.recipe, *(seed.recipe for seed in of_seeds.values())], but="sentences only")
+                number = Number(number.value, number.unit, over.low, over.high, recipe, number.seeds)
         numbers[test_set, metric] = number
     return Cell(
         track=track,
@@ -350,6 +350,12 @@ def _number(of_seeds: dict[int, Measure]) -> Number:
         return Number(first.value, first.unit, first.low, first.high, first.recipe, values)
     if absent := [measure for measure in of_seeds.values() if measure.value is None]:
         return Number(None, first.unit, None, None, absent[0].recipe, values)
-    pieces = dict.fromkeys(piece for measure in of_seeds.values() for piece in measure.recipe.split("; ") if piece)
+    recipe = _together([*(measure.recipe for measure in of_seeds.values()), f"mean of {len(values)} seeds"])
     mean = fmean(number for number in values.values() if number is not None)
-    return Number(mean, first.unit, None, None, "; ".join([*pieces, f"mean of {len(values)} seeds"]), values)
+    return Number(mean, first.unit, None, None, recipe, values)
+
+
+def _together(recipes: Sequence[str], but: str = "-") -> str:
+    """Every piece of several recipes once, but for those that end so."""
+    pieces = (piece for recipe in recipes for piece in recipe.split("; ") if piece and not piece.endswith(but))
+    return "; ".join(dict.fromkeys(pieces))

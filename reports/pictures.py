@@ -11,14 +11,14 @@ import altair as alt
 
 from reports import formatting as f
 from reports import tables
-from reports.context import Context, Track
+from reports.context import Context, Track, slug
 from reports.drawing import COLOURS, FONT, LETTER, NARROW, Axis, Chart, Datasets, Plot, family_scale
 
 FAINT = 0.02
 """Attention below this is not drawn: it could not be seen."""
 
-SIDE = 210
-"""Pixels for the names beside a plot; what is longer is cut off."""
+SIDE, SIDE_NARROW = 210, 105
+"""Pixels for the names beside a plot, and beside one on a small screen; what is longer is cut off."""
 
 Heat = Mapping[tuple[str, str], tuple[float, str]]
 """(row, part) -> value and what is said of it."""
@@ -58,16 +58,19 @@ def _heat(context: Context, track: Track, name: str, key: str, metric: str, cell
 
 def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int) -> Chart:
     rows, parts = (list(dict.fromkeys(cell[place] for cell in cells)) for place in (0, 1))
-    names = min(SIDE, max(map(len, rows)) * LETTER) + 12
+    side = SIDE if total > NARROW else SIDE_NARROW
+    names = min(side, max(map(len, rows)) * LETTER) + 12
     step = min(84.0, (total - names - 10) / len(parts))
+    steep = max(map(len, parts)) * LETTER > step  # names of columns would run into each other
     values = [
         {"row": row, "part": part, "value": value, "text": f.value(metric, value), "hover": hover}
         for (row, part), (value, hover) in cells.items()
     ]
-    top = alt.Axis(title=title, orient="top", ticks=False, domain=False, labelAngle=0, labelLimit=max(30, round(step)))
+    turned: dict[str, Any] = {"labelAngle": -60, "labelAlign": "left"} if steep else {"labelAngle": 0}
+    top = alt.Axis(title=title, orient="top", ticks=False, domain=False, labelLimit=SIDE_NARROW, **turned)
     base = alt.Chart(data.add(values)).encode(
         x=alt.X("part:N", sort=sorted(parts, key=_place), axis=top),
-        y=alt.Y("row:N", sort=rows, title=None, axis=_side(names)),
+        y=alt.Y("row:N", sort=rows, title=None, axis=_side(names, labelLimit=side)),
     )
     span = [min(value for value, _ in cells.values()), max(value for value, _ in cells.values())]
     dark = alt.Opacity("value:Q", scale=alt.Scale(domain=span, range=[0.04, 1]), legend=None)
@@ -81,7 +84,7 @@ def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int
 def _side(room: float, **more: Any) -> alt.Axis:
     """The names of the rows beside a plot; it keeps the room, since the drawing program takes letters for narrower."""
     look = {"ticks": False, "domain": False, "labelColor": COLOURS["ink"], "labelPadding": 8, "labelLimit": SIDE}
-    return alt.Axis(minExtent=round(room), **look, **more)
+    return alt.Axis(minExtent=round(room), **look | more)
 
 
 def _place(part: str) -> float:
@@ -272,7 +275,7 @@ def _attention(context: Context, track: Track) -> list[Plot]:
     say, found = context.words, context.attention.get(track, {})
     return [
         Plot(
-            id=f"attention-{row.id}-{track.slug}",
+            id=f"attention-{slug(row.id)}-{track.slug}",
             group=f"attention-{track.slug}",
             tab=row.name,
             choice=say("page.show"),

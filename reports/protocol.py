@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.fairness import SHARED
-from bench.layers import EXPERIMENTS
 from bench.tracking import TrackedRun
 from reports import formatting as f
 from reports.context import Context, Row, Track
@@ -161,8 +160,8 @@ def departures(context: Context) -> list[tuple[str, str]]:
 def commands(context: Context) -> list[tuple[str, str]]:
     """(row, the command that repeats it): the first seed of each track; others differ in --seed alone."""
     found = []
-    if (EXPERIMENTS / f"{context.suite}.yaml").is_file():
-        found.append((context.words("protocol.all_rows"), f"bench suite {EXPERIMENTS.name}/{context.suite}.yaml"))
+    if context.command:
+        found.append((context.words("protocol.all_rows"), context.command))
     for row in context.rows:
         for cell in row.cells.values():
             for run in list(cell.runs.values())[:1]:

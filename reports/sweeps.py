@@ -33,8 +33,8 @@ def expected(
 ) -> dict[str, list[Expected]]:
     """Row -> expected best validation BLEU against pairs spent.
 
-    Of the study that the suite took its settings from; of other rows, of the newest sweep on this track. A trial that
-    failed has found nothing: its score is 0.
+    Of the study that the suite took its settings from; of other rows, of the newest sweep on this track that measured
+    it. A trial that failed has found nothing: its score is 0.
     """
     studies = _studies(reader, track, order)
     here = {study.id for study in studies}
@@ -49,8 +49,9 @@ def expected(
             continue
         trials = _trials(reader, study)
         if {"validation_bleu", "pairs"} <= set(trials.columns):
-            scores, pairs = (trials[name].astype(float).fillna(0.0).tolist() for name in ("validation_bleu", "pairs"))
-            if any(pairs):
+            bleu, pairs = (trials[name].astype(float) for name in ("validation_bleu", "pairs"))
+            scores, pairs = (column.fillna(0.0).tolist() for column in (bleu, pairs))
+            if any(pairs) and len(bleu.dropna()):  # a sweep by another goal may have asked for no BLEU
                 found[row] = expected_best(scores, pairs)
     return found
 

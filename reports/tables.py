@@ -99,7 +99,7 @@ def changes(context: Context) -> Table | None:
     tests = {(test.track, test.row): test for test in context.changes}
     rows = []
     for track in context.tracks:
-        earlier = next((t for t in before.tracks if (t.corpus, t.direction) == (track.corpus, track.direction)), None)
+        earlier = track.among(before.tracks)
         for row in context.rows:
             then = next((other for other in before.rows if other.id == row.id), None)
             now, old = row.cells[track], then.cells[earlier] if then and earlier else None
@@ -109,8 +109,9 @@ def changes(context: Context) -> Table | None:
     ids = {row.id for row in context.rows}
     gone = [row for row in before.rows if row.id not in ids and any(cell.runs for cell in row.cells.values())]
     blank = [NONE] * (len(columns) - len(_front(context)) - 1)
-    if context.tracks:
-        rows += [(*_begin(context, row, context.tracks[0]), text(say("changes.only_before")), *blank) for row in gone]
+    for row in gone if context.tracks else ():
+        ran = [track for track in context.tracks if (old := track.among(before.tracks)) and row.cells[old].runs]
+        rows.append((*_begin(context, row, (ran or context.tracks)[0]), text(say("changes.only_before")), *blank))
     caption = say("changes.caption", suite=context.suite, before=before.suite)
     return Table("changes", caption, tuple(columns), tuple(rows))
 
@@ -121,9 +122,13 @@ def _changed(context: Context, now: Cell, old: Cell | None, test: Comparison | N
     if test is not None:
         tested = _tested(test, context)
     else:
-        missing = "changes.only_now" if not (old and old.runs) else "changes.only_before"
-        why = say(missing) if not (old and old.runs) or not now.runs else say("verdict.other sentences")
-        tested = [NONE] * 4 + [text(why)]
+        if not (old and old.runs):
+            why = "changes.only_now"
+        elif not now.runs:
+            why = "changes.only_before"
+        else:
+            why = "verdict.other sentences" if now.runs.keys() & old.runs.keys() else "verdict.no common seed"
+        tested = [NONE] * 4 + [text(say(why))]
     ratios = [
         NONE if not a or not b else Entry(f.ratio(a / b), sort=a / b)
         for name in ("train_flops", "latency_p50_ms")

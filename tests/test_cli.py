@@ -17,6 +17,7 @@ import pytest
 from bench import terminal
 from bench.arguments import EXAMPLES
 from bench.cli import COMMANDS, main
+from bench.progress import Status
 from bench.tracking import Store, TrackedRun, Tracking
 from tests import tiny
 
@@ -401,3 +402,15 @@ def test_a_picture_of_attention(folder: Path, capsys: pytest.CaptureFixture[str]
         ["attention", run.id, "A dog.", "--layer", "9", *where], capsys
     )
     assert "the sentence is empty" in refused(["attention", run.id, " ", *where], capsys)
+
+
+def test_a_gpu_has_no_speed_before_it_was_asked() -> None:
+    """Its seconds are read at a point of the curves only; what is shown until then says less."""
+    live = terminal.Live("lstm")
+    for fraction, seconds in ((0.001, 0.0), (0.002, 0.0), (0.005, 1.5)):
+        status = Status(
+            fraction, round(1000 * fraction), round(1e5 * fraction), round(1e6 * fraction), seconds, None, None
+        )
+        live(status)
+        line = live.line(status)
+        assert ("pairs/s" in line) == ("left" in line) == (seconds > 0)

@@ -202,13 +202,18 @@ def test_a_beam_as_wide_as_the_space_finds_the_best_coverage(seed: int, alpha: f
     beam=st.integers(1, 4),
     alpha=st.floats(0, 2),
     beta=st.sampled_from([0.1, 0.5, 3.0]),
+    prune=st.sampled_from([None, 1.0, 3.0]),
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
 )
-@settings(max_examples=25, deadline=None)
-def test_the_early_stop_loses_no_coverage(seed: int, beam: int, alpha: float, beta: float, lengths: list[int]) -> None:
+@settings(max_examples=40, deadline=None)
+def test_the_early_stop_loses_no_coverage(
+    seed: int, beam: int, alpha: float, beta: float, prune: float | None, lengths: list[int]
+) -> None:
+    """With GNMT's pruning, too: its paper has both."""
     model = Looking(seed, 7)
     sources = [[4 + (place + n) % 3 for n in range(length)] for place, length in enumerate(lengths)]
-    wanted = DecodingSettings(beam=beam, alpha=alpha, coverage=beta, extra_length=4, batch_sentences=3)
+    search = DecodingSettings(beam=beam, alpha=alpha, coverage=beta, extra_length=4, batch_sentences=3)
+    wanted = replace(search, prune=prune)
     for source, found in zip(sources, translate(model, sources, wanted), strict=True):
         score, ids = searched_to_the_limit(model, source, wanted)[0]
         assert found[0].score == pytest.approx(score, abs=1e-5)

@@ -129,14 +129,20 @@ def test_weights_begin_uniform() -> None:
 
 
 def test_the_search_asks_it_for_coverage() -> None:
-    """With beta the best translation is another one, and its score is log P / lp + cp <= log P / lp."""
-    model = build()
-    (plain, *_), (covered, *_) = (
-        translate(model, [[11, 12, 13, 14, 15]], DecodingSettings(beam=8, alpha=0.2, coverage=beta, extra_length=5))[0]
-        for beta in (0.0, 0.2)
-    )
-    assert covered.score <= covered.log_probability / ((5 + len(covered.ids) + 1) / 6) ** 0.2
-    assert covered.score <= plain.score
+    """The score is log P / lp + cp, cp from where the model looks, step by step."""
+    model, source = build(), [11, 12, 13, 14, 15]
+    search = DecodingSettings(beam=8, alpha=0.2, coverage=0.2, extra_length=0)
+    best = translate(model, [source], search)[0][0]
+    state = model.start(model.encode(Tokens(torch.tensor([[*source, EOS]]), (6,))))
+    looked_S = torch.zeros(6, dtype=torch.float64)
+    for previous in [BOS, *best.ids]:
+        _, state, attention_BS = model.step(torch.tensor([previous]), state)
+        assert attention_BS is not None
+        looked_S += attention_BS[0].detach()
+    cp = 0.2 * looked_S.clamp(max=1.0).log().sum().item()
+    assert cp < -0.01
+    lp = ((5 + len(best.ids) + 1) / 6) ** 0.2
+    assert best.score == pytest.approx(best.log_probability / lp + cp, abs=1e-5)  # summed in single precision
 
 
 def test_paper_size_is_the_sum_of_its_matrices() -> None:

@@ -12,13 +12,58 @@ import pytest
 from bench.workers import Here, Popen
 
 
-@pytest.mark.parametrize(("count", "said"), [(1, "0 1"), (3, "2 0.333")])
-def test_a_worker_knows_how_many_share_its_machine(count: int, said: str, tmp_path: Path) -> None:
-    tell = "import os, sys; open(sys.argv[1], 'w').write('{BENCH_SIBLINGS} {BENCH_GPU_SHARE}'.format(**os.environ))"
-    process = Here(count).start([sys.executable, "-c", tell, str(tmp_path / "said")], {})
-    assert isinstance(process, Popen)
-    assert process.process.wait() == 0
-    assert (tmp_path / "said").read_text() == said
+@pytest.mark.parametrize(
+    ("gpus", "named", "count", "said"),
+    [
+        (1, None, 1, ["0 1"]),
+        (1, None, 3, ["0 0.333"] * 3),
+        (4, None, 2, ["0,2 1", "1,3 1"]),  # for one job on two GPUs
+        (3, None, 2, ["0,2 1", "1 1"]),
+        (2, None, 3, ["0 0.5", "1 1", "0 0.5"]),  # two of them alone do not meet
+        (2, "GPU-5a, GPU-7c", 2, ["GPU-5a 1", "GPU-7c 1"]),
+        (2, "3,1,-1,0", 2, ["3 1", "1 1"]),  # CUDA reads as far as the first that is not there
+    ],
+)
+def test_workers_are_dealt_out_over_gpus(
+    gpus: int, named: str | None, count: int, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    if named:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    else:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    told = [Here(count).gpus(slot) for slot in range(count)]
+    assert [f"{one['CUDA_VISIBLE_DEVICES']} {one['BENCH_GPU_SHARE']}" for one in told] == said
+
+
+TELL = """
+import os, sys, time
+names = ("BENCH_SIBLINGS", "CUDA_VISIBLE_DEVICES", "BENCH_GPU_SHARE")
+print(*(os.environ.get(name, "none") for name in names), file=open(sys.argv[1], "w"))
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("gpus", "said"), [(0, "1 none none"), (2, "1 1 1")])
+def test_a_worker_that_replaces_another_takes_its_gpu(
+    gpus: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    for variable in ("CUDA_VISIBLE_DEVICES", "BENCH_GPU_SHARE"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def start(name: str, seconds: int) -> Popen:
+        process = here.start([sys.executable, "-c", TELL, str(tmp_path / name), str(seconds)], {})
+        assert isinstance(process, Popen)
+        return process
+
+    here = Here(2)
+    first, second = start("first", 60), start("second", 60)
+    second.kill()
+    third = start("third", 0)
+    assert third.process.wait() == 0
+    assert (tmp_path / "third").read_text().strip() == said
+    first.kill()
 
 
 FREED_AND_ASKED_AGAIN = """

@@ -45,6 +45,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     pretended = Gpu()
     monkeypatch.setattr(torch.cuda, "Event", pretended.event)
     monkeypatch.setattr(torch.cuda, "synchronize", pretended.synchronize)
+    monkeypatch.setattr("bench.meter.time", SimpleNamespace(perf_counter=lambda: pretended.host / 1e3))
     return pretended
 
 
@@ -114,3 +115,15 @@ def test_the_end_of_a_training_waits(gpu: Gpu) -> None:
     update(10)
     assert trainer.should_stop
     assert meter.seconds == pytest.approx(0.020)
+
+
+@pytest.mark.parametrize("budget", [Budget(max_seconds=1.0), Budget(max_updates=100)])
+def test_waiting_for_the_gpu_is_no_overhead(gpu: Gpu, budget: Budget) -> None:
+    """Neither that for a budget of seconds nor that of a checkpoint, which begins like all of it at `aside`."""
+    meter, update, _ = metered(gpu, budget)
+    update(10)
+    meter.aside = gpu.host / 1e3
+    meter.state_dict()
+    gpu.host += 3  # it is written
+    meter.overhead += gpu.host / 1e3 - meter.aside
+    assert meter.overhead == pytest.approx(0.003)

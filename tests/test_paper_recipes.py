@@ -84,6 +84,14 @@ PAPERS = {
     ("transformer-big", "paper"): BASE._replace(lr=1024**-0.5 * 4000**-0.5, dropout=0.3, average=20),
 }
 
+WORDS = {"kind": "words", "joint": False}
+JOINT = {"kind": "subwords", "joint": True}
+TEXTS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("lstm", "gru", "bahdanau", "luong", "cnn", "rnn", "deep-att", "deep-att-ensemble"), WORDS),
+    "bytenet": {"kind": "characters", "joint": False},
+}
+"""What the sides of a paper's preset are written in; the other rows have one vocabulary of subwords."""
+
 OTHERS: dict[tuple[str, str], dict[str, Any]] = {
     ("lstm", "paper"): {"training.max_pairs": 7.5 * 12e6},
     ("bahdanau", "paper"): {
@@ -143,6 +151,8 @@ def test_recipes(row: str, preset: str) -> None:
     assert found._replace(lr=wanted.lr) == wanted
     others = OTHERS.get((row, preset), {})
     assert {path: value(job, path) for path in others} == others
+    assert {name: getattr(job.text, name) for name in JOINT} == TEXTS.get(row, JOINT)
+    assert job.text.cut_at >= 200  # a test set is translated whole
     assert job.ensemble.members == 8
     assert training.precision == "bf16-mixed"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from bench.machine import bf16
 from bench.measures.flops import Ledger, count
 from bench.meter import Budget, Curves, Meter
 from bench.reward import Drawn, Refinement, Reward, draw, gleu, mean_gleu, mixed, undropped, words
+from models.moe import NoisyTopK
 from models.parts.translator import BOS, EOS, Batch, Tokens, Translator, likelihood
 from models.transformer import Config, Model
 
@@ -35,12 +37,16 @@ TARGET = padded([[6, 7, 8, EOS], [9, 10, 11, 12, 13, EOS], [4, EOS]])
 PAIRS = Batch(SOURCE, TARGET)
 
 
-def build(row: str, preset: str = "demo") -> Translator:
-    job = resolve(FILES[row], preset=preset, row=row)
+def build(row: str, flags: Sequence[str] = ()) -> Translator:
+    job = resolve(FILES[row], row=row, flags=flags)
     torch.manual_seed(1)
     model = job.build(VOCABULARY, VOCABULARY)
     model.recipe = job.training
     return model
+
+
+def sentences(tokens: Tokens) -> list[list[int]]:
+    return [ids[:length] for ids, length in zip(tokens.ids_BS.tolist(), tokens.lengths_B, strict=True)]
 
 
 def drawn_from(model: Translator, seed: int = 1, samples: int = 4) -> Drawn:
@@ -98,11 +104,11 @@ EVERY = [[EOS], [3, EOS], [4, EOS], *([a, b] for a in (3, 4) for b in (3, 4))]
 """All that can be written in two tokens, the limit; the last four end there without EOS."""
 
 
-def probabilities(model: Translator) -> Tensor:
+def probabilities(model: Translator, source: Tokens = TOY_SOURCE) -> Tensor:
     """P(Y | X) of each of EVERY, step by step."""
     found = []
     for sentence in EVERY:
-        state, total = model.start(model.encode(TOY_SOURCE)), torch.zeros((), dtype=torch.float64)
+        state, total = model.start(model.encode(source)), torch.zeros((), dtype=torch.float64)
         for previous, token in itertools.pairwise([BOS, *sentence]):
             hidden_BD, state, _ = model.step(torch.tensor([previous]), state)
             total = total + model.project(hidden_BD)[0, EOS:].log_softmax(0)[token - EOS]
@@ -123,6 +129,20 @@ def test_draws_follow_the_model() -> None:
     for sentence, probability in zip(EVERY, expected.tolist(), strict=True):
         deviation = math.sqrt(number * probability * (1 - probability))
         assert abs(counts[tuple(sentence)] - number * probability) < 4 * deviation, sentence
+
+
+def test_each_source_has_draws_of_its_own() -> None:
+    """Two sources in one batch, each with the distribution that it has alone."""
+    model, number, others = toy(), 4_000, padded([[4, 4, 3, EOS], [3, 4, EOS]])
+    torch.manual_seed(1)
+    written = draw(model, others, [2, 2], number).pairs
+    assert sentences(written.source)[::number] == sentences(others)
+    for row, source in enumerate(sentences(others)):
+        expected = probabilities(model, padded([source]))
+        counts = Counter(map(tuple, sentences(written.target)[row * number : (row + 1) * number]))
+        for sentence, probability in zip(EVERY, expected.tolist(), strict=True):
+            deviation = math.sqrt(number * probability * (1 - probability))
+            assert abs(counts[tuple(sentence)] - number * probability) < 4 * deviation, (source, sentence)
 
 
 def test_what_is_drawn_is_well_formed() -> None:
@@ -193,6 +213,28 @@ def test_the_likelihood_is_the_sum_over_tokens_and_the_mean_over_sentences() -> 
     assert loss.item() == pytest.approx(0.017 * losses_N.sum().item() / 3)
 
 
+def test_what_was_drawn_belongs_to_its_sentence() -> None:
+    """Of two sentences whose rewards differ, the gradient of the phase is the mean of those of each alone."""
+    model = build("gnmt", ["--model.dropout", "0.0"]).double()
+    drawn, rewards_BM = drawn_from(model), torch.rand(3, 4, dtype=torch.float64) + torch.arange(3)[:, None]
+    together = gradient(model, mixed(model, PAIRS, drawn, rewards_BM.flatten(), 0.017))
+    alone = []
+    for row, sides in enumerate(zip(sentences(SOURCE), sentences(TARGET), strict=True)):
+        written = padded(sentences(drawn.pairs.target)[4 * row : 4 * row + 4])
+        pairs = Batch(padded([sides[0]] * 4), written)
+        one = Batch(padded([sides[0]]), padded([sides[1]]))
+        loss = mixed(model, one, Drawn(pairs, []), rewards_BM[row], 0.017)
+        alone.append(gradient(model, loss))
+    torch.testing.assert_close(together, torch.stack(alone).mean(0), atol=1e-12, rtol=1e-9)
+
+
+def test_a_translation_is_rewarded_by_its_own_reference() -> None:
+    references = padded([[5, 6, 7, 8, EOS], [9, 10, 11, 12, EOS]])
+    drawn = padded([sentences(references)[0]] * 3 + [sentences(references)[1], [5, 6, 7, 8, EOS], [13, EOS]])
+    found = refinement(build("perceptron"), 0.5, 8).rewards(references, drawn).tolist()
+    assert found == pytest.approx([1, 1, 1, 1, 1 / 14, 1 / 14])  # of the last two the end alone is right
+
+
 def test_better_translations_become_more_probable() -> None:
     model = build("gnmt").double()
     pairs, rows_T = drawn_from(model)
@@ -248,9 +290,18 @@ def test_the_phase_is_the_end_of_the_budget() -> None:
         assert (phase.meter.ledger.model_flops > 0) is begun
 
 
-@pytest.mark.parametrize("row", ["lstm", "luong", "transformer-base", "convs2s"])
-def test_no_dropout_in_the_phase(row: str) -> None:
-    model = build(row, "multi30k-cpu").train()
+DROPPING = [row for row in FILES if hasattr(resolve(FILES[row], row=row).model, "dropout")]
+
+
+@pytest.mark.parametrize(
+    ("row", "rate"), [*((row, "dropout") for row in DROPPING), ("transformer-base", "attention_dropout")]
+)
+def test_dropout_acts_and_is_left_out_in_the_phase(row: str, rate: str) -> None:
+    others = ["--model.dropout", "0.0"] if rate != "dropout" else []
+    model = build(row, flags=[*others, f"--model.{rate}", "0.3"]).train()
+    if row == "moe":  # whose gates have noise of their own
+        for module in model.modules():
+            module.training = not isinstance(module, NoisyTopK)
     passes = [model.token_losses(PAIRS) for _ in range(2)]
     assert not torch.equal(*passes)
     with undropped(model):
@@ -262,7 +313,7 @@ def test_no_dropout_in_the_phase(row: str) -> None:
 # --- the cost ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", ["perceptron", "lstm", "bahdanau", "gnmt", "convs2s", "transformer-base"])
+@pytest.mark.parametrize("row", ["perceptron", "lstm", "bahdanau", "gnmt", "convs2s", "moe", "transformer-base"])
 def test_the_charge_is_what_is_executed(row: str) -> None:
     model = build(row).train()
     found: list[Drawn] = []

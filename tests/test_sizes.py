@@ -21,6 +21,11 @@ def test_every_row_of_the_ladder_has_its_papers_size(capsys: pytest.CaptureFixtu
     assert len(printed.splitlines()) == len(SIZES) + 1
 
 
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: " ".join((size.row, size.preset, *size.flags)))
+def test_a_papers_preset_has_the_words_of_its_size(size: Size) -> None:
+    assert resolve(architectures()[size.row], preset=size.preset, row=size.row).text.sizes == size.vocabulary
+
+
 def test_a_size_beyond_its_tolerance_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

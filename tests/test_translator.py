@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from models.parts.translator import EOS, Batch, Recipe, Schedule, Tokens, likelihood
+from models.transformer import Config, Model
 from tests.partial import Partial
 
 THREE = Tokens(torch.tensor([[5, 6, 7, EOS], [8, EOS, 0, 0], [9, 10, EOS, 0]]), (4, 2, 3))
@@ -58,3 +59,15 @@ def test_a_loss_is_a_mean_over_tokens_or_over_sentences() -> None:
 )
 def test_schedules(schedule: Schedule, factors: dict[int, float]) -> None:
     assert {update: schedule.factor(update) for update in factors} == factors
+
+
+def test_label_smoothing_is_a_mean_over_the_vocabulary() -> None:
+    """(1 - eps) (-log p(y)) + eps / V sum_v (-log p(v)), eps spread over all V words, the right one among them."""
+    torch.manual_seed(1)
+    model = Model(Config(layers=1, width=8, inner=8, heads=1, dropout=0.0), 11, 11)
+    pairs = Batch(THREE, THREE)
+    logs_NV = model.logits(model.encode(THREE), pairs).log_softmax(-1)
+    right_N = logs_NV.gather(1, THREE.ids_N[:, None])[:, 0]
+    model.recipe = Recipe(label_smoothing=0.1)
+    wanted = -(0.9 * right_N + 0.1 * logs_NV.mean(-1)).mean()
+    assert likelihood(model, pairs).item() == pytest.approx(wanted.item(), rel=1e-6)

@@ -46,8 +46,9 @@ class Ledger:
         """Adds one training batch: forward, loss and backward; all parts of it, if several processes read it.
 
         Executed: all B sentences at the padded lengths S and T, but the softmax over the vocabulary at real positions
-        only, because `token_losses` picks those out first.
+        only, because `token_losses` picks those out first, and so what a model spares at padding itself.
         """
+        encoder, decoder = self.model.flops_spared()
         for sources, targets, padded in batch.blocks:
             for pair in zip(sources, targets, strict=True):
                 cost = self._pair.get(pair)
@@ -59,6 +60,8 @@ class Ledger:
                 body = self.model.flops_encode(padded[0]) + self.model.flops_decode(*padded)
                 cost = self._padded[padded] = body.training
             self.executed_flops += cost * len(sources) + self.model.flops_project().training * sum(targets)
+            self.executed_flops -= encoder.training * padding(sources, padded[0])
+            self.executed_flops -= decoder.training * padding(targets, padded[1])
 
     def add_drawn(self, pairs: Batch, count: int, rows_T: Sequence[int]) -> None:
         """Adds what a model wrote itself and was trained on (reward.py): `count` translations of each source in a row.
@@ -73,10 +76,13 @@ class Ledger:
         for pair in zip(sources, targets, strict=True):
             self.model_flops += self._drawn(*pair)
         project, padded = self.model.flops_project(), self.model.flops_decode(source_length, target_length)
+        encoder, decoder = self.model.flops_spared()
         self.executed_flops += self._begun(source_length) * (len(sources) // count)
+        self.executed_flops -= encoder.forward * padding(sources[::count], source_length)
         for position, rows in enumerate(rows_T):
             self.executed_flops += rows * (self._step(source_length, position) + project.forward)
         self.executed_flops += len(sources) * padded.training + sum(targets) * project.training
+        self.executed_flops -= decoder.training * padding(targets, target_length)
 
     def _begun(self, source_length: int) -> int:
         return (self.model.flops_encode(source_length) + self.model.flops_start(source_length)).forward
@@ -95,6 +101,11 @@ class Ledger:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.model_flops, self.executed_flops = state["model_flops"], state["executed_flops"]
+
+
+def padding(lengths: Sequence[int], width: int) -> int:
+    """Positions of padding where sentences of these lengths are padded to a width."""
+    return len(lengths) * width - sum(lengths)
 
 
 def decoding_flops(model: Translator, source_length: int, output_length: int, beam: int) -> int:

@@ -82,6 +82,7 @@ class Study:
         self.tried: dict[str, Known] = {}
         self.open: dict[int, optuna.Trial] = {}
         self.reported: dict[int, int] = {}  # open attempt -> validations that Optuna knows of
+        self.seen: dict[int, int] = {}  # open attempt -> sentence pairs
         self.repeats = 0
         self.read_at = 0.0
         self.waits_until = 0.0
@@ -206,6 +207,7 @@ class Study:
 
     def told(self, task: Task, status: Status) -> bool:
         """Reports validations; True if the job is to be pruned."""
+        self.seen[task.mark] = status.pairs
         known = self.reported.get(task.mark, 0)
         if not self.sweep.prunes or len(status.validations) <= known:
             return False
@@ -222,9 +224,11 @@ class Study:
         """Tells Optuna how an attempt has ended; what came of it, in words."""
         trial = self.open.pop(task.mark)
         self.reported.pop(task.mark, None)
+        seen = self.seen.pop(task.mark, 0)
         if self.storage.get_trial(trial._trial_id).state.is_finished():
             self.read()
             return "another driver took it for lost; the next attempt finds its run"
+        trial.set_user_attr("pairs", seen)  # of a job that fails or is lost; one that ends has measured it
         if end.outcome and end.outcome.run:
             said = self._done(trial, end.outcome.run.tags.get("state") == "PRUNED", end.outcome.measures)
         elif end.state == "failed":

@@ -33,7 +33,9 @@ class Job:
         self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def params(self, params: Mapping[str, Any]) -> None:
-        entries = [Param(key, str(value)[:6000]) for key, value in params.items()]
+        """Those that the run does not have: one that was killed while it was described keeps what it began with."""
+        held = self.client.get_run(self.id).data.params
+        entries = [Param(key, str(value)[:6000]) for key, value in params.items() if key not in held]
         for begin in range(0, len(entries), 100):
             self.client.log_batch(self.id, params=entries[begin : begin + 100])
 

@@ -282,6 +282,10 @@ class Translator(pl.LightningModule, ABC):
     def flops_step(self, source_length: int, position: int) -> Flops:
         """Cost of `step` at a position counted from 0, without `project`."""
 
+    def flops_spared(self) -> tuple[Flops, Flops]:
+        """What `encode`, and what `decode`, does not spend on a position of padding: layers that pick the real ones."""
+        return NO_FLOPS, NO_FLOPS
+
     def settle(self) -> None:
         """Makes the work of a pass depend on its shapes alone, which counting needs: a router assigns evenly."""
 

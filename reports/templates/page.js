@@ -64,13 +64,24 @@ for (const figure of document.querySelectorAll("figure.choice")) {
     label.append(radio, ` ${panel.dataset.tab}`);
     tabs.append(label);
     panel.hidden = number > 0;
-    panel.querySelector(".tab")?.remove();
   });
   figure.prepend(tabs);
 }
+// Paper cannot be asked for another choice: it gets all of them, each with its name, and the screen its own back.
+const opened = new Map();
 addEventListener("beforeprint", () => {
-  document.querySelectorAll("[data-tab]").forEach((panel) => (panel.hidden = false));
-  document.querySelectorAll("section > details").forEach((part) => (part.open = true));
+  document.querySelectorAll("[data-tab][hidden]").forEach((panel) => {
+    opened.set(panel, () => (panel.hidden = true));
+    panel.hidden = false;
+  });
+  document.querySelectorAll("section > details:not([open])").forEach((part) => {
+    opened.set(part, () => (part.open = false));
+    part.open = true;
+  });
+});
+addEventListener("afterprint", () => {
+  opened.forEach((close) => close());
+  opened.clear();
 });
 
 const tip = document.createElement("div");
