@@ -59,7 +59,11 @@ class TextSettings:
     @property
     def cut_at(self) -> int:
         """Tokens of the longest source that is translated whole."""
-        return self.max_length if self.max_source_length is None else self.max_source_length
+        if self.max_source_length is None:
+            return self.max_length
+        if self.max_source_length < 1:
+            raise ValueError(f"text.max_source_length: {self.max_source_length} is too small; at least 1")
+        return self.max_source_length
 
     @property
     def sizes(self) -> tuple[int, int]:

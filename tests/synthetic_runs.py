@@ -75,7 +75,7 @@ class Synthetic:
         lines = self.hypotheses()
         job.table({"source": SOURCES, "reference": REFERENCES, "hypothesis": lines}, "hypotheses/test.json")
         scores = [
-            Measure(f"test/{m.metric}", m.value, m.unit, m.low, m.high, m.recipe)
+            Measure(f"test/{m.metric}", m.value, m.unit, m.low, m.high, f"{m.recipe}; beam 5, alpha 1.0")
             for m in quality.score(lines, REFERENCES)
         ]
         unmeasured = Measure("latency_p50_ms", self.latency, "ms", recipe="3 sentences" if self.latency else "no clock")
@@ -168,14 +168,18 @@ LOOKS = {
 }
 
 
-def sweep(store: Store, row: str) -> None:
-    """A study of four trials, one of them without a score."""
-    goals = {"goals": "validation_bleu, latency_p50_ms", "best.training.optimizer.lr": "0.00312345", "best.run": "abc"}
+def sweep(store: Store, row: str, scored: bool = True) -> None:
+    """A study of four trials, one of them without a score; or all, where another goal did not ask for one."""
+    goals = {
+        "goals": "validation_bleu, latency_p50_ms" if scored else "validation_loss",
+        "best.training.optimizer.lr": "0.00312345",
+        "best.run": "abc",
+    }
     tags = {"row": row, "corpus": "toy-en-de", "preset": "demo", **goals}
-    study = Job(store.client, store.parent("tuning", tags, study=row))
+    study = Job(store.client, store.parent("tuning", tags, study=row if scored else f"{row} by loss"))
     columns = {
         "pairs": [1000] * 4,
-        "validation_bleu": [10.0, 30.0, None, 20.0],
+        "validation_bleu": [10.0, 30.0, None, 20.0] if scored else [None] * 4,
         "latency_p50_ms": [5.0, 9.0, None, 30.0],
         "settings": [json.dumps({"training.optimizer.lr": lr}) for lr in (0.001, 0.00312345, 9.0, 0.1)],
         "best": [True, True, False, False],

@@ -23,6 +23,7 @@ from bench.experiment import (
     resolve,
     restored,
 )
+from bench.fairness import unequal
 from bench.suite import Suite
 
 FILES = architectures()
@@ -325,3 +326,10 @@ def test_the_command_that_repeats_a_job() -> None:
 def test_a_row_of_a_file_elsewhere_has_no_such_command() -> None:
     assert dataclasses.replace(resolve(FILES["lstm"], row="lstm"), row="of-my-own").command == ""
     assert dataclasses.replace(resolve(FILES["lstm"], row="lstm"), row="mlp").command == "", "another architecture"
+
+
+def test_rows_that_search_otherwise_are_said_to() -> None:
+    rows = {"gnmt": ("--decoding.coverage", "0.2"), "deep-att": (), "bahdanau": (), "lstm": ()}
+    lines = unequal([resolve(FILES[row], row=row, flags=flags) for row, flags in rows.items()])
+    assert "gnmt: decoding.coverage 0.2, the others 0.0" in lines
+    assert "deep-att: decoding.pos_unk dictionary, the others keep" in lines

@@ -20,6 +20,7 @@ import bench.job
 import bench.judging
 from bench import translator
 from bench.checkpoints import Interrupted
+from bench.corpora import Split
 from bench.experiment import Experiment, resolve
 from bench.job import Outcome, run
 from bench.judging import shuffled
@@ -297,6 +298,22 @@ def test_wherever_it_dies_it_is_completed(
         assert len({metric.step for metric in history}) == len(history), name
 
 
+def test_what_dies_while_it_is_described_may_go_on_elsewhere(
+    finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With other threads and another folder: not part of the job, but parameters that a run has once."""
+    suite = "dies while it is described"
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.job, "kept", dying(bench.job.kept, RuntimeError("died")))
+        with pytest.raises(RuntimeError, match="died"):
+            run(experiment(folder, machine__threads=2, tracking__folder=tmp_path / "a"), store, suite)
+    outcome = run(experiment(folder, tracking__folder=tmp_path / "b"), store, suite)
+    assert outcome.run
+    assert (outcome.run.status, outcome.run.params["machine.threads"]) == ("FINISHED", "2")
+    assert len(store.find(suite, outcome.experiment.job)) == 1
+    assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
+
+
 def test_points_that_were_never_sent_are_sent(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -402,6 +419,24 @@ def test_a_job_is_in_one_pair_of_hands(store: Store, folder: Path) -> None:
     ):
         run(job, store, "hands")
     assert store.find("hands", job.job) == []
+
+
+def test_sources_to_translate_may_be_longer_than_what_is_learnt_from(folder: Path) -> None:
+    words = {"text__kind": "words", "text__joint": False, "text__max_length": 9}
+    long = Split(["man " * 50, "man"], ["Mann", "Mann"])
+    for limit, length in ((None, 9), (20, 20)):
+        material = Material.of(experiment(folder, text__max_source_length="null" if limit is None else limit, **words))
+        sources, over = material.cut(long)
+        assert ([len(source) for source in sources], over) == ([length, 1], 1)
+        assert material.max_length == 9
+    with pytest.raises(ValueError, match=r"text\.max_source_length: 0 is too small; at least 1"):
+        Material.of(experiment(folder, text__max_source_length=0))
+
+
+def test_a_score_says_how_it_was_searched_for(folder: Path, store: Store, tmp_path: Path) -> None:
+    job = experiment(folder, decoding__coverage=0.2, decoding__prune=3.0, tracking__folder=tmp_path / "runs")
+    measures = {measure.metric: measure for measure in run(job, store, "searched").measures}
+    assert measures["test/bleu"].recipe.endswith("; beam 2, alpha 1.0, coverage 0.2, pruned at 3.0")
 
 
 def test_every_sentence_gets_the_source_of_the_next(folder: Path) -> None:

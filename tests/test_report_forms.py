@@ -11,11 +11,12 @@ from pathlib import Path
 import html5lib
 import pytest
 import synthetic_runs
-from synthetic_runs import HOSTILE
+from synthetic_runs import HOSTILE, Synthetic
 
 from bench.tracking import Store
-from reports import drawing, escaping, evidence, finding, plots, write
+from reports import drawing, escaping, evidence, finding, pictures, plots, write
 from reports.context import Context
+from reports.gathering import gather
 
 Tree = xml.etree.ElementTree.Element
 
@@ -267,3 +268,39 @@ def test_words_that_differ():
         ("trinkt", False),
     ]
     assert evidence.differing("", "der Mann") == []
+
+
+def test_a_row_may_be_called_anything(store: Store, tmp_path: Path):
+    row = '../x"> <b>\\1'
+    runs = [Synthetic(row, "Row", 2017, 4, 1e12, probed=True), Synthetic("other", "Other", 2014, 2, 1e12, probed=True)]
+    synthetic_runs.suite(store, "named", runs, f"{row},other", "other")
+    folder = tmp_path / "a" / "report"
+    files = write.all_forms(gather(store, "named"), folder)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(files)
+    page = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse((folder / "report.html").read_text())
+    assert not page.findall(".//b")
+    named = [element.get("aria-labelledby") for element in page.iter("svg")]
+    identifiers = [element.get("id") for element in page.iter()]
+    assert set(filter(None, named)) <= set(identifiers)
+    assert "\nOther:\n\n![" in (folder / "report.md").read_text()  # a map of attention is told by its row
+
+
+def test_a_suite_without_a_finished_run_has_a_report(store: Store, tmp_path: Path):
+    failed = Synthetic("low", "Low", 2014, 2, 1e12, status="FAILED", reason="out of memory: all of it")
+    synthetic_runs.suite(store, "failed", [failed], "low", "low")
+    write.all_forms(gather(store, "failed"), tmp_path)
+    for name in ("report.html", "report.md", "report.tex"):
+        assert "Commands that repeat it" not in (tmp_path / name).read_text()
+
+
+@pytest.mark.parametrize("parts", [3, 7])
+def test_numbers_on_a_small_screen_have_room(parts: int):
+    """Seven groups of sentence lengths beside the longest name: each of 88.6 within its cell."""
+    cells = {
+        (row, f"{n}1-{n + 1}0"): (88.6, "said")
+        for row in ("Deep-Att + PosUnk Ensemble", "LSTM")
+        for n in range(1, parts + 1)
+    }
+    chart = pictures._heat_chart(drawing.Datasets(), cells, "words", "bleu", drawing.NARROW).to_dict()
+    assert chart["width"]["step"] >= 4 * drawing.LETTER
+    assert chart["layer"][0]["encoding"]["x"]["axis"]["labelAngle"] == (0 if parts == 3 else -60)

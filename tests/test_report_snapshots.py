@@ -152,6 +152,28 @@ def test_suites_with_other_sentences_are_not_tested(store: Store, compared: Cont
     assert compared.translations[track].references[0] != "Ein anderer Satz."
 
 
+def test_suites_without_a_common_seed_are_not_tested(store: Store):
+    runs = [Synthetic("tested", "Tested", 2014, 2, 1e12, seed=2), Synthetic("gone", "Gone", 2013, 3, 1e12)]
+    synthetic_runs.suite(store, "others", runs, "tested,gone", "tested")
+    table = tables.changes(gathering.gather(store, "later", compare_with="others"))
+    assert table
+    verdicts = {row[0].text: [entry.text for entry in row if not entry.quiet] for row in table.rows}
+    assert "no common seed" in verdicts["Tested"]
+    assert verdicts["Same"][-1] == "only now"
+
+
+def test_a_row_is_compared_with_itself_at_the_same_preset(store: Store):
+    """The older suite has run it on the same text at two presets, the wrong one first."""
+    presets = {"small": 2, "demo": 20}
+    runs = [
+        Synthetic("tested", "Tested", 2014, wrong, 3e12, tags={"preset": preset}) for preset, wrong in presets.items()
+    ]
+    runs.append(Synthetic("gone", "Gone", 2013, 3, 1e12, tags={"preset": "small"}))
+    synthetic_runs.suite(store, "presets", runs, "tested,gone", "tested")
+    context = gathering.gather(store, "later", compare_with="presets")
+    assert [(test.row, test.verdict) for test in context.changes] == [("tested", "identical")]
+
+
 # --- languages --------------------------------------------------------------------------------------------------------
 
 

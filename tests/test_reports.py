@@ -384,3 +384,46 @@ def test_leakage_is_a_warning(odd: Context, level: Context):
     for what in ("Best-so-far against tuning budget", "BLEU by length", "Attention maps", "Data passport"):
         assert missing[what]
         assert what not in dict(protocol.missing(odd))
+
+
+def test_a_row_that_is_better_where_both_have_seeds_is_named(store: Store):
+    """The highest mean may be that of a row whose one seed is below that of another row, which has no other."""
+    runs = [
+        Synthetic("one", "One", 2015, 5, 1e12),
+        *(Synthetic("top", "Top", 2017, wrong, 2e12, seed) for seed, wrong in ((1, 2), (2, 40), (3, 40), (4, 40))),
+    ]
+    synthetic_runs.suite(store, "seeds", runs, "one,top", "one")
+    context = gather(store, "seeds")
+    test = context.comparison(context.tracks[0], "top", "one")
+    assert test
+    assert test.verdict == "worse"
+    (paragraph,) = finding.sentences(context)
+    assert paragraph.startswith("Top has the highest BLEU")
+    assert re.search(r"\): but significantly below One \(−\d+\.\d by seed 1 of 4, p.*?\)\. It took", paragraph)
+
+
+def test_a_score_over_seeds_says_how_it_was_searched_for(level: Context):
+    number = level.row("one").cells[level.tracks[0]].number("bleu", "test")
+    assert number
+    assert number.recipe.endswith("resamples, 2 seeds and sentences; beam 5, alpha 1.0")
+
+
+def test_a_sweep_that_asked_for_no_bleu_is_no_curve_of_it(store: Store):
+    for number, scored in enumerate(((True, False), (False,)), 1):
+        row = f"swept-{number}"
+        for of in scored:
+            synthetic_runs.sweep(store, row, of)
+        synthetic_runs.suite(store, row, [Synthetic(row, "Low", 2014, 2, 1e12)], row, row)
+        context = gather(store, row)
+        points = context.tuning.get(context.tracks[0], {})
+        assert [(point.budget, point.best) for point in points.get(row, [])][-1:] == (
+            [(4000, 30)] if number == 1 else []
+        )
+
+
+def test_the_command_of_a_suite_is_the_one_that_was_given(store: Store):
+    synthetic_runs.suite(store, "demo", [Synthetic("low", "Low", 2014, 2, 1e12)], "low", "low")
+    assert "All rows" not in dict(protocol.commands(gather(store, "demo")))
+    command = "bench suite experiments/demo.yaml --seeds 1 2 3"
+    store.parent("demo", {"command": command})
+    assert dict(protocol.commands(gather(store, "demo")))["All rows"] == command

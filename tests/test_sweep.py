@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -248,6 +249,23 @@ def test_failures_leave_a_sweep_that_ends_and_says_so(
     assert "begins" not in capsys.readouterr().out
 
 
+def test_what_a_failed_job_has_seen_is_spent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that fails at half of its budget, one that is lost there and goes on."""
+    jobs, ends = FakeJobs(by_lr), [KeyError("gone"), Gone()]
+
+    def failing(*arguments: Any, **named: Any) -> Any:
+        if ends:
+            named["watch"](Status(0.5, 5, 150, 0, 1.0, None, None))
+            raise ends.pop(0)
+        return jobs.run(*arguments, **named)
+
+    monkeypatch.setattr(bench.worker, "run", failing)
+    path = sweep_file(folder, "trials: 3")
+    (one,) = run_sweep(path, Sweep.read(path), ("mlp",), "demo", flags(folder), Threads(1))
+    assert (one.states["FAILED"], one.states["COMPLETE"]) == (1, 2)
+    assert one.study.spent == 150 + 2 * 300
+
+
 def test_bad_trials_are_pruned_and_their_runs_have_finished(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first: list[str] = []
 
@@ -382,6 +400,18 @@ def test_a_suite_takes_the_best_with_fresh_seeds(folder: Path, monkeypatch: pyte
     for row, corpus in (("lstm", "files-en-de"), ("mlp", "grammar-en-de")):
         with pytest.raises(ValueError, match=f"no study of it at preset demo on {corpus}; first bench sweep"):
             tuned.find({row: "sweep"}, "demo", [corpus], kept)
+
+
+def test_an_ensemble_has_had_the_tuning_of_its_members(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    swept(folder, monkeypatch, FakeJobs(by_lr), rows=("gnmt",))
+    suite = Suite(rows=["gnmt", "gnmt-ensemble", "mlp"], sweeps={"gnmt": "sweep"})
+    run_suite(folder / "table.yaml", suite, flags(folder), again=False, place=Threads(), command="bench suite it")
+    parent = store(folder).own("table")
+    assert parent
+    told = json.loads(parent.tags["tuning"])
+    assert told["gnmt-ensemble"] == told["gnmt"]
+    assert told["gnmt"]["debt"] == 1200.0
+    assert parent.tags["command"] == "bench suite it"
 
 
 def test_an_unfinished_study_is_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

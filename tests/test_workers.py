@@ -10,18 +10,23 @@ import sys
 import time
 from multiprocessing.connection import Client
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import bench.suite
 import bench.worker
+import bench.workers
+from bench.experiment import architectures, resolve
 from bench.job import Busy, Outcome
+from bench.progress import Status
 from bench.suite import Suite, run_suite
-from bench.worker import KEY, Ready
+from bench.terminal import Board
+from bench.worker import KEY, Ready, Task
 from bench.workers import Worker, pool
 from tests import tiny
-from tests.threads import FakeJobs, Thread, Threads
+from tests.threads import FakeJobs, Gone, Thread, Threads
 
 
 class Idle:
@@ -113,3 +118,56 @@ def test_a_job_in_other_hands_is_asked_for_again(folder: Path, monkeypatch: pyte
     assert whole
     assert [outcome.state for outcome in outcomes] == ["finished now"]
     assert busy == []
+
+
+def test_a_job_that_is_named_twice_is_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = FakeJobs(lambda experiment: [1.0])
+    monkeypatch.setattr(bench.worker, "run", jobs.run)
+    suite = Suite(rows=["gnmt-ensemble"], seeds=[1, 1])
+    outcomes, whole = run_suite(folder / "table.yaml", suite, settings(folder), False, Threads(1))
+    assert whole
+    assert [outcome.experiment.row for outcome in outcomes] == ["gnmt", "gnmt", "gnmt-ensemble"]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_job_that_is_lost_while_it_begins_again(told: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new run is wanted: if it has begun, it goes on; else the finished one must not be taken for it."""
+    jobs, again = FakeJobs(lambda experiment: [1.0]), list[bool]()
+
+    def run(*arguments: Any, **named: Any) -> Outcome:
+        again.append(named["again"])
+        if len(again) == 1:
+            if told:
+                named["watch"](Status(0.5, 1, 1, 1, 1.0, None, None))
+            raise Gone
+        return jobs.run(*arguments, **named)
+
+    def suite(anew: bool) -> None:
+        run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), anew, Threads(1))
+
+    monkeypatch.setattr(bench.worker, "run", jobs.run)
+    suite(False)
+    monkeypatch.setattr(bench.worker, "run", run)
+    suite(True)
+    assert again == [True, not told]
+
+
+class Ended(Idle):
+    """A process that has ended."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def ended(self) -> str | None:
+        return self.how
+
+
+@pytest.mark.parametrize(("how", "state"), [("exit code 0", "stopped"), ("signal 9", "lost")])
+def test_a_worker_that_stops_before_it_listens_has_lost_nothing(how: str, state: str) -> None:
+    job, ends = resolve(architectures()["mlp"]), list[str]()
+    jobs: Any = SimpleNamespace(ended=lambda task, end: ends.append(end.state) or end.reason)
+    with pool(Threads(1)) as workers, Board(1) as board:
+        board.begins(1, job.name)
+        workers.workers.append(Worker(1, Ended(how), task=Task(job, "table")))
+        bench.workers._save(jobs, workers, board)
+    assert ends == [state]
