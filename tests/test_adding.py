@@ -82,8 +82,16 @@ presets:
   multi30k: {model: {width: 745}}
   paper: {model: {width: 1000}, training: {max_updates: 1000}}
 rows:
-  yours: {about: {name: Yours, year: 2026, paper: Somebody 2026, family: recurrent}}
+  yours:
+    about: {name: Yours, year: 2026, paper: Somebody 2026, family: recurrent, note: Reads the mean of the source}
 """
+
+SUITE = """question: Is yours better?
+rows: [gru, yours]
+"""
+
+OF_ALL = "paper or themselves or ladder or yaml or parses or share or forms or rows"
+"""Tests of every file in experiments/, by their names."""
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +102,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "pyproject.toml", copy)
     (copy / "models" / "yours.py").write_text(MODEL, encoding="utf-8")
     (copy / "experiments" / "yours.yaml").write_text(EXPERIMENT, encoding="utf-8")
+    (copy / "experiments" / "own.yaml").write_text(SUITE, encoding="utf-8")
     return copy
 
 
@@ -111,6 +120,13 @@ def test_the_contract_tests_find_it(copy: Path) -> None:
     printed = python(copy, "pytest", "-p", "no:xdist", "-k", "yours", *files)
     (passed,) = re.findall(r"(\d+) passed", printed)
     assert int(passed) >= 19
+
+
+def test_no_other_test_wants_an_edit(copy: Path) -> None:
+    names = ("experiment", "paper_recipes", "report_snapshots", "sizes", "verification")
+    printed = python(copy, "pytest", "-p", "no:xdist", "-k", OF_ALL, *(f"tests/test_{name}.py" for name in names))
+    (passed,) = re.findall(r"(\d+) passed", printed)
+    assert int(passed) >= 100
 
 
 def test_bench_models_prints_it(copy: Path) -> None:
