@@ -310,6 +310,16 @@ def place_labels(
     return placed
 
 
+def labels_beside(
+    names: Sequence[str], points: Sequence[tuple[float, float]], size: tuple[float, float]
+) -> list[Label]:
+    """Labels in a column right of the plot, in the order of their points' heights, with a line from each point."""
+    width, height = size
+    named = [(name, point) for name, point in zip(names, points, strict=True) if name]
+    heights = spread([y for _, (_, y) in named], FONT + 2, height)
+    return [Label(name, width + 10, along, "left", point) for (name, point), along in zip(named, heights, strict=True)]
+
+
 def _overlap(one: Box, others_B4: NDArray[np.float64]) -> float:
     """What a box covers of others, in square pixels."""
     across_B = np.minimum(one[2], others_B4[:, 2]) - np.maximum(one[0], others_B4[:, 0])

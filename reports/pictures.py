@@ -17,8 +17,8 @@ from reports.drawing import COLOURS, FONT, LETTER, NARROW, Axis, Chart, Datasets
 FAINT = 0.02
 """Attention below this is not drawn: it could not be seen."""
 
-SIDE, SIDE_NARROW = 210, 105
-"""Pixels for the names beside a plot, and beside one on a small screen; what is longer is cut off."""
+SIDE, CELL = 210, 30
+"""Pixels for the names beside a plot, what is longer is cut off; and the least that a number takes, such as 88.6."""
 
 Heat = Mapping[tuple[str, str], tuple[float, str]]
 """(row, part) -> value and what is said of it."""
@@ -58,7 +58,7 @@ def _heat(context: Context, track: Track, name: str, key: str, metric: str, cell
 
 def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int) -> Chart:
     rows, parts = (list(dict.fromkeys(cell[place] for cell in cells)) for place in (0, 1))
-    side = SIDE if total > NARROW else SIDE_NARROW
+    side = max(100, min(SIDE, total - 22 - CELL * len(parts)))
     names = min(side, max(map(len, rows)) * LETTER) + 12
     step = min(84.0, (total - names - 10) / len(parts))
     steep = max(map(len, parts)) * LETTER > step  # names of columns would run into each other
@@ -67,10 +67,12 @@ def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int
         for (row, part), (value, hover) in cells.items()
     ]
     turned: dict[str, Any] = {"labelAngle": -60, "labelAlign": "left"} if steep else {"labelAngle": 0}
-    top = alt.Axis(title=title, orient="top", ticks=False, domain=False, labelLimit=SIDE_NARROW, **turned)
+    top = alt.Axis(title=title, orient="top", ticks=False, domain=False, labelLimit=100, **turned)
     base = alt.Chart(data.add(values)).encode(
         x=alt.X("part:N", sort=sorted(parts, key=_place), axis=top),
-        y=alt.Y("row:N", sort=rows, title=None, axis=_side(names, labelLimit=side)),
+        y=alt.Y(
+            "row:N", sort=rows, title=None, axis=_side(names, labelLimit=round(0.9 * side))
+        ),  # letters are wider on the page
     )
     span = [min(value for value, _ in cells.values()), max(value for value, _ in cells.values())]
     dark = alt.Opacity("value:Q", scale=alt.Scale(domain=span, range=[0.04, 1]), legend=None)

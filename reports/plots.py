@@ -27,6 +27,7 @@ from reports.drawing import (
     Plot,
     colour,
     family_scale,
+    labels_beside,
     place_labels,
     spread,
 )
@@ -40,6 +41,9 @@ AXES = {"updates": ("", False), "flops": ("train/flops", True), "seconds": ("tra
 PANELS = {"validation/bleu": "learning.bleu", "validation/loss": "learning.loss"}
 NAMED = 40
 """More rows than this, and only those on the front are named."""
+
+CROWD = 8
+"""On a small screen more names than this stand in a column beside the plot."""
 
 LINES = 12
 """More lines than this, and the seeds of a row are drawn as their mean."""
@@ -122,14 +126,18 @@ def _against(context: Context, track: Track, kind: str) -> Plot | None:
 def _scatter(
     data: Datasets, points: Sequence[Point], front: Sequence[Point], titles: tuple[str, str], total: int
 ) -> Chart:
-    width, height = total - 60, min(520, round(240 + total * 0.1 + 8 * len(points)))
+    named = [point.name if len(points) <= NAMED or point in front else "" for point in points]
+    crowded = total <= NARROW and sum(map(bool, named)) > CROWD
+    named = [f.clipped(name, 18 if crowded else 24) for name in named]
+    room = 14 + max(map(len, named)) * LETTER if crowded else 0.0
+    width, height = round(total - 60 - room), min(520, round(240 + total * 0.1 + 8 * len(points)))
     x = Axis.around(titles[0], [point.x for point in points], log=True)
     y = Axis.around(titles[1], [end for point in points for end in (point.low, point.high)], floor=0)
     places = [(x.place(point.x, width), y.place(point.y, height)) for point in points]
     bars = [(y.place(point.low, height), y.place(point.high, height)) for point in points]
     corners = [(x.place(point.x, width), y.place(point.y, height)) for point in front]
-    named = [f.clipped(point.name) if len(points) <= NAMED or point in front else "" for point in points]
-    labels = place_labels(named, places, bars, corners, (width, height))
+    size = (width, height)
+    labels = labels_beside(named, places, size) if crowded else place_labels(named, places, bars, corners, size)
     colours = alt.Color("family:N", scale=family_scale([point.family for point in points]), legend=None)
     base = alt.Chart(data.add({k: v for k, v in vars(p).items() if v is not None} for p in points))
     base = base.encode(x=x.x("x", width))

@@ -248,6 +248,19 @@ def test_labels_keep_clear_of_each_other_and_of_the_edge():
     )
 
 
+def test_labels_in_a_column_keep_their_order_and_clear_of_each_other():
+    points = [(10.0, 90.0), (20.0, 92.0), (15.0, 91.0), (30.0, 10.0)]
+    labels = drawing.labels_beside(["first", "second", "", "fourth"], points, (60, 100))
+    assert [(label.text, label.point, label.x, label.align) for label in labels] == [
+        ("first", points[0], 70, "left"),
+        ("second", points[1], 70, "left"),
+        ("fourth", points[3], 70, "left"),
+    ]
+    first, second, fourth = (label.y for label in labels)
+    assert second - first >= drawing.FONT
+    assert (fourth, second <= 100) == (10.0, True)
+
+
 def test_spread_keeps_order_and_distance():
     assert drawing.spread([10, 11, 50, 99], 10, 100) == [10, 20, 50, 99]
     assert drawing.spread([95, 96, 97], 10, 100) == [80, 90, 100]
