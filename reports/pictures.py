@@ -70,9 +70,7 @@ def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int
     top = alt.Axis(title=title, orient="top", ticks=False, domain=False, labelLimit=100, **turned)
     base = alt.Chart(data.add(values)).encode(
         x=alt.X("part:N", sort=sorted(parts, key=_place), axis=top),
-        y=alt.Y(
-            "row:N", sort=rows, title=None, axis=_side(names, labelLimit=round(0.9 * side))
-        ),  # letters are wider on the page
+        y=alt.Y("row:N", sort=rows, title=None, axis=_side(names, labelLimit=round(0.9 * side))),
     )
     span = [min(value for value, _ in cells.values()), max(value for value, _ in cells.values())]
     dark = alt.Opacity("value:Q", scale=alt.Scale(domain=span, range=[0.04, 1]), legend=None)
