@@ -27,7 +27,7 @@ from bench.judging import shuffled
 from bench.machine import Machine
 from bench.material import Material
 from bench.measures import Measure, quality
-from bench.meter import Diverged
+from bench.meter import Diverged, HostClock
 from bench.tracking import Store, Tracking
 from reports import language, protocol
 from tests import tiny
@@ -228,6 +228,39 @@ def test_a_training_is_not_lost_for_want_of_memory_to_measure_it(
     outcome = run(experiment(folder), store, "full")
     held = next(measure for measure in outcome.measures if measure.metric == "memory_training_bytes")
     assert (held.value, held.recipe) == (None, "not measured: no memory for a second copy")
+
+
+class Lagging(HostClock):
+    """Seconds that are known only when they are asked for, as on a GPU."""
+
+    ahead = True
+
+    def __init__(self) -> None:
+        self.unread = 0.0
+
+    def end(self) -> None:
+        super().end()
+        self.unread += super().read()
+
+    def read(self) -> float:
+        read, self.unread = self.unread, 0.0
+        return read
+
+
+def test_a_run_whose_host_goes_ahead_is_shown_and_measured(
+    store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 300 updates a point of the curves, which asks for the seconds, is every second one: the first has none."""
+    monkeypatch.setattr("bench.meter.HostClock", Lagging)
+    job = experiment(folder, training__max_updates=300, training__validations=1, tracking__folder=tmp_path / "runs")
+    outcome = run(job, store, "ahead")
+    first, *later = [line for line in capsys.readouterr().out.splitlines() if " updates" in line]
+    assert "  1 updates" in first
+    assert "pairs/s" not in first
+    assert all("pairs/s" in line and "left" in line for line in later[:-1])
+    measures = {measure.metric: measure.value or 0.0 for measure in outcome.measures}
+    assert measures["wall_s"] > 0
+    assert 0 < measures["overhead"] < 1000
 
 
 def test_joules_say_of_which_devices_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
