@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,11 +91,9 @@ def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
 
     suite = Suite.read(known.file)
     suite.seeds = known.seeds or suite.seeds
-    seeds = ["--seeds", *map(str, known.seeds)] if known.seeds else []
-    command = shlex.join([PROGRAM, "suite", str(known.file), *seeds, *flags])
     place = _place(known)
     try:
-        outcomes, whole = run_suite(known.file, suite, flags, known.again, place, known.max_seconds, command)
+        outcomes, whole = run_suite(known.file, suite, flags, known.again, place, known.max_seconds)
     except Interrupted as interruption:
         terminal.say(str(interruption))
         return 128 + interruption.number

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bench.experiment import Experiment
     from bench.workers import Process
 
 PASSED_ON = ("MLFLOW_", "BENCH_", "PGPASS", "MULTI30K", "HF_")
@@ -88,6 +89,14 @@ class Cluster:
         remote = self.ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1)(work)
         spread = remote.options(scheduling_strategy="SPREAD")
         return Started(self.ray, spread.remote(list(command), passed | environment | share, os.getcwd()))
+
+    def check(self, experiments: Sequence[Experiment]) -> None:
+        for machine in (experiment.machine for experiment in experiments):
+            if machine.accelerator == "gpu" and machine.devices > max(1.0, self.gpus):
+                raise ValueError(
+                    f"machine.devices: {machine.devices} GPUs were asked for; give each worker so many: "
+                    f"--gpus_per_trial {machine.devices}"
+                )
 
     def threads(self) -> int:
         return self.cpus

@@ -175,6 +175,17 @@ DECIDING = ("model.", "corpus.", "text.", "training.", "decoding.")
 """Groups of settings that decide a job's result."""
 
 
+def repeating(suite: Path, seeds: Sequence[int], flags: Sequence[str]) -> str:
+    """The command that repeats a suite elsewhere: its file, seeds, and the flags that decide its results."""
+    kept, deciding = [], False
+    for word in flags:
+        if word.startswith("--"):
+            deciding = word.removeprefix("--").startswith(DECIDING)
+        kept += [word] if deciding else []
+    file = f"{EXPERIMENTS.name}/{suite.name}" if suite.resolve().parent == EXPERIMENTS.resolve() else suite.name
+    return shlex.join(["bench", "suite", file, "--seeds", *map(str, seeds), *kept])
+
+
 def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Nested settings under dotted keys."""
     found: dict[str, Any] = {}

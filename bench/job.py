@@ -25,7 +25,7 @@ from bench.material import Material, corpus_of, model_of
 from bench.measures import Measure, quality
 from bench.meter import Diverged
 from bench.passport import kept
-from bench.progress import Report
+from bench.progress import Report, Status
 from bench.ranks import Ranks, leading
 from bench.tracking import Job, Store, StoreFailure, TrackedRun
 from bench.training import CHECKPOINT, Trained, train
@@ -146,6 +146,8 @@ def run(
                     terminal.say(f"  run {others[0].id} is of another text under the same name; a new run begins")
                 name = tuning.name(experiment) if tuning else experiment.name
                 job = store.begin(suite, name, tags, parent)
+            if watch:  # a driver knows from now on that the job has a run
+                watch(Status(1.0 if members else 0.0, 0, 0, 0, 0.0, None, None))
             with _ending(job), job.watched(), leading(machine, experiment.settings) as ranks:
                 if earlier is None or DESCRIBED not in earlier.tags:
                     _describe(job, experiment, material)

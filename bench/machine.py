@@ -79,10 +79,7 @@ class Machine:
             raise ValueError("machine.accelerator: no GPU is visible to torch; set machine.accelerator to cpu")
         if self.device.type == "cuda" and self.devices > torch.cuda.device_count():
             there = torch.cuda.device_count()
-            raise ValueError(
-                f"machine.devices: {self.devices} GPUs were asked for and torch sees {there} here; "
-                "ask for fewer, or for fewer --workers"
-            )
+            raise ValueError(f"machine.devices: {self.devices} GPUs were asked for and torch sees {there}")
         keep_freed_memory()
         freeze_imports()
         before, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32

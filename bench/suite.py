@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import terminal, tuned, vocabulary
-from bench.experiment import Experiment, architectures, joined, read_typed, resolve
+from bench.experiment import Experiment, architectures, joined, read_typed, repeating, resolve
 from bench.fairness import unequal
 from bench.job import Outcome, reason_of, run
 from bench.layers import choose
@@ -173,12 +173,10 @@ def run_suite(
     again: bool,
     place: Place | None = None,
     max_seconds: float | None = None,
-    command: str = "",
 ) -> tuple[list[Outcome], bool]:
     """Runs every job of the suite that is not finished: one after the other in this process, or by workers at `place`.
 
-    No job begins after `max_seconds`. `command` is what a person typed, kept with the suite's own run. Gives what
-    became of the jobs, and whether all have come to an end.
+    No job begins after `max_seconds`. Gives what became of the jobs, and whether all have come to an end.
 
     Raises:
         ValueError: a setting is wrong; nothing has been run.
@@ -186,6 +184,8 @@ def run_suite(
     """
     experiments = suite.experiments(flags)
     name = path.stem
+    if place:
+        place.check(experiments)
     # Workers start while their driver opens the store, which a new one takes seconds for, and reads the text.
     with pool(place, len(experiments)) if place else contextlib.nullcontext() as workers:
         store = Store(experiments[0].tracking)
@@ -208,7 +208,7 @@ def run_suite(
         tags = {
             "mlflow.note.content": description,
             "question": suite.question,
-            "command": command,
+            "command": repeating(path, suite.seeds, flags),
             "rows": ",".join(suite.rows),
             "baseline": suite.baseline or suite.rows[-1],
             "about": json.dumps({row: about[row] for row in suite.rows}),  # of rows that may never begin

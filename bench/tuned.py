@@ -84,8 +84,8 @@ def record(
 
     The tag `tuning` holds of each row its study, granted and spent budget and its debt in sentence pairs: what it got
     beyond the row of the table that got least; null where a budget is not in pairs. That of an ensemble is that of the
-    row that it is of. best_so_far.json holds the expected
-    best validation BLEU against pairs spent, with intervals over re-orderings.
+    row that it is of. best_so_far.json holds the expected best validation BLEU against pairs spent, with intervals over
+    re-orderings.
     """
     granted = {row: found[row].granted if row in found else 0.0 for row in rows}
     owed = debts({row: pairs for row, pairs in granted.items() if pairs is not None})

@@ -117,6 +117,7 @@ def run_sweep(
     """
     studies = [Study(sweep, row, preset, flags) for row in dict.fromkeys(rows)]
     bases = [study.base for study in studies]
+    place.check(bases)
     for line in unequal(bases):
         terminal.say(f"not equal: {line}")
     for base in distinct(bases):

@@ -143,7 +143,7 @@ class Worker:
 
     def watch(self, task: Task) -> Callable[[Status], bool]:
         """What `job.run` tells how far it is; True asks it to stop."""
-        seen = 0
+        seen, self.told_at = 0, 0.0
 
         def told(status: Status) -> bool:
             nonlocal seen

@@ -30,6 +30,7 @@ from typing import Protocol
 
 from bench import terminal
 from bench.checkpoints import Interrupted, Signals
+from bench.experiment import Experiment
 from bench.machine import GPU_SHARE, SIBLINGS, cores, visible_gpus
 from bench.progress import Status
 from bench.worker import KEY, STOP, End, Ready, Said, Task, Word
@@ -68,6 +69,10 @@ class Place(Protocol):
     address: tuple[str, int] | None
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> Process: ...
+
+    def check(self, experiments: Sequence[Experiment]) -> None:
+        """Raises ValueError if a job cannot be done here."""
+        ...
 
     def threads(self) -> int | None:
         """Threads of a job that asks for no number; None leaves it to the job."""
@@ -125,15 +130,29 @@ class Here:
         self.running[slot] = Popen(command, environment | {SIBLINGS: str(self.count - 1)} | self.gpus(slot))
         return self.running[slot]
 
+    def gpus_each(self, there: int) -> int:
+        return max(1, there // self.count)
+
+    def check(self, experiments: Sequence[Experiment]) -> None:
+        there = len(visible_gpus())
+        for machine in (experiment.machine for experiment in experiments):
+            if machine.device.type == "cuda" and machine.devices > (each := self.gpus_each(there)):
+                raise ValueError(
+                    f"machine.devices: {machine.devices} GPUs were asked for, and each of {self.count} workers has "
+                    f"{each} of {there}; ask for fewer, or for fewer --workers"
+                )
+
     def gpus(self, slot: int) -> dict[str, str]:
         """The environment variables that show the worker of a slot its GPUs, and say what part of one it has.
 
-        Of more workers than GPUs each has one, which others share; of fewer each has its own, one or several.
+        Of more workers than GPUs each has one, which others share; of fewer each has its own, one or several, as many
+        as the others.
         """
         there = visible_gpus()
         if not there:
             return {}
-        own = there[slot :: self.count] or [there[slot % len(there)]]
+        each = self.gpus_each(len(there))
+        own = (there * self.count)[slot * each : (slot + 1) * each]
         sharing = range(slot % len(there), self.count, len(there))
         return {"CUDA_VISIBLE_DEVICES": ",".join(own), GPU_SHARE: f"{1 / len(sharing):.3g}"}
 

@@ -60,8 +60,7 @@ class NoisyTopK(nn.Module):
     """G(x) = Softmax(KeepTopK(H(x), k)), H(x)_i = (x W_g)_i + StandardNormal() * Softplus((x W_noise)_i); eq. 3 to 5.
 
     Load(X)_i = sum_x P(x, i), P(x, i) = Phi(((x W_g)_i - kth_excluding(H(x), k, i)) / Softplus((x W_noise)_i)), the
-    probability that i is chosen if its noise is drawn again; appendix A. W_g and W_noise, side by side here, begin at
-    zero. No noise in evaluation mode.
+    probability that i is chosen if its noise is drawn anew; appendix A. W_g, W_noise begin at zero. Evaluation has none.
     """
 
     def __init__(self, width: int, experts: int, k: int) -> None:
@@ -346,16 +345,14 @@ class Model(Translator):
         x_BSD = self.dropout(self.source_embedding(source.ids_BS))
         h_BD, c_BC = self.zeros(len(x_BSD), x_BSD)
         before = (h_BD[None], c_BC[None])
-        forward_BSD, _ = first(x_BSD, before)
         backward_BSD, _ = second(reorder(x_BSD, source.reversal_BS), before)
-        x_BSD = x_BSD + self.dropout(forward_BSD) + self.dropout(reorder(backward_BSD, source.reversal_BS))
+        x_BSD = x_BSD + self.dropout(first(x_BSD, before)[0]) + self.dropout(reorder(backward_BSD, source.reversal_BS))
         x_BSD = self.encoder_mixture(x_BSD, source.real_N)
         x_BSD = x_BSD + self.dropout(third(x_BSD, before)[0])
         return Memory(x_BSD, self.attention.keys(x_BSD), source.mask_BS)
 
     def first(self, memory: Memory) -> Past:
-        zeros = self.zeros(len(memory.x_BSD), memory.x_BSD)
-        return Past(*zeros, *zeros)
+        return Past(*self.zeros(len(memory.x_BSD), memory.x_BSD) * 2)
 
     def decode(self, memory: Memory, target: Tokens) -> Tensor:
         y_BTD = self.dropout(self.target_embedding(target.ids_BS))
@@ -366,8 +363,8 @@ class Model(Translator):
 
     def step(self, previous_B: Tensor, state: State) -> Step:
         y_B1D = self.dropout(self.target_embedding(previous_B[:, None]))
-        all_B = torch.arange(len(previous_B), device=previous_B.device)
-        x_B1D, past, weights_BS = self.advance(y_B1D, state.source, state.past, all_B)
+        real_B = torch.arange(len(previous_B), device=previous_B.device)
+        x_B1D, past, weights_BS = self.advance(y_B1D, *state, real_B)
         return Step(x_B1D[:, 0], State(state.source, past), weights_BS)
 
     def advance(self, y_BTD: Tensor, memory: Memory, past: Past, real_N: Tensor) -> tuple[Tensor, Past, Tensor]:
@@ -393,7 +390,6 @@ class Model(Translator):
         return position * source_length + self.attention.flops_keys(source_length)
 
     def flops_spared(self) -> tuple[Flops, Flops]:
-        """The mixtures, which read real tokens only."""
         return self.encoder_mixture.flops(), self.decoder_mixture.flops()
 
     def flops_step(self, source_length: int, position: int) -> Flops:

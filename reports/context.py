@@ -18,7 +18,7 @@ from reports.language import Words
 
 
 def slug(name: str) -> str:
-    """For file names and anchors."""
+    """For file names and anchors; names that differ in case and punctuation alone have the same."""
     return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
 
 

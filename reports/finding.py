@@ -118,7 +118,8 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
         key = "standing.but_not_above" if better else "standing.not_above"
         parts.append(say(key, rows=say.listed([against(row) for row in level])))
     if below:
-        parts.append(say("standing.below", rows=say.listed([against(row) for row in below])))
+        key = "standing.but_below" if parts else "standing.below"
+        parts.append(say(key, rows=say.listed([against(row) for row in below])))
     if same:
         parts.append(say("standing.same", rows=say.listed([row.name for row in same])))
     if untested:

@@ -187,7 +187,8 @@ def _changes(now: Context, before: Context) -> tuple[Any, ...]:
     """The paired test of each row against itself in the other suite, on tracks that both have."""
     found = []
     for track, texts in now.translations.items():
-        if earlier := track.among(tuple(before.translations)):
+        earlier = track.among(before.tracks)
+        if earlier in before.translations:
             found += changes(track.label, texts, before.translations[earlier])
     return tuple(found)
 
@@ -326,7 +327,7 @@ def _cell(
             kept = texts[track, test_set].statistics[metric].get(row, {})
             if kept.keys() == of_seeds.keys():
                 over = quality.measure(list(kept.values()))
-                recipe = _together([over.recipe, *(seed.recipe for seed in of_seeds.values())], but="sentences only")
+                recipe = _together([over.recipe, *(seed.recipe for seed in of_seeds.values())], but=("sentences only",))
                 number = Number(number.value, number.unit, over.low, over.high, recipe, number.seeds)
         numbers[test_set, metric] = number
     return Cell(
@@ -355,7 +356,7 @@ def _number(of_seeds: dict[int, Measure]) -> Number:
     return Number(mean, first.unit, None, None, recipe, values)
 
 
-def _together(recipes: Sequence[str], but: str = "-") -> str:
-    """Every piece of several recipes once, but for those that end so."""
+def _together(recipes: Sequence[str], but: tuple[str, ...] = ()) -> str:
+    """Every piece of several recipes once, but for those that end with one of these."""
     pieces = (piece for recipe in recipes for piece in recipe.split("; ") if piece and not piece.endswith(but))
     return "; ".join(dict.fromkeys(pieces))

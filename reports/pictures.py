@@ -275,7 +275,7 @@ def _attention(context: Context, track: Track) -> list[Plot]:
     say, found = context.words, context.attention.get(track, {})
     return [
         Plot(
-            id=f"attention-{slug(row.id)}-{track.slug}",
+            id=f"attention-{slug(row.id)}{'' if slug(row.id) == row.id else f'-{number}'}-{track.slug}",
             group=f"attention-{track.slug}",
             tab=row.name,
             choice=say("page.show"),
@@ -286,7 +286,7 @@ def _attention(context: Context, track: Track) -> list[Plot]:
             draw=functools.partial(_map, shown=found[row.id]),
             width=600,
         )
-        for row in context.rows
+        for number, row in enumerate(context.rows)
         if found.get(row.id)
     ]
 

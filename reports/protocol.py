@@ -147,7 +147,7 @@ def departures(context: Context) -> list[tuple[str, str]]:
         runs = [(row.name, run) for row in context.rows for run in row.cells[track].runs.values()]
         for group, keys in SHARED.items():
             for key in (f"{group}.{key}" for key in keys):
-                values = _shared(say, [(name, run.params.get(key, "")) for name, run in runs])
+                values = _shared(say, [(name, run.params.get(key) or "None") for name, run in runs])
                 usual = max(values, key=lambda entry: entry[1].count(",")) if len(values) > 1 else None
                 found += [
                     (rows, say("protocol.departure", key=key, value=value, usual=usual[0], track=track.label))

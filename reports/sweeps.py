@@ -49,6 +49,8 @@ def expected(
             continue
         trials = _trials(reader, study)
         if {"validation_bleu", "pairs"} <= set(trials.columns):
+            if "trial" in trials:  # an attempt that was lost is part of the job that went on
+                trials = pd.DataFrame(trials.groupby("trial", sort=False)[["validation_bleu", "pairs"]].max())
             bleu, pairs = (trials[name].astype(float) for name in ("validation_bleu", "pairs"))
             scores, pairs = (column.fillna(0.0).tolist() for column in (bleu, pairs))
             if any(pairs) and len(bleu.dropna()):  # a sweep by another goal may have asked for no BLEU

@@ -20,6 +20,7 @@ from bench.experiment import (
     presets_of,
     read_typed,
     read_yaml,
+    repeating,
     resolve,
     restored,
 )
@@ -333,3 +334,17 @@ def test_rows_that_search_otherwise_are_said_to() -> None:
     lines = unequal([resolve(FILES[row], row=row, flags=flags) for row, flags in rows.items()])
     assert "gnmt: decoding.coverage 0.2, the others 0.0" in lines
     assert "deep-att: decoding.pos_unk dictionary, the others keep" in lines
+
+
+def test_the_command_that_repeats_a_suite_names_no_place_and_no_password() -> None:
+    flags = [
+        "--tracking.uri",
+        "https://bob:secret@ml.example.org",
+        "--training.max_pairs",
+        "32000",
+        "--machine.threads=1",
+    ]
+    flags += ["--corpus.train", "[a b.en,a b.de]", "--decoding.beam=2", "--tracking.folder=/home/alice"]
+    told = "--training.max_pairs 32000 --corpus.train '[a b.en,a b.de]' --decoding.beam=2"
+    found = [repeating(path, [1, 2], flags) for path in (EXPERIMENTS / "demo.yaml", Path("/home/alice/own.yaml"))]
+    assert found == [f"bench suite {file} --seeds 1 2 {told}" for file in ("experiments/demo.yaml", "own.yaml")]

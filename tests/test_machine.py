@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.experiment import architectures, resolve
 from bench.workers import Here, Popen
 
 
@@ -17,8 +18,8 @@ from bench.workers import Here, Popen
     [
         (1, None, 1, ["0 1"]),
         (1, None, 3, ["0 0.333"] * 3),
-        (4, None, 2, ["0,2 1", "1,3 1"]),  # for one job on two GPUs
-        (3, None, 2, ["0,2 1", "1 1"]),
+        (4, None, 2, ["0,1 1", "2,3 1"]),  # for one job on two GPUs
+        (3, None, 2, ["0 1", "1 1"]),  # one is left over
         (2, None, 3, ["0 0.5", "1 1", "0 0.5"]),  # two of them alone do not meet
         (2, "GPU-5a, GPU-7c", 2, ["GPU-5a 1", "GPU-7c 1"]),
         (2, "3,1,-1,0", 2, ["3 1", "1 1"]),  # CUDA reads as far as the first that is not there
@@ -34,6 +35,20 @@ def test_workers_are_dealt_out_over_gpus(
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     told = [Here(count).gpus(slot) for slot in range(count)]
     assert [f"{one['CUDA_VISIBLE_DEVICES']} {one['BENCH_GPU_SHARE']}" for one in told] == said
+
+
+def test_more_gpus_than_a_worker_has_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    path = architectures()["mlp"]
+    on_gpus, on_cores = (
+        resolve(path, flags=["--machine.devices", "2", "--machine.accelerator", kind]) for kind in ("gpu", "cpu")
+    )
+    Here(2).check([on_gpus])
+    Here(3).check([on_cores])
+    with pytest.raises(ValueError, match=r"machine\.devices: 2 GPUs were asked for, and each of 3 workers has 1 of 4"):
+        Here(3).check([on_cores, on_gpus])
 
 
 TELL = """

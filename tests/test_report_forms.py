@@ -285,11 +285,13 @@ def test_words_that_differ():
 
 def test_a_row_may_be_called_anything(store: Store, tmp_path: Path):
     row = '../x"> <b>\\1'
-    runs = [Synthetic(row, "Row", 2017, 4, 1e12, probed=True), Synthetic("other", "Other", 2014, 2, 1e12, probed=True)]
-    synthetic_runs.suite(store, "named", runs, f"{row},other", "other")
+    names = {row: "Row", "a_b": "One", "a-b": "Two", "other": "Other"}
+    runs = [Synthetic(each, name, 2017, 4, 1e12, probed=True) for each, name in names.items()]
+    synthetic_runs.suite(store, "named", runs, ",".join(names), "other")
     folder = tmp_path / "a" / "report"
     files = write.all_forms(gather(store, "named"), folder)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(files)
+    assert len(set(files)) == len(files)
     page = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse((folder / "report.html").read_text())
     assert not page.findall(".//b")
     named = [element.get("aria-labelledby") for element in page.iter("svg")]

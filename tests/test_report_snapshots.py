@@ -174,6 +174,21 @@ def test_a_row_is_compared_with_itself_at_the_same_preset(store: Store):
     assert [(test.row, test.verdict) for test in context.changes] == [("tested", "identical")]
 
 
+def test_a_row_is_tested_on_the_track_whose_numbers_are_printed(store: Store):
+    """The older suite has failed at the same preset, and finished at another one."""
+    runs = [
+        Synthetic("tested", "Tested", 2014, 2, 3e12, tags={"preset": "small"}),
+        Synthetic("tested", "Tested", 2014, 2, 3e12, status="FAILED", reason="out of memory"),
+    ]
+    synthetic_runs.suite(store, "halves", runs, "tested", "tested")
+    context = gathering.gather(store, "later", compare_with="halves")
+    assert context.changes == ()
+    table = tables.changes(context)
+    assert table
+    (line,) = [[entry.text for entry in row] for row in table.rows if row[0].text == "Tested"]
+    assert (line[1], line[7]) == ("—", "only now")
+
+
 # --- languages --------------------------------------------------------------------------------------------------------
 
 

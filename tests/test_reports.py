@@ -399,7 +399,9 @@ def test_a_row_that_is_better_where_both_have_seeds_is_named(store: Store):
     assert test.verdict == "worse"
     (paragraph,) = finding.sentences(context)
     assert paragraph.startswith("Top has the highest BLEU")
-    assert re.search(r"\): but significantly below One \(−\d+\.\d by seed 1 of 6, p.*?\)\. It took", paragraph)
+    assert re.search(
+        r"\): significantly below One \(−\d+\.\d by seed 1 of 6, p.*?\), where both have seeds\. It took", paragraph
+    )
 
 
 def test_a_score_over_seeds_says_how_it_was_searched_for(level: Context):

@@ -58,6 +58,9 @@ class Threads:
     def start(self, command: Sequence[str], environment: dict[str, str]) -> Thread:
         return Thread(command, environment)
 
+    def check(self, experiments: Sequence[Experiment]) -> None:
+        pass
+
     def threads(self) -> int:
         return 1
 
