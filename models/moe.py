@@ -60,7 +60,7 @@ class NoisyTopK(nn.Module):
     """G(x) = Softmax(KeepTopK(H(x), k)), H(x)_i = (x W_g)_i + StandardNormal() * Softplus((x W_noise)_i); eq. 3 to 5.
 
     Load(X)_i = sum_x P(x, i), P(x, i) = Phi(((x W_g)_i - kth_excluding(H(x), k, i)) / Softplus((x W_noise)_i)), the
-    probability that i is chosen if its noise is drawn anew; appendix A. W_g, W_noise begin at zero. Evaluation has none.
+    probability that i is chosen if noise is drawn anew; appendix A. W_g, W_noise begin at zero. Evaluation has none.
     """
 
     def __init__(self, width: int, experts: int, k: int) -> None:
