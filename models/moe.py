@@ -345,8 +345,9 @@ class Model(Translator):
         x_BSD = self.dropout(self.source_embedding(source.ids_BS))
         h_BD, c_BC = self.zeros(len(x_BSD), x_BSD)
         before = (h_BD[None], c_BC[None])
+        forward_BSD, _ = first(x_BSD, before)
         backward_BSD, _ = second(reorder(x_BSD, source.reversal_BS), before)
-        x_BSD = x_BSD + self.dropout(first(x_BSD, before)[0]) + self.dropout(reorder(backward_BSD, source.reversal_BS))
+        x_BSD = x_BSD + self.dropout(forward_BSD) + self.dropout(reorder(backward_BSD, source.reversal_BS))
         x_BSD = self.encoder_mixture(x_BSD, source.real_N)
         x_BSD = x_BSD + self.dropout(third(x_BSD, before)[0])
         return Memory(x_BSD, self.attention.keys(x_BSD), source.mask_BS)
@@ -363,8 +364,7 @@ class Model(Translator):
 
     def step(self, previous_B: Tensor, state: State) -> Step:
         y_B1D = self.dropout(self.target_embedding(previous_B[:, None]))
-        real_B = torch.arange(len(previous_B), device=previous_B.device)
-        x_B1D, past, weights_BS = self.advance(y_B1D, *state, real_B)
+        x_B1D, past, weights_BS = self.advance(y_B1D, *state, torch.arange(len(previous_B), device=previous_B.device))
         return Step(x_B1D[:, 0], State(state.source, past), weights_BS)
 
     def advance(self, y_BTD: Tensor, memory: Memory, past: Past, real_N: Tensor) -> tuple[Tensor, Past, Tensor]:
