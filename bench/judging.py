@@ -194,7 +194,7 @@ def spent(trained: Trained, model: Translator, experiment: Experiment, material:
 
 def joules(trained: Trained, machine: Machine) -> Measure:
     """Of the updates. Counters are those of whole devices, and of the machine of process 0."""
-    found = trained.meter.energy.measure(trained.meter.seconds)
+    found = trained.meter.energy.measure()
     if machine.num_nodes > 1:
         return replace(
             found, value=None, recipe=f"not measured: {machine.num_nodes} machines, and one of them was read"

@@ -47,6 +47,11 @@ class Normalised(nn.Linear):
         self.g = nn.Parameter(self.weight.detach().norm(dim=1, keepdim=True))
         self.made: tuple[tuple[int, ...], Tensor] | None = None
 
+    def train(self, mode: bool = True) -> Normalised:
+        """Between training and evaluation what was made is given up."""
+        self.made = self.made if mode == self.training else None
+        return super().train(mode)
+
     def matrix(self) -> Tensor:
         """W, with the state of v and g from which it was made kept beside it."""
         v, g = self.weight, self.g

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.decoding import DecodingSettings, translate
+from bench.measures.memory import emptied
 from models.convs2s import Config, EncoderBlock, Model, Normalised
 from models.parts.convolution import windows
 from models.parts.translator import BOS, EOS, Tokens
@@ -117,6 +119,21 @@ def test_weights_made_for_decoding_are_made_again_when_they_change() -> None:
         assert torch.equal(other(x_BD), layer(x_BD))
         assert torch.equal(copy.deepcopy(layer)(x_BD), layer(x_BD))
         torch.testing.assert_close(layer.double()(x_BD.double()).float(), other(x_BD))
+
+
+def test_what_was_made_is_given_up_and_counted() -> None:
+    """A validation leaves it behind in training mode, too; measured is what begins without it and makes it."""
+    model = build().train()
+    layers = [module for module in model.modules() if isinstance(module, Normalised)]
+    translate(model, [[11, 12]], DecodingSettings(beam=2))
+    assert all(layer.made for layer in layers)
+    assert not any(layer.made for layer in emptied(model).modules() if isinstance(layer, Normalised))
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        made = layers[0].matrix()
+        model.eval()
+        assert layers[0].matrix() is made
 
 
 def test_gradients_of_the_encoder_are_divided_by_twice_the_attention_layers() -> None:

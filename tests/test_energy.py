@@ -22,7 +22,7 @@ def opened(device: str, count: int = 1) -> Energy:
 
 def polled(meter: Energy) -> Measure:
     meter.poll()
-    return meter.measure(seconds=1.5)
+    return meter.measure()
 
 
 @pytest.fixture
@@ -38,8 +38,13 @@ def rapl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_rapl_sums_packages(rapl: Path) -> None:
+def test_rapl_sums_packages(rapl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watts are those of the stretches that count: 0.5 s and 1 s, with ten seconds between them that do not."""
+    times = iter((0.0, 0.5, 10.5, 11.5))
+    monkeypatch.setattr(energy, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     meter = opened("cpu")
+    meter.poll()
+    meter.skip()
     (rapl / "intel-rapl:0" / "energy_uj").write_text("3500000")
     (rapl / "intel-rapl:1" / "energy_uj").write_text("1500000")
     (rapl / "intel-rapl:0:0" / "energy_uj").write_text("9000000")
@@ -88,7 +93,7 @@ def test_what_one_process_could_not_read_stays_unmeasured(rapl: Path) -> None:
         each.open("cpu")
         measure = polled(each)
         assert (measure.value, measure.recipe) == (None, f"not measured: {reason}")
-    assert Energy().measure(0.0).recipe == "not measured: nothing has been read"
+    assert Energy().measure().recipe == "not measured: nothing has been read"
 
 
 def test_what_cannot_be_read_is_none_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +158,7 @@ def test_joules_of_a_run_that_goes_on_with_other_devices(nvml: dict[str, int]) -
     again = Energy()
     again.load_state_dict(resumed.state_dict())
     again.open("cuda", 2)
-    measure = again.measure(1.0)
+    measure = again.measure()
     assert measure.value == pytest.approx(2.0)
     assert measure.recipe.startswith(
         "NVML total-energy counter, 1 devices, then NVML total-energy counter, 2 devices; up"

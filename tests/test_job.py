@@ -265,7 +265,7 @@ def test_a_run_whose_host_goes_ahead_is_shown_and_measured(
 
 
 def test_joules_say_of_which_devices_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    energy = SimpleNamespace(measure=lambda seconds: Measure("energy_j", 5.0, "J", recipe="NVML"))
+    energy = SimpleNamespace(measure=lambda: Measure("energy_j", 5.0, "J", recipe="NVML"))
     trained: Any = SimpleNamespace(meter=SimpleNamespace(energy=energy, seconds=1.0))
     several = bench.judging.joules(trained, Machine("cpu", num_nodes=2))
     assert (several.value, several.recipe) == (None, "not measured: 2 machines, and one of them was read")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from bench.decoding import DecodingSettings
-from bench.machine import SIBLINGS
+from bench.machine import SIBLINGS, bf16
 from bench.measures import Measure, latency, memory
 from bench.measures.latency import Bench, Timing, timed
 from models import transformer
@@ -195,6 +197,30 @@ def test_memory_of_training_and_decoding() -> None:
         assert measure.unit == "bytes"
         assert measure.value is None or measure.value >= memory.weights(model)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_update_is_measured_in_the_autocast_that_it_is_trained_in(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = tiny(), list[tuple[bool, bool]]()
+    step, side = type(model).training_step, Tokens(torch.full((2, 3), 5), (3, 3))
+
+    def watched(self: Any, batch: Batch, batch_idx: int) -> torch.Tensor:
+        seen.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(type(model), "training_step", watched)
+    memory.training_memory(model, Batch(side, side), dtype)
+    mixed = dtype == torch.bfloat16
+    precision: Any = "bf16-mixed" if mixed else "32-true"
+    with bf16(torch.device("cpu"), mixed):
+        trainer = pl.Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
+        with trainer.precision_plugin.forward_context():
+            watched(model, Batch(side, side), 0)
+    measured, trained = seen
+    assert measured == trained
+    assert measured[0] is mixed
 
 
 def test_no_statistics_no_memory() -> None:

@@ -56,7 +56,7 @@ def metered(gpu: Gpu, budget: Budget) -> tuple[Meter, Any, Any]:
     meter.clock = StreamClock(torch.device("cuda"))
     meter.energy.source = "pretended"
     meter.energy.meter = SimpleNamespace(joules=lambda before, after: after[0] - before[0], counters=lambda: [gpu.host])  # pyright: ignore[reportAttributeAccessIssue]  # a counter of its own
-    meter.energy.last = [0]
+    meter.energy.last, meter.energy.at = [0], 0.0
     trainer: Any = SimpleNamespace(should_stop=False)
     batch: Any = SimpleNamespace(blocks=())
 

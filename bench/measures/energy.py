@@ -9,6 +9,7 @@ processes included, and not the rest of the machine. Errors: NVML is refreshed e
 from __future__ import annotations
 
 import importlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Energy:
     """
 
     def __init__(self) -> None:
-        self.total, self.reason, self.source = 0.0, "", ""
+        self.total, self.seconds, self.reason, self.source = 0.0, 0.0, "", ""
 
     def open(self, device: torch.device | str, count: int = 1) -> None:
         """Finds the counters of the processors, or of `count` GPUs, and reads them for the first time."""
@@ -93,7 +94,8 @@ class Energy:
             self.meter = Nvml(count) if kind == "cuda" else Rapl()
             if not self.source.endswith(self.meter.source):  # a run may go on with other devices
                 self.source = ", then ".join(filter(None, (self.source, self.meter.source)))
-            self.last = self.meter.counters()
+            self.when = "updates and what is between them" if kind == "cuda" else "updates only"
+            self.last, self.at = self.meter.counters(), time.perf_counter()
         except OSError as error:
             self.reason = str(error)
 
@@ -103,34 +105,37 @@ class Energy:
 
     def poll(self) -> None:
         """What was taken since the last reading counts."""
-        before = self._read()
-        if before is not None:
-            self.total += self.meter.joules(before, self.last)
+        if before := self._read():
+            counters, at = before
+            self.total += self.meter.joules(counters, self.last)
+            self.seconds += self.at - at
 
-    def _read(self) -> list[int] | None:
-        """Reads the counters; gives what they said before, None where they cannot be read."""
+    def _read(self) -> tuple[list[int], float] | None:
+        """Reads the counters; gives what they said before and when, None where they cannot be read."""
         if self.reason:
             return None
-        before = self.last
+        before = self.last, self.at
         try:
-            self.last = self.meter.counters()
+            self.last, self.at = self.meter.counters(), time.perf_counter()
         except OSError as error:
             self.reason = str(error)
             return None
         return before
 
-    def measure(self, seconds: float) -> Measure:
-        """The joules of all stretches, which lasted so long together."""
+    def measure(self) -> Measure:
+        """The joules of all stretches."""
         if self.reason or not self.source:
             return Measure("energy_j", None, "J", recipe=f"not measured: {self.reason or 'nothing has been read'}")
-        recipe = f"{self.source}; updates only, {seconds:.1f} s, {self.total / max(seconds, 1e-9):.1f} W on average"
+        watts = self.total / max(self.seconds, 1e-9)
+        recipe = f"{self.source}; {self.when}, {self.seconds:.1f} s, {watts:.1f} W on average"
         return Measure("energy_j", self.total, "J", recipe=recipe)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"total": self.total, "reason": self.reason, "source": self.source}
+        return {"total": self.total, "seconds": self.seconds, "reason": self.reason, "source": self.source}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """None is the state of a run that began in a version that read no counters."""
         if state is None:
             state = {"total": 0.0, "reason": "the counters were not read when the run began", "source": ""}
         self.total, self.reason, self.source = state["total"], state["reason"], state["source"]
+        self.seconds = state.get("seconds", 0.0)

@@ -12,9 +12,11 @@ import copy
 import ctypes
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 
 from bench.decoding import DecodingSettings, translate
 from bench.measures import Measure
@@ -25,6 +27,14 @@ def weights(model: Translator) -> int:
     """Bytes of parameters and buffers, a shared one once."""
     tensors = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def emptied(model: Translator) -> Translator:
+    """Without what it keeps from one translation to the next, which is given up between training and evaluation."""
+    mode = model.training
+    model.train(not mode)
+    model.train(mode)
+    return model
 
 
 def _resident() -> tuple[int, int]:
@@ -38,6 +48,8 @@ def working_set(work: Callable[[], object], device: torch.device) -> tuple[int |
     """(most bytes that `work` held beyond what was held before, how that was measured or why it was not)."""
     gc.collect()
     if device.type == "cuda":
+        one = torch.ones(1, 1, device=device)
+        torch.mm(one, one)  # cuBLAS has its workspace before, whatever ran last: Lightning frees it after a training
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -72,7 +84,7 @@ def decoding_memory(
         translate(model, sources, settings, forced_lengths=lengths)
 
     what = f"decoding {len(sources)} sentences at once, beam {settings.beam}"
-    return _measure("peak_memory_bytes", model, work, what)
+    return _measure("peak_memory_bytes", emptied(model), work, what)
 
 
 def training_memory(model: Translator, batch: Batch, dtype: torch.dtype = torch.float32) -> Measure:
@@ -80,12 +92,14 @@ def training_memory(model: Translator, batch: Batch, dtype: torch.dtype = torch.
 
     Works on a copy, made before the measurement begins. Products in `dtype`, the weights as they are.
     """
-    twin = copy.deepcopy(model).train().to(model.device)  # which lays out cuDNN's weights again
+    twin = emptied(copy.deepcopy(model)).train().to(model.device)  # which lays out cuDNN's weights again
     optimizer = twin.configure_optimizers()["optimizer"]
     on_device = batch.to(model.device)
+    mixed = dtype == torch.bfloat16  # as it is trained: Lightning's autocast keeps a cast for each use of a weight
+    products = MixedPrecision("bf16-mixed", model.device.type).forward_context() if mixed else nullcontext()
 
     def work() -> None:
-        with torch.autocast(model.device.type, dtype, enabled=dtype == torch.bfloat16):
+        with products:
             loss = twin.training_step(on_device, 0)
         loss.backward()
         optimizer.step()
