@@ -12,9 +12,24 @@ import yaml
 
 from bench.arguments import build_parser
 from bench.cli import main
-from bench.cluster import room
+from bench.cluster import Cluster, room
+from bench.experiment import architectures, resolve
 
 FILES = Path(__file__).parents[1] / "docs" / "clusters"
+
+
+@pytest.mark.parametrize(("gpus", "enough"), [(0.25, False), (1.0, False), (2.0, True)])
+def test_a_job_on_more_gpus_than_a_worker_has_is_refused(gpus: float, enough: bool) -> None:
+    cluster = object.__new__(Cluster)  # of no Ray
+    cluster.gpus = gpus
+    path = architectures()["mlp"]
+    jobs = [resolve(path, flags=["--machine.devices", "2", "--machine.accelerator", kind]) for kind in ("cpu", "gpu")]
+    cluster.check(jobs[:1])
+    if enough:
+        cluster.check(jobs)
+        return
+    with pytest.raises(ValueError, match=r"^machine\.devices: 2 GPUs were asked for; .*--gpus_per_trial 2$"):
+        cluster.check(jobs)
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,11 @@ def test_the_run_is_the_translator(finished: Outcome, store: Store, folder: Path
     assert cut == 1
 
 
-def test_what_a_gpu_has_trained_opens_where_there_is_none(finished: Outcome, store: Store, tmp_path: Path) -> None:
+def test_what_a_gpu_has_trained_opens_where_there_is_none(
+    finished: Outcome, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where there is one, it computes as it was judged, without TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert finished.run
     kept = store.translator(finished.run, tmp_path)
     assert kept
@@ -217,6 +221,7 @@ def test_what_a_gpu_has_trained_opens_where_there_is_none(finished: Outcome, sto
     (kept / "config.yaml").write_text(yaml.safe_dump(config))
     opened = translator.opened(kept)
     assert opened.model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_a_training_is_not_lost_for_want_of_memory_to_measure_it(
