@@ -16,7 +16,7 @@ test: .venv/installed-dev ## every test but the journeys; one thread for each of
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist loadfile
 
 journeys: .venv/installed-dev ## the slow, whole-system tests
-	.venv/bin/python -m pytest tests/journeys -o addopts="-q --strict-markers --strict-config" --timeout 900
+	.venv/bin/python -m pytest tests/journeys -o addopts="-q --strict-markers --strict-config --import-mode=importlib" --timeout 900
 
 check: .venv/installed-dev ## format, lint, types
 	.venv/bin/ruff format --check .

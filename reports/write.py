@@ -11,10 +11,13 @@ from typing import Any
 
 import jinja2
 
-from reports import escaping, evidence, finding, plots, protocol, table, tables
-from reports import formatting as f
-from reports.context import Context, metric_order
-from reports.drawing import COLOURS, Plot, draw_ahead
+from reports.gathering import comparison
+from reports.gathering.context import Context, metric_order
+from reports.plots import main_plots
+from reports.plots.drawing import COLOURS, Plot, draw_ahead
+from reports.tables import detail_tables, table
+from reports.text import escaping, experimental_setup, findings
+from reports.text import formatting as f
 
 COLUMNS = (
     "suite",
@@ -81,12 +84,12 @@ def terminal(context: Context) -> tuple[list[tuple[str, str]], list[list[str]], 
 
 def page(context: Context) -> str:
     """The page: one file that needs no other."""
-    return _render("page.html.j2", context, plots.all_plots(context))
+    return _render("page.html.j2", context, main_plots.all_plots(context))
 
 
 def all_forms(context: Context, out: Path) -> list[Path]:
     """Writes every form into `out`, each beside its place and then renamed; returns the files."""
-    drawn = plots.all_plots(context)
+    drawn = main_plots.all_plots(context)
     draw_ahead(drawn)
     files: dict[str, str | bytes] = {
         "report.html": _render("page.html.j2", context, drawn),
@@ -128,31 +131,34 @@ def _content(context: Context, drawn: list[Plot]) -> dict[str, Any]:
     return {
         "t": say,
         "context": context,
-        "finding": finding.sentences(context),
-        "caveat": finding.caveat(context),
-        "warnings": finding.warnings(context),
+        "finding": findings.sentences(context),
+        "caveat": findings.caveat(context),
+        "warnings": findings.warnings(context),
         "meta": say("page.meta", suite=context.suite, rows=say.count("row", len(context.rows)), date=context.written),
         "question": say.recorded(context.question),
         "main": table.main(context),
         "main_notes": _main_notes(context),
-        "scores": tables.scores(context),
-        "changes": tables.changes(context),
-        "significance": tables.significance(context),
+        "scores": detail_tables.scores(context),
+        "changes": detail_tables.changes(context),
+        "significance": detail_tables.significance(context),
         "significance_note": say("tests.note", baseline=baseline),
-        "settings": tables.settings(context),
-        "fronts": tables.fronts(context),
-        "sources": tables.sources(context),
-        "probes": tables.probes(context),
-        "published": tables.published(context),
+        "settings": detail_tables.settings(context),
+        "fronts": detail_tables.fronts(context),
+        "sources": detail_tables.sources(context),
+        "probes": detail_tables.probes(context),
+        "published": detail_tables.published(context),
         "figures": {
             kind: [figure for figure in figures if figure[0].id.startswith(kind)]
             for kind in ("bleu", "curves", "tuning", "length", "depth", "probes", "sources", "attention")
         },
         "translations": _side_by_side(context),
-        "facts": [(track, protocol.facts(context, track), tables.passport(context, track)) for track in context.tracks],
-        "departures": protocol.departures(context),
-        "commands": protocol.commands(context),
-        "missing": protocol.missing(context),
+        "facts": [
+            (track, experimental_setup.facts(context, track), detail_tables.passport(context, track))
+            for track in context.tracks
+        ],
+        "departures": experimental_setup.departures(context),
+        "commands": experimental_setup.commands(context),
+        "missing": experimental_setup.missing(context),
         "known_families": list(COLOURS),
     }
 
@@ -176,7 +182,9 @@ def _side_by_side(context: Context) -> list[dict[str, Any]]:
             rows = [
                 (
                     row.name,
-                    evidence.differing(next(iter(texts.hypotheses[row.id].values()))[number], texts.references[number]),
+                    comparison.differing(
+                        next(iter(texts.hypotheses[row.id].values()))[number], texts.references[number]
+                    ),
                 )
                 for row in context.rows
                 if row.id in texts.hypotheses

@@ -12,10 +12,10 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 import torch
 
-from bench.batches import Sentences
-from bench.decoding import evaluating
-from bench.measures import Measure
-from bench.vocabulary import JOINER
+from bench.data.batches import Sentences
+from bench.data.vocabulary import JOINER
+from bench.decoding.beam_search import evaluating
+from bench.measures.measure import Measure
 from models.parts.translator import BOS, Translator
 
 Link = tuple[int, int]

@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from bench.measures import Measure
+from bench.measures.measure import Measure
 from bench.measures.published import clock_flops
 
 SMALLEST, SIDE, GPU_SIDE = 256, 2048, 8192

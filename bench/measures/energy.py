@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bench.measures import Measure
+from bench.measures.measure import Measure
 
 RAPL = Path("/sys/class/powercap")
 

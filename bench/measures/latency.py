@@ -25,10 +25,10 @@ import numpy as np
 import psutil
 import torch
 
-from bench.decoding import DecodingSettings, translate
-from bench.machine import siblings
-from bench.measures import Measure
+from bench.decoding.beam_search import DecodingSettings, translate
+from bench.measures.measure import Measure
 from bench.measures.memory import decoding_memory
+from bench.system.machine import siblings
 from models.parts.translator import Translator
 
 BATCHES = (1, 8, 32, 128)

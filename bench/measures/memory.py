@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 
-from bench.decoding import DecodingSettings, translate
-from bench.measures import Measure
+from bench.decoding.beam_search import DecodingSettings, translate
+from bench.measures.measure import Measure
 from models.parts.translator import Batch, Translator
 
 

@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from bench.batches import Sentences
-from bench.corpora import Contrast
-from bench.decoding import evaluating
-from bench.measures import Measure
+from bench.data.batches import Sentences
+from bench.data.corpus import Contrast
+from bench.data.vocabulary import Vocabularies
+from bench.decoding.beam_search import evaluating
+from bench.measures.measure import Measure
 from bench.measures.quality import Statistics, measure
-from bench.vocabulary import Vocabularies
 from models.parts.translator import Batch, Translator
 
 DISTANCES = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 15))

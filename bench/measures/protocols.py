@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from sacrebleu.metrics.bleu import BLEU
 
-from bench.measures import Measure
+from bench.measures.measure import Measure
 from bench.measures.quality import Statistics, measure, statistics_by
 
 _LETTER = r"[^\W\d_]"

@@ -24,7 +24,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
-from bench.measures import Measure
+from bench.measures.measure import Measure
 
 Array = NDArray[np.float64]
 

@@ -5,15 +5,3 @@ jobs, each a child run; an Optuna trial is an attempt at a job and carries its h
 stays FAIL, and the next one goes on from the job's checkpoint. The driver alone talks to Optuna: it asks for settings,
 reports validations, prunes and tells the end, while workers (workers.py) know of jobs only.
 """
-
-from __future__ import annotations
-
-import logging
-
-from bench.sweep.settings import GOALS, Named, Sweep
-from bench.sweep.storage import HEARTBEAT, StorageFailure, open_storage
-from bench.sweep.study import LOST, Study
-
-__all__ = ["GOALS", "HEARTBEAT", "LOST", "Named", "StorageFailure", "Study", "Sweep", "open_storage"]
-
-logging.getLogger("optuna").setLevel(logging.ERROR)

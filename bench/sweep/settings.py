@@ -12,8 +12,8 @@ from typing import Any, Literal
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
-from bench.experiment import read_typed
-from bench.layers import choose
+from bench.experiment.spec import read_typed
+from bench.experiment.yaml_layers import choose
 
 Direction = Literal["minimize", "maximize"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 import warnings
 from pathlib import Path
@@ -12,6 +13,8 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+logging.getLogger("optuna").setLevel(logging.ERROR)
 
 HEARTBEAT = 10
 """Seconds between two signs of life of an attempt; after three times as many without one it has lost its worker."""

@@ -13,16 +13,18 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from bench import search, terminal
-from bench.experiment import Experiment, architectures, resolve
-from bench.job import Tuning
-from bench.measures import Measure
-from bench.progress import Status
+from bench.experiment import search_space
+from bench.experiment.spec import Experiment, architectures, resolve
+from bench.measures.measure import Measure
+from bench.runs.job import Tuning
+from bench.runs.worker import End, Task
+from bench.runs.worker_pool import ATTEMPTS
 from bench.sweep.settings import GOALS, Direction, Sweep
 from bench.sweep.storage import HEARTBEAT
-from bench.tracking import Job, Store
-from bench.worker import End, Task
-from bench.workers import ATTEMPTS
+from bench.system import terminal
+from bench.system.progress import Status
+from bench.tracking.run_writer import Job
+from bench.tracking.store import Store
 
 REPEATS = 20
 """Draws in a row that were tried before, after which a space is taken to have no more."""
@@ -75,10 +77,10 @@ class Study:
         self.base = self.experiment(preset, row, {})
         if self.base.members:
             raise ValueError(f"--row {row}: an ensemble has the settings of its members; sweep {self.base.ensemble.of}")
-        self.space = search.free(search.read(self.file, preset, row), flags)
-        self.preset_values = search.preset(self.space, self.base)
+        self.space = search_space.free(search_space.read(self.file, preset, row), flags)
+        self.preset_values = search_space.preset(self.space, self.base)
         common = json.dumps([self.base.job, sweep.goals, sweep.limits])
-        self.name = f"{self.base.name} {search.digest(self.space, common)}"
+        self.name = f"{self.base.name} {search_space.digest(self.space, common)}"
         self.tried: dict[str, Known] = {}
         self.open: dict[int, optuna.Trial] = {}
         self.reported: dict[int, int] = {}  # open attempt -> validations that Optuna knows of
@@ -88,7 +90,7 @@ class Study:
         self.waits_until = 0.0
 
     def experiment(self, preset: str, row: str, values: Mapping[str, Any]) -> Experiment:
-        layers = [{"seed": self.sweep.seed}, search.layer(values)]
+        layers = [{"seed": self.sweep.seed}, search_space.layer(values)]
         return resolve(self.file, preset=preset, row=row, suite=layers, flags=self.flags)
 
     def begin(self, storage: optuna.storages.RDBStorage) -> None:
@@ -184,7 +186,7 @@ class Study:
         """Settings drawn for a trial, key -> value."""
         drawn: dict[str, Any] = {}
         for key, span in self.space.items():
-            if not search.wanted(span, drawn, self.base):
+            if not search_space.wanted(span, drawn, self.base):
                 continue
             if span.choices:
                 drawn[key] = trial.suggest_categorical(key, list(span.choices))

@@ -15,12 +15,5 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-from bench.tracking.job import Job
-from bench.tracking.reading import Reader, TrackedRun
-from bench.tracking.store import PARENT, Store, StoreFailure, Tracking
-from bench.tracking.ui import serve
-
-__all__ = ["PARENT", "Job", "Reader", "Store", "StoreFailure", "TrackedRun", "Tracking", "serve"]
-
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.ERROR)

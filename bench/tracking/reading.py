@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import pandas as pd
 from pyarrow import parquet
 
-from bench.measures import Measure, quality
+from bench.measures import quality
+from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
 
 

@@ -25,10 +25,10 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
-from bench.tracking import models
-from bench.tracking.job import Job
-from bench.tracking.patience import PATIENCE, Patient, patiently
+from bench.tracking import logged_model
 from bench.tracking.reading import Reader, TrackedRun
+from bench.tracking.retry import PATIENCE, Patient, patiently
+from bench.tracking.run_writer import Job
 
 PARENT = "mlflow.parentRunId"
 TRAINING_VIEW = "custom_model_development"  # what the UI calls "Model training"; its default view is for chat traces
@@ -252,15 +252,15 @@ class Store(Reader):
 
     def translator(self, run: TrackedRun, into: Path) -> Path | None:
         """The folder of a run's translator, copied to below `into`; None if the run has no model."""
-        return models.fetch(self.client, run.id, into)
+        return logged_model.fetch(self.client, run.id, into)
 
     def promote(self, run: TrackedRun, name: str) -> str:
         """Registers a run's model; returns its address. Raises ValueError if there is none or the name is bad."""
-        return models.promote(self.client, run.id, name)
+        return logged_model.promote(self.client, run.id, name)
 
     def registered(self, reference: str) -> TrackedRun:
         """The run of models:/NAME/VERSION. Raises ValueError if there is no such model."""
-        return self.run(models.run_of(self.client, reference))
+        return self.run(logged_model.run_of(self.client, reference))
 
     @contextlib.contextmanager
     def artifact(self, run: TrackedRun, name: str) -> Iterator[Path | None]:

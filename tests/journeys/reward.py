@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from bench.checkpoints import Signals
-from bench.experiment import EXPERIMENTS, Experiment, resolve
-from bench.judging import validate
-from bench.material import Material
-from bench.reward import Reward
-from bench.training import Score, Training, train
+from bench.evaluation.evaluate import validate
+from bench.experiment.job_data import Material
+from bench.experiment.spec import EXPERIMENTS, Experiment, resolve
+from bench.training.checkpoints import Signals
+from bench.training.reward import Reward
+from bench.training.trainer import Score, Training, train
 
 HALF, MORE = 24_000, 1_200
 REWARD = Reward(share=MORE / (HALF + MORE), lr_factor=0.3)

@@ -18,8 +18,9 @@ import psutil
 import pytest
 import torch
 
-from bench.tracking import Store, TrackedRun, Tracking
-from tests import tiny
+from bench.tracking.reading import TrackedRun
+from bench.tracking.store import Store, Tracking
+from tests.helpers import tiny_job
 from tests.journeys.test_kill import BENCH
 
 pytestmark = pytest.mark.journey
@@ -59,7 +60,7 @@ def begin(corpus: Path, folder: Path, *flags: str) -> subprocess.Popen[str]:
         folder / "jobs.yaml",
         "--out",
         folder / "report",
-        *tiny.flags(corpus, **settings),
+        *tiny_job.flags(corpus, **settings),
         *flags,
     ]
     with open(folder / "said", "w") as said:
@@ -114,7 +115,7 @@ def results(folder: Path, jobs: int) -> dict[str, tuple[TrackedRun, dict[str, to
 
 
 def test_workers_and_a_node_are_killed(cluster: Any, tmp_path: Path) -> None:
-    tiny.write_corpus(tmp_path)
+    tiny_job.write_corpus(tmp_path)
     whole, folder = tmp_path / "whole", tmp_path / "killed"
     rng = random.Random("workers and a node")
     command = begin(tmp_path, folder, "--cluster", cluster.address, "--machine.threads", "null")

@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 import torch
 
-from bench.tracking import Store, TrackedRun, Tracking
+from bench.tracking.reading import TrackedRun
+from bench.tracking.store import Store, Tracking
 
 pytestmark = pytest.mark.journey
 

@@ -13,8 +13,9 @@ import psutil
 import pytest
 import torch
 
-from bench.tracking import Store, TrackedRun
-from tests import tiny
+from bench.tracking.reading import TrackedRun
+from bench.tracking.store import Store
+from tests.helpers import tiny_job
 from tests.journeys.test_kill import BENCH, JOB, appears, finish, only_run, same
 
 pytestmark = pytest.mark.journey
@@ -25,7 +26,7 @@ TWO = ("--machine.devices", "2", "--machine.threads", "2")
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
-    tiny.write_corpus(folder)
+    tiny_job.write_corpus(folder)
     return folder
 
 
@@ -39,7 +40,7 @@ def begin(corpus: Path, folder: Path, *flags: str) -> subprocess.Popen[str]:
         "tracking.folder": folder,
     }
     return subprocess.Popen(
-        [BENCH, "run", tiny.FILE, *tiny.flags(corpus, **settings), *flags],
+        [BENCH, "run", tiny_job.FILE, *tiny_job.flags(corpus, **settings), *flags],
         env={key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -104,7 +105,7 @@ def test_the_rows_own_recipe(corpus: Path, tmp_path: Path) -> None:
 
 
 def other_process(leader: subprocess.Popen[str]) -> psutil.Process:
-    (child,) = (c for c in psutil.Process(leader.pid).children() if "bench.follow" in c.cmdline())
+    (child,) = (c for c in psutil.Process(leader.pid).children() if "bench.runs.ddp_follower" in c.cmdline())
     return child
 
 

@@ -22,9 +22,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.sweep import open_storage
-from bench.tracking import Store, TrackedRun, Tracking
-from tests import tiny
+from bench.sweep.storage import open_storage
+from bench.tracking.reading import TrackedRun
+from bench.tracking.store import Store, Tracking
+from tests.helpers import tiny_job
 
 pytestmark = pytest.mark.journey
 
@@ -41,14 +42,14 @@ SETTINGS = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    tiny.write_corpus(tmp_path)
+    tiny_job.write_corpus(tmp_path)
     (tmp_path / "sweep.yaml").write_text((EXPERIMENTS / "sweep.yaml").read_text())
     return tmp_path
 
 
 def flags(folder: Path, **more: object) -> list[str]:
     settings = SETTINGS | {"tracking.folder": folder / "runs"} | more
-    return tiny.corpus_flags(folder) + [f"--{key}={value}" for key, value in settings.items()]
+    return tiny_job.corpus_flags(folder) + [f"--{key}={value}" for key, value in settings.items()]
 
 
 def begin(*command: object) -> subprocess.Popen[str]:
@@ -89,7 +90,7 @@ def test_a_killed_worker_costs_nothing(folder: Path) -> None:
     assert sweep.stdout
     first = next(line for line in sweep.stdout if "transformer-base" in line)  # the preset; "..., worker N"
     wait(sweep, lambda: list(folder.glob(kept)))
-    workers = [child for child in psutil.Process(sweep.pid).children() if "bench.worker" in child.cmdline()]
+    workers = [child for child in psutil.Process(sweep.pid).children() if "bench.runs.worker" in child.cmdline()]
     victim = next(worker for worker in workers if worker.cmdline()[-1] == first.split()[-1])
     victim.send_signal(signal.SIGKILL)
     printed = finish(sweep)

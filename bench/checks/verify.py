@@ -1,0 +1,97 @@
+"""Proofs that a reader can run: counted FLOPs found in three ways, and the costs that the papers printed, again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bench.experiment.spec import Experiment, architectures, resolve
+from bench.experiment.yaml_layers import read_yaml
+from bench.measures import published
+from bench.measures.flops import Check, verify
+from bench.system import terminal
+
+VOCABULARY = 60
+LENGTHS = (7, 5)
+"""Tokens of the source and of the target of the counted sentence pairs, so that neither is taken for the other."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One pass of one form of an architecture, counted in three ways."""
+
+    row: str
+    variant: str
+    check: Check
+
+
+def forms() -> Iterator[tuple[str, str, Experiment]]:
+    """(row, variant, experiment) of every row at the demo preset, and of the `variants` that its file names."""
+    seen: set[Path] = set()
+    for row, path in architectures().items():
+        experiment = resolve(path, row=row)
+        yield row, "", experiment
+        if path not in seen:
+            for name, settings in (read_yaml(path).get("variants") or {}).items():
+                yield row, name, resolve(path, row=row, suite=[{"model": settings}])
+        seen.add(path)
+
+
+def count_flops(device: str) -> Iterator[Counted]:
+    """Every form in four passes: forward, training, encode with start, one decoding step."""
+    for row, variant, experiment in forms():
+        torch.manual_seed(1)
+        model = experiment.build(VOCABULARY, VOCABULARY)
+        for check in verify(model, *LENGTHS, device):
+            yield Counted(row, variant, check)
+
+
+def flops(device: str) -> bool:
+    """Prints every count as it is; whether all agree.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device: no GPU is visible to torch; take cpu")
+    rows, differ = [], 0
+    for counted in count_flops(device):
+        check, named = counted.check, f"{counted.row}, {counted.variant}" if counted.variant else counted.row
+        differ += not check.agrees
+        numbers = [f"{number:,}" for number in (check.closed, check.meta, check.real)]
+        rows.append([named, check.what, *numbers, "equal" if check.agrees else "DIFFERS"])
+    columns = [("row", "left"), ("pass", "left"), ("closed form", "right"), ("meta device", "right")]
+    terminal.table([*columns, (f"real tensors, {device}", "right"), ("", "left")], rows)
+    terminal.say(
+        f"FLOPs of two sentence pairs of {LENGTHS[0]} + {LENGTHS[1]} tokens, {VOCABULARY} words, demo sizes; torch "
+        f"{torch.__version__}. {len(rows)} passes, {differ} differ."
+    )
+    return not differ
+
+
+def published_costs() -> bool:
+    """Prints the training costs of Table 2 as published and as computed; whether all agree."""
+    found = published.verify()
+    rows = [
+        [
+            each.row,
+            each.direction,
+            each.clock,
+            f"{each.published:.1e}",
+            f"{each.computed:.3e}",
+            f"{each.error:+.1%}",
+            "equal" if each.agrees else "DIFFERS",
+        ]
+        for each in found
+    ]
+    columns = [("row", "left"), ("direction", "left"), ("days x devices", "left"), ("published", "right")]
+    terminal.table([*columns, ("computed", "right"), ("off by", "right"), ("", "left")], rows)
+    differ = sum(not each.agrees for each in found)
+    terminal.say(
+        f"Training cost in FLOP by the clock, Table 2 of Vaswani et al. 2017; an ensemble is 8 x the printed single "
+        f"model. {len(rows)} costs, {differ} beyond {published.TOLERANCE:.1%}."
+    )
+    return not differ

@@ -1,0 +1,1 @@
+"""The command `bench`: argument parsing and one function per subcommand."""

@@ -1,0 +1,41 @@
+"""Anybody's sentence pairs: two text files a split, source first, or one .tsv or .jsonl; each may be gzipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.data.corpora._reading import one_file, two_files
+from bench.data.corpus import Corpus, CorpusSettings, Split
+from bench.data.corpus_loading import qualified_name
+
+
+def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
+    """The pairs in `settings.train`, `val` and `test`.
+
+    Raises:
+        ValueError: a setting is missing, or a file is not what it should be.
+    """
+    name = qualified_name(settings)
+    if settings.train and not source:
+        source, target = languages(settings.train, name)
+
+    def read(key: str, files: list[str] | None) -> Split:
+        if not files or len(files) > 2:
+            raise ValueError(f'corpus.{key}: give two text files, source first, such as "[{key}.en,{key}.de]"')
+        if len(files) == 1:
+            return one_file(Path(files[0]), source, target)
+        return two_files(Path(files[0]), Path(files[1]))
+
+    train, validation = read("train", settings.train), read("val", settings.val)
+    return Corpus(name, source, target, train, validation, {"test": read("test", settings.test)})
+
+
+def languages(train: list[str], name: str) -> tuple[str, str]:
+    """Source and target language, which the endings of the training files say: files-fr-en from [a.fr,a.en.gz]."""
+    _, *found = name.split("-")
+    if len(train) != 2 or len(found) != 2 or not all(map(str.isalnum, found)) or found[0] == found[1]:
+        raise ValueError(
+            "corpus.name: the endings of the training files do not name two languages; write files-SRC-TGT, such as "
+            "files-en-de"
+        )
+    return found[0], found[1]

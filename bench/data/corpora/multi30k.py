@@ -1,0 +1,93 @@
+"""Multi30k: 29,000 captions of photographs in English, German, French. Elliott et al. 2016, 2017.
+
+A folder of train, val, test_2016_flickr and test_2017_flickr, each .en, .de and .fr, plain or .gz; `bench data fetch
+multi30k` makes one from the public repository. The captions are for non-commercial research.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bench.data.corpora._download import cache_folder
+from bench.data.corpora._download import fetch as fetch_file
+from bench.data.corpora._reading import two_files
+from bench.data.corpus import Corpus, CorpusSettings, Split
+
+TESTS = ("test_2016_flickr", "test_2017_flickr")
+ADDRESS = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
+
+# SHA-256 of each text, unpacked (the bytes of a .gz also depend on who packed it): `gzip -dc FILE.gz | sha256sum` over
+# a copy of that folder whose archives bear the names and dates of December 2017, when it was published.
+TEXTS = {
+    "train.en": "460a15fbd157e34a7a9957ee388c1ca247fe47af3ef25fb50442af6c274e0fc6",
+    "train.de": "2c2b73fd2b548fbcde3a875e0a78d6ee94d498bfdee6bd3eae3945779e9ddf72",
+    "train.fr": "5925a3c18f1587b6b54b87743106e6e8ab93618edb6f65d19eac0621f853a10d",
+    "val.en": "1f2a23d992769b5b3d209b0a10dd0b77c08cceb1f20dfb97ed0aafa49d107227",
+    "val.de": "660e09eb7e1da2f856ea13ee5ad3cf6d36b3d5b0b733c857e94c5747a3dfc660",
+    "val.fr": "5304e444d842e962b2dda4d816b70b22a1765b15401642b7ca37a67477e708dc",
+    "test_2016_flickr.en": "399a4382932c1aadd3ceb9bef1008d388a64c76d4ae4e9d4728c6f4301cac182",
+    "test_2016_flickr.de": "4be6b5b3236b79c25475c6bb829800a7ce559e9ba7a1f6c2394fe4d40be46d16",
+    "test_2016_flickr.fr": "cb3160d69b002bb638e66cc7612fcd56cb0af82eadc9c142dedc438afb885ef6",
+    "test_2017_flickr.en": "ce1450ddc5ab0834502579d77a170849952e15a2938b34cc503bdc25ebb4fb98",
+    "test_2017_flickr.de": "c3078bc3b36808bf9d20eb2347ed6137016179ef59ec0d2b9b8ecc3fb2880081",
+    "test_2017_flickr.fr": "6f3764e31dac41e9455e612958bcfd4e877c5e15cd66df2c2b2be6d9bd83e5b6",
+}
+
+
+def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
+    """The splits in the folder `settings.path`, in that which the environment variable MULTI30K names, or as fetched.
+
+    Raises:
+        ValueError: no folder is named, or files are missing or not what they should be.
+    """
+    if not source:
+        raise ValueError("corpus.name: multi30k needs its languages; write multi30k-SRC-TGT, such as multi30k-en-de")
+    where, cache = settings.path or os.environ.get("MULTI30K"), cache_folder("multi30k")
+    if not where and not all((cache / f"{text}.gz").exists() for text in TEXTS):
+        raise ValueError(
+            "corpus.path: multi30k is not here; fetch it with `bench data fetch multi30k`, or name its folder with "
+            "--corpus.path or the environment variable MULTI30K"
+        )
+    folder = Path(where) if where else cache
+    if not folder.is_dir():
+        raise ValueError(f"corpus.path: there is no folder {folder}")
+
+    def read(split: str) -> Split:
+        return two_files(find(folder, split, source), find(folder, split, target))
+
+    train, validation = read("train"), read("val")
+    both = [name for name in TESTS if all(candidates(folder, name, side) for side in (source, target))]
+    if not both:
+        raise ValueError(f"{folder}: there is no test set for {source}-{target}; one of {', '.join(TESTS)} is needed")
+    tests = {name: read(name) for name in both}
+    return Corpus(f"multi30k-{source}-{target}", source, target, train, validation, tests)
+
+
+def candidates(folder: Path, split: str, language: str) -> list[Path]:
+    """The files that hold this side of a split."""
+    paths = (folder / f"{split}.{language}", folder / f"{split}.{language}.gz")
+    return [path for path in paths if path.is_file()]
+
+
+def find(folder: Path, split: str, language: str) -> Path:
+    found = candidates(folder, split, language)
+    if not found:
+        there = sorted({path.name.removesuffix(".gz").rpartition(".")[2] for path in folder.glob("train.*")})
+        raise ValueError(
+            f"{folder}: there is no {split}.{language}, nor {split}.{language}.gz; it has train files for "
+            f"{', '.join(there) or 'no language'}"
+        )
+    return found[0]
+
+
+def fetch() -> Path:
+    """Fetches what is missing of the twelve files, and gives the folder in which they are kept.
+
+    Raises:
+        ValueError: a file cannot be fetched, or is not what it was when this was written.
+    """
+    folder = cache_folder("multi30k")
+    for text, sha256 in TEXTS.items():
+        fetch_file(f"{ADDRESS}/{text}.gz", folder / f"{text}.gz", sha256)
+    return folder

@@ -1,0 +1,1 @@
+"""From a model to translations: greedy and beam search, ensembles, unknown-word replacement."""

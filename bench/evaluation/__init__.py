@@ -1,0 +1,1 @@
+"""What is done with a trained model: test scores, probes, attention maps, translation, serving."""

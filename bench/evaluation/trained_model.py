@@ -1,0 +1,208 @@
+"""A trained translator, taken out of a tracked run: for `bench translate`, for pictures of attention, for serving.
+
+The run's model is a folder: config.yaml says how to build the network and to search, beside it lie the weights, the
+vocabularies and, with `decoding.pos_unk`, the lexicon.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import torch
+import yaml
+
+from bench.data import vocabulary
+from bench.data.batches import truncated
+from bench.data.vocabulary import Vocabularies
+from bench.decoding import beam_search
+from bench.decoding.beam_search import DecodingSettings
+from bench.decoding.ensemble import Ensemble
+from bench.decoding.unk_replacement import LEXICON, Lexicon, written
+from bench.experiment.spec import Experiment, restored
+from bench.system.machine import Machine
+from bench.tracking.logged_model import REGISTERED
+from bench.tracking.reading import TrackedRun
+from bench.tracking.store import Store
+from models.parts.translator import Translator
+
+BEST = "best:"
+
+
+class Candidate(NamedTuple):
+    """A translation and its score, log P(Y|X) / lp(Y) in nats."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class TrainedTranslator:
+    """A run's model with its weights, in evaluation mode, its vocabularies, and the settings it was judged by."""
+
+    experiment: Experiment
+    vocabularies: Vocabularies
+    model: Translator
+    lexicon: Lexicon | None
+
+    def ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Token ids of the sources, and how many of them were over the limit and have been cut."""
+        return truncated(self.vocabularies.source.encode(plain(sentences)), self.experiment.text.cut_at)
+
+    def translate(
+        self, sentences: Sequence[str], settings: DecodingSettings | None = None
+    ) -> tuple[list[list[Candidate]], int]:
+        """The best translations of each sentence, best first, and how many sentences have been cut.
+
+        An empty sentence has the empty translation. `settings` are the run's own if not given.
+        """
+        ids, cut = self.ids(sentences)
+        found = beam_search.translate(self.model, ids, settings or self.experiment.decoding)
+        every = [each for hypotheses in found for each in hypotheses]
+        origins = [source for source, hypotheses in zip(plain(sentences), found, strict=True) for _ in hypotheses]
+        texts = iter(written(every, origins, self.vocabularies, self.lexicon))
+        return [[Candidate(next(texts), each.score) for each in hypotheses] for hypotheses in found], cut
+
+    def searching(self, beam: int | None) -> DecodingSettings:
+        """The run's own search, with another beam if one is given."""
+        own = self.experiment.decoding
+        return own if beam is None else replace(own, beam=beam)
+
+
+def plain(sentences: Sequence[str]) -> list[str]:
+    """White space alone is an empty sentence."""
+    return [sentence if sentence.strip() else "" for sentence in sentences]
+
+
+def sentences(given: Sequence[str], files: Sequence[Path], stdin: TextIO, chunk: int = 1000) -> Iterator[list[str]]:
+    """What is to be translated, in chunks: from the command line, else from files, else from standard input.
+
+    A terminal is read line by line, so that each is answered at once.
+
+    Raises:
+        ValueError: a file is missing, or something is not UTF-8; says the line.
+    """
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"--file: there is no file {file}")
+    if given and files:
+        raise ValueError("--file: give sentences or files, not both")
+    return _chunks(given, files, stdin, 1 if stdin.isatty() else chunk)
+
+
+def _chunks(given: Sequence[str], files: Sequence[Path], stdin: TextIO, size: int) -> Iterator[list[str]]:
+    if given:
+        yield list(given)
+        return
+    for file in files or (None,):
+        with open(file, "rb") if file else nullcontext(stdin.buffer) as stream:
+            numbered = enumerate(stream, start=1)
+            while lines := [_line(raw, number, file) for number, raw in islice(numbered, size)]:
+                yield lines
+
+
+def _line(raw: bytes, number: int, file: Path | None) -> str:
+    try:
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        where = file or "standard input"
+        raise ValueError(f"{where}: line {number} is not valid UTF-8; convert it, for example with iconv") from None
+
+
+def load(store: Store, reference: str) -> TrainedTranslator:
+    """The translator of the run that `reference` names: see `find`.
+
+    Raises:
+        ValueError: there is no such run, or it has not been finished.
+    """
+    run = find(store, reference)
+    with tempfile.TemporaryDirectory() as folder:
+        kept = store.translator(run, Path(folder))
+        if kept is None:
+            raise ValueError(
+                f"run {run.id} ({run.name}) is {run.status} and has no weights; finish it, or take another"
+            )
+        return opened(kept)
+
+
+def opened(folder: Path) -> TrainedTranslator:
+    """The translator whose configuration, weights, vocabularies and lexicon are in a folder.
+
+    One that was trained on a GPU is opened on the CPU where there is none.
+    """
+    experiment = restored(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    vocabularies = Vocabularies(
+        vocabulary.load(folder / "source.vocabulary"), vocabulary.load(folder / "target.vocabulary")
+    )
+    torch.backends.cudnn.allow_tf32 = False  # as when it was judged: machine.py
+    model = experiment.build(len(vocabularies.source), len(vocabularies.target))
+    model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    lexicon = Lexicon.load(folder / LEXICON) if experiment.decoding.replaces else None
+    device = Machine("cpu" if experiment.machine.accelerator == "cpu" else "auto").device
+    return TrainedTranslator(experiment, vocabularies, model.to(device).eval(), lexicon)
+
+
+def join(translators: Sequence[TrainedTranslator]) -> TrainedTranslator:
+    """An ensemble of several runs' models, with the settings of the first.
+
+    Raises:
+        ValueError: they do not read and write with the same vocabularies, one of them is an ensemble itself, or the
+            first one's search needs attention, which one does not have.
+    """
+    first = translators[0]
+    for other in translators:
+        name = other.experiment.name
+        for side, own, its in zip(("source", "target"), first.vocabularies, other.vocabularies, strict=True):
+            if own.hash != its.hash:
+                raise ValueError(
+                    f"{name}: an ensemble needs one {side} vocabulary; this one has sha256 {its.hash[:12]}, that of "
+                    f"{first.experiment.name} {own.hash[:12]}"
+                )
+        if other.experiment.members:
+            raise ValueError(f"{name}: is an ensemble; name the runs of its members, which stand in its tag `members`")
+    model = Ensemble([each.model for each in translators]).to(first.model.device).eval()
+    beam_search.check(model, first.experiment.decoding)
+    return replace(first, model=model)
+
+
+def find(store: Store, reference: str) -> TrackedRun:
+    """A run by its id, by its name (the newest finished one), by `models:/NAME/VERSION`, or by `best:SUITE/ROW`: the
+    best on the validation set.
+
+    Raises:
+        ValueError: there is none; lists the newest that there are.
+    """
+    if reference.startswith(REGISTERED):
+        return store.registered(reference)
+    if reference.startswith(BEST):
+        return _best(store, *reference.removeprefix(BEST).rpartition("/")[::2])
+    runs = sorted(
+        (run for suite in store.suites() for run in store.runs(suite)), key=lambda run: run.started, reverse=True
+    )
+    named = [run for run in runs if reference in (run.id, run.name)]
+    if not named:
+        newest = ", ".join(dict.fromkeys(run.name for run in runs if run.status == "FINISHED")) or "none yet"
+        raise ValueError(f"there is no run {reference!r} in {store.uri}; finished ones: {newest}; or {BEST}SUITE/ROW")
+    return next((run for run in named if run.status == "FINISHED"), named[0])
+
+
+def _best(store: Store, suite: str, row: str) -> TrackedRun:
+    if not suite:
+        raise ValueError(f"{BEST}{row}: write {BEST}SUITE/ROW; suites: {', '.join(store.suites()) or 'none yet'}")
+    finished = [run for run in store.runs(suite) if run.status == "FINISHED"]
+    rows = list(dict.fromkeys(run.tags["row"] for run in finished))
+    runs = [run for run in finished if run.tags["row"] == row]
+    if not runs:
+        raise ValueError(
+            f"{BEST}{suite}/{row}: no finished run of that row; there are: {', '.join(rows) or 'none yet'}"
+        )
+    corpora = {run.tags["corpus"]: run.id for run in runs}
+    if len(corpora) > 1:
+        choices = ", ".join(f"{corpus} (such as {run})" for corpus, run in corpora.items())
+        raise ValueError(f"{BEST}{suite}/{row}: trained on several corpora, name a run: {choices}")
+    return max(runs, key=lambda run: (run.metrics.get("validation_bleu", -1.0), run.started))

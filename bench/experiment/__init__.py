@@ -1,0 +1,1 @@
+"""The typed configuration of a job: YAML layers, presets, search spaces, fairness checks, and the data it needs."""

@@ -1,0 +1,85 @@
+"""The follower processes of a distributed run: `python -m bench.runs.ddp_follower`, or the command on other nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+from bench.experiment.job_data import Material, model_of
+from bench.experiment.spec import Experiment, restored
+from bench.training.checkpoints import Interrupted, Signals
+from bench.training.distributed import Place, followers, meeting
+from bench.training.trainer import Curve, Score, Status, train
+from models.parts.translator import Translator
+
+
+def follow(experiment: Experiment, place: Place) -> None:
+    """Trains with process 0, then translates its part of the test sets.
+
+    Raises:
+        ValueError: process 0 is not there, or sees a checkpoint that this process does not.
+    """
+    with experiment.machine.ready(), Signals().listening() as signals:
+        material = Material.of(experiment)
+        model = model_of(experiment, material)
+        with signals.held(), place.joined(experiment.machine.device) as ranks:
+            trained = train(
+                model,
+                material.train,
+                experiment.training,
+                experiment.machine,
+                seed=experiment.seed,
+                folder=Path(ranks.first("")),
+                signals=signals,
+                text=material.vocabularies.target.decode,
+                score=_not_here,
+                flush=_nothing,
+                resumed=_nothing,
+                report=_nothing,
+                ranks=ranks,
+            )
+            model.load_state_dict(trained.weights)
+            ranks.help(model.to(experiment.machine.device))
+
+
+def follow_elsewhere(experiment: Experiment, node: int) -> None:
+    """All processes of machine `node` (from 1) of a run whose process 0 is on machine 0."""
+    machine = experiment.machine
+    host, port = meeting()
+    first = Place(node * machine.devices, machine.processes, host, port)
+    with followers(range(first.rank + 1, first.rank + machine.devices), first, experiment.settings):
+        follow(experiment, first)
+
+
+def _not_here(model: Translator) -> Score:
+    raise AssertionError("process 0 validates")
+
+
+def _nothing(news: Curve | Status) -> None:
+    """Process 0 tracks and reports."""
+
+
+def _end_with_the_leader() -> None:
+    """Reads until the standard input is closed: by the leader at its end, by the system if the leader is killed."""
+    os.read(sys.stdin.fileno(), 1)  # unbuffered: a buffer would be locked when the interpreter ends
+    os._exit(1)
+
+
+def main() -> int:
+    told = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_the_leader, daemon=True).start()
+    try:
+        follow(restored(told["settings"]), Place(**told["place"]))
+    except Interrupted:
+        pass
+    except ValueError as error:
+        print(f"process {told['place']['rank']}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

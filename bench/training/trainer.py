@@ -1,0 +1,333 @@
+"""Training under a budget: the Trainer's set-up, the meter, validation, checkpoints, averaging of the last N.
+
+Lightning owns the loop; what happens around a batch stands here as callbacks, in the order in which they act:
+`Meter` (meter.py) counts what the update cost, `Refinement` (reward.py) knows when reward takes over from likelihood,
+`Validation` scores the weights at evenly spaced points of the budget, `Plateau` lowers the learning rate where that is
+the schedule, `Curves` (meter.py) notes the loss, `Checkpoints` (checkpoints.py) saves what a resumed run needs,
+`Progress` tells the person.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pytorch_lightning as pl
+import torch
+
+from bench.data.batches import PairBatches
+from bench.measures.flops import Ledger
+from bench.system.machine import Machine, bf16
+from bench.system.progress import Report, Status
+from bench.training.budget import Budget, Curve, Curves, Meter
+from bench.training.checkpoints import Checkpoints, PlainFiles, RandomPerUpdate, Repeated, Signals, save, write_beside
+from bench.training.distributed import ALONE, Ranks, Started
+from bench.training.reward import Refinement, Reward
+from models.parts.translator import Batch, Recipe, Translator, likelihood
+
+for name in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(name).setLevel(logging.ERROR)  # advice and advertisements
+
+CHECKPOINT = "last.ckpt"
+
+LEAST = {"max_pairs": 1, "max_updates": 1, "batch_tokens": 1, "validations": 1, "average": 0}
+LEAST |= {"schedule.warmup": 0, "schedule.hold": 0, "schedule.every": 1}
+ABOVE_ZERO = ("max_flops", "max_seconds", "clip", "optimizer.lr")
+"""Settings that are counted, with the least that they may be, and quantities that must be more than nothing."""
+
+
+@dataclass
+class Training(Recipe, Budget):
+    """How long and how a model is trained.
+
+    Attributes:
+        batch_tokens: Padded tokens of the longer side in a batch, at most.
+        precision: Arithmetic of products; bf16-mixed keeps the weights in fp32, and recurrent layers on a GPU; 64-true
+            tells rounding from a mistake.
+        clip: Largest norm of the gradient; null for no clipping.
+        validations: Evenly spaced points of the budget at which the weights are scored.
+        average: Score the mean of the weights at the last N validations; 0 scores the best validation's.
+        reward: The end of the budget for GNMT's mixed objective of reward and likelihood.
+    """
+
+    batch_tokens: int = 4096
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
+    clip: float | None = 1.0
+    validations: int = 10
+    average: int = 0
+    reward: Reward = field(default_factory=Reward)
+
+    def check(self) -> None:
+        """Raises ValueError for settings that cannot be trained with."""
+        if not any((self.max_pairs, self.max_updates, self.max_flops, self.max_seconds)):
+            raise ValueError(
+                "training: no budget; set training.max_pairs, training.max_updates, training.max_flops or "
+                "training.max_seconds"
+            )
+        for key, least in LEAST.items():
+            value = attrgetter(key)(self)
+            if value is not None and value < least:
+                raise ValueError(f"training.{key}: {value} is too small; at least {least}")
+        for key in ABOVE_ZERO:
+            value = attrgetter(key)(self)
+            if value is not None and not value > 0:
+                raise ValueError(f"training.{key}: {value} is too small; more than 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"training.label_smoothing: {self.label_smoothing} is not between 0 and 1")
+        if self.average > self.validations:
+            raise ValueError(f"training.average: {self.average} is more than training.validations {self.validations}")
+        self.reward.check()
+
+
+@dataclass
+class Score:
+    """What a validation found: greedy BLEU and mean GLEU in percent, and cross entropy in nats a token."""
+
+    bleu: float
+    gleu: float
+    loss: float
+
+
+class Validation(pl.Callback):
+    """Scores the weights at evenly spaced points of the budget and keeps the best, or the last N for averaging.
+
+    Of a run that ends with a phase of reward, weights that have learnt from it, whatever likelihood had reached.
+    """
+
+    def __init__(
+        self,
+        meter: Meter,
+        curves: Curves,
+        refinement: Refinement,
+        settings: Training,
+        score: Callable[[Translator], Score],
+        folder: Path,
+    ) -> None:
+        self.meter, self.curves, self.refinement = meter, curves, refinement
+        self.settings, self.score, self.folder = settings, score, folder
+        self.done = 0
+        self.refined = False  # whether the weights of a validation had learnt from reward
+        self.best: float | None = None
+        self.best_update = 0
+        self.lowest = math.inf  # loss
+        self.plateaus = 0  # validations whose loss was not the lowest so far
+        self.kept: list[int] = []  # updates whose weights are kept
+        self.scores: list[tuple[int, float]] = []  # pairs seen, BLEU
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ):
+        if self.meter.fraction * self.settings.validations < self.done + 1:
+            return
+        self.done = math.floor(min(1.0, self.meter.fraction) * self.settings.validations)
+        self.meter.wait()
+        score = self.score(cast(Translator, pl_module))  # what `train` gives to Lightning
+        self.curves.note("validation/bleu", score.bleu)
+        self.curves.note("validation/gleu", score.gleu)
+        self.curves.note("validation/loss", score.loss)
+        self.scores.append((self.meter.pairs, score.bleu))
+        self.plateaus += score.loss >= self.lowest
+        self.lowest = min(score.loss, self.lowest)
+        if self.refinement.acted and not self.refined:
+            self.refined, self.best, self.kept = True, None, []
+        better = self.best is None or score.bleu > self.best
+        if better:
+            self.best, self.best_update = score.bleu, self.meter.updates
+        if self.settings.average or better:
+            began = time.perf_counter()
+            self.save(pl_module)
+            self.meter.overhead += time.perf_counter() - began
+
+    def path(self, update: int) -> Path:
+        return self.folder / f"weights-{update}.pt"
+
+    def save(self, module: pl.LightningModule) -> None:
+        """Keeps these weights. The older ones stay until a checkpoint no longer names them."""
+        weights = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+        write_beside(self.path(self.meter.updates), lambda path: save(weights, path))
+        self.kept = [*self.kept, self.meter.updates][-max(1, self.settings.average) :]
+
+    def prune(self) -> None:
+        """Deletes the weights that the checkpoint just written does not name."""
+        kept = {self.path(update) for update in self.kept}
+        for path in set(self.folder.glob("weights-*.pt")) - kept:
+            path.unlink(missing_ok=True)
+
+    def scored_weights(self) -> dict[str, torch.Tensor]:
+        """The weights that a run is judged by."""
+        members = [torch.load(self.path(update), weights_only=True) for update in self.kept]
+        return {
+            name: torch.stack([member[name].double() for member in members]).mean(0).to(first.dtype)
+            if first.is_floating_point()
+            else first
+            for name, first in members[0].items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("done", "refined", "best", "best_update", "lowest", "plateaus", "kept", "scores")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.__dict__.update(state_dict)
+
+
+class Plateau(pl.Callback):
+    """Schedule's decay `plateau`: the rate falls to a tenth at each validation that brought nothing, down to `floor`.
+
+    As ConvS2S was trained (Gehring et al. 2017, section 4.2): rate 0.25, a tenth whenever the validation loss stops
+    falling, until 1e-4. There training ends then; here the budget ends it, as it does for every row.
+    """
+
+    def __init__(self, recipe: Recipe, validation: Validation, ranks: Ranks = ALONE) -> None:
+        self.recipe, self.validation, self.ranks = recipe, validation, ranks
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """The schedule has just set the rate of the next update, from its own base rate."""
+        if self.recipe.schedule.decay != "plateau":
+            return
+        plateaus, floor = self.ranks.first(self.validation.plateaus), self.recipe.schedule.floor or 0.0
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = max(min(group["lr"], floor), group["lr"] * 0.1**plateaus)
+
+
+class Progress(pl.Callback):
+    """Tells `report` after every update how far the run is; what is shown, and how often, is its business.
+
+    If it answers True to an update with a validation, whose checkpoint has just been saved, training stops there.
+    """
+
+    def __init__(
+        self, meter: Meter, curves: Curves, validation: Validation, report: Report, ranks: Ranks = ALONE
+    ) -> None:
+        self.meter, self.curves, self.validation = meter, curves, validation
+        self.report, self.ranks = report, ranks
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ):
+        meter = self.meter
+        status = Status(
+            meter.fraction,
+            meter.updates,
+            meter.pairs,
+            meter.target_tokens,
+            meter.seconds,
+            self.last("train/loss"),
+            self.validation.best,
+            tuple(self.validation.scores),
+            self.last("train/reward"),
+        )
+        if self.ranks.first(self.report(status)):
+            trainer.should_stop = True
+        meter.overhead += time.perf_counter() - meter.aside
+
+    def last(self, name: str) -> float | None:
+        """The last point of a curve."""
+        return next((value for _, other, value in reversed(self.curves.seen) if other == name), None)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: the weights to be judged, what they cost, and how they came about."""
+
+    weights: dict[str, torch.Tensor]
+    meter: Meter
+    best_update: int
+    curve: Curve
+    repeated: Repeated
+
+    @property
+    def whole(self) -> bool:
+        """Whether the budget has been spent; not so if `report` asked to stop."""
+        return self.meter.fraction >= 1
+
+
+def train(
+    model: Translator,
+    data: PairBatches,
+    settings: Training,
+    machine: Machine,
+    *,
+    seed: int,
+    folder: Path,
+    signals: Signals,
+    text: Callable[[Sequence[Sequence[int]]], list[str]],
+    score: Callable[[Translator], Score],
+    flush: Callable[[Curve], None],
+    resumed: Callable[[Curve], None],
+    report: Report,
+    ranks: Ranks = ALONE,
+) -> Trained:
+    """Trains until the budget is spent; continues from `folder`/last.ckpt if there is one.
+
+    Args:
+        model: With its initial weights; moved to the device and trained in place.
+        signals: SIGINT and SIGTERM wait in it for the end of an update.
+        text: Turns ids of the target into sentences, for the reward.
+        score: Judges the weights at a validation.
+        flush: Gets the points of the learning curves that the newest checkpoint has secured.
+        resumed: Gets all points that the checkpoint holds from which a run continues.
+        report: Gets the state after every update.
+        ranks: The processes that train this model together; process 0 validates and saves for all.
+
+    Raises:
+        Interrupted: a signal came; everything is saved.
+        Diverged: the loss is no longer a number.
+    """
+    model.recipe = settings
+    meter = Meter(settings, Ledger(model), ranks)
+    curves = Curves(meter, flush, resumed, ranks)
+    refinement = Refinement(settings.reward, meter, curves, text)
+    model.objective = refinement.objective
+    validation = Validation(meter, curves, refinement, settings, score, folder)
+
+    def saved() -> None:
+        curves.secure()
+        if ranks.leads:
+            validation.prune()
+
+    path = folder / CHECKPOINT
+    checkpoints = Checkpoints(path, machine.checkpoint_seconds, signals, data, lambda: validation.done, saved, ranks)
+    repeated = Repeated(folder / "reached.json", lambda: (meter.updates, meter.seconds))
+    progress = Progress(meter, curves, validation, report, ranks)
+    random = RandomPerUpdate(seed, ranks.rank)
+    plateau = Plateau(settings, validation, ranks)
+    callbacks = [random, meter, refinement, validation, plateau, curves, checkpoints, repeated, progress]
+    if not ranks.leads:
+        callbacks = [callback for callback in callbacks if callback not in (validation, repeated)]
+    data.rank, data.ranks = ranks.rank, ranks.size
+    trainer = pl.Trainer(
+        accelerator=machine.device.type if machine.device.type == "cpu" else "gpu",
+        devices=machine.devices,
+        num_nodes=machine.num_nodes,
+        strategy="auto" if ranks.size == 1 else "ddp",
+        precision=settings.precision,
+        gradient_clip_val=settings.clip,
+        max_epochs=1,  # the data never ends: an "epoch" of Lightning is the whole run, and the meter stops it
+        callbacks=callbacks,
+        plugins=[Started(ranks, machine.devices), PlainFiles()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    in_bf16 = bf16(machine.device, settings.precision == "bf16-mixed")
+    with signals.held(), in_bf16, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's own
+        # Said of any loader without workers, and of any resumed loader that is not Lightning's own.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended.*")
+        model.train()
+        trainer.fit(model, data, ckpt_path=path if ranks.first(path.exists()) else None, weights_only=True)
+    model.objective = likelihood
+    weights = ranks.first(validation.scored_weights() if ranks.leads else {})
+    return Trained(weights, meter, validation.best_update, curves.seen, repeated)

@@ -1,0 +1,146 @@
+"""A folder that holds what a report reads of a suite: a report made from it has the same bytes, without the store.
+
+snapshot.json       the suites: id in MLflow, own run, jobs; and where they came from, if that was a server
+RUN/...             the files of each run that a report reads
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bench.tracking.reading import Reader, TrackedRun
+from reports.gathering.gather_runs import public
+
+INDEX = "snapshot.json"
+FORMAT = 1
+
+
+class Snapshot(Reader):
+    """Reads such a folder.
+
+    Raises:
+        ValueError: it is none, or was written by another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            index = json.loads((folder / INDEX).read_text())
+            kept = index["format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"--from: {folder} has no readable {INDEX}; make one with bench report --export"
+            ) from error
+        if kept != FORMAT:
+            raise ValueError(f"--from: {folder} has format {kept}, this version reads {FORMAT}; export it again")
+        self.uri: str = index["uri"]
+        self._suites: dict[str, dict[str, Any]] = index["suites"]
+        self._studies: list[dict[str, Any]] = index["studies"]
+
+    def suites(self) -> list[str]:
+        return list(self._suites)
+
+    def runs(self, suite: str) -> list[TrackedRun]:
+        return [_run(entry) for entry in self._suite(suite)["runs"]]
+
+    def own(self, suite: str) -> TrackedRun | None:
+        entry = self._suite(suite)["own"]
+        return _run(entry) if entry else None
+
+    def experiment(self, suite: str) -> str:
+        return self._suite(suite)["experiment"]
+
+    def studies(self, suite: str | None = None) -> list[TrackedRun]:
+        return [_run(entry) for entry in self._studies]
+
+    def files(self, run: TrackedRun, folder: str) -> list[str]:
+        place = self.folder / run.id / folder
+        return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+
+    def _suite(self, suite: str) -> dict[str, Any]:
+        if suite not in self._suites:
+            known = ", ".join(self._suites)
+            raise ValueError(f"--suite: there is no suite {suite!r} in {self.folder}; there are: {known}")
+        return self._suites[suite]
+
+    @contextlib.contextmanager
+    def artifact(self, run: TrackedRun, name: str) -> Iterator[Path | None]:
+        path = self.folder / run.id / PurePosixPath(name)
+        yield path if path.is_file() else None
+
+
+class Recorder(Reader):
+    """Reads from another reader, and remembers what was read so that it can be kept."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self.uri = reader, reader.uri
+        self.read: dict[tuple[str, str], TrackedRun] = {}
+        self.asked: dict[str, None] = {}
+
+    def suites(self) -> list[str]:
+        return self.reader.suites()
+
+    def runs(self, suite: str) -> list[TrackedRun]:
+        self.asked[suite] = None
+        return self.reader.runs(suite)
+
+    def own(self, suite: str) -> TrackedRun | None:
+        return self.reader.own(suite)
+
+    def experiment(self, suite: str) -> str:
+        return self.reader.experiment(suite)
+
+    def studies(self, suite: str | None = None) -> list[TrackedRun]:
+        return self.reader.studies(suite)
+
+    def files(self, run: TrackedRun, folder: str) -> list[str]:
+        return self.reader.files(run, folder)
+
+    def artifact(self, run: TrackedRun, name: str) -> contextlib.AbstractContextManager[Path | None]:
+        self.read[run.id, name] = run
+        return self.reader.artifact(run, name)
+
+    def keep(self, folder: Path) -> Path:
+        """Writes everything that was read into a folder, the index last: without it the folder is no snapshot."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / INDEX).unlink(missing_ok=True)
+        for (_, name), run in self.read.items():
+            with self.reader.artifact(run, name) as path:
+                if path is not None:
+                    to = folder / run.id / PurePosixPath(name)
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, to)
+        index = {
+            "format": FORMAT,
+            "uri": public(self.uri),  # a path says nothing on another machine
+            "studies": [_entry(study) for study in self.reader.studies()],
+            "suites": {suite: self._entry(suite) for suite in self.asked},
+        }
+        beside = folder / f".{INDEX}"
+        beside.write_text(json.dumps(index, indent=1))
+        return beside.replace(folder / INDEX)
+
+    def _entry(self, suite: str) -> dict[str, Any]:
+        own = self.reader.own(suite)
+        return {
+            "experiment": self.reader.experiment(suite),
+            "own": _entry(own) if own else None,
+            "runs": [_entry(run) for run in self.reader.runs(suite)],
+        }
+
+
+def _entry(run: TrackedRun) -> dict[str, Any]:
+    kept = {key: value for key, value in run.tags.items() if not key.startswith(("mlflow.user", "mlflow.source.name"))}
+    return asdict(run) | {"started": run.started.isoformat(), "tags": kept, "artifacts": ""}
+
+
+def _run(entry: dict[str, Any]) -> TrackedRun:
+    started: Any = datetime.fromisoformat(entry["started"])
+    return TrackedRun(**(entry | {"started": started}))

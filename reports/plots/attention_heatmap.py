@@ -1,0 +1,137 @@
+"""Attention as heat maps: one SVG for a sentence, which follows the light or dark of whoever shows it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from bench.evaluation.attention_maps import Looks, Picked
+from bench.system.terminal import printable
+from bench.training.checkpoints import write_beside
+from reports.plots.drawing import COLOURS, FONT, Chart, Datasets
+
+LIGHT = COLOURS | {"lit": "#fdfdfd"}
+CELL = 26  # pixels
+BESIDE = 1100  # pixels, beyond which a map stands below the one before
+SHOWN = 0.095  # weights from here on are written into their cells, in percent
+DARK = {
+    "ink": "#e4e6e9",
+    "quiet": "#a3a9b1",
+    "rule": "#33373d",
+    "paper": "#16181b",
+    "attention": "#f0857a",
+    "lit": "#16181b",
+}
+"""In the dark, where the viewer says so; a viewer that knows no styles shows the light one."""
+
+
+def write(looks: Looks, picked: Sequence[Picked], folder: Path) -> list[Path]:
+    """The picture and the data, as files named after the sentence and what is shown of it; whole or not at all."""
+    shown = hashlib.sha256("; ".join(one.title for one in picked).encode()).hexdigest()[:8]
+    data = json.dumps(looks.data(), ensure_ascii=False)
+    texts = {
+        f"{looks.name}.json": data,
+        f"{looks.name}-{shown}.svg": svg(looks, picked),
+    }
+    for file, text in texts.items():
+        write_beside(folder / file, functools.partial(_fill, text))
+    return [folder / file for file in texts]
+
+
+def _fill(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def svg(looks: Looks, picked: Sequence[Picked]) -> str:
+    """The maps side by side: a row for each token that looks, a column for each that is looked at."""
+    data = Datasets()
+    maps = [_map(data, one) for one in picked]
+    wide = sum(CELL * len(one.attention.columns) + 120 for one in picked)
+    chart = alt.hconcat(*maps, spacing=36) if wide <= BESIDE else alt.vconcat(*maps, spacing=28)
+    title = alt.TitleParams(
+        [_line(looks.source), _line(looks.translation)],
+        anchor="start",
+        fontSize=FONT + 1,
+        fontWeight="normal",
+        color=COLOURS["ink"],
+        offset=18,
+        lineHeight=19,
+    )
+    axis: dict[str, Any] = {
+        "domain": False,
+        "ticks": False,
+        "grid": False,
+        "labelColor": COLOURS["ink"],
+        "labelFontSize": FONT,
+        "labelLimit": 160,
+        "labelPadding": 6,
+        "title": None,
+    }
+    spec = chart.properties(title=title, padding=16).to_dict(validate=False) | {"datasets": data.values}
+    spec["config"] = {"background": COLOURS["paper"], "axis": axis, "view": {"stroke": None}, "font": "sans-serif"}
+    drawn = vl_convert.vegalite_to_svg(spec)
+    rules = "".join(f'[fill="{LIGHT[name]}"]{{fill:{value}}}' for name, value in DARK.items())
+    style = (
+        f"<style>.role-title-text text{{unicode-bidi:plaintext}}@media (prefers-color-scheme:dark){{{rules}}}</style>"
+    )
+    head, end, rest = drawn.partition(">")
+    return f"{head}{end}{style}{rest}"
+
+
+def _map(data: Datasets, one: Picked) -> Chart:
+    rows, columns = ([printable(token) for token in side] for side in (one.attention.rows, one.attention.columns))
+    cells = [
+        {
+            "row": row,
+            "column": column,
+            "weight": round(float(weight), 4),
+            "percent": f"{100 * weight:.0f}" if weight >= SHOWN else "",
+            "what": f"{rows[row]} looks at {columns[column]}: {100 * weight:.1f} %",
+        }
+        for row, weights_K in enumerate(one.map_QK)
+        for column, weight in enumerate(weights_K)
+    ]
+    x = alt.X("column:O", axis=alt.Axis(orient="top", labelAngle=-50, labelAlign="left", labelExpr=_names(columns)))
+    y = alt.Y("row:O", axis=alt.Axis(labelExpr=_names(rows)))
+    base = alt.Chart(data.add(cells)).encode(x=x, y=y)
+    paper = base.mark_rect(fill=COLOURS["rule"], fillOpacity=0.45, aria=False)
+    heat = base.mark_rect(fill=COLOURS["attention"]).encode(
+        fillOpacity=alt.FillOpacity("weight:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None),
+        description=alt.Description("what:N"),
+    )
+    texts = [
+        base.transform_filter(f"datum.percent != '' && datum.weight {compared} 0.6").mark_text(
+            fontSize=FONT - 2, color=colour, aria=False
+        )
+        for compared, colour in (("<", COLOURS["ink"]), (">=", LIGHT["lit"]))
+    ]
+    layers = [paper, heat, *(text.encode(text=alt.Text("percent:N")) for text in texts)]
+    title = alt.TitleParams(
+        f"{one.title[0].upper()}{one.title[1:]}", anchor="start", fontSize=FONT, fontWeight="bold",
+        color=COLOURS["quiet"], offset=8,
+    )  # fmt: skip
+    return alt.layer(*layers).properties(width=CELL * len(columns), height=CELL * len(rows), title=title)
+
+
+def _names(tokens: Sequence[str]) -> str:
+    """A Vega expression from a place to its token. Escaped by number: no token can end the string it stands in."""
+    quoted = ",".join('"' + "".join(f"\\u{unit:04x}" for unit in _units(token)) + '"' for token in tokens)
+    return f"[{quoted}][datum.value]"
+
+
+def _units(token: str) -> list[int]:
+    """UTF-16 code units, which is what an expression counts in."""
+    encoded = token.encode("utf-16-be", "replace")
+    return [int.from_bytes(encoded[place : place + 2], "big") for place in range(0, len(encoded), 2)]
+
+
+def _line(text: str, longest: int = 160) -> str:
+    shown = printable(text)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}\u2026"

@@ -1,0 +1,322 @@
+"""Plots of one measure by parts: BLEU by length and depth, probes, tuning, losses, and maps of attention."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from reports.gathering.context import Context, Track, slug
+from reports.plots.drawing import COLOURS, FONT, LETTER, NARROW, Axis, Chart, Datasets, Plot, family_scale
+from reports.tables import detail_tables
+from reports.text import formatting as f
+
+FAINT = 0.02
+"""Attention below this is not drawn: it could not be seen."""
+
+SIDE, CELL = 210, 30
+"""Pixels for the names beside a plot, what is longer is cut off; and the least that a number takes, such as 88.6."""
+
+Heat = Mapping[tuple[str, str], tuple[float, str]]
+"""(row, part) -> value and what is said of it."""
+
+
+def all_pictures(context: Context) -> list[Plot]:
+    """In the order of the page."""
+    found: list[Plot | None] = []
+    for track in context.tracks:
+        found += [_tuning(context, track), _lengths(context, track), _depths(context, track)]
+    for track in context.tracks:
+        found += _probes(context, track)
+    found += [_sources(context, track) for track in context.tracks]
+    for track in context.tracks:
+        found += _attention(context, track)
+    return [plot for plot in found if plot]
+
+
+# --- rows by parts, the cells the darker the higher -------------------------------------------------------------------
+
+
+def _heat(context: Context, track: Track, name: str, key: str, metric: str, cells: Heat, **more: Any) -> Plot | None:
+    """A line for each row and a column for each part; columns in the order of the first number in their names."""
+    if not cells:
+        return None
+    say = context.words
+    return Plot(
+        id=f"{name}-{track.slug}",
+        title=say(f"{key}title", track=track.label),
+        caption=say(f"{key}caption"),
+        text="; ".join(hover for _, hover in cells.values()),
+        families=(),
+        draw=lambda data, width: _heat_chart(data, cells, say(f"{key}axis"), metric, width),
+        **more,
+    )
+
+
+def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int) -> Chart:
+    rows, parts = (list(dict.fromkeys(cell[place] for cell in cells)) for place in (0, 1))
+    side = max(100, min(SIDE, total - 22 - CELL * len(parts)))
+    names = min(side, max(map(len, rows)) * LETTER) + 12
+    step = min(84.0, (total - names - 10) / len(parts))
+    steep = max(map(len, parts)) * LETTER > step  # names of columns would run into each other
+    values = [
+        {"row": row, "part": part, "value": value, "text": f.value(metric, value), "hover": hover}
+        for (row, part), (value, hover) in cells.items()
+    ]
+    turned: dict[str, Any] = {"labelAngle": -60, "labelAlign": "left"} if steep else {"labelAngle": 0}
+    top = alt.Axis(title=title, orient="top", ticks=False, domain=False, labelLimit=100, **turned)
+    base = alt.Chart(data.add(values)).encode(
+        x=alt.X("part:N", sort=sorted(parts, key=_place), axis=top),
+        y=alt.Y("row:N", sort=rows, title=None, axis=_side(names, labelLimit=round(0.9 * side))),
+    )
+    span = [min(value for value, _ in cells.values()), max(value for value, _ in cells.values())]
+    dark = alt.Opacity("value:Q", scale=alt.Scale(domain=span, range=[0.04, 1]), legend=None)
+    boxes = base.mark_rect(color=COLOURS["heat"], aria=False).encode(opacity=dark)
+    words = base.mark_text(fontSize=FONT, color=COLOURS["ink"]).encode(
+        text=alt.Text("text:N"), description=alt.Description("hover:N")
+    )
+    return alt.layer(boxes, words).properties(width=alt.Step(step), height=alt.Step(22))
+
+
+def _side(room: float, **more: Any) -> alt.Axis:
+    """The names of the rows beside a plot; it keeps the room, since the drawing program takes letters for narrower."""
+    look = {"ticks": False, "domain": False, "labelColor": COLOURS["ink"], "labelPadding": 8, "labelLimit": SIDE}
+    return alt.Axis(minExtent=round(room), **look | more)
+
+
+def _place(part: str) -> float:
+    """The first number in a name; a name without one stands first."""
+    digits = re.search(r"\d+", part)
+    return float(digits[0]) if digits else -1.0
+
+
+def _groups(context: Context, track: Track, names: Sequence[str]) -> Heat:
+    """BLEU of each row by the groups below these names."""
+    say = context.words
+    return {
+        (row.name, group): (
+            number.value,
+            say("length.point", row=row.name, bleu=f.value("bleu", number.value), group=group),
+        )
+        for row in context.rows
+        for name in names
+        for group, number in row.cells[track].below(name).items()
+        if number.value is not None
+    }
+
+
+def _lengths(context: Context, track: Track) -> Plot | None:
+    return _heat(
+        context, track, "length", "length.", "bleu", _groups(context, track, [f"{track.test_set}/bleu/length"])
+    )
+
+
+def _depths(context: Context, track: Track) -> Plot | None:
+    """Depths of the test set, and those below any of the training text."""
+    names = [f"{track.test_set}/bleu/depth", "deeper/bleu/depth"]
+    return _heat(context, track, "depth", "length.depth_", "bleu", _groups(context, track, names))
+
+
+def _probes(context: Context, track: Track) -> list[Plot | None]:
+    """Accuracy by phenomenon, and of each phenomenon by distance; below the rows what the target alone gives away."""
+    say, kinds = context.words, detail_tables.phenomena(context, [track])
+    share = {"group": f"probes-{track.slug}", "choice": say("page.show")}
+    plots = [
+        _heat(
+            context,
+            track,
+            "probes",
+            "probes.",
+            "contrastive",
+            _accuracies(context, track, {kind: say.recorded(kind) for kind in kinds}),
+            tab=say("probes.all"),
+            **share,
+        )
+    ]
+    for number, kind in enumerate(kinds):
+        distances = {
+            name: name.partition("/")[2]
+            for row in context.rows
+            for name in row.cells[track].below("contrastive")
+            if name.startswith(f"{kind}/")
+        }
+        if len(distances) > 1:
+            cells = _accuracies(context, track, distances)
+            more = share | {"tab": say("probes.by_distance", phenomenon=say.recorded(kind))}
+            plots.append(
+                _heat(context, track, f"probes-{number + 1}", "probes.distance_", "contrastive", cells, **more)
+            )
+    return plots
+
+
+def _accuracies(context: Context, track: Track, parts: Mapping[str, str]) -> Heat:
+    """Of every row, and at last of models that see the target alone; parts: name in the runs -> name in the plot."""
+    say, found = context.words, {}
+    lines = [(row.name, "contrastive", row.cells[track]) for row in context.rows]
+    lines += [(name, "target_only", cells[0]) for name, cells in detail_tables.alone(context, track).items()]
+    for name, kind, cell in lines:
+        for part, shown in parts.items():
+            if (value := cell.value(f"{kind}/{part}")) is not None:
+                found[name, shown] = value, say("probes.point", row=name, category=shown, value=f.value(kind, value))
+    return found
+
+
+# --- what a sweep found -----------------------------------------------------------------------------------------------
+
+
+def _tuning(context: Context, track: Track) -> Plot | None:
+    """Expected best validation BLEU against what a sweep spent."""
+    say, found = context.words, context.tuning.get(track, {})
+    lines = [
+        {
+            "row": row.name,
+            "name": f.clipped(row.name),
+            "family": row.family,
+            "x": point.budget,
+            "y": point.best,
+            "low": point.low,
+            "high": point.high,
+            "hover": say(
+                "tuning.point",
+                row=row.name,
+                value=f"{f.value('bleu', point.best)} ({f.interval('bleu', point.low, point.high)})",
+                place=f.brief(point.budget),
+            ),
+        }
+        for row in context.rows
+        for point in found.get(row.id, ())
+    ]
+    if not lines:
+        return None
+    return Plot(
+        id=f"tuning-{track.slug}",
+        title=say("tuning.title", track=track.label),
+        caption=say("tuning.caption"),
+        text="; ".join(str(line["hover"]) for line in lines),
+        families=tuple(dict.fromkeys(str(line["family"]) for line in lines)),
+        draw=lambda data, width: _tuning_chart(data, lines, (say("tuning.axis"), say("tuning.bleu")), width),
+        width=600,
+    )
+
+
+def _tuning_chart(data: Datasets, lines: Sequence[dict[str, Any]], titles: tuple[str, str], total: int) -> Chart:
+    ends = {str(line["row"]): line for line in lines}
+    width, height = total - 70 - round(max(len(f.clipped(row)) for row in ends) * LETTER), 280
+    x = Axis(titles[0], 0.0, max(float(line["x"]) for line in lines))
+    y = Axis.around(titles[1], [float(line[end]) for line in lines for end in ("low", "high")], floor=0)
+    colours = alt.Color("family:N", scale=family_scale([str(line["family"]) for line in lines]), legend=None)
+    band = alt.Chart(data.add(lines)).mark_area(opacity=0.12, aria=False)
+    base = alt.Chart(data.add(lines)).encode(x=x.x("x", width), y=y.y("y", height), color=colours)
+    named = alt.Chart(data.add(ends.values())).mark_text(align="left", dx=7, fontSize=FONT, aria=False)
+    layers = (
+        band.encode(
+            x=x.x("x", width), y=y.y("low", height), y2=alt.Y2("high:Q"), color=colours, detail=alt.Detail("row:N")
+        ),
+        base.mark_line(strokeWidth=1.5, aria=False).encode(detail=alt.Detail("row:N")),
+        base.mark_point(filled=True, size=18, opacity=1).encode(description=alt.Description("hover:N")),
+        named.encode(x=x.x("x", width), y=y.y("y", height), text=alt.Text("name:N"), color=colours),
+    )
+    return alt.layer(*layers).properties(width=width, height=height)
+
+
+# --- true against shuffled sources ------------------------------------------------------------------------------------
+
+
+def _sources(context: Context, track: Track) -> Plot | None:
+    say, lines = context.words, []
+    for row in context.rows:
+        true, shuffled = (row.cells[track].value(name) for name in detail_tables.LOSSES)
+        if true is not None and shuffled is not None:
+            ends = {
+                "true": say.quantity(detail_tables.LOSSES[0], true),
+                "shuffled": f.value(detail_tables.LOSSES[1], shuffled),
+            }
+            hover = say("sources.point", row=row.name, **ends)
+            lines.append({"row": row.name, "family": row.family, "true": true, "shuffled": shuffled, "hover": hover})
+    if not lines:
+        return None
+    return Plot(
+        id=f"sources-{track.slug}",
+        title=say("sources.title", track=track.label),
+        caption=say("sources.caption"),
+        text="; ".join(line["hover"] for line in lines),
+        families=tuple(dict.fromkeys(line["family"] for line in lines)),
+        draw=lambda data, width: _dumbbells(data, lines, say("sources.axis"), width),
+        width=720,
+    )
+
+
+def _dumbbells(data: Datasets, lines: Sequence[dict[str, Any]], title: str, total: int) -> Chart:
+    names = min(SIDE, round(max(len(str(line["row"])) for line in lines) * LETTER) + 12)
+    width = total - 20 - names
+    x = Axis.around(title, [float(line[key]) for line in lines for key in ("true", "shuffled")], floor=0)
+    y = alt.Y("row:N", sort=None, title=None, axis=_side(names, grid=False))
+    scale = family_scale([str(line["family"]) for line in lines])
+    base = alt.Chart(data.add(lines)).encode(y=y, color=alt.Color("family:N", scale=scale, legend=None))
+    layers = (
+        base.mark_rule(strokeWidth=1.5, aria=False).encode(x=x.x("true", width), x2=alt.X2("shuffled:Q")),
+        base.mark_point(filled=True, size=70, opacity=1).encode(
+            x=x.x("true", width), description=alt.Description("hover:N")
+        ),
+        base.mark_point(filled=True, size=70, opacity=1, fill=COLOURS["paper"], strokeWidth=1.5).encode(
+            x=x.x("shuffled", width),
+            description=alt.Description("hover:N"),
+            stroke=alt.Stroke("family:N", scale=scale, legend=None),
+        ),
+    )
+    return alt.layer(*layers).properties(width=width, height=alt.Step(26))
+
+
+# --- attention --------------------------------------------------------------------------------------------------------
+
+
+def _attention(context: Context, track: Track) -> list[Plot]:
+    """A map of each row that has kept one."""
+    say, found = context.words, context.attention.get(track, {})
+    return [
+        Plot(
+            id=f"attention-{slug(row.id)}{'' if slug(row.id) == row.id else f'-{number}'}-{track.slug}",
+            group=f"attention-{track.slug}",
+            tab=row.name,
+            choice=say("page.show"),
+            title=say("attention.title", track=track.label),
+            caption=say("attention.caption"),
+            text=f"{' '.join(found[row.id]['source'])} → {' '.join(found[row.id]['target'])}",
+            families=(),
+            draw=functools.partial(_map, shown=found[row.id]),
+            width=600,
+        )
+        for number, row in enumerate(context.rows)
+        if found.get(row.id)
+    ]
+
+
+def _map(data: Datasets, total: int, shown: Mapping[str, Any]) -> Chart:
+    """A box for each pair of words; words that occur twice are told apart by their places."""
+    source, target = list(shown["source"]), list(shown["target"])
+    cells = [
+        {"s": s, "t": t, "weight": weight}
+        for t, line in enumerate(shown["weights"])
+        for s, weight in enumerate(line)
+        if weight >= FAINT
+    ]
+    names = max(map(len, target)) * LETTER + 20
+    step = min(26.0 if total > NARROW else 18.0, (total - names) / len(source))
+    x = alt.X("s:O", axis=None, scale=alt.Scale(domain=list(range(len(source)))))
+    y = alt.Y("t:O", axis=None, scale=alt.Scale(domain=list(range(len(target)))))
+    dark = alt.Opacity("weight:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None)
+    boxes = alt.Chart(data.add(cells)).mark_rect(color=COLOURS["ink"], aria=False).encode(x=x, y=y, opacity=dark)
+    # Words are texts of their own: in an axis they would have to stand in an expression, and they are anybody's.
+    above = alt.Chart(data.add({"s": place, "word": word} for place, word in enumerate(source)))
+    above = above.mark_text(angle=300, align="left", fontSize=FONT, color=COLOURS["ink"], aria=False)
+    beside = alt.Chart(data.add({"t": place, "word": word} for place, word in enumerate(target)))
+    beside = beside.mark_text(align="right", fontSize=FONT, color=COLOURS["ink"], aria=False)
+    layers = (
+        boxes,
+        above.encode(x=x, y=alt.YValue(-6), text=alt.Text("word:N")),
+        beside.encode(x=alt.XValue(-6), y=y, text=alt.Text("word:N")),
+    )
+    return alt.layer(*layers).properties(width=alt.Step(step), height=alt.Step(step))

@@ -1,0 +1,374 @@
+"""The plots of a report, each with a caption that says what to see: BLEU against a cost, and learning curves.
+
+Those of one measure by parts of the text stand in detail_plots.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from reports.gathering.context import Context, Row, Track
+from reports.plots import detail_plots
+from reports.plots.drawing import (
+    COLOURS,
+    FONT,
+    LETTER,
+    NARROW,
+    Axis,
+    Chart,
+    Datasets,
+    Plot,
+    colour,
+    family_scale,
+    labels_beside,
+    place_labels,
+    spread,
+)
+from reports.text import formatting as f
+from reports.text.findings import efficient
+from reports.text.language import Words
+
+COSTS = {"flops": "train_flops", "latency": "latency_p50_ms"}
+AXES = {"updates": ("", False), "flops": ("train/flops", True), "seconds": ("train/seconds", False)}
+"""Of the learning curves: which curve gives x, and whether its axis is logarithmic."""
+
+PANELS = {"validation/bleu": "learning.bleu", "validation/loss": "learning.loss"}
+NAMED = 40
+"""More rows than this, and only those on the front are named."""
+
+CROWD = 8
+"""On a small screen more names than this stand in a column beside the plot."""
+
+LINES = 12
+"""More lines than this, and the seeds of a row are drawn as their mean."""
+
+MARKED = 480
+"""With more points than this in all tracks together, learning curves are lines alone; on a small screen always."""
+
+LONGEST = 60
+"""Points of a line: more cannot be told apart."""
+
+DRAWN = 1200
+"""About so many points the lines of all tracks have together; longer lines are thinned."""
+
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row in a plot of BLEU against a cost."""
+
+    name: str
+    family: str
+    x: float
+    y: float
+    low: float
+    high: float
+    hover: str
+    link: str | None
+
+
+def all_plots(context: Context) -> list[Plot]:
+    """In the order of the page."""
+    found = [_against(context, track, kind) for kind in COSTS for track in context.tracks]
+    for track in context.tracks:
+        cells = [(row.name, row.cells[track].curves) for row in context.rows]
+        series = {(name, seed): _series(curve) for name, curves in cells for seed, curve in curves.items()}
+        found += [_curves(context, track, axis, series) for axis in AXES]
+    return [*(plot for plot in found if plot), *detail_plots.all_pictures(context)]
+
+
+# --- BLEU against a cost ----------------------------------------------------------------------------------------------
+
+
+def _against(context: Context, track: Track, kind: str) -> Plot | None:
+    say, metric = context.words, COSTS[kind]
+    points = []
+    for row in context.scored(track):
+        cell = row.cells[track]
+        score, cost = cell.number("bleu", track.test_set), cell.value(metric)
+        if score is None or score.value is None or not cost:
+            continue
+        ends = f.interval("bleu", score.low, score.high)
+        run = next(iter(cell.runs.values())).id
+        hover = say(
+            "cost.point",
+            row=row.name,
+            bleu=f.value("bleu", score.value) + (f" ({ends})" if ends else ""),
+            label=say.label(metric),
+            cost=say.quantity(metric, cost),
+            run=run[:8],
+        )
+        low = score.value if score.low is None else score.low
+        high = score.value if score.high is None else score.high
+        points.append(Point(row.name, row.family, cost, score.value, low, high, hover, context.link(run) or None))
+    if not points:
+        return None
+    front = efficient(points, [point.y for point in points], [point.x for point in points])
+    return Plot(
+        id=f"bleu-{kind}-{track.slug}",
+        title=say(f"cost.{kind}.title", track=track.label),
+        caption=say(f"cost.{kind}.caption"),
+        text="; ".join(point.hover for point in points)
+        + ". "
+        + say("cost.front", rows=say.listed([p.name for p in front])),
+        families=tuple(dict.fromkeys(point.family for point in points)),
+        draw=lambda data, width: _scatter(data, points, front, (say(f"cost.{kind}.axis"), say.label("bleu")), width),
+    )
+
+
+def _scatter(
+    data: Datasets, points: Sequence[Point], front: Sequence[Point], titles: tuple[str, str], total: int
+) -> Chart:
+    named = [point.name if len(points) <= NAMED or point in front else "" for point in points]
+    crowded = total <= NARROW and sum(map(bool, named)) > CROWD
+    named = [f.clipped(name, 18 if crowded else 24) for name in named]
+    room = 14 + max(map(len, named)) * LETTER if crowded else 0.0
+    width, height = round(total - 60 - room), min(520, round(240 + total * 0.1 + 8 * len(points)))
+    x = Axis.around(titles[0], [point.x for point in points], log=True)
+    y = Axis.around(titles[1], [end for point in points for end in (point.low, point.high)], floor=0)
+    places = [(x.place(point.x, width), y.place(point.y, height)) for point in points]
+    bars = [(y.place(point.low, height), y.place(point.high, height)) for point in points]
+    corners = [(x.place(point.x, width), y.place(point.y, height)) for point in front]
+    size = (width, height)
+    labels = labels_beside(named, places, size) if crowded else place_labels(named, places, bars, corners, size)
+    colours = alt.Color("family:N", scale=family_scale([point.family for point in points]), legend=None)
+    base = alt.Chart(data.add({k: v for k, v in vars(p).items() if v is not None} for p in points))
+    base = base.encode(x=x.x("x", width))
+
+    def places_of(chosen: Sequence[tuple[float, float]]) -> list[dict[str, float]]:
+        return [{"x": x.value(across, width), "y": y.value(along, height)} for across, along in chosen]
+
+    layers: list[alt.Chart] = [
+        alt.Chart(data.add({"x": point.x, "y": point.y} for point in front))
+        .mark_line(strokeDash=[4, 3], color=COLOURS["quiet"], strokeWidth=1, aria=False)
+        .encode(x=x.x("x", width), y=y.y("y", height)),
+    ]
+    leads = [
+        {**start, "number": number}
+        for number, label in enumerate(labels)
+        if label.point
+        for start in places_of([label.point, (label.x, label.y)])
+    ]
+    if leads:
+        lead = alt.Chart(data.add(leads)).mark_line(color=COLOURS["quiet"], strokeWidth=0.6, aria=False)
+        layers.append(lead.encode(x=x.x("x", width), y=y.y("y", height), detail=alt.Detail("number:N")))
+    layers.append(
+        base.mark_rule(strokeWidth=1.5, aria=False).encode(y=y.y("low", height), y2=alt.Y2("high:Q"), color=colours)
+    )
+    marks = base.mark_point(filled=True, size=70, opacity=1)
+    marks = marks.encode(y=y.y("y", height), color=colours, description=alt.Description("hover:N"))
+    layers.append(marks.encode(href=alt.Href("link:N")) if points[0].link else marks)
+    for align in ("left", "right"):
+        chosen = [label for label in labels if label.align == align]
+        texts = [
+            place | {"text": label.text}
+            for label, place in zip(chosen, places_of([(label.x, label.y) for label in chosen]), strict=True)
+        ]
+        if texts:
+            mark = alt.Chart(data.add(texts)).mark_text(
+                align=align, baseline="middle", fontSize=FONT, color=COLOURS["ink"], aria=False
+            )
+            layers.append(mark.encode(x=x.x("x", width), y=y.y("y", height), text=alt.Text("text:N")))
+    return alt.layer(*layers).properties(width=width, height=height)
+
+
+# --- learning curves --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A validation of one run, at its place on the axis that is plotted; seed None: the mean of its row's seeds."""
+
+    row: str
+    seed: int | None
+    metric: str
+    update: int
+    x: float
+    y: float
+
+    def hover(self, say: Words) -> str:
+        value = f.value("bleu" if self.metric == "validation/bleu" else "validation_loss", self.y)
+        key = "learning.mean_point" if self.seed is None else "learning.point"
+        return say(key, row=self.row, seed=self.seed, value=value, place=f.brief(self.x))
+
+
+def _curves(context: Context, track: Track, axis: str, series: Mapping[tuple[str, int], Series]) -> Plot | None:
+    """Validation BLEU and loss, one line a seed or a row."""
+    say, (against, log) = context.words, AXES[axis]
+    points: list[Validation] = []
+    for (name, seed), of in series.items():
+        points += _validations(name, seed, of, against)
+    if not points:
+        return None
+    lines = {(point.row, point.seed) for point in points}
+    rows = [row for row in context.rows if any(name == row.name for name, _ in lines)]
+    mean = len(lines) > max(LINES, len(rows))
+    drawn = thinned(_means(points) if mean else points, DRAWN // len(context.tracks))
+    marked = len(drawn) * len(context.tracks) <= MARKED
+    ends = {point.row: point for point in drawn if point.metric == "validation/bleu"}
+    return Plot(
+        id=f"curves-{axis}-{track.slug}",
+        group=f"curves-{track.slug}",
+        tab=say(f"learning.{axis}"),
+        choice=say("page.against"),
+        title=say("learning.title", track=track.label),
+        caption=f"{say('learning.caption')} {say('learning.means' if mean else 'learning.seeds')}",
+        text="; ".join(say("learning.text", row=name, bleu=f.value("bleu", point.y)) for name, point in ends.items()),
+        families=tuple(dict.fromkeys(row.family for row in rows)),
+        draw=lambda data, width: _curve_panels(
+            say, data, drawn, rows, say(f"learning.{axis}"), log, width, marked and width > NARROW
+        ),
+    )
+
+
+Series = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Name of a curve -> updates and values, in their order."""
+
+
+def _series(curve: pd.DataFrame) -> Series:
+    """The curves of a run that are plotted."""
+    codes, names = pd.factorize(curve["name"])
+    updates, values = (curve[column].to_numpy(dtype=float) for column in ("update", "value"))
+    found: Series = {}
+    for code, name in enumerate(names):
+        if name in PANELS or name in [against for against, _ in AXES.values()]:
+            chosen = np.flatnonzero((codes == code) & np.isfinite(values))
+            chosen = chosen[np.argsort(updates[chosen], kind="stable")]
+            found[str(name)] = updates[chosen], values[chosen]
+    return found
+
+
+def _validations(row: str, seed: int, series: Series, against: str) -> list[Validation]:
+    """Of one run, in its order; x is interpolated where validations fall between logged updates."""
+    if against and not (against in series and len(series[against][0])):
+        return []
+    found = []
+    for metric in PANELS:
+        updates, values = series.get(metric, (np.zeros(0), np.zeros(0)))
+        if len(updates) > LONGEST:
+            kept = np.linspace(0, len(updates) - 1, LONGEST).round().astype(int)
+            updates, values = updates[kept], values[kept]
+        places = np.interp(updates, *series[against]) if against else updates
+        found += [
+            Validation(row, seed, metric, int(update), float(x), float(y))
+            for update, x, y in zip(updates, places, values, strict=True)
+            if x > 0
+        ]
+    return found
+
+
+def _means(points: Sequence[Validation]) -> list[Validation]:
+    """The seeds of each row as one line: the mean of their first validations, of their second ones, ..."""
+    lines: dict[tuple[str, str], dict[int | None, list[Validation]]] = {}
+    for point in points:
+        lines.setdefault((point.row, point.metric), {}).setdefault(point.seed, []).append(point)
+    return [
+        Validation(row, None, metric, same[0].update, fmean(p.x for p in same), fmean(p.y for p in same))
+        for (row, metric), seeds in lines.items()
+        for same in zip(*seeds.values(), strict=False)  # a seed may have fewer
+    ]
+
+
+def thinned(points: Sequence[Validation], most: int) -> list[Validation]:
+    """So few points of each line, evenly spread from its first to its last, that all lines together have about `most`;
+    six a line at least.
+    """
+    lines: dict[tuple[str, int | None, str], list[Validation]] = {}
+    for point in points:
+        lines.setdefault((point.row, point.seed, point.metric), []).append(point)
+    share = max(6, most // max(1, len(lines)))
+    return [
+        line[round(place)]
+        for line in lines.values()
+        for place in (np.linspace(0, len(line) - 1, share) if len(line) > share else range(len(line)))
+    ]
+
+
+def _curve_panels(
+    say: Words,
+    data: Datasets,
+    points: Sequence[Validation],
+    rows: Sequence[Row],
+    title: str,
+    log: bool,
+    total: int,
+    marked: bool,
+) -> Chart:
+    beside = total > 500
+    names = 32 + max(len(f.clipped(row.name)) for row in rows) * LETTER
+    width = round((total / 2 if beside else total) - 50 - names)
+    height = max(260 if beside else 190, (FONT + 2) * len(rows) + 10)
+    places = [point.x for point in points]
+    x = Axis.around(title, places, log=True) if log else Axis(title, 0.0, max(places))
+    panels = [
+        _panel(say, data, chosen, rows, x, say(key), (width, height), marked)
+        for metric, key in PANELS.items()
+        if (chosen := [point for point in points if point.metric == metric])
+    ]
+    return alt.hconcat(*panels, spacing=24) if beside else alt.vconcat(*panels, spacing=20)
+
+
+def _panel(
+    say: Words,
+    data: Datasets,
+    points: Sequence[Validation],
+    rows: Sequence[Row],
+    x: Axis,
+    label: str,
+    size: tuple[int, int],
+    marked: bool,
+) -> alt.LayerChart | alt.FacetChart:
+    width, height = size
+    y = Axis.around(label, [point.y for point in points], floor=0)
+    names, families = [row.name for row in rows], [row.family for row in rows]
+    dashes = [DASHES[families[:number].count(family) % len(DASHES)] for number, family in enumerate(families)]
+    colours = alt.Color("row:N", scale=alt.Scale(domain=names, range=[colour(name) for name in families]), legend=None)
+    dash = alt.StrokeDash("row:N", scale=alt.Scale(domain=names, range=dashes), legend=None)
+    values = [
+        {"row": p.row, "seed": p.seed or 0, "x": p.x, "y": p.y} | ({"hover": p.hover(say)} if marked else {})
+        for p in points
+    ]
+    base = alt.Chart(data.add(values)).encode(x=x.x("x", width), y=y.y("y", height), color=colours)
+    lines = base.mark_line(strokeWidth=1.5).encode(
+        detail=alt.Detail("seed:N"), strokeDash=dash, description=alt.Description("row:N")
+    )
+    layers: list[alt.Chart] = [lines]
+    if marked:
+        layers.append(base.mark_point(filled=True, size=18, opacity=1).encode(description=alt.Description("hover:N")))
+    # Lines may end at different costs: the names stand beside the plot, at the heights of the ends of first seeds, and
+    # a thin line leads from each end to its name.
+    ends: dict[str, Validation] = {}
+    for point in points:
+        if point.row not in ends or (point.seed or 0) <= (ends[point.row].seed or 0):
+            ends[point.row] = point
+    heights = spread([y.place(point.y, height) for point in ends.values()], FONT + 1, height)
+    aside = x.value(width + 14, width)
+    leads = [
+        {"row": name, "x": across, "y": along}
+        for (name, end), place in zip(ends.items(), heights, strict=True)
+        for across, along in ((end.x, end.y), (x.high, end.y), (aside, y.value(place, height)))
+    ]
+    lead = alt.Chart(data.add(leads)).mark_line(strokeWidth=0.5, opacity=0.7, aria=False)
+    layers.append(lead.encode(x=x.x("x", width), y=y.y("y", height), color=colours, detail=alt.Detail("row:N")))
+    texts = [
+        {"x": aside, "y": y.value(place, height), "row": name, "text": f.clipped(name)}
+        for name, place in zip(ends, heights, strict=True)
+    ]
+    text = alt.Chart(data.add(texts)).mark_text(align="left", baseline="middle", dx=4, fontSize=FONT)
+    layers.append(
+        text.encode(
+            x=x.x("x", width),
+            y=y.y("y", height),
+            text=alt.Text("text:N"),
+            color=colours,
+            description=alt.Description("row:N"),
+        )
+    )
+    return alt.layer(*layers).properties(width=width, height=height)

@@ -1,0 +1,1 @@
+"""The tables of a report: the comparison and the tables behind it."""

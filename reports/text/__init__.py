@@ -1,0 +1,1 @@
+"""Words and numbers of a report: findings, number formats, escaping, translated texts, the experimental setup."""

@@ -1,0 +1,163 @@
+"""The finding in two generated sentences: what the paired tests say of the rows' BLEU, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from bench.measures.significance import LEVEL
+from reports.gathering.comparison import Comparison
+from reports.gathering.context import Context, Row, Track
+from reports.text import formatting as f
+from reports.text.language import Words
+
+Item = TypeVar("Item")
+
+NAMED = 4
+"""More rows than this are counted, not named."""
+
+
+def sentences(context: Context) -> list[str]:
+    """One paragraph of two sentences for each track."""
+    named = len(context.tracks) > 1
+    return [(f"{track.label}: " if named else "") + " ".join(_of(context, track)) for track in context.tracks]
+
+
+def caveat(context: Context) -> str:
+    """How it was tested, and what the intervals and tests do not cover."""
+    say = context.words
+    lines = []
+    sizes = sorted({test.size for test in context.comparisons if test.p is not None})
+    if sizes:
+        lines.append(say("caveat.tests", tests=say.count("test", sizes[-1], sizes[0])))
+    if any(test.against != context.baseline for test in context.comparisons):
+        lines.append(say("caveat.picked"))
+    seeds = sorted({len(cell.runs) for row in context.rows for cell in row.cells.values() if cell.runs})
+    if seeds == [1]:
+        lines.append(say("caveat.one_seed"))
+    elif seeds:
+        lines.append(say("caveat.seeds", seeds=say.count("seed", seeds[-1], seeds[0])))
+        if single := single_seed(context):
+            few = len(single) <= NAMED
+            lines.append(say("caveat.some", rows=say.listed(single) if few else say.count("row", len(single))))
+    return " ".join(lines)
+
+
+def single_seed(context: Context) -> list[str]:
+    """Names of the rows that have one seed on some track."""
+    return [row.name for row in context.rows if any(len(cell.runs) == 1 for cell in row.cells.values())]
+
+
+def paired(say: Words, test: Comparison) -> str:
+    """By which seeds two rows are paired, where one of them has others as well."""
+    seeds = ", ".join(map(str, test.seeds))
+    return say("tests.paired", seeds=seeds, total=test.of) if len(test.seeds) < test.of else ""
+
+
+def warnings(context: Context) -> list[str]:
+    """What makes the comparison doubtful: test sentences that stand in the training text, and unequal tuning."""
+    say, found = context.words, []
+    if owing := [row for row in context.rows if context.tuned.get(row.id, {}).get("debt")]:
+        rows = say.listed([f"{row.name} ({say.count('pair', context.tuned[row.id]['debt'])})" for row in owing])
+        found.append(say("warning.debt", rows=rows))
+    for track, passport in context.passports.items():
+        for overlap in passport.get("overlaps", ()):
+            if overlap["within"] == "train" and overlap["pairs"]:
+                pairs = say.count("pair", overlap["pairs"])
+                found.append(say("warning.leak", corpus=track.corpus, split=overlap["split"], pairs=pairs))
+    return list(dict.fromkeys(found))
+
+
+def _of(context: Context, track: Track) -> list[str]:
+    say, rows = context.words, context.scored(track)
+    if not rows:
+        return [say("finding.nothing")]
+    best, others = rows[0], rows[1:]
+    place = f"{track.corpus} ({track.test_set})"
+    score = best.cells[track].number("bleu", track.test_set)
+    assert score is not None
+    ends = f.interval("bleu", score.low, score.high)
+    result = f.value("bleu", score.value) + (f" ({ends})" if ends else "")
+    if not others:
+        return [say("finding.alone", row=best.name, place=place, score=result)]
+    standing = _standing(context, track, best, others)
+    return [say("finding.best", row=best.name, place=place, score=result, standing=standing), *_cost(say, track, rows)]
+
+
+def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) -> str:
+    """Which of the others it is significantly above."""
+    say = context.words
+    tests = {row.id: test.reversed() for row in others if (test := context.comparison(track, row.id, best.id))}
+
+    def those(verdict: str) -> list[Row]:
+        return [row for row in others if row.id in tests and tests[row.id].verdict == verdict]
+
+    def against(row: Row) -> str:
+        test = tests[row.id]
+        parts = [f"{f.difference('bleu', test.difference)} {paired(say, test)}".strip()]
+        if test.verdict == "no significant difference" and test.adjusted is not None and test.adjusted <= LEVEL:
+            parts.append(say("standing.seeds", interval=f.interval("bleu", test.low, test.high)))
+        elif test.adjusted is not None:
+            parts.append(f.probability(test.adjusted))
+        return f"{row.name} ({', '.join(parts)})"
+
+    better, level, same = those("better"), those("no significant difference"), those("identical")
+    below = those("worse")  # on the seeds that both have; the best has others as well
+    untested = [row for row in others if row.id not in tests]
+    if len(better) == len(others):
+        if len(others) == 1:
+            return say("standing.above", rows=against(others[0]))
+        return say("standing.above_all", row=against(others[0]), p=_largest(say, [tests[row.id] for row in better]))
+    parts = []
+    if len(better) == 1:
+        parts.append(say("standing.above", rows=against(better[0])))
+    elif better:
+        p = _largest(say, [tests[row.id] for row in better])
+        parts.append(say("standing.above", rows=f"{say.listed([row.name for row in better])} ({p})"))
+    if level:
+        key = "standing.but_not_above" if better else "standing.not_above"
+        parts.append(say(key, rows=say.listed([against(row) for row in level])))
+    if below:
+        key = "standing.but_below" if parts else "standing.below"
+        parts.append(say(key, rows=say.listed([against(row) for row in below])))
+    if same:
+        parts.append(say("standing.same", rows=say.listed([row.name for row in same])))
+    if untested:
+        parts.append(say("standing.untested", rows=say.listed([row.name for row in untested])))
+    return ", ".join(parts)
+
+
+def _largest(say: Words, tests: Iterable[Comparison]) -> str:
+    """The p that all of them stay at or below."""
+    return say("standing.all", p=f.at_most(max(test.adjusted for test in tests if test.adjusted is not None)))
+
+
+def _cost(say: Words, track: Track, rows: Sequence[Row]) -> list[str]:
+    """What the highest score cost, beside the next one's, and which rows are worth their cost."""
+    flops = {row.id: row.cells[track].value("train_flops") or 0.0 for row in rows}
+    costed = [row for row in rows if flops[row.id]]
+    if rows[0] not in costed or len(costed) < 2:
+        return []
+    best, second = costed[:2]
+    scores = [row.cells[track].value("bleu", track.test_set) or 0.0 for row in costed]
+    front = efficient(costed, scores, [flops[row.id] for row in costed])
+    return [
+        say(
+            "finding.cost",
+            flops=f.value("train_flops", flops[best.id]),
+            compared=say.compared(flops[best.id], flops[second.id], second.name),
+            front=say("finding.cheapest")
+            if len(front) == 1
+            else say("finding.front", rows=say.listed([row.name for row in front])),
+        )
+    ]
+
+
+def efficient(items: Sequence[Item], scores: Sequence[float], costs: Sequence[float]) -> list[Item]:
+    """Those that no better or equal item undercuts (Pareto front), the cheapest first."""
+    front, cheapest = [], float("inf")
+    for place in sorted(range(len(items)), key=lambda place: (-scores[place], costs[place])):
+        if costs[place] < cheapest:
+            front.append(items[place])
+            cheapest = costs[place]
+    return front[::-1]

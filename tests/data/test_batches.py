@@ -1,0 +1,173 @@
+"""Batches: within the budget, every pair once an epoch, and the same from any point on as without interruption."""
+
+import os
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bench.data.batches import PairBatches, Pairs, Sentences, batches_of, counts, source_batches, truncated
+from bench.data.corpus import CorpusSettings, Split
+from bench.data.corpus_loading import load
+from bench.data.vocabulary import TextSettings, build
+from models.parts.translator import EOS, PAD, Batch
+
+Lists = list[tuple[list[int], list[int]]]
+sentence = st.lists(st.integers(3, 60), max_size=12)
+some_pairs = st.lists(st.tuples(sentence, sentence), min_size=1, max_size=40)
+
+
+def pairs_of(lists: Lists) -> Pairs:
+    return Pairs(Sentences.of([source for source, _ in lists]), Sentences.of([target for _, target in lists]))
+
+
+def back(batch: Batch) -> Lists:
+    """The id lists in a batch, after a look at its padding."""
+    sides = []
+    for ids_BS, lengths_B in batch[:2]:
+        assert ids_BS.dtype == torch.int64
+        assert ids_BS.shape == (len(lengths_B), max(lengths_B))
+        for ids_S, length in zip(ids_BS, lengths_B, strict=True):
+            assert ids_S[length - 1] == EOS
+            assert (ids_S[length:] == PAD).all()
+        sides.append([ids_S[: length - 1].tolist() for ids_S, length in zip(ids_BS, lengths_B, strict=True)])
+    return list(zip(*sides, strict=True))
+
+
+MANY = [([5] * (1 + n * 7 % 11), [6] * (1 + n * 5 % 13) + [10 + n]) for n in range(60)]
+
+
+@given(some_pairs, st.integers(13, 60), st.integers(0, 5))
+def test_each_epoch_yields_every_pair_once_within_the_budget(lists: Lists, budget: int, seed: int) -> None:
+    batches = PairBatches(pairs_of(lists), budget, seed)
+    drawn = iter(batches.train_dataloader())
+    for _ in range(2):
+        epoch = list(islice(drawn, batches.batches_per_epoch))
+        assert sorted(pair for batch in epoch for pair in back(batch)) == sorted(lists)
+        assert all(max(side.ids_BS.numel() for side in batch[:2]) <= budget for batch in epoch)
+
+
+@given(st.integers(0, 50), st.integers(0, 3))
+def test_interrupted_anywhere_it_goes_on_as_if_it_had_not_been(consumed: int, seed: int) -> None:
+    whole = [back(batch) for batch in islice(PairBatches(pairs_of(MANY), 40, seed).train_dataloader(), 60)]
+    interrupted = PairBatches(pairs_of(MANY), 40, seed)
+    assert interrupted.batches_per_epoch < 50
+    list(islice(interrupted.train_dataloader(), consumed + 3))  # drawn ahead, which must not count
+    interrupted.consumed = consumed
+    resumed = PairBatches(pairs_of(MANY), 40, seed)
+    resumed.load_state_dict(interrupted.state_dict())
+    assert [back(batch) for batch in islice(resumed.train_dataloader(), 60 - consumed)] == whole[consumed:]
+
+
+def test_the_order_depends_on_the_seed_and_the_epoch() -> None:
+    batches = PairBatches(pairs_of(MANY), 40, 1)
+
+    def order(batches: PairBatches, epoch: int) -> list[list[int]]:
+        return [places.tolist() for places in batches.epoch(epoch)]
+
+    assert order(batches, 0) == order(PairBatches(pairs_of(MANY), 40, 1), 0)
+    assert order(batches, 0) != order(batches, 1)
+    assert order(batches, 0) != order(PairBatches(pairs_of(MANY), 40, 2), 0)
+
+
+class Recorder(pl.LightningModule):
+    """Notes the batches it is given, and tells the data module how many that are, as training does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[Lists] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.seen.append(back(batch))
+        return self.weight.sum()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        data = cast(Any, self.trainer).datamodule  # Lightning sets it without declaring it
+        data.consumed = self.trainer.global_step
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning", "ignore:.*LeafSpec:FutureWarning")
+def test_lightning_resumes_with_the_next_batch(tmp_path: Path) -> None:
+    def fit(steps: int, resume: str | None = None) -> tuple[list[Lists], pl.Trainer]:
+        model = Recorder()
+        trainer = pl.Trainer(
+            max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, default_root_dir=tmp_path,
+        )  # fmt: skip
+        trainer.fit(model, datamodule=PairBatches(pairs_of(MANY), 40, 7), ckpt_path=resume, weights_only=True)
+        return model.seen, trainer
+
+    whole, _ = fit(40)
+    first, trainer = fit(17)
+    checkpoint = str(tmp_path / "last.ckpt")
+    trainer.save_checkpoint(checkpoint)
+    rest, _ = fit(40, checkpoint)
+    assert first + rest == whole
+
+
+@given(some_pairs)
+def test_for_validation_every_pair_comes_once_and_finds_its_place(lists: Lists) -> None:
+    restored: dict[int, tuple[list[int], list[int]]] = {}
+    widths = []
+    for places, batch in batches_of(pairs_of(lists), 50):
+        restored.update(zip(places.tolist(), back(batch), strict=True))
+        widths.append(max(side.ids_BS.shape[1] for side in batch[:2]))
+    assert [restored[place] for place in range(len(lists))] == lists
+    assert widths == sorted(widths, reverse=True)
+
+
+@given(st.lists(sentence, max_size=20), st.integers(1, 7))
+def test_sources_come_so_many_a_batch_and_find_their_places(sources: list[list[int]], size: int) -> None:
+    restored: dict[int, list[int]] = {}
+    for places, tokens in source_batches(sources, size):
+        assert len(places) <= size
+        restored.update(zip(places.tolist(), (pair[0] for pair in back(Batch(tokens, tokens))), strict=True))
+    assert [restored[place] for place in range(len(sources))] == sources
+
+
+def test_a_batch_counts_what_it_holds() -> None:
+    batch = pairs_of([([5, 6, 7], [8]), ([5], [6])]).batch(np.array([0, 1]))
+    assert counts(batch) == (2, 6, 4, 12)
+
+
+def test_pairs_over_the_limit_are_left_out_and_sentences_cut() -> None:
+    split = Split(["a b c", "a", "a b"], ["x y", "x y z", "x y"])
+    vocabularies = build(TextSettings("words", 5), split)
+    pairs = Pairs.of(split, vocabularies, max_length=2)
+    assert (len(pairs), pairs.left_out) == (1, 2)
+    assert len(Pairs.of(split, vocabularies)) == 3
+    with pytest.raises(ValueError, match=r"^text\.max_length: none of 3 sentence pairs has at most 0 tokens"):
+        Pairs.of(split, vocabularies, max_length=0)
+    with pytest.raises(ValueError, match="no sentence pairs"):
+        Pairs.of(Split([], []), vocabularies)
+    whole, parts = (Sentences.encoded(vocabularies.source, split.sources, at_once) for at_once in (100, 2))
+    assert all(np.array_equal(getattr(whole, name), getattr(parts, name)) for name in ("ids", "lengths", "ends"))
+    assert truncated([[4, 5, 6], [4], []], 2) == ([[4, 5], [4], []], 1)
+
+
+def test_a_sentence_over_the_budget_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^training\.batch_tokens: 14 is less than the longest sentence, 15 tokens"):
+        PairBatches(pairs_of(MANY), 14, 1)
+
+
+@pytest.mark.skipif("MULTI30K" not in os.environ, reason="MULTI30K names no folder with the Multi30k files")
+@pytest.mark.parametrize("batch_tokens", [3000, 4096])
+def test_little_of_multi30k_is_padding(batch_tokens: int) -> None:
+    train = load(CorpusSettings("multi30k-en-de")).train
+    pairs = Pairs.of(train, build(TextSettings(vocabulary_size=8000), train), 100)
+    assert pairs.left_out == 0
+    epoch = PairBatches(pairs, batch_tokens, 1).epoch(0)
+    found = [counts(pairs.batch(places)) for places in epoch]
+    real = sum(batch.source_tokens + batch.target_tokens for batch in found)
+    assert real / sum(batch.padded_tokens for batch in found) >= 0.88

@@ -1,0 +1,159 @@
+"""Corpora from files, and what is said about bad ones: one line that names the file, the line and the mend."""
+
+import gzip
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.data.corpus import Corpus, CorpusSettings
+from bench.data.corpus_loading import load, names
+
+ENGLISH = "A man rides.\n\nTwo dogs run.\n"
+GERMAN = "Ein Mann fährt.\n\nZwei Hunde laufen.\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A miniature of Multi30k."""
+    for split in ("train", "val", "test_2016_flickr"):
+        (tmp_path / f"{split}.en").write_text(ENGLISH)
+        with gzip.open(tmp_path / f"{split}.de.gz", "wb") as file:
+            file.write(GERMAN.encode())
+    return tmp_path
+
+
+def files(folder: Path, name: str = "files", **changed: list[str] | None) -> Corpus:
+    settings: dict[str, Any] = {
+        "name": name,
+        "train": [str(folder / "train.en"), str(folder / "train.de.gz")],
+        "val": [str(folder / "val.en"), str(folder / "val.de.gz")],
+        "test": [str(folder / "test_2016_flickr.en"), str(folder / "test_2016_flickr.de.gz")],
+    }
+    return load(CorpusSettings(**{**settings, **changed}))
+
+
+def test_the_corpora_are_the_public_files_of_the_folder() -> None:
+    assert {"files", "grammar", "multi30k"} <= set(names())
+    assert not [name for name in names() if name.startswith("_")]
+
+
+def test_multi30k_is_read_from_a_folder_plain_or_packed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = load(CorpusSettings(name="multi30k-de-en", path=str(folder)))
+    assert (corpus.name, corpus.direction) == ("multi30k-de-en", "de-en")
+    assert list(corpus.train) == list(zip(GERMAN.split("\n")[:-1], ENGLISH.split("\n")[:-1], strict=True))
+    assert list(corpus.tests) == ["test_2016_flickr"]
+    monkeypatch.setenv("MULTI30K", str(folder))
+    assert load(CorpusSettings(name="multi30k-de-en")) == corpus
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "said"),
+    [
+        ("multi30k", "{}", "write multi30k-SRC-TGT"),
+        ("multi30k-en", "{}", "is not NAME-SRC-TGT"),
+        ("multi30k-en-de", None, "environment variable MULTI30K"),
+        ("multi30k-en-de", "{}/nowhere", "there is no folder"),
+        ("multi30k-en-ko", "{}", "no train.ko, nor train.ko.gz; it has train files for de, en"),
+        ("multi31k-en-de", "{}", "there is no corpus 'multi31k'"),
+    ],
+)
+def test_multi30k_says_what_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, path: str | None, said: str
+) -> None:
+    monkeypatch.delenv("MULTI30K", raising=False)
+    with pytest.raises(ValueError, match=r"^corpus\.\w+: |^/") as raised:
+        load(CorpusSettings(name=name, path=path and path.format(folder)))
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_multi30k_needs_a_test_set(folder: Path) -> None:
+    (folder / "test_2016_flickr.en").unlink()
+    with pytest.raises(ValueError, match="no test set for en-de"):
+        load(CorpusSettings(name="multi30k-en-de", path=str(folder)))
+
+
+def test_files_take_their_languages_from_their_endings(folder: Path) -> None:
+    corpus = files(folder)
+    assert (corpus.name, corpus.source_language, corpus.target_language) == ("files-en-de", "en", "de")
+    assert corpus.tests["test"].targets[1] == ""  # an empty line is a sentence like any other
+    assert files(folder, "files-fr-ko").direction == "fr-ko"
+
+
+def test_one_file_may_hold_both_sides(folder: Path) -> None:
+    table, objects, nested = folder / "a.tsv", folder / "b.jsonl.gz", folder / "c.jsonl"
+    table.write_text("One.\tEins.\tby somebody\r\n\tZwei.\r\n")
+    objects.write_bytes(gzip.compress(b'{"de": "Eins.", "en": "One.", "id": 3}\n{"en": "", "de": "Zwei."}\n', mtime=0))
+    nested.write_text('{"translation": {"de": "Eins.", "en": "One."}}\n{"translation": {"en": "", "de": "Zwei."}}\n')
+    corpus = files(folder, "files-en-de", train=[str(table)], val=[str(objects)], test=[str(nested)])
+    assert list(corpus.train) == [("One.", "Eins."), ("", "Zwei.")]
+    assert corpus.train == corpus.validation == corpus.tests["test"]
+
+
+def test_only_line_feeds_end_a_line(folder: Path) -> None:
+    (folder / "train.en").write_bytes("\ufeffa\u2028b\r\nc\x85d\x0ce\n f ".encode())
+    assert files(folder).train.sources == ["a\u2028b", "c\x85d\x0ce", " f "]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"One.\nTwo.\n", "train.en has 2 lines and {}/train.de.gz has 3"),
+        (b"", "{}/train.en: the file is empty"),
+        (b"\n\n", "{}/train.en: the file is empty"),
+        (b"One.\nTw\xff.\n\n", "{}/train.en: line 2 is not valid UTF-8"),
+        (None, "{}/train.en: there is no such file; name one that there is"),
+    ],
+)
+def test_a_bad_text_file_is_named(folder: Path, content: bytes | None, said: str) -> None:
+    (folder / "train.en").unlink() if content is None else (folder / "train.en").write_bytes(content)
+    with pytest.raises(ValueError, match=r"train\.en") as raised:
+        files(folder)
+    assert said.format(folder) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("a.tsv", b"One.\tEins.\nTwo.\n", "line 2 is not two columns"),
+        ("a.jsonl", b'{"en": "a", "de": "b"}\n{"en": "a"}\n', "line 2 is not a JSON object"),
+        ("a.jsonl", b'{"en": "a", "de": 3}\n', "line 1 is not a JSON object"),
+        ("a.jsonl", b'{"en": "a", "de": "b\\nc"}\n', "line 1 is not a JSON object with one line"),
+        ("a.jsonl", b"[1]\n", "line 1 is not"),
+        ("a.jsonl", b"{\n", "line 1 is not"),
+        ("a.csv", b"One.,Eins.\n", "must be .tsv or .jsonl"),
+        ("a.tsv.gz", b"One.\tEins.\n", "not a whole gzip file"),
+        ("a.tsv.gz", gzip.compress(b"One.\tEins.\n", mtime=0)[:-4], "not a whole gzip file"),
+    ],
+)
+def test_a_bad_table_is_named(folder: Path, file: str, content: bytes, said: str) -> None:
+    (folder / file).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{folder}/{file}: ") as raised:
+        files(folder, "files-en-de", val=[str(folder / file)])
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["train", "val", "test"])
+def test_a_missing_setting_is_named(folder: Path, key: str) -> None:
+    for value in (None, [], ["a", "b", "c"]):
+        with pytest.raises(ValueError, match=rf"corpus\.{key}: give two text files"):
+            files(folder, "files-en-de", **{key: value})
+
+
+@pytest.mark.parametrize("train", [["data/a", "data/b"], ["a.en", "b.en"], ["a.tsv"], ["a.en", "./b"]])
+def test_endings_that_name_no_languages_are_refused(folder: Path, train: list[str]) -> None:
+    with pytest.raises(ValueError, match="write files-SRC-TGT"):
+        files(folder, train=train)
+
+
+@pytest.mark.skipif("MULTI30K" not in os.environ, reason="MULTI30K names no folder with the Multi30k files")
+def test_the_real_multi30k() -> None:
+    corpus = load(CorpusSettings(name="multi30k-en-de"))
+    assert (len(corpus.train), len(corpus.validation)) == (29000, 1014)
+    assert {name: len(split) for name, split in corpus.tests.items()} == dict.fromkeys(
+        ("test_2016_flickr", "test_2017_flickr"), 1000
+    )
+    assert corpus.tests["test_2016_flickr"].sources[0] == "A man in an orange hat starring at something."

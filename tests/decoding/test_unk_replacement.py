@@ -1,0 +1,165 @@
+"""PosUnk: a dictionary learnt from sentence pairs, and what becomes of the unknown words of a translation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import bench.evaluation.evaluate
+from bench.data.corpus import Split
+from bench.data.vocabulary import Vocabularies, Words
+from bench.decoding import unk_replacement
+from bench.decoding.beam_search import DecodingSettings, Hypothesis, translate
+from bench.decoding.unk_replacement import Lexicon, dictionary, translation_probabilities, written
+from bench.evaluation import trained_model
+from bench.experiment.spec import architectures, resolve
+from bench.measures.alignment import forced_attention
+from bench.runs.job import run
+from bench.tracking.store import Store, Tracking
+from models.parts.translator import UNK
+from tests.helpers import tiny_job
+
+BOOKS = [("the house", "das Haus"), ("the book", "das Buch"), ("a book", "ein Buch")]
+
+
+def spelt_out(pairs: list[tuple[list[str], list[str]]]) -> dict[tuple[str, str], float]:
+    """t(w|g) by Model 1, word by word as Brown et al. write it down; the empty word is ""."""
+    t: dict[tuple[str, str], float] = defaultdict(lambda: 1.0)
+    for _ in range(unk_replacement.ITERATIONS):
+        counts: dict[tuple[str, str], float] = defaultdict(float)
+        totals: dict[str, float] = defaultdict(float)
+        for given, words in pairs:
+            for word in words:
+                whole = sum(t[word, other] for other in ["", *given])
+                for other in ["", *given]:
+                    counts[word, other] += t[word, other] / whole
+                    totals[other] += t[word, other] / whole
+        t = defaultdict(float, {pair: count / totals[pair[1]] for pair, count in counts.items()})
+    return t
+
+
+def test_model_1_is_that_of_brown() -> None:
+    """On pairs of unequal lengths, with a word that stands twice in its sentence."""
+    given = ["the house", "the book of the house", "a book", "the"]
+    words = ["das Haus", "das Buch des Hauses", "ein Buch", "das"]
+    pairs = [(g.split(), w.split()) for g, w in zip(given, words, strict=True)]
+    givens, written_ = (sorted({word for pair in pairs for word in pair[side]}) for side in (0, 1))
+    keys: list[tuple[int, int]] = []
+    links, word_P = [], [written_.index(word) for _, ws in pairs for word in ws]
+    begin = 0
+    for gs, ws in pairs:
+        for g in gs:
+            for place, w in enumerate(ws):
+                key = givens.index(g), written_.index(w)
+                keys += [key] if key not in keys else []
+                links.append((keys.index(key), begin + place))
+        begin += len(ws)
+    pair_L, place_L = np.array(links).T
+    found_K = translation_probabilities(pair_L, place_L, np.array(word_P), np.array([g for g, _ in keys]))
+    wanted = spelt_out(pairs)
+    assert found_K.tolist() == pytest.approx([wanted[written_[w], givens[g]] for g, w in keys], abs=1e-12)
+
+
+def test_the_dictionary_of_three_books() -> None:
+    sources, targets = ([pair[side].split() for pair in BOOKS] for side in (0, 1))
+    assert dictionary(sources, targets) == {"the": "das", "house": "Haus", "book": "Buch", "a": "ein"}
+    assert dictionary([*sources, []], [*targets, ["Leer"]]) == dictionary(sources, targets)
+    assert dictionary([["man"], []], [["Mann"], []]) == {"man": "Mann"}
+
+
+def test_words_out_of_the_vocabulary_are_learnt(tmp_path: Path) -> None:
+    """The smallest vocabularies there are: one word each."""
+    pairs = tiny_job.pairs(400, seed=1)
+    split = Split([source for source, _ in pairs], [target for _, target in pairs])
+    vocabularies = Vocabularies(Words.learn(split.sources, 5), Words.learn(split.targets, 5))
+    learnt = Lexicon.learn(split, vocabularies)
+    assert {word: learnt.of(word) for word in tiny_job.WORDS} == tiny_job.WORDS
+    assert learnt.of("sees") == "sieht"
+    assert learnt.of("Zoë") == "Zoë"
+    learnt.save(tmp_path / "lexicon.json")
+    assert Lexicon.load(tmp_path / "lexicon.json") == learnt
+
+
+def looking(*places: int, columns: int) -> np.ndarray:
+    """attention_TS with most of its weight on these places, one a token."""
+    attention_TS = np.full((len(places), columns), 0.1 / columns)
+    attention_TS[np.arange(len(places)), places] += 0.9
+    return attention_TS
+
+
+def test_unknown_words_become_what_was_looked_at() -> None:
+    source, target = Words.of(["sees", "the", "￭."]), Words.of(["sieht", "den", "￭."])
+    both = Vocabularies(source, target)
+    sentence = "Zoë sees the cat."
+    assert source.encode([sentence]) == [[UNK, 4, 5, UNK, 6]]
+    # Zoë sieht den Katze .  and the row of EOS; source words and its EOS are the columns.
+    ids = [UNK, 4, 5, UNK, 6]
+    found = Hypothesis(ids, 0.0, 0.0, looking(0, 1, 2, 3, 4, 5, columns=6))
+    cats = Lexicon({"cat": "Kater", "sees": "guckt"})
+    assert written([found], [sentence], both, None) == ["<unk> sieht den <unk>."]
+    assert written([found], [sentence], both, Lexicon({})) == ["Zoë sieht den cat."]
+    assert written([found], [sentence], both, cats) == ["Zoë sieht den Kater."]
+    # Where EOS has most of the weight, the word with most of the rest is meant: the full stop, joined to its left.
+    attention_TS = looking(5, 1, 2, 5, 4, 5, columns=6)
+    attention_TS[0, 3] += 0.01
+    attention_TS[3, 4] += 0.01
+    assert written([Hypothesis(ids, 0.0, 0.0, attention_TS)], [sentence], both, cats) == ["Kater sieht den.."]
+    # A sentence that was cut to two tokens: the words that were not read cannot be looked at.
+    cut = Hypothesis([UNK, UNK], 0.0, 0.0, looking(0, 1, 2, columns=3))
+    assert written([cut], [sentence], both, cats) == ["Zoë guckt"]
+    assert written([Hypothesis([], 0.0, 0.0), Hypothesis([4], 0.0, 0.0)], ["", "x"], both, cats) == ["", "sieht"]
+
+
+ATTENTIVE = ["bahdanau", "deep-att", "gnmt", "local-p", "convs2s", "transformer-base"]
+
+
+@pytest.mark.parametrize("row", [row for row in ATTENTIVE if row in architectures()])
+def test_a_row_of_attention_is_that_of_the_word_being_written(row: str) -> None:
+    """Of real models: what the search reports is what the model looks at when it is made to write the same."""
+    torch.manual_seed(1)
+    model = resolve(architectures()[row], row=row).build(23, 23).eval().double()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, dtype=parameter.dtype)
+    sources = [[5, 9, 4, 7, 8, 6], [4, 6, 5], [8]]
+    for source, hypotheses in zip(
+        sources, translate(model, sources, DecodingSettings(beam=3, extra_length=3, pos_unk="copy")), strict=True
+    ):
+        for ids, _, _, attention_TS in hypotheses:
+            forced = forced_attention(model, [source], [ids])
+            assert attention_TS is not None
+            assert forced is not None
+            assert attention_TS.shape == (len(ids) + 1, len(source) + 1)
+            np.testing.assert_allclose(attention_TS, forced[0], atol=1e-6)
+
+
+@pytest.fixture
+def no_latency() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.evaluation.evaluate.latency, "measure", lambda *_: [])
+        yield
+
+
+@pytest.mark.usefixtures("no_latency")
+def test_a_run_translates_as_it_was_judged(tmp_path: Path) -> None:
+    """A model that knows one word of each side writes mostly unknown ones; none of them is left."""
+    tiny_job.write_corpus(tmp_path)
+    words = {"text__kind": "words", "text__joint": "false", "text__vocabulary_size": 5, "training__max_updates": 40}
+    store = Store(Tracking(None, str(tmp_path / "runs")))
+    tables = {}
+    for pos_unk in ("keep", "dictionary"):
+        outcome = run(
+            resolve(tiny_job.FILE, flags=tiny_job.flags(tmp_path, **words, decoding__pos_unk=pos_unk)), store, "runs"
+        )
+        assert outcome.run
+        table = tables[pos_unk] = store.hypotheses(outcome.run, "test")
+        found, _ = trained_model.load(store, outcome.run.id).translate(list(table["source"]))
+        assert [best.text for best, *_ in found] == list(table["hypothesis"])
+    assert tables["keep"]["hypothesis"].str.contains("<unk>").all()
+    assert not tables["dictionary"]["hypothesis"].str.contains("<unk>").any()
+    bleu = next(measure for measure in outcome.measures if measure.metric == "test/bleu")
+    assert bleu.recipe.endswith("; beam 2, alpha 1.0, unknown words: dictionary")

@@ -1,0 +1,350 @@
+"""Settings: layers, flags, strictness, and what makes two commands one job."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.experiment.fairness import unequal
+from bench.experiment.spec import (
+    EXPERIMENTS,
+    Experiment,
+    architectures,
+    corpus_settings,
+    layered,
+    merge,
+    presets_of,
+    read_typed,
+    read_yaml,
+    repeating,
+    resolve,
+    restored,
+)
+from bench.runs.suite import Suite
+
+FILES = architectures()
+EVERY = [(row, preset) for row in sorted(FILES) for preset in presets_of(FILES[row], row)]
+TRANSFORMER = EXPERIMENTS / "transformer.yaml"
+
+
+def written(folder: Path, text: str, name: str = "own.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(call: Any, *arguments: Any, **settings: Any) -> str:
+    with pytest.raises(ValueError, match=r"\S") as raised:
+        call(*arguments, **settings)
+    said = str(raised.value)
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize(("row", "preset"), EVERY)
+def test_every_row_at_every_preset_parses_and_builds(row: str, preset: str) -> None:
+    experiment = resolve(FILES[row], preset=preset, row=row)
+    assert (experiment.row, experiment.preset) == (row, preset)
+    assert experiment.about.name
+    assert experiment.about.year >= 1958
+    assert experiment.about.paper
+    with torch.device("meta"):
+        model = experiment.build(*experiment.text.sizes)
+    model.recipe = experiment.training
+    model.configure_optimizers()
+    assert model.flops(25, 25).training > 0
+
+
+def test_the_rows_of_a_preset_share_what_is_compared() -> None:
+    for preset in ("demo", "multi30k-cpu", "multi30k"):
+        jobs = [resolve(FILES[row], preset=preset, row=row) for row, name in EVERY if name == preset]
+        assert len({(job.training.max_pairs, job.corpus_name) for job in jobs}) == 1, preset
+
+
+def test_the_presets_of_a_row_are_those_of_all_its_layers() -> None:
+    usual = ["demo", "multi30k-cpu", "multi30k", "paper"]  # base.yaml's
+    assert presets_of(FILES["lstm"], "lstm") == usual  # its `paper` stands under rows: alone
+    assert presets_of(FILES["convs2s-ensemble"], "convs2s-ensemble") == [
+        *usual,
+        "paper-code",
+        "paper-en-fr",
+        "paper-code-en-fr",
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_file_is_strict_yaml(path: Path) -> None:
+    content = read_yaml(path)
+    if "rows" in content and "model" not in content:
+        assert Suite.read(path).experiments([])
+
+
+def test_the_first_row_is_the_default() -> None:
+    assert resolve(TRANSFORMER).row == "transformer-base"
+    assert resolve(TRANSFORMER).preset == "demo"
+
+
+def test_layers_lie_on_one_another() -> None:
+    below = {"a": {"b": 1, "c": {"d": 2}}, "list": [1, 2], "only": 0}
+    above = {"a": {"c": {"d": 3, "e": 4}}, "list": [3]}
+    assert merge(below, above) == {"a": {"b": 1, "c": {"d": 3, "e": 4}}, "list": [3], "only": 0}
+    assert below["a"]["c"] == {"d": 2}
+
+
+def test_another_optimiser_takes_nothing_of_the_one_below() -> None:
+    adam = {"optimizer": {"name": "Adam", "lr": 0.1, "settings": {"betas": [0.9, 0.98]}}}
+    assert merge(adam, {"optimizer": {"name": "SGD", "lr": 1.0}}) == {"optimizer": {"name": "SGD", "lr": 1.0}}
+    assert merge(adam, {"optimizer": {"lr": 1.0}})["optimizer"]["settings"] == {"betas": [0.9, 0.98]}
+
+
+def test_the_order_of_the_layers(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        """
+model: {name: transformer, layers: 1, width: 8, inner: 16}
+decoding: {alpha: 0.1}
+presets: {demo: {model: {width: 16, inner: 32, heads: 2}, decoding: {alpha: 0.2}}}
+rows:
+  one: {model: {inner: 48, heads: 4}, presets: {demo: {model: {heads: 8}}, only-here: {training: {max_updates: 3}}}}
+  two:
+""",
+    )
+    suite = [{"model": {"layers": 5}, "seed": 4}, {"seed": 7}]
+    _, merged = layered(path, "demo", "one", suite)
+    assert merged["model"] == {"name": "transformer", "layers": 5, "width": 16, "inner": 48, "heads": 8}
+    job = resolve(path, row="one", suite=suite, flags=["--model.layers", "6", "--decoding.alpha=0.3"])
+    assert (job.model.layers, job.seed, job.decoding.alpha, job.text.kind) == (6, 7, 0.3, "subwords")
+    assert resolve(path, row="two").decoding.alpha == 0.2
+    assert resolve(path, row="one", preset="only-here").training.max_updates == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--training.max_update", "3"], "unknown key training.max_update; did you mean training.max_updates?"),
+        (["--model.widht", "3"], "unknown key model.widht; did you mean model.width?"),
+        (["--training.max_updates", "many"], "training.max_updates: expected int or null, got many"),
+        (["--text.kind", "subword"], "text.kind: expected one of subwords, words, characters, got subword"),
+        (
+            ["--training.precision", "fp16"],
+            "training.precision: expected one of 32-true, bf16-mixed, 64-true, got fp16",
+        ),
+        (["--corpus.train", "a.en"], "corpus.train: expected list or null, got a.en"),
+        (["--training.optimizer.lr", "fast"], "training.optimizer.lr: expected float, got fast"),
+        (["--decoding.beam", "0"], "decoding.beam: 0 is too small; at least 1"),
+        (["--training.average", "20"], "training.average: 20 is more than training.validations 10"),
+        (["--training.validations", "0"], "training.validations: 0 is too small; at least 1"),
+        (["--training.max_pairs", "-5"], "training.max_pairs: -5 is too small; at least 1"),
+        (["--training.max_seconds=-1"], "training.max_seconds: -1.0 is too small; more than 0"),
+        (["--training.optimizer.lr", "0"], "training.optimizer.lr: 0.0 is too small; more than 0"),
+        (["--training.schedule.every", "0"], "training.schedule.every: 0 is too small; at least 1"),
+        (["--training.label_smoothing", "2"], "training.label_smoothing: 2.0 is not between 0 and 1"),
+        (["--seed", "-1"], "seed: -1 is too small; at least 0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bad_flag_is_named(flags: list[str], said: str) -> None:
+    assert said in refused(resolve, TRANSFORMER, flags=flags)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: {name: transformer}\nrows: {a: {training: {max_update: 3}}}", "training.max_update; did you mean"),
+        ("model: {name: transformer, widht: 3}\nrows: {a: }", "unknown key model.widht; did you mean model.width?"),
+        ("model: {name: transformer, width: wide}\nrows: {a: }", "model.width: expected int, got wide"),
+        ("model: {name: transfromer}\nrows: {a: }", "no model 'transfromer', did you mean transformer?"),
+        ("model: {name: transformer}\nmodle: 3\nrows: {a: }", "unknown key modle"),
+        ("model: {name: transformer}\nmodel: {name: x}\nrows: {a: }", "own.yaml, line 2: the key 'model' stands twice"),
+        ("model: {name: transformer\n", "own.yaml, line 2:"),
+        ("rows: {a: }", "not an architecture's file"),
+        ("", "holds no settings"),
+        ("- a\n- b", "holds no settings"),
+        ("model: {name: transformer}\nrows: {a: }\x00", "own.yaml: unacceptable character"),
+        ("model: {name: transformer}\nrows:", "rows: expected keys with settings below it, got None"),
+        ("model: {name: transformer}\nrows: {}", "rows: names no row"),
+        ("model: {name: transformer}\nrows: [a, b]", "rows: expected keys with settings below it, got ['a', 'b']"),
+        ("model: {name: transformer}\nrows: {a: 3}", "rows.a: expected keys with settings below it, got 3"),
+        ("model: {name: transformer}\npresets: {demo: 3}\nrows: {a: }", "presets.demo: expected keys"),
+        ("model: transformer\nrows: {a: }", "model: expected keys with settings below it, got 'transformer'"),
+    ],
+    ids=range(17),
+)
+def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = written(tmp_path, text)
+    answer = refused(resolve, path)
+    assert said in answer
+    assert str(path) in answer or "did you mean transformer" in answer
+
+
+def test_what_there_is_not_is_listed(tmp_path: Path) -> None:
+    assert "no row 'transformer-bse', did you mean transformer-base? there are: " in refused(
+        resolve, TRANSFORMER, row="transformer-bse"
+    )
+    assert "no preset 'multi30k-gpu', did you mean" in refused(resolve, TRANSFORMER, preset="multi30k-gpu")
+    assert "there is no such file; those in experiments/: " in refused(resolve, tmp_path / "none.yaml")
+    suite = written(tmp_path, "rows: [perceptron, transfromer-base]")
+    assert "no row 'transfromer-base', did you mean transformer-base?" in refused(Suite.read, suite)
+    assert "rows: names no row" in refused(Suite.read, written(tmp_path, "preset: demo"))
+    assert "unknown key presets; did you mean preset?" in refused(Suite.read, written(tmp_path, "presets: demo"))
+    assert "seeds: " in refused(Suite.read, written(tmp_path, "seeds: many"))
+
+
+def test_numbers_are_numbers(tmp_path: Path) -> None:
+    content = read_yaml(written(tmp_path, "a: 1e-9\nb: 1.0e-9\nc: 3E4\nd: -2e3\ne: 1e\nf: e9\n"))
+    assert content == {"a": 1e-9, "b": 1e-9, "c": 3e4, "d": -2000.0, "e": "1e", "f": "e9"}
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_bytes(b"model: {name: \xff}\n")
+    assert "own.yaml: not UTF-8 at byte 14" in refused(read_yaml, path)
+
+
+@dataclasses.dataclass
+class Kind:
+    number: int = 1
+
+
+def test_a_typed_file(tmp_path: Path) -> None:
+    assert read_typed(written(tmp_path, "number: 3"), Kind) == Kind(3)
+    assert "number: expected int, got x" in refused(read_typed, written(tmp_path, "number: x"), Kind)
+
+
+def job(*flags: str) -> Experiment:
+    return resolve(TRANSFORMER, flags=list(flags))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--corpus.path", "elsewhere"),
+        ("--machine.threads", "1"),
+        ("--machine.accelerator", "cpu"),
+        ("--machine.checkpoint_seconds", "5"),
+        ("--tracking.folder", "elsewhere"),
+        ("--tracking.uri", "http://tracking:5000"),
+        ("--about.note", "a remark"),
+    ],
+    ids=" ".join,
+)
+def test_a_job_is_the_same_wherever_it_runs(flags: tuple[str, ...]) -> None:
+    assert job(*flags).job == job().job
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--seed", "2"),
+        ("--model.width", "84"),
+        ("--model.dropout", "0.2"),
+        ("--text.vocabulary_size", "500"),
+        ("--text.joint", "false"),
+        ("--training.max_pairs", "64001"),
+        ("--training.optimizer.lr", "0.5"),
+        ("--training.schedule.warmup", "7"),
+        ("--training.precision", "bf16-mixed"),
+        ("--training.average", "3"),
+        ("--decoding.beam", "4"),
+        ("--decoding.alpha", "0.5"),
+        ("--corpus.name", "grammar-de-en"),
+        ("--corpus.pairs", "7000"),
+        ("--corpus.lemmas", "150"),
+        ("--corpus.depth", "2"),
+    ],
+    ids=" ".join,
+)
+def test_another_setting_is_another_job(flags: tuple[str, ...]) -> None:
+    assert job(*flags).job != job().job
+
+
+def test_a_setting_that_is_null_renames_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that a later version adds is null where nobody has set it: finished runs are still found."""
+    job = resolve(TRANSFORMER)
+    name, settings = job.job, job.settings
+    monkeypatch.setattr(Experiment, "settings", settings | {"text": settings["text"] | {"invented_later": None}})
+    assert job.job == name
+    monkeypatch.setattr(Experiment, "settings", settings | {"text": settings["text"] | {"invented_later": 1}})
+    assert job.job != name
+
+
+def test_every_setting_of_a_job_is_in_its_hash() -> None:
+    """Of row, model, text, training, decoding: also of settings that are added later."""
+    one = job()
+    for group in ("model", "text", "training", "decoding"):
+        for field in dataclasses.fields(getattr(one, group)):
+            other = dataclasses.replace(one)
+            changed = dataclasses.replace(getattr(one, group))
+            object.__setattr__(changed, field.name, "changed" if field.name not in ("optimizer", "schedule") else None)
+            object.__setattr__(other, group, changed)
+            assert other.job != one.job, f"{group}.{field.name}"
+    assert dataclasses.replace(one, row="another").job != one.job
+
+
+def test_the_settings_of_a_run_give_its_experiment_back() -> None:
+    one = job("--training.average", "3", "--seed", "5", "--corpus.test", "[a.en,a.de]")
+    again = restored(one.settings)
+    assert again == one
+    assert again.job == one.job
+    older = one.settings
+    del older["decoding"]["batch_sentences"]  # a setting that a run of an earlier version had not
+    assert restored(older).decoding == one.decoding
+    assert "not the settings of a run of this version" in refused(restored, one.settings | {"novelty": 3})
+    assert "not the settings of a run" in refused(restored, {})
+
+
+def test_flags_of_a_corpus() -> None:
+    assert corpus_settings("multi30k-en-fr", ["--corpus.path", "x"]).path == "x"
+    assert "unknown key corpus.paht; did you mean corpus.path?" in refused(corpus_settings, "x", ["--corpus.paht", "x"])
+
+
+def test_the_suites_of_the_ladder_have_its_rows() -> None:
+    ladder = Suite.read(EXPERIMENTS / "ladder.yaml").rows
+    assert len(set(ladder)) == 20
+    assert Suite.read(EXPERIMENTS / "multi30k-cpu.yaml").rows == ladder
+
+
+def test_the_command_that_repeats_a_job() -> None:
+    for row in ("mlp", "gnmt-ensemble", "transformer-base"):
+        own = resolve(FILES[row], row=row)
+        assert own.command == f"bench run experiments/{FILES[row].name} --row {row} --preset demo --seed 1"
+    flags = ["--model.dropout", "0.25", "--corpus.path", "a folder", "--training.max_pairs", "null", "--seed", "3"]
+    flags += ["--training.max_updates", "7", "--machine.threads", "1"]
+    changed = resolve(FILES["lstm"], preset="multi30k-cpu", row="lstm", flags=flags)
+    words = shlex.split(changed.command)
+    assert words[:3] == ["bench", "run", "experiments/seq2seq.yaml"]
+    again = resolve(FILES["lstm"], preset=words[6], row=words[4], flags=words[7:])
+    assert again.job == changed.job
+    assert again.corpus.path == "a folder"
+    assert "machine" not in changed.command, "where it runs does not change what comes out"
+
+
+def test_a_row_of_a_file_elsewhere_has_no_such_command() -> None:
+    assert dataclasses.replace(resolve(FILES["lstm"], row="lstm"), row="of-my-own").command == ""
+    assert dataclasses.replace(resolve(FILES["lstm"], row="lstm"), row="mlp").command == "", "another architecture"
+
+
+def test_rows_that_search_otherwise_are_said_to() -> None:
+    rows = {"gnmt": ("--decoding.coverage", "0.2"), "deep-att": (), "bahdanau": (), "lstm": ()}
+    lines = unequal([resolve(FILES[row], row=row, flags=flags) for row, flags in rows.items()])
+    assert "gnmt: decoding.coverage 0.2, the others 0.0" in lines
+    assert "deep-att: decoding.pos_unk dictionary, the others keep" in lines
+
+
+def test_the_command_that_repeats_a_suite_names_no_place_and_no_password() -> None:
+    flags = [
+        "--tracking.uri",
+        "https://bob:secret@ml.example.org",
+        "--training.max_pairs",
+        "32000",
+        "--machine.threads=1",
+    ]
+    flags += ["--corpus.train", "[a b.en,a b.de]", "--decoding.beam=2", "--tracking.folder=/home/alice"]
+    told = "--training.max_pairs 32000 --corpus.train '[a b.en,a b.de]' --decoding.beam=2"
+    found = [repeating(path, [1, 2], flags) for path in (EXPERIMENTS / "demo.yaml", Path("/home/alice/own.yaml"))]
+    assert found == [f"bench suite {file} --seeds 1 2 {told}" for file in ("experiments/demo.yaml", "own.yaml")]

@@ -1,0 +1,231 @@
+"""The latency protocol: what is timed, how noise is treated, what memory counts. No test asks a machine to be fast."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from bench.decoding.beam_search import DecodingSettings
+from bench.measures import latency, memory
+from bench.measures.latency import Bench, Timing, timed
+from bench.measures.measure import Measure
+from bench.system.machine import SIBLINGS, bf16
+from models import transformer
+from models.parts.translator import Batch, Tokens
+from reports.text.language import words
+
+SOURCES = [[5, 6, 7, 8][: 1 + number % 4] for number in range(40)]
+TARGETS = [[5, 6, 7][: 1 + number % 3] for number in range(40)]
+
+
+def tiny() -> transformer.Model:
+    return transformer.Model(transformer.Config(layers=1, width=16, inner=32, heads=2), 11, 11)
+
+
+def by_name(measures: list[Measure]) -> dict[str, Measure]:
+    assert len({measure.metric for measure in measures}) == len(measures)
+    return {measure.metric: measure for measure in measures}
+
+
+def value(measure: Measure) -> float:
+    assert measure.value is not None
+    return measure.value
+
+
+def test_the_whole_protocol() -> None:
+    found = by_name(latency.measure(tiny(), SOURCES, TARGETS, DecodingSettings(beam=2), seconds=0.0))
+    recipe = found["latency_p50_ms"].recipe
+    parts = ("batch 1", "reference's length", "32 sentences, 64 samples", "beam 2", "float32", "cpu", "threads")
+    for part in (*parts, "2 passes, attempt 1"):
+        assert part in recipe
+    assert "quiet" in recipe or "NOISY" in recipe
+    for name in ("latency", "latency_free"):
+        percentiles = [value(found[f"{name}_p{percent}_ms"]) for percent in (50, 90, 95, 99)]
+        assert percentiles[0] > 0
+        assert percentiles == sorted(percentiles)
+    assert value(found["latency_first_token_ms"]) < value(found["latency_p99_ms"])
+    for batch in (1, 8, 32, 128):
+        sentences, tokens = value(found[f"sentences_per_s_b{batch}"]), value(found[f"tokens_per_s_b{batch}"])
+        # Tokens per sentence, without padding, whatever the batch: 128 are wanted, there are 40.
+        count = 40 if batch == 128 else 32
+        places = [number * 40 // count for number in range(count)]
+        assert tokens / sentences == pytest.approx(sum(len(TARGETS[p]) + 1 for p in places) / count)
+    assert found["sentences_per_s"].value == found["sentences_per_s_b32"].value
+    assert "free length" in found["sentences_per_s_free_b32"].recipe
+    assert "latency_per_token_ms" in found
+    assert found["peak_memory_bytes"].unit == "bytes"
+
+
+def test_a_later_token_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """5 ms to read and to write the first token, 2 ms for each later one: for 1, 2 and 3 tokens 5, 7 and 9 ms."""
+    monkeypatch.setattr(Bench, "milliseconds", lambda self, sources, lengths, batch=1: 3.0 + 2 * (lengths or [4])[0])
+    bench = Bench(tiny(), [[5]] * 3, [1, 2, 3], DecodingSettings())
+    found = by_name(bench.alone(0.0))
+    assert value(found["latency_first_token_ms"]) == 5
+    assert value(found["latency_per_token_ms"]) == 2
+    assert (value(found["latency_p50_ms"]), value(found["latency_free_p50_ms"])) == (7, 11)
+    assert value(found["sentences_per_s_b1"]) == pytest.approx(3 / 0.021)
+    assert value(found["tokens_per_s_b1"]) == pytest.approx(6 / 0.021)
+    one = by_name(Bench(tiny(), [[5]], [1], DecodingSettings()).alone(0.0))
+    assert one["latency_per_token_ms"].value is None
+
+
+def test_output_lengths_are_forced_to_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(latency, "translate", lambda *_, forced_lengths=None: asked.append(forced_lengths))
+    bench = Bench.of(tiny(), SOURCES, TARGETS, DecodingSettings(), sentences=4)
+    assert bench.sources == [SOURCES[place] for place in (0, 10, 20, 30)]
+    assert bench.lengths == [len(TARGETS[place]) + 1 for place in (0, 10, 20, 30)]
+    bench.alone(0.0)
+    assert asked[-12:] == [[1]] * 4 + [[length] for length in bench.lengths] + [None] * 4
+    bench.together(bench, 0.0)
+    assert asked[-4:] == [bench.lengths] * 3 + [None]
+
+
+def slowly() -> float:
+    time.sleep(0.02)
+    return 1.0
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that keeps its pace, whatever this one does."""
+    monkeypatch.setattr(latency, "reference_work", lambda: 1.0)
+
+
+@pytest.mark.usefixtures("steady")
+def test_a_noisy_measurement_is_repeated_and_the_calmest_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = iter([0.5, 0.2, 0.4])
+    monkeypatch.setattr(latency.Others, "share", lambda self, seconds: next(shares))
+    timing = timed([slowly], seconds=0.0001)  # spent at once: no second attempt
+    assert (timing.attempts, timing.others) == (1, 0.5)
+    shares = iter([0.5, 0.2, 0.4])
+    timing = timed([slowly], seconds=0.3)
+    assert (timing.attempts, timing.others, timing.quiet) == (2, 0.2, False)
+    assert "NOISY: other processes 20% of the cores, spread 0%" in timing.noise
+    shares = iter([0.5, 0.01])
+    assert timed([slowly], seconds=0.3).quiet
+
+
+@pytest.mark.usefixtures("steady")
+def test_beside_workers_of_the_same_driver_nothing_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency.Others, "share", lambda self, seconds: 0.5)
+    monkeypatch.setenv(SIBLINGS, "1")
+    timing = timed([slowly], seconds=0.3)
+    assert (timing.attempts, len(timing.passes)) == (1, 2)
+    monkeypatch.setenv(SIBLINGS, "0")
+    shares = iter([0.5, 0.4, 0.01])
+    monkeypatch.setattr(latency.Others, "share", lambda self, seconds: next(shares))
+    assert timed([slowly], seconds=0.3).attempts == 3
+
+
+@pytest.mark.usefixtures("steady")
+def test_spread_is_noise_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency.Others, "share", lambda self, seconds: 0.0)
+    slow = itertools.cycle([1.0, 1.2])
+    timing = timed([lambda: next(slow)], seconds=0.0)
+    assert timing.spread == pytest.approx(0.2 / 1.1)
+    assert not timing.quiet
+    assert Timing([[1.0, 2.0], [2.0, 1.0]], others=0.0, references=[1.0]).quiet  # the same work in both passes
+
+
+def test_a_machine_that_changes_its_pace_is_noise() -> None:
+    steady = Timing([[1.0], [1.0]], 0.0, [2.0, 2.1] * 50)
+    assert steady.unsteady == pytest.approx(0.1 / 2.05)
+    assert steady.quiet
+    half_as_fast_at_times = Timing([[1.0], [1.0]], 0.0, [2.0, 2.0, 2.0, 4.0] * 25)
+    assert half_as_fast_at_times.unsteady == pytest.approx(1.0)
+    assert not half_as_fast_at_times.quiet
+    assert "NOISY: other processes 0% of the cores, spread 0%, machine 100%," in half_as_fast_at_times.noise
+    assert Timing([[1.0], [1.0]], 0.0, [2.0] * 99 + [50.0]).quiet, "one interruption is no pace"
+
+
+@pytest.mark.parametrize("others", [0.0, 0.5])
+def test_the_korean_report_says_the_noise_in_korean(others: float) -> None:
+    timing = Timing([[1.0, 2.0], [2.0, 1.0]], others, references=[4.126])
+    assert "reference work 4.13 ms" in timing.noise
+    said = words("ko").recorded(timing.noise)
+    assert "기준 작업 4.13 ms" in said
+    assert "other processes" not in said
+
+
+def test_the_share_of_others_leaves_this_process_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([(100.0, 7.0), (103.0, 9.0)])  # busy seconds of all cores, and of this process
+    monkeypatch.setattr(latency.Others, "_now", staticmethod(lambda: next(readings)))
+    monkeypatch.setattr(latency.psutil, "cpu_count", lambda: 4)
+    assert latency.Others().share(2.0) == pytest.approx((3 - 2) / (2 * 4))
+
+
+def test_busy_time_is_read_without_what_is_idle() -> None:
+    before, own_before = latency.Others._now()
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    busy, own = latency.Others._now()
+    assert own - own_before == pytest.approx(0.1, abs=0.05)
+    assert busy - before > 0.05
+
+
+def test_weights_are_counted_once() -> None:
+    model = tiny()  # one matrix serves as both embeddings and softmax
+    assert memory.weights(model) == 4 * model.parameter_counts()[0]
+
+
+def test_the_working_set_sees_what_was_held_for_a_moment() -> None:
+    def work() -> None:
+        torch.zeros(25_000_000).sum()  # 100 MB
+
+    size, how = memory.working_set(work, torch.device("cpu"))
+    if size is None:
+        assert how.startswith("not measured: ")
+    else:
+        assert size == pytest.approx(100e6, rel=0.05)
+
+
+def test_memory_of_training_and_decoding() -> None:
+    model = tiny()
+    lengths = (20,) * 64
+    side = Tokens(torch.full((64, 20), 5), lengths)
+    before = [parameter.clone() for parameter in model.parameters()]
+    training = memory.training_memory(model, Batch(side, side))
+    decoding = memory.decoding_memory(model, [[5, 6]] * 4, DecodingSettings(), [3] * 4)
+    for measure in (training, decoding):
+        assert measure.unit == "bytes"
+        assert measure.value is None or measure.value >= memory.weights(model)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_update_is_measured_in_the_autocast_that_it_is_trained_in(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = tiny(), list[tuple[bool, bool]]()
+    step, side = type(model).training_step, Tokens(torch.full((2, 3), 5), (3, 3))
+
+    def watched(self: Any, batch: Batch, batch_idx: int) -> torch.Tensor:
+        seen.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(type(model), "training_step", watched)
+    memory.training_memory(model, Batch(side, side), dtype)
+    mixed = dtype == torch.bfloat16
+    precision: Any = "bf16-mixed" if mixed else "32-true"
+    with bf16(torch.device("cpu"), mixed):
+        trainer = pl.Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
+        with trainer.precision_plugin.forward_context():
+            watched(model, Batch(side, side), 0)
+    measured, trained = seen
+    assert measured == trained
+    assert measured[0] is mixed
+
+
+def test_no_statistics_no_memory() -> None:
+    assert memory.working_set(lambda: None, torch.device("meta")) == (
+        None,
+        "not measured: no allocator statistics for meta",
+    )

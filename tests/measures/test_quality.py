@@ -1,0 +1,224 @@
+"""Scores, intervals and paired tests, held against sacreBLEU's own command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.data.corpus import CorpusSettings
+from bench.data.corpus_loading import load
+from bench.measures import quality, significance
+from bench.measures.measure import Measure
+from bench.measures.quality import METRICS, Statistics, statistics
+
+TEXT = 'der die das ein Hund Mann Haus Kind läuft sieht trägt im Park , und roten großen 3,5 U-Bahn "ja" don\'t'
+WORDS = TEXT.split()
+
+
+def references(sentences: int = 80, seed: int = 0) -> list[str]:
+    chance = random.Random(seed)
+    return [" ".join(chance.choices(WORDS, k=chance.randint(1, 14))) + "." for _ in range(sentences)]
+
+
+def spoilt(lines: list[str], seed: int, rate: float = 0.15) -> list[str]:
+    """The lines with words dropped, swapped and replaced."""
+    chance = random.Random(seed)
+
+    def line(words: list[str]) -> str:
+        kept = [chance.choice(WORDS) if chance.random() < rate / 2 else w for w in words if chance.random() > rate]
+        if chance.random() < 0.2:
+            chance.shuffle(kept)
+        return " ".join(kept)
+
+    return [line(text.split()) for text in lines]
+
+
+def sacrebleu(folder: Path, refs: list[str], systems: list[list[str]], *flags: str) -> list[dict]:
+    paths = [folder / f"{name}.txt" for name in ("ref", *range(len(systems)))]
+    for path, lines in zip(paths, [refs, *systems], strict=True):
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sacrebleu", str(paths[0]), "-i", *map(str, paths[1:])]
+    command += ["-m", "bleu", "chrf", "ter", "-w", "14", "-f", "json", *flags]
+    return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+
+def half_width(measure: Measure) -> float:
+    assert measure.low is not None
+    assert measure.high is not None
+    return (measure.high - measure.low) / 2
+
+
+def test_scores_and_intervals_equal_the_command_line(tmp_path: Path) -> None:
+    refs = references()
+    hypotheses = [*spoilt(refs, 1)[:-2], "", refs[-1].upper()]
+    theirs = sacrebleu(tmp_path, refs, [hypotheses], "--confidence")
+    for ours, printed in zip(quality.score(hypotheses, refs), theirs, strict=True):
+        assert ours.value is not None
+        assert round(ours.value, 14) == printed["score"]
+        assert half_width(ours) == pytest.approx(printed["confidence_var"], rel=1e-5)  # theirs are float32
+        signature = printed["signature"].replace("bs:1000|seed:12345|", "")
+        assert ours.recipe == f"sacreBLEU {signature}; 95 % bootstrap, 1000 resamples, sentences only"
+    assert quality.bleu(hypotheses, refs) == quality.score(hypotheses, refs)[0].value
+
+
+def test_paired_tests_equal_the_command_line(tmp_path: Path) -> None:
+    refs = references()
+    base = spoilt(refs, 1)
+    near = [*base[:5], refs[5], *base[6:]]  # differs in one sentence: ties decide
+    systems = [base, spoilt(refs, 2, 0.18), spoilt(refs, 3, 0.3), near]
+    theirs = sacrebleu(tmp_path, refs, systems, "--paired-ar")
+    for metric, label in zip(METRICS, ("BLEU", "chrF2", "TER"), strict=True):
+        rows = [statistics(system, refs, metric) for system in systems]
+        assert [row.score for row in rows] == [printed[label]["score"] for printed in theirs]
+        ours = [significance.p_values(rows[0], row)[0] for row in rows[1:]]
+        assert ours == [printed[label]["p_value"] for printed in theirs[1:]]
+
+
+@pytest.mark.skipif("MULTI30K" not in os.environ, reason="MULTI30K names no folder with the Multi30k files")
+def test_three_systems_on_multi30k_equal_the_command_line(tmp_path: Path) -> None:
+    """The whole of test_2016_flickr: its references with words dropped, swapped and replaced at three rates."""
+    refs = load(CorpusSettings("multi30k-en-de")).tests["test_2016_flickr"].targets
+    systems = [spoilt(refs, seed, rate) for seed, rate in ((1, 0.15), (2, 0.155), (3, 0.2))]
+    theirs = sacrebleu(tmp_path, refs, systems, "--paired-ar")
+    for metric, label in zip(METRICS, ("BLEU", "chrF2", "TER"), strict=True):
+        rows = [statistics(system, refs, metric) for system in systems]
+        assert [row.score for row in rows] == [printed[label]["score"] for printed in theirs]
+        ours = [significance.p_values(rows[0], row)[0] for row in rows[1:]]
+        assert ours == [printed[label]["p_value"] for printed in theirs[1:]]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_scores_of_odd_sums(metric: str) -> None:
+    """Empty hypotheses, no match, no 4-gram, one word: the vectorised formula equals sacreBLEU's."""
+    for hypothesis, reference in [
+        ("", "a b"),
+        ("x", "a b c d e"),
+        ("a b", "a b"),
+        ("a a a a x", "a b c d e"),
+        ("a", ""),
+    ]:
+        scorer = {"bleu": quality.BLEU, "chrf": quality.CHRF, "ter": quality.TER}[metric]()
+        expected = scorer.corpus_score([hypothesis], [[reference]]).score
+        assert statistics([hypothesis], [reference], metric).score == expected
+
+
+def test_a_score_needs_pairs() -> None:
+    with pytest.raises(ValueError, match="2 hypotheses do not pair with 1 references"):
+        quality.score(["a", "b"], ["a"])
+    with pytest.raises(ValueError, match="no hypotheses"):
+        quality.bleu([], [])
+
+
+def test_the_interval_of_four_fold_data_is_half_as_wide() -> None:
+    for metric in METRICS:
+        small, large = references(200, 5), references(800, 5)
+        narrow, wide = (quality.measure([statistics(spoilt(refs, 6), refs, metric)]) for refs in (large, small))
+        assert half_width(narrow) / half_width(wide) == pytest.approx(0.5, rel=0.1)
+
+
+def test_the_interval_covers_seeds_too() -> None:
+    """For seeds that differ, its width is that of the variances' sum; for equal seeds, that of the sentences alone."""
+    refs = references(300)
+    one = statistics(spoilt(refs, 1), refs)
+    alone, equal = quality.measure([one]), quality.measure([one, one, one])
+    assert (equal.low, equal.high) == pytest.approx((alone.low, alone.high), rel=1e-12)
+    assert "3 seeds and sentences" in equal.recipe
+
+    seeds = [statistics(spoilt(refs, seed, rate), refs) for seed, rate in ((1, 0.10), (2, 0.15), (3, 0.20), (4, 0.25))]
+    scores = [seed.score for seed in seeds]
+    found = quality.measure(seeds)
+    assert found.value == pytest.approx(np.mean(scores))
+    of_seeds = np.var(scores, ddof=1) / len(seeds)
+    weights_RN = quality.weights_of_resamples(len(refs))
+    of_sentences = np.var(np.mean([quality.bleu_of(weights_RN @ seed.rows_NK) for seed in seeds], axis=0))
+    assert half_width(found) == pytest.approx(1.96 * np.sqrt(of_seeds + of_sentences), rel=0.1)
+
+    with pytest.raises(ValueError, match="one test set"):
+        quality.measure([one, statistics(refs, list(reversed(refs)))])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_interval_stays_on_the_scale(metric: str) -> None:
+    """One seed perfect, one nearly, one empty: what is stretched over the seeds reaches beyond both ends."""
+    refs = references(100)
+    found = quality.measure([statistics(lines, refs, metric) for lines in (refs, refs, [""] * 100)])
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low == 0
+    assert found.high == 100 if metric != "ter" else found.high > 100
+
+
+def test_statistics_outlive_the_process(tmp_path: Path) -> None:
+    refs = references()
+    kept = [statistics(spoilt(refs, 1), refs, metric) for metric in METRICS]
+    quality.write(tmp_path / "statistics.npz", kept)
+    for before, after in zip(kept, quality.read(tmp_path / "statistics.npz"), strict=True):
+        assert np.array_equal(before.rows_NK, after.rows_NK)
+        assert {**vars(before), "rows_NK": 0} == {**vars(after), "rows_NK": 0}
+
+
+def test_holm_by_hand() -> None:
+    assert significance.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert significance.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert significance.holm([0.01, 0.002], tests=6) == pytest.approx([0.05, 0.012])  # two of six
+    assert significance.holm([]) == []
+
+
+def paired(metric: str = "bleu") -> dict[str, significance.Paired]:
+    refs = references(150)
+    base = spoilt(refs, 1)
+    runs = {
+        "same": base,
+        "one sentence": [refs[0], *base[1:]],
+        "alike": spoilt(refs, 2),
+        "better": spoilt(refs, 3, 0.02),
+        "worse": spoilt(refs, 4, 0.4),
+    }
+    systems = {name: {1: statistics(lines, refs, metric)} for name, lines in runs.items()}
+    return significance.paired_tests({1: statistics(base, refs, metric)}, systems)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_verdicts(metric: str) -> None:
+    found = paired(metric)
+    assert {name: row.verdict for name, row in found.items()} == {
+        "same": "identical",
+        "one sentence": "no significant difference",
+        "alike": "no significant difference",
+        "better": "better",
+        "worse": "worse",
+    }
+    assert found["same"].p is None
+
+
+def test_tests_are_paired_by_seed() -> None:
+    refs = references(60)
+
+    def runs(*seeds: int) -> dict[int, Statistics]:
+        return {seed: statistics(spoilt(refs, seed), refs) for seed in seeds}
+
+    baseline, system = runs(1, 2, 3), {2: statistics(refs, refs), 3: statistics(refs, refs), 9: statistics(refs, refs)}
+    (found,) = significance.paired_tests(baseline, {"x": system}).values()
+    assert found.seeds == 2
+    assert found.difference == pytest.approx(100 - (baseline[2].score + baseline[3].score) / 2)
+    with pytest.raises(ValueError, match="no seed in common"):
+        significance.paired_tests(baseline, {"x": {9: system[9]}})
+    with pytest.raises(ValueError, match="test set"):
+        significance.paired_tests(baseline, {"x": {1: statistics(refs[::-1], refs[::-1])}})
+
+
+def test_twenty_rows_are_tested_in_seconds() -> None:
+    refs = references(1000)
+    baseline = {1: statistics(spoilt(refs, 1), refs)}
+    systems = {str(row): {1: statistics(spoilt(refs, row + 2), refs)} for row in range(20)}
+    begin = time.process_time()
+    significance.paired_tests(baseline, systems)
+    assert time.process_time() - begin < 20

@@ -1,0 +1,162 @@
+"""The Transformer against its equations, what its rows differ in, and the papers' recipes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.experiment.spec import EXPERIMENTS, Experiment, resolve
+from models.parts.attention import MultiHead
+from models.parts.translator import BOS, EOS, Tokens
+from models.transformer import Config, Model, sinusoids
+
+LENGTHS = (4, 2)
+SOURCE = Tokens(torch.tensor([[11, 12, 13, EOS], [14, EOS, 0, 0]]), LENGTHS)
+PREFIX = Tokens(torch.tensor([[BOS, 21, 22, 23, 24]] * 2), (5, 5))
+
+
+def build(**settings: Any) -> Model:
+    """Two layers, every weight away from its start: a LayerNorm of gain 1 and bias 0 would hide that it is missing."""
+    torch.manual_seed(1)
+    model = Model(Config(layers=2, width=8, inner=12, heads=2, **settings), 30, 30).double().eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.6)
+    return model
+
+
+# --- written out, one sentence and one position at a time -------------------------------------------------------------
+
+
+def layer_norm(x_D: Tensor, norm: nn.Module) -> Tensor:
+    """(x - mean) / standard deviation, times gain, plus bias."""
+    mean, variance = x_D.mean(), ((x_D - x_D.mean()) ** 2).mean()
+    gain_D, bias_D = norm.get_parameter("weight"), norm.get_parameter("bias")
+    return (x_D - mean) / torch.sqrt(variance + 1e-5) * gain_D + bias_D
+
+
+def attend(multi: MultiHead, queries_TD: Tensor, keys_SD: Tensor, causal: bool = False) -> Tensor:
+    """Softmax(q k / sqrt(d_k)) v in each head of width 4, side by side, times W^O."""
+    w_k, w_v = multi.key_value.weight.split(8)
+    rows = []
+    for place, x_D in enumerate(queries_TD):
+        seen_SD = keys_SD[: place + 1] if causal else keys_SD
+        heads = []
+        for head in (slice(0, 4), slice(4, 8)):
+            q_C = (multi.query.weight @ x_D)[head]
+            scores = torch.stack([q_C @ (w_k @ key_D)[head] / 2 for key_D in seen_SD])
+            weights = scores.exp() / scores.exp().sum()
+            heads.append(sum(a * (w_v @ key_D)[head] for a, key_D in zip(weights, seen_SD, strict=True)))
+        rows.append(multi.out.weight @ torch.cat(heads))
+    return torch.stack(rows)
+
+
+def feed_forward(net: nn.Module, x_TD: Tensor) -> Tensor:
+    """max(0, x W_1 + b_1) W_2 + b_2; equation 2."""
+    w_1, b_1, w_2, b_2 = (net.get_parameter(name) for name in ("0.weight", "0.bias", "3.weight", "3.bias"))
+    return torch.stack([w_2 @ (w_1 @ x_D + b_1).clamp(min=0) + b_2 for x_D in x_TD])
+
+
+def around(sublayer: Any, x_TD: Tensor, norm: nn.Module, pre_norm: bool) -> Tensor:
+    """LN(x + f(x)); with pre-norm x + f(LN(x))."""
+
+    def normed(y_TD: Tensor) -> Tensor:
+        return torch.stack([layer_norm(y_D, norm) for y_D in y_TD])
+
+    return x_TD + sublayer(normed(x_TD)) if pre_norm else normed(x_TD + sublayer(x_TD))
+
+
+def embedded(table: nn.Embedding, ids_T: Tensor) -> Tensor:
+    """The word times sqrt(d_model), plus its position: sine in even columns, cosine in odd ones, one rate for both."""
+    rows = []
+    for place, word in enumerate(ids_T.tolist()):
+        angles = [place / 10000 ** (2 * i / 8) for i in range(4)]
+        position = [wave(angle) for angle in angles for wave in (math.sin, math.cos)]
+        rows.append(table.weight[word] * math.sqrt(8) + torch.tensor(position, dtype=torch.float64))
+    return torch.stack(rows)
+
+
+def read_source(model: Model, ids_S: Tensor, pre_norm: bool) -> Tensor:
+    x_SD = embedded(model.source_embedding, ids_S)
+    for layer in model.encoder:
+        norms = [each.norm for each in layer.around]
+        x_SD = around(lambda y, f=layer.self_attention: attend(f, y, y), x_SD, norms[0], pre_norm)
+        x_SD = around(lambda y, f=layer.feed_forward: feed_forward(f, y), x_SD, norms[1], pre_norm)
+    return torch.stack([layer_norm(x_D, model.encoder_norm) for x_D in x_SD]) if pre_norm else x_SD
+
+
+def write_target(model: Model, source_SD: Tensor, ids_T: Tensor, pre_norm: bool) -> Tensor:
+    x_TD = embedded(model.target_embedding, ids_T)
+    for layer in model.decoder:
+        norms = [each.norm for each in layer.around]
+        x_TD = around(lambda y, f=layer.self_attention: attend(f, y, y, causal=True), x_TD, norms[0], pre_norm)
+        x_TD = around(lambda y, f=layer.source_attention: attend(f, y, source_SD), x_TD, norms[1], pre_norm)
+        x_TD = around(lambda y, f=layer.feed_forward: feed_forward(f, y), x_TD, norms[2], pre_norm)
+    return torch.stack([layer_norm(x_D, model.decoder_norm) for x_D in x_TD]) if pre_norm else x_TD
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{}, {"pre_norm": True}, {"shared_embeddings": False}], ids=str)
+def test_encoder_and_decoder_are_figure_1(settings: dict[str, Any]) -> None:
+    model, pre_norm = build(**settings), "pre_norm" in settings
+    memory = model.encode(SOURCE)
+    found_BTD = model.decode(memory, PREFIX)
+    for row, length in enumerate(LENGTHS):
+        source_SD = read_source(model, SOURCE.ids_BS[row, :length], pre_norm)
+        torch.testing.assert_close(memory.memory_BSD[row, :length], source_SD, atol=1e-10, rtol=0)
+        wanted_TD = write_target(model, source_SD, PREFIX.ids_BS[row], pre_norm)
+        torch.testing.assert_close(found_BTD[row], wanted_TD, atol=1e-10, rtol=0)
+
+
+def test_positions_are_those_of_section_3_5() -> None:
+    """Sin and cos of pos and of pos / 100, in turn; the wavelengths go from 2 pi to 10000 x 2 pi."""
+    found = sinusoids(3, 4, like=torch.zeros(1, dtype=torch.float64))
+    wanted = [
+        [0.0, 1.0, 0.0, 1.0],
+        [0.8414709848, 0.5403023059, 0.0099998333, 0.9999500004],
+        [0.9092974268, -0.4161468365, 0.0199986667, 0.9998000067],
+    ]
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+def test_three_matrices_are_one() -> None:
+    """Section 3.4: both embeddings and the softmax."""
+    model = build()
+    assert model.source_embedding.weight is model.target_embedding.weight is model.output.weight
+
+
+# --- rows and recipes -------------------------------------------------------------------------------------------------
+
+
+def row(name: str, preset: str = "paper") -> Experiment:
+    return resolve(EXPERIMENTS / "transformer.yaml", preset=preset, row=name)
+
+
+def test_one_head_is_all_that_self_attention_differs_in() -> None:
+    for preset in ("demo", "multi30k-cpu", "multi30k", "paper"):
+        base, other = row("transformer-base", preset), row("self-attention", preset)
+        assert other.model.heads == 1 < base.model.heads
+        other.model.heads = base.model.heads
+        assert (other.model, other.training, other.text) == (base.model, base.training, base.text)
+
+
+def test_big_has_twice_the_width_and_heads_of_base() -> None:
+    for preset in ("demo", "multi30k-cpu", "multi30k", "paper"):
+        base, big = row("transformer-base", preset).model, row("transformer-big", preset).model
+        assert (big.layers, big.width, big.inner) == (base.layers, 2 * base.width, 2 * base.inner)
+        assert big.heads == 2 * base.heads
+
+
+def test_papers_recipes() -> None:
+    """Sections 5 and 6.1: updates, dropout, and the mean of the last 5 and 20 weights, ten minutes apart."""
+    base, big = row("transformer-base"), row("transformer-big")
+    assert (base.training.max_updates, base.training.average, base.model.dropout) == (100_000, 5, 0.1)
+    assert (big.training.max_updates, big.training.average, big.model.dropout) == (300_000, 20, 0.3)
+    for job, hours in ((base, 12), (big, 3.5 * 24)):
+        assert job.training.validations == hours * 6
+        peak = job.model.width**-0.5 * job.training.schedule.warmup**-0.5
+        assert job.training.optimizer.lr == pytest.approx(peak, rel=1e-5)
+        assert job.training.optimizer.settings == {"betas": [0.9, 0.98], "eps": 1e-9}

@@ -1,0 +1,73 @@
+"""What all architectures share: padded tokens, the loss and the schedules, against literal values."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.parts.translator import EOS, Batch, Recipe, Schedule, Tokens, likelihood
+from models.transformer import Config, Model
+from tests.helpers.partial_translator import Partial
+
+THREE = Tokens(torch.tensor([[5, 6, 7, EOS], [8, EOS, 0, 0], [9, 10, EOS, 0]]), (4, 2, 3))
+
+
+def test_where_tokens_are_real() -> None:
+    assert THREE.length_B.tolist() == [4, 2, 3]
+    assert THREE.mask_BS.int().tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]
+    assert THREE.real_N.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 10]
+    assert THREE.ids_N.tolist() == [5, 6, 7, EOS, 8, EOS, 9, 10, EOS]
+    assert THREE.ids_BS.gather(1, THREE.reversal_BS).tolist() == [[EOS, 7, 6, 5], [EOS, 8, 0, 0], [EOS, 10, 9, 0]]
+    assert all(found.dtype == torch.long for found in (THREE.length_B, THREE.real_N, THREE.reversal_BS))
+
+
+def test_on_another_device_as_well() -> None:
+    """The lengths are known on the host, so nothing is asked of the device."""
+    there = THREE.to("meta")
+    for found in (there.length_B, there.mask_BS, there.reversal_BS, there.real_N, there.ids_N):
+        assert found.is_meta
+    assert there.real_N.shape == (9,)
+
+
+class Known(Partial):
+    """Its loss of a token is the token's id."""
+
+    def token_losses(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+        return batch.target.ids_N.float()
+
+
+def test_a_loss_is_a_mean_over_tokens_or_over_sentences() -> None:
+    model, pairs = Known(), Batch(THREE, THREE)
+    assert likelihood(model, pairs).item() == pytest.approx((5 + 6 + 7 + EOS + 8 + EOS + 9 + 10 + EOS) / 9)
+    model.recipe = Recipe(per="sentence")
+    assert likelihood(model, pairs).item() == pytest.approx((5 + 6 + 7 + EOS + 8 + EOS + 9 + 10 + EOS) / 3)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        (Schedule(), {1: 1.0, 99: 1.0}),
+        (Schedule(warmup=4), {1: 0.25, 4: 1.0, 5: 1.0}),
+        (Schedule(warmup=4, decay="inverse_sqrt"), {2: 0.5, 4: 1.0, 16: 0.5}),
+        (Schedule(warmup=4, hold=5, decay="inverse_sqrt"), {9: 1.0, 36: 0.5}),
+        # Full for 6 updates, then halved at once, and again at each third update.
+        (Schedule(hold=6, decay="halve", every=3), {6: 1.0, 7: 0.5, 9: 0.5, 10: 0.25, 12: 0.25, 13: 0.125}),
+        (Schedule(warmup=2, decay="plateau"), {1: 0.5, 50: 1.0}),
+    ],
+    ids=lambda value: value.decay if isinstance(value, Schedule) else "",
+)
+def test_schedules(schedule: Schedule, factors: dict[int, float]) -> None:
+    assert {update: schedule.factor(update) for update in factors} == factors
+
+
+def test_label_smoothing_is_a_mean_over_the_vocabulary() -> None:
+    """(1 - eps) (-log p(y)) + eps / V sum_v (-log p(v)), eps spread over all V words, the right one among them."""
+    torch.manual_seed(1)
+    model = Model(Config(layers=1, width=8, inner=8, heads=1, dropout=0.0), 11, 11)
+    pairs = Batch(THREE, THREE)
+    logs_NV = model.logits(model.encode(THREE), pairs).log_softmax(-1)
+    right_N = logs_NV.gather(1, THREE.ids_N[:, None])[:, 0]
+    model.recipe = Recipe(label_smoothing=0.1)
+    wanted = -(0.9 * right_N + 0.1 * logs_NV.mean(-1)).mean()
+    assert likelihood(model, pairs).item() == pytest.approx(wanted.item(), rel=1e-6)

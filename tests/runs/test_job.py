@@ -1,0 +1,502 @@
+"""A job from its command to its run: tracked whole, continued after any end, and never two at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import filelock
+import mlflow.pyfunc
+import pytest
+import torch
+import yaml
+
+import bench.evaluation.evaluate
+import bench.runs.job
+from bench.data.corpus import Split
+from bench.evaluation import trained_model
+from bench.evaluation.evaluate import shuffled
+from bench.experiment.job_data import Material
+from bench.experiment.spec import Experiment, resolve
+from bench.measures import quality
+from bench.measures.measure import Measure
+from bench.runs.job import Outcome, run
+from bench.system.machine import Machine
+from bench.system.progress import Status
+from bench.tracking.store import Store, Tracking
+from bench.training.budget import Diverged, HostClock
+from bench.training.checkpoints import Interrupted
+from reports.text import experimental_setup, language
+from tests.helpers import tiny_job
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_latency() -> Iterator[None]:
+    """It has tests of its own, and takes longer than all else that a tiny job does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.evaluation.evaluate.latency, "measure", lambda *_: [])
+        patch.setattr(bench.evaluation.evaluate.costs, "SIDE", 128)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("job")
+    tiny_job.write_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path) -> Store:
+    return Store(Tracking(None, str(folder / "runs")))
+
+
+def experiment(folder: Path, **changed: object) -> Experiment:
+    return resolve(tiny_job.FILE, flags=tiny_job.flags(folder, **changed))
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, store: Store) -> Outcome:
+    return run(experiment(folder), store, "runs")
+
+
+def weights(store: Store, outcome: Outcome, folder: Path) -> dict[str, torch.Tensor]:
+    assert outcome.run
+    kept = store.translator(outcome.run, folder)
+    assert kept
+    return torch.load(kept / "weights.pt", weights_only=True)
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def dying(real: Callable[..., Any], error: BaseException, times: int = 1) -> Callable[..., Any]:
+    """The function, but the first calls end with an error."""
+    calls = []
+
+    def call(*arguments: Any, **settings: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= times:
+            raise error
+        return real(*arguments, **settings)
+
+    return call
+
+
+def test_a_run_holds_all_that_is_known(finished: Outcome, store: Store, folder: Path, tmp_path: Path) -> None:
+    run = finished.run
+    assert run
+    assert (run.status, run.name) == ("FINISHED", "transformer-base files-en-de demo s1")
+    config = store.download(run, "config.yaml", tmp_path)
+    assert config
+    assert yaml.safe_load(config.read_text()) == experiment(folder).settings
+    assert run.params["training.max_updates"] == "12"
+    assert run.tags["direction"] == "en-de"
+    assert run.tags["vocabulary.target"].startswith("90 subwords, sha256 ")
+    measures = {measure.metric: measure.value for measure in finished.measures}
+    assert measures == {measure.metric: measure.value for measure in store.measures(run)}
+    assert (measures["updates"], measures["repeated_updates"], measures["test/truncated"]) == (12, 0, 0)
+    assert run.metrics["train_flops"] == measures["train_flops"]
+    table = store.hypotheses(run, "test")
+    assert list(table["source"]) == (folder / "test.en").read_text().splitlines()
+    curve = store.curves(run)
+    assert not curve.duplicated(["update", "name"]).any()
+    for name, points in curve.groupby("name"):
+        held = [(metric.step, metric.value) for metric in store.client.get_metric_history(run.id, str(name))]
+        assert held == list(zip(points["update"], points["value"], strict=True)), name
+
+
+def test_every_number_of_a_run_is_documented(finished: Outcome, store: Store) -> None:
+    """docs/metrics.md: capitals of a name stand for anything."""
+    assert finished.run
+    page = (tiny_job.FILE.parents[1] / "docs" / "metrics.md").read_text()
+    names = re.findall(r"`([a-zA-Z0-9_/]+)`", "".join(line for line in page.splitlines() if line.startswith("|")))
+    known = re.compile("|".join(re.sub(r"[A-Z]+", "[^/]+", name) for name in names))
+    logged = {measure.metric for measure in finished.measures} | set(store.curves(finished.run)["name"])
+    assert {"test/bleu", "validation_loss", "train/lr", "validation/gleu"} <= logged
+    unknown = [name for name in logged if not known.fullmatch(name) and not known.fullmatch(name.removeprefix("test/"))]
+    assert unknown == []
+
+
+def test_recipes_of_a_report_are_translated(finished: Outcome) -> None:
+    korean = language.words("ko")
+    recipes = [
+        m.recipe for m in finished.measures if m.metric.rpartition("/")[2] in experimental_setup.RECIPES and m.recipe
+    ]
+    pieces = {piece for recipe in recipes for piece in recipe.split("; ") if not piece.startswith("sacreBLEU ")}
+    assert len(pieces) > 6
+    assert [piece for piece in pieces if korean.recorded(piece) == piece] == []
+
+
+def test_a_run_holds_its_costs(finished: Outcome, store: Store) -> None:
+    """Three costs, each with its recipe, and what they are made of."""
+    found = {measure.metric: measure for measure in finished.measures}
+    values = {name: measure.value or 0.0 for name, measure in found.items()}
+    assert values["clock_flops"] == pytest.approx(values["ceiling_flops_per_s"] * values["wall_s"])
+    assert values["mfu"] == pytest.approx(values["train_flops"] / values["clock_flops"])
+    assert "1 threads" in found["clock_flops"].recipe
+    joules = found["energy_j"]
+    assert joules.recipe.startswith("not measured: " if joules.value is None else "RAPL")
+    assert values["executed_flops"] > values["train_flops"]
+    assert values["decoding_flops"] > 0
+    assert "beam 2" in found["decoding_flops"].recipe
+    held = found["memory_training_bytes"].value
+    assert held is None or held > values["memory_weights_bytes"] > 0
+
+
+def test_a_run_holds_the_statistics_of_its_scores(finished: Outcome, store: Store) -> None:
+    """Intervals and tests of a report are made of them, without scoring again."""
+    assert finished.run
+    found = {measure.metric: measure for measure in finished.measures}
+    kept = store.statistics(finished.run, "test")
+    assert [one.metric for one in kept] == ["bleu", "chrf", "ter"]
+    for one in kept:
+        measure, again = found[f"test/{one.metric}"], quality.measure([one])
+        assert (measure.value, measure.low, measure.high) == (again.value, again.low, again.high)
+    assert store.statistics(finished.run, "another") == []
+    assert {"test/bleu_lowercase", "test/bleu_tokenised", "test/bleu_compound_split"} <= found.keys()
+
+
+def test_a_run_holds_the_passport_of_its_text(finished: Outcome, store: Store) -> None:
+    assert finished.run
+    passport = store.document(finished.run, "passport.json")
+    assert [split["name"] for split in passport["splits"]] == ["train", "validation", "test"]
+    assert passport["vocabularies"]["target"]["size"] == 90
+    assert passport["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a")
+    assert (passport["leaks"], finished.run.tags["leakage"]) == ([], "none")
+
+
+def test_a_run_holds_where_it_looks(finished: Outcome, store: Store) -> None:
+    assert finished.run
+    (name,) = store.files(finished.run, "attention")
+    kept = store.document(finished.run, f"attention/{name}")
+    assert {one["kind"] for one in kept["attention"]} == {"cross", "encoder", "decoder"}
+    assert kept["source"] in {source for source, _ in tiny_job.pairs(12, 1)}
+
+
+def test_a_leak_is_told_when_the_run_begins(
+    folder: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leaky = {f"corpus__{split}": f"[{folder}/val.en,{folder}/val.de]" for split in ("val", "test")}
+    outcome = run(experiment(folder, **leaky), store, "leaky")
+    assert outcome.run
+    told = "test: 12 of 12 pairs and 12 sources stand in validation, 0 more sources are near to one there"
+    assert f"warning: leakage in files-en-de, {told}" in capsys.readouterr().out
+    assert (outcome.run.tags["leakage"], store.document(outcome.run, "passport.json")["leaks"]) == (told, [told])
+
+
+def test_the_same_command_prints_a_finished_job(finished: Outcome, store: Store, folder: Path) -> None:
+    again = run(experiment(folder), store, "runs")
+    assert (again.run, again.state) == (finished.run, "finished before")
+    assert again.measures == finished.measures
+
+
+def test_the_run_is_the_translator(finished: Outcome, store: Store, folder: Path) -> None:
+    assert finished.run
+    loaded = trained_model.load(store, finished.run.id)
+    table = store.hypotheses(finished.run, "test")
+    found, cut = loaded.translate(list(table["source"]))
+    assert [best.text for best, *_ in found] == list(table["hypothesis"])
+    assert cut == 0
+    assert [len(candidates) for candidates in found] == [2] * len(found)
+    assert all(best.score >= other.score for best, other in found)
+    found, cut = loaded.translate(["", "  ", "The man " * 200])
+    assert [best.text for best, *_ in found][:2] == ["", ""]
+    assert cut == 1
+
+
+def test_what_a_gpu_has_trained_opens_where_there_is_none(
+    finished: Outcome, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where there is one, it computes as it was judged, without TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert finished.run
+    kept = store.translator(finished.run, tmp_path)
+    assert kept
+    config = yaml.safe_load((kept / "config.yaml").read_text())
+    config["machine"]["accelerator"] = "gpu"
+    (kept / "config.yaml").write_text(yaml.safe_dump(config))
+    opened = trained_model.opened(kept)
+    assert opened.model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_a_training_is_not_lost_for_want_of_memory_to_measure_it(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Measure:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(bench.evaluation.evaluate.memory, "training_memory", full)
+    outcome = run(experiment(folder), store, "full")
+    held = next(measure for measure in outcome.measures if measure.metric == "memory_training_bytes")
+    assert (held.value, held.recipe) == (None, "not measured: no memory for a second copy")
+
+
+class Lagging(HostClock):
+    """Seconds that are known only when they are asked for, as on a GPU."""
+
+    ahead = True
+
+    def __init__(self) -> None:
+        self.unread = 0.0
+
+    def end(self) -> None:
+        super().end()
+        self.unread += super().read()
+
+    def read(self) -> float:
+        read, self.unread = self.unread, 0.0
+        return read
+
+
+def test_a_run_whose_host_goes_ahead_is_shown_and_measured(
+    store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 300 updates a point of the curves, which asks for the seconds, is every second one: the first has none."""
+    monkeypatch.setattr("bench.meter.HostClock", Lagging)
+    job = experiment(folder, training__max_updates=300, training__validations=1, tracking__folder=tmp_path / "runs")
+    outcome = run(job, store, "ahead")
+    first, *later = [line for line in capsys.readouterr().out.splitlines() if " updates" in line]
+    assert "  1 updates" in first
+    assert "pairs/s" not in first
+    assert all("pairs/s" in line and "left" in line for line in later[:-1])
+    measures = {measure.metric: measure.value or 0.0 for measure in outcome.measures}
+    assert measures["wall_s"] > 0
+    assert measures["overhead"] > 0
+
+
+def test_joules_say_of_which_devices_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    energy = SimpleNamespace(measure=lambda: Measure("energy_j", 5.0, "J", recipe="NVML"))
+    trained: Any = SimpleNamespace(meter=SimpleNamespace(energy=energy, seconds=1.0))
+    several = bench.evaluation.evaluate.joules(trained, Machine("cpu", num_nodes=2))
+    assert (several.value, several.recipe) == (None, "not measured: 2 machines, and one of them was read")
+    monkeypatch.setenv("BENCH_GPU_SHARE", "0.25")
+    assert (
+        bench.evaluation.evaluate.joules(trained, Machine("gpu")).recipe
+        == "NVML; of the whole GPU, of which the job had 0.25"
+    )
+    assert bench.evaluation.evaluate.joules(trained, Machine("cpu")).recipe == "NVML"
+    monkeypatch.setenv("BENCH_GPU_SHARE", "1")
+    assert bench.evaluation.evaluate.joules(trained, Machine("gpu")).recipe == "NVML"
+
+
+def test_the_model_is_linked_to_its_scores_and_can_be_opened_by_mlflow(finished: Outcome, store: Store) -> None:
+    assert finished.run
+    (model,) = store.client.search_logged_models([store.experiment("runs")], f"source_run_id = '{finished.run.id}'")
+    assert (model.status, model.tags["row"], model.params["model.width"]) == ("READY", "transformer-base", "16")
+    linked = {(metric.key, metric.dataset_name): metric.value for metric in model.metrics or []}
+    assert linked["test/bleu", "files-en-de/test"] == finished.run.metrics["test/bleu"]
+    opened = mlflow.pyfunc.load_model(model.artifact_location)
+    table = store.hypotheses(finished.run, "test")
+    assert opened.predict(list(table["source"])) == list(table["hypothesis"])
+    params = opened.metadata.get_params_schema()
+    assert params is not None
+    assert params.to_dict()[0]["default"] == 2  # the run's own beam
+    assert len(opened.predict(opened.input_example)) == 1
+
+
+def test_a_promoted_model_has_an_address(finished: Outcome, store: Store) -> None:
+    assert finished.run
+    address = store.promote(finished.run, "nmt-en-de")
+    assert address == "models:/nmt-en-de/1"
+    assert store.promote(finished.run, "nmt-en-de") == address  # the same model is no new version
+    assert trained_model.find(store, address).id == finished.run.id
+    with pytest.raises(ValueError, match="there are: models:/nmt-en-de/1"):
+        trained_model.find(store, "models:/nmt-en-de/7")
+    with pytest.raises(ValueError, match="--name"):
+        store.promote(finished.run, "a/b")
+
+
+@pytest.mark.parametrize(
+    "step", ["_describe", "_train", "judge", "_keep", "Job.measures", "Job.finish"], ids=lambda step: step.strip("_")
+)
+def test_wherever_it_dies_it_is_completed(
+    finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, tmp_path: Path
+) -> None:
+    job = experiment(folder, tracking__folder=tmp_path / "runs")  # the store is shared, checkpoints are not
+    suite = f"dies in {step}"
+    owner = bench.runs.job.Job if step.startswith("Job.") else bench.runs.job
+    name = step.removeprefix("Job.")
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, dying(getattr(owner, name), RuntimeError("died")))
+        with pytest.raises(RuntimeError, match="died"):
+            run(job, store, suite)
+    (failed,) = store.find(suite, job.job)
+    assert (failed.status, failed.tags["reason"]) == ("FAILED", "RuntimeError: died")
+    outcome = run(job, store, suite)
+    assert outcome.run
+    assert (outcome.run.id, outcome.run.status, outcome.state) == (failed.id, "FINISHED", "finished now")
+    assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
+    assert len(store.hypotheses(outcome.run, "test")) == 12
+    measures = {measure.metric: measure.value for measure in outcome.measures}
+    assert measures["updates"] == 12
+    assert outcome.run.tags["vocabulary.target"] == (finished.run.tags["vocabulary.target"] if finished.run else "")
+    for name in ("test/bleu", "validation/bleu", "train/loss"):
+        history = store.client.get_metric_history(outcome.run.id, name)
+        assert len({metric.step for metric in history}) == len(history), name
+
+
+def test_what_dies_while_it_is_described_may_go_on_elsewhere(
+    finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With other threads and another folder: not part of the job, but parameters that a run has once."""
+    suite = "dies while it is described"
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.runs.job, "kept", dying(bench.runs.job.kept, RuntimeError("died")))
+        with pytest.raises(RuntimeError, match="died"):
+            run(experiment(folder, machine__threads=2, tracking__folder=tmp_path / "a"), store, suite)
+    outcome = run(experiment(folder, tracking__folder=tmp_path / "b"), store, suite)
+    assert outcome.run
+    assert (outcome.run.status, outcome.run.params["machine.threads"]) == ("FINISHED", "2")
+    assert len(store.find(suite, outcome.experiment.job)) == 1
+    assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
+
+
+def test_points_that_were_never_sent_are_sent(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job = experiment(folder, tracking__folder=tmp_path / "runs")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.runs.job.Job, "curve", lambda self, points: None)
+        patch.setattr(bench.runs.job, "judge", dying(bench.runs.job.judge, RuntimeError("died")))
+        with pytest.raises(RuntimeError):
+            run(job, store, "unsent")
+    (failed,) = store.find("unsent", job.job)
+    assert store.client.get_metric_history(failed.id, "train/loss") == []
+    outcome = run(job, store, "unsent")
+    assert outcome.run
+    assert [metric.step for metric in store.client.get_metric_history(failed.id, "train/loss")] == list(range(1, 13))
+
+
+def test_a_diverged_run_has_failed(store: Store, folder: Path, tmp_path: Path) -> None:
+    job = experiment(folder, tracking__folder=tmp_path / "runs", training__optimizer__lr="1e38", training__clip="null")
+    with pytest.raises(Diverged):
+        run(job, store, "diverged")
+    (failed,) = store.find("diverged", job.job)
+    assert failed.status == "FAILED"
+    assert failed.tags["reason"].startswith("not a number: the training loss is")
+
+
+@pytest.mark.parametrize("where", ["validate", "judge"])
+def test_a_signal_leaves_a_run_that_continues(
+    finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, tmp_path: Path
+) -> None:
+    job = experiment(folder, tracking__folder=tmp_path / "runs")
+    suite = f"signal in {where}"
+    real = getattr(bench.runs.job, where)
+
+    def signalled(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.runs.job, where, signalled)
+        with pytest.raises(Interrupted):
+            run(job, store, suite)
+    (killed,) = store.find(suite, job.job)
+    assert (killed.status, killed.tags["reason"]) == ("KILLED", "SIGTERM: saved; the same command continues")
+    outcome = run(job, store, suite)
+    assert outcome.run
+    assert outcome.run.id == killed.id
+    assert "reason" not in outcome.run.tags
+    assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
+
+
+def test_a_driver_is_told_as_soon_as_there_is_a_run(store: Store, folder: Path, tmp_path: Path) -> None:
+    job, seen = experiment(folder, tracking__folder=tmp_path / "runs"), list[tuple[int, int]]()
+
+    def told(status: Status) -> None:
+        if not seen:
+            seen.append((status.updates, len(store.find("told", job.job))))
+
+    run(job, store, "told", watch=told)
+    assert seen == [(0, 1)]
+
+
+def test_again_is_a_new_run_with_nothing_of_the_old(
+    finished: Outcome, store: Store, folder: Path, tmp_path: Path
+) -> None:
+    outcome = run(experiment(folder), store, "runs", again=True)
+    assert outcome.run
+    assert finished.run
+    assert outcome.run.id != finished.run.id
+    assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
+    assert len(list((folder / "runs" / "jobs" / "runs").glob("*/last.ckpt"))) == 2
+
+
+def test_another_text_under_the_same_name_is_another_run(
+    finished: Outcome, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_job.write_corpus(tmp_path)
+    with (tmp_path / "train.en").open("a") as source, (tmp_path / "train.de").open("a") as target:
+        source.write("The man sleeps.\n")
+        target.write("Der Mann schläft.\n")
+    other = experiment(tmp_path)
+    assert other.job == finished.experiment.job
+    first = run(other, store, "runs")
+    assert first.run
+    assert finished.run
+    assert (first.state, first.run.id == finished.run.id) == ("finished now", False)
+    assert capsys.readouterr().out.count("is of another text under the same name; a new run begins") == 1
+    again = run(finished.experiment, store, "runs")
+    assert again.run
+    assert (again.state, again.run.tags["data"]) == ("finished before", finished.run.tags["data"])
+
+
+def test_what_another_process_finished_meanwhile_is_not_begun_again(
+    finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def late(*arguments: Any) -> Any:
+        asked.append(1)
+        return None if len(asked) == 1 else real(*arguments)
+
+    real = bench.runs.job.latest
+    monkeypatch.setattr(bench.runs.job, "latest", late)
+    assert run(experiment(folder), store, "runs").state == "finished before"
+    assert len(asked) == 2
+
+
+def test_a_job_is_in_one_pair_of_hands(store: Store, folder: Path) -> None:
+    job = experiment(folder, seed=9)
+    jobs = folder / "runs" / "jobs" / "hands"
+    jobs.mkdir(parents=True)
+    with (
+        filelock.FileLock(jobs / f".{job.job}.lock"),
+        pytest.raises(ValueError, match="another process is at this job; wait for it or end it"),
+    ):
+        run(job, store, "hands")
+    assert store.find("hands", job.job) == []
+
+
+def test_sources_to_translate_may_be_longer_than_what_is_learnt_from(folder: Path) -> None:
+    words = {"text__kind": "words", "text__joint": False, "text__max_length": 9}
+    long = Split(["man " * 50, "man"], ["Mann", "Mann"])
+    for limit, length in ((None, 9), (20, 20)):
+        material = Material.of(experiment(folder, text__max_source_length="null" if limit is None else limit, **words))
+        sources, over = material.cut(long)
+        assert ([len(source) for source in sources], over) == ([length, 1], 1)
+        assert material.max_length == 9
+    with pytest.raises(ValueError, match=r"text\.max_source_length: 0 is too small; at least 1"):
+        Material.of(experiment(folder, text__max_source_length=0))
+
+
+def test_a_score_says_how_it_was_searched_for(folder: Path, store: Store, tmp_path: Path) -> None:
+    job = experiment(folder, decoding__coverage=0.2, decoding__prune=3.0, tracking__folder=tmp_path / "runs")
+    measures = {measure.metric: measure for measure in run(job, store, "searched").measures}
+    assert measures["test/bleu"].recipe.endswith("; beam 2, alpha 1.0, coverage 0.2, pruned at 3.0")
+
+
+def test_every_sentence_gets_the_source_of_the_next(folder: Path) -> None:
+    validation = Material.of(experiment(folder)).validation
+    moved = shuffled(validation)
+    assert moved.targets == validation.targets
+    assert moved.sources == [*validation.sources[1:], validation.sources[0]]

@@ -1,0 +1,320 @@
+"""The tracking store: nothing before it is needed, one value a step, and what a killed process left is completed."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import cast
+
+import pytest
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+import bench.tracking.retry
+from bench.measures.measure import Measure
+from bench.tracking.run_writer import Job
+from bench.tracking.store import Store, Tracking, tracked
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(Tracking(None, str(tmp_path_factory.mktemp("tracking") / "runs")))
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def begin(store: Store, suite: str, job: str = "abc", **tags: str) -> Job:
+    return store.begin(suite, f"{job} on a corpus", {"job": job, **tags})
+
+
+def values(store: Store, run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in store.client.get_metric_history(run_id, name)]
+
+
+def test_a_question_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = Store(Tracking(None, str(tmp_path / "runs")))
+    assert store.find("suite", "abc") == []
+    assert store.suites() == []
+    with pytest.raises(ValueError, match=r"--suite: there is no suite 'suite' in sqlite:.*there are: none yet"):
+        store.runs("suite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_is_found_again_newest_first(store: Store) -> None:
+    first, second = begin(store, "found"), begin(store, "found")
+    assert [run.id for run in store.find("found", "abc")] == [second.id, first.id]
+    assert store.find("found", "other") == []
+    assert store.find("elsewhere", "abc") == []
+    assert [run.id for run in store.runs("found")] == [second.id, first.id]
+    assert "found" in store.suites()
+
+
+def test_what_never_reached_the_store_is_sent_on_resume(store: Store) -> None:
+    job = begin(store, "curves")
+    whole = [(update, name, update / 10) for update in range(1, 6) for name in ("train/loss", "train/lr")]
+    job.curve(whole[:4])
+    job.finish("KILLED")
+    resumed = store.resume(job.id)
+    assert store.run(job.id).status == "RUNNING"
+    assert resumed.missing(whole) == whole[4:]
+    resumed.curve(resumed.missing(whole))
+    resumed.finish("FINISHED")
+    assert resumed.missing(whole) == []
+    for name in ("train/loss", "train/lr"):
+        assert values(store, job.id, name) == [(update, update / 10) for update in range(1, 6)]
+    run = store.run(job.id)
+    assert (run.status, run.metrics["train/loss"]) == ("FINISHED", 0.5)
+
+
+def test_more_points_than_one_request_holds(store: Store) -> None:
+    job = begin(store, "long")
+    job.curve((update, "train/loss", 1.0) for update in range(2500))
+    job.finish("FINISHED")
+    assert len(values(store, job.id, "train/loss")) == 2500
+
+
+def test_the_reason_of_an_end_is_dropped_on_resume(store: Store) -> None:
+    job = begin(store, "reasons", name="Transformer")
+    job.tag({"reason": "SIGTERM: saved"})
+    job.finish("KILLED")
+    assert store.run(job.id).tags["reason"] == "SIGTERM: saved"
+    store.resume(job.id)
+    assert "reason" not in store.run(job.id).tags
+    assert store.run(job.id).tags["name"] == "Transformer"
+
+
+def test_a_table_written_again_is_no_longer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's log_table appends: a run that was killed while it was judged would hold its sentences twice."""
+    job = begin(store, "tables")
+    for _ in range(2):
+        job.table(
+            {"source": ["<b>One</b>", 'Two "\n'], "reference": ["a", ""], "hypothesis": ["ä", "b"]}, "h/test.json"
+        )
+    shown = '[{"path": "h/test.json", "type": "table"}]'
+    assert store.run(job.id).tags["mlflow.loggedArtifacts"] == shown
+    job.table({"source": ["c"], "reference": ["c"], "hypothesis": ["c"]}, "hypotheses/test.json")
+    assert store.hypotheses(store.run(job.id), "test").to_dict("list") == {
+        "source": ["c"],
+        "reference": ["c"],
+        "hypothesis": ["c"],
+    }
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)  # load_table asks for nothing else
+    frame = store.client.load_table(store.experiment("tables"), "h/test.json", [job.id])
+    assert list(frame["source"]) == ["<b>One</b>", 'Two "\n']
+    assert store.hypotheses(store.run(job.id), "other").empty
+
+
+def test_measures_written_again_have_one_value_each(store: Store, tmp_path: Path) -> None:
+    job = begin(store, "measures")
+    bleu = Measure("test/bleu", 30.0, "percent", 29.0, 31.0, "signature")
+    job.measures([bleu])
+    job.measures([bleu, Measure("joules", None, "J", recipe="no meter"), Measure("params", 12, "parameters")])
+    for name, value in (("test/bleu", 30.0), ("test/bleu_low", 29.0), ("test/bleu_high", 31.0), ("params", 12.0)):
+        assert values(store, job.id, name) == [(0, value)]
+    found = store.measures(store.run(job.id))
+    assert found[0] == bleu
+    assert [(measure.metric, measure.value) for measure in found[1:]] == [("joules", None), ("params", 12)]
+    job.text('{"measures": [{"met', "measures.json")  # half-written by a process that was killed
+    assert store.measures(store.run(job.id)) == []
+    assert store.measures(store.run(begin(store, "measures").id)) == []
+    assert store.download(store.run(job.id), "none.txt", tmp_path) is None
+
+
+def test_a_parent_is_made_once(store: Store) -> None:
+    one = store.parent("family", {"question": "Why?"})
+    assert store.parent("family", {"question": "How?"}) == one
+    child = store.begin("family", "child", {"job": "abc"}, one)
+    assert store.run(child.id).tags["mlflow.parentRunId"] == one
+    assert store.run(one).tags["question"] == "How?"
+    assert [run.id for run in store.runs("family")] == [child.id]
+
+
+def test_datasets_written_again_are_there_once(store: Store) -> None:
+    job = begin(store, "data")
+    for _ in range(2):
+        job.datasets({"train": "ab" * 32}, "grammar-en-de", {"train": '{"pairs": 3}'})
+    inputs = store.client.get_run(job.id).inputs
+    assert inputs
+    (found,) = inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest) == ("grammar-en-de/train", "ab" * 16)
+
+
+def test_params_are_kept_whole(store: Store) -> None:
+    job = begin(store, "params")
+    job.params({f"key{n}": n for n in range(230)} | {"long": "x" * 7000})
+    run = tracked(store.client.get_run(job.id))
+    assert len(run.params) == 231
+    assert len(run.params["long"]) == 6000
+
+
+def test_a_deleted_suite_comes_back(store: Store) -> None:
+    begin(store, "deleted")
+    store.client.delete_experiment(store.experiment("deleted"))
+    begin(store, "deleted", job="new")
+    assert {run.tags["job"] for run in store.runs("deleted")} >= {"new"}
+
+
+def test_a_server_that_does_not_answer_is_given_up_in_seconds() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    before, patience = time.monotonic(), os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    with pytest.raises(
+        ValueError, match=rf"^tracking\.uri: cannot open http://127\.0\.0\.1:{port}: .*start the server"
+    ):
+        Store(Tracking(f"http://127.0.0.1:{port}"))
+    assert time.monotonic() - before < 20
+    assert os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES") == patience
+
+
+class NoExperiments(BaseHTTPRequestHandler):
+    """What an empty MLflow server answers to a search for experiments."""
+
+    def do_POST(self) -> None:
+        body = b'{"experiments": []}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_worker_waits_for_a_server_that_its_driver_has_reached(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bench.tracking.retry, "RETRY_EVERY", 0.01)
+    with ThreadingHTTPServer(("127.0.0.1", 0), NoExperiments, bind_and_activate=False) as server:
+        server.server_bind()  # from here on the address is taken, and connections to it are refused
+
+        def said() -> list[str]:
+            return [record.getMessage() for record in caplog.records if record.name == "bench.tracking"]
+
+        def begin() -> None:
+            while not said():
+                time.sleep(0.01)
+            server.server_activate()
+            server.serve_forever(poll_interval=0.01)
+
+        starting = threading.Thread(target=begin)
+        starting.start()
+        store = Store(Tracking(f"http://127.0.0.1:{server.server_port}"), known=True)
+        assert store.suites() == []
+        server.shutdown()
+        starting.join()
+    waited, back = said()
+    assert "does not answer" in waited
+    assert "is back" in back
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough for one" * 40, b"SQLite format 3\0"])
+def test_a_file_that_is_no_database_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^tracking\.uri: cannot open sqlite:///{path}: "):
+        Store(Tracking(f"sqlite:///{path}"))
+
+
+def test_where_runs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Tracking().resolved_uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    assert Tracking().resolved_uri == "http://tracking:5000"
+    assert Tracking("sqlite:////other.db").resolved_uri == "sqlite:////other.db"
+
+
+def test_a_store_that_was_away_has_every_point_in_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = begin(store, "outage")
+    real, failures = job.backlog.send, [MlflowException("API request to http://x failed with exception refused")] * 3
+
+    def send(metrics: list[Metric]) -> None:
+        if failures:
+            raise failures.pop()
+        real(metrics)
+
+    monkeypatch.setattr(bench.tracking.retry, "RETRY_EVERY", 0.01)
+    job.backlog.send = send
+    whole = [(update, "train/loss", update / 10) for update in range(1, 8)]
+    job.curve(whole[:3])  # does not wait
+    job.curve(whole[3:])
+    job.finish("FINISHED")
+    assert failures == []
+    assert values(store, job.id, "train/loss") == [(update, value) for update, _, value in whole]
+
+
+def test_a_store_that_stays_away_or_refuses_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.tracking.retry, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(bench.tracking.retry, "PATIENCE", 0.05)
+    for error in ("API request failed with exception refused", "Invalid value for parameter"):
+        job = begin(store, "away")
+
+        def send(metrics: list[Metric], error: str = error) -> None:
+            raise MlflowException(error)
+
+        job.backlog.send = send
+        job.curve([(1, "train/loss", 0.5)])
+        with pytest.raises(MlflowException, match=error):
+            job.finish("FINISHED")
+
+
+FULL = "(sqlite3.OperationalError) database or disk is full"
+LOCKED = "(sqlite3.OperationalError) database is locked"
+
+
+def test_a_full_disk_is_no_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.tracking.retry, "RETRY_EVERY", 0.01)
+    errors = [MlflowException(FULL), *[MlflowException(LOCKED)] * 3]
+
+    def ask() -> None:
+        raise errors.pop()
+
+    with pytest.raises(MlflowException, match="disk is full"):
+        bench.tracking.retry.patiently(ask, lambda: math.inf)
+    assert errors == [], "a lock passes"
+
+
+def test_a_process_that_has_failed_does_not_wait_for_a_dead_store() -> None:
+    program = """
+from mlflow.exceptions import MlflowException
+from bench.tracking.patience import Backlog
+def send(metrics):
+    raise MlflowException("API request to http://x failed with exception refused")
+Backlog(send).put([])
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True)
+
+
+def test_a_server_that_comes_back_answers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(bench.tracking.retry, "RETRY_EVERY", 0.01)
+    answers: list[Exception | str] = [MlflowException("API request to http://x failed with exception y"), "run"]
+
+    class Client:
+        tracking_uri = "http://x"
+
+        def get_run(self, run_id: str) -> str:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return f"{answer} {run_id}"
+
+    patient = bench.tracking.retry.Patient(cast(MlflowClient, Client()))  # of which it asks no more
+    assert (patient.get_run("abc"), patient.tracking_uri) == ("run abc", "http://x")
+    assert caplog.messages == ["the tracking store does not answer; waiting for it", "the tracking store is back"]
+    answers.append(MlflowException("no such run"))
+    with pytest.raises(MlflowException, match="no such run"):
+        patient.get_run("abc")

@@ -1,0 +1,354 @@
+"""The reward phase: GLEU by hand, draws from the model's own distribution, the true gradient, and the whole cost."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.decoding.beam_search import asks
+from bench.experiment.spec import architectures, resolve
+from bench.measures.flops import Ledger, count
+from bench.system.machine import bf16
+from bench.training import reward
+from bench.training.budget import Budget, Curves, Meter
+from bench.training.reward import Drawn, Refinement, Reward, draw, gleu, mean_gleu, mixed, undropped, words
+from models.moe import NoisyTopK
+from models.parts.translator import BOS, EOS, Batch, Tokens, Translator, likelihood
+from models.transformer import Config, Model
+
+FILES = architectures()
+VOCABULARY = 23
+
+
+def padded(sentences: list[list[int]]) -> Tokens:
+    lengths = tuple(map(len, sentences))
+    rows = [sentence + [0] * (max(lengths) - len(sentence)) for sentence in sentences]
+    return Tokens(torch.tensor(rows), lengths)
+
+
+SOURCE = padded([[5, 6, 7, 4, EOS], [8, 9, EOS], [10, 11, 12, EOS]])
+TARGET = padded([[6, 7, 8, EOS], [9, 10, 11, 12, 13, EOS], [4, EOS]])
+PAIRS = Batch(SOURCE, TARGET)
+
+
+def build(row: str, flags: Sequence[str] = ()) -> Translator:
+    job = resolve(FILES[row], row=row, flags=flags)
+    torch.manual_seed(1)
+    model = job.build(VOCABULARY, VOCABULARY)
+    model.recipe = job.training
+    return model
+
+
+def sentences(tokens: Tokens) -> list[list[int]]:
+    return [ids[:length] for ids, length in zip(tokens.ids_BS.tolist(), tokens.lengths_B, strict=True)]
+
+
+def drawn_from(model: Translator, seed: int = 1, samples: int = 4) -> Drawn:
+    torch.manual_seed(seed)
+    return draw(model, SOURCE, [2 * length for length in TARGET.lengths_B], samples)
+
+
+# --- GLEU -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "reference", "value"),
+    [
+        ("a b c d", "a b c d", 1.0),
+        ("a b c", "x y z", 0.0),
+        ("a b c d", "a b d c", 5 / 10),  # a b c d; a b. Both have 4 + 3 + 2 + 1 n-grams
+        ("a b", "a b c", 3 / 6),  # recall 3 of 6, precision 3 of 3
+        ("a b c", "a b", 3 / 6),  # and the other way round
+        ("the the the the the the the", "the cat is on the mat", 2 / 22),  # a word counts as often as in both
+        ("a b c d e f", "a b c d e", 14 / 18),  # no 5-grams
+        ("", "", 1.0),
+        ("", "a", 0.0),
+        ("a", "", 0.0),
+        # The example of NLTK's sentence_gleu: 29 n-grams in common, 18 + 17 + 16 + 15 in the hypothesis.
+        (
+            "It is a guide to action which ensures that the military always obeys the commands of the party",
+            "It is a guide to action that ensures that the military will forever heed Party commands",
+            29 / 66,
+        ),
+    ],
+)
+def test_gleu_is_the_smaller_of_precision_and_recall(hypothesis: str, reference: str, value: float) -> None:
+    assert gleu(hypothesis.split(), reference.split()) == pytest.approx(value, abs=1e-15)
+
+
+def test_words_are_those_that_bleu_counts() -> None:
+    assert words("Der Mann, 30 Jahre alt.") == ["Der", "Mann", ",", "30", "Jahre", "alt", "."]
+    assert mean_gleu(["A cat.", "a"], ["A cat!", "a"]) == pytest.approx(100 * (3 / 6 + 1) / 2)
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def toy() -> Model:
+    """Three words can be written: EOS and two more."""
+    torch.manual_seed(3)
+    model = Model(Config(layers=1, width=4, inner=8, heads=1, dropout=0.0), 5, 5).double()
+    for parameter in model.parameters():
+        parameter.data += 0.5 * torch.randn(parameter.shape)
+    return model
+
+
+TOY_SOURCE = padded([[3, 4, EOS]])
+EVERY = [[EOS], [3, EOS], [4, EOS], *([a, b] for a in (3, 4) for b in (3, 4))]
+"""All that can be written in two tokens, the limit; the last four end there without EOS."""
+
+
+def probabilities(model: Translator, source: Tokens = TOY_SOURCE) -> Tensor:
+    """P(Y | X) of each of EVERY, step by step."""
+    found = []
+    for sentence in EVERY:
+        state, total = model.start(model.encode(source)), torch.zeros((), dtype=torch.float64)
+        for previous, token in itertools.pairwise([BOS, *sentence]):
+            hidden_BD, state, _ = model.step(torch.tensor([previous]), state)
+            total = total + model.project(hidden_BD)[0, EOS:].log_softmax(0)[token - EOS]
+        found.append(total.exp())
+    return torch.stack(found)
+
+
+def test_draws_follow_the_model() -> None:
+    model, number = toy(), 40_000
+    expected = probabilities(model)
+    assert expected.sum().item() == pytest.approx(1)
+    torch.manual_seed(1)
+    written = draw(model, TOY_SOURCE, [2], number).pairs.target
+    counts = Counter(
+        tuple(ids[:length]) for ids, length in zip(written.ids_BS.tolist(), written.lengths_B, strict=True)
+    )
+    assert set(counts) == set(map(tuple, EVERY))
+    for sentence, probability in zip(EVERY, expected.tolist(), strict=True):
+        deviation = math.sqrt(number * probability * (1 - probability))
+        assert abs(counts[tuple(sentence)] - number * probability) < 4 * deviation, sentence
+
+
+def test_each_source_has_draws_of_its_own() -> None:
+    """Two sources in one batch, each with the distribution that it has alone."""
+    model, number, others = toy(), 4_000, padded([[4, 4, 3, EOS], [3, 4, EOS]])
+    torch.manual_seed(1)
+    written = draw(model, others, [2, 2], number).pairs
+    assert sentences(written.source)[::number] == sentences(others)
+    for row, source in enumerate(sentences(others)):
+        expected = probabilities(model, padded([source]))
+        counts = Counter(map(tuple, sentences(written.target)[row * number : (row + 1) * number]))
+        for sentence, probability in zip(EVERY, expected.tolist(), strict=True):
+            deviation = math.sqrt(number * probability * (1 - probability))
+            assert abs(counts[tuple(sentence)] - number * probability) < 4 * deviation, (source, sentence)
+
+
+def test_what_is_drawn_is_well_formed() -> None:
+    pairs, rows_T = drawn_from(build("gnmt"))
+    assert len(pairs.source.lengths_B) == 3 * 4
+    assert pairs.source.ids_BS[::4].tolist() == SOURCE.ids_BS.tolist()
+    assert rows_T[0] == 12
+    assert rows_T == sorted(rows_T, reverse=True)
+    for row, (ids, length) in enumerate(zip(pairs.target.ids_BS.tolist(), pairs.target.lengths_B, strict=True)):
+        limit = 2 * TARGET.lengths_B[row // 4]
+        assert 1 <= length <= limit
+        assert EOS not in ids[: length - 1]
+        assert ids[length - 1] == EOS or length == limit
+        assert min(ids[:length]) >= EOS
+        assert not any(ids[length:])
+
+
+def test_on_a_gpu_the_host_asks_at_every_fourth_step_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that have ended stay until then: they are computed and charged, and nothing is written behind their end."""
+    assert [asks(torch.device("cpu"), step) for step in range(4)] == [True] * 4
+    assert [asks(torch.device("cuda"), step) for step in range(8)] == [False, False, False, True] * 2
+    model = build("gnmt")
+    often, seldom = drawn_from(model), []
+    monkeypatch.setattr(reward, "asks", lambda _device, step: asks(torch.device("cuda"), step))
+    counted = count(lambda: seldom.append(drawn_from(model)))
+    (pairs, rows_T) = seldom[0]
+    assert rows_T != often.rows_T
+    assert all(len(set(rows_T[place : place + 4])) == 1 for place in range(0, len(rows_T), 4))
+    test_what_is_drawn_is_well_formed()
+    assert pairs.target.ids_BS.shape[1] == max(pairs.target.lengths_B)
+    ledger = Ledger(model)
+    ledger.add_drawn(pairs, 4, rows_T)
+    learning = count(lambda: mixed(model, PAIRS, Drawn(pairs, rows_T), torch.rand(12), 0.017).backward())
+    ledger.add(PAIRS)
+    assert counted + learning == ledger.executed_flops
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def gradient(model: Translator, loss: Tensor) -> Tensor:
+    return torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(model.parameters()))])
+
+
+def test_the_mean_of_the_estimate_is_the_policy_gradient() -> None:
+    """Over all pairs of translations, each with its probability: (m - 1) / m of the gradient of the expected reward."""
+    model = toy()
+    rewards = torch.linspace(-1, 2, len(EVERY), dtype=torch.float64) ** 2
+    found = probabilities(model)
+    wanted = gradient(model, -(found * rewards).sum())
+    assert wanted.abs().max() > 1e-3
+    batch = Batch(TOY_SOURCE, padded([[3, EOS]]))
+    mean = torch.zeros_like(wanted)
+    for one, other in itertools.product(range(len(EVERY)), repeat=2):
+        written = padded([EVERY[one], EVERY[other]])
+        twice = Tokens(TOY_SOURCE.ids_BS.expand(2, -1), TOY_SOURCE.lengths_B * 2)
+        loss = mixed(model, batch, Drawn(Batch(twice, written), []), rewards[[one, other]], 0.0)
+        mean += (found[one] * found[other]).item() * gradient(model, loss)
+    torch.testing.assert_close(mean, wanted / 2, atol=1e-12, rtol=1e-9)
+
+
+def test_the_likelihood_is_the_sum_over_tokens_and_the_mean_over_sentences() -> None:
+    model = build("gnmt").double()
+    loss = mixed(
+        model, PAIRS, drawn_from(model), torch.ones(12, dtype=torch.float64), 0.017
+    )  # all as good: no gradient
+    losses_N = model.token_losses(PAIRS, model.recipe.label_smoothing)
+    assert loss.item() == pytest.approx(0.017 * losses_N.sum().item() / 3)
+
+
+def test_what_was_drawn_belongs_to_its_sentence() -> None:
+    """Of two sentences whose rewards differ, the gradient of the phase is the mean of those of each alone."""
+    model = build("gnmt", ["--model.dropout", "0.0"]).double()
+    drawn, rewards_BM = drawn_from(model), torch.rand(3, 4, dtype=torch.float64) + torch.arange(3)[:, None]
+    together = gradient(model, mixed(model, PAIRS, drawn, rewards_BM.flatten(), 0.017))
+    alone = []
+    for row, sides in enumerate(zip(sentences(SOURCE), sentences(TARGET), strict=True)):
+        written = padded(sentences(drawn.pairs.target)[4 * row : 4 * row + 4])
+        pairs = Batch(padded([sides[0]] * 4), written)
+        one = Batch(padded([sides[0]]), padded([sides[1]]))
+        loss = mixed(model, one, Drawn(pairs, []), rewards_BM[row], 0.017)
+        alone.append(gradient(model, loss))
+    torch.testing.assert_close(together, torch.stack(alone).mean(0), atol=1e-12, rtol=1e-9)
+
+
+def test_a_translation_is_rewarded_by_its_own_reference() -> None:
+    references = padded([[5, 6, 7, 8, EOS], [9, 10, 11, 12, EOS]])
+    drawn = padded([sentences(references)[0]] * 3 + [sentences(references)[1], [5, 6, 7, 8, EOS], [13, EOS]])
+    found = refinement(build("perceptron"), 0.5, 8).rewards(references, drawn).tolist()
+    assert found == pytest.approx([1, 1, 1, 1, 1 / 14, 1 / 14])  # of the last two the end alone is right
+
+
+def test_better_translations_become_more_probable() -> None:
+    model = build("gnmt").double()
+    pairs, rows_T = drawn_from(model)
+    good_R = torch.tensor([length == 3 for length in pairs.target.lengths_B], dtype=torch.float64)
+    assert 0 < good_R.sum() < len(good_R)
+
+    def mean_log_probability() -> float:
+        losses = model.token_losses(pairs).split(list(pairs.target.lengths_B))
+        return -sum(each.sum().item() for each, good in zip(losses, good_R.tolist(), strict=True) if good)
+
+    before, optimizer = mean_log_probability(), torch.optim.SGD(model.parameters(), lr=0.01)
+    mixed(model, PAIRS, Drawn(pairs, rows_T), good_R, 0.0).backward()
+    optimizer.step()
+    assert mean_log_probability() > before
+
+
+def refinement(model: Translator, share: float, updates: int) -> Refinement:
+    meter = Meter(Budget(max_updates=10), Ledger(model))
+    meter.updates = updates
+    curves = Curves(meter, lambda _: None, lambda _: None)
+    return Refinement(Reward(share, samples=3), meter, curves, lambda ids: [" ".join(map(str, each)) for each in ids])
+
+
+@pytest.mark.parametrize("row", sorted(FILES))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_architecture_learns_from_reward(row: str, precision: str) -> None:
+    """Each trained weight gets a gradient, also where autocast could keep the copies that were made for drawing."""
+    model = build(row)
+    phase = refinement(model, share=0.25, updates=8)
+    model.objective = phase.objective
+    model.train()
+    with (
+        bf16(torch.device("cpu"), precision == "bf16"),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        loss = model.training_step(PAIRS, 0)
+    loss.backward()
+    assert math.isfinite(loss.item())
+    without = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
+    assert without == []
+    assert all(module.training for module in model.modules())
+    assert len(phase.curves.told["reward"]) == 1
+    assert 0 <= phase.curves.told["reward"][0] <= 1
+
+
+def test_the_phase_is_the_end_of_the_budget() -> None:
+    model = build("transformer-base").eval()
+    for share, updates, begun in ((0.0, 9, False), (0.2, 7, False), (0.2, 8, True), (0.5, 5, True)):
+        phase = refinement(model, share, updates)
+        assert phase.begun is begun
+        loss = phase.objective(model, PAIRS)
+        assert (loss.item() == likelihood(model, PAIRS).item()) is not begun
+        assert (phase.meter.ledger.model_flops > 0) is begun
+
+
+DROPPING = [row for row in FILES if hasattr(resolve(FILES[row], row=row).model, "dropout")]
+
+
+@pytest.mark.parametrize(
+    ("row", "rate"), [*((row, "dropout") for row in DROPPING), ("transformer-base", "attention_dropout")]
+)
+def test_dropout_acts_and_is_left_out_in_the_phase(row: str, rate: str) -> None:
+    others = ["--model.dropout", "0.0"] if rate != "dropout" else []
+    model = build(row, flags=[*others, f"--model.{rate}", "0.3"]).train()
+    if row == "moe":  # whose gates have noise of their own
+        for module in model.modules():
+            module.training = not isinstance(module, NoisyTopK)
+    passes = [model.token_losses(PAIRS) for _ in range(2)]
+    assert not torch.equal(*passes)
+    with undropped(model):
+        passes = [model.token_losses(PAIRS) for _ in range(2)]
+    assert torch.equal(*passes)
+    assert not torch.equal(*(model.token_losses(PAIRS) for _ in range(2)))
+
+
+# --- the cost ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", ["perceptron", "lstm", "bahdanau", "gnmt", "convs2s", "moe", "transformer-base"])
+def test_the_charge_is_what_is_executed(row: str) -> None:
+    model = build(row).train()
+    found: list[Drawn] = []
+    counted = count(lambda: found.append(drawn_from(model)))
+    drawn, rewards_R = found[0], torch.rand(12)
+    assert len(set(drawn.pairs.target.lengths_B)) > 1
+    learning = count(lambda: mixed(model, PAIRS, drawn, rewards_R, 0.017).backward())
+    ledger = Ledger(model)
+    ledger.add(PAIRS)
+    ledger.add_drawn(drawn.pairs, 4, drawn.rows_T)
+    assert counted + learning == ledger.executed_flops
+    assert ledger.model_flops < ledger.executed_flops
+
+
+@pytest.mark.parametrize("row", ["lstm", "gnmt", "transformer-base", "moe"])
+def test_without_padding_model_flops_are_executed_flops(row: str) -> None:
+    model, written = build(row), padded([[5, 6, EOS]] * 6)
+    sources = padded([[7, 8, 9, EOS]] * 6)
+    ledger = Ledger(model)
+    ledger.add_drawn(Batch(sources, written), 3, [6] * 3)
+    assert ledger.model_flops == ledger.executed_flops
+    once = model.flops_encode(4).forward + model.flops_start(4).forward
+    steps = sum(model.flops_step(4, position).forward for position in range(3)) + 3 * model.flops_project().forward
+    learnt = model.flops_decode(4, 3).training + 3 * model.flops_project().training
+    assert ledger.model_flops == 2 * once + 6 * (steps + learnt)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (Reward(share=1.0), r"training\.reward\.share: 1\.0 is no part of a budget"),
+        (Reward(share=-0.1), r"training\.reward\.share: -0\.1"),
+        (Reward(samples=1), r"training\.reward\.samples: 1 has no mean to differ from"),
+    ],
+)
+def test_settings_that_cannot_be_trained_with(settings: Reward, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        settings.check()
