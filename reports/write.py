@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv as csv_module
 import functools
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from bench.system.files import write_file
 from reports.gathering import comparison
 from reports.gathering.context import Context, metric_order
 from reports.plots import main_plots
@@ -101,19 +101,8 @@ def all_forms(context: Context, out: Path) -> list[Path]:
         files[f"plots/{plot.id}.svg"] = plot.svg()
         files[f"plots/{plot.id}.pdf"] = plot.pdf()
     for name, content in files.items():
-        _write(out / name, content.encode() if isinstance(content, str) else content)
+        write_file(out / name, content)
     return [out / name for name in files]
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Beside its place first: a reader finds the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _render(template: str, context: Context, drawn: list[Plot]) -> str:

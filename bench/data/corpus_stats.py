@@ -22,7 +22,7 @@ import numpy as np
 
 from bench.data.corpus import Corpus, Split
 from bench.system import terminal
-from bench.training.checkpoints import write_beside
+from bench.system.files import write_file
 
 NEAR = 0.7
 """Share of common trigrams above which two sentences are near."""
@@ -164,13 +164,10 @@ def kept(corpus: Corpus, folder: Path) -> dict[str, Any]:
     text = hashlib.sha256(json.dumps(corpus.hashes, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{corpus.name}-{text}.json"
 
-    def write(beside: Path) -> None:
+    if not path.exists():
         found = passport(corpus)
         content = {**asdict(found), "leaks": found.leaks}
-        beside.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-
-    if not path.exists():
-        write_beside(path, write)
+        write_file(path, json.dumps(content, ensure_ascii=False, indent=1))
     return json.loads(path.read_text(encoding="utf-8"))
 
 

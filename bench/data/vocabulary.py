@@ -10,7 +10,6 @@ import abc
 import hashlib
 import io
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,6 +21,7 @@ from typing import Literal, NamedTuple
 import sentencepiece
 
 from bench.data.corpus import Split
+from bench.system.files import write_file
 from models.parts.translator import BOS, EOS, PAD, UNK
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
@@ -119,13 +119,8 @@ class Vocabulary(abc.ABC):
         return [self.join(map(self.piece, text_only(sentence))) for sentence in ids]
 
     def save(self, path: Path) -> None:
-        """Write the one file, whole or not at all."""
-        beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            beside.write_bytes(self.data)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        """Write the vocabulary to one file, atomically."""
+        write_file(path, self.data)
 
 
 def text_only(ids: Sequence[int]) -> list[int]:

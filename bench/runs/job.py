@@ -25,6 +25,7 @@ from bench.experiment.spec import Experiment, flat
 from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.system import terminal
+from bench.system.files import fill_file, remove_partial_files
 from bench.system.machine import Machine, environment
 from bench.system.progress import Report, Status
 from bench.tracking.reading import TrackedRun
@@ -32,7 +33,7 @@ from bench.tracking.run_writer import Job
 from bench.tracking.store import Store, StoreFailure
 from bench.training import checkpoints
 from bench.training.budget import Diverged
-from bench.training.checkpoints import Interrupted, Signals, save, write_beside
+from bench.training.checkpoints import Interrupted, Signals, save
 from bench.training.distributed import Ranks, leading
 from bench.training.trainer import CHECKPOINT, Trained, train
 from models.parts.translator import Translator
@@ -201,7 +202,7 @@ def _member(experiment: Experiment, store: Store, suite: str, parent: str | None
 
 def _join(members: Sequence[Outcome], store: Store, folder: Path, job: Job) -> tuple[Translator, list[Measure]]:
     """The finished members' models as one, and what their training used; the run names theirs."""
-    checkpoints.clear(folder)
+    remove_partial_files(folder)
     runs = [member.run.id for member in members if member.run]
     job.tag({"members": ", ".join(runs)})
     joined = trained_model.join([trained_model.load(store, run_id) for run_id in runs])
@@ -348,7 +349,7 @@ def _train(
 def _keep(model: Translator, experiment: Experiment, material: Material, folder: Path, job: Job) -> None:
     """What `translator.opened` opens becomes the run's model: configuration, judged weights, vocabularies, lexicon."""
     kept, weights = folder / "translator", {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    write_beside(kept / "weights.pt", lambda path: save(weights, path))
+    fill_file(kept / "weights.pt", lambda path: save(weights, path))
     (kept / "config.yaml").write_text(_settings(experiment), encoding="utf-8")
     for side, words in zip(("source", "target"), material.vocabularies, strict=True):
         words.save(kept / f"{side}.vocabulary")

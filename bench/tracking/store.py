@@ -25,6 +25,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
+from bench.system.files import fill_file, remove_partial_files
 from bench.tracking import logged_model
 from bench.tracking.reading import Reader, TrackedRun
 from bench.tracking.retry import PATIENCE, Patient, patiently
@@ -124,12 +125,9 @@ class Store(Reader):
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
             if not path.exists():
-                # Made beside and renamed: a process that is killed meanwhile leaves no half-made tables.
-                beside = path.with_name(f".{path.name}.new")
-                for suffix in ("", "-journal", "-wal", "-shm"):
-                    beside.with_name(beside.name + suffix).unlink(missing_ok=True)
-                MlflowClient(f"sqlite:///{beside}").search_experiments(max_results=1)
-                os.replace(beside, path)
+                # Created beside and renamed: a process that is killed meanwhile leaves no incomplete tables.
+                remove_partial_files(path.parent, path.name)
+                fill_file(path, lambda new: MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1))
             with contextlib.closing(sqlite3.connect(path)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")  # persists; readers no longer wait for writers
             client = MlflowClient(self.uri)

@@ -19,6 +19,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from bench.data.batches import PairBatches
+from bench.system.files import fill_file, remove_partial_files, write_file
 from bench.training.distributed import ALONE, Ranks
 
 NOTED_EVERY = 0.1
@@ -90,32 +91,11 @@ class Signals:
         self.take()
 
 
-def write_beside(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a file beside `path`, then renames it: `path` is either old or new, never half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())  # the name must not reach the disk before the content
-        os.replace(beside, path)
-    except OSError as error:  # a failed write does not say of which file
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def save(weights: dict[str, Any], path: Path) -> None:
     """torch.save, by way of memory: written straight to a full disk it fails with an error that does not say so."""
     buffer = io.BytesIO()
     torch.save(weights, buffer)
     path.write_bytes(buffer.getbuffer())
-
-
-def clear(folder: Path) -> None:
-    """Deletes what a killed process left half-written."""
-    for left in folder.glob(".*"):
-        left.unlink()
 
 
 def check(path: Path) -> None:
@@ -157,7 +137,7 @@ class Checkpoints(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.install()
         if self.ranks.leads:
-            clear(self.path.parent)
+            remove_partial_files(self.path.parent)
         self.saved_at, self.validated = time.monotonic(), self.validations()
 
     def on_train_batch_end(
@@ -174,7 +154,7 @@ class Checkpoints(pl.Callback):
 
     def save(self, trainer: pl.Trainer) -> None:
         if self.ranks.leads:
-            write_beside(self.path, lambda path: trainer.save_checkpoint(path, weights_only=False))
+            fill_file(self.path, lambda path: trainer.save_checkpoint(path, weights_only=False))
         else:  # Lightning's function writes nothing here, but process 0 waits in it for the others
             trainer.save_checkpoint(self.path, weights_only=False)
 
@@ -226,8 +206,5 @@ class Repeated(pl.Callback):
         updates, seconds = self.counts()
         reached = {"updates": updates, "seconds": seconds}
         repeated = {"repeated_updates": self.updates, "repeated_s": self.seconds}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        beside.write_text(json.dumps(reached | repeated))
-        os.replace(beside, self.path)
+        write_file(self.path, json.dumps(reached | repeated), durable=False)  # up to ten times a second
         self.noted_at = time.monotonic()

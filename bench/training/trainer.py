@@ -24,10 +24,11 @@ import torch
 
 from bench.data.batches import PairBatches
 from bench.measures.flops import Ledger
+from bench.system.files import fill_file
 from bench.system.machine import Machine, bf16
 from bench.system.progress import Report, Status
 from bench.training.budget import Budget, Curve, Curves, Meter
-from bench.training.checkpoints import Checkpoints, PlainFiles, RandomPerUpdate, Repeated, Signals, save, write_beside
+from bench.training.checkpoints import Checkpoints, PlainFiles, RandomPerUpdate, Repeated, Signals, save
 from bench.training.distributed import ALONE, Ranks, Started
 from bench.training.reward import Refinement, Reward
 from models.parts.translator import Batch, Recipe, Translator, likelihood
@@ -151,7 +152,7 @@ class Validation(pl.Callback):
     def save(self, module: pl.LightningModule) -> None:
         """Keeps these weights. The older ones stay until a checkpoint no longer names them."""
         weights = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-        write_beside(self.path(self.meter.updates), lambda path: save(weights, path))
+        fill_file(self.path(self.meter.updates), lambda path: save(weights, path))
         self.kept = [*self.kept, self.meter.updates][-max(1, self.settings.average) :]
 
     def prune(self) -> None:

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bench.system.files import write_file
 from bench.tracking.reading import Reader, TrackedRun
 from reports.gathering.gather_runs import public
 
@@ -123,9 +124,8 @@ class Recorder(Reader):
             "studies": [_entry(study) for study in self.reader.studies()],
             "suites": {suite: self._entry(suite) for suite in self.asked},
         }
-        beside = folder / f".{INDEX}"
-        beside.write_text(json.dumps(index, indent=1))
-        return beside.replace(folder / INDEX)
+        write_file(folder / INDEX, json.dumps(index, indent=1))
+        return folder / INDEX
 
     def _entry(self, suite: str) -> dict[str, Any]:
         own = self.reader.own(suite)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -13,8 +12,8 @@ import altair as alt
 import vl_convert
 
 from bench.evaluation.attention_maps import Looks, Picked
+from bench.system.files import write_file
 from bench.system.terminal import printable
-from bench.training.checkpoints import write_beside
 from reports.plots.drawing import COLOURS, FONT, Chart, Datasets
 
 LIGHT = COLOURS | {"lit": "#fdfdfd"}
@@ -41,12 +40,8 @@ def write(looks: Looks, picked: Sequence[Picked], folder: Path) -> list[Path]:
         f"{looks.name}-{shown}.svg": svg(looks, picked),
     }
     for file, text in texts.items():
-        write_beside(folder / file, functools.partial(_fill, text))
+        write_file(folder / file, text)
     return [folder / file for file in texts]
-
-
-def _fill(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def svg(looks: Looks, picked: Sequence[Picked]) -> str:

@@ -23,7 +23,7 @@ from bench.data.vocabulary import text_only
 from bench.system.machine import Machine
 from bench.training import checkpoints
 from bench.training.budget import Curve, Diverged
-from bench.training.checkpoints import Interrupted, Signals, write_beside
+from bench.training.checkpoints import Interrupted, Signals
 from bench.training.reward import Reward
 from bench.training.trainer import Score, Status, Trained, Training, train
 from models.parts.translator import Optimizer, Schedule, Translator
@@ -411,24 +411,6 @@ def test_settings_that_cannot_be_trained_with() -> None:
         Training().check()
     with pytest.raises(ValueError, match=r"training\.average: 11 is more than training\.validations 10"):
         Training(max_updates=1, average=11).check()
-
-
-def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "deeper" / "file"
-
-    def whole(beside: Path) -> None:
-        beside.write_text("old")
-
-    write_beside(path, whole)
-
-    def half(beside: Path) -> None:
-        beside.write_text("ha")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
-        write_beside(path, half)
-    assert path.read_text() == "old"
-    assert [path.name for path in path.parent.iterdir()] == ["file"]
 
 
 def test_a_truncated_checkpoint_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from bench.data.corpora._download import cache_folder
+from bench.system.files import write_file
 
 Kind = TypeVar("Kind")
 
@@ -36,12 +36,6 @@ def kept(kind: type[Kind], make: Callable[[], Kind], name: str, settings: Any, m
     with suppress(OSError, ValidationError):
         return adapter.validate_json(path.read_bytes())
     made = make()
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_bytes(adapter.dump_json(made))
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)  # of a full disk
+    with suppress(OSError):  # a full disk, a folder of somebody else
+        write_file(path, adapter.dump_json(made))
     return made

@@ -11,6 +11,8 @@ import urllib.request
 import zlib
 from pathlib import Path
 
+from bench.system.files import replace_file
+
 TIMEOUT = 30
 """Seconds without a byte after which a server is given up."""
 
@@ -38,7 +40,7 @@ def fetch(url: str, path: Path, sha256: str) -> bool:
     if found != sha256:
         part.unlink()
         raise ValueError(f"{url}: SHA-256 of the text is {found or 'none'}, not {sha256}; nothing is kept, try again")
-    part.replace(path)
+    replace_file(part, path)
     return True
 
 

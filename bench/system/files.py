@@ -1,0 +1,50 @@
+"""Atomic file writes: a reader, or a process that continues after a kill, finds the old file or the new one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_file(path: Path, content: bytes | str, *, durable: bool = True) -> None:
+    """Write `content` (text as UTF-8) to `path` atomically. Arguments and errors as in `fill_file`."""
+    data = content.encode() if isinstance(content, str) else content
+    fill_file(path, lambda partial: partial.write_bytes(data), durable=durable)
+
+
+def fill_file(path: Path, fill: Callable[[Path], object], *, durable: bool = True) -> None:
+    """Let `fill` write a hidden file beside `path`, then rename it to `path`.
+
+    Args:
+        path: The file; its folder is created.
+        fill: Writes the whole content to the path that it is given.
+        durable: Whether the content is flushed to the disk (fsync) before the rename. False is for files that are
+            written many times a second and whose loss in a power cut is harmless.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; the error names `path`, which is left as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fill(partial)
+        replace_file(partial, path, durable=durable)
+    except OSError as error:  # a failed write names no file, a failed rename the partial one
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def replace_file(complete: Path, path: Path, *, durable: bool = True) -> None:
+    """Rename the complete file `complete` to `path` in one step, replacing what is there."""
+    if durable:
+        with open(complete, "rb") as file:
+            os.fsync(file.fileno())  # else a power cut may leave the new name with an empty file
+    os.replace(complete, path)
+
+
+def remove_partial_files(folder: Path, name: str = "") -> None:
+    """Delete the hidden partial files of `fill_file` that a killed process left: those for `name`, or all."""
+    for partial in folder.glob(f".{name}*"):
+        partial.unlink()

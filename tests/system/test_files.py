@@ -1,0 +1,56 @@
+"""Atomic writes: the file is the old one or the new one, and nothing else stays behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.system.files import fill_file, remove_partial_files, write_file
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "deeper" / "file"
+    write_file(path, "old")
+
+    def half(partial: Path) -> None:
+        partial.write_text("ha")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+        fill_file(path, half)
+    assert path.read_text() == "old"
+    assert [path.name for path in path.parent.iterdir()] == ["file"]
+
+
+def test_another_error_leaves_nothing_either(tmp_path: Path) -> None:
+    def interrupted(partial: Path) -> None:
+        partial.write_text("ha")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill_file(tmp_path / "file", interrupted)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_content_reaches_the_disk_before_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (steps.append("fsync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda one, other: (steps.append("rename"), replace(one, other)))
+    write_file(tmp_path / "file", "Wörter", durable=durable)
+    assert (tmp_path / "file").read_bytes() == "Wörter".encode()
+    assert steps == (["fsync", "rename"] if durable else ["rename"])
+
+
+def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    for name in (".file.123", ".other.5", "file"):
+        (tmp_path / name).write_text("")
+    remove_partial_files(tmp_path, "file")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.5", "file"]
+    remove_partial_files(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
