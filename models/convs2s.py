@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.parts.attention import Weights, masked_softmax
+from models.parts.attention import AttentionWeights, masked_softmax
 from models.parts.convolution import after, windows
 from models.parts.translator import NO_FLOPS, Flops, Stack, State, Step, Tokens, Translator, product
 
@@ -117,7 +117,7 @@ class DecoderBlock(Convolution):
         super().__init__(inputs, width, kernel, dropout)
         self.W_d = Normalised(width, embedding)
         self.W_c = Normalised(embedding, width)
-        self.weights = Weights()
+        self.weights = AttentionWeights()
 
     def forward(
         self, x_BTD: Tensor, g_BTE: Tensor, memory: Memory, before_BPD: Tensor

@@ -142,7 +142,7 @@ def _content(context: Context, drawn: list[Plot]) -> dict[str, Any]:
         },
         "translations": _side_by_side(context),
         "facts": [
-            (track, experimental_setup.facts(context, track), detail_tables.passport(context, track))
+            (track, experimental_setup.facts(context, track), detail_tables.corpus_stats(context, track))
             for track in context.tracks
         ],
         "departures": experimental_setup.departures(context),
@@ -155,7 +155,7 @@ def _content(context: Context, drawn: list[Plot]) -> dict[str, Any]:
 def _main_notes(context: Context) -> list[str]:
     """What is to be known of the comparison, below it."""
     cells = [cell for row in context.rows for cell in row.cells.values()]
-    noisy = any("NOISY" in number.recipe for cell in cells for number in cell.numbers.values())
+    noisy = any("NOISY" in number.provenance for cell in cells for number in cell.numbers.values())
     keys = {"note": True, "first_direction": len(context.tracks) > 1, "noisy": noisy, "costs": True, "published": True}
     return [context.words(f"table.{key}") for key, holds in keys.items() if holds]
 

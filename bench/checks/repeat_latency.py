@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.evaluation import trained_model
-from bench.measures.latency import SECONDS, TABLE_BATCH, Bench, Timing
+from bench.measures.latency import SECONDS, TABLE_BATCH, LatencyBenchmark, Timing
 from bench.system import terminal
 from bench.tracking.reading import TrackedRun
 from bench.tracking.store import Store
@@ -18,7 +18,7 @@ AGREES = 0.05
 
 
 @dataclass(frozen=True)
-class Repeated:
+class RepeatedLatency:
     """The median latency of one run, measured several times, each time with its noise."""
 
     run: TrackedRun
@@ -53,7 +53,7 @@ def _apart(values: Sequence[float]) -> float:
     return max(values) / min(values) - 1 if values else 0.0
 
 
-def benched(store: Store, run: TrackedRun) -> tuple[trained_model.TrainedTranslator, Bench]:
+def benched(store: Store, run: TrackedRun) -> tuple[trained_model.TrainedTranslator, LatencyBenchmark]:
     """A run's translator, and the sentences of its first test set that latency is measured on.
 
     Raises:
@@ -68,7 +68,7 @@ def benched(store: Store, run: TrackedRun) -> tuple[trained_model.TrainedTransla
         )
     sources, _ = loaded.ids(list(text["source"]))
     targets = loaded.vocabularies.target.encode(list(text["reference"]))
-    return loaded, Bench.of(loaded.model, sources, targets, loaded.experiment.decoding, TABLE_BATCH)
+    return loaded, LatencyBenchmark.of(loaded.model, sources, targets, loaded.experiment.decoding, TABLE_BATCH)
 
 
 def median(timing: Timing) -> float:
@@ -77,7 +77,7 @@ def median(timing: Timing) -> float:
     return float(np.median(whole_PN))
 
 
-def repeated(store: Store, references: Sequence[str], times: int) -> Iterator[Repeated]:
+def repeated(store: Store, references: Sequence[str], times: int) -> Iterator[RepeatedLatency]:
     """Each run `times` times: all runs once, then all again, so that a slow change of the machine meets all alike."""
     runs = [trained_model.find(store, reference) for reference in references]
     benches = [benched(store, run) for run in runs]
@@ -88,7 +88,7 @@ def repeated(store: Store, references: Sequence[str], times: int) -> Iterator[Re
             with replace(loaded.experiment.machine, accelerator=here, devices=1).ready():
                 found.append(bench.one_by_one(SECONDS * 2 / 3))
     for run, found in zip(runs, timings, strict=True):
-        yield Repeated(run, [median(timing) for timing in found], found)
+        yield RepeatedLatency(run, [median(timing) for timing in found], found)
 
 
 def show(store: Store, references: Sequence[str], times: int) -> bool:

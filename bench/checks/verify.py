@@ -11,7 +11,7 @@ import torch
 from bench.experiment.spec import Experiment, architectures, resolve
 from bench.experiment.yaml_layers import read_yaml
 from bench.measures import published
-from bench.measures.flops import Check, verify
+from bench.measures.flops import FlopCheck, verify
 from bench.system import terminal
 
 VOCABULARY = 60
@@ -25,7 +25,7 @@ class Counted:
 
     row: str
     variant: str
-    check: Check
+    check: FlopCheck
 
 
 def forms() -> Iterator[tuple[str, str, Experiment]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.cli.arguments import PROGRAM, build_parser
 
 if TYPE_CHECKING:
-    from bench.runs.worker_pool import Place
+    from bench.runs.worker_pool import WorkerBackend
     from reports.gathering.context import Context
 
 
@@ -117,12 +117,12 @@ def sweep_command(known: argparse.Namespace, flags: list[str]) -> int:
     for row in known.row:
         choose("row", row, list(architectures()), Path("--row"))
 
-    from bench.runs.worker_pool import Here
+    from bench.runs.worker_pool import LocalBackend
     from bench.sweep.run_sweep import run_sweep, show
     from bench.system import terminal
     from bench.training.checkpoints import Interrupted
 
-    place = _place(known) or Here(1)
+    place = _place(known) or LocalBackend(1)
     try:
         found = run_sweep(known.file, sweep, known.row, known.preset, flags, place, known.storage, known.max_seconds)
     except Interrupted as interruption:
@@ -135,29 +135,29 @@ def sweep_command(known: argparse.Namespace, flags: list[str]) -> int:
     return 1 if any(one.states["FAILED"] for one in found) else 0
 
 
-def _place(known: argparse.Namespace) -> Place | None:
+def _place(known: argparse.Namespace) -> WorkerBackend | None:
     """Where the jobs of a command are done; None for this process."""
     if known.cluster:
-        from bench.runs.ray_cluster import Cluster
+        from bench.runs.ray_cluster import RayBackend
 
-        return Cluster(known.cluster, known.workers, known.cpus_per_trial or 1, known.gpus_per_trial or 0.0)
+        return RayBackend(known.cluster, known.workers, known.cpus_per_trial or 1, known.gpus_per_trial or 0.0)
     for flag in ("gpus_per_trial", "cpus_per_trial"):
         if getattr(known, flag):
             raise ValueError(f"--{flag}: only a cluster shares them out; add --cluster, or leave it")
-    from bench.runs.worker_pool import Here
+    from bench.runs.worker_pool import LocalBackend
 
-    return Here(known.workers) if known.workers else None
+    return LocalBackend(known.workers) if known.workers else None
 
 
 def report_command(known: argparse.Namespace, _: list[str]) -> int:
     from bench.system import terminal
-    from bench.tracking.store import Store, Tracking
+    from bench.tracking.store import Store, TrackingSettings
     from reports import write
     from reports.gathering import gather_runs, snapshot
 
     if known.snapshot and (known.uri or known.export):
         raise ValueError("--from: a snapshot is read without a store and exported from one; give one of the two")
-    store = snapshot.Snapshot(known.snapshot) if known.snapshot else Store(Tracking(known.uri, known.folder))
+    store = snapshot.Snapshot(known.snapshot) if known.snapshot else Store(TrackingSettings(known.uri, known.folder))
     reader = snapshot.Recorder(store) if known.export else store
     found = gather_runs.gather(reader, known.suite, known.ui_url, known.lang, known.compare)
     if isinstance(reader, snapshot.Recorder):
@@ -188,10 +188,10 @@ def _write_report(found: Context, out: Path) -> Path:
 def translate_command(known: argparse.Namespace, _: list[str]) -> int:
     from bench.evaluation import trained_model
     from bench.system.terminal import printable
-    from bench.tracking.store import Store, Tracking
+    from bench.tracking.store import Store, TrackingSettings
 
     given = trained_model.sentences(known.sentences, known.file, sys.stdin)
-    store = Store(Tracking(known.uri, known.folder))
+    store = Store(TrackingSettings(known.uri, known.folder))
     loaded = trained_model.load(store, known.run)
     if known.others:
         loaded = trained_model.join([loaded, *(trained_model.load(store, other) for other in known.others)])
@@ -217,10 +217,10 @@ def probe_command(known: argparse.Namespace, _: list[str]) -> int:
     from bench.evaluation import probe_model
     from bench.measures.probes import read
     from bench.system import terminal
-    from bench.tracking.store import Store, Tracking
+    from bench.tracking.store import Store, TrackingSettings
 
     given = read(known.file) if known.file else None
-    store = Store(Tracking(known.uri, known.folder))
+    store = Store(TrackingSettings(known.uri, known.folder))
     runs = probe_model.runs(store, known.runs, known.suite)
     terminal.table(*probe_model.table(runs, store, given))
     if len(runs) == 1 and given is None and (rows := probe_model.shown(runs[0], store)):
@@ -233,10 +233,10 @@ def probe_command(known: argparse.Namespace, _: list[str]) -> int:
 def attention_command(known: argparse.Namespace, _: list[str]) -> int:
     from bench.evaluation import attention_maps, trained_model
     from bench.system import terminal
-    from bench.tracking.store import Store, Tracking
+    from bench.tracking.store import Store, TrackingSettings
     from reports.plots import attention_heatmap
 
-    store = Store(Tracking(known.uri, known.folder))
+    store = Store(TrackingSettings(known.uri, known.folder))
     run = trained_model.find(store, known.run)
     looks = attention_maps.look(trained_model.load(store, run.id), known.sentence)
     picked = looks.picked(known.kind, known.layer, known.head)
@@ -250,9 +250,9 @@ def attention_command(known: argparse.Namespace, _: list[str]) -> int:
 def promote_command(known: argparse.Namespace, _: list[str]) -> int:
     from bench.evaluation import trained_model
     from bench.system import terminal
-    from bench.tracking.store import Store, Tracking
+    from bench.tracking.store import Store, TrackingSettings
 
-    store = Store(Tracking(known.uri, known.folder))
+    store = Store(TrackingSettings(known.uri, known.folder))
     terminal.say(store.promote(trained_model.find(store, known.run), known.name))
     return 0
 
@@ -276,9 +276,9 @@ def data_command(known: argparse.Namespace, flags: list[str]) -> int:
         terminal.say(str(corpus_loading.fetch(known.name)))
         return 0
 
-    from bench.data.corpus_stats import passport, show
+    from bench.data.corpus_stats import corpus_stats, show
 
-    found = passport(corpus_loading.load(corpus_settings(known.name, flags)), thorough=known.action == "check")
+    found = corpus_stats(corpus_loading.load(corpus_settings(known.name, flags)), thorough=known.action == "check")
     show(found)
     return int(found.faulty)
 
@@ -292,11 +292,11 @@ def models_command(known: argparse.Namespace, _: list[str]) -> int:
 
 def latency_command(known: argparse.Namespace, _: list[str]) -> int:
     from bench.checks import repeat_latency
-    from bench.tracking.store import Store, Tracking
+    from bench.tracking.store import Store, TrackingSettings
 
     if known.times < 2:
         raise ValueError(f"--times: {known.times} leaves nothing to compare; at least 2")
-    return int(not repeat_latency.show(Store(Tracking(known.uri, known.folder)), known.runs, known.times))
+    return int(not repeat_latency.show(Store(TrackingSettings(known.uri, known.folder)), known.runs, known.times))
 
 
 def verify_command(known: argparse.Namespace, _: list[str]) -> int:
@@ -311,10 +311,10 @@ def verify_command(known: argparse.Namespace, _: list[str]) -> int:
 
 
 def ui_command(known: argparse.Namespace, _: list[str]) -> int:
-    from bench.tracking.store import Store, Tracking
+    from bench.tracking.store import Store, TrackingSettings
     from bench.tracking.ui import serve
 
-    serve(Store(Tracking(known.uri, known.folder)), known.port)
+    serve(Store(TrackingSettings(known.uri, known.folder)), known.port)
     return 0
 
 

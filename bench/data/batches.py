@@ -145,14 +145,14 @@ class PairBatches(pl.LightningDataModule):
     it follows from (seed, epoch). The lengths at which batches are cut are the same in each epoch.
 
     `consumed` is the number of batches that training has used. Training sets it, since Lightning draws batches ahead;
-    it is all the state there is, and an iterator begins at it. `rank` of `ranks` says which part of every batch this
-    process reads, where several train one model; the batches are the same, whatever their number.
+    it is all the state there is, and an iterator begins at it. Where several processes train one model, `rank` of
+    `processes` says which part of every batch this one reads; the batches are the same, whatever their number.
     """
 
     def __init__(self, pairs: Pairs, batch_tokens: int, seed: int) -> None:
         super().__init__()
         self.pairs, self.seed, self.consumed = pairs, seed, 0
-        self.rank, self.ranks = 0, 1
+        self.rank, self.processes = 0, 1
         self.longer = pairs.longer
         self.cuts = cuts(np.sort(self.longer)[::-1], batch_tokens)
 
@@ -169,22 +169,22 @@ class PairBatches(pl.LightningDataModule):
         return [batches[place] for place in random.permutation(len(batches))]
 
     def part(self, places: np.ndarray) -> Batch:
-        """What this process reads of a batch: every `ranks`-th pair, so that the parts are about equally long.
+        """What this process reads of a batch: every `processes`-th pair, so that the parts are about equally long.
 
         Of a batch with fewer pairs than processes, some have no part. They read its first pair, with a share of 0,
         since the others wait for their gradient; that pair is counted once.
         """
-        if self.ranks == 1:
+        if self.processes == 1:
             return self.pairs.batch(places)
         sources, targets = self.pairs.sources.lengths, self.pairs.targets.lengths
-        dealt = [places[rank :: self.ranks] for rank in range(self.ranks) if rank < len(places)]
+        dealt = [places[rank :: self.processes] for rank in range(self.processes) if rank < len(places)]
         blocks = tuple(
             Block(tuple(s.tolist()), tuple(t.tolist()), (int(s.max()), int(t.max())))
             for s, t in ((sources[mine], targets[mine]) for mine in dealt)
         )
         if self.rank < len(dealt):
             mine = dealt[self.rank]
-            share = int(targets[mine].sum()) * self.ranks / int(targets[places].sum())
+            share = int(targets[mine].sum()) * self.processes / int(targets[places].sum())
         else:
             mine, share = places[:1], 0.0
         return self.pairs.batch(mine)._replace(share=share, parts=blocks)

@@ -59,7 +59,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class SplitPassport:
+class SplitStats:
     """One split.
 
     Attributes:
@@ -103,7 +103,7 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class Passport:
+class CorpusStats:
     """What is known of a corpus before anything is trained on it.
 
     Attributes:
@@ -114,7 +114,7 @@ class Passport:
     """
 
     name: str
-    splits: list[SplitPassport]
+    splits: list[SplitStats]
     overlaps: list[Overlap]
     thorough: bool
 
@@ -136,14 +136,14 @@ class Passport:
         return leaked or any(split.bad for split in self.splits)
 
 
-def passport(corpus: Corpus, thorough: bool = True) -> Passport:
+def corpus_stats(corpus: Corpus, thorough: bool = True) -> CorpusStats:
     """The passport of a corpus; unless it is `thorough`, only what is quickly found: sizes, lengths, cover."""
     splits = {"train": corpus.train, "validation": corpus.validation, **corpus.tests}
     known = [
         {word for text in texts for word in text.split()} for texts in (corpus.train.sources, corpus.train.targets)
     ]
     passports = [
-        SplitPassport(
+        SplitStats(
             name,
             len(split),
             split.hash,
@@ -156,7 +156,7 @@ def passport(corpus: Corpus, thorough: bool = True) -> Passport:
     ]
     both = combinations(splits, 2) if thorough else ()
     overlaps = [overlap(later, splits[later], first, splits[first]) for first, later in both]
-    return Passport(corpus.name, passports, overlaps, thorough)
+    return CorpusStats(corpus.name, passports, overlaps, thorough)
 
 
 def kept(corpus: Corpus, folder: Path) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def kept(corpus: Corpus, folder: Path) -> dict[str, Any]:
     path = folder / f"{corpus.name}-{text}.json"
 
     if not path.exists():
-        found = passport(corpus)
+        found = corpus_stats(corpus)
         content = {**asdict(found), "leaks": found.leaks}
         write_file(path, json.dumps(content, ensure_ascii=False, indent=1))
     return json.loads(path.read_text(encoding="utf-8"))
@@ -254,7 +254,7 @@ SHOWN = 8
 """Lines of a fault that are listed."""
 
 
-def show(found: Passport) -> None:
+def show(found: CorpusStats) -> None:
     """Prints a passport as tables."""
     headings = ("words", "distinct", "mean", "median", "p99", "longest", "covered by train")
     columns = [("split", "left"), ("side", "left"), ("sentences", "right"), *((name, "right") for name in headings)]

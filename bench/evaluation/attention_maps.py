@@ -1,6 +1,6 @@
 """Where a model looks while it translates a sentence: every attention it has, layer by layer and head by head.
 
-The weights are taken by forward hooks on the named modules through which all attention passes (`Weights` in
+The weights are taken by forward hooks on the named modules through which all attention passes (`AttentionWeights` in
 models/parts/attention.py), so nothing here knows an architecture. Which attention a module belongs to is told by when
 it is used and by how much it sees: in `encode` it is the encoder's self-attention; in the first `step` self-attention
 of the decoder sees one position, attention over the source all of them.
@@ -25,7 +25,7 @@ from bench.data.vocabulary import JOINER, SPECIAL, Vocabulary
 from bench.decoding import beam_search
 from bench.decoding.unk_replacement import written
 from bench.evaluation.trained_model import TrainedTranslator
-from models.parts.attention import Weights
+from models.parts.attention import AttentionWeights
 from models.parts.translator import BOS, EOS, Tokens, Translator
 
 KINDS = {
@@ -52,7 +52,7 @@ class Attention:
     columns: tuple[str, ...]
     maps_LHQK: np.ndarray
 
-    def picked(self, layer: int | None, head: int | None) -> Picked:
+    def picked(self, layer: int | None, head: int | None) -> AttentionMap:
         """One layer (counted from 1; the last if None) and one head (the mean over heads if None).
 
         Raises:
@@ -66,11 +66,11 @@ class Attention:
         maps_HQK = self.maps_LHQK[place - 1]
         of = f"layer {place} of {layers}, " if layers > 1 else ""
         what = f"head {head} of {heads}" if head else f"mean over {heads} heads" if heads > 1 else "one head"
-        return Picked(self, f"{of}{what}", maps_HQK.mean(axis=0) if head is None else maps_HQK[head - 1])
+        return AttentionMap(self, f"{of}{what}", maps_HQK.mean(axis=0) if head is None else maps_HQK[head - 1])
 
 
 @dataclass(frozen=True)
-class Picked:
+class AttentionMap:
     """One map of an attention, and which it is, in words."""
 
     attention: Attention
@@ -83,7 +83,7 @@ class Picked:
 
 
 @dataclass(frozen=True)
-class Looks:
+class SentenceAttention:
     """A sentence, its translation by the run's own search, and all attention while it was written."""
 
     source: str
@@ -96,7 +96,7 @@ class Looks:
         words = re.findall(r"[a-z0-9]+", self.source.lower())[:6]
         return "-".join([*words, hashlib.sha256(self.source.encode()).hexdigest()[:8]])
 
-    def picked(self, kinds: list[str] | None, layer: int | None, head: int | None) -> list[Picked]:
+    def picked(self, kinds: list[str] | None, layer: int | None, head: int | None) -> list[AttentionMap]:
         """The attentions asked for; by default that over the source and that of the encoder, where there is one.
 
         Raises:
@@ -127,10 +127,10 @@ class Looks:
 
 def has(model: Translator) -> bool:
     """Whether there is anything to look at."""
-    return any(isinstance(module, Weights) for module in model.modules())
+    return any(isinstance(module, AttentionWeights) for module in model.modules())
 
 
-def look(loaded: TrainedTranslator, sentence: str) -> Looks:
+def look(loaded: TrainedTranslator, sentence: str) -> SentenceAttention:
     """Translates a sentence, and watches while that translation is written.
 
     Raises:
@@ -151,12 +151,12 @@ def look(loaded: TrainedTranslator, sentence: str) -> Looks:
     columns = {"cross": source, "encoder": source, "decoder": (SPECIAL[BOS], *target[:-1])}
     attentions = {kind: Attention(kind, rows[kind], columns[kind], maps) for kind, maps in found.items()}
     (translation,) = written([best], [sentence], sides, loaded.lexicon)
-    return Looks(sentence, translation, attentions)
+    return SentenceAttention(sentence, translation, attentions)
 
 
 def watched(model: Translator, source: list[int], target: list[int]) -> dict[str, np.ndarray]:
     """maps_LHQK of every kind that a model has, while it reads `source` and is made to write `target`."""
-    modules = [module for module in model.modules() if isinstance(module, Weights)]
+    modules = [module for module in model.modules() if isinstance(module, AttentionWeights)]
     seen: dict[int, list[Tensor]] = defaultdict(list)
 
     def taker(number: int) -> Callable[[nn.Module, Any, Tensor], None]:

@@ -17,12 +17,12 @@ from bench.data.corpus import Contrast, Example, Split
 from bench.data.vocabulary import Vocabularies
 from bench.decoding import beam_search, unk_replacement
 from bench.evaluation import trained_model
-from bench.experiment.job_data import Material
+from bench.experiment.job_data import JobData
 from bench.experiment.spec import Experiment
 from bench.measures import alignment, probes, quality
 from bench.measures.measure import Measure
 from bench.tracking.reading import TrackedRun
-from bench.tracking.run_writer import Job
+from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store
 from models.parts.translator import Translator
 
@@ -36,15 +36,15 @@ ALIGNED_SENTENCES = 500
 # --- in every run -----------------------------------------------------------------------------------------------------
 
 
-def probe(model: Translator, experiment: Experiment, material: Material, job: Job) -> list[Measure]:
+def probe(model: Translator, experiment: Experiment, job_data: JobData, job: RunWriter) -> list[Measure]:
     """All that the corpus can ask; nothing of a corpus that knows no more than its sentence pairs."""
     asked = corpus_loading.probes(experiment.corpus)
     if asked is None:
         return []
     return [
-        *contrasts(model, material.vocabularies, asked.contrasts, material.corpus.train.targets),
-        *deeper(model, experiment, material, asked.deeper, job),
-        *alignments(model, material.vocabularies, asked.test[:ALIGNED_SENTENCES], material.max_length),
+        *contrasts(model, job_data.vocabularies, asked.contrasts, job_data.corpus.train.targets),
+        *deeper(model, experiment, job_data, asked.deeper, job),
+        *alignments(model, job_data.vocabularies, asked.test[:ALIGNED_SENTENCES], job_data.max_length),
     ]
 
 
@@ -61,8 +61,8 @@ def contrasts(
 def _target_only(vocabularies: Vocabularies, asked: tuple[Contrast, ...], text: tuple[str, ...]) -> tuple[Measure, ...]:
     baseline = probes.TargetOnly(vocabularies.target.encode(text), len(vocabularies.target))
     found = probes.accuracies(probes.decide(asked, vocabularies, baseline), "target_only")
-    recipe = f"{baseline.order}-gram model of {len(text):,} training targets"
-    return tuple(replace(measure, recipe=f"{measure.recipe}; {recipe}") for measure in found)
+    provenance = f"{baseline.order}-gram model of {len(text):,} training targets"
+    return tuple(replace(measure, provenance=f"{measure.provenance}; {provenance}") for measure in found)
 
 
 def groups(name: str, split: Split, hypotheses: Sequence[str], experiment: Experiment) -> list[Measure]:
@@ -78,30 +78,32 @@ def groups(name: str, split: Split, hypotheses: Sequence[str], experiment: Exper
 
 
 def deeper(
-    model: Translator, experiment: Experiment, material: Material, asked: Sequence[Example], job: Job
+    model: Translator, experiment: Experiment, job_data: JobData, asked: Sequence[Example], job: RunWriter
 ) -> list[Measure]:
     """Length generalisation: BLEU of sentences that nest deeper than any of the training text, by depth, and of those
     among them that are longer than any as well.
     """
     split = Split([one.source for one in asked], [one.target for one in asked])
-    sources, too_long = material.cut(split)
+    sources, too_long = job_data.cut(split)
     found = beam_search.translate(model, sources, experiment.decoding)
     best = [hypotheses[0] for hypotheses in found]
-    hypotheses = unk_replacement.written(best, split.sources, material.vocabularies, material.lexicon)
+    hypotheses = unk_replacement.written(best, split.sources, job_data.vocabularies, job_data.lexicon)
     depths = [one.depth for one in asked]
     columns = {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses, "depth": depths}
     job.table(columns, "hypotheses/deeper.json")
     read = quality.statistics(hypotheses, split.targets)
-    longest = max(len(source.split()) for source in material.corpus.train.sources)
+    longest = max(len(source.split()) for source in job_data.corpus.train.sources)
     lengths = [len(source.split()) > longest for source in split.sources]
     how = f"; beam {experiment.decoding.beam}; clauses deeper than any of the training text"
-    how += f"; {too_long} sources cut to {material.cut_at} tokens" if too_long else ""
+    how += f"; {too_long} sources cut to {job_data.cut_at} tokens" if too_long else ""
     measures = {f"depth/{depth}": measure for depth, measure in probes.by_group(read, depths).items()}
     longer = probes.by_group(read, lengths).get(True)
     if longer:
-        measures["longer"] = replace(longer, recipe=f"{longer.recipe}; more than {longest} words, the longest there")
+        measures["longer"] = replace(
+            longer, provenance=f"{longer.provenance}; more than {longest} words, the longest there"
+        )
     return [
-        replace(measure, metric=f"deeper/bleu/{group}", recipe=measure.recipe + how)
+        replace(measure, metric=f"deeper/bleu/{group}", provenance=measure.provenance + how)
         for group, measure in measures.items()
     ]
 
@@ -121,9 +123,9 @@ def alignments(
         [target for target, fits in zip(targets, short, strict=True) if fits],
     )
     lines = [alignment.diagonal(len(one.source_words), len(one.target_words)) for one in kept]
-    baseline = replace(alignment.single_look(lines, gold), metric="aer_diagonal", recipe="the diagonal, no model")
+    baseline = replace(alignment.single_look(lines, gold), metric="aer_diagonal", provenance="the diagonal, no model")
     if looked is None:
-        return [Measure("aer", None, "percent", recipe="not measured: the model has no attention"), baseline]
+        return [Measure("aer", None, "percent", provenance="not measured: the model has no attention"), baseline]
     found = [
         alignment.links(
             looked_TS,
@@ -154,7 +156,7 @@ def runs(store: Store, references: Sequence[str], suite: str | None) -> list[Tra
     newest: dict[str, TrackedRun] = {}
     for run in store.runs(suite):
         if run.status == "FINISHED":
-            newest.setdefault(run.tags["job"], run)
+            newest.setdefault(run.tags["job_hash"], run)
     if not newest:
         raise ValueError(f"--suite: {suite} has no finished run yet")
     first: dict[str, datetime] = {}  # when a row began, so that its seeds stand together
@@ -200,7 +202,7 @@ def table(
         columns += [("target only, %", "right"), ("95 % interval", "left"), ("contrasts", "left")]
         (one,) = found
         return columns, [
-            [name, *_cells(one, name), one[f"contrastive/{name}"].recipe.partition(", W")[0]] for name in names
+            [name, *_cells(one, name), one[f"contrastive/{name}"].provenance.partition(", W")[0]] for name in names
         ]
     names = [name for name in names if "/" not in name]
     columns = [("run", "left")]
@@ -211,7 +213,7 @@ def table(
     for run, one in zip(runs, found, strict=True):
         title = run.tags["name"] + (f", seed {run.tags['seed']}" if several else "")
         rows.append([title, *(cell for name in names for cell in _cells(one, name)[:3])])
-    chance = [found[0][f"contrastive/{name}"].recipe.partition("chance ")[2].partition("%")[0] for name in names]
+    chance = [found[0][f"contrastive/{name}"].provenance.partition("chance ")[2].partition("%")[0] for name in names]
     rows.append(["chance", *(cell for level in chance for cell in (level, "", ""))])
     return columns, rows
 

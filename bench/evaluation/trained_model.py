@@ -25,7 +25,7 @@ from bench.decoding.beam_search import DecodingSettings
 from bench.decoding.ensemble import Ensemble
 from bench.decoding.unk_replacement import LEXICON, Lexicon, written
 from bench.experiment.spec import Experiment, restored
-from bench.system.machine import Machine
+from bench.system.machine import MachineSettings
 from bench.tracking.logged_model import REGISTERED
 from bench.tracking.reading import TrackedRun
 from bench.tracking.store import Store
@@ -143,7 +143,7 @@ def opened(folder: Path) -> TrainedTranslator:
     model = experiment.build(len(vocabularies.source), len(vocabularies.target))
     model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     lexicon = Lexicon.load(folder / LEXICON) if experiment.decoding.replaces else None
-    device = Machine("cpu" if experiment.machine.accelerator == "cpu" else "auto").device
+    device = MachineSettings("cpu" if experiment.machine.accelerator == "cpu" else "auto").device
     return TrainedTranslator(experiment, vocabularies, model.to(device).eval(), lexicon)
 
 

@@ -22,7 +22,7 @@ VALIDATION_SENTENCES = 500
 
 
 @dataclass(frozen=True)
-class Material:
+class JobData:
     """What a job trains and is judged on: text, and the same text as ids."""
 
     corpus: Corpus
@@ -36,7 +36,7 @@ class Material:
     lexicon: Lexicon | None  # what unknown words of a translation are replaced by; None: they stay
 
     @classmethod
-    def of(cls, experiment: Experiment) -> Material:
+    def of(cls, experiment: Experiment) -> JobData:
         corpus = corpus_of(experiment)
         text, tokens = experiment.text, experiment.training.batch_tokens
         vocabularies = vocabulary.build(text, corpus.train, experiment.tracking.path / "vocabularies")
@@ -67,11 +67,11 @@ def lexicon_of(pos_unk: str, train: Split, vocabularies: Vocabularies) -> Lexico
     return Lexicon.learn(train, vocabularies) if pos_unk == "dictionary" else Lexicon({})
 
 
-def model_of(experiment: Experiment, material: Material) -> Translator:
+def model_of(experiment: Experiment, job_data: JobData) -> Translator:
     """With its initial weights. Raises ValueError for sizes that do not fit and an optimiser that does not exist."""
     torch.manual_seed(experiment.seed)
-    model = experiment.build(len(material.vocabularies.source), len(material.vocabularies.target))
-    model.recipe = experiment.training
+    model = experiment.build(len(job_data.vocabularies.source), len(job_data.vocabularies.target))
+    model.optimization = experiment.training
     model.configure_optimizers()
     beam_search.check(model, experiment.decoding)
     return model

@@ -30,16 +30,16 @@ from bench.data.vocabulary import TextSettings
 from bench.decoding.beam_search import DecodingSettings
 from bench.decoding.ensemble import Ensemble
 from bench.experiment.yaml_layers import EXPERIMENTS, choose, merge, read_yaml
-from bench.system.machine import Machine
-from bench.tracking.store import Tracking
-from bench.training.trainer import Training
+from bench.system.machine import MachineSettings
+from bench.tracking.store import TrackingSettings
+from bench.training.trainer import TrainingSettings
 from models.parts.translator import Translator
 
 Kind = TypeVar("Kind")
 
 
 @dataclass
-class About:
+class RowInfo:
     """What a table says of a row.
 
     Attributes:
@@ -69,7 +69,7 @@ class EnsembleSettings:
 
     of: str = ""
     members: int = 2
-    about: About = field(default_factory=About)
+    about: RowInfo = field(default_factory=RowInfo)
 
     def __post_init__(self) -> None:
         if self.members < 2:
@@ -79,11 +79,11 @@ class EnsembleSettings:
 GROUPS = {
     "corpus": CorpusSettings,
     "text": TextSettings,
-    "training": Training,
+    "training": TrainingSettings,
     "decoding": DecodingSettings,
     "ensemble": EnsembleSettings,
-    "machine": Machine,
-    "tracking": Tracking,
+    "machine": MachineSettings,
+    "tracking": TrackingSettings,
 }
 
 
@@ -94,15 +94,15 @@ class Experiment:
     row: str
     preset: str
     architecture: str
-    about: About
+    about: RowInfo
     model: Any  # the Config of models/<architecture>.py
     corpus: CorpusSettings
     text: TextSettings
-    training: Training
+    training: TrainingSettings
     decoding: DecodingSettings
     ensemble: EnsembleSettings
-    machine: Machine
-    tracking: Tracking
+    machine: MachineSettings
+    tracking: TrackingSettings
     seed: int
 
     @property
@@ -128,7 +128,7 @@ class Experiment:
         return qualified_name(self.corpus)
 
     @property
-    def job(self) -> str:
+    def job_hash(self) -> str:
         """Hash that names the job: what decides its result, not where or by which version of the code it is run.
 
         Settings that are null are left out: a new one that nobody has set, and is null then, renames no job.
@@ -138,7 +138,7 @@ class Experiment:
         parts = {key: settings[key] for key in ("row", "model", "text", "training", "decoding", "seed")}
         parts["corpus"] = corpus | {"name": self.corpus_name}
         if self.members:
-            parts["members"] = [member.job for member in self.members]
+            parts["members"] = [member.job_hash for member in self.members]
         return hashlib.sha256(json.dumps(_given(parts), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -282,7 +282,7 @@ def parser(architecture: str) -> ArgumentParser:
     choose("model", architecture, known, Path("models"))
     config = importlib.import_module(f"models.{architecture}").Config
     settings = ArgumentParser(prog="bench run FILE", exit_on_error=False, allow_abbrev=False)
-    for group, dataclass_ in {"about": About, "model": config, **GROUPS}.items():
+    for group, dataclass_ in {"about": RowInfo, "model": config, **GROUPS}.items():
         settings.add_class_arguments(dataclass_, group, help=group)
     settings.add_argument("--seed", type=int, default=1, help="Seed of the initial weights, the order and dropout.")
     return settings

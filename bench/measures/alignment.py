@@ -112,14 +112,16 @@ def alignment_error_rate(
         [(len(a & s) + len(a & p), len(a) + len(s)) for a, s, p in zip(found, gold, wider, strict=True)], dtype=float
     )
     if not rows_N2.size or rows_N2[:, 1].sum() == 0:
-        return Measure("aer", None, "percent", recipe="not measured: no links")
+        return Measure("aer", None, "percent", provenance="not measured: no links")
     drawn_RN = np.random.default_rng(SEED).integers(len(rows_N2), size=(RESAMPLES, len(rows_N2)))
     sums_R2 = rows_N2[drawn_RN].sum(axis=1)
     rates_R = 1 - sums_R2[:, 0] / np.maximum(sums_R2[:, 1], 1)
     low, high = np.quantile(rates_R, (0.025, 0.975))
     agreeing, all_links = rows_N2.sum(axis=0)
-    recipe = f"{len(rows_N2)} sentences; most attended source word of each target word; 95 % bootstrap over sentences"
-    return Measure("aer", 100 * (1 - agreeing / all_links), "percent", 100 * low, 100 * high, recipe)
+    provenance = (
+        f"{len(rows_N2)} sentences; most attended source word of each target word; 95 % bootstrap over sentences"
+    )
+    return Measure("aer", 100 * (1 - agreeing / all_links), "percent", 100 * low, 100 * high, provenance)
 
 
 def single_look(found: Iterable[AbstractSet[Link]], gold: Iterable[AbstractSet[Link]]) -> Measure:

@@ -57,8 +57,8 @@ def _ceiling(device: str, dtype: torch.dtype, threads: int, largest: int) -> Mea
     spread = (max(samples) - min(samples)) / middle
     where = f"{threads} threads" if on_cpu else torch.cuda.get_device_name(place)
     chosen = f"{'median' if on_cpu else 'fastest'} of {len(samples)}"
-    recipe = f"{chosen} products of {side} x {side}, {dtype}, {where}, spread {spread:.0%}"
-    return Measure("ceiling_flops_per_s", rate, "FLOP/s", recipe=recipe.replace("torch.", ""))
+    provenance = f"{chosen} products of {side} x {side}, {dtype}, {where}, spread {spread:.0%}"
+    return Measure("ceiling_flops_per_s", rate, "FLOP/s", provenance=provenance.replace("torch.", ""))
 
 
 def costs(model_flops: int, train_seconds: float, limit: Measure, devices: int = 1) -> list[Measure]:
@@ -70,7 +70,7 @@ def costs(model_flops: int, train_seconds: float, limit: Measure, devices: int =
 
     def none(why: str) -> list[Measure]:
         names = (("clock_flops", "FLOP"), ("mfu", "1"))
-        return [Measure(name, None, unit, recipe=f"not measured: {why}") for name, unit in names]
+        return [Measure(name, None, unit, provenance=f"not measured: {why}") for name, unit in names]
 
     if train_seconds <= 0:
         return none("no training time")
@@ -79,11 +79,13 @@ def costs(model_flops: int, train_seconds: float, limit: Measure, devices: int =
         rate = model_flops / train_seconds / devices / 1e9
         return [
             limit,
-            *none(f"updates ran at {rate:.1f} GFLOP/s, above the ceiling of {limit.value / 1e9:.1f} ({limit.recipe})"),
+            *none(
+                f"updates ran at {rate:.1f} GFLOP/s, above the ceiling of {limit.value / 1e9:.1f} ({limit.provenance})"
+            ),
         ]
-    recipe = f"{devices} x {train_seconds:.1f} s x {limit.value / 1e9:.1f} GFLOP/s ({limit.recipe})"
+    provenance = f"{devices} x {train_seconds:.1f} s x {limit.value / 1e9:.1f} GFLOP/s ({limit.provenance})"
     return [
         limit,
-        Measure("clock_flops", estimate, "FLOP", recipe=recipe),
-        Measure("mfu", model_flops / estimate, "1", recipe=f"{model_flops} model FLOPs / ({recipe})"),
+        Measure("clock_flops", estimate, "FLOP", provenance=provenance),
+        Measure("mfu", model_flops / estimate, "1", provenance=f"{model_flops} model FLOPs / ({provenance})"),
     ]

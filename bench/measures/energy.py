@@ -91,11 +91,11 @@ class Energy:
                 raise OSError(f"no energy counter for {kind}")
             if kind == "cuda":
                 torch.cuda.synchronize()
-            self.meter = Nvml(count) if kind == "cuda" else Rapl()
-            if not self.source.endswith(self.meter.source):  # a run may go on with other devices
-                self.source = ", then ".join(filter(None, (self.source, self.meter.source)))
+            self.counter = Nvml(count) if kind == "cuda" else Rapl()
+            if not self.source.endswith(self.counter.source):  # a run may go on with other devices
+                self.source = ", then ".join(filter(None, (self.source, self.counter.source)))
             self.when = "updates and what is between them" if kind == "cuda" else "updates only"
-            self.last, self.at = self.meter.counters(), time.perf_counter()
+            self.last, self.at = self.counter.counters(), time.perf_counter()
         except OSError as error:
             self.reason = str(error)
 
@@ -107,7 +107,7 @@ class Energy:
         """What was taken since the last reading counts."""
         if before := self._read():
             counters, at = before
-            self.total += self.meter.joules(counters, self.last)
+            self.total += self.counter.joules(counters, self.last)
             self.seconds += self.at - at
 
     def _read(self) -> tuple[list[int], float] | None:
@@ -116,7 +116,7 @@ class Energy:
             return None
         before = self.last, self.at
         try:
-            self.last, self.at = self.meter.counters(), time.perf_counter()
+            self.last, self.at = self.counter.counters(), time.perf_counter()
         except OSError as error:
             self.reason = str(error)
             return None
@@ -125,10 +125,10 @@ class Energy:
     def measure(self) -> Measure:
         """The joules of all stretches."""
         if self.reason or not self.source:
-            return Measure("energy_j", None, "J", recipe=f"not measured: {self.reason or 'nothing has been read'}")
+            return Measure("energy_j", None, "J", provenance=f"not measured: {self.reason or 'nothing has been read'}")
         watts = self.total / max(self.seconds, 1e-9)
-        recipe = f"{self.source}; {self.when}, {self.seconds:.1f} s, {watts:.1f} W on average"
-        return Measure("energy_j", self.total, "J", recipe=recipe)
+        provenance = f"{self.source}; {self.when}, {self.seconds:.1f} s, {watts:.1f} W on average"
+        return Measure("energy_j", self.total, "J", provenance=provenance)
 
     def state_dict(self) -> dict[str, Any]:
         return {"total": self.total, "seconds": self.seconds, "reason": self.reason, "source": self.source}

@@ -26,7 +26,7 @@ from models.parts.translator import Batch, Flops, Tokens, Translator
 aten: Any = torch.ops.aten
 
 
-class Ledger:
+class FlopCounter:
     """Sums the cost of every batch that a model was trained on.
 
     Costs are cached by length, so a batch costs one dictionary look-up a sentence. Sums are Python integers: exact at
@@ -229,7 +229,7 @@ def count(function: Callable[[], object]) -> int:
 
 
 @dataclass(frozen=True)
-class Check:
+class FlopCheck:
     """One line of `verify`: the FLOPs of one pass, found in three ways."""
 
     what: str
@@ -275,7 +275,7 @@ def _counts(model: Translator, source_length: int, target_length: int, sentences
 
 def verify(
     model: Translator, source_length: int, target_length: int, device: torch.device | str = "cpu", sentences: int = 2
-) -> list[Check]:
+) -> list[FlopCheck]:
     """Compares closed form, count on the meta device and count on real tensors, at one padded shape.
 
     The model is copied; its weights and gradients stay as they are.
@@ -290,4 +290,4 @@ def verify(
     names = ["forward", "training", "start", "step"]
     meta = _counts(copy.deepcopy(model).to("meta"), source_length, target_length, sentences)
     real = _counts(copy.deepcopy(model).to(device), source_length, target_length, sentences)
-    return [Check(n, e * sentences, m, r) for n, e, m, r in zip(names, expected, meta, real, strict=True)]
+    return [FlopCheck(n, e * sentences, m, r) for n, e, m, r in zip(names, expected, meta, real, strict=True)]

@@ -162,7 +162,7 @@ def timed(work: Sequence[Callable[[], float]], seconds: float) -> Timing:
 
 
 @dataclass(frozen=True)
-class Bench:
+class LatencyBenchmark:
     """A model with the sentences that it is timed on.
 
     Attributes:
@@ -178,7 +178,9 @@ class Bench:
     settings: DecodingSettings
 
     @classmethod
-    def of(cls, model: Translator, sources: Ids, targets: Ids, settings: DecodingSettings, sentences: int) -> Bench:
+    def of(
+        cls, model: Translator, sources: Ids, targets: Ids, settings: DecodingSettings, sentences: int
+    ) -> LatencyBenchmark:
         """Takes so many sentences at equal distances from a test set."""
         count = min(sentences, len(sources))
         places = [number * len(sources) // count for number in range(count)]
@@ -203,7 +205,7 @@ class Bench:
             self.milliseconds([self.sources[place]], [self.lengths[place]])
 
     @property
-    def recipe(self) -> str:
+    def provenance(self) -> str:
         device = self.model.device
         if device.type == "cuda":
             where = torch.cuda.get_device_name(device)
@@ -233,7 +235,9 @@ class Bench:
         """
         timing = self.one_by_one(seconds)
         first_PN, whole_PN, free_PN = np.split(np.array(timing.passes), 3, axis=1)
-        recipe = f"batch 1; {{}}; {len(self.sources)} sentences, {whole_PN.size} samples; {self.recipe}; {timing.noise}"
+        provenance = (
+            f"batch 1; {{}}; {len(self.sources)} sentences, {whole_PN.size} samples; {self.provenance}; {timing.noise}"
+        )
         measures = []
         for name, length, samples_PN in (
             ("latency", "reference's length", whole_PN),
@@ -241,21 +245,21 @@ class Bench:
         ):
             for percent in (50, 90, 95, 99):
                 value = float(np.percentile(samples_PN, percent))
-                measures.append(Measure(f"{name}_p{percent}_ms", value, "ms", recipe=recipe.format(length)))
+                measures.append(Measure(f"{name}_p{percent}_ms", value, "ms", provenance=provenance.format(length)))
         later_N = np.array(self.lengths) - 1
         each_PX = ((whole_PN - first_PN) / later_N.clip(1))[:, later_N > 0]
         per_token = float(np.median(each_PX)) if each_PX.size else None
         rate = 1e3 / float(np.median(whole_PN.sum(axis=1)))
-        median, forced = recipe.format("median"), recipe.format("reference's length")
+        median, forced = provenance.format("median"), provenance.format("reference's length")
         return [
             *measures,
-            Measure("latency_first_token_ms", float(np.median(first_PN)), "ms", recipe=median),
-            Measure("latency_per_token_ms", per_token, "ms", recipe=median),
-            Measure("sentences_per_s_b1", len(self.sources) * rate, "1/s", recipe=forced),
-            Measure("tokens_per_s_b1", sum(self.lengths) * rate, "1/s", recipe=forced),
+            Measure("latency_first_token_ms", float(np.median(first_PN)), "ms", provenance=median),
+            Measure("latency_per_token_ms", per_token, "ms", provenance=median),
+            Measure("sentences_per_s_b1", len(self.sources) * rate, "1/s", provenance=forced),
+            Measure("tokens_per_s_b1", sum(self.lengths) * rate, "1/s", provenance=forced),
         ]
 
-    def together(self, few: Bench, seconds: float) -> list[Measure]:
+    def together(self, few: LatencyBenchmark, seconds: float) -> list[Measure]:
         """Sentences and written tokens (EOS counted, padding not) per second, by batch size.
 
         A batch of 128 is made of this bench's sentences, the smaller ones of the `few`. A pass takes all sizes.
@@ -276,12 +280,13 @@ class Bench:
         for (bench, batch, free), took_P in zip(plans, np.array(timing.passes).T, strict=True):
             rate, sentences = 1e3 / float(np.median(took_P)), len(bench.sources)
             length, name = ("free length", "_free") if free else ("reference's length", "")
-            recipe = (
-                f"batch {batch}; {length}; {sentences} sentences, {len(took_P)} samples; {self.recipe}; {timing.noise}"
-            )
-            measures.append(Measure(f"sentences_per_s{name}_b{batch}", sentences * rate, "1/s", recipe=recipe))
+            sample = f"{sentences} sentences, {len(took_P)} samples"
+            provenance = f"batch {batch}; {length}; {sample}; {self.provenance}; {timing.noise}"
+            measures.append(Measure(f"sentences_per_s{name}_b{batch}", sentences * rate, "1/s", provenance=provenance))
             if not free:
-                measures.append(Measure(f"tokens_per_s_b{batch}", sum(bench.lengths) * rate, "1/s", recipe=recipe))
+                measures.append(
+                    Measure(f"tokens_per_s_b{batch}", sum(bench.lengths) * rate, "1/s", provenance=provenance)
+                )
         return measures
 
 
@@ -292,7 +297,7 @@ def measure(
 
     Takes about `seconds` on a noisy machine and a third of them on a quiet one; two passes at least.
     """
-    few, many = (Bench.of(model, sources, targets, settings, count) for count in (TABLE_BATCH, BATCHES[-1]))
+    few, many = (LatencyBenchmark.of(model, sources, targets, settings, count) for count in (TABLE_BATCH, BATCHES[-1]))
     alone, together = few.alone(seconds * 2 / 3), many.together(few, seconds / 3)
     quoted = next(each for each in together if each.metric == f"sentences_per_s_b{TABLE_BATCH}")
     return [

@@ -23,4 +23,4 @@ class Measure:
     unit: str
     low: float | None = None
     high: float | None = None
-    recipe: str = ""
+    provenance: str = ""

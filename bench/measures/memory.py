@@ -72,7 +72,7 @@ def _measure(metric: str, model: Translator, work: Callable[[], object], what: s
     held = weights(model)
     extra, how = working_set(work, model.device)
     value = None if extra is None else held + extra
-    return Measure(metric, value, "bytes", recipe=f"weights {held} + {what}; {how}; {model.device.type}")
+    return Measure(metric, value, "bytes", provenance=f"weights {held} + {what}; {how}; {model.device.type}")
 
 
 def decoding_memory(

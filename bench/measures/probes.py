@@ -208,8 +208,8 @@ def _accuracy(metric: str, decisions: Sequence[Decision]) -> Measure:
     number, credit = len(decisions), sum(decision.credit for decision in decisions)
     low, high = wilson(credit, number)
     chance = sum(decision.chance for decision in decisions) / number
-    recipe = f"{number} contrasts, chance {chance:.1%}, Wilson's 95 % interval"
-    return Measure(metric, 100 * credit / number, "percent", 100 * low, 100 * high, recipe)
+    provenance = f"{number} contrasts, chance {chance:.1%}, Wilson's 95 % interval"
+    return Measure(metric, 100 * credit / number, "percent", 100 * low, 100 * high, provenance)
 
 
 def distance_group(distance: int) -> str:
@@ -248,11 +248,11 @@ def by_group(system: Statistics, groups: Sequence[Key]) -> dict[Key, Measure]:
     found = {}
     for group, places in rows.items():
         if len(places) < FEWEST:
-            recipe = f"not measured: {len(places)} sentences, fewer than {FEWEST}"
-            found[group] = Measure(system.metric, None, "percent", recipe=recipe)
+            provenance = f"not measured: {len(places)} sentences, fewer than {FEWEST}"
+            found[group] = Measure(system.metric, None, "percent", provenance=provenance)
         else:
             one = measure([replace(system, rows_NK=system.rows_NK[places])])
-            found[group] = replace(one, recipe=f"{len(places)} sentences; {one.recipe}")
+            found[group] = replace(one, provenance=f"{len(places)} sentences; {one.provenance}")
     return found
 
 

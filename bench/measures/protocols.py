@@ -93,5 +93,5 @@ def _korean(hypotheses: Sequence[str], references: Sequence[str]) -> list[Measur
     except (ImportError, RuntimeError) as error:
         missing = str(error).strip().splitlines()[0]
         reason = f"not measured: {missing}; needs the extra `korean`: .venv/bin/pip install --editable '.[korean]'"
-        return [characters, Measure("bleu_ko_mecab", None, "percent", recipe=reason)]
+        return [characters, Measure("bleu_ko_mecab", None, "percent", provenance=reason)]
     return [characters, measure([statistics_by(scorer, "bleu_ko_mecab", hypotheses, references)])]

@@ -207,8 +207,8 @@ def measure(seeds: Sequence[Statistics]) -> Measure:
         means_R = means_R + (drawn_R - means_R) * math.sqrt(k / (k - 1))
         covers = f"{k} seeds and sentences"
     low, high = ends(np.clip(means_R, 0.0, HIGHEST[first.metric]))  # a stretched mean may leave the scale
-    recipe = f"sacreBLEU {first.signature}; 95 % bootstrap, {RESAMPLES} resamples, {covers}"
-    return Measure(first.metric, sum(seed.score for seed in seeds) / k, "percent", low, high, recipe)
+    provenance = f"sacreBLEU {first.signature}; 95 % bootstrap, {RESAMPLES} resamples, {covers}"
+    return Measure(first.metric, sum(seed.score for seed in seeds) / k, "percent", low, high, provenance)
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[Measure]:

@@ -18,7 +18,7 @@ from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import read_yaml
 from bench.measures.tuning_curve import debts, expected_best
 from bench.tracking.reading import TrackedRun
-from bench.tracking.run_writer import Job
+from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store
 
 
@@ -108,7 +108,7 @@ def record(
         scores = [run.metrics.get("validation_bleu", 0.0) for run in trials]  # a failed one has found nothing
         costs = [run.metrics.get("pairs", run.metrics.get("train/pairs", 0.0)) for run in trials]
         curves[row] = expected_best(scores, costs)
-    job = Job(store.client, parent)
+    job = RunWriter(store.client, parent)
     job.tag({"tuning": json.dumps(tuning)})
     if curves:
         best = {

@@ -8,48 +8,48 @@ import sys
 import threading
 from pathlib import Path
 
-from bench.experiment.job_data import Material, model_of
+from bench.experiment.job_data import JobData, model_of
 from bench.experiment.spec import Experiment, restored
 from bench.training.checkpoints import Interrupted, Signals
-from bench.training.distributed import Place, followers, meeting
+from bench.training.distributed import Rendezvous, followers, meeting
 from bench.training.trainer import Curve, Score, Status, train
 from models.parts.translator import Translator
 
 
-def follow(experiment: Experiment, place: Place) -> None:
+def follow(experiment: Experiment, place: Rendezvous) -> None:
     """Trains with process 0, then translates its part of the test sets.
 
     Raises:
         ValueError: process 0 is not there, or sees a checkpoint that this process does not.
     """
     with experiment.machine.ready(), Signals().listening() as signals:
-        material = Material.of(experiment)
-        model = model_of(experiment, material)
-        with signals.held(), place.joined(experiment.machine.device) as ranks:
+        job_data = JobData.of(experiment)
+        model = model_of(experiment, job_data)
+        with signals.held(), place.joined(experiment.machine.device) as group:
             trained = train(
                 model,
-                material.train,
+                job_data.train,
                 experiment.training,
                 experiment.machine,
                 seed=experiment.seed,
-                folder=Path(ranks.first("")),
+                folder=Path(group.first("")),
                 signals=signals,
-                text=material.vocabularies.target.decode,
+                text=job_data.vocabularies.target.decode,
                 score=_not_here,
                 flush=_nothing,
                 resumed=_nothing,
                 report=_nothing,
-                ranks=ranks,
+                group=group,
             )
             model.load_state_dict(trained.weights)
-            ranks.help(model.to(experiment.machine.device))
+            group.help(model.to(experiment.machine.device))
 
 
 def follow_elsewhere(experiment: Experiment, node: int) -> None:
     """All processes of machine `node` (from 1) of a run whose process 0 is on machine 0."""
     machine = experiment.machine
     host, port = meeting()
-    first = Place(node * machine.devices, machine.processes, host, port)
+    first = Rendezvous(node * machine.devices, machine.processes, host, port)
     with followers(range(first.rank + 1, first.rank + machine.devices), first, experiment.settings):
         follow(experiment, first)
 
@@ -72,7 +72,7 @@ def main() -> int:
     told = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_the_leader, daemon=True).start()
     try:
-        follow(restored(told["settings"]), Place(**told["place"]))
+        follow(restored(told["settings"]), Rendezvous(**told["place"]))
     except Interrupted:
         pass
     except ValueError as error:

@@ -20,21 +20,21 @@ from bench.data.corpus_stats import kept
 from bench.decoding.unk_replacement import LEXICON
 from bench.evaluation import trained_model
 from bench.evaluation.evaluate import judge, spent, together, tuned, validate
-from bench.experiment.job_data import Material, corpus_of, model_of
+from bench.experiment.job_data import JobData, corpus_of, model_of
 from bench.experiment.spec import Experiment, flat
 from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.system import terminal
 from bench.system.files import fill_file, remove_partial_files
-from bench.system.machine import Machine, environment
-from bench.system.progress import Report, Status
+from bench.system.machine import MachineSettings, environment
+from bench.system.progress import Status, StatusCallback
 from bench.tracking.reading import TrackedRun
-from bench.tracking.run_writer import Job
+from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store, StoreFailure
 from bench.training import checkpoints
 from bench.training.budget import Diverged
 from bench.training.checkpoints import Interrupted, Signals, save
-from bench.training.distributed import Ranks, leading
+from bench.training.distributed import ProcessGroup, leading
 from bench.training.trainer import CHECKPOINT, Trained, train
 from models.parts.translator import Translator
 
@@ -47,7 +47,7 @@ class Busy(ValueError):
 
 
 @dataclass(frozen=True)
-class Tuning:
+class TrialInfo:
     """What makes a job one of a sweep: it is judged by the validation set only, so that no choice sees a test set.
 
     Its run has the tag `kind` "tuning", and a `state`: RUNNING, COMPLETE, PRUNED or FAILED.
@@ -74,7 +74,7 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """A job after its command: the run (None if it failed before it had one, or did not finish) and its numbers."""
 
     experiment: Experiment
@@ -107,9 +107,9 @@ def run(
     *,
     parent: str | None = None,
     again: bool = False,
-    watch: Report | None = None,
-    tuning: Tuning | None = None,
-) -> Outcome:
+    watch: StatusCallback | None = None,
+    tuning: TrialInfo | None = None,
+) -> JobResult:
     """Trains, judges and tracks one job.
 
     An unfinished run of the same job goes on in the same MLflow run, a finished one is returned as it is, unless
@@ -131,76 +131,78 @@ def run(
         return _finished(experiment, earlier, store)
     members = [_member(member, store, suite, parent) for member in experiment.members]
     with experiment.machine.ready(), Signals().listening() as signals:
-        material = Material.of(experiment)
-        model = model_of(experiment, material)
+        job_data = JobData.of(experiment)
+        model = model_of(experiment, job_data)
         jobs = experiment.tracking.path / "jobs" / suite
         if earlier:
             checkpoints.check(_folder(jobs, experiment, earlier.id) / CHECKPOINT)
-        vocabulary.keep(material.vocabularies)
-        machine = experiment.machine if not members else Machine()  # nothing is trained: no other process is needed
+        vocabulary.keep(job_data.vocabularies)
+        machine = (
+            experiment.machine if not members else MachineSettings()
+        )  # nothing is trained: no other process is needed
         with _alone(jobs, experiment):
             earlier = latest_run()  # another process may have had the job in its hands until now
             if earlier and earlier.status == "FINISHED":
                 return _finished(experiment, earlier, store)
-            tags = _tags(experiment, material.corpus) | (tuning.tags if tuning else {})
+            tags = _tags(experiment, job_data.corpus) | (tuning.tags if tuning else {})
             if earlier:
                 terminal.say(f"  continues run {earlier.id}")
                 _warn_of_differences(earlier, tags)
                 job = store.resume(earlier.id)
                 job.tag(tuning.tags if tuning else {})
             else:
-                if not again and (others := store.find(suite, experiment.job)):
+                if not again and (others := store.find(suite, experiment.job_hash)):
                     terminal.say(f"  run {others[0].id} is of another text under the same name; a new run begins")
                 name = tuning.name(experiment) if tuning else experiment.name
                 job = store.begin(suite, name, tags, parent)
             if watch:  # a driver knows from now on that the job has a run
                 watch(Status(1.0 if members else 0.0, 0, 0, 0, 0.0, None, None))
-            with _ending(job), job.watched(), leading(machine, experiment.settings) as ranks:
+            with _ending(job), job.watched(), leading(machine, experiment.settings) as group:
                 if earlier is None or DESCRIBED not in earlier.tags:
-                    _describe(job, experiment, material)
-                folder, whole = Path(ranks.first(str(_folder(jobs, experiment, job.id)))), True
+                    _describe(job, experiment, job_data)
+                folder, whole = Path(group.first(str(_folder(jobs, experiment, job.id)))), True
                 if members:
                     model, used = _join(members, store, folder, job)
                 else:
-                    trained = _train(model, experiment, material, folder, job, signals, watch, ranks)
-                    used = spent(trained, model, experiment, material)
+                    trained = _train(model, experiment, job_data, folder, job, signals, watch, group)
+                    used = spent(trained, model, experiment, job_data)
                     whole = trained.whole
                 measures = store.measures(earlier) if earlier else []
                 if not measures:  # or it was judged, and killed before it could say so
                     if tuning:
-                        measures = tuned(model, used, experiment, material, tuning.goals)
+                        measures = tuned(model, used, experiment, job_data, tuning.goals)
                     else:
-                        measures = judge(model, used, experiment, material, job, ranks)
-                        _keep(model, experiment, material, folder, job)
+                        measures = judge(model, used, experiment, job_data, job, group)
+                        _keep(model, experiment, job_data, folder, job)
                 job.measures(measures)
                 if tuning:
                     job.tag({"state": "COMPLETE" if whole else "PRUNED"})
                 job.finish("FINISHED")
-    return Outcome(experiment, store.run(job.id), measures, "finished now")
+    return JobResult(experiment, store.run(job.id), measures, "finished now")
 
 
 def latest(experiment: Experiment, store: Store, suite: str) -> TrackedRun | None:
     """The newest run of a job on the text as it is now; a run that was killed before it was described may be."""
-    runs = store.find(suite, experiment.job)
+    runs = store.find(suite, experiment.job_hash)
     data = _data(corpus_of(experiment)) if runs else ""  # a job without runs need not read its text for this
     return next((run for run in runs if run.tags.get("data", data) == data), None)
 
 
-def _finished(experiment: Experiment, run: TrackedRun, store: Store) -> Outcome:
+def _finished(experiment: Experiment, run: TrackedRun, store: Store) -> JobResult:
     terminal.say(f"  finished before, run {run.id}")
-    return Outcome(experiment, run, store.measures(run), "finished before")
+    return JobResult(experiment, run, store.measures(run), "finished before")
 
 
 def _data(corpus: Corpus) -> str:
     return json.dumps({split: digest[:16] for split, digest in corpus.hashes.items()})
 
 
-def _member(experiment: Experiment, store: Store, suite: str, parent: str | None) -> Outcome:
+def _member(experiment: Experiment, store: Store, suite: str, parent: str | None) -> JobResult:
     terminal.say(f"  member {experiment.name}")
     return run(experiment, store, suite, parent=parent)
 
 
-def _join(members: Sequence[Outcome], store: Store, folder: Path, job: Job) -> tuple[Translator, list[Measure]]:
+def _join(members: Sequence[JobResult], store: Store, folder: Path, job: RunWriter) -> tuple[Translator, list[Measure]]:
     """The finished members' models as one, and what their training used; the run names theirs."""
     remove_partial_files(folder)
     runs = [member.run.id for member in members if member.run]
@@ -218,7 +220,7 @@ def _folder(jobs: Path, experiment: Experiment, run_id: str) -> Path:
 def _alone(jobs: Path, experiment: Experiment) -> Iterator[None]:
     """Raises Busy if another process has this job in its hands; the kernel frees the lock of a killed one."""
     jobs.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(jobs / f".{experiment.job}.lock")
+    lock = filelock.FileLock(jobs / f".{experiment.job_hash}.lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -230,7 +232,7 @@ def _alone(jobs: Path, experiment: Experiment) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ending(job: Job) -> Iterator[None]:
+def _ending(job: RunWriter) -> Iterator[None]:
     """Closes a run that does not come to its end: KILLED by a signal, FAILED by anything else, with the reason."""
     try:
         yield
@@ -266,7 +268,7 @@ def _tags(experiment: Experiment, corpus: Corpus) -> dict[str, str]:
         "corpus": corpus.name,
         "preset": experiment.preset,
         "seed": str(experiment.seed),
-        "job": experiment.job,
+        "job_hash": experiment.job_hash,
         "command": experiment.command,
         "processes": str(experiment.machine.processes),
         "data": _data(corpus),
@@ -282,24 +284,24 @@ def _warn_of_differences(run: TrackedRun, tags: dict[str, str]) -> None:
             terminal.say(f"  warning: {key} was {run.tags.get(key)} when the run began and is {tags[key]} now")
 
 
-def _describe(job: Job, experiment: Experiment, material: Material) -> None:
-    corpus = material.corpus
+def _describe(job: RunWriter, experiment: Experiment, job_data: JobData) -> None:
+    corpus = job_data.corpus
     job.text(_settings(experiment), "config.yaml")
     job.params({key: value for key, value in flat(experiment.settings).items() if not key.startswith("about.")})
     splits = {"train": corpus.train, "validation": corpus.validation, **corpus.tests}
     profiles = {name: json.dumps({"pairs": len(split)}) for name, split in splits.items()}
     job.datasets(corpus.hashes, corpus.name, profiles)
-    if material.train.pairs.left_out:
-        terminal.say(f"  left out: {material.train.pairs.left_out:,} pairs over {experiment.text.max_length} tokens")
-    sides = dict(zip(("source", "target"), material.vocabularies, strict=True))
-    passport = kept(corpus, experiment.tracking.path / "passports")
+    if job_data.train.pairs.left_out:
+        terminal.say(f"  left out: {job_data.train.pairs.left_out:,} pairs over {experiment.text.max_length} tokens")
+    sides = dict(zip(("source", "target"), job_data.vocabularies, strict=True))
+    corpus_stats = kept(corpus, experiment.tracking.path / "passports")
     vocabularies = {side: {"size": len(v), "kind": experiment.text.kind, "sha256": v.hash} for side, v in sides.items()}
     bleu = quality.statistics(["x"], ["x"]).signature
-    whole = passport | {"vocabularies": vocabularies, "signature": bleu}
-    job.text(json.dumps(whole, ensure_ascii=False, indent=1), "passport.json")
-    for leak in passport["leaks"]:
+    whole = corpus_stats | {"vocabularies": vocabularies, "signature": bleu}
+    job.text(json.dumps(whole, ensure_ascii=False, indent=1), "corpus_stats.json")
+    for leak in corpus_stats["leaks"]:
         _warn_of_leak(corpus.name, leak)
-    job.tag({"leakage": "; ".join(passport["leaks"]) or "none"})
+    job.tag({"leakage": "; ".join(corpus_stats["leaks"]) or "none"})
     job.tag({f"vocabulary.{side}": f"{len(v)} {experiment.text.kind}, sha256 {v.hash}" for side, v in sides.items()})
 
 
@@ -312,30 +314,30 @@ def _warn_of_leak(corpus: str, leak: str) -> None:
 def _train(
     model: Translator,
     experiment: Experiment,
-    material: Material,
+    job_data: JobData,
     folder: Path,
-    job: Job,
+    job: RunWriter,
     signals: Signals,
-    watch: Report | None,
-    ranks: Ranks,
+    watch: StatusCallback | None,
+    group: ProcessGroup,
 ) -> Trained:
     """Trains; afterwards the model has the weights that it is judged by."""
     live = terminal.Live(experiment.row)
     try:
         trained = train(
             model,
-            material.train,
+            job_data.train,
             experiment.training,
             experiment.machine,
             seed=experiment.seed,
             folder=folder,
             signals=signals,
-            text=material.vocabularies.target.decode,
-            score=lambda model: validate(model, material),
+            text=job_data.vocabularies.target.decode,
+            score=lambda model: validate(model, job_data),
             flush=job.curve,
             resumed=lambda curve: job.curve(job.missing(curve)),
             report=watch or live,
-            ranks=ranks,
+            group=group,
         )
     finally:
         live.close()
@@ -346,16 +348,16 @@ def _train(
     return trained
 
 
-def _keep(model: Translator, experiment: Experiment, material: Material, folder: Path, job: Job) -> None:
+def _keep(model: Translator, experiment: Experiment, job_data: JobData, folder: Path, job: RunWriter) -> None:
     """What `translator.opened` opens becomes the run's model: configuration, judged weights, vocabularies, lexicon."""
     kept, weights = folder / "translator", {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     fill_file(kept / "weights.pt", lambda path: save(weights, path))
     (kept / "config.yaml").write_text(_settings(experiment), encoding="utf-8")
-    for side, words in zip(("source", "target"), material.vocabularies, strict=True):
+    for side, words in zip(("source", "target"), job_data.vocabularies, strict=True):
         words.save(kept / f"{side}.vocabulary")
-    if material.lexicon is not None:
-        material.lexicon.save(kept / LEXICON)
-    example = next((source for source in material.validation.sources if source.strip()), "")
+    if job_data.lexicon is not None:
+        job_data.lexicon.save(kept / LEXICON)
+    example = next((source for source in job_data.validation.sources if source.strip()), "")
     job.model(kept, example, experiment.decoding.beam)
 
 

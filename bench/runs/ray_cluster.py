@@ -48,7 +48,7 @@ def room(resources: Mapping[str, float], cpus: int, gpus: float) -> int:
     return min(rooms)
 
 
-class Cluster:
+class RayBackend:
     """A Ray cluster as a place for workers (workers.Place).
 
     Args:
@@ -88,7 +88,7 @@ class Cluster:
         # A process does one worker's work and ends: the next one begins with a fresh torch.
         remote = self.ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1)(work)
         spread = remote.options(scheduling_strategy="SPREAD")
-        return Started(self.ray, spread.remote(list(command), passed | environment | share, os.getcwd()))
+        return RayProcess(self.ray, spread.remote(list(command), passed | environment | share, os.getcwd()))
 
     def check(self, experiments: Sequence[Experiment]) -> None:
         for machine in (experiment.machine for experiment in experiments):
@@ -103,7 +103,7 @@ class Cluster:
 
 
 @dataclass
-class Started:
+class RayProcess:
     """A worker that Ray has been asked for; it begins when there is room."""
 
     ray: Any

@@ -16,13 +16,13 @@ from typing import Any
 
 from bench.data import vocabulary
 from bench.experiment.fairness import unequal
-from bench.experiment.job_data import Material
+from bench.experiment.job_data import JobData
 from bench.experiment.spec import Experiment, architectures, joined, read_typed, repeating, resolve
 from bench.experiment.yaml_layers import choose
 from bench.runs import best_settings
-from bench.runs.job import Outcome, reason_of, run
-from bench.runs.worker import End, Task
-from bench.runs.worker_pool import ATTEMPTS, Place, pool, schedule
+from bench.runs.job import JobResult, reason_of, run
+from bench.runs.worker import Task, TaskResult
+from bench.runs.worker_pool import ATTEMPTS, WorkerBackend, pool, schedule
 from bench.system import terminal
 from bench.tracking.store import Store
 
@@ -88,11 +88,11 @@ class Suite:
         ensembles = [experiment for experiment in rows if experiment.members]
         singles = [experiment for experiment in rows if not experiment.members]
         singles += [member for ensemble in ensembles for member in ensemble.members]
-        return list({experiment.job: experiment for experiment in [*singles, *ensembles]}.values())
+        return list({experiment.job_hash: experiment for experiment in [*singles, *ensembles]}.values())
 
 
 def finished(store: Store, suite: str, experiment: Experiment) -> bool:
-    return any(run.status == "FINISHED" for run in store.find(suite, experiment.job)[:1])
+    return any(run.status == "FINISHED" for run in store.find(suite, experiment.job_hash)[:1])
 
 
 def distinct(experiments: Sequence[Experiment]) -> list[Experiment]:
@@ -107,14 +107,14 @@ BUSY = 10.0
 """Seconds until a job that another process has in its hands is asked for again; then it may have finished it."""
 
 
-class Queue:
+class SuiteQueue:
     """The jobs of a suite as `workers.schedule` takes them. An ensemble waits for its members."""
 
     def __init__(self, experiments: Sequence[Experiment], suite: str, parent: str, again: bool, threads: int | None):
         self.suite, self.parent, self.again, self.threads = suite, parent, again, threads
         self.waiting = list(experiments)
-        self.order = [experiment.job for experiment in experiments]
-        self.outcomes: dict[str, Outcome] = {}
+        self.order = [experiment.job_hash for experiment in experiments]
+        self.outcomes: dict[str, JobResult] = {}
         self.losses: dict[str, int] = {}
         self.begun = set[str]()  # jobs that have a run of this command
         self.asked_again: dict[str, float] = {}  # when a job that another process had in its hands is tried again
@@ -126,41 +126,41 @@ class Queue:
     def take(self) -> Task | None:
         open_jobs = set(self.order) - self.outcomes.keys()
         for experiment in self.waiting:
-            waits = time.monotonic() < self.asked_again.get(experiment.job, 0.0)
-            if not waits and open_jobs.isdisjoint(member.job for member in experiment.members):
+            waits = time.monotonic() < self.asked_again.get(experiment.job_hash, 0.0)
+            if not waits and open_jobs.isdisjoint(member.job_hash for member in experiment.members):
                 self.waiting.remove(experiment)
                 machine = experiment.machine
                 shared = replace(machine, threads=machine.threads or self.threads)
-                again = self.again and experiment.job not in self.begun  # a lost job goes on
+                again = self.again and experiment.job_hash not in self.begun  # a lost job goes on
                 return Task(replace(experiment, machine=shared), self.suite, self.parent, again)
         return None
 
     def told(self, task: Task, status: object) -> bool:
-        self.begun.add(task.experiment.job)
+        self.begun.add(task.experiment.job_hash)
         return False
 
-    def ended(self, task: Task, end: End) -> str:
+    def ended(self, task: Task, end: TaskResult) -> str:
         experiment = task.experiment
         if end.outcome:
-            self.outcomes[experiment.job] = end.outcome
+            self.outcomes[experiment.job_hash] = end.outcome
             return said(end.outcome)
         if end.state == "stopped":
             self.waiting.insert(0, experiment)
             return end.reason
         if end.state == "busy":
-            self.asked_again[experiment.job] = time.monotonic() + BUSY
+            self.asked_again[experiment.job_hash] = time.monotonic() + BUSY
             self.waiting.append(experiment)
             return f"{end.reason}; asked again in {BUSY:.0f} s"
         if end.state == "lost":
-            self.losses[experiment.job] = self.losses.get(experiment.job, 0) + 1
-            if self.losses[experiment.job] < ATTEMPTS:
+            self.losses[experiment.job_hash] = self.losses.get(experiment.job_hash, 0) + 1
+            if self.losses[experiment.job_hash] < ATTEMPTS:
                 self.waiting.insert(0, experiment)
                 return f"{end.reason}; goes on with another"
-        self.outcomes[experiment.job] = Outcome(experiment, None, [], "failed")
+        self.outcomes[experiment.job_hash] = JobResult(experiment, None, [], "failed")
         return f"failed: {end.reason}"
 
 
-def said(outcome: Outcome) -> str:
+def said(outcome: JobResult) -> str:
     """An outcome in a few words."""
     values = {measure.metric: measure.value for measure in outcome.measures}
     bleu = next((value for name, value in values.items() if name.endswith("/bleu")), None)
@@ -173,9 +173,9 @@ def run_suite(
     suite: Suite,
     flags: Sequence[str],
     again: bool,
-    place: Place | None = None,
+    place: WorkerBackend | None = None,
     max_seconds: float | None = None,
-) -> tuple[list[Outcome], bool]:
+) -> tuple[list[JobResult], bool]:
     """Runs every job of the suite that is not finished: one after the other in this process, or by workers at `place`.
 
     No job begins after `max_seconds`. Gives what became of the jobs, and whether all have come to an end.
@@ -200,9 +200,9 @@ def run_suite(
             terminal.say(f"not equal: {line}")
         to_do = [experiment for experiment in experiments if again or not finished(store, name, experiment)]
         for experiment in distinct(to_do):
-            material = Material.of(experiment)  # can be made, or there is one line and nothing on the disk
+            job_data = JobData.of(experiment)  # can be made, or there is one line and nothing on the disk
             if workers:  # they find it made: they would get in each other's way
-                vocabulary.keep(material.vocabularies)
+                vocabulary.keep(job_data.vocabularies)
         description = (
             f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
         )
@@ -222,7 +222,7 @@ def run_suite(
         status = "KILLED"
         try:
             if workers:
-                jobs = Queue(experiments, name, parent, again, workers.place.threads())
+                jobs = SuiteQueue(experiments, name, parent, again, workers.place.threads())
                 schedule(jobs, workers, max_seconds)
                 outcomes = list(jobs.outcomes.values())
             else:
@@ -240,7 +240,7 @@ def run_suite(
 
 def _in_turn(
     experiments: Sequence[Experiment], store: Store, suite: str, parent: str, again: bool, max_seconds: float | None
-) -> list[Outcome]:
+) -> list[JobResult]:
     begin, outcomes = time.monotonic(), []
     for number, experiment in enumerate(experiments, 1):
         if max_seconds is not None and time.monotonic() - begin >= max_seconds:
@@ -250,5 +250,5 @@ def _in_turn(
             outcomes.append(run(experiment, store, suite, parent=parent, again=again))
         except Exception as error:  # one row's failure must not cost the others; it is said, tracked and counted
             terminal.say(f"  failed: {reason_of(error)}")
-            outcomes.append(Outcome(experiment, None, [], "failed"))
+            outcomes.append(JobResult(experiment, None, [], "failed"))
     return outcomes

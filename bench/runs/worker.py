@@ -3,8 +3,8 @@
     python -m bench.runs.worker ADDRESS NUMBER
 
 It may run anywhere from where ADDRESS can be reached: HOST:PORT, or the path of a Unix socket. The shared secret is in
-the environment variable BENCH_KEY. It sends `Ready`, then for each `Task` it is given any number of `Said` and
-`Status`, and one `End`; after a validation it waits for the driver's `Word`. STOP saves the open job
+the environment variable BENCH_KEY. It sends `WorkerReady`, then for each `Task` it is given any number of `LogLine` and
+`Status`, and one `TaskResult`; after a validation it waits for the driver's `Reply`. STOP saves the open job
 and ends the process; so does a lost connection.
 """
 
@@ -28,7 +28,7 @@ from typing import Literal
 import torch
 
 from bench.experiment.spec import Experiment
-from bench.runs.job import Busy, Outcome, Tuning, reason_of, run
+from bench.runs.job import Busy, JobResult, TrialInfo, reason_of, run
 from bench.system.progress import Status
 from bench.tracking.store import Store
 from bench.training.checkpoints import Interrupted
@@ -51,7 +51,7 @@ class Task:
     parent: str | None = None
     again: bool = False
     asks: bool = False
-    tuning: Tuning | None = None
+    tuning: TrialInfo | None = None
     mark: int = 0
 
     @property
@@ -60,14 +60,14 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Word:
+class Reply:
     """The driver's answer to a validation."""
 
     stop: bool
 
 
 @dataclass(frozen=True)
-class Ready:
+class WorkerReady:
     """The first message of a worker: its number and where it runs."""
 
     number: int
@@ -76,24 +76,24 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Said:
+class LogLine:
     """A line for the person."""
 
     line: str
 
 
 @dataclass(frozen=True)
-class End:
+class TaskResult:
     """How a task ended: `stopped` is saved and not done, `busy` is in another process's hands; `lost` is said by the
     driver, of a worker that is gone.
     """
 
     state: Literal["done", "failed", "stopped", "busy", "lost"]
-    outcome: Outcome | None = None
+    outcome: JobResult | None = None
     reason: str = ""
 
 
-class Lines(io.TextIOBase):
+class LineForwarder(io.TextIOBase):
     """A standard output that sends whole lines elsewhere."""
 
     def __init__(self, send: Callable[[str], None]) -> None:
@@ -106,7 +106,7 @@ class Lines(io.TextIOBase):
         return len(text)
 
 
-class Worker:
+class WorkerClient:
     """The worker's end of the connection. A thread reads it, so that STOP comes through while a model trains.
 
     `stop` is called by that thread: it must bring the open job, if there is one, to raise Interrupted.
@@ -131,7 +131,7 @@ class Worker:
                 self.tasks.put(None)
                 self.stop()
                 return
-            if isinstance(message, Word):
+            if isinstance(message, Reply):
                 self.words.put(message.stop)
             else:
                 self.tasks.put(message)
@@ -157,7 +157,7 @@ class Worker:
 
         return told
 
-    def do(self, task: Task) -> End:
+    def do(self, task: Task) -> TaskResult:
         try:
             tracking = task.experiment.tracking
             if repr(tracking) not in self.stores:
@@ -172,14 +172,14 @@ class Worker:
                 watch=self.watch(task),
                 tuning=task.tuning,
             )
-            return End("done", outcome)
+            return TaskResult("done", outcome)
         except Interrupted as interruption:
             self.tasks.put(None)
-            return End("stopped", reason=str(interruption))
+            return TaskResult("stopped", reason=str(interruption))
         except Busy as busy:
-            return End("busy", reason=str(busy))
+            return TaskResult("busy", reason=str(busy))
         except Exception as error:  # one job's failure must not cost the others
-            return End("failed", reason=reason_of(error))
+            return TaskResult("failed", reason=reason_of(error))
         finally:
             gc.collect()
             if torch.cuda.is_available():
@@ -200,9 +200,9 @@ def main(address: str, number: str) -> int:
     except (OSError, EOFError) as error:  # it has ended while this process started, or cannot be reached from here
         print(f"worker {number}: no driver at {address}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    worker = Worker(connection, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    sys.stdout = Lines(lambda line: worker.send(Said(line)))
-    worker.send(Ready(int(number), platform.node(), os.getpid()))
+    worker = WorkerClient(connection, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    sys.stdout = LineForwarder(lambda line: worker.send(LogLine(line)))
+    worker.send(WorkerReady(int(number), platform.node(), os.getpid()))
     worker.work()
     return 0
 

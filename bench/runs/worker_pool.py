@@ -1,7 +1,7 @@
 """Many jobs at once: one queue in the driver, and long-lived workers (worker.py) that are given its tasks.
 
-`schedule` is the only scheduler. What is to be done comes from a `Jobs` (a suite's list, a sweep's study), and is done
-by the `pool` of a `Place`: `Here` starts the workers as processes of this machine; cluster.py starts the same processes
+`schedule` is the only scheduler. What is to be done comes from a `JobQueue` (a suite's list, a sweep's study), and is
+done by the `pool` of a `WorkerBackend`: `LocalBackend` starts the workers as processes of this machine, ray_cluster.py
 on the nodes of a Ray cluster. A worker that is gone is noticed, its task is handed back as lost, and a new one starts.
 """
 
@@ -29,7 +29,7 @@ from multiprocessing.connection import (
 from typing import Protocol
 
 from bench.experiment.spec import Experiment
-from bench.runs.worker import KEY, STOP, End, Ready, Said, Task, Word
+from bench.runs.worker import KEY, STOP, LogLine, Reply, Task, TaskResult, WorkerReady
 from bench.system import terminal
 from bench.system.machine import GPU_SHARE, SIBLINGS, cores, visible_gpus
 from bench.system.progress import Status
@@ -58,7 +58,7 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
-class Place(Protocol):
+class WorkerBackend(Protocol):
     """Where workers run.
 
     `count` workers at once; `address` is what the driver listens at (None: a Unix socket), which the place must be
@@ -79,7 +79,7 @@ class Place(Protocol):
         ...
 
 
-class Jobs(Protocol):
+class JobQueue(Protocol):
     """What is to be done, and what becomes of it."""
 
     @property
@@ -95,7 +95,7 @@ class Jobs(Protocol):
         """How far a task is, at each validation and several times a second; True after a validation stops it."""
         ...
 
-    def ended(self, task: Task, end: End) -> str:
+    def ended(self, task: Task, end: TaskResult) -> str:
         """Called once for each task that was taken; a lost one may be given out again. Says what came of it."""
         ...
 
@@ -118,7 +118,7 @@ class Popen:
 
 
 @dataclass
-class Here:
+class LocalBackend:
     """`count` processes on this machine, which share its cores; its GPUs, if it has any, are dealt out to them."""
 
     count: int
@@ -161,7 +161,7 @@ class Here:
 
 
 @dataclass
-class Worker:
+class WorkerHandle:
     """A worker as the driver sees it. It has no connection while it starts."""
 
     number: int
@@ -186,8 +186,8 @@ class Worker:
 class Pool:
     """The workers of a place: started, connected, replaced when they are lost, ended."""
 
-    def __init__(self, place: Place) -> None:
-        self.place, self.workers, self.number, self.unready = place, list[Worker](), 0, 0
+    def __init__(self, place: WorkerBackend) -> None:
+        self.place, self.workers, self.number, self.unready = place, list[WorkerHandle](), 0, 0
         self.key = secrets.token_bytes(32)
         self.listener = Listener(place.address)  # without the key: who connects and says nothing must block nobody
         self.arrived: queue.SimpleQueue[Connection] = queue.SimpleQueue()
@@ -220,7 +220,7 @@ class Pool:
         command = [sys.executable, "-m", "bench.runs.worker", where, str(self.number)]
         threads = self.place.threads()
         environment = {KEY: self.key.hex()} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-        self.workers.append(Worker(self.number, self.place.start(command, environment)))
+        self.workers.append(WorkerHandle(self.number, self.place.start(command, environment)))
 
     def fill(self, jobs: int) -> None:
         """Starts those that are missing: as many as the place has, but no more than there are jobs."""
@@ -234,17 +234,17 @@ class Pool:
                 connection = self.arrived.get_nowait()
                 with suppress(EOFError, OSError):
                     ready = connection.recv()
-                    assert isinstance(ready, Ready)
+                    assert isinstance(ready, WorkerReady)
                     next(worker for worker in self.workers if worker.number == ready.number).connection = connection
                     self.unready = 0
 
-    def idle(self) -> list[Worker]:
+    def idle(self) -> list[WorkerHandle]:
         return [worker for worker in self.workers if worker.connection and not worker.task]
 
-    def busy(self) -> list[Worker]:
+    def busy(self) -> list[WorkerHandle]:
         return [worker for worker in self.workers if worker.task]
 
-    def gone(self) -> list[tuple[Worker, str]]:
+    def gone(self) -> list[tuple[WorkerHandle, str]]:
         """Takes out the workers that have ended, and says how.
 
         Raises:
@@ -265,13 +265,13 @@ class Pool:
                     raise ValueError(f"workers do not start: {how}; their own words stand above")
         return found
 
-    def remove(self, worker: Worker) -> None:
+    def remove(self, worker: WorkerHandle) -> None:
         worker.process.kill()
         if worker.connection:
             worker.connection.close()
         self.workers.remove(worker)
 
-    def messages(self, seconds: float) -> Iterator[tuple[Worker, object]]:
+    def messages(self, seconds: float) -> Iterator[tuple[WorkerHandle, object]]:
         """What the workers have sent, a message of each, waiting so long at most."""
         connected = {w.connection: w for w in self.workers if w.connection and not w.closed}
         if not connected:
@@ -294,7 +294,7 @@ class Pool:
 
 
 @contextmanager
-def pool(place: Place, jobs: int = 0) -> Iterator[Pool]:
+def pool(place: WorkerBackend, jobs: int = 0) -> Iterator[Pool]:
     """As many workers as `jobs` need start at once: what the driver has still to prepare, it prepares meanwhile."""
     workers = Pool(place)
     try:
@@ -304,7 +304,7 @@ def pool(place: Place, jobs: int = 0) -> Iterator[Pool]:
         workers.close()
 
 
-def schedule(jobs: Jobs, workers: Pool, max_seconds: float | None = None) -> bool:
+def schedule(jobs: JobQueue, workers: Pool, max_seconds: float | None = None) -> bool:
     """Has all done that `jobs` has; False if the time was up before (no task begins after `max_seconds`).
 
     Raises:
@@ -338,10 +338,10 @@ def schedule(jobs: Jobs, workers: Pool, max_seconds: float | None = None) -> boo
             raise
 
 
-def _heard(worker: Worker, message: object, jobs: Jobs, board: terminal.Board) -> None:
+def _heard(worker: WorkerHandle, message: object, jobs: JobQueue, board: terminal.Board) -> None:
     task = worker.task
     assert task, message
-    if isinstance(message, Said):
+    if isinstance(message, LogLine):
         board.note(f"{task.name}: {message.line.strip()}")
     elif isinstance(message, Status):
         news = len(message.validations) > (len(worker.status.validations) if worker.status else 0)
@@ -349,19 +349,19 @@ def _heard(worker: Worker, message: object, jobs: Jobs, board: terminal.Board) -
         board.shows(worker.number, message)
         stop = jobs.told(task, message)
         if news and task.asks:
-            worker.tell(Word(stop))
+            worker.tell(Reply(stop))
     else:
-        assert isinstance(message, End)
+        assert isinstance(message, TaskResult)
         worker.task = None
         board.ends(worker.number, jobs.ended(task, message))
 
 
-def _lost(worker: Worker, how: str, jobs: Jobs, board: terminal.Board) -> None:
+def _lost(worker: WorkerHandle, how: str, jobs: JobQueue, board: terminal.Board) -> None:
     if worker.task:
-        board.ends(worker.number, jobs.ended(worker.task, End("lost", reason=f"lost worker ({how})")))
+        board.ends(worker.number, jobs.ended(worker.task, TaskResult("lost", reason=f"lost worker ({how})")))
 
 
-def _save(jobs: Jobs | None, workers: Pool, board: terminal.Board) -> None:
+def _save(jobs: JobQueue | None, workers: Pool, board: terminal.Board) -> None:
     """Stops all workers and waits until their jobs are saved; `jobs` are told, unless they are what has failed."""
     deadline = time.monotonic() + PATIENCE
     for worker in workers.workers:
@@ -370,10 +370,12 @@ def _save(jobs: Jobs | None, workers: Pool, board: terminal.Board) -> None:
         for worker, message in workers.messages(0.2):
             if jobs:
                 _heard(worker, message, jobs, board)
-            elif isinstance(message, End):
+            elif isinstance(message, TaskResult):
                 worker.task = None
         for worker, how in workers.gone():
             if jobs and worker.task and how == SAID_TO_STOP:  # before it listened to signals: nothing is lost
-                board.ends(worker.number, jobs.ended(worker.task, End("stopped", reason="stopped before it began")))
+                board.ends(
+                    worker.number, jobs.ended(worker.task, TaskResult("stopped", reason="stopped before it began"))
+                )
             elif jobs:
                 _lost(worker, how, jobs, board)

@@ -2,9 +2,9 @@
 
 In the MLflow experiment that bears the name of the sweep's file, each study is a run (tag `kind` is "study") with the
 tags `row`, `preset`, `corpus`, `goals`, `trials`, `pairs_granted` (trials x training budget), `pairs_spent`, `seed`,
-`complete`, `pruned`, `failed`, `best.run`, `best.job` and a `best.KEY` for each setting searched. Its artifacts are
-best.yaml (the best settings, as a layer), trials.json (a table of all attempts, in their order) and importance.json.
-The jobs are its children (`kind` "tuning", see `job.Tuning`).
+`complete`, `pruned`, `failed`, `best.run`, `best.job_hash` and a `best.KEY` for each setting searched. Its artifacts
+are best.yaml (the best settings, as a layer), trials.json (all attempts, in order) and importance.json.
+The jobs are its children (`kind` "tuning", see `job.TrialInfo`).
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ import yaml
 from bench.data import vocabulary
 from bench.experiment import search_space
 from bench.experiment.fairness import unequal
-from bench.experiment.job_data import Material
+from bench.experiment.job_data import JobData
 from bench.runs.suite import distinct
-from bench.runs.worker import End, Task
-from bench.runs.worker_pool import Place, pool, schedule
+from bench.runs.worker import Task, TaskResult
+from bench.runs.worker_pool import WorkerBackend, pool, schedule
 from bench.sweep.settings import Sweep
 from bench.sweep.storage import HEARTBEAT, StorageFailure, open_storage
 from bench.sweep.study import Study
 from bench.system import terminal
 from bench.system.progress import Status
-from bench.tracking.run_writer import Job
+from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store
 
 
-class Studies:
+class SweepQueue:
     """The jobs of several studies as `workers.schedule` takes them, the study that has had least first."""
 
     def __init__(self, studies: Sequence[Study], suite: str, store: Store, threads: int | None) -> None:
         self.studies = {study.name: study for study in studies}
         self.suite, self.store, self.threads = suite, store, threads
         self.parents = {
-            study.name: Job(store.client, store.parent(suite, facts(study), study=study.name)) for study in studies
+            study.name: RunWriter(store.client, store.parent(suite, facts(study), study=study.name))
+            for study in studies
         }
 
     @property
@@ -57,7 +58,7 @@ class Studies:
     def told(self, task: Task, status: Status) -> bool:
         return self._of(task).told(task, status)
 
-    def ended(self, task: Task, end: End) -> str:
+    def ended(self, task: Task, end: TaskResult) -> str:
         study = self._of(task)
         said = study.tell(task, end, self.store)
         record(study, self.suite, self.parents[study.name], self.store)
@@ -110,7 +111,7 @@ def run_sweep(
     rows: Sequence[str],
     preset: str,
     flags: Sequence[str],
-    place: Place,
+    place: WorkerBackend,
     storage: str | None = None,
     max_seconds: float | None = None,
 ) -> list[Found]:
@@ -126,13 +127,13 @@ def run_sweep(
     for line in unequal(bases):
         terminal.say(f"not equal: {line}")
     for base in distinct(bases):
-        vocabulary.keep(Material.of(base).vocabularies)  # workers find it made
+        vocabulary.keep(JobData.of(base).vocabularies)  # workers find it made
     store = Store(bases[0].tracking)
     opened = open_storage(storage, bases[0].tracking.path)
     try:
         for study in studies:
             study.begin(opened)
-        jobs = Studies(studies, path.stem, store, place.threads())
+        jobs = SweepQueue(studies, path.stem, store, place.threads())
         status = "KILLED"
         try:
             with jobs.beating(), pool(place) as workers:
@@ -197,17 +198,17 @@ def facts(study: Study) -> dict[str, str]:
     }
 
 
-def record(study: Study, suite: str, job: Job, store: Store) -> None:
+def record(study: Study, suite: str, job: RunWriter, store: Store) -> None:
     """Writes to the study's run how far it is and what is best by now."""
     states = study.states()
     tags = {state.lower(): str(count) for state, count in states.items()} | {"pairs_spent": f"{study.spent:.0f}"}
     front = study.front()
     if front:
         best = front[0]
-        runs = store.find(suite, best.user_attrs["job"])
+        runs = store.find(suite, best.user_attrs["job_hash"])
         goals = dict(zip(study.sweep.goals, best.values, strict=True))
         tags |= {f"best.{key}": str(value) for key, value in best.params.items()}
-        tags |= {"best.job": best.user_attrs["job"], "best.run": runs[0].id if runs else ""}
+        tags |= {"best.job_hash": best.user_attrs["job_hash"], "best.run": runs[0].id if runs else ""}
         where = f"#/experiments/{store.experiment(suite)}/runs/{tags['best.run']}"
         ended = sum(states.values()) - states["left"]
         job.curve([(ended, f"best/{goal}", value) for goal, value in goals.items()])
@@ -228,8 +229,8 @@ def table(study: Study) -> dict[str, list[object]]:
     first = {job: known.first for job, known in study.tried.items()}
     return {
         "attempt": [trial.number for trial in attempts],
-        "trial": [first[trial.user_attrs["job"]] for trial in attempts],
-        "job": [trial.user_attrs["job"] for trial in attempts],
+        "trial": [first[trial.user_attrs["job_hash"]] for trial in attempts],
+        "job_hash": [trial.user_attrs["job_hash"] for trial in attempts],
         "state": [trial.state.name for trial in attempts],
         "reason": [trial.user_attrs.get("reason", "") for trial in attempts],
         "pairs": [trial.user_attrs.get("pairs") for trial in attempts],

@@ -16,14 +16,14 @@ from optuna.trial import FrozenTrial, TrialState
 from bench.experiment import search_space
 from bench.experiment.spec import Experiment, architectures, resolve
 from bench.measures.measure import Measure
-from bench.runs.job import Tuning
-from bench.runs.worker import End, Task
+from bench.runs.job import TrialInfo
+from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_pool import ATTEMPTS
 from bench.sweep.settings import GOALS, Direction, Sweep
 from bench.sweep.storage import HEARTBEAT
 from bench.system import terminal
 from bench.system.progress import Status
-from bench.tracking.run_writer import Job
+from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store
 
 REPEATS = 20
@@ -79,7 +79,7 @@ class Study:
             raise ValueError(f"--row {row}: an ensemble has the settings of its members; sweep {self.base.ensemble.of}")
         self.space = search_space.free(search_space.read(self.file, preset, row), flags)
         self.preset_values = search_space.preset(self.space, self.base)
-        common = json.dumps([self.base.job, sweep.goals, sweep.limits])
+        common = json.dumps([self.base.job_hash, sweep.goals, sweep.limits])
         self.name = f"{self.base.name} {search_space.digest(self.space, common)}"
         self.tried: dict[str, Known] = {}
         self.open: dict[int, optuna.Trial] = {}
@@ -106,7 +106,7 @@ class Study:
         self.optuna.sampler = self.sweep.sampler.make(optuna.samplers, "sampler", seed=seed)
         self.read()
         waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if self.base.job not in self.tried and not waiting:
+        if self.base.job_hash not in self.tried and not waiting:
             self.optuna.enqueue_trial(self.preset_values)
 
     # --- what there is to do --------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class Study:
             optuna.storages.fail_stale_trials(self.optuna)
         tried: dict[str, Known] = {}
         for trial in self.optuna.get_trials(deepcopy=False):
-            if job := trial.user_attrs.get("job"):
+            if job := trial.user_attrs.get("job_hash"):
                 tried.setdefault(job, Known(trial.number, [])).attempts.append(trial)
         self.tried = tried
 
@@ -167,18 +167,18 @@ class Study:
         values = self.draw(trial)
         experiment = self.experiment(self.base.preset, self.base.row, values)
         again = trial.user_attrs.get("again")
-        known = self.tried.get(experiment.job)
-        if known and (again != experiment.job or known.end or known.open):
+        known = self.tried.get(experiment.job_hash)
+        if known and (again != experiment.job_hash or known.end or known.open):
             trial.set_user_attr("reason", f"the settings of trial {known.first} again")
             self.optuna.tell(trial, state=TrialState.FAIL)
             return None
         attempt = len(known.attempts) + 1 if known else 1
-        trial.set_user_attr("job", experiment.job)
+        trial.set_user_attr("job_hash", experiment.job_hash)
         trial.set_user_attr("attempt", attempt)
         self.open[trial.number] = trial
         machine = replace(experiment.machine, threads=experiment.machine.threads or threads)
         goals = (*self.sweep.goals, *self.sweep.limits)
-        tuning = Tuning(self.name, known.first if known else trial.number, attempt, goals)
+        tuning = TrialInfo(self.name, known.first if known else trial.number, attempt, goals)
         shared = replace(experiment, machine=machine)
         return Task(shared, suite, parent, asks=self.sweep.prunes, tuning=tuning, mark=trial.number)
 
@@ -222,7 +222,7 @@ class Study:
         except UpdateFinishedTrialError:  # another driver took it for lost; `tell` says so
             return False
 
-    def tell(self, task: Task, end: End, store: Store) -> str:
+    def tell(self, task: Task, end: TaskResult, store: Store) -> str:
         """Tells Optuna how an attempt has ended; what came of it, in words."""
         trial = self.open.pop(task.mark)
         self.reported.pop(task.mark, None)
@@ -242,7 +242,7 @@ class Study:
                 self.waits_until = time.monotonic() + HEARTBEAT
             said = self._fail(trial, end.reason)
         self.read()
-        known = self.tried[task.experiment.job]
+        known = self.tried[task.experiment.job_hash]
         if end.state == "lost":
             if known.end is None:
                 return f"{said}; goes on with another, attempt {known.losses + 1} of {ATTEMPTS}"
@@ -276,12 +276,12 @@ class Study:
 
     def _failed(self, task: Task, reason: str, store: Store) -> None:
         """Every job has a run that says how it ended, also one that failed before it could have one."""
-        runs = store.find(task.suite, task.experiment.job)
+        runs = store.find(task.suite, task.experiment.job_hash)
         if runs:
-            job = Job(store.client, runs[0].id)
+            job = RunWriter(store.client, runs[0].id)
         else:
             assert task.tuning
-            tags = {"row": task.experiment.row, "job": task.experiment.job, **task.tuning.tags}
+            tags = {"row": task.experiment.row, "job_hash": task.experiment.job_hash, **task.tuning.tags}
             job = store.begin(task.suite, task.tuning.name(task.experiment), tags, task.parent)
         job.tag({"state": "FAILED", "reason": reason})
         job.finish("FAILED")
@@ -327,7 +327,7 @@ class Study:
 
     def of_preset(self) -> FrozenTrial | None:
         """The finished trial of the preset."""
-        known = self.tried.get(self.base.job)
+        known = self.tried.get(self.base.job_hash)
         done = [a for a in known.attempts if a.state == TrialState.COMPLETE] if known else []
         return done[0] if done else None
 

@@ -29,7 +29,7 @@ KEPT_BYTES, LARGE_BYTES = 2**31 - 1, 2**25
 
 
 @dataclass
-class Machine:
+class MachineSettings:
     """Where to compute. Not part of a job's identity.
 
     Attributes:

@@ -25,5 +25,5 @@ class Status:
     reward: float | None = None
 
 
-Report = Callable[[Status], bool | None]
+StatusCallback = Callable[[Status], bool | None]
 """Gets the state after every update; True asks to stop at the validation of this update."""

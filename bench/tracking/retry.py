@@ -55,7 +55,7 @@ def patiently(ask: Callable[[], Answer], deadline: Callable[[], float]) -> Answe
             return answer
 
 
-class Patient:
+class RetryingClient:
     """An MlflowClient each of whose calls waits for a store that is away, PATIENCE seconds at most."""
 
     def __init__(self, client: MlflowClient) -> None:
@@ -73,7 +73,7 @@ class Patient:
         return ask
 
 
-class Backlog:
+class BackgroundWriter:
     """Metrics on their way to the store: sent in the background, in order, and again until the store has taken them.
 
     The thread is a daemon: a process that ends without `flush`, because it failed, does not wait for the store.

@@ -20,15 +20,15 @@ from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
 from bench.tracking import logged_model
-from bench.tracking.retry import Backlog
+from bench.tracking.retry import BackgroundWriter
 
 
-class Job:
+class RunWriter:
     """The open MLflow run of one job. Nothing here waits for the store while a model trains."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client, self.id = client, run_id
-        self.backlog = Backlog(lambda metrics: client.log_batch(run_id, metrics=metrics))
+        self.backlog = BackgroundWriter(lambda metrics: client.log_batch(run_id, metrics=metrics))
 
     def tag(self, tags: Mapping[str, str]) -> None:
         self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])

@@ -28,8 +28,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from bench.system.files import fill_file, remove_partial_files
 from bench.tracking import logged_model
 from bench.tracking.reading import Reader, TrackedRun
-from bench.tracking.retry import PATIENCE, Patient, patiently
-from bench.tracking.run_writer import Job
+from bench.tracking.retry import PATIENCE, RetryingClient, patiently
+from bench.tracking.run_writer import RunWriter
 
 PARENT = "mlflow.parentRunId"
 TRAINING_VIEW = "custom_model_development"  # what the UI calls "Model training"; its default view is for chat traces
@@ -42,7 +42,7 @@ StoreFailure = (MlflowException, SQLAlchemyError, sqlite3.Error)
 
 
 @dataclass
-class Tracking:
+class TrackingSettings:
     """Where runs are kept.
 
     Attributes:
@@ -86,7 +86,7 @@ class Store(Reader):
         ValueError: the store cannot be reached or opened; says where it should be.
     """
 
-    def __init__(self, settings: Tracking, known: bool = False) -> None:
+    def __init__(self, settings: TrackingSettings, known: bool = False) -> None:
         self.settings, self.uri, self.known = settings, settings.resolved_uri, known
         self.file = Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
         if not self.new:
@@ -118,7 +118,7 @@ class Store(Reader):
             os.environ.update({key: value for key, value in patient.items() if value is not None})
             for key in (key for key, value in patient.items() if value is None):
                 del os.environ[key]
-        return cast(MlflowClient, Patient(client))  # it was there: from now on it is waited for
+        return cast(MlflowClient, RetryingClient(client))  # it was there: from now on it is waited for
 
     def _open_sqlite(self, path: Path) -> MlflowClient:
         """The first process makes the tables, with the others waiting: they would get in each other's way."""
@@ -172,7 +172,7 @@ class Store(Reader):
             own = tracked(self.client.create_run(self.experiment(suite), tags=kind, run_name=study or suite))
         run_id = own.id
         self.client.update_run(run_id, "RUNNING")
-        Job(self.client, run_id).tag({"suite": suite, **tags})
+        RunWriter(self.client, run_id).tag({"suite": suite, **tags})
         return run_id
 
     def attach(self, suite: str, folder: Path, name: str) -> None:
@@ -213,20 +213,20 @@ class Store(Reader):
         found = None if self.new else self.client.get_experiment_by_name(suite)
         if found is None:
             return []
-        return [tracked(run) for run in self._search([found.experiment_id], f"tags.job = '{job}'")]
+        return [tracked(run) for run in self._search([found.experiment_id], f"tags.job_hash = '{job}'")]
 
-    def begin(self, suite: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> Job:
+    def begin(self, suite: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> RunWriter:
         """A new run."""
         every = {"kind": "job", "suite": suite, **tags} | ({PARENT: parent} if parent else {})
         run = self.client.create_run(self.experiment(suite), tags=every, run_name=name)
-        return Job(self.client, run.info.run_id)
+        return RunWriter(self.client, run.info.run_id)
 
-    def resume(self, run_id: str) -> Job:
+    def resume(self, run_id: str) -> RunWriter:
         """The same run again, its status set back to RUNNING."""
         self.client.update_run(run_id, "RUNNING")
         if "reason" in self.client.get_run(run_id).data.tags:
             self.client.delete_tag(run_id, "reason")
-        return Job(self.client, run_id)
+        return RunWriter(self.client, run_id)
 
     def runs(self, suite: str) -> list[TrackedRun]:
         """All jobs of a suite, newest first.

@@ -13,8 +13,8 @@ import pytorch_lightning as pl
 import torch
 
 from bench.measures.energy import Energy
-from bench.measures.flops import Ledger
-from bench.training.distributed import ALONE, Ranks
+from bench.measures.flops import FlopCounter
+from bench.training.distributed import SINGLE_PROCESS, ProcessGroup
 from models.parts.translator import Batch
 
 POINTS = 200
@@ -22,7 +22,7 @@ POINTS = 200
 
 
 @dataclass
-class Budget:
+class BudgetSettings:
     """How long a model is trained: until the first of these limits is reached.
 
     Attributes:
@@ -86,7 +86,7 @@ class StreamClock:
         return milliseconds / 1e3
 
 
-class Meter(pl.Callback):
+class BudgetTracker(pl.Callback):
     """What the run has used: updates, pairs, tokens, FLOPs, seconds; stops the run when its budget is spent.
 
     Seconds are those between the begin and the end of updates: validations and checkpoints are not in them. So are
@@ -94,8 +94,8 @@ class Meter(pl.Callback):
     Of several processes that train one model each counts the whole of every batch.
     """
 
-    def __init__(self, budget: Budget, ledger: Ledger, ranks: Ranks = ALONE) -> None:
-        self.budget, self.ledger, self.ranks = budget, ledger, ranks
+    def __init__(self, limits: BudgetSettings, flop_counter: FlopCounter, group: ProcessGroup = SINGLE_PROCESS) -> None:
+        self.limits, self.flop_counter, self.group = limits, flop_counter, group
         self.updates = self.pairs = self.source_tokens = self.target_tokens = 0
         self.seconds = 0.0
         self.clock: HostClock | StreamClock = HostClock()
@@ -107,10 +107,10 @@ class Meter(pl.Callback):
     def fraction(self) -> float:
         """Part of the budget that is spent; of several limits, that of the one nearest to its end."""
         limits = (
-            (self.pairs, self.budget.max_pairs),
-            (self.updates, self.budget.max_updates),
-            (self.ledger.model_flops, self.budget.max_flops),
-            (self.seconds, self.budget.max_seconds),
+            (self.pairs, self.limits.max_pairs),
+            (self.updates, self.limits.max_updates),
+            (self.flop_counter.model_flops, self.limits.max_flops),
+            (self.seconds, self.limits.max_seconds),
         )
         return max(used / limit for used, limit in limits if limit)
 
@@ -131,19 +131,19 @@ class Meter(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
         self.clock.end()
-        if self.clock.ahead and self.budget.max_seconds:
+        if self.clock.ahead and self.limits.max_seconds:
             self.wait()
         ended = time.perf_counter()
         if not self.clock.ahead:
             self.wait()
-        if self.budget.max_seconds:  # then seconds decide, and only one clock may
-            self.seconds = self.ranks.first(self.seconds)
+        if self.limits.max_seconds:  # then seconds decide, and only one clock may
+            self.seconds = self.group.first(self.seconds)
         self.updates += 1
         for sources, targets, _ in batch.blocks:
             self.pairs += len(sources)
             self.source_tokens += sum(sources)
             self.target_tokens += sum(targets)
-        self.ledger.add(batch)
+        self.flop_counter.add(batch)
         if self.fraction >= 1:
             trainer.should_stop = True
         self.overhead += time.perf_counter() - ended
@@ -168,14 +168,18 @@ class Meter(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         self.wait()
-        parts = {"overhead": self.overhead, "ledger": self.ledger.state_dict(), "energy": self.energy.state_dict()}
+        parts = {
+            "overhead": self.overhead,
+            "flop_counter": self.flop_counter.state_dict(),
+            "energy": self.energy.state_dict(),
+        }
         return {name: getattr(self, name) for name in self.COUNTS} | parts
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in self.COUNTS:
             setattr(self, name, state_dict[name])
         self.overhead = state_dict.get("overhead", 0.0)
-        self.ledger.load_state_dict(state_dict["ledger"])
+        self.flop_counter.load_state_dict(state_dict["flop_counter"])
         self.energy.load_state_dict(state_dict.get("energy"))
 
 
@@ -192,9 +196,13 @@ class Curves(pl.Callback):
     """
 
     def __init__(
-        self, meter: Meter, flush: Callable[[Curve], None], resumed: Callable[[Curve], None], ranks: Ranks = ALONE
+        self,
+        budget: BudgetTracker,
+        flush: Callable[[Curve], None],
+        resumed: Callable[[Curve], None],
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.meter, self.flush, self.resumed, self.ranks = meter, flush, resumed, ranks
+        self.budget, self.flush, self.resumed, self.group = budget, flush, resumed, group
         self.secured: Curve = []
         self.pending: Curve = []
         self.points = 0
@@ -209,36 +217,36 @@ class Curves(pl.Callback):
             self.resumed(self.secured)
 
     def note(self, name: str, value: float) -> None:
-        self.pending.append((self.meter.updates, name, value))
+        self.pending.append((self.budget.updates, name, value))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
-        due = self.meter.fraction * POINTS >= self.points + 1
+        due = self.budget.fraction * POINTS >= self.points + 1
         if due:
-            self.meter.wait()
-        self.meter.aside = time.perf_counter()
+            self.budget.wait()
+        self.budget.aside = time.perf_counter()
         self.tell("loss", outputs["loss"])
         if not due:
             return
-        self.points = math.floor(self.meter.fraction * POINTS)
+        self.points = math.floor(self.budget.fraction * POINTS)
         means = {name: statistics.fmean(values) for name, values in self.listed().items()}
         self.told.clear()
         if not math.isfinite(means["loss"]):
-            raise Diverged(f"the training loss is {means['loss']} at update {self.meter.updates}")
+            raise Diverged(f"the training loss is {means['loss']} at update {self.budget.updates}")
         for name, mean in means.items():
             self.note(f"train/{name}", mean)
         self.note("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
-        self.note("train/pairs", self.meter.pairs)
-        self.note("train/flops", self.meter.ledger.model_flops)
-        self.note("train/seconds", self.meter.seconds)
+        self.note("train/pairs", self.budget.pairs)
+        self.note("train/flops", self.budget.flop_counter.model_flops)
+        self.note("train/seconds", self.budget.seconds)
 
     def tell(self, name: str, value: torch.Tensor) -> None:
         """A value of this update: the curve train/`name` gets the mean over the updates since its last point."""
         self.told.setdefault(name, []).append(value.detach())
 
     def listed(self) -> dict[str, list[float]]:
-        return {name: self.ranks.mean([value.item() for value in values]) for name, values in self.told.items()}
+        return {name: self.group.mean([value.item() for value in values]) for name, values in self.told.items()}
 
     def secure(self) -> None:
         self.secured += self.pending

@@ -20,7 +20,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from bench.data.batches import PairBatches
 from bench.system.files import fill_file, remove_partial_files, write_file
-from bench.training.distributed import ALONE, Ranks
+from bench.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 NOTED_EVERY = 0.1
 """Seconds between two notes of how far a training is."""
@@ -128,15 +128,15 @@ class Checkpoints(pl.Callback):
         data: PairBatches,
         validations: Callable[[], int],
         saved: Callable[[], None],
-        ranks: Ranks = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.path, self.seconds, self.signals, self.data = path, seconds, signals, data
-        self.validations, self.saved, self.ranks = validations, saved, ranks
+        self.validations, self.saved, self.group = validations, saved, group
         self.saved_at, self.validated = time.monotonic(), 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.install()
-        if self.ranks.leads:
+        if self.group.leads:
             remove_partial_files(self.path.parent)
         self.saved_at, self.validated = time.monotonic(), self.validations()
 
@@ -144,16 +144,16 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ):
         due = time.monotonic() - self.saved_at >= self.seconds or self.validations() > self.validated
-        if self.ranks.first(due or bool(self.signals.number) or trainer.should_stop):
+        if self.group.first(due or bool(self.signals.number) or trainer.should_stop):
             self.data.consumed = trainer.global_step
             self.save(trainer)
             self.saved_at, self.validated = time.monotonic(), self.validations()
             self.saved()
-            if number := self.ranks.first(self.signals.number):
+            if number := self.group.first(self.signals.number):
                 raise Interrupted(number)
 
     def save(self, trainer: pl.Trainer) -> None:
-        if self.ranks.leads:
+        if self.group.leads:
             fill_file(self.path, lambda path: trainer.save_checkpoint(path, weights_only=False))
         else:  # Lightning's function writes nothing here, but process 0 waits in it for the others
             trainer.save_checkpoint(self.path, weights_only=False)
@@ -174,7 +174,7 @@ class RandomPerUpdate(pl.Callback):
             torch.cuda.default_generators[pl_module.device.index or 0].manual_seed(number)
 
 
-class Repeated(pl.Callback):
+class RepeatedWork(pl.Callback):
     """Counts the updates that a kill undid: done after the last checkpoint, lost with the process, and done again.
 
     How far training is, is noted on disk ten times a second, and what came after the last note is not counted: the

@@ -31,7 +31,7 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 
 from bench.decoding import beam_search
 from bench.decoding.beam_search import DecodingSettings, Hypothesis
-from bench.system.machine import Machine
+from bench.system.machine import MachineSettings
 from models.parts.translator import Translator
 
 LONGEST_WAIT = timedelta(hours=6)
@@ -49,7 +49,7 @@ Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """The processes of a run, and which of them this is. A run in one process is process 0 of 1."""
 
     rank: int = 0
@@ -102,11 +102,11 @@ class Ranks:
         return parts or []
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @dataclass(frozen=True)
-class Place:
+class Rendezvous:
     """Where a process of a run stands: its rank among all, the number of all, and where process 0 waits for it."""
 
     rank: int
@@ -115,7 +115,7 @@ class Place:
     port: int
 
     @contextlib.contextmanager
-    def joined(self, device: torch.device) -> Iterator[Ranks]:
+    def joined(self, device: torch.device) -> Iterator[ProcessGroup]:
         """For all but process 0. Raises ValueError if process 0 is not there."""
         try:
             store = TCPStore(self.host, self.port, self.size, False, timeout=JOINING)
@@ -125,33 +125,33 @@ class Place:
                 "NODE_RANK 0, and the same command running there?"
             ) from error
         store.add(HERE, 1)
-        with self.grouped(store, device) as ranks:
-            yield ranks
+        with self.grouped(store, device) as group:
+            yield group
 
     @contextlib.contextmanager
-    def grouped(self, store: TCPStore, device: torch.device) -> Iterator[Ranks]:
+    def grouped(self, store: TCPStore, device: torch.device) -> Iterator[ProcessGroup]:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=LONGEST_WAIT)
         named = "OMP_NUM_THREADS" in os.environ
         if not named:  # Lightning would give the process all cores of the machine over its processes, whatever it has
             os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
         try:
-            yield Ranks(self.rank, self.size)
+            yield ProcessGroup(self.rank, self.size)
         finally:
             if not named:
                 del os.environ["OMP_NUM_THREADS"]
             distributed.destroy_process_group()
 
 
-class Started(ClusterEnvironment):
+class ExternalLauncher(ClusterEnvironment):
     """Tells Lightning that the processes of the run are there already, and which of them this is.
 
     Of a run in one process too: else Lightning would guess a cluster from the variables of, say, SLURM.
     """
 
-    def __init__(self, ranks: Ranks, devices: int) -> None:
+    def __init__(self, group: ProcessGroup, devices: int) -> None:
         super().__init__()
-        self.ranks, self.devices = ranks, devices
+        self.group, self.devices = group, devices
 
     @property
     def creates_processes_externally(self) -> bool:
@@ -170,26 +170,26 @@ class Started(ClusterEnvironment):
         return False
 
     def world_size(self) -> int:
-        return self.ranks.size
+        return self.group.size
 
     def set_world_size(self, size: int) -> None:
-        assert size == self.ranks.size
+        assert size == self.group.size
 
     def global_rank(self) -> int:
-        return self.ranks.rank
+        return self.group.rank
 
     def set_global_rank(self, rank: int) -> None:
-        assert rank == self.ranks.rank
+        assert rank == self.group.rank
 
     def local_rank(self) -> int:
-        return self.ranks.rank % self.devices
+        return self.group.rank % self.devices
 
     def node_rank(self) -> int:
-        return self.ranks.rank // self.devices
+        return self.group.rank // self.devices
 
 
 @contextlib.contextmanager
-def leading(machine: Machine, settings: Mapping[str, Any]) -> Iterator[Ranks]:
+def leading(machine: MachineSettings, settings: Mapping[str, Any]) -> Iterator[ProcessGroup]:
     """The processes of a run, for process 0: starts those of this machine, and waits for those of others.
 
     Args:
@@ -201,17 +201,17 @@ def leading(machine: Machine, settings: Mapping[str, Any]) -> Iterator[Ranks]:
     """
     size = machine.processes
     if size == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     host, port = meeting() if machine.num_nodes > 1 else ("127.0.0.1", 0)
     store = TCPStore(host, port, size, True, timeout=JOINING, wait_for_workers=False)
-    place = Place(0, size, host, store.port)
+    place = Rendezvous(0, size, host, store.port)
     with followers(range(1, machine.devices), place, settings) as processes:
         _gather(store, size, processes)
-        with place.grouped(store, machine.device) as ranks:
+        with place.grouped(store, machine.device) as group:
             try:
-                yield ranks
-                ranks.first(None)  # ends `help` in the others
+                yield group
+                group.first(None)  # ends `help` in the others
             except BaseException as error:
                 # Of those that wait for this process none has ended by now: they see its end when the group is left.
                 failed = _failed(processes, patience=2.0) if isinstance(error, Exception) else None
@@ -246,7 +246,7 @@ def _failed(processes: Processes, patience: float = 0.0) -> str | None:
 
 
 @contextlib.contextmanager
-def followers(ranks: range, place: Place, settings: Mapping[str, Any]) -> Iterator[Processes]:
+def followers(ranks: range, place: Rendezvous, settings: Mapping[str, Any]) -> Iterator[Processes]:
     """Processes of this machine, by rank. They end with the block, and with this process however it ends."""
     processes: Processes = {}
     try:

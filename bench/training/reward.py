@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.decoding.beam_search import asks, chosen, evaluating
-from bench.training.budget import Curves, Meter
+from bench.training.budget import BudgetTracker, Curves
 from models.parts.translator import BOS, EOS, Batch, Tokens, Translator, likelihood
 
 LONGEST = 2
@@ -40,7 +40,7 @@ half there."""
 
 
 @dataclass
-class Reward:
+class RewardSettings:
     """GNMT's refinement by reward (Wu et al. 2016, section 5): what the last part of the budget is spent on.
 
     Attributes:
@@ -184,14 +184,14 @@ def mixed(model: Translator, batch: Batch, drawn: Drawn, rewards_R: Tensor, ml_w
         memory = model.encode(batch.source)
         logits_NV = model.logits(memory, batch)
         losses_N = functional.cross_entropy(
-            logits_NV, batch.target.ids_N, label_smoothing=model.recipe.label_smoothing, reduction="none"
+            logits_NV, batch.target.ids_N, label_smoothing=model.optimization.label_smoothing, reduction="none"
         )
         logits_NV = model.logits(chosen(memory, sentence_R), drawn.pairs)[:, EOS:]
         drawn_N = functional.cross_entropy(logits_NV, drawn.pairs.target.ids_N - EOS, reduction="none")
     return ml_weight * losses_N.sum() / sentences + (weights_R.repeat_interleave(lengths_R) * drawn_N).sum()
 
 
-class Refinement(pl.Callback):
+class RewardPhase(pl.Callback):
     """The objective of a training whose budget ends with this phase: the likelihood before, the mixed one after.
 
     `text` turns ids of the target into sentences. What is drawn is charged to the meter's ledger, and its mean reward
@@ -199,14 +199,18 @@ class Refinement(pl.Callback):
     """
 
     def __init__(
-        self, settings: Reward, meter: Meter, curves: Curves, text: Callable[[Sequence[Sequence[int]]], list[str]]
+        self,
+        settings: RewardSettings,
+        budget: BudgetTracker,
+        curves: Curves,
+        text: Callable[[Sequence[Sequence[int]]], list[str]],
     ) -> None:
-        self.settings, self.meter, self.curves, self.text = settings, meter, curves, text
+        self.settings, self.budget, self.curves, self.text = settings, budget, curves, text
         self.acted = False  # in this process
 
     @property
     def begun(self) -> bool:
-        return self.meter.fraction >= 1 - self.settings.share
+        return self.budget.fraction >= 1 - self.settings.share
 
     def objective(self, model: Translator, batch: Batch) -> Tensor:
         if not self.begun:
@@ -214,7 +218,7 @@ class Refinement(pl.Callback):
         self.acted = True
         limits_B = [LONGEST * length for length in batch.target.lengths_B]
         drawn = draw(model, batch.source, limits_B, self.settings.samples)
-        self.meter.ledger.add_drawn(drawn.pairs, self.settings.samples, drawn.rows_T)
+        self.budget.flop_counter.add_drawn(drawn.pairs, self.settings.samples, drawn.rows_T)
         rewards_R = self.rewards(batch.target, drawn.pairs.target).to(model.device)
         self.curves.tell("reward", rewards_R.mean())
         return mixed(model, batch, drawn, rewards_R, self.settings.ml_weight)

@@ -1,9 +1,9 @@
 """Training under a budget: the Trainer's set-up, the meter, validation, checkpoints, averaging of the last N.
 
 Lightning owns the loop; what happens around a batch stands here as callbacks, in the order in which they act:
-`Meter` (meter.py) counts what the update cost, `Refinement` (reward.py) knows when reward takes over from likelihood,
+`BudgetTracker` (budget.py) counts what the update cost, `RewardPhase` (reward.py) replaces likelihood by reward,
 `Validation` scores the weights at evenly spaced points of the budget, `Plateau` lowers the learning rate where that is
-the schedule, `Curves` (meter.py) notes the loss, `Checkpoints` (checkpoints.py) saves what a resumed run needs,
+the schedule, `Curves` (budget.py) notes the loss, `Checkpoints` (checkpoints.py) saves what a resumed run needs,
 `Progress` tells the person.
 """
 
@@ -23,15 +23,15 @@ import pytorch_lightning as pl
 import torch
 
 from bench.data.batches import PairBatches
-from bench.measures.flops import Ledger
+from bench.measures.flops import FlopCounter
 from bench.system.files import fill_file
-from bench.system.machine import Machine, bf16
-from bench.system.progress import Report, Status
-from bench.training.budget import Budget, Curve, Curves, Meter
-from bench.training.checkpoints import Checkpoints, PlainFiles, RandomPerUpdate, Repeated, Signals, save
-from bench.training.distributed import ALONE, Ranks, Started
-from bench.training.reward import Refinement, Reward
-from models.parts.translator import Batch, Recipe, Translator, likelihood
+from bench.system.machine import MachineSettings, bf16
+from bench.system.progress import Status, StatusCallback
+from bench.training.budget import BudgetSettings, BudgetTracker, Curve, Curves
+from bench.training.checkpoints import Checkpoints, PlainFiles, RandomPerUpdate, RepeatedWork, Signals, save
+from bench.training.distributed import SINGLE_PROCESS, ExternalLauncher, ProcessGroup
+from bench.training.reward import RewardPhase, RewardSettings
+from models.parts.translator import Batch, OptimizationSettings, Translator, likelihood
 
 for name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(name).setLevel(logging.ERROR)  # advice and advertisements
@@ -45,7 +45,7 @@ ABOVE_ZERO = ("max_flops", "max_seconds", "clip", "optimizer.lr")
 
 
 @dataclass
-class Training(Recipe, Budget):
+class TrainingSettings(OptimizationSettings, BudgetSettings):
     """How long and how a model is trained.
 
     Attributes:
@@ -63,7 +63,7 @@ class Training(Recipe, Budget):
     clip: float | None = 1.0
     validations: int = 10
     average: int = 0
-    reward: Reward = field(default_factory=Reward)
+    reward: RewardSettings = field(default_factory=RewardSettings)
 
     def check(self) -> None:
         """Raises ValueError for settings that cannot be trained with."""
@@ -104,14 +104,14 @@ class Validation(pl.Callback):
 
     def __init__(
         self,
-        meter: Meter,
+        budget: BudgetTracker,
         curves: Curves,
-        refinement: Refinement,
-        settings: Training,
+        refinement: RewardPhase,
+        settings: TrainingSettings,
         score: Callable[[Translator], Score],
         folder: Path,
     ) -> None:
-        self.meter, self.curves, self.refinement = meter, curves, refinement
+        self.budget, self.curves, self.refinement = budget, curves, refinement
         self.settings, self.score, self.folder = settings, score, folder
         self.done = 0
         self.refined = False  # whether the weights of a validation had learnt from reward
@@ -125,26 +125,26 @@ class Validation(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
-        if self.meter.fraction * self.settings.validations < self.done + 1:
+        if self.budget.fraction * self.settings.validations < self.done + 1:
             return
-        self.done = math.floor(min(1.0, self.meter.fraction) * self.settings.validations)
-        self.meter.wait()
+        self.done = math.floor(min(1.0, self.budget.fraction) * self.settings.validations)
+        self.budget.wait()
         score = self.score(cast(Translator, pl_module))  # what `train` gives to Lightning
         self.curves.note("validation/bleu", score.bleu)
         self.curves.note("validation/gleu", score.gleu)
         self.curves.note("validation/loss", score.loss)
-        self.scores.append((self.meter.pairs, score.bleu))
+        self.scores.append((self.budget.pairs, score.bleu))
         self.plateaus += score.loss >= self.lowest
         self.lowest = min(score.loss, self.lowest)
         if self.refinement.acted and not self.refined:
             self.refined, self.best, self.kept = True, None, []
         better = self.best is None or score.bleu > self.best
         if better:
-            self.best, self.best_update = score.bleu, self.meter.updates
+            self.best, self.best_update = score.bleu, self.budget.updates
         if self.settings.average or better:
             began = time.perf_counter()
             self.save(pl_module)
-            self.meter.overhead += time.perf_counter() - began
+            self.budget.overhead += time.perf_counter() - began
 
     def path(self, update: int) -> Path:
         return self.folder / f"weights-{update}.pt"
@@ -152,8 +152,8 @@ class Validation(pl.Callback):
     def save(self, module: pl.LightningModule) -> None:
         """Keeps these weights. The older ones stay until a checkpoint no longer names them."""
         weights = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-        fill_file(self.path(self.meter.updates), lambda path: save(weights, path))
-        self.kept = [*self.kept, self.meter.updates][-max(1, self.settings.average) :]
+        fill_file(self.path(self.budget.updates), lambda path: save(weights, path))
+        self.kept = [*self.kept, self.budget.updates][-max(1, self.settings.average) :]
 
     def prune(self) -> None:
         """Deletes the weights that the checkpoint just written does not name."""
@@ -186,16 +186,18 @@ class Plateau(pl.Callback):
     falling, until 1e-4. There training ends then; here the budget ends it, as it does for every row.
     """
 
-    def __init__(self, recipe: Recipe, validation: Validation, ranks: Ranks = ALONE) -> None:
-        self.recipe, self.validation, self.ranks = recipe, validation, ranks
+    def __init__(
+        self, optimization: OptimizationSettings, validation: Validation, group: ProcessGroup = SINGLE_PROCESS
+    ) -> None:
+        self.optimization, self.validation, self.group = optimization, validation, group
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """The schedule has just set the rate of the next update, from its own base rate."""
-        if self.recipe.schedule.decay != "plateau":
+        if self.optimization.schedule.decay != "plateau":
             return
-        plateaus, floor = self.ranks.first(self.validation.plateaus), self.recipe.schedule.floor or 0.0
+        plateaus, floor = self.group.first(self.validation.plateaus), self.optimization.schedule.floor or 0.0
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = max(min(group["lr"], floor), group["lr"] * 0.1**plateaus)
 
@@ -207,29 +209,34 @@ class Progress(pl.Callback):
     """
 
     def __init__(
-        self, meter: Meter, curves: Curves, validation: Validation, report: Report, ranks: Ranks = ALONE
+        self,
+        budget: BudgetTracker,
+        curves: Curves,
+        validation: Validation,
+        report: StatusCallback,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.meter, self.curves, self.validation = meter, curves, validation
-        self.report, self.ranks = report, ranks
+        self.budget, self.curves, self.validation = budget, curves, validation
+        self.report, self.group = report, group
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
-        meter = self.meter
+        budget = self.budget
         status = Status(
-            meter.fraction,
-            meter.updates,
-            meter.pairs,
-            meter.target_tokens,
-            meter.seconds,
+            budget.fraction,
+            budget.updates,
+            budget.pairs,
+            budget.target_tokens,
+            budget.seconds,
             self.last("train/loss"),
             self.validation.best,
             tuple(self.validation.scores),
             self.last("train/reward"),
         )
-        if self.ranks.first(self.report(status)):
+        if self.group.first(self.report(status)):
             trainer.should_stop = True
-        meter.overhead += time.perf_counter() - meter.aside
+        budget.overhead += time.perf_counter() - budget.aside
 
     def last(self, name: str) -> float | None:
         """The last point of a curve."""
@@ -241,22 +248,22 @@ class Trained:
     """A finished training: the weights to be judged, what they cost, and how they came about."""
 
     weights: dict[str, torch.Tensor]
-    meter: Meter
+    budget: BudgetTracker
     best_update: int
     curve: Curve
-    repeated: Repeated
+    repeated: RepeatedWork
 
     @property
     def whole(self) -> bool:
         """Whether the budget has been spent; not so if `report` asked to stop."""
-        return self.meter.fraction >= 1
+        return self.budget.fraction >= 1
 
 
 def train(
     model: Translator,
     data: PairBatches,
-    settings: Training,
-    machine: Machine,
+    settings: TrainingSettings,
+    machine: MachineSettings,
     *,
     seed: int,
     folder: Path,
@@ -265,8 +272,8 @@ def train(
     score: Callable[[Translator], Score],
     flush: Callable[[Curve], None],
     resumed: Callable[[Curve], None],
-    report: Report,
-    ranks: Ranks = ALONE,
+    report: StatusCallback,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Trained:
     """Trains until the budget is spent; continues from `folder`/last.ckpt if there is one.
 
@@ -284,38 +291,38 @@ def train(
         Interrupted: a signal came; everything is saved.
         Diverged: the loss is no longer a number.
     """
-    model.recipe = settings
-    meter = Meter(settings, Ledger(model), ranks)
-    curves = Curves(meter, flush, resumed, ranks)
-    refinement = Refinement(settings.reward, meter, curves, text)
+    model.optimization = settings
+    budget = BudgetTracker(settings, FlopCounter(model), group)
+    curves = Curves(budget, flush, resumed, group)
+    refinement = RewardPhase(settings.reward, budget, curves, text)
     model.objective = refinement.objective
-    validation = Validation(meter, curves, refinement, settings, score, folder)
+    validation = Validation(budget, curves, refinement, settings, score, folder)
 
     def saved() -> None:
         curves.secure()
-        if ranks.leads:
+        if group.leads:
             validation.prune()
 
     path = folder / CHECKPOINT
-    checkpoints = Checkpoints(path, machine.checkpoint_seconds, signals, data, lambda: validation.done, saved, ranks)
-    repeated = Repeated(folder / "reached.json", lambda: (meter.updates, meter.seconds))
-    progress = Progress(meter, curves, validation, report, ranks)
-    random = RandomPerUpdate(seed, ranks.rank)
-    plateau = Plateau(settings, validation, ranks)
-    callbacks = [random, meter, refinement, validation, plateau, curves, checkpoints, repeated, progress]
-    if not ranks.leads:
+    checkpoints = Checkpoints(path, machine.checkpoint_seconds, signals, data, lambda: validation.done, saved, group)
+    repeated = RepeatedWork(folder / "reached.json", lambda: (budget.updates, budget.seconds))
+    progress = Progress(budget, curves, validation, report, group)
+    random = RandomPerUpdate(seed, group.rank)
+    plateau = Plateau(settings, validation, group)
+    callbacks = [random, budget, refinement, validation, plateau, curves, checkpoints, repeated, progress]
+    if not group.leads:
         callbacks = [callback for callback in callbacks if callback not in (validation, repeated)]
-    data.rank, data.ranks = ranks.rank, ranks.size
+    data.rank, data.processes = group.rank, group.size
     trainer = pl.Trainer(
         accelerator=machine.device.type if machine.device.type == "cpu" else "gpu",
         devices=machine.devices,
         num_nodes=machine.num_nodes,
-        strategy="auto" if ranks.size == 1 else "ddp",
+        strategy="auto" if group.size == 1 else "ddp",
         precision=settings.precision,
         gradient_clip_val=settings.clip,
         max_epochs=1,  # the data never ends: an "epoch" of Lightning is the whole run, and the meter stops it
         callbacks=callbacks,
-        plugins=[Started(ranks, machine.devices), PlainFiles()],
+        plugins=[ExternalLauncher(group, machine.devices), PlainFiles()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -328,7 +335,7 @@ def train(
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended.*")
         model.train()
-        trainer.fit(model, data, ckpt_path=path if ranks.first(path.exists()) else None, weights_only=True)
+        trainer.fit(model, data, ckpt_path=path if group.first(path.exists()) else None, weights_only=True)
     model.objective = likelihood
-    weights = ranks.first(validation.scored_weights() if ranks.leads else {})
-    return Trained(weights, meter, validation.best_update, curves.seen, repeated)
+    weights = group.first(validation.scored_weights() if group.leads else {})
+    return Trained(weights, budget, validation.best_update, curves.seen, repeated)

@@ -1,8 +1,8 @@
 """The forms of attention, each with its equation.
 
 Every form scores one query against each source position, turns scores into weights with a softmax over the real
-positions, and returns the weighted sum of the values. The weights pass through `Weights`, a named identity, so that a
-forward hook can take the picture of any layer and head.
+positions, and returns the weighted sum of the values. The weights pass through `AttentionWeights`, a named identity, so
+that a forward hook can take the picture of any layer and head.
 
 Letters: B batch  H heads  T queries  S keys (source positions)  D width  C width of one head
 """
@@ -19,7 +19,7 @@ from torch.nn import functional
 from models.parts.translator import NO_FLOPS, Flops, product
 
 
-class Weights(nn.Identity):
+class AttentionWeights(nn.Identity):
     """Attention weights on their way to the weighted sum. Hook this module to see them."""
 
     @property
@@ -63,7 +63,7 @@ class MultiHead(nn.Module):
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.weights = Weights()
+        self.weights = AttentionWeights()
 
     def split(self, x_BTD: Tensor) -> Tensor:
         return x_BTD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -118,7 +118,7 @@ class Form(nn.Module, abc.ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weights = Weights()
+        self.weights = AttentionWeights()
 
     def keys(self, memory_BSD: Tensor) -> Tensor:
         return memory_BSD

@@ -171,7 +171,7 @@ def product(rows: int, inner: int, columns: int, *, input_gradient: bool = True)
 
 
 @dataclass
-class Optimizer:
+class OptimizerSettings:
     """A torch.optim class and its arguments.
 
     Attributes:
@@ -186,7 +186,7 @@ class Optimizer:
 
 
 @dataclass
-class Schedule:
+class LearningRateSchedule:
     """Learning rate at update u (from 1): lr * min(1, u / warmup) * decay(u); decay begins after warmup + hold updates.
 
     Attributes:
@@ -217,21 +217,21 @@ class Schedule:
 
 
 @dataclass
-class Recipe:
+class OptimizationSettings:
     """How the loss is made and weights are moved: the same few settings for every architecture.
 
     Attributes:
         optimizer: Which optimiser.
         schedule: Which learning rate at which update.
         label_smoothing: Probability mass spread evenly over the vocabulary (Szegedy et al. 2016), 0 for none.
-        per: What the loss is a mean over. token: target tokens. sentence: sentences, each with the sum over its tokens,
-            as in papers whose rates and clips are for that sum divided by the batch size.
+        normalization: What the loss is a mean over. token: target tokens. sentence: sentences, each with the sum over
+            its tokens, as in papers whose learning rates and clipping are for that sum divided by the batch size.
     """
 
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    schedule: Schedule = field(default_factory=Schedule)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: LearningRateSchedule = field(default_factory=LearningRateSchedule)
     label_smoothing: float = 0.0
-    per: Literal["token", "sentence"] = "token"
+    normalization: Literal["token", "sentence"] = "token"
 
 
 class Translator(pl.LightningModule, ABC):
@@ -245,7 +245,7 @@ class Translator(pl.LightningModule, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.recipe = Recipe()
+        self.optimization = OptimizationSettings()
         self.objective: Callable[[Translator, Batch], Tensor] = likelihood
 
     # --- what an architecture writes ------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ class Translator(pl.LightningModule, ABC):
         Times the share of the batch that is here: 1, unless several processes read parts of it.
         """
         loss, extra = self.objective(self, batch), self.extra_loss()
-        share = batch.share if self.recipe.per == "token" else batch.share_of_sentences
+        share = batch.share if self.optimization.normalization == "token" else batch.share_of_sentences
         return (loss if extra is None else loss + extra) * share
 
     def extra_loss(self) -> Tensor | None:
@@ -344,13 +344,15 @@ class Translator(pl.LightningModule, ABC):
         return None
 
     def configure_optimizers(self) -> Any:
-        recipe = self.recipe.optimizer
+        optimization = self.optimization.optimizer
         try:
-            optimizer = getattr(torch.optim, recipe.name)(self.trained_parameters(), lr=recipe.lr, **recipe.settings)
+            optimizer = getattr(torch.optim, optimization.name)(
+                self.trained_parameters(), lr=optimization.lr, **optimization.settings
+            )
         except (AttributeError, TypeError) as error:
             raise ValueError(f"training.optimizer: {error}") from error
         # Lightning steps the scheduler after each update, so its count n belongs to update n + 1.
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: self.recipe.schedule.factor(n + 1))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: self.optimization.schedule.factor(n + 1))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def trained_parameters(self) -> Iterable[nn.Parameter]:
@@ -366,5 +368,7 @@ class Translator(pl.LightningModule, ABC):
 
 def likelihood(model: Translator, batch: Batch) -> Tensor:
     """Mean loss over the real target tokens of the batch, or over its sentences, as the recipe has it."""
-    losses_N = model.token_losses(batch, model.recipe.label_smoothing)
-    return losses_N.mean() if model.recipe.per == "token" else losses_N.sum() / len(batch.target.lengths_B)
+    losses_N = model.token_losses(batch, model.optimization.label_smoothing)
+    return (
+        losses_N.mean() if model.optimization.normalization == "token" else losses_N.sum() / len(batch.target.lengths_B)
+    )

@@ -63,7 +63,7 @@ class Number:
     unit: str
     low: float | None
     high: float | None
-    recipe: str
+    provenance: str
     seeds: dict[int, float | None]
 
 

@@ -161,7 +161,7 @@ def _first(runs: Sequence[TrackedRun], read: Callable[[TrackedRun], Mapping[str,
 
 
 def _passport(reader: Reader, run: TrackedRun) -> Mapping[str, Any]:
-    return reader.document(run, "passport.json")
+    return reader.document(run, "corpus_stats.json")
 
 
 def _attention(reader: Reader, runs: Sequence[TrackedRun]) -> dict[str, Mapping[str, Any]]:
@@ -328,8 +328,10 @@ def _cell(
             kept = texts[track, test_set].statistics[metric].get(row, {})
             if kept.keys() == of_seeds.keys():
                 over = quality.measure(list(kept.values()))
-                recipe = _together([over.recipe, *(seed.recipe for seed in of_seeds.values())], but=("sentences only",))
-                number = Number(number.value, number.unit, over.low, over.high, recipe, number.seeds)
+                provenance = _together(
+                    [over.provenance, *(seed.provenance for seed in of_seeds.values())], but=("sentences only",)
+                )
+                number = Number(number.value, number.unit, over.low, over.high, provenance, number.seeds)
         numbers[test_set, metric] = number
     return Cell(
         track=track,
@@ -349,15 +351,15 @@ def _number(of_seeds: dict[int, Measure]) -> Number:
     first = next(iter(of_seeds.values()))
     values = {seed: measure.value for seed, measure in of_seeds.items()}
     if len(of_seeds) == 1:
-        return Number(first.value, first.unit, first.low, first.high, first.recipe, values)
+        return Number(first.value, first.unit, first.low, first.high, first.provenance, values)
     if absent := [measure for measure in of_seeds.values() if measure.value is None]:
-        return Number(None, first.unit, None, None, absent[0].recipe, values)
-    recipe = _together([*(measure.recipe for measure in of_seeds.values()), f"mean of {len(values)} seeds"])
+        return Number(None, first.unit, None, None, absent[0].provenance, values)
+    provenance = _together([*(measure.provenance for measure in of_seeds.values()), f"mean of {len(values)} seeds"])
     mean = fmean(number for number in values.values() if number is not None)
-    return Number(mean, first.unit, None, None, recipe, values)
+    return Number(mean, first.unit, None, None, provenance, values)
 
 
 def _together(recipes: Sequence[str], but: tuple[str, ...] = ()) -> str:
     """Every piece of several recipes once, but for those that end with one of these."""
-    pieces = (piece for recipe in recipes for piece in recipe.split("; ") if piece and not piece.endswith(but))
+    pieces = (piece for provenance in recipes for piece in provenance.split("; ") if piece and not piece.endswith(but))
     return "; ".join(dict.fromkeys(pieces))

@@ -71,7 +71,7 @@ def read(reader: Reader, track: Track, order: Sequence[str], tuned: Mapping[str,
 def _swept(reader: Reader, study: TrackedRun) -> Swept:
     trials, goals = _trials(reader, study), tuple(filter(None, study.tags.get("goals", "").split(", ")))
     best = {key.removeprefix("best."): value for key, value in study.tags.items() if key.startswith("best.")}
-    settings = {key: value for key, value in best.items() if "." in key}  # not best.run and best.job
+    settings = {key: value for key, value in best.items() if "." in key}  # not best.run and best.job_hash
     several = len(goals) > 1 and {"best", "settings", *goals} <= set(trials.columns)
     front = [trial for trial in trials.to_dict("records") if trial["best"]] if several else []
     points = [(tuple(float(trial[goal]) for goal in goals), json.loads(trial["settings"])) for trial in front]

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from bench.evaluation.attention_maps import Looks, Picked
+from bench.evaluation.attention_maps import AttentionMap, SentenceAttention
 from bench.system.files import write_file
 from bench.system.terminal import printable
 from reports.plots.drawing import COLOURS, FONT, Chart, Datasets
@@ -31,7 +31,7 @@ DARK = {
 """In the dark, where the viewer says so; a viewer that knows no styles shows the light one."""
 
 
-def write(looks: Looks, picked: Sequence[Picked], folder: Path) -> list[Path]:
+def write(looks: SentenceAttention, picked: Sequence[AttentionMap], folder: Path) -> list[Path]:
     """The picture and the data, as files named after the sentence and what is shown of it; whole or not at all."""
     shown = hashlib.sha256("; ".join(one.title for one in picked).encode()).hexdigest()[:8]
     data = json.dumps(looks.data(), ensure_ascii=False)
@@ -44,7 +44,7 @@ def write(looks: Looks, picked: Sequence[Picked], folder: Path) -> list[Path]:
     return [folder / file for file in texts]
 
 
-def svg(looks: Looks, picked: Sequence[Picked]) -> str:
+def svg(looks: SentenceAttention, picked: Sequence[AttentionMap]) -> str:
     """The maps side by side: a row for each token that looks, a column for each that is looked at."""
     data = Datasets()
     maps = [_map(data, one) for one in picked]
@@ -80,7 +80,7 @@ def svg(looks: Looks, picked: Sequence[Picked]) -> str:
     return f"{head}{end}{style}{rest}"
 
 
-def _map(data: Datasets, one: Picked) -> Chart:
+def _map(data: Datasets, one: AttentionMap) -> Chart:
     rows, columns = ([printable(token) for token in side] for side in (one.attention.rows, one.attention.columns))
     cells = [
         {

@@ -273,7 +273,7 @@ def published(context: Context) -> Table:
     return Table("published", say("published.caption"), tuple(columns), tuple(rows))
 
 
-def passport(context: Context, track: Track) -> Table | None:
+def corpus_stats(context: Context, track: Track) -> Table | None:
     """The corpus, split by split; None if no run has kept its passport."""
     say, found = context.words, context.passports.get(track)
     if not found:

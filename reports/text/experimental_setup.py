@@ -65,7 +65,7 @@ def facts(context: Context, track: Track) -> list[Fact]:
         fact("batches", settings("training", "batch_tokens", "precision", "clip")),
         fact("search", settings("decoding", *SHARED["decoding"])),
         Fact(say("protocol.seeds"), _shared(say, seeds)),
-        *(_recipe(context, track, name) for name in RECIPES),
+        *(_provenance(context, track, name) for name in RECIPES),
         fact("hardware", lambda run: _hardware(say, run.tags)),
         fact("software", lambda run: _software(run.tags)),
         fact("code", lambda run: _code(say, run.tags)),
@@ -88,10 +88,10 @@ def _tuning(context: Context, track: Track) -> list[tuple[str, str]]:
     return [(row.name, of.get(row.id, say("protocol.untuned"))) for row in rows]
 
 
-def _recipe(context: Context, track: Track, name: str) -> Fact:
+def _provenance(context: Context, track: Track, name: str) -> Fact:
     say, test_set = context.words, track.test_set if f.metric(name).score else ""
     numbers = [(row.name, row.cells[track].numbers.get((test_set, name))) for row in context.rows]
-    recipes = [(row, say.recorded(number.recipe)) for row, number in numbers if number and number.value is not None]
+    recipes = [(row, say.recorded(number.provenance)) for row, number in numbers if number and number.value is not None]
     return Fact(say.label(name), _shared(say, recipes))
 
 
@@ -228,7 +228,7 @@ def _metrics(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]
                 for test_set in (track.test_sets or ("",)) if f.metric(name).score else ("",):
                     number = cell.numbers.get((test_set, name))
                     if number is None or number.value is None:
-                        known = number.recipe if number else ""
+                        known = number.provenance if number else ""
                         reason = say.recorded(known) if known else say("missing.not_recorded")
                         names = reasons.setdefault((say.label(name), reason), [])
                         if row.name not in names:

@@ -60,8 +60,8 @@ def warnings(context: Context) -> list[str]:
     if owing := [row for row in context.rows if context.tuned.get(row.id, {}).get("debt")]:
         rows = say.listed([f"{row.name} ({say.count('pair', context.tuned[row.id]['debt'])})" for row in owing])
         found.append(say("warning.debt", rows=rows))
-    for track, passport in context.passports.items():
-        for overlap in passport.get("overlaps", ()):
+    for track, corpus_stats in context.passports.items():
+        for overlap in corpus_stats.get("overlaps", ()):
             if overlap["within"] == "train" and overlap["pairs"]:
                 pairs = say.count("pair", overlap["pairs"])
                 found.append(say("warning.leak", corpus=track.corpus, split=overlap["split"], pairs=pairs))

@@ -14,10 +14,10 @@ import bench.evaluation.evaluate
 from bench.cli.main import main
 from bench.evaluation import trained_model
 from bench.experiment.spec import resolve
-from bench.measures.latency import Bench, Timing
+from bench.measures.latency import LatencyBenchmark, Timing
 from bench.runs.job import run
-from bench.system.machine import Machine
-from bench.tracking.store import Store, Tracking
+from bench.system.machine import MachineSettings
+from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import tiny_job
 
 
@@ -29,17 +29,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
         patch.setattr(bench.evaluation.evaluate.latency, "measure", lambda *_: [])
         patch.setattr(bench.evaluation.evaluate.costs, "SIDE", 128)
         outcome = run(
-            resolve(tiny_job.FILE, flags=tiny_job.flags(folder)), Store(Tracking(None, str(folder / "runs"))), "runs"
+            resolve(tiny_job.FILE, flags=tiny_job.flags(folder)),
+            Store(TrackingSettings(None, str(folder / "runs"))),
+            "runs",
         )
     assert outcome.run
     return outcome.run.id, folder
 
 
-def pretended(medians: list[float], others: list[float], references: list[float]) -> Callable[[Bench, float], Timing]:
+def pretended(
+    medians: list[float], others: list[float], references: list[float]
+) -> Callable[[LatencyBenchmark, float], Timing]:
     """The same milliseconds for every sentence of a measurement."""
     left = zip(medians, others, references, strict=True)
 
-    def one_by_one(bench: Bench, seconds: float) -> Timing:
+    def one_by_one(bench: LatencyBenchmark, seconds: float) -> Timing:
         assert len(bench.sources) == 12  # the whole test set
         milliseconds, share, reference_ms = next(left)
         return Timing(np.full((2, 36), milliseconds).tolist(), share, [reference_ms])
@@ -69,7 +73,7 @@ def test_medians_agree_or_noise_says_why(
     verdict: str,
     code: int,
 ) -> None:
-    monkeypatch.setattr(Bench, "one_by_one", pretended(medians, others, references))
+    monkeypatch.setattr(LatencyBenchmark, "one_by_one", pretended(medians, others, references))
     run_id, folder = finished
     assert main(["latency", run_id, "--tracking.folder", str(folder / "runs")]) == code
     printed = capsys.readouterr().out
@@ -94,9 +98,9 @@ def test_a_run_of_gpus_is_timed_where_there_are_none(
 
     def of_gpus(store: Store, run_id: str) -> trained_model.TrainedTranslator:
         loaded = load(store, run_id)
-        return replace(loaded, experiment=replace(loaded.experiment, machine=Machine("gpu", devices=8)))
+        return replace(loaded, experiment=replace(loaded.experiment, machine=MachineSettings("gpu", devices=8)))
 
     monkeypatch.setattr(trained_model, "load", of_gpus)
-    monkeypatch.setattr(Bench, "one_by_one", pretended([10.0] * 2, [0.0] * 2, [2.0] * 2))
+    monkeypatch.setattr(LatencyBenchmark, "one_by_one", pretended([10.0] * 2, [0.0] * 2, [2.0] * 2))
     run_id, folder = finished
     assert main(["latency", run_id, "--times", "2", "--tracking.folder", str(folder / "runs")]) == 0

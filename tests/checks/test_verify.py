@@ -9,7 +9,7 @@ from bench.checks import verify
 from bench.cli.main import main
 from bench.experiment.spec import architectures, resolve
 from bench.measures import published
-from bench.measures.flops import Check
+from bench.measures.flops import FlopCheck
 from tests.helpers import tiny_job
 
 
@@ -34,7 +34,7 @@ def test_flops_of_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_a_difference_is_an_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    counted = verify.Counted("a-row", "", Check("step", 12, 12, 13))
+    counted = verify.Counted("a-row", "", FlopCheck("step", 12, 12, 13))
     monkeypatch.setattr(verify, "count_flops", lambda device: iter([counted]))
     assert main(["verify", "flops"]) == 1
     assert "DIFFERS" in capsys.readouterr().out

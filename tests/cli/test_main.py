@@ -19,7 +19,7 @@ from bench.cli.main import COMMANDS, main
 from bench.system import terminal
 from bench.system.progress import Status
 from bench.tracking.reading import TrackedRun
-from bench.tracking.store import Store, Tracking
+from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import tiny_job
 
 BENCH = Path(sys.executable).with_name("bench")
@@ -63,7 +63,7 @@ def run_of(folder: Path, seed: int) -> TrackedRun:
 
 
 def runs_of(folder: Path) -> list[TrackedRun]:
-    return Store(Tracking(None, str(folder / "runs"))).runs("runs")
+    return Store(TrackingSettings(None, str(folder / "runs"))).runs("runs")
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -211,7 +211,7 @@ def test_a_truncated_checkpoint(
         raise ValueError("died")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bench.job.judge", judge)
+        patch.setattr("bench.runs.job.judge", judge)
         assert main([*RUN, *shared(folder, 2)]) == 2
     (path,) = Path("runs").rglob("last.ckpt")
     whole = path.read_bytes()
@@ -397,7 +397,7 @@ def test_a_picture_of_attention(folder: Path, capsys: pytest.CaptureFixture[str]
     _, data, picture = capsys.readouterr().out.splitlines()
     assert Path(data).suffix == ".json"
     assert Path(picture).read_text(encoding="utf-8").startswith("<svg")
-    store = Store(Tracking(None, str(folder / "runs")))
+    store = Store(TrackingSettings(None, str(folder / "runs")))
     assert store.download(run, f"attention/{Path(picture).name}", Path.cwd())
     assert store.run(run.id).status == "FINISHED"
     shutil.rmtree("pictures")

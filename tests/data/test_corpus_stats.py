@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data.corpus import Corpus, Split
-from bench.data.corpus_stats import NEAR, faults, jaccard, kept, near, passport, show, trigrams
+from bench.data.corpus_stats import NEAR, corpus_stats, faults, jaccard, kept, near, show, trigrams
 
 TRAIN = Split(
     ["A man rides.", "A man rides.", "Two dogs run on the green grass.", "A cat."],
@@ -24,7 +24,7 @@ CORPUS = Corpus("files-en-de", "en", "de", TRAIN, Split(["A king."], ["Ein Köni
 
 
 def test_sizes_lengths_and_cover() -> None:
-    train, validation, test = passport(CORPUS).splits
+    train, validation, test = corpus_stats(CORPUS).splits
     assert [split.name for split in (train, validation, test)] == ["train", "validation", "test"]
     assert (train.pairs, train.repeated, train.sha256) == (4, 1, TRAIN.hash)
     source = train.source
@@ -36,16 +36,16 @@ def test_sizes_lengths_and_cover() -> None:
 
 
 def test_overlap() -> None:
-    overlaps = {(found.split, found.within): found for found in passport(CORPUS).overlaps}
+    overlaps = {(found.split, found.within): found for found in corpus_stats(CORPUS).overlaps}
     assert list(overlaps) == [("validation", "train"), ("test", "train"), ("test", "validation")]
     found = overlaps["test", "train"]
     assert (found.pairs, found.sources, found.targets, found.near) == (1, 2, 1, 1)
-    assert passport(CORPUS).faulty
-    assert not passport(CORPUS, thorough=False).faulty
+    assert corpus_stats(CORPUS).faulty
+    assert not corpus_stats(CORPUS, thorough=False).faulty
 
 
 def test_leaks_are_told(tmp_path: Path) -> None:
-    (leak,) = passport(CORPUS).leaks
+    (leak,) = corpus_stats(CORPUS).leaks
     assert leak == "test: 1 of 4 pairs and 2 sources stand in train, 1 more sources are near to one there"
     first = kept(CORPUS, tmp_path)
     (file,) = tmp_path.iterdir()
@@ -96,9 +96,9 @@ def test_near_is_quick_enough_for_a_corpus() -> None:
 
 
 def test_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    show(passport(CORPUS))
+    show(corpus_stats(CORPUS))
     printed = capsys.readouterr().out
     for part in ("files-en-de", "covered by train", "near sources", "train: 1 repeated pairs; sha256", "validation"):
         assert part in printed
-    show(passport(CORPUS, thorough=False))
+    show(corpus_stats(CORPUS, thorough=False))
     assert "overlap" not in capsys.readouterr().out

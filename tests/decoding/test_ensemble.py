@@ -18,9 +18,9 @@ from bench.decoding.ensemble import Ensemble
 from bench.evaluation import trained_model
 from bench.evaluation.evaluate import SUMMED
 from bench.experiment.spec import EXPERIMENTS, Experiment, resolve, restored
-from bench.runs.job import Outcome, run
+from bench.runs.job import JobResult, run
 from bench.runs.suite import Suite
-from bench.tracking.store import Store, Tracking
+from bench.tracking.store import Store, TrackingSettings
 from models.parts.translator import Translator
 from tests.helpers import tiny_job
 from tests.models.test_contract import batch, build, read, write
@@ -93,16 +93,16 @@ def test_sizes_and_costs_are_sums() -> None:
 def test_the_members_are_jobs_of_the_single_row() -> None:
     path = EXPERIMENTS / "gnmt.yaml"
     second = resolve(path, row="gnmt-ensemble", flags=["--seed", "2"])
-    assert [member.job for member in second.members] == [
-        resolve(path, row="gnmt", flags=["--seed", seed]).job for seed in ("3", "4")
+    assert [member.job_hash for member in second.members] == [
+        resolve(path, row="gnmt", flags=["--seed", seed]).job_hash for seed in ("3", "4")
     ]
     assert {(member.row, member.about.name) for member in second.members} == {("gnmt", "GNMT + RL")}
     assert (second.row, second.about.name) == ("gnmt-ensemble", "GNMT + RL Ensemble")
     three = resolve(path, row="gnmt-ensemble", flags=["--seed", "2", "--ensemble.members", "3"])
-    assert len({second.job, three.job, *(member.job for member in second.members)}) == 4
+    assert len({second.job_hash, three.job_hash, *(member.job_hash for member in second.members)}) == 4
     assert restored(second.settings) == second
     single = resolve(path, row="gnmt", flags=["--ensemble.members", "3"])
-    assert single.job == resolve(path, row="gnmt").job
+    assert single.job_hash == resolve(path, row="gnmt").job_hash
     assert "ensemble" not in single.settings
 
 
@@ -145,7 +145,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(folder: Path) -> Store:
-    return Store(Tracking(None, str(folder / "runs")))
+    return Store(TrackingSettings(None, str(folder / "runs")))
 
 
 def experiment(folder: Path, row: str, **changed: object) -> Experiment:
@@ -153,12 +153,12 @@ def experiment(folder: Path, row: str, **changed: object) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def single(folder: Path, store: Store) -> Outcome:
+def single(folder: Path, store: Store) -> JobResult:
     return run(experiment(folder, "one"), store, "runs")
 
 
 @pytest.fixture(scope="module")
-def finished(single: Outcome, folder: Path, store: Store) -> Outcome:
+def finished(single: JobResult, folder: Path, store: Store) -> JobResult:
     """The first member had been trained, the second had not; it died once in each of the two judgings."""
     real, lives = bench.runs.job.judge, iter((False, True, False))
     with pytest.MonkeyPatch.context() as patch:
@@ -170,7 +170,7 @@ def finished(single: Outcome, folder: Path, store: Store) -> Outcome:
     return run(experiment(folder, "more"), store, "runs")
 
 
-def test_an_ensemble_is_a_run_that_names_its_members(finished: Outcome, single: Outcome, store: Store) -> None:
+def test_an_ensemble_is_a_run_that_names_its_members(finished: JobResult, single: JobResult, store: Store) -> None:
     assert finished.run
     assert single.run
     assert (finished.state, finished.run.status) == ("finished now", "FINISHED")
@@ -183,7 +183,7 @@ def test_an_ensemble_is_a_run_that_names_its_members(finished: Outcome, single: 
     assert len(store.runs("runs")) == 3
 
 
-def test_its_costs_are_the_sums_of_its_members(finished: Outcome, store: Store) -> None:
+def test_its_costs_are_the_sums_of_its_members(finished: JobResult, store: Store) -> None:
     assert finished.run
     members = [store.run(run_id).metrics for run_id in finished.run.tags["members"].split(", ")]
     found = {measure.metric: measure for measure in finished.measures}
@@ -192,22 +192,22 @@ def test_its_costs_are_the_sums_of_its_members(finished: Outcome, store: Store) 
             assert found[name].value == pytest.approx(sum(member[name] for member in members)), name
         else:  # few machines let one read their energy
             assert (name, found[name].value) == ("energy_j", None)
-            assert found[name].recipe.startswith("not measured")
+            assert found[name].provenance.startswith("not measured")
     assert found["mfu"].value == pytest.approx((found["train_flops"].value or 0) / (found["clock_flops"].value or 1))
     assert found["memory_training_bytes"].value == max(member["memory_training_bytes"] for member in members)
     assert found["train_flops"].value
-    assert found["train_flops"].recipe == "sum of 2 members"
+    assert found["train_flops"].provenance == "sum of 2 members"
     rates = [member["target_tokens_per_s"] for member in members]
     assert min(rates) <= (found["target_tokens_per_s"].value or 0) <= max(rates)
     assert found["best_update"].value is None
 
 
-def test_the_same_command_prints_it(finished: Outcome, folder: Path, store: Store) -> None:
+def test_the_same_command_prints_it(finished: JobResult, folder: Path, store: Store) -> None:
     again = run(experiment(folder, "more"), store, "runs")
     assert (again.run, again.state, again.measures) == (finished.run, "finished before", finished.measures)
 
 
-def test_again_joins_the_same_members_anew(finished: Outcome, folder: Path, store: Store) -> None:
+def test_again_joins_the_same_members_anew(finished: JobResult, folder: Path, store: Store) -> None:
     again = run(experiment(folder, "more"), store, "runs", again=True)
     assert again.run
     assert finished.run
@@ -217,7 +217,7 @@ def test_again_joins_the_same_members_anew(finished: Outcome, folder: Path, stor
     assert {measure.metric: measure.value for measure in again.measures}["test/bleu"] == bleu
 
 
-def test_the_run_is_the_translator(finished: Outcome, folder: Path, store: Store) -> None:
+def test_the_run_is_the_translator(finished: JobResult, folder: Path, store: Store) -> None:
     assert finished.run
     table = store.hypotheses(finished.run, "test")
     wanted = list(table["hypothesis"])
@@ -235,7 +235,7 @@ def test_the_run_is_the_translator(finished: Outcome, folder: Path, store: Store
 
 
 def test_translate_with_another_run(
-    finished: Outcome, folder: Path, store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    finished: JobResult, folder: Path, store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert finished.run
     one, other = finished.run.tags["members"].split(", ")
@@ -249,7 +249,7 @@ def test_translate_with_another_run(
     assert "an ensemble needs one source vocabulary" in capsys.readouterr().err
 
 
-def test_greedy_search_joins_too(finished: Outcome, store: Store) -> None:
+def test_greedy_search_joins_too(finished: JobResult, store: Store) -> None:
     assert finished.run
     model: Translator = trained_model.load(store, finished.run.id).model
     assert len(beam_search.greedy(model, SOURCES)) == 3

@@ -20,7 +20,7 @@ from bench.evaluation import trained_model
 from bench.experiment.spec import architectures, resolve
 from bench.measures.alignment import forced_attention
 from bench.runs.job import run
-from bench.tracking.store import Store, Tracking
+from bench.tracking.store import Store, TrackingSettings
 from models.parts.translator import UNK
 from tests.helpers import tiny_job
 
@@ -149,7 +149,7 @@ def test_a_run_translates_as_it_was_judged(tmp_path: Path) -> None:
     """A model that knows one word of each side writes mostly unknown ones; none of them is left."""
     tiny_job.write_corpus(tmp_path)
     words = {"text__kind": "words", "text__joint": "false", "text__vocabulary_size": 5, "training__max_updates": 40}
-    store = Store(Tracking(None, str(tmp_path / "runs")))
+    store = Store(TrackingSettings(None, str(tmp_path / "runs")))
     tables = {}
     for pos_unk in ("keep", "dictionary"):
         outcome = run(
@@ -162,4 +162,4 @@ def test_a_run_translates_as_it_was_judged(tmp_path: Path) -> None:
     assert tables["keep"]["hypothesis"].str.contains("<unk>").all()
     assert not tables["dictionary"]["hypothesis"].str.contains("<unk>").any()
     bleu = next(measure for measure in outcome.measures if measure.metric == "test/bleu")
-    assert bleu.recipe.endswith("; beam 2, alpha 1.0, unknown words: dictionary")
+    assert bleu.provenance.endswith("; beam 2, alpha 1.0, unknown words: dictionary")

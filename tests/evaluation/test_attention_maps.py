@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.data.vocabulary import JOINER, Vocabularies, Words
-from bench.evaluation.attention_maps import KINDS, Attention, Looks, labels, look, watched
+from bench.evaluation.attention_maps import KINDS, Attention, SentenceAttention, labels, look, watched
 from bench.evaluation.trained_model import TrainedTranslator
 from bench.experiment.spec import Experiment, resolve
 from models.parts.translator import BOS, EOS, Tokens, Translator
@@ -86,7 +86,7 @@ def test_nothing_stays_hooked() -> None:
 
 
 @pytest.fixture(scope="module")
-def looks() -> Looks:
+def looks() -> SentenceAttention:
     experiment, model = built("transformer")
     words = Words(Words.learn(["a b c d e f g h"], 12).data)
     search = replace(experiment.decoding, beam=2, extra_length=2)
@@ -95,7 +95,7 @@ def looks() -> Looks:
     )
 
 
-def test_what_is_looked_at_has_its_names(looks: Looks) -> None:
+def test_what_is_looked_at_has_its_names(looks: SentenceAttention) -> None:
     cross, encoder, decoder = (looks.attentions[kind] for kind in KINDS)
     assert cross.columns == encoder.rows == encoder.columns == ("a", "new", "b", "</s>")  # unknown words as written
     assert cross.rows[-1] == "</s>"
@@ -104,7 +104,7 @@ def test_what_is_looked_at_has_its_names(looks: Looks) -> None:
         assert one.maps_LHQK.shape[2:] == (len(one.rows), len(one.columns))
 
 
-def test_choosing(looks: Looks) -> None:
+def test_choosing(looks: SentenceAttention) -> None:
     assert [one.title for one in looks.picked(None, None, None)] == [
         "decoder over source, layer 2 of 2, mean over 4 heads",
         "encoder self-attention, layer 2 of 2, mean over 4 heads",
@@ -128,11 +128,11 @@ def test_labels() -> None:
     assert labels(words, list("a b")) == ["a", "␣", "b"]
 
 
-def test_the_picture_is_safe_and_whole(looks: Looks, tmp_path: Path) -> None:
+def test_the_picture_is_safe_and_whole(looks: SentenceAttention, tmp_path: Path) -> None:
     """Whatever a token holds: markup, quotes and braces of the drawing's own language, other scripts, controls."""
     evil = ('<script>"', "\\'}]+x", "מים", "猫", "\x1b[31m", "😀")
     attention = Attention("cross", evil, evil, np.eye(len(evil), dtype=np.float32)[None, None])
-    written = Looks("<b>&", "مرحبا", {"cross": attention})
+    written = SentenceAttention("<b>&", "مرحبا", {"cross": attention})
     data, picture = attention_heatmap.write(written, written.picked(None, None, None), tmp_path / "new")
     kept = json.loads(data.read_text(encoding="utf-8"))
     assert kept["attention"][0]["rows"] == list(evil)

@@ -13,7 +13,7 @@ from bench.data.corpora import grammar
 from bench.data.corpus import CorpusSettings, Probes, Split
 from bench.data.vocabulary import TextSettings, build
 from bench.evaluation import probe_model
-from bench.experiment.job_data import Material
+from bench.experiment.job_data import JobData
 from bench.experiment.spec import Experiment, resolve
 from bench.measures import alignment
 from models.parts.translator import Translator
@@ -40,13 +40,13 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def material(experiment: Experiment) -> Material:
-    return Material.of(experiment)
+def job_data(experiment: Experiment) -> JobData:
+    return JobData.of(experiment)
 
 
 @pytest.fixture(scope="module")
-def model(experiment: Experiment, material: Material) -> Translator:
-    return experiment.build(len(material.vocabularies.source), len(material.vocabularies.target))
+def model(experiment: Experiment, job_data: JobData) -> Translator:
+    return experiment.build(len(job_data.vocabularies.source), len(job_data.vocabularies.target))
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +56,13 @@ def asked(experiment: Experiment) -> Probes:
     return found
 
 
-def test_what_the_grammar_asks(asked: Probes, material: Material) -> None:
+def test_what_the_grammar_asks(asked: Probes, job_data: JobData) -> None:
     assert list(dict.fromkeys(one.category for one in asked.contrasts)) == ["pronoun", "sense", "agreement", "order"]
-    split = material.corpus.tests["test"]
+    split = job_data.corpus.tests["test"]
     assert [(one.source, one.target) for one in asked.test] == list(split)
     assert {one.depth for one in asked.test} == {0, 1}
     assert {one.depth for one in asked.deeper} == {2, 3}
-    trained = set(material.corpus.train.sources) | set(material.corpus.train.targets)
+    trained = set(job_data.corpus.train.sources) | set(job_data.corpus.train.targets)
     assert not trained & {text for one in asked.deeper for text in (one.source, one.target)}
     assert not trained & {text for one in asked.contrasts for text in (one.source, one.right)}
 
@@ -86,20 +86,20 @@ def test_a_language_is_asked_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_needs_no_model_is_found_once_for_all_rows(
-    asked: Probes, experiment: Experiment, material: Material, model: Translator, monkeypatch: pytest.MonkeyPatch
+    asked: Probes, experiment: Experiment, job_data: JobData, model: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = material.corpus.train.targets[:50]
-    first = probe_model.contrasts(model, material.vocabularies, asked.contrasts[:40], text)
+    text = job_data.corpus.train.targets[:50]
+    first = probe_model.contrasts(model, job_data.vocabularies, asked.contrasts[:40], text)
     monkeypatch.setattr(probe_model.probes, "TargetOnly", None)  # so that it cannot be made again
-    again = Material.of(experiment).vocabularies  # the next row reads its own
-    assert again.target is not material.vocabularies.target
+    again = JobData.of(experiment).vocabularies  # the next row reads its own
+    assert again.target is not job_data.vocabularies.target
     assert probe_model.contrasts(model, again, asked.contrasts[:40], text) == first
     with pytest.raises(TypeError):
         probe_model.contrasts(model, again, asked.contrasts[:40], text[:-1])  # another text
 
 
 @pytest.mark.parametrize("kind", ["subwords", "words", "characters"])
-def test_pieces_of_every_kind_belong_to_words(asked: Probes, material: Material, kind: Any) -> None:
+def test_pieces_of_every_kind_belong_to_words(asked: Probes, job_data: JobData, kind: Any) -> None:
     text = Split([one.source for one in asked.test], [one.target for one in asked.test])
     vocabularies = build(TextSettings(kind, 300), text)
     for one in asked.test:
@@ -110,9 +110,9 @@ def test_pieces_of_every_kind_belong_to_words(asked: Probes, material: Material,
             assert set(alignment.words_of(vocabulary.split(sentence), words)) == set(range(len(words)))
 
 
-def test_everything_that_is_asked(experiment: Experiment, material: Material, model: Translator) -> None:
+def test_everything_that_is_asked(experiment: Experiment, job_data: JobData, model: Translator) -> None:
     notes: Any = Notes()
-    found = {measure.metric: measure for measure in probe_model.probe(model, experiment, material, notes)}
+    found = {measure.metric: measure for measure in probe_model.probe(model, experiment, job_data, notes)}
     for phenomenon in ("pronoun", "sense", "agreement", "order"):
         ours, theirs = found[f"contrastive/{phenomenon}"], found[f"target_only/{phenomenon}"]
         for measure in (ours, theirs):
@@ -120,26 +120,26 @@ def test_everything_that_is_asked(experiment: Experiment, material: Material, mo
             assert measure.low is not None
             assert measure.high is not None
             assert measure.low <= measure.value <= measure.high
-        assert "chance 50.0%" in ours.recipe
-        assert "5-gram model of 400 training targets" in theirs.recipe
+        assert "chance 50.0%" in ours.provenance
+        assert "5-gram model of 400 training targets" in theirs.provenance
     assert found["deeper/bleu/depth/2"].value is not None
-    assert "beam 1; clauses deeper than any of the training text" in found["deeper/bleu/depth/3"].recipe
+    assert "beam 1; clauses deeper than any of the training text" in found["deeper/bleu/depth/3"].provenance
     assert len(notes.tables["hypotheses/deeper.json"]["hypothesis"]) == 200
     # Untrained attention is next to even: it finds the right word about as often as chance does.
     assert (found["aer"].value or 0) > (found["aer_diagonal"].value or 100)
 
 
 def test_models_without_attention_say_so(
-    experiment: Experiment, material: Material, model: Translator, asked: Probes, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment, job_data: JobData, model: Translator, asked: Probes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alignment, "forced_attention", lambda *_: None)
-    aer, baseline = probe_model.alignments(model, material.vocabularies, asked.test[:50], 100)
-    assert (aer.value, aer.recipe) == (None, "not measured: the model has no attention")
+    aer, baseline = probe_model.alignments(model, job_data.vocabularies, asked.test[:50], 100)
+    assert (aer.value, aer.provenance) == (None, "not measured: the model has no attention")
     assert baseline.value is not None
 
 
-def test_groups_of_a_test_set(experiment: Experiment, material: Material) -> None:
-    split = material.corpus.tests["test"]
+def test_groups_of_a_test_set(experiment: Experiment, job_data: JobData) -> None:
+    split = job_data.corpus.tests["test"]
     found = probe_model.groups("test", split, split.targets, experiment)
     names = [measure.metric for measure in found]
     assert names[:3] == ["test/bleu/length/1-5", "test/bleu/length/6-10", "test/bleu/length/11-15"]
@@ -148,13 +148,13 @@ def test_groups_of_a_test_set(experiment: Experiment, material: Material) -> Non
 
 
 def test_a_corpus_of_sentence_pairs_is_asked_nothing(
-    experiment: Experiment, material: Material, model: Translator, tmp_path: Path
+    experiment: Experiment, job_data: JobData, model: Translator, tmp_path: Path
 ) -> None:
     tiny_job.write_corpus(tmp_path)
     train, val, test = ([f"{tmp_path}/{split}.en", f"{tmp_path}/{split}.de"] for split in ("train", "val", "test"))
     plain = replace(experiment, corpus=CorpusSettings("files", train=train, val=val, test=test))
     notes: Any = Notes()
-    assert probe_model.probe(model, plain, material, notes) == []
+    assert probe_model.probe(model, plain, job_data, notes) == []
     assert notes.tables == {}
     split = corpus_loading.load(plain.corpus).tests["test"]
     (short,) = probe_model.groups("test", split, split.targets, plain)

@@ -13,7 +13,7 @@ import pytest
 
 from bench.experiment.spec import EXPERIMENTS, architectures, presets_of, resolve
 from bench.runs.suite import Suite
-from models.parts.translator import Schedule
+from models.parts.translator import LearningRateSchedule
 
 FILES = architectures()
 LADDER = Suite.read(EXPERIMENTS / "ladder.yaml").rows  # a row of somebody's own has a paper of its own
@@ -24,7 +24,7 @@ class Recipe(NamedTuple):
     lr: float
     clip: float | None
     per: str
-    schedule: Schedule
+    schedule: LearningRateSchedule
     beam: int
     alpha: float
     coverage: float = 0.0
@@ -33,17 +33,25 @@ class Recipe(NamedTuple):
     average: int = 0
 
 
-CONSTANT = Schedule()
-PLATEAU = Schedule(decay="plateau", floor=1e-4)
+CONSTANT = LearningRateSchedule()
+PLATEAU = LearningRateSchedule(decay="plateau", floor=1e-4)
 CONVS2S = Recipe("SGD", 0.25, 0.1, "token", PLATEAU, 5, 1.0, dropout=0.2)  # dropout from memory
 GNMT = Recipe(
-    "Adam", 2e-4, 5.0, "token", Schedule(hold=1_200_000, decay="halve", every=200_000), 8, 0.2, 0.2, dropout=0.2
+    "Adam",
+    2e-4,
+    5.0,
+    "token",
+    LearningRateSchedule(hold=1_200_000, decay="halve", every=200_000),
+    8,
+    0.2,
+    0.2,
+    dropout=0.2,
 )
 DEEP_ATT = Recipe("Adam", 5e-4, None, "token", CONSTANT, 5, 1.0, dropout=0.1)  # all but dropout ours
-NOAM = Schedule(warmup=4000, decay="inverse_sqrt")
+NOAM = LearningRateSchedule(warmup=4000, decay="inverse_sqrt")
 BASE = Recipe("Adam", 512**-0.5 * 4000**-0.5, None, "token", NOAM, 4, 0.6, 0.0, 0.1, 0.1, 5)
 MLP = Recipe("Adam", 5e-4, None, "token", NOAM, 5, 1.0, label_smoothing=0.1)
-SHORT = Schedule(warmup=1000, decay="inverse_sqrt")
+SHORT = LearningRateSchedule(warmup=1000, decay="inverse_sqrt")
 
 OURS = {
     ("perceptron", "paper"): Recipe("Adam", 5e-4, None, "token", SHORT, 5, 1.0),
@@ -58,13 +66,20 @@ OURS = {
 PAPERS = {
     # Halved after 5 epochs of 12M / 128 = 93,750 updates, at each half of one; 7.5 epochs; beam 12.
     ("lstm", "paper"): Recipe(
-        "SGD", 0.7, 5.0, "sentence", Schedule(hold=5 * 93_750, decay="halve", every=93_750 // 2), 12, 0.0
+        "SGD", 0.7, 5.0, "sentence", LearningRateSchedule(hold=5 * 93_750, decay="halve", every=93_750 // 2), 12, 0.0
     ),
     ("gru", "paper"): Recipe("Adadelta", 1.0, None, "sentence", CONSTANT, 5, 1.0),  # beam and alpha ours
     ("bahdanau", "paper"): Recipe("Adadelta", 1.0, 1.0, "sentence", CONSTANT, 5, 1.0),  # beam and alpha ours
     # Halved after 8 epochs of 4.5M / 128 = 35,156 updates, at each one; beam and alpha ours.
     ("luong", "paper"): Recipe(
-        "SGD", 1.0, 5.0, "sentence", Schedule(hold=281_250, decay="halve", every=35_156), 5, 1.0, dropout=0.2
+        "SGD",
+        1.0,
+        5.0,
+        "sentence",
+        LearningRateSchedule(hold=281_250, decay="halve", every=35_156),
+        5,
+        1.0,
+        dropout=0.2,
     ),
     ("bytenet", "paper"): Recipe("Adam", 3e-4, None, "token", CONSTANT, 12, 0.0),
     ("gnmt", "paper"): GNMT,
@@ -79,7 +94,7 @@ PAPERS = {
     ("convs2s-ensemble", "paper-code-en-fr"): CONVS2S._replace(dropout=0.1),
     # The peak of the rate is from memory; the decoder GNMT's.
     ("moe", "paper"): Recipe(
-        "Adam", 1e-3, None, "token", Schedule(2000, 8000, "inverse_sqrt"), 8, 0.2, 0.2, dropout=0.4
+        "Adam", 1e-3, None, "token", LearningRateSchedule(2000, 8000, "inverse_sqrt"), 8, 0.2, 0.2, dropout=0.4
     ),
     ("transformer-base", "paper"): BASE,
     ("self-attention", "paper"): BASE,
@@ -139,7 +154,7 @@ def test_recipes(row: str, preset: str) -> None:
         training.optimizer.name,
         training.optimizer.lr,
         training.clip,
-        training.per,
+        training.normalization,
         training.schedule,
         decoding.beam,
         decoding.alpha,

@@ -55,7 +55,7 @@ def test_every_row_at_every_preset_parses_and_builds(row: str, preset: str) -> N
     assert experiment.about.paper
     with torch.device("meta"):
         model = experiment.build(*experiment.text.sizes)
-    model.recipe = experiment.training
+    model.optimization = experiment.training
     model.configure_optimizers()
     assert model.flops(25, 25).training > 0
 
@@ -234,7 +234,7 @@ def job(*flags: str) -> Experiment:
     ids=" ".join,
 )
 def test_a_job_is_the_same_wherever_it_runs(flags: tuple[str, ...]) -> None:
-    assert job(*flags).job == job().job
+    assert job(*flags).job_hash == job().job_hash
 
 
 @pytest.mark.parametrize(
@@ -260,17 +260,17 @@ def test_a_job_is_the_same_wherever_it_runs(flags: tuple[str, ...]) -> None:
     ids=" ".join,
 )
 def test_another_setting_is_another_job(flags: tuple[str, ...]) -> None:
-    assert job(*flags).job != job().job
+    assert job(*flags).job_hash != job().job_hash
 
 
 def test_a_setting_that_is_null_renames_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting that a later version adds is null where nobody has set it: finished runs are still found."""
     job = resolve(TRANSFORMER)
-    name, settings = job.job, job.settings
+    name, settings = job.job_hash, job.settings
     monkeypatch.setattr(Experiment, "settings", settings | {"text": settings["text"] | {"invented_later": None}})
-    assert job.job == name
+    assert job.job_hash == name
     monkeypatch.setattr(Experiment, "settings", settings | {"text": settings["text"] | {"invented_later": 1}})
-    assert job.job != name
+    assert job.job_hash != name
 
 
 def test_every_setting_of_a_job_is_in_its_hash() -> None:
@@ -282,15 +282,15 @@ def test_every_setting_of_a_job_is_in_its_hash() -> None:
             changed = dataclasses.replace(getattr(one, group))
             object.__setattr__(changed, field.name, "changed" if field.name not in ("optimizer", "schedule") else None)
             object.__setattr__(other, group, changed)
-            assert other.job != one.job, f"{group}.{field.name}"
-    assert dataclasses.replace(one, row="another").job != one.job
+            assert other.job_hash != one.job_hash, f"{group}.{field.name}"
+    assert dataclasses.replace(one, row="another").job_hash != one.job_hash
 
 
 def test_the_settings_of_a_run_give_its_experiment_back() -> None:
     one = job("--training.average", "3", "--seed", "5", "--corpus.test", "[a.en,a.de]")
     again = restored(one.settings)
     assert again == one
-    assert again.job == one.job
+    assert again.job_hash == one.job_hash
     older = one.settings
     del older["decoding"]["batch_sentences"]  # a setting that a run of an earlier version had not
     assert restored(older).decoding == one.decoding
@@ -319,7 +319,7 @@ def test_the_command_that_repeats_a_job() -> None:
     words = shlex.split(changed.command)
     assert words[:3] == ["bench", "run", "experiments/seq2seq.yaml"]
     again = resolve(FILES["lstm"], preset=words[6], row=words[4], flags=words[7:])
-    assert again.job == changed.job
+    assert again.job_hash == changed.job_hash
     assert again.corpus.path == "a folder"
     assert "machine" not in changed.command, "where it runs does not change what comes out"
 

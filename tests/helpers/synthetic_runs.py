@@ -11,8 +11,8 @@ import pytest
 
 from bench.measures import quality
 from bench.measures.measure import Measure
-from bench.tracking.run_writer import Job
-from bench.tracking.store import Store, Tracking
+from bench.tracking.run_writer import RunWriter
+from bench.tracking.store import Store, TrackingSettings
 from reports.gathering.context import Context
 from reports.gathering.gather_runs import gather
 
@@ -64,7 +64,7 @@ class Synthetic:
             "corpus": self.corpus,
             "preset": "demo",
             "seed": str(self.seed),
-            "job": f"{self.row}-{self.corpus}-{self.seed}",
+            "job_hash": f"{self.row}-{self.corpus}-{self.seed}",
             "data": '{"train": "ab12"}',
             **self.tags,
         }
@@ -77,15 +77,17 @@ class Synthetic:
         lines = self.hypotheses()
         job.table({"source": SOURCES, "reference": REFERENCES, "hypothesis": lines}, "hypotheses/test.json")
         scores = [
-            Measure(f"test/{m.metric}", m.value, m.unit, m.low, m.high, f"{m.recipe}; beam 5, alpha 1.0")
+            Measure(f"test/{m.metric}", m.value, m.unit, m.low, m.high, f"{m.provenance}; beam 5, alpha 1.0")
             for m in quality.score(lines, REFERENCES)
         ]
-        unmeasured = Measure("latency_p50_ms", self.latency, "ms", recipe="3 sentences" if self.latency else "no clock")
+        unmeasured = Measure(
+            "latency_p50_ms", self.latency, "ms", provenance="3 sentences" if self.latency else "no clock"
+        )
         job.measures(
             [
                 *scores,
                 Measure("params", 1_234_567, "parameters"),
-                Measure("train_flops", self.flops, "FLOP", recipe="closed form"),
+                Measure("train_flops", self.flops, "FLOP", provenance="closed form"),
                 Measure("wall_s", 61.0, "s"),
                 Measure("validation_loss", 1.25, "nats/token"),
                 Measure("validation_loss_shuffled_sources", 3.5, "nats/token"),
@@ -94,7 +96,7 @@ class Synthetic:
             ]
         )
         if self.probed:
-            job.text(json.dumps(PASSPORT), "passport.json")
+            job.text(json.dumps(PASSPORT), "corpus_stats.json")
             job.text(json.dumps(LOOKS), "attention/a-sentence.json")
         points = [
             point
@@ -178,7 +180,7 @@ def sweep(store: Store, row: str, scored: bool = True) -> None:
         "best.run": "abc",
     }
     tags = {"row": row, "corpus": "toy-en-de", "preset": "demo", **goals}
-    study = Job(store.client, store.parent("tuning", tags, study=row if scored else f"{row} by loss"))
+    study = RunWriter(store.client, store.parent("tuning", tags, study=row if scored else f"{row} by loss"))
     columns = {
         "trial": [0, 1, 2, 3, 3],  # the last one was lost at its first attempt
         "pairs": [1000, 1000, 1000, 600, 1000],
@@ -195,10 +197,10 @@ def sweep(store: Store, row: str, scored: bool = True) -> None:
 def tuned(store: Store, suite: str, row: str, debt: float | None, granted: float | None = 8000.0) -> None:
     """What a suite records when it takes a row's settings from a sweep."""
     tags = {"row": row, "corpus": "toy-en-de", "preset": "demo"}
-    study = Job(store.client, store.parent("tuning", tags, study=f"{row} of {suite}"))
+    study = RunWriter(store.client, store.parent("tuning", tags, study=f"{row} of {suite}"))
     study.finish("FINISHED")
     got = {"sweep": "tuning", "study": study.id, "granted": granted, "spent": 6000.0, "debt": debt}
-    own = Job(store.client, store.parent(suite, {}))
+    own = RunWriter(store.client, store.parent(suite, {}))
     own.tag({"tuning": json.dumps({row: got})})
     points = [{"budget": 1000.0, "best": 10.0, "low": 5.0, "high": 20.0}]
     own.text(json.dumps({"expected": {row: points}}), "best_so_far.json")
@@ -206,7 +208,7 @@ def tuned(store: Store, suite: str, row: str, debt: float | None, granted: float
 
 def new_store(folder: Path) -> Store:
     """Its address is given, because MLflow puts that of the last store into the environment."""
-    return Store(Tracking(uri=f"sqlite:///{folder}/mlflow.db", folder=str(folder)))
+    return Store(TrackingSettings(uri=f"sqlite:///{folder}/mlflow.db", folder=str(folder)))
 
 
 def suite(store: Store, name: str, runs: list[Synthetic], rows: str, baseline: str) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from bench.experiment.spec import Experiment
 from bench.measures.measure import Measure
-from bench.runs.job import Outcome, Tuning
-from bench.runs.worker import KEY, Ready, Worker
-from bench.system.progress import Report, Status
+from bench.runs.job import JobResult, TrialInfo
+from bench.runs.worker import KEY, WorkerClient, WorkerReady
+from bench.system.progress import Status, StatusCallback
 from bench.tracking.store import Store
 
 
@@ -31,8 +31,8 @@ class Thread:
 
     def work(self, address: str, number: int, key: str) -> None:
         connection = Client(address, authkey=bytes.fromhex(key))
-        worker = Worker(connection, lambda: None)
-        worker.send(Ready(number, "here", 0))
+        worker = WorkerClient(connection, lambda: None)
+        worker.send(WorkerReady(number, "here", 0))
         try:
             worker.work()
             self.how = "exit code 0"
@@ -50,7 +50,7 @@ class Thread:
 
 @dataclass
 class Threads:
-    """A `workers.Place`."""
+    """A `workers.WorkerBackend`."""
 
     count: int = 2
     address: tuple[str, int] | None = None
@@ -86,16 +86,16 @@ class FakeJobs:
         *,
         parent: str | None,
         again: bool,
-        watch: Report,
-        tuning: Tuning | None,
-    ) -> Outcome:
+        watch: StatusCallback,
+        tuning: TrialInfo | None,
+    ) -> JobResult:
         self.begun.append(experiment)
-        found = store.find(suite, experiment.job)
+        found = store.find(suite, experiment.job_hash)
         if found and not again:
             job = store.resume(found[0].id)
             job.tag(tuning.tags if tuning else {})
         else:
-            tags = {"row": experiment.row, "job": experiment.job} | (tuning.tags if tuning else {})
+            tags = {"row": experiment.row, "job_hash": experiment.job_hash} | (tuning.tags if tuning else {})
             job = store.begin(suite, tuning.name(experiment) if tuning else experiment.name, tags, parent)
         seen: list[tuple[int, float]] = []
         values = self.curve(experiment)
@@ -115,7 +115,7 @@ class FakeJobs:
         job.measures(measures)
         job.tag({"state": "PRUNED" if stopped else "COMPLETE"} if tuning else {})
         job.finish("FINISHED")
-        return Outcome(experiment, store.run(job.id), measures, "finished now")
+        return JobResult(experiment, store.run(job.id), measures, "finished now")
 
 
 def numbers(outcome: Any) -> dict[str, float]:

@@ -15,47 +15,47 @@ from pathlib import Path
 import torch
 
 from bench.evaluation.evaluate import validate
-from bench.experiment.job_data import Material
+from bench.experiment.job_data import JobData
 from bench.experiment.spec import EXPERIMENTS, Experiment, resolve
 from bench.training.checkpoints import Signals
-from bench.training.reward import Reward
-from bench.training.trainer import Score, Training, train
+from bench.training.reward import RewardSettings
+from bench.training.trainer import Score, TrainingSettings, train
 
 HALF, MORE = 24_000, 1_200
-REWARD = Reward(share=MORE / (HALF + MORE), lr_factor=0.3)
+REWARD = RewardSettings(share=MORE / (HALF + MORE), lr_factor=0.3)
 
 
-def trained(experiment: Experiment, material: Material, folder: Path, settings: Training) -> float:
+def trained(experiment: Experiment, job_data: JobData, folder: Path, settings: TrainingSettings) -> float:
     """GLEU after the last update of a training that goes on from the checkpoint in `folder`, if there is one."""
     torch.manual_seed(experiment.seed)
-    model = experiment.build(len(material.vocabularies.source), len(material.vocabularies.target))
+    model = experiment.build(len(job_data.vocabularies.source), len(job_data.vocabularies.target))
     train(
         model,
-        material.train,
+        job_data.train,
         settings,
         experiment.machine,
         seed=experiment.seed,
         folder=folder,
         signals=Signals(),
-        text=material.vocabularies.target.decode,
+        text=job_data.vocabularies.target.decode,
         score=lambda _: Score(0.0, 0.0, 0.0),  # only the last weights are of interest
         flush=lambda _: None,
         resumed=lambda _: None,
         report=lambda _: None,
     )
-    return validate(model, material).gleu
+    return validate(model, job_data).gleu
 
 
 def compared(seed: int, folder: Path) -> tuple[float, float, float]:
     """GLEU at the checkpoint, after the reward phase, after the same number of pairs without it."""
     flags = ["--seed", str(seed), "--machine.accelerator", "cpu", "--tracking.folder", str(folder)]
     experiment = resolve(EXPERIMENTS / "gnmt.yaml", flags=flags)
-    plain = replace(experiment.training, reward=Reward(), max_pairs=HALF, validations=1)
-    found = [trained(experiment, Material.of(experiment), folder / "half", plain)]
-    for name, reward in (("reward", REWARD), ("likelihood", Reward())):
+    plain = replace(experiment.training, reward=RewardSettings(), max_pairs=HALF, validations=1)
+    found = [trained(experiment, JobData.of(experiment), folder / "half", plain)]
+    for name, reward in (("reward", REWARD), ("likelihood", RewardSettings())):
         shutil.copytree(folder / "half", folder / name)
         longer = replace(plain, reward=reward, max_pairs=HALF + MORE)
-        found.append(trained(experiment, Material.of(experiment), folder / name, longer))
+        found.append(trained(experiment, JobData.of(experiment), folder / name, longer))
     return found[0], found[1], found[2]
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from bench.tracking.reading import TrackedRun
-from bench.tracking.store import Store, Tracking
+from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import tiny_job
 from tests.journeys.test_kill import BENCH
 
@@ -36,7 +36,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # which would kill workers of a full machine
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    nodes = utility.Cluster(initialize_head=True, head_node_args=NODE)
+    nodes = utility.RayBackend(initialize_head=True, head_node_args=NODE)
     nodes.add_node(**NODE)
     yield nodes
     nodes.shutdown()
@@ -102,10 +102,10 @@ def under_way(folder: Path) -> int:
 
 def results(folder: Path, jobs: int) -> dict[str, tuple[TrackedRun, dict[str, torch.Tensor]]]:
     """Run and weights of every job of the suite, by seed; each job has one run, and that is finished."""
-    store = Store(Tracking(f"sqlite:///{folder}/mlflow.db", str(folder)))
+    store = Store(TrackingSettings(f"sqlite:///{folder}/mlflow.db", str(folder)))
     runs = store.runs("jobs")
     assert [run.status for run in runs] == ["FINISHED"] * jobs
-    assert len({run.tags["job"] for run in runs}) == jobs
+    assert len({run.tags["job_hash"] for run in runs}) == jobs
     found = {}
     for run in runs:
         place = store.translator(run, folder / "read" / run.id)

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from bench.tracking.reading import TrackedRun
-from bench.tracking.store import Store, Tracking
+from bench.tracking.store import Store, TrackingSettings
 
 pytestmark = pytest.mark.journey
 
@@ -115,7 +115,7 @@ POINTS = (
 
 
 def only_run(folder: Path) -> tuple[Store, TrackedRun]:
-    store = Store(Tracking(f"sqlite:///{folder}/mlflow.db", str(folder)))
+    store = Store(TrackingSettings(f"sqlite:///{folder}/mlflow.db", str(folder)))
     (run,) = store.runs("runs")
     return store, run
 

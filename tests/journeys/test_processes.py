@@ -96,9 +96,9 @@ def test_two_processes_are_one(corpus: Path, tmp_path: Path) -> None:
 
 def test_the_rows_own_recipe(corpus: Path, tmp_path: Path) -> None:
     """Adam, warm-up, smoothing, clipping in fp32: same data, FLOPs, first loss. No dropout: masks differ."""
-    recipe = ("--model.dropout=0", "--training.max_updates=100")
+    provenance = ("--model.dropout=0", "--training.max_updates=100")
     for folder, processes in ((tmp_path / "one", ()), (tmp_path / "two", TWO)):
-        finish(begin(corpus, folder, *recipe, *processes))
+        finish(begin(corpus, folder, *provenance, *processes))
     weight, loss = alike(tmp_path / "one", tmp_path / "two")
     print(f"largest difference of a weight {weight:.1e}, of the first loss {loss:.1e}")
     assert loss < 1e-6

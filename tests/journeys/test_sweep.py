@@ -24,7 +24,7 @@ import pytest
 
 from bench.sweep.storage import open_storage
 from bench.tracking.reading import TrackedRun
-from bench.tracking.store import Store, Tracking
+from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import tiny_job
 
 pytestmark = pytest.mark.journey
@@ -77,7 +77,7 @@ def curve(store: Store, run: TrackedRun) -> list[tuple[int, float]]:
 def accounted(store: Store, study: TrackedRun, trials: int) -> list[TrackedRun]:
     """The jobs of a study, after a look that none is lost and none is there twice."""
     runs = store.trials("sweep", study.tags["study"])
-    assert len(runs) == len({run.tags["job"] for run in runs}) == trials
+    assert len(runs) == len({run.tags["job_hash"] for run in runs}) == trials
     assert {(run.status, run.tags["state"]) for run in runs} <= {("FINISHED", "COMPLETE"), ("FINISHED", "PRUNED")}
     assert {run.tags["mlflow.parentRunId"] for run in runs} == {study.id}
     return runs
@@ -95,7 +95,7 @@ def test_a_killed_worker_costs_nothing(folder: Path) -> None:
     victim.send_signal(signal.SIGKILL)
     printed = finish(sweep)
     assert "lost worker (signal 9); goes on with another, attempt 2 of 3" in printed
-    store = Store(Tracking(None, str(folder / "runs")))
+    store = Store(TrackingSettings(None, str(folder / "runs")))
     studies = {study.tags["row"]: study for study in store.studies("sweep")}
     runs = [run for study in studies.values() for run in accounted(store, study, 3)]
     preset = next(run for run in runs if (run.tags["row"], run.tags["trial"]) == ("transformer-base", "0"))
@@ -106,7 +106,7 @@ def test_a_killed_worker_costs_nothing(folder: Path) -> None:
     # To the bit what the same job is undisturbed.
     finish(begin(BENCH, "run", EXPERIMENTS / "transformer.yaml", *flags(folder), "--seed=1001", "--machine.threads=1"))
     (alone,) = store.runs("runs")
-    assert alone.tags["job"] == preset.tags["job"]
+    assert alone.tags["job_hash"] == preset.tags["job_hash"]
     assert curve(store, preset) == curve(store, alone)
     assert preset.metrics["validation_bleu"] == alone.metrics["validation_bleu"]
 
@@ -202,7 +202,7 @@ def test_postgresql_holds_studies_and_runs(folder: Path, postgres: str, server: 
     wait(sweep, lambda: any(path.read_text() != text for path, text in before.items()))  # training goes on without it
     server.start()
     finish(sweep)
-    store = Store(Tracking(server.address, str(folder / "runs")))
+    store = Store(TrackingSettings(server.address, str(folder / "runs")))
     (study,) = store.studies("sweep")
     for run in accounted(store, study, 3):
         kept = store.curves(run).query("name == 'train/loss'")

@@ -40,12 +40,12 @@ def test_a_wrong_cost_is_found() -> None:
 def test_the_ceiling_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(costs, "SIDE", 128)  # as other tests do, for speed: the next one is not told the same
-        assert "128 x 128, float32" in costs.ceiling("cpu", torch.float32).recipe
+        assert "128 x 128, float32" in costs.ceiling("cpu", torch.float32).provenance
     ceiling = costs.ceiling("cpu", torch.float32)
     assert ceiling is costs.ceiling("cpu", torch.float32)
     assert ceiling.value is not None
     assert 1e8 < ceiling.value < 1e15
-    assert "128 x 128" not in ceiling.recipe
+    assert "128 x 128" not in ceiling.provenance
 
 
 def test_a_slow_product_is_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +57,7 @@ def test_a_slow_product_is_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "mm", product)
     monkeypatch.setattr(costs.time, "perf_counter", lambda: clock[0])
     measured = costs._ceiling.__wrapped__("cpu", torch.float32, 1, costs.SIDE)
-    assert "products of 512 x 512" in measured.recipe
+    assert "products of 512 x 512" in measured.provenance
     assert measured.value == pytest.approx(2 * 512**3 / 0.2)
 
 
@@ -83,23 +83,23 @@ def test_a_gpu_that_others_use_too_is_as_fast_as_its_fastest_product(monkeypatch
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H200")
     measured = costs._ceiling.__wrapped__("meta", torch.bfloat16, 1, costs.GPU_SIDE)
     assert measured.value == pytest.approx(2 * 8192**3 / 0.001)
-    assert measured.recipe == "fastest of 20 products of 8192 x 8192, bfloat16, H200, spread 98%"
+    assert measured.provenance == "fastest of 20 products of 8192 x 8192, bfloat16, H200, spread 98%"
 
 
 def test_nothing_is_said_of_a_run_that_was_faster_than_the_ceiling() -> None:
     """1e11 FLOPs in 10 s on 2 devices are 5 GFLOP/s of each, and the products ran at 3."""
-    ceiling = Measure("ceiling_flops_per_s", 3e9, "FLOP/s", recipe="median of five")
+    ceiling = Measure("ceiling_flops_per_s", 3e9, "FLOP/s", provenance="median of five")
     kept, *none = costs.costs(10**11, 10.0, ceiling, devices=2)
     assert kept is ceiling
     assert [(measure.metric, measure.value) for measure in none] == [("clock_flops", None), ("mfu", None)]
     said = "not measured: updates ran at 5.0 GFLOP/s, above the ceiling of 3.0 (median of five)"
-    assert {measure.recipe for measure in none} == {said}
+    assert {measure.provenance for measure in none} == {said}
 
 
 def test_no_time_no_estimate() -> None:
     for measure in costs.costs(10, 0.0, Measure("ceiling_flops_per_s", 3e9, "FLOP/s")):
         assert measure.value is None
-        assert "not measured" in measure.recipe
+        assert "not measured" in measure.provenance
 
 
 def test_the_table_is_read_as_printed() -> None:

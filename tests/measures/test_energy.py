@@ -16,14 +16,14 @@ from bench.measures.measure import Measure
 
 
 def opened(device: str, count: int = 1) -> Energy:
-    meter = Energy()
-    meter.open(device, count)
-    return meter
+    budget = Energy()
+    budget.open(device, count)
+    return budget
 
 
-def polled(meter: Energy) -> Measure:
-    meter.poll()
-    return meter.measure()
+def polled(budget: Energy) -> Measure:
+    budget.poll()
+    return budget.measure()
 
 
 @pytest.fixture
@@ -43,38 +43,38 @@ def test_rapl_sums_packages(rapl: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Watts are those of the stretches that count: 0.5 s and 1 s, with ten seconds between them that do not."""
     times = iter((0.0, 0.5, 10.5, 11.5))
     monkeypatch.setattr(energy, "time", SimpleNamespace(perf_counter=lambda: next(times)))
-    meter = opened("cpu")
-    meter.poll()
-    meter.skip()
+    budget = opened("cpu")
+    budget.poll()
+    budget.skip()
     (rapl / "intel-rapl:0" / "energy_uj").write_text("3500000")
     (rapl / "intel-rapl:1" / "energy_uj").write_text("1500000")
     (rapl / "intel-rapl:0:0" / "energy_uj").write_text("9000000")
-    measure = polled(meter)
+    measure = polled(budget)
     assert (measure.value, measure.unit) == (pytest.approx(3.0), "J")
-    assert measure.recipe == "RAPL, CPU packages; updates only, 1.5 s, 2.0 W on average"
+    assert measure.provenance == "RAPL, CPU packages; updates only, 1.5 s, 2.0 W on average"
 
 
 def test_rapl_counters_wrap(rapl: Path) -> None:
     """The range is 10 J: from 1 J by 9 J to 0, then by 4 J."""
-    meter = opened("cpu")
+    budget = opened("cpu")
     (rapl / "intel-rapl:0" / "energy_uj").write_text("0")
-    meter.poll()
+    budget.poll()
     (rapl / "intel-rapl:0" / "energy_uj").write_text("4000000")
-    assert polled(meter).value == pytest.approx(13.0)
+    assert polled(budget).value == pytest.approx(13.0)
 
 
 def test_only_updates_count_and_a_resumed_run_adds_up(rapl: Path) -> None:
     """1 J in an update, 2 J in a validation, 0.5 J in the next process's update."""
     counter = rapl / "intel-rapl:0" / "energy_uj"
-    meter = opened("cpu")
-    meter.skip()
+    budget = opened("cpu")
+    budget.skip()
     counter.write_text("2000000")
-    meter.poll()
+    budget.poll()
     counter.write_text("4000000")
-    meter.skip()
-    state = meter.state_dict()
+    budget.skip()
+    state = budget.state_dict()
     counter.write_text("5000000")  # an update that is lost with its process
-    meter.poll()
+    budget.poll()
     resumed = Energy()
     resumed.load_state_dict(state)
     resumed.open("cpu")
@@ -83,9 +83,9 @@ def test_only_updates_count_and_a_resumed_run_adds_up(rapl: Path) -> None:
 
 
 def test_what_one_process_could_not_read_stays_unmeasured(rapl: Path) -> None:
-    meter = opened("meta")
+    budget = opened("meta")
     resumed, old = Energy(), Energy()
-    resumed.load_state_dict(meter.state_dict())
+    resumed.load_state_dict(budget.state_dict())
     old.load_state_dict(None)
     for each, reason in (
         (resumed, "no energy counter for meta"),
@@ -93,22 +93,22 @@ def test_what_one_process_could_not_read_stays_unmeasured(rapl: Path) -> None:
     ):
         each.open("cpu")
         measure = polled(each)
-        assert (measure.value, measure.recipe) == (None, f"not measured: {reason}")
-    assert Energy().measure().recipe == "not measured: nothing has been read"
+        assert (measure.value, measure.provenance) == (None, f"not measured: {reason}")
+    assert Energy().measure().provenance == "not measured: nothing has been read"
 
 
 def test_what_cannot_be_read_is_none_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(energy, "RAPL", tmp_path / "nowhere")
     measure = polled(opened("cpu"))
     assert (measure.metric, measure.value) == ("energy_j", None)
-    assert measure.recipe == "not measured: no RAPL package counter on this machine"
-    assert polled(opened("meta")).recipe == "not measured: no energy counter for meta"
+    assert measure.provenance == "not measured: no RAPL package counter on this machine"
+    assert polled(opened("meta")).provenance == "not measured: no energy counter for meta"
 
 
 def test_a_counter_that_goes_away_is_none(rapl: Path) -> None:
-    meter = opened("cpu")
+    budget = opened("cpu")
     (rapl / "intel-rapl:1" / "energy_uj").unlink()
-    assert polled(meter).value is None
+    assert polled(budget).value is None
 
 
 @pytest.fixture
@@ -138,12 +138,12 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def test_nvml_sums_the_devices_of_a_run(nvml: dict[str, int]) -> None:
-    meter, one = opened("cuda", 2), opened("cuda")
+    budget, one = opened("cuda", 2), opened("cuda")
     nvml["GPU-aa"] += 2_500
     nvml["GPU-bb"] += 500
-    measure = polled(meter)
+    measure = polled(budget)
     assert measure.value == pytest.approx(3.0)
-    assert "2 devices" in measure.recipe
+    assert "2 devices" in measure.provenance
     assert polled(one).value == pytest.approx(2.5)
 
 
@@ -161,17 +161,17 @@ def test_joules_of_a_run_that_goes_on_with_other_devices(nvml: dict[str, int]) -
     again.open("cuda", 2)
     measure = again.measure()
     assert measure.value == pytest.approx(2.0)
-    assert measure.recipe.startswith(
+    assert measure.provenance.startswith(
         "NVML total-energy counter, 1 devices, then NVML total-energy counter, 2 devices; up"
     )
 
 
 def test_nvml_without_a_counter(nvml: dict[str, int]) -> None:
     del nvml["GPU-bb"]
-    assert polled(opened("cuda", 2)).recipe == "not measured: NVML: Not Supported"
+    assert polled(opened("cuda", 2)).provenance == "not measured: NVML: Not Supported"
 
 
 def test_nvml_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "extra `gpu`" in polled(opened("cuda")).recipe
+    assert "extra `gpu`" in polled(opened("cuda")).provenance

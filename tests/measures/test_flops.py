@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.measures.flops import Check, Ledger, Uncounted, count, decoding_flops, verify
+from bench.measures.flops import FlopCheck, FlopCounter, Uncounted, count, decoding_flops, verify
 from models import seq2seq, transformer
 from models.parts.translator import Batch, Tokens, Translator
 
@@ -110,7 +110,7 @@ def test_three_ways_agree(module: object) -> None:
     assert [check.what for check in checks] == ["forward", "training", "start", "step"]
     assert all(check.agrees and check.closed > 0 for check in checks), checks
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert not Check("forward", 1, 1, 2).agrees
+    assert not FlopCheck("forward", 1, 1, 2).agrees
 
 
 def test_a_wrong_closed_form_is_found() -> None:
@@ -134,10 +134,10 @@ MODEL = tiny()
 
 
 def total(*batches: Batch) -> tuple[int, int]:
-    ledger = Ledger(MODEL)
+    flop_counter = FlopCounter(MODEL)
     for one in batches:
-        ledger.add(one)
-    return ledger.model_flops, ledger.executed_flops
+        flop_counter.add(one)
+    return flop_counter.model_flops, flop_counter.executed_flops
 
 
 @settings(deadline=None, max_examples=50)
@@ -161,20 +161,20 @@ def test_executed_flops_are_those_of_the_padded_batch() -> None:
 
 
 def test_the_ledger_is_exact_and_resumes() -> None:
-    ledger = Ledger(MODEL)
-    ledger.load_state_dict({"model_flops": 10**19 + 1, "executed_flops": 2 * 10**19 + 1})
-    ledger.add(batch([(1, 1)]))
+    flop_counter = FlopCounter(MODEL)
+    flop_counter.load_state_dict({"model_flops": 10**19 + 1, "executed_flops": 2 * 10**19 + 1})
+    flop_counter.add(batch([(1, 1)]))
     cost = MODEL.flops(1, 1).training
-    assert ledger.state_dict() == {"model_flops": 10**19 + 1 + cost, "executed_flops": 2 * 10**19 + 1 + cost}
+    assert flop_counter.state_dict() == {"model_flops": 10**19 + 1 + cost, "executed_flops": 2 * 10**19 + 1 + cost}
 
 
 def test_a_batch_costs_well_under_a_millisecond() -> None:
     chance = random.Random(1)
     batches = [batch([(chance.randint(5, 40), chance.randint(5, 40)) for _ in range(128)]) for _ in range(50)]
-    ledger = Ledger(MODEL)
+    flop_counter = FlopCounter(MODEL)
     for one in batches:
-        ledger.add(one)
+        flop_counter.add(one)
     begin = time.process_time()
     for one in batches:
-        ledger.add(one)
+        flop_counter.add(one)
     assert (time.process_time() - begin) / len(batches) < 5e-4

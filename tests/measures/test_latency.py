@@ -12,7 +12,7 @@ import torch
 
 from bench.decoding.beam_search import DecodingSettings
 from bench.measures import latency, memory
-from bench.measures.latency import Bench, Timing, timed
+from bench.measures.latency import LatencyBenchmark, Timing, timed
 from bench.measures.measure import Measure
 from bench.system.machine import SIBLINGS, bf16
 from models import transformer
@@ -39,11 +39,11 @@ def value(measure: Measure) -> float:
 
 def test_the_whole_protocol() -> None:
     found = by_name(latency.measure(tiny(), SOURCES, TARGETS, DecodingSettings(beam=2), seconds=0.0))
-    recipe = found["latency_p50_ms"].recipe
+    provenance = found["latency_p50_ms"].provenance
     parts = ("batch 1", "reference's length", "32 sentences, 64 samples", "beam 2", "float32", "cpu", "threads")
     for part in (*parts, "2 passes, attempt 1"):
-        assert part in recipe
-    assert "quiet" in recipe or "NOISY" in recipe
+        assert part in provenance
+    assert "quiet" in provenance or "NOISY" in provenance
     for name in ("latency", "latency_free"):
         percentiles = [value(found[f"{name}_p{percent}_ms"]) for percent in (50, 90, 95, 99)]
         assert percentiles[0] > 0
@@ -56,29 +56,31 @@ def test_the_whole_protocol() -> None:
         places = [number * 40 // count for number in range(count)]
         assert tokens / sentences == pytest.approx(sum(len(TARGETS[p]) + 1 for p in places) / count)
     assert found["sentences_per_s"].value == found["sentences_per_s_b32"].value
-    assert "free length" in found["sentences_per_s_free_b32"].recipe
+    assert "free length" in found["sentences_per_s_free_b32"].provenance
     assert "latency_per_token_ms" in found
     assert found["peak_memory_bytes"].unit == "bytes"
 
 
 def test_a_later_token_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """5 ms to read and to write the first token, 2 ms for each later one: for 1, 2 and 3 tokens 5, 7 and 9 ms."""
-    monkeypatch.setattr(Bench, "milliseconds", lambda self, sources, lengths, batch=1: 3.0 + 2 * (lengths or [4])[0])
-    bench = Bench(tiny(), [[5]] * 3, [1, 2, 3], DecodingSettings())
+    monkeypatch.setattr(
+        LatencyBenchmark, "milliseconds", lambda self, sources, lengths, batch=1: 3.0 + 2 * (lengths or [4])[0]
+    )
+    bench = LatencyBenchmark(tiny(), [[5]] * 3, [1, 2, 3], DecodingSettings())
     found = by_name(bench.alone(0.0))
     assert value(found["latency_first_token_ms"]) == 5
     assert value(found["latency_per_token_ms"]) == 2
     assert (value(found["latency_p50_ms"]), value(found["latency_free_p50_ms"])) == (7, 11)
     assert value(found["sentences_per_s_b1"]) == pytest.approx(3 / 0.021)
     assert value(found["tokens_per_s_b1"]) == pytest.approx(6 / 0.021)
-    one = by_name(Bench(tiny(), [[5]], [1], DecodingSettings()).alone(0.0))
+    one = by_name(LatencyBenchmark(tiny(), [[5]], [1], DecodingSettings()).alone(0.0))
     assert one["latency_per_token_ms"].value is None
 
 
 def test_output_lengths_are_forced_to_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(latency, "translate", lambda *_, forced_lengths=None: asked.append(forced_lengths))
-    bench = Bench.of(tiny(), SOURCES, TARGETS, DecodingSettings(), sentences=4)
+    bench = LatencyBenchmark.of(tiny(), SOURCES, TARGETS, DecodingSettings(), sentences=4)
     assert bench.sources == [SOURCES[place] for place in (0, 10, 20, 30)]
     assert bench.lengths == [len(TARGETS[place]) + 1 for place in (0, 10, 20, 30)]
     bench.alone(0.0)

@@ -92,7 +92,7 @@ def test_decisions(vocabularies: Vocabularies) -> None:
         ("target_only/pronoun/3-4", 100),
         ("target_only/pronoun/over-15", 0),
     ]
-    assert found["contrastive/three"].recipe == "1 contrasts, chance 33.3%, Wilson's 95 % interval"
+    assert found["contrastive/three"].provenance == "1 contrasts, chance 33.3%, Wilson's 95 % interval"
 
 
 def test_groups_of_distances() -> None:
@@ -221,7 +221,7 @@ def test_bleu_by_length() -> None:
     assert found["1-5"].value == pytest.approx(100)
     assert found["6-10"].value == pytest.approx(quality.bleu(hypotheses[30:60], references[30:60]))
     assert found["over-30"].value is None
-    assert "5 sentences, fewer than 20" in found["over-30"].recipe
+    assert "5 sentences, fewer than 20" in found["over-30"].provenance
 
 
 # --- alignment --------------------------------------------------------------------------------------------------------

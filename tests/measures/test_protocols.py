@@ -36,12 +36,12 @@ def test_variants_are_labelled_and_by_their_recipes() -> None:
     hypotheses = ["der Mann geht in den U-Bahn-Hof.", "Ein Hund läuft, und das Kind sieht ihm zu."]
     found = {measure.metric: measure for measure in protocols.variants(hypotheses, references, "de")}
     assert list(found) == ["bleu_lowercase", "bleu_tokenised", "bleu_compound_split"]
-    assert "case:lc" in found["bleu_lowercase"].recipe
+    assert "case:lc" in found["bleu_lowercase"].provenance
     assert found["bleu_lowercase"].value == BLEU(lowercase=True).corpus_score(hypotheses, [references]).score
     ours, theirs = ([tokenise(line, "de") for line in lines] for lines in (hypotheses, references))
     plain = BLEU(tokenize="none", smooth_method="none", force=True)
     assert found["bleu_tokenised"].value == plain.corpus_score(ours, [theirs]).score
-    assert "tok:none|smooth:none" in found["bleu_tokenised"].recipe
+    assert "tok:none|smooth:none" in found["bleu_tokenised"].provenance
     compound, whole = found["bleu_compound_split"].value, found["bleu_tokenised"].value
     assert compound is not None
     assert whole is not None
@@ -65,7 +65,7 @@ def test_korean() -> None:
         "bleu_characters": 51.3687,
         "bleu_ko_mecab": 46.2696,
     }
-    assert "tok:ko-mecab" in found["bleu_ko_mecab"].recipe
+    assert "tok:ko-mecab" in found["bleu_ko_mecab"].provenance
 
 
 def test_korean_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,4 +73,4 @@ def test_korean_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "sacrebleu.tokenizers.tokenizer_ko_mecab", raising=False)
     *_, morphemes = protocols.variants(HYPOTHESES, REFERENCES, "ko")
     assert (morphemes.metric, morphemes.value) == ("bleu_ko_mecab", None)
-    assert ".venv/bin/pip install --editable '.[korean]'" in morphemes.recipe
+    assert ".venv/bin/pip install --editable '.[korean]'" in morphemes.provenance

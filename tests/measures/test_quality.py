@@ -65,7 +65,7 @@ def test_scores_and_intervals_equal_the_command_line(tmp_path: Path) -> None:
         assert round(ours.value, 14) == printed["score"]
         assert half_width(ours) == pytest.approx(printed["confidence_var"], rel=1e-5)  # theirs are float32
         signature = printed["signature"].replace("bs:1000|seed:12345|", "")
-        assert ours.recipe == f"sacreBLEU {signature}; 95 % bootstrap, 1000 resamples, sentences only"
+        assert ours.provenance == f"sacreBLEU {signature}; 95 % bootstrap, 1000 resamples, sentences only"
     assert quality.bleu(hypotheses, refs) == quality.score(hypotheses, refs)[0].value
 
 
@@ -130,7 +130,7 @@ def test_the_interval_covers_seeds_too() -> None:
     one = statistics(spoilt(refs, 1), refs)
     alone, equal = quality.measure([one]), quality.measure([one, one, one])
     assert (equal.low, equal.high) == pytest.approx((alone.low, alone.high), rel=1e-12)
-    assert "3 seeds and sentences" in equal.recipe
+    assert "3 seeds and sentences" in equal.provenance
 
     seeds = [statistics(spoilt(refs, seed, rate), refs) for seed, rate in ((1, 0.10), (2, 0.15), (3, 0.20), (4, 0.25))]
     scores = [seed.score for seed in seeds]

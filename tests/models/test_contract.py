@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.data.batches import PairBatches, Pairs, Sentences
 from bench.decoding.beam_search import greedy
 from bench.experiment.spec import Experiment, architectures, resolve
-from bench.system.machine import Machine, bf16
+from bench.system.machine import MachineSettings, bf16
 from bench.training.checkpoints import Signals
 from bench.training.trainer import Score, Status, Trained, train
 from models.parts.translator import BOS, EOS, UNK, Batch, Flops, Tokens, Translator
@@ -48,7 +48,7 @@ def build(row: str, seed: int = 1, awake: bool = True, device: torch.device | st
     job = experiment(row)
     torch.manual_seed(seed)
     model = job.build(*vocabularies(job)).eval()
-    model.recipe = job.training
+    model.optimization = job.training
     if awake:
         for parameter in model.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape)
@@ -295,7 +295,7 @@ def trained(row: str, folder: Path, device: torch.device, killed_after: int | No
             model,
             PairBatches(Pairs(sources, targets), 16, seed=1),
             replace(job.training, max_pairs=None, max_updates=5, validations=1, batch_tokens=16),
-            Machine(
+            MachineSettings(
                 "gpu" if device.type == "cuda" else "cpu", checkpoint_seconds=60.0 if killed_after is None else 0.0
             ),
             seed=1,

@@ -445,7 +445,7 @@ def test_experts_are_evenly_loaded_on_text_they_have_not_seen() -> None:
     torch.manual_seed(1)
     model = job.build(*map(len, vocabularies)).train()
     assert isinstance(model, Model)
-    model.recipe = job.training
+    model.optimization = job.training
     optimizer = model.configure_optimizers()
     for batch in islice(PairBatches(train, job.training.batch_tokens, seed=1).train_dataloader(), 200):
         model.training_step(batch, 0).backward()

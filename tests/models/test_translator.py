@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.parts.translator import EOS, Batch, Recipe, Schedule, Tokens, likelihood
+from models.parts.translator import EOS, Batch, LearningRateSchedule, OptimizationSettings, Tokens, likelihood
 from models.transformer import Config, Model
 from tests.helpers.partial_translator import Partial
 
@@ -40,24 +40,24 @@ class Known(Partial):
 def test_a_loss_is_a_mean_over_tokens_or_over_sentences() -> None:
     model, pairs = Known(), Batch(THREE, THREE)
     assert likelihood(model, pairs).item() == pytest.approx((5 + 6 + 7 + EOS + 8 + EOS + 9 + 10 + EOS) / 9)
-    model.recipe = Recipe(per="sentence")
+    model.optimization = OptimizationSettings(normalization="sentence")
     assert likelihood(model, pairs).item() == pytest.approx((5 + 6 + 7 + EOS + 8 + EOS + 9 + 10 + EOS) / 3)
 
 
 @pytest.mark.parametrize(
     ("schedule", "factors"),
     [
-        (Schedule(), {1: 1.0, 99: 1.0}),
-        (Schedule(warmup=4), {1: 0.25, 4: 1.0, 5: 1.0}),
-        (Schedule(warmup=4, decay="inverse_sqrt"), {2: 0.5, 4: 1.0, 16: 0.5}),
-        (Schedule(warmup=4, hold=5, decay="inverse_sqrt"), {9: 1.0, 36: 0.5}),
+        (LearningRateSchedule(), {1: 1.0, 99: 1.0}),
+        (LearningRateSchedule(warmup=4), {1: 0.25, 4: 1.0, 5: 1.0}),
+        (LearningRateSchedule(warmup=4, decay="inverse_sqrt"), {2: 0.5, 4: 1.0, 16: 0.5}),
+        (LearningRateSchedule(warmup=4, hold=5, decay="inverse_sqrt"), {9: 1.0, 36: 0.5}),
         # Full for 6 updates, then halved at once, and again at each third update.
-        (Schedule(hold=6, decay="halve", every=3), {6: 1.0, 7: 0.5, 9: 0.5, 10: 0.25, 12: 0.25, 13: 0.125}),
-        (Schedule(warmup=2, decay="plateau"), {1: 0.5, 50: 1.0}),
+        (LearningRateSchedule(hold=6, decay="halve", every=3), {6: 1.0, 7: 0.5, 9: 0.5, 10: 0.25, 12: 0.25, 13: 0.125}),
+        (LearningRateSchedule(warmup=2, decay="plateau"), {1: 0.5, 50: 1.0}),
     ],
-    ids=lambda value: value.decay if isinstance(value, Schedule) else "",
+    ids=lambda value: value.decay if isinstance(value, LearningRateSchedule) else "",
 )
-def test_schedules(schedule: Schedule, factors: dict[int, float]) -> None:
+def test_schedules(schedule: LearningRateSchedule, factors: dict[int, float]) -> None:
     assert {update: schedule.factor(update) for update in factors} == factors
 
 
@@ -68,6 +68,6 @@ def test_label_smoothing_is_a_mean_over_the_vocabulary() -> None:
     pairs = Batch(THREE, THREE)
     logs_NV = model.logits(model.encode(THREE), pairs).log_softmax(-1)
     right_N = logs_NV.gather(1, THREE.ids_N[:, None])[:, 0]
-    model.recipe = Recipe(label_smoothing=0.1)
+    model.optimization = OptimizationSettings(label_smoothing=0.1)
     wanted = -(0.9 * right_N + 0.1 * logs_NV.mean(-1)).mean()
     assert likelihood(model, pairs).item() == pytest.approx(wanted.item(), rel=1e-6)

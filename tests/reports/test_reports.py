@@ -246,7 +246,7 @@ def test_several_seeds_are_averaged_and_printed_one_by_one(level: Context):
     assert number is not None
     assert list(number.seeds) == [1, 2]
     assert number.value == pytest.approx(sum(value or 0 for value in number.seeds.values()) / 2)
-    assert "2 seeds and sentences" in number.recipe
+    assert "2 seeds and sentences" in number.provenance
     entry = table.score("bleu", number)
     assert entry.details[1] == ", ".join(f.value("bleu", value) for value in number.seeds.values())
     assert cell.failures == ((3, "interrupted", "SIGTERM: saved"),)
@@ -298,14 +298,14 @@ def test_an_empty_store_says_what_to_do(tmp_path: Path):
 
 
 def test_recipes_of_all_seeds_are_kept():
-    def latency(seed: int, value: float | None, *recipe: str) -> dict[int, Measure]:
-        return {seed: Measure("latency_p50_ms", value, "ms", recipe="; ".join(recipe))}
+    def latency(seed: int, value: float | None, *provenance: str) -> dict[int, Measure]:
+        return {seed: Measure("latency_p50_ms", value, "ms", provenance="; ".join(provenance))}
 
     quiet, noisy = latency(1, 2.0, "batch 1", "quiet"), latency(2, 4.0, "batch 1", "NOISY: other processes")
     both = gather_runs._number(quiet | noisy)
-    assert (both.value, both.recipe) == (3.0, "batch 1; quiet; NOISY: other processes; mean of 2 seeds")
+    assert (both.value, both.provenance) == (3.0, "batch 1; quiet; NOISY: other processes; mean of 2 seeds")
     absent = gather_runs._number(quiet | latency(3, None, "no clock"))
-    assert (absent.value, absent.recipe) == (None, "no clock")
+    assert (absent.value, absent.provenance) == (None, "no clock")
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ def test_a_row_that_is_better_where_both_have_seeds_is_named(store: Store):
 def test_a_score_over_seeds_says_how_it_was_searched_for(level: Context):
     number = level.row("one").cells[level.tracks[0]].number("bleu", "test")
     assert number
-    assert number.recipe.endswith("resamples, 2 seeds and sentences; beam 5, alpha 1.0")
+    assert number.provenance.endswith("resamples, 2 seeds and sentences; beam 5, alpha 1.0")
 
 
 def test_a_sweep_that_asked_for_no_bleu_is_no_curve_of_it(store: Store):

@@ -21,14 +21,14 @@ import bench.runs.job
 from bench.data.corpus import Split
 from bench.evaluation import trained_model
 from bench.evaluation.evaluate import shuffled
-from bench.experiment.job_data import Material
+from bench.experiment.job_data import JobData
 from bench.experiment.spec import Experiment, resolve
 from bench.measures import quality
 from bench.measures.measure import Measure
-from bench.runs.job import Outcome, run
-from bench.system.machine import Machine
+from bench.runs.job import JobResult, run
+from bench.system.machine import MachineSettings
 from bench.system.progress import Status
-from bench.tracking.store import Store, Tracking
+from bench.tracking.store import Store, TrackingSettings
 from bench.training.budget import Diverged, HostClock
 from bench.training.checkpoints import Interrupted
 from reports.text import experimental_setup, language
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(folder: Path) -> Store:
-    return Store(Tracking(None, str(folder / "runs")))
+    return Store(TrackingSettings(None, str(folder / "runs")))
 
 
 def experiment(folder: Path, **changed: object) -> Experiment:
@@ -61,11 +61,11 @@ def experiment(folder: Path, **changed: object) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def finished(folder: Path, store: Store) -> Outcome:
+def finished(folder: Path, store: Store) -> JobResult:
     return run(experiment(folder), store, "runs")
 
 
-def weights(store: Store, outcome: Outcome, folder: Path) -> dict[str, torch.Tensor]:
+def weights(store: Store, outcome: JobResult, folder: Path) -> dict[str, torch.Tensor]:
     assert outcome.run
     kept = store.translator(outcome.run, folder)
     assert kept
@@ -89,7 +89,7 @@ def dying(real: Callable[..., Any], error: BaseException, times: int = 1) -> Cal
     return call
 
 
-def test_a_run_holds_all_that_is_known(finished: Outcome, store: Store, folder: Path, tmp_path: Path) -> None:
+def test_a_run_holds_all_that_is_known(finished: JobResult, store: Store, folder: Path, tmp_path: Path) -> None:
     run = finished.run
     assert run
     assert (run.status, run.name) == ("FINISHED", "transformer-base files-en-de demo s1")
@@ -112,7 +112,7 @@ def test_a_run_holds_all_that_is_known(finished: Outcome, store: Store, folder: 
         assert held == list(zip(points["update"], points["value"], strict=True)), name
 
 
-def test_every_number_of_a_run_is_documented(finished: Outcome, store: Store) -> None:
+def test_every_number_of_a_run_is_documented(finished: JobResult, store: Store) -> None:
     """docs/metrics.md: capitals of a name stand for anything."""
     assert finished.run
     page = (tiny_job.FILE.parents[1] / "docs" / "metrics.md").read_text()
@@ -124,33 +124,35 @@ def test_every_number_of_a_run_is_documented(finished: Outcome, store: Store) ->
     assert unknown == []
 
 
-def test_recipes_of_a_report_are_translated(finished: Outcome) -> None:
+def test_recipes_of_a_report_are_translated(finished: JobResult) -> None:
     korean = language.words("ko")
     recipes = [
-        m.recipe for m in finished.measures if m.metric.rpartition("/")[2] in experimental_setup.RECIPES and m.recipe
+        m.provenance
+        for m in finished.measures
+        if m.metric.rpartition("/")[2] in experimental_setup.RECIPES and m.provenance
     ]
-    pieces = {piece for recipe in recipes for piece in recipe.split("; ") if not piece.startswith("sacreBLEU ")}
+    pieces = {piece for provenance in recipes for piece in provenance.split("; ") if not piece.startswith("sacreBLEU ")}
     assert len(pieces) > 6
     assert [piece for piece in pieces if korean.recorded(piece) == piece] == []
 
 
-def test_a_run_holds_its_costs(finished: Outcome, store: Store) -> None:
+def test_a_run_holds_its_costs(finished: JobResult, store: Store) -> None:
     """Three costs, each with its recipe, and what they are made of."""
     found = {measure.metric: measure for measure in finished.measures}
     values = {name: measure.value or 0.0 for name, measure in found.items()}
     assert values["clock_flops"] == pytest.approx(values["ceiling_flops_per_s"] * values["wall_s"])
     assert values["mfu"] == pytest.approx(values["train_flops"] / values["clock_flops"])
-    assert "1 threads" in found["clock_flops"].recipe
+    assert "1 threads" in found["clock_flops"].provenance
     joules = found["energy_j"]
-    assert joules.recipe.startswith("not measured: " if joules.value is None else "RAPL")
+    assert joules.provenance.startswith("not measured: " if joules.value is None else "RAPL")
     assert values["executed_flops"] > values["train_flops"]
     assert values["decoding_flops"] > 0
-    assert "beam 2" in found["decoding_flops"].recipe
+    assert "beam 2" in found["decoding_flops"].provenance
     held = found["memory_training_bytes"].value
     assert held is None or held > values["memory_weights_bytes"] > 0
 
 
-def test_a_run_holds_the_statistics_of_its_scores(finished: Outcome, store: Store) -> None:
+def test_a_run_holds_the_statistics_of_its_scores(finished: JobResult, store: Store) -> None:
     """Intervals and tests of a report are made of them, without scoring again."""
     assert finished.run
     found = {measure.metric: measure for measure in finished.measures}
@@ -163,16 +165,16 @@ def test_a_run_holds_the_statistics_of_its_scores(finished: Outcome, store: Stor
     assert {"test/bleu_lowercase", "test/bleu_tokenised", "test/bleu_compound_split"} <= found.keys()
 
 
-def test_a_run_holds_the_passport_of_its_text(finished: Outcome, store: Store) -> None:
+def test_a_run_holds_the_passport_of_its_text(finished: JobResult, store: Store) -> None:
     assert finished.run
-    passport = store.document(finished.run, "passport.json")
-    assert [split["name"] for split in passport["splits"]] == ["train", "validation", "test"]
-    assert passport["vocabularies"]["target"]["size"] == 90
-    assert passport["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a")
-    assert (passport["leaks"], finished.run.tags["leakage"]) == ([], "none")
+    corpus_stats = store.document(finished.run, "corpus_stats.json")
+    assert [split["name"] for split in corpus_stats["splits"]] == ["train", "validation", "test"]
+    assert corpus_stats["vocabularies"]["target"]["size"] == 90
+    assert corpus_stats["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a")
+    assert (corpus_stats["leaks"], finished.run.tags["leakage"]) == ([], "none")
 
 
-def test_a_run_holds_where_it_looks(finished: Outcome, store: Store) -> None:
+def test_a_run_holds_where_it_looks(finished: JobResult, store: Store) -> None:
     assert finished.run
     (name,) = store.files(finished.run, "attention")
     kept = store.document(finished.run, f"attention/{name}")
@@ -188,16 +190,16 @@ def test_a_leak_is_told_when_the_run_begins(
     assert outcome.run
     told = "test: 12 of 12 pairs and 12 sources stand in validation, 0 more sources are near to one there"
     assert f"warning: leakage in files-en-de, {told}" in capsys.readouterr().out
-    assert (outcome.run.tags["leakage"], store.document(outcome.run, "passport.json")["leaks"]) == (told, [told])
+    assert (outcome.run.tags["leakage"], store.document(outcome.run, "corpus_stats.json")["leaks"]) == (told, [told])
 
 
-def test_the_same_command_prints_a_finished_job(finished: Outcome, store: Store, folder: Path) -> None:
+def test_the_same_command_prints_a_finished_job(finished: JobResult, store: Store, folder: Path) -> None:
     again = run(experiment(folder), store, "runs")
     assert (again.run, again.state) == (finished.run, "finished before")
     assert again.measures == finished.measures
 
 
-def test_the_run_is_the_translator(finished: Outcome, store: Store, folder: Path) -> None:
+def test_the_run_is_the_translator(finished: JobResult, store: Store, folder: Path) -> None:
     assert finished.run
     loaded = trained_model.load(store, finished.run.id)
     table = store.hypotheses(finished.run, "test")
@@ -212,7 +214,7 @@ def test_the_run_is_the_translator(finished: Outcome, store: Store, folder: Path
 
 
 def test_what_a_gpu_has_trained_opens_where_there_is_none(
-    finished: Outcome, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: JobResult, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And where there is one, it computes as it was judged, without TF32."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
@@ -236,7 +238,7 @@ def test_a_training_is_not_lost_for_want_of_memory_to_measure_it(
     monkeypatch.setattr(bench.evaluation.evaluate.memory, "training_memory", full)
     outcome = run(experiment(folder), store, "full")
     held = next(measure for measure in outcome.measures if measure.metric == "memory_training_bytes")
-    assert (held.value, held.recipe) == (None, "not measured: no memory for a second copy")
+    assert (held.value, held.provenance) == (None, "not measured: no memory for a second copy")
 
 
 class Lagging(HostClock):
@@ -260,7 +262,7 @@ def test_a_run_whose_host_goes_ahead_is_shown_and_measured(
     store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of 300 updates a point of the curves, which asks for the seconds, is every second one: the first has none."""
-    monkeypatch.setattr("bench.meter.HostClock", Lagging)
+    monkeypatch.setattr("bench.training.budget.HostClock", Lagging)
     job = experiment(folder, training__max_updates=300, training__validations=1, tracking__folder=tmp_path / "runs")
     outcome = run(job, store, "ahead")
     first, *later = [line for line in capsys.readouterr().out.splitlines() if " updates" in line]
@@ -273,21 +275,21 @@ def test_a_run_whose_host_goes_ahead_is_shown_and_measured(
 
 
 def test_joules_say_of_which_devices_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    energy = SimpleNamespace(measure=lambda: Measure("energy_j", 5.0, "J", recipe="NVML"))
-    trained: Any = SimpleNamespace(meter=SimpleNamespace(energy=energy, seconds=1.0))
-    several = bench.evaluation.evaluate.joules(trained, Machine("cpu", num_nodes=2))
-    assert (several.value, several.recipe) == (None, "not measured: 2 machines, and one of them was read")
+    energy = SimpleNamespace(measure=lambda: Measure("energy_j", 5.0, "J", provenance="NVML"))
+    trained: Any = SimpleNamespace(budget=SimpleNamespace(energy=energy, seconds=1.0))
+    several = bench.evaluation.evaluate.joules(trained, MachineSettings("cpu", num_nodes=2))
+    assert (several.value, several.provenance) == (None, "not measured: 2 machines, and one of them was read")
     monkeypatch.setenv("BENCH_GPU_SHARE", "0.25")
     assert (
-        bench.evaluation.evaluate.joules(trained, Machine("gpu")).recipe
+        bench.evaluation.evaluate.joules(trained, MachineSettings("gpu")).provenance
         == "NVML; of the whole GPU, of which the job had 0.25"
     )
-    assert bench.evaluation.evaluate.joules(trained, Machine("cpu")).recipe == "NVML"
+    assert bench.evaluation.evaluate.joules(trained, MachineSettings("cpu")).provenance == "NVML"
     monkeypatch.setenv("BENCH_GPU_SHARE", "1")
-    assert bench.evaluation.evaluate.joules(trained, Machine("gpu")).recipe == "NVML"
+    assert bench.evaluation.evaluate.joules(trained, MachineSettings("gpu")).provenance == "NVML"
 
 
-def test_the_model_is_linked_to_its_scores_and_can_be_opened_by_mlflow(finished: Outcome, store: Store) -> None:
+def test_the_model_is_linked_to_its_scores_and_can_be_opened_by_mlflow(finished: JobResult, store: Store) -> None:
     assert finished.run
     (model,) = store.client.search_logged_models([store.experiment("runs")], f"source_run_id = '{finished.run.id}'")
     assert (model.status, model.tags["row"], model.params["model.width"]) == ("READY", "transformer-base", "16")
@@ -302,7 +304,7 @@ def test_the_model_is_linked_to_its_scores_and_can_be_opened_by_mlflow(finished:
     assert len(opened.predict(opened.input_example)) == 1
 
 
-def test_a_promoted_model_has_an_address(finished: Outcome, store: Store) -> None:
+def test_a_promoted_model_has_an_address(finished: JobResult, store: Store) -> None:
     assert finished.run
     address = store.promote(finished.run, "nmt-en-de")
     assert address == "models:/nmt-en-de/1"
@@ -315,20 +317,22 @@ def test_a_promoted_model_has_an_address(finished: Outcome, store: Store) -> Non
 
 
 @pytest.mark.parametrize(
-    "step", ["_describe", "_train", "judge", "_keep", "Job.measures", "Job.finish"], ids=lambda step: step.strip("_")
+    "step",
+    ["_describe", "_train", "judge", "_keep", "RunWriter.measures", "RunWriter.finish"],
+    ids=lambda step: step.strip("_"),
 )
 def test_wherever_it_dies_it_is_completed(
-    finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, tmp_path: Path
+    finished: JobResult, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, tmp_path: Path
 ) -> None:
     job = experiment(folder, tracking__folder=tmp_path / "runs")  # the store is shared, checkpoints are not
     suite = f"dies in {step}"
-    owner = bench.runs.job.Job if step.startswith("Job.") else bench.runs.job
-    name = step.removeprefix("Job.")
+    owner = bench.runs.job.RunWriter if step.startswith("RunWriter.") else bench.runs.job
+    name = step.removeprefix("RunWriter.")
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, dying(getattr(owner, name), RuntimeError("died")))
         with pytest.raises(RuntimeError, match="died"):
             run(job, store, suite)
-    (failed,) = store.find(suite, job.job)
+    (failed,) = store.find(suite, job.job_hash)
     assert (failed.status, failed.tags["reason"]) == ("FAILED", "RuntimeError: died")
     outcome = run(job, store, suite)
     assert outcome.run
@@ -344,7 +348,7 @@ def test_wherever_it_dies_it_is_completed(
 
 
 def test_what_dies_while_it_is_described_may_go_on_elsewhere(
-    finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    finished: JobResult, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With other threads and another folder: not part of the job, but parameters that a run has once."""
     suite = "dies while it is described"
@@ -355,7 +359,7 @@ def test_what_dies_while_it_is_described_may_go_on_elsewhere(
     outcome = run(experiment(folder, tracking__folder=tmp_path / "b"), store, suite)
     assert outcome.run
     assert (outcome.run.status, outcome.run.params["machine.threads"]) == ("FINISHED", "2")
-    assert len(store.find(suite, outcome.experiment.job)) == 1
+    assert len(store.find(suite, outcome.experiment.job_hash)) == 1
     assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
 
 
@@ -364,11 +368,11 @@ def test_points_that_were_never_sent_are_sent(
 ) -> None:
     job = experiment(folder, tracking__folder=tmp_path / "runs")
     with monkeypatch.context() as patch:
-        patch.setattr(bench.runs.job.Job, "curve", lambda self, points: None)
+        patch.setattr(bench.runs.job.RunWriter, "curve", lambda self, points: None)
         patch.setattr(bench.runs.job, "judge", dying(bench.runs.job.judge, RuntimeError("died")))
         with pytest.raises(RuntimeError):
             run(job, store, "unsent")
-    (failed,) = store.find("unsent", job.job)
+    (failed,) = store.find("unsent", job.job_hash)
     assert store.client.get_metric_history(failed.id, "train/loss") == []
     outcome = run(job, store, "unsent")
     assert outcome.run
@@ -379,14 +383,14 @@ def test_a_diverged_run_has_failed(store: Store, folder: Path, tmp_path: Path) -
     job = experiment(folder, tracking__folder=tmp_path / "runs", training__optimizer__lr="1e38", training__clip="null")
     with pytest.raises(Diverged):
         run(job, store, "diverged")
-    (failed,) = store.find("diverged", job.job)
+    (failed,) = store.find("diverged", job.job_hash)
     assert failed.status == "FAILED"
     assert failed.tags["reason"].startswith("not a number: the training loss is")
 
 
 @pytest.mark.parametrize("where", ["validate", "judge"])
 def test_a_signal_leaves_a_run_that_continues(
-    finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, tmp_path: Path
+    finished: JobResult, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, tmp_path: Path
 ) -> None:
     job = experiment(folder, tracking__folder=tmp_path / "runs")
     suite = f"signal in {where}"
@@ -400,7 +404,7 @@ def test_a_signal_leaves_a_run_that_continues(
         patch.setattr(bench.runs.job, where, signalled)
         with pytest.raises(Interrupted):
             run(job, store, suite)
-    (killed,) = store.find(suite, job.job)
+    (killed,) = store.find(suite, job.job_hash)
     assert (killed.status, killed.tags["reason"]) == ("KILLED", "SIGTERM: saved; the same command continues")
     outcome = run(job, store, suite)
     assert outcome.run
@@ -414,14 +418,14 @@ def test_a_driver_is_told_as_soon_as_there_is_a_run(store: Store, folder: Path, 
 
     def told(status: Status) -> None:
         if not seen:
-            seen.append((status.updates, len(store.find("told", job.job))))
+            seen.append((status.updates, len(store.find("told", job.job_hash))))
 
     run(job, store, "told", watch=told)
     assert seen == [(0, 1)]
 
 
 def test_again_is_a_new_run_with_nothing_of_the_old(
-    finished: Outcome, store: Store, folder: Path, tmp_path: Path
+    finished: JobResult, store: Store, folder: Path, tmp_path: Path
 ) -> None:
     outcome = run(experiment(folder), store, "runs", again=True)
     assert outcome.run
@@ -432,14 +436,14 @@ def test_again_is_a_new_run_with_nothing_of_the_old(
 
 
 def test_another_text_under_the_same_name_is_another_run(
-    finished: Outcome, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: JobResult, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny_job.write_corpus(tmp_path)
     with (tmp_path / "train.en").open("a") as source, (tmp_path / "train.de").open("a") as target:
         source.write("The man sleeps.\n")
         target.write("Der Mann schläft.\n")
     other = experiment(tmp_path)
-    assert other.job == finished.experiment.job
+    assert other.job_hash == finished.experiment.job_hash
     first = run(other, store, "runs")
     assert first.run
     assert finished.run
@@ -451,7 +455,7 @@ def test_another_text_under_the_same_name_is_another_run(
 
 
 def test_what_another_process_finished_meanwhile_is_not_begun_again(
-    finished: Outcome, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+    finished: JobResult, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -470,33 +474,33 @@ def test_a_job_is_in_one_pair_of_hands(store: Store, folder: Path) -> None:
     jobs = folder / "runs" / "jobs" / "hands"
     jobs.mkdir(parents=True)
     with (
-        filelock.FileLock(jobs / f".{job.job}.lock"),
+        filelock.FileLock(jobs / f".{job.job_hash}.lock"),
         pytest.raises(ValueError, match="another process is at this job; wait for it or end it"),
     ):
         run(job, store, "hands")
-    assert store.find("hands", job.job) == []
+    assert store.find("hands", job.job_hash) == []
 
 
 def test_sources_to_translate_may_be_longer_than_what_is_learnt_from(folder: Path) -> None:
     words = {"text__kind": "words", "text__joint": False, "text__max_length": 9}
     long = Split(["man " * 50, "man"], ["Mann", "Mann"])
     for limit, length in ((None, 9), (20, 20)):
-        material = Material.of(experiment(folder, text__max_source_length="null" if limit is None else limit, **words))
-        sources, over = material.cut(long)
+        job_data = JobData.of(experiment(folder, text__max_source_length="null" if limit is None else limit, **words))
+        sources, over = job_data.cut(long)
         assert ([len(source) for source in sources], over) == ([length, 1], 1)
-        assert material.max_length == 9
+        assert job_data.max_length == 9
     with pytest.raises(ValueError, match=r"text\.max_source_length: 0 is too small; at least 1"):
-        Material.of(experiment(folder, text__max_source_length=0))
+        JobData.of(experiment(folder, text__max_source_length=0))
 
 
 def test_a_score_says_how_it_was_searched_for(folder: Path, store: Store, tmp_path: Path) -> None:
     job = experiment(folder, decoding__coverage=0.2, decoding__prune=3.0, tracking__folder=tmp_path / "runs")
     measures = {measure.metric: measure for measure in run(job, store, "searched").measures}
-    assert measures["test/bleu"].recipe.endswith("; beam 2, alpha 1.0, coverage 0.2, pruned at 3.0")
+    assert measures["test/bleu"].provenance.endswith("; beam 2, alpha 1.0, coverage 0.2, pruned at 3.0")
 
 
 def test_every_sentence_gets_the_source_of_the_next(folder: Path) -> None:
-    validation = Material.of(experiment(folder)).validation
+    validation = JobData.of(experiment(folder)).validation
     moved = shuffled(validation)
     assert moved.targets == validation.targets
     assert moved.sources == [*validation.sources[1:], validation.sources[0]]

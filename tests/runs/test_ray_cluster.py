@@ -13,14 +13,14 @@ import yaml
 from bench.cli.arguments import build_parser
 from bench.cli.main import main
 from bench.experiment.spec import architectures, resolve
-from bench.runs.ray_cluster import Cluster, room
+from bench.runs.ray_cluster import RayBackend, room
 
 FILES = Path(__file__).parents[2] / "docs" / "clusters"
 
 
 @pytest.mark.parametrize(("gpus", "enough"), [(0.25, False), (1.0, False), (2.0, True)])
 def test_a_job_on_more_gpus_than_a_worker_has_is_refused(gpus: float, enough: bool) -> None:
-    cluster = object.__new__(Cluster)  # of no Ray
+    cluster = object.__new__(RayBackend)  # of no Ray
     cluster.gpus = gpus
     path = architectures()["mlp"]
     jobs = [resolve(path, flags=["--machine.devices", "2", "--machine.accelerator", kind]) for kind in ("cpu", "gpu")]

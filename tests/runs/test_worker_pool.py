@@ -19,10 +19,10 @@ import bench.runs.suite
 import bench.runs.worker
 import bench.runs.worker_pool
 from bench.experiment.spec import architectures, resolve
-from bench.runs.job import Busy, Outcome
+from bench.runs.job import Busy, JobResult
 from bench.runs.suite import Suite, run_suite
-from bench.runs.worker import KEY, Ready, Task
-from bench.runs.worker_pool import Worker, pool
+from bench.runs.worker import KEY, Task, WorkerReady
+from bench.runs.worker_pool import WorkerHandle, pool
 from bench.system.progress import Status
 from bench.system.terminal import Board
 from tests.helpers import tiny_job
@@ -49,9 +49,9 @@ def test_strangers_keep_no_worker_out() -> None:
         reset.close()
         wrong = socket.create_connection(address)
         wrong.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        workers.workers.append(Worker(1, Idle()))
+        workers.workers.append(WorkerHandle(1, Idle()))
         with Client(address, authkey=workers.key) as connection:
-            connection.send(Ready(1, "here", 0))
+            connection.send(WorkerReady(1, "here", 0))
             until = time.monotonic() + 10
             while not workers.idle() and time.monotonic() < until:
                 workers.welcome()
@@ -106,7 +106,7 @@ def test_workers_that_do_not_start_are_one_line(folder: Path) -> None:
 def test_a_job_in_other_hands_is_asked_for_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs, busy = FakeJobs(lambda experiment: [1.0]), [True, True]
 
-    def run(*arguments: Any, **named: Any) -> Outcome:
+    def run(*arguments: Any, **named: Any) -> JobResult:
         if busy:
             busy.pop()
             raise Busy("another process is at this job")
@@ -134,7 +134,7 @@ def test_a_job_that_is_lost_while_it_begins_again(told: bool, folder: Path, monk
     """A new run is wanted: if it has begun, it goes on; else the finished one must not be taken for it."""
     jobs, again = FakeJobs(lambda experiment: [1.0]), list[bool]()
 
-    def run(*arguments: Any, **named: Any) -> Outcome:
+    def run(*arguments: Any, **named: Any) -> JobResult:
         again.append(named["again"])
         if len(again) == 1:
             if told:
@@ -168,6 +168,6 @@ def test_a_worker_that_stops_before_it_listens_has_lost_nothing(how: str, state:
     jobs: Any = SimpleNamespace(ended=lambda task, end: ends.append(end.state) or end.reason)
     with pool(Threads(1)) as workers, Board(1) as board:
         board.begins(1, job.name)
-        workers.workers.append(Worker(1, Ended(how), task=Task(job, "table")))
+        workers.workers.append(WorkerHandle(1, Ended(how), task=Task(job, "table")))
         bench.runs.worker_pool._save(jobs, workers, board)
     assert ends == [state]

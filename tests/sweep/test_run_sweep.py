@@ -21,13 +21,13 @@ from bench.experiment import search_space
 from bench.experiment.spec import EXPERIMENTS, Experiment, architectures, resolve
 from bench.runs import best_settings
 from bench.runs.suite import Suite, run_suite
-from bench.runs.worker import End, Task
+from bench.runs.worker import Task, TaskResult
 from bench.sweep.run_sweep import Found, run_sweep
 from bench.sweep.settings import GOALS, Sweep
 from bench.sweep.study import Study
 from bench.system.progress import Status
 from bench.tracking.reading import TrackedRun
-from bench.tracking.store import Store, Tracking
+from bench.tracking.store import Store, TrackingSettings
 from bench.training.budget import Diverged
 from tests.helpers import tiny_job
 from tests.helpers.threaded_workers import FakeJobs, Gone, Threads
@@ -80,7 +80,7 @@ def swept(
 
 
 def store(folder: Path) -> Store:
-    return Store(Tracking(None, str(folder / "runs")))
+    return Store(TrackingSettings(None, str(folder / "runs")))
 
 
 def trials(folder: Path, one: Found) -> list[TrackedRun]:
@@ -108,9 +108,9 @@ def test_twenty_configurations_of_every_row_can_be_built(row: str) -> None:
         assert {key: search_space.setting(experiment, key) for key in values} == values
         with torch.device("meta"):
             model = experiment.build(100, 100)
-        model.recipe = experiment.training
+        model.optimization = experiment.training
         model.configure_optimizers()
-        drawn.append(experiment.job)
+        drawn.append(experiment.job_hash)
     assert len(set(drawn)) == 20
 
 
@@ -121,7 +121,7 @@ def test_every_preset_is_in_its_space(row: str, preset: str) -> None:
     base = resolve(path, row=row, preset=preset)
     values = search_space.preset(search_space.read(path, preset, row), base)
     again = resolve(path, row=row, preset=preset, suite=[search_space.layer(values)])
-    assert again.job == base.job
+    assert again.job_hash == base.job_hash
 
 
 def test_a_condition_decides_whether_a_setting_is_searched() -> None:
@@ -171,9 +171,9 @@ def test_every_trial_is_a_job_and_the_preset_is_the_first(folder: Path, monkeypa
     for one in both:
         assert one.states["left"] == one.states["FAILED"] == 0
         runs = trials(folder, one)
-        assert len({run.tags["job"] for run in runs}) == 4
+        assert len({run.tags["job_hash"] for run in runs}) == 4
         assert [run.tags["attempt"] for run in runs] == ["1"] * 4
-        assert runs[0].tags["job"] == one.study.base.job
+        assert runs[0].tags["job_hash"] == one.study.base.job_hash
         assert one.best is not None
         assert one.preset is not None
         assert one.best == max(run.metrics["validation_bleu"] for run in runs if run.tags["state"] == "COMPLETE")
@@ -196,14 +196,14 @@ def test_a_lost_attempt_stays_failed_and_the_job_goes_on(folder: Path, monkeypat
 
     def dying(experiment: Experiment) -> list[float]:
         if len(deaths) < 2:
-            deaths.append(experiment.job)
+            deaths.append(experiment.job_hash)
             raise Gone
         return by_lr(experiment)
 
     jobs = FakeJobs(dying)
     (one,) = swept(folder, monkeypatch, jobs, workers=1)
     runs = trials(folder, one)
-    assert deaths[0] == deaths[1] == one.study.base.job
+    assert deaths[0] == deaths[1] == one.study.base.job_hash
     assert [run.tags["attempt"] for run in runs] == ["3", "1", "1", "1"]
     assert [trial.state.name for trial in one.study.attempts()][:3] == ["FAIL", "FAIL", "COMPLETE"]
     assert one.study.attempts()[0].user_attrs["reason"] == "lost worker (signal 9)"
@@ -239,7 +239,7 @@ def test_failures_leave_a_sweep_that_ends_and_says_so(
         return by_lr(experiment)
 
     monkeypatch.setattr(bench.runs.worker, "run", FakeJobs(failing).run)
-    monkeypatch.setattr("bench.workers.Here", Threads)
+    monkeypatch.setattr("bench.runs.worker_pool.LocalBackend", Threads)
     path = sweep_file(folder, "trials: 5")
     arguments = ["sweep", str(path), "--row", "mlp", "--workers", "1", *flags(folder)]
     assert main(arguments) == 1
@@ -276,7 +276,7 @@ def test_bad_trials_are_pruned_and_their_runs_have_finished(folder: Path, monkey
     first: list[str] = []
 
     def falling(experiment: Experiment) -> list[float]:
-        first.append(experiment.job)
+        first.append(experiment.job_hash)
         return [30.0 - len(first), 31.0 - len(first), 32.0 - len(first)]
 
     pruner = "pruner: {name: MedianPruner, settings: {n_startup_trials: 2, n_warmup_steps: 0}}"
@@ -302,7 +302,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(study.storage, "get_heartbeat_interval", lambda: 1)
     monkeypatch.setattr("optuna.storages.RDBStorage._get_stale_trial_ids", lambda *_: [study.open[0]._trial_id])
     study.read()
-    assert study.tried[task.experiment.job].losses == 1
+    assert study.tried[task.experiment.job_hash].losses == 1
     monkeypatch.undo()
     (two,) = swept(folder, monkeypatch, jobs, "trials: 3")
     assert two.states["left"] == 0
@@ -324,18 +324,18 @@ def test_a_driver_that_has_slept_keeps_its_attempts(folder: Path, monkeypatch: p
     with study.storage.engine.begin() as connection:  # as an hour of sleep leaves it
         connection.execute(sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = '2026-01-01 00:00:00'"))
     study.read()
-    assert study.tried[task.experiment.job].losses == 0
+    assert study.tried[task.experiment.job_hash].losses == 0
 
 
 def test_what_another_driver_took_for_lost_ends_in_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, task = begun(folder, monkeypatch)
     study.optuna.tell(task.mark, state=optuna.trial.TrialState.FAIL)  # by the other one
     assert not study.told(task, Status(0.5, 1, 100, 0, 1.0, None, 9.0, ((100, 9.0),)))
-    assert "another driver" in study.tell(task, End("failed", reason="whatever"), store(folder))
+    assert "another driver" in study.tell(task, TaskResult("failed", reason="whatever"), store(folder))
     assert study.states() == {"COMPLETE": 0, "PRUNED": 0, "FAILED": 0, "left": 3}
     again = study.take("sweep", "", 1)
     assert again
-    assert again.experiment.job == task.experiment.job
+    assert again.experiment.job_hash == task.experiment.job_hash
 
 
 def test_a_driver_that_died_between_queue_and_beginning_starts_nothing_twice(
@@ -343,12 +343,12 @@ def test_a_driver_that_died_between_queue_and_beginning_starts_nothing_twice(
 ) -> None:
     (one,) = swept(folder, monkeypatch, FakeJobs(by_lr))
     study, spent = one.study, one.study.spent
-    study.optuna.enqueue_trial(study.preset_values, {"again": study.base.job})
+    study.optuna.enqueue_trial(study.preset_values, {"again": study.base.job_hash})
     study.sweep.trials += 1
     assert study.take("sweep", "", 1) is None
     task = study.take("sweep", "", 1)
     assert task
-    assert task.experiment.job not in {trial.user_attrs["job"] for trial in study.attempts()[:4]}
+    assert task.experiment.job_hash not in {trial.user_attrs["job_hash"] for trial in study.attempts()[:4]}
     assert study.spent == spent
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.experiment.spec import architectures, resolve
-from bench.runs.worker_pool import Here, Popen
+from bench.runs.worker_pool import LocalBackend, Popen
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_workers_are_dealt_out_over_gpus(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     else:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    told = [Here(count).gpus(slot) for slot in range(count)]
+    told = [LocalBackend(count).gpus(slot) for slot in range(count)]
     assert [f"{one['CUDA_VISIBLE_DEVICES']} {one['BENCH_GPU_SHARE']}" for one in told] == said
 
 
@@ -45,10 +45,10 @@ def test_more_gpus_than_a_worker_has_are_refused_before_anything_runs(monkeypatc
     on_gpus, on_cores = (
         resolve(path, flags=["--machine.devices", "2", "--machine.accelerator", kind]) for kind in ("gpu", "cpu")
     )
-    Here(2).check([on_gpus])
-    Here(3).check([on_cores])
+    LocalBackend(2).check([on_gpus])
+    LocalBackend(3).check([on_cores])
     with pytest.raises(ValueError, match=r"machine\.devices: 2 GPUs were asked for, and each of 3 workers has 1 of 4"):
-        Here(3).check([on_cores, on_gpus])
+        LocalBackend(3).check([on_cores, on_gpus])
 
 
 TELL = """
@@ -72,7 +72,7 @@ def test_a_worker_that_replaces_another_takes_its_gpu(
         assert isinstance(process, Popen)
         return process
 
-    here = Here(2)
+    here = LocalBackend(2)
     first, second = start("first", 60), start("second", 60)
     second.kill()
     third = start("third", 0)

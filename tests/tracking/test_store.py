@@ -20,13 +20,13 @@ from mlflow.tracking import MlflowClient
 
 import bench.tracking.retry
 from bench.measures.measure import Measure
-from bench.tracking.run_writer import Job
-from bench.tracking.store import Store, Tracking, tracked
+from bench.tracking.run_writer import RunWriter
+from bench.tracking.store import Store, TrackingSettings, tracked
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(Tracking(None, str(tmp_path_factory.mktemp("tracking") / "runs")))
+    return Store(TrackingSettings(None, str(tmp_path_factory.mktemp("tracking") / "runs")))
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +34,8 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def begin(store: Store, suite: str, job: str = "abc", **tags: str) -> Job:
-    return store.begin(suite, f"{job} on a corpus", {"job": job, **tags})
+def begin(store: Store, suite: str, job: str = "abc", **tags: str) -> RunWriter:
+    return store.begin(suite, f"{job} on a corpus", {"job_hash": job, **tags})
 
 
 def values(store: Store, run_id: str, name: str) -> list[tuple[int, float]]:
@@ -43,7 +43,7 @@ def values(store: Store, run_id: str, name: str) -> list[tuple[int, float]]:
 
 
 def test_a_question_leaves_nothing_behind(tmp_path: Path) -> None:
-    store = Store(Tracking(None, str(tmp_path / "runs")))
+    store = Store(TrackingSettings(None, str(tmp_path / "runs")))
     assert store.find("suite", "abc") == []
     assert store.suites() == []
     with pytest.raises(ValueError, match=r"--suite: there is no suite 'suite' in sqlite:.*there are: none yet"):
@@ -119,7 +119,7 @@ def test_measures_written_again_have_one_value_each(store: Store, tmp_path: Path
     job = begin(store, "measures")
     bleu = Measure("test/bleu", 30.0, "percent", 29.0, 31.0, "signature")
     job.measures([bleu])
-    job.measures([bleu, Measure("joules", None, "J", recipe="no meter"), Measure("params", 12, "parameters")])
+    job.measures([bleu, Measure("joules", None, "J", provenance="no meter"), Measure("params", 12, "parameters")])
     for name, value in (("test/bleu", 30.0), ("test/bleu_low", 29.0), ("test/bleu_high", 31.0), ("params", 12.0)):
         assert values(store, job.id, name) == [(0, value)]
     found = store.measures(store.run(job.id))
@@ -134,7 +134,7 @@ def test_measures_written_again_have_one_value_each(store: Store, tmp_path: Path
 def test_a_parent_is_made_once(store: Store) -> None:
     one = store.parent("family", {"question": "Why?"})
     assert store.parent("family", {"question": "How?"}) == one
-    child = store.begin("family", "child", {"job": "abc"}, one)
+    child = store.begin("family", "child", {"job_hash": "abc"}, one)
     assert store.run(child.id).tags["mlflow.parentRunId"] == one
     assert store.run(one).tags["question"] == "How?"
     assert [run.id for run in store.runs("family")] == [child.id]
@@ -161,8 +161,8 @@ def test_params_are_kept_whole(store: Store) -> None:
 def test_a_deleted_suite_comes_back(store: Store) -> None:
     begin(store, "deleted")
     store.client.delete_experiment(store.experiment("deleted"))
-    begin(store, "deleted", job="new")
-    assert {run.tags["job"] for run in store.runs("deleted")} >= {"new"}
+    begin(store, "deleted", job_hash="new")
+    assert {run.tags["job_hash"] for run in store.runs("deleted")} >= {"new"}
 
 
 def test_a_server_that_does_not_answer_is_given_up_in_seconds() -> None:
@@ -173,7 +173,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_seconds() -> None:
     with pytest.raises(
         ValueError, match=rf"^tracking\.uri: cannot open http://127\.0\.0\.1:{port}: .*start the server"
     ):
-        Store(Tracking(f"http://127.0.0.1:{port}"))
+        Store(TrackingSettings(f"http://127.0.0.1:{port}"))
     assert time.monotonic() - before < 20
     assert os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES") == patience
 
@@ -213,7 +213,7 @@ def test_a_worker_waits_for_a_server_that_its_driver_has_reached(
 
         starting = threading.Thread(target=begin)
         starting.start()
-        store = Store(Tracking(f"http://127.0.0.1:{server.server_port}"), known=True)
+        store = Store(TrackingSettings(f"http://127.0.0.1:{server.server_port}"), known=True)
         assert store.suites() == []
         server.shutdown()
         starting.join()
@@ -227,15 +227,15 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "mlflow.db"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"^tracking\.uri: cannot open sqlite:///{path}: "):
-        Store(Tracking(f"sqlite:///{path}"))
+        Store(TrackingSettings(f"sqlite:///{path}"))
 
 
 def test_where_runs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Tracking().resolved_uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert TrackingSettings().resolved_uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
-    assert Tracking().resolved_uri == "http://tracking:5000"
-    assert Tracking("sqlite:////other.db").resolved_uri == "sqlite:////other.db"
+    assert TrackingSettings().resolved_uri == "http://tracking:5000"
+    assert TrackingSettings("sqlite:////other.db").resolved_uri == "sqlite:////other.db"
 
 
 def test_a_store_that_was_away_has_every_point_in_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,10 +291,10 @@ def test_a_full_disk_is_no_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -
 def test_a_process_that_has_failed_does_not_wait_for_a_dead_store() -> None:
     program = """
 from mlflow.exceptions import MlflowException
-from bench.tracking.patience import Backlog
+from bench.tracking.retry import BackgroundWriter
 def send(metrics):
     raise MlflowException("API request to http://x failed with exception refused")
-Backlog(send).put([])
+BackgroundWriter(send).put([])
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True)
 
@@ -312,7 +312,7 @@ def test_a_server_that_comes_back_answers(monkeypatch: pytest.MonkeyPatch, caplo
                 raise answer
             return f"{answer} {run_id}"
 
-    patient = bench.tracking.retry.Patient(cast(MlflowClient, Client()))  # of which it asks no more
+    patient = bench.tracking.retry.RetryingClient(cast(MlflowClient, Client()))  # of which it asks no more
     assert (patient.get_run("abc"), patient.tracking_uri) == ("run abc", "http://x")
     assert caplog.messages == ["the tracking store does not answer; waiting for it", "the tracking store is back"]
     answers.append(MlflowException("no such run"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.training.budget import Budget, Meter, StreamClock
+from bench.training.budget import BudgetSettings, BudgetTracker, StreamClock
 
 
 class Gpu:
@@ -45,85 +45,86 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     pretended = Gpu()
     monkeypatch.setattr(torch.cuda, "Event", pretended.event)
     monkeypatch.setattr(torch.cuda, "synchronize", pretended.synchronize)
-    monkeypatch.setattr("bench.meter.time", SimpleNamespace(perf_counter=lambda: pretended.host / 1e3))
+    monkeypatch.setattr("bench.training.budget.time", SimpleNamespace(perf_counter=lambda: pretended.host / 1e3))
     return pretended
 
 
-def metered(gpu: Gpu, budget: Budget) -> tuple[Meter, Any, Any]:
-    """(meter, update, batch) as between on_train_start and the end of a training."""
-    ledger: Any = SimpleNamespace(add=lambda _: None, model_flops=0, state_dict=dict)
-    meter = Meter(budget, ledger)
-    meter.clock = StreamClock(torch.device("cuda"))
-    meter.energy.source = "pretended"
-    meter.energy.meter = SimpleNamespace(joules=lambda before, after: after[0] - before[0], counters=lambda: [gpu.host])  # pyright: ignore[reportAttributeAccessIssue]  # a counter of its own
-    meter.energy.last, meter.energy.at = [0], 0.0
+def metered(gpu: Gpu, limits: BudgetSettings) -> tuple[BudgetTracker, Any, Any]:
+    """(budget, update, batch) as between on_train_start and the end of a training."""
+    flop_counter: Any = SimpleNamespace(add=lambda _: None, model_flops=0, state_dict=dict)
+    budget = BudgetTracker(limits, flop_counter)
+    budget.clock = StreamClock(torch.device("cuda"))
+    budget.energy.source = "pretended"
+    counter: Any = SimpleNamespace(joules=lambda before, after: after[0] - before[0], counters=lambda: [gpu.host])
+    budget.energy.counter = counter
+    budget.energy.last, budget.energy.at = [0], 0.0
     trainer: Any = SimpleNamespace(should_stop=False)
     batch: Any = SimpleNamespace(blocks=())
 
     def update(milliseconds: float) -> None:
-        meter.on_train_batch_start(trainer, trainer, batch, 0)
+        budget.on_train_batch_start(trainer, trainer, batch, 0)
         gpu.launch(milliseconds)
-        meter.on_train_batch_end(trainer, trainer, None, batch, 0)
+        budget.on_train_batch_end(trainer, trainer, None, batch, 0)
 
-    return meter, update, trainer
+    return budget, update, trainer
 
 
 def test_an_update_lasts_as_long_as_the_gpu_is_at_it(gpu: Gpu) -> None:
     """Three of 10 ms, launched within 3 ms and with 2 ms of the host's work between them, are 30 ms."""
-    meter, update, _ = metered(gpu, Budget(max_updates=100))
+    budget, update, _ = metered(gpu, BudgetSettings(max_updates=100))
     for _ in range(3):
         update(10)
         gpu.host += 2
-    assert meter.seconds == 0
-    meter.wait()
-    assert meter.seconds == pytest.approx(0.030)
-    assert meter.energy.total == pytest.approx(30)
-    meter.wait()
-    assert meter.seconds == pytest.approx(0.030)
+    assert budget.seconds == 0
+    budget.wait()
+    assert budget.seconds == pytest.approx(0.030)
+    assert budget.energy.total == pytest.approx(30)
+    budget.wait()
+    assert budget.seconds == pytest.approx(0.030)
 
 
 def test_what_lies_between_a_wait_and_the_next_update_does_not_count(gpu: Gpu) -> None:
-    meter, update, _ = metered(gpu, Budget(max_updates=100))
+    budget, update, _ = metered(gpu, BudgetSettings(max_updates=100))
     update(10)
-    meter.wait()
+    budget.wait()
     gpu.host = gpu.free = gpu.host + 500  # a validation
     update(10)
-    meter.wait()
-    assert meter.seconds == pytest.approx(0.020)
-    assert meter.energy.total == pytest.approx(20)
+    budget.wait()
+    assert budget.seconds == pytest.approx(0.020)
+    assert budget.energy.total == pytest.approx(20)
 
 
 def test_a_checkpoint_holds_the_seconds_of_all_updates(gpu: Gpu) -> None:
-    meter, update, _ = metered(gpu, Budget(max_updates=100))
+    budget, update, _ = metered(gpu, BudgetSettings(max_updates=100))
     update(10)
     update(10)
-    assert meter.state_dict()["seconds"] == pytest.approx(0.020)
+    assert budget.state_dict()["seconds"] == pytest.approx(0.020)
 
 
 def test_a_budget_of_seconds_is_asked_at_every_update(gpu: Gpu) -> None:
-    meter, update, trainer = metered(gpu, Budget(max_seconds=0.015))
+    budget, update, trainer = metered(gpu, BudgetSettings(max_seconds=0.015))
     update(10)
     assert not trainer.should_stop
     update(10)
     assert trainer.should_stop
-    assert meter.seconds == pytest.approx(0.020)
+    assert budget.seconds == pytest.approx(0.020)
 
 
 def test_the_end_of_a_training_waits(gpu: Gpu) -> None:
-    meter, update, trainer = metered(gpu, Budget(max_updates=2))
+    budget, update, trainer = metered(gpu, BudgetSettings(max_updates=2))
     update(10)
     update(10)
     assert trainer.should_stop
-    assert meter.seconds == pytest.approx(0.020)
+    assert budget.seconds == pytest.approx(0.020)
 
 
-@pytest.mark.parametrize("budget", [Budget(max_seconds=1.0), Budget(max_updates=100)])
-def test_waiting_for_the_gpu_is_no_overhead(gpu: Gpu, budget: Budget) -> None:
+@pytest.mark.parametrize("limits", [BudgetSettings(max_seconds=1.0), BudgetSettings(max_updates=100)])
+def test_waiting_for_the_gpu_is_no_overhead(gpu: Gpu, limits: BudgetSettings) -> None:
     """Neither that for a budget of seconds nor that of a checkpoint, which begins like all of it at `aside`."""
-    meter, update, _ = metered(gpu, budget)
+    budget, update, _ = metered(gpu, limits)
     update(10)
-    meter.aside = gpu.host / 1e3
-    meter.state_dict()
+    budget.aside = gpu.host / 1e3
+    budget.state_dict()
     gpu.host += 3  # it is written
-    meter.overhead += gpu.host / 1e3 - meter.aside
-    assert meter.overhead == pytest.approx(0.003)
+    budget.overhead += gpu.host / 1e3 - budget.aside
+    assert budget.overhead == pytest.approx(0.003)

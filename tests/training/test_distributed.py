@@ -13,9 +13,9 @@ import torch
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from bench.data.batches import PairBatches, Pairs, Sentences
-from bench.system.machine import Machine
-from bench.training.distributed import ALONE, Place, meeting
-from models.parts.translator import Batch, Recipe, Translator
+from bench.system.machine import MachineSettings
+from bench.training.distributed import SINGLE_PROCESS, Rendezvous, meeting
+from models.parts.translator import Batch, OptimizationSettings, Translator
 from models.transformer import Config, Model
 
 VOCABULARY = 23
@@ -30,12 +30,12 @@ def pairs(count: int) -> Pairs:
     return Pairs(sources, targets)
 
 
-def parts(text: Pairs, ranks: int, batch: int) -> list[Batch]:
+def parts(text: Pairs, group: int, batch: int) -> list[Batch]:
     """What each of so many processes reads of a batch."""
     found = []
-    for rank in range(ranks):
+    for rank in range(group):
         batches = PairBatches(text, 40, seed=3)
-        batches.rank, batches.ranks = rank, ranks
+        batches.rank, batches.processes = rank, group
         found.append(batches.part(batches.epoch(0)[batch]))
     return found
 
@@ -52,13 +52,13 @@ def sentences(batch: Batch) -> list[tuple[int, ...]]:
     )
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("group", [2, 3])
 @pytest.mark.parametrize("batch", range(6))
-def test_the_parts_are_the_batch(ranks: int, batch: int) -> None:
+def test_the_parts_are_the_batch(group: int, batch: int) -> None:
     text = pairs(50)
     (whole,) = parts(text, 1, batch)
-    dealt = parts(text, ranks, batch)
-    assert len(whole.source.lengths_B) >= ranks
+    dealt = parts(text, group, batch)
+    assert len(whole.source.lengths_B) >= group
     assert sorted(pair for part in dealt for pair in sentences(part)) == sentences(whole)
     assert all(part.blocks == dealt[0].blocks for part in dealt)
     assert [block.sources for block in dealt[0].blocks] == [part.source.lengths_B for part in dealt]
@@ -77,22 +77,22 @@ def gradient(model: Translator, batch: Batch) -> tuple[float, torch.Tensor]:
 
 
 @pytest.mark.parametrize("per", ["token", "sentence"])
-@pytest.mark.parametrize("ranks", [2, 3, 60])  # 60: more than there are pairs in a batch
-def test_the_mean_over_the_parts_is_the_mean_over_the_whole(ranks: int, per: Literal["token", "sentence"]) -> None:
+@pytest.mark.parametrize("group", [2, 3, 60])  # 60: more than there are pairs in a batch
+def test_the_mean_over_the_parts_is_the_mean_over_the_whole(group: int, per: Literal["token", "sentence"]) -> None:
     torch.manual_seed(1)
     model = Model(Config(layers=1, width=16, inner=32, heads=2, dropout=0.0), VOCABULARY, VOCABULARY).double()
-    model.recipe = Recipe(per=per)
+    model.optimization = OptimizationSettings(normalization=per)
     (whole,) = parts(pairs(50), 1, 0)
     assert whole.share == whole.share_of_sentences == 1.0
     loss, gradient_P = gradient(model, whole)
-    losses, gradients = zip(*(gradient(model, part) for part in parts(pairs(50), ranks, 0)), strict=True)
-    assert sum(losses) / ranks == pytest.approx(loss, abs=1e-12)
+    losses, gradients = zip(*(gradient(model, part) for part in parts(pairs(50), group, 0)), strict=True)
+    assert sum(losses) / group == pytest.approx(loss, abs=1e-12)
     torch.testing.assert_close(torch.stack(gradients).mean(0), gradient_P, rtol=0, atol=1e-12)
 
 
 def test_alone_nothing_is_told() -> None:
-    assert ALONE.first("x") == "x"
-    assert ALONE.mean([1.5, 2.5]) == [1.5, 2.5]
+    assert SINGLE_PROCESS.first("x") == "x"
+    assert SINGLE_PROCESS.mean([1.5, 2.5]) == [1.5, 2.5]
 
 
 def test_machines_must_know_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,13 +108,15 @@ def test_lightning_leaves_the_threads_alone(monkeypatch: pytest.MonkeyPatch) -> 
     """Its launcher sets them wherever this variable is not set: two on two cores, for a process that has one."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     store = TCPStore("127.0.0.1", 0, 1, True)
-    machine = Machine(accelerator="cpu", threads=1)
-    with machine.ready(), Place(0, 1, "127.0.0.1", store.port).grouped(store, machine.device):
+    machine = MachineSettings(accelerator="cpu", threads=1)
+    with machine.ready(), Rendezvous(0, 1, "127.0.0.1", store.port).grouped(store, machine.device):
         assert os.environ["OMP_NUM_THREADS"] == "1"
     assert "OMP_NUM_THREADS" not in os.environ
 
 
-@pytest.mark.parametrize(("name", "machine"), [("devices", Machine(devices=0)), ("num_nodes", Machine(num_nodes=0))])
-def test_there_is_no_run_in_no_process(name: str, machine: Machine) -> None:
+@pytest.mark.parametrize(
+    ("name", "machine"), [("devices", MachineSettings(devices=0)), ("num_nodes", MachineSettings(num_nodes=0))]
+)
+def test_there_is_no_run_in_no_process(name: str, machine: MachineSettings) -> None:
     with pytest.raises(ValueError, match=f"machine.{name}: 0 is too small"), machine.ready():
         pass

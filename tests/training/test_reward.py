@@ -13,11 +13,11 @@ from torch import Tensor
 
 from bench.decoding.beam_search import asks
 from bench.experiment.spec import architectures, resolve
-from bench.measures.flops import Ledger, count
+from bench.measures.flops import FlopCounter, count
 from bench.system.machine import bf16
 from bench.training import reward
-from bench.training.budget import Budget, Curves, Meter
-from bench.training.reward import Drawn, Refinement, Reward, draw, gleu, mean_gleu, mixed, undropped, words
+from bench.training.budget import BudgetSettings, BudgetTracker, Curves
+from bench.training.reward import Drawn, RewardPhase, RewardSettings, draw, gleu, mean_gleu, mixed, undropped, words
 from models.moe import NoisyTopK
 from models.parts.translator import BOS, EOS, Batch, Tokens, Translator, likelihood
 from models.transformer import Config, Model
@@ -41,7 +41,7 @@ def build(row: str, flags: Sequence[str] = ()) -> Translator:
     job = resolve(FILES[row], row=row, flags=flags)
     torch.manual_seed(1)
     model = job.build(VOCABULARY, VOCABULARY)
-    model.recipe = job.training
+    model.optimization = job.training
     return model
 
 
@@ -173,11 +173,11 @@ def test_on_a_gpu_the_host_asks_at_every_fourth_step_only(monkeypatch: pytest.Mo
     assert all(len(set(rows_T[place : place + 4])) == 1 for place in range(0, len(rows_T), 4))
     test_what_is_drawn_is_well_formed()
     assert pairs.target.ids_BS.shape[1] == max(pairs.target.lengths_B)
-    ledger = Ledger(model)
-    ledger.add_drawn(pairs, 4, rows_T)
+    flop_counter = FlopCounter(model)
+    flop_counter.add_drawn(pairs, 4, rows_T)
     learning = count(lambda: mixed(model, PAIRS, Drawn(pairs, rows_T), torch.rand(12), 0.017).backward())
-    ledger.add(PAIRS)
-    assert counted + learning == ledger.executed_flops
+    flop_counter.add(PAIRS)
+    assert counted + learning == flop_counter.executed_flops
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def test_the_likelihood_is_the_sum_over_tokens_and_the_mean_over_sentences() -> 
     loss = mixed(
         model, PAIRS, drawn_from(model), torch.ones(12, dtype=torch.float64), 0.017
     )  # all as good: no gradient
-    losses_N = model.token_losses(PAIRS, model.recipe.label_smoothing)
+    losses_N = model.token_losses(PAIRS, model.optimization.label_smoothing)
     assert loss.item() == pytest.approx(0.017 * losses_N.sum().item() / 3)
 
 
@@ -251,11 +251,13 @@ def test_better_translations_become_more_probable() -> None:
     assert mean_log_probability() > before
 
 
-def refinement(model: Translator, share: float, updates: int) -> Refinement:
-    meter = Meter(Budget(max_updates=10), Ledger(model))
-    meter.updates = updates
-    curves = Curves(meter, lambda _: None, lambda _: None)
-    return Refinement(Reward(share, samples=3), meter, curves, lambda ids: [" ".join(map(str, each)) for each in ids])
+def refinement(model: Translator, share: float, updates: int) -> RewardPhase:
+    budget = BudgetTracker(BudgetSettings(max_updates=10), FlopCounter(model))
+    budget.updates = updates
+    curves = Curves(budget, lambda _: None, lambda _: None)
+    return RewardPhase(
+        RewardSettings(share, samples=3), budget, curves, lambda ids: [" ".join(map(str, each)) for each in ids]
+    )
 
 
 @pytest.mark.parametrize("row", sorted(FILES))
@@ -287,7 +289,7 @@ def test_the_phase_is_the_end_of_the_budget() -> None:
         assert phase.begun is begun
         loss = phase.objective(model, PAIRS)
         assert (loss.item() == likelihood(model, PAIRS).item()) is not begun
-        assert (phase.meter.ledger.model_flops > 0) is begun
+        assert (phase.budget.flop_counter.model_flops > 0) is begun
 
 
 DROPPING = [row for row in FILES if hasattr(resolve(FILES[row], row=row).model, "dropout")]
@@ -321,34 +323,34 @@ def test_the_charge_is_what_is_executed(row: str) -> None:
     drawn, rewards_R = found[0], torch.rand(12)
     assert len(set(drawn.pairs.target.lengths_B)) > 1
     learning = count(lambda: mixed(model, PAIRS, drawn, rewards_R, 0.017).backward())
-    ledger = Ledger(model)
-    ledger.add(PAIRS)
-    ledger.add_drawn(drawn.pairs, 4, drawn.rows_T)
-    assert counted + learning == ledger.executed_flops
-    assert ledger.model_flops < ledger.executed_flops
+    flop_counter = FlopCounter(model)
+    flop_counter.add(PAIRS)
+    flop_counter.add_drawn(drawn.pairs, 4, drawn.rows_T)
+    assert counted + learning == flop_counter.executed_flops
+    assert flop_counter.model_flops < flop_counter.executed_flops
 
 
 @pytest.mark.parametrize("row", ["lstm", "gnmt", "transformer-base", "moe"])
 def test_without_padding_model_flops_are_executed_flops(row: str) -> None:
     model, written = build(row), padded([[5, 6, EOS]] * 6)
     sources = padded([[7, 8, 9, EOS]] * 6)
-    ledger = Ledger(model)
-    ledger.add_drawn(Batch(sources, written), 3, [6] * 3)
-    assert ledger.model_flops == ledger.executed_flops
+    flop_counter = FlopCounter(model)
+    flop_counter.add_drawn(Batch(sources, written), 3, [6] * 3)
+    assert flop_counter.model_flops == flop_counter.executed_flops
     once = model.flops_encode(4).forward + model.flops_start(4).forward
     steps = sum(model.flops_step(4, position).forward for position in range(3)) + 3 * model.flops_project().forward
     learnt = model.flops_decode(4, 3).training + 3 * model.flops_project().training
-    assert ledger.model_flops == 2 * once + 6 * (steps + learnt)
+    assert flop_counter.model_flops == 2 * once + 6 * (steps + learnt)
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (Reward(share=1.0), r"training\.reward\.share: 1\.0 is no part of a budget"),
-        (Reward(share=-0.1), r"training\.reward\.share: -0\.1"),
-        (Reward(samples=1), r"training\.reward\.samples: 1 has no mean to differ from"),
+        (RewardSettings(share=1.0), r"training\.reward\.share: 1\.0 is no part of a budget"),
+        (RewardSettings(share=-0.1), r"training\.reward\.share: -0\.1"),
+        (RewardSettings(samples=1), r"training\.reward\.samples: 1 has no mean to differ from"),
     ],
 )
-def test_settings_that_cannot_be_trained_with(settings: Reward, said: str) -> None:
+def test_settings_that_cannot_be_trained_with(settings: RewardSettings, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         settings.check()

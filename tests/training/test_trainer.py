@@ -20,13 +20,13 @@ import torch
 
 from bench.data.batches import PairBatches, Pairs, Sentences
 from bench.data.vocabulary import text_only
-from bench.system.machine import Machine
+from bench.system.machine import MachineSettings
 from bench.training import checkpoints
 from bench.training.budget import Curve, Diverged
 from bench.training.checkpoints import Interrupted, Signals
-from bench.training.reward import Reward
-from bench.training.trainer import Score, Status, Trained, Training, train
-from models.parts.translator import Optimizer, Schedule, Translator
+from bench.training.reward import RewardSettings
+from bench.training.trainer import Score, Status, Trained, TrainingSettings, train
+from models.parts.translator import LearningRateSchedule, OptimizerSettings, Translator
 from models.transformer import Config, Model
 
 VOCABULARY = 23
@@ -50,16 +50,16 @@ def pairs() -> Pairs:
     return Pairs(sources, targets)
 
 
-def settings(**changed: Any) -> Training:
+def settings(**changed: Any) -> TrainingSettings:
     usual: dict[str, Any] = {
         "max_updates": 20,
         "batch_tokens": BATCH_TOKENS,
         "validations": 4,
         "label_smoothing": 0.1,
-        "optimizer": Optimizer("Adam", 0.01),
-        "schedule": Schedule(warmup=5, decay="inverse_sqrt"),
+        "optimizer": OptimizerSettings("Adam", 0.01),
+        "schedule": LearningRateSchedule(warmup=5, decay="inverse_sqrt"),
     }
-    return Training(**(usual | changed))
+    return TrainingSettings(**(usual | changed))
 
 
 def model() -> Model:
@@ -76,7 +76,7 @@ class Attempts:
     """One run in one folder, as often as it takes. Keeps what the outside got to see of it."""
 
     folder: Path
-    settings: Training = field(default_factory=settings)
+    settings: TrainingSettings = field(default_factory=settings)
     seconds_between_checkpoints: float = 60.0
     flushed: Curve = field(default_factory=list)
     resumed: Curve = field(default_factory=list)
@@ -112,7 +112,7 @@ class Attempts:
                 module or model(),
                 PairBatches(pairs(), self.settings.batch_tokens, seed=3),
                 self.settings,
-                Machine(accelerator="cpu", checkpoint_seconds=self.seconds_between_checkpoints),
+                MachineSettings(accelerator="cpu", checkpoint_seconds=self.seconds_between_checkpoints),
                 seed=3,
                 folder=self.folder,
                 signals=signals,
@@ -152,16 +152,16 @@ def same(one: Trained, other: Trained) -> None:
     assert without_seconds(one.curve) == without_seconds(other.curve)
     assert one.best_update == other.best_update
     for count in ("updates", "pairs", "source_tokens", "target_tokens"):
-        assert getattr(one.meter, count) == getattr(other.meter, count), count
-    assert one.meter.ledger.state_dict() == other.meter.ledger.state_dict()
+        assert getattr(one.budget, count) == getattr(other.budget, count), count
+    assert one.budget.flop_counter.state_dict() == other.budget.flop_counter.state_dict()
 
 
 COURSES = {
     "32-true": {},
     "bf16-mixed": {"precision": "bf16-mixed"},
-    "reward": {"reward": Reward(share=0.5, samples=3, lr_factor=0.5)},  # from the tenth update on
-    "reward, bf16-mixed": {"precision": "bf16-mixed", "reward": Reward(share=0.5, samples=3)},
-    "plateau": {"schedule": Schedule(warmup=5, decay="plateau", floor=0.0005)},  # its losses are all 1.0
+    "reward": {"reward": RewardSettings(share=0.5, samples=3, lr_factor=0.5)},  # from the tenth update on
+    "reward, bf16-mixed": {"precision": "bf16-mixed", "reward": RewardSettings(share=0.5, samples=3)},
+    "plateau": {"schedule": LearningRateSchedule(warmup=5, decay="plateau", floor=0.0005)},  # its losses are all 1.0
 }
 
 
@@ -208,8 +208,8 @@ def test_the_reward_has_a_curve_and_a_cost(undisturbed: dict[str, Trained]) -> N
     updates = [update for update, name, _ in rewarded.curve if name == "train/reward"]
     assert updates == list(range(11, 21))
     assert without_seconds(rewarded.curve)[:10] == without_seconds(plain.curve)[:10]
-    assert rewarded.meter.pairs == plain.meter.pairs
-    assert rewarded.meter.ledger.model_flops > plain.meter.ledger.model_flops
+    assert rewarded.budget.pairs == plain.budget.pairs
+    assert rewarded.budget.flop_counter.model_flops > plain.budget.flop_counter.model_flops
     rates = {update: value for update, name, value in rewarded.curve if name == "train/lr"}
     before = {update: value for update, name, value in plain.curve if name == "train/lr"}
     assert rates == {
@@ -271,7 +271,7 @@ def test_lost_updates_are_counted_apart(tmp_path: Path, monkeypatch: pytest.Monk
     assert not half_written.exists()
     assert trained.repeated.updates == sum(lost)
     assert 0 < trained.repeated.seconds < 60
-    assert trained.meter.updates == 20
+    assert trained.budget.updates == 20
     assert Attempts(tmp_path / "other").go().repeated.updates == 0
 
 
@@ -331,12 +331,12 @@ with Signals().listening() as signals, signals.held():
 @pytest.mark.parametrize(
     ("limits", "reached"),
     [
-        ({"max_updates": 7}, lambda meter: meter.updates == 7),
-        ({"max_pairs": 60}, lambda meter: meter.pairs >= 60),
-        ({"max_flops": 2e6}, lambda meter: meter.ledger.model_flops >= 2e6),
-        ({"max_seconds": 0.05}, lambda meter: meter.seconds >= 0.05),
-        ({"max_updates": 7, "max_pairs": 10**9, "max_flops": 1e18}, lambda meter: meter.updates == 7),
-        ({"max_updates": 10**6, "max_pairs": 60, "max_seconds": 1e6}, lambda meter: meter.pairs >= 60),
+        ({"max_updates": 7}, lambda budget: budget.updates == 7),
+        ({"max_pairs": 60}, lambda budget: budget.pairs >= 60),
+        ({"max_flops": 2e6}, lambda budget: budget.flop_counter.model_flops >= 2e6),
+        ({"max_seconds": 0.05}, lambda budget: budget.seconds >= 0.05),
+        ({"max_updates": 7, "max_pairs": 10**9, "max_flops": 1e18}, lambda budget: budget.updates == 7),
+        ({"max_updates": 10**6, "max_pairs": 60, "max_seconds": 1e6}, lambda budget: budget.pairs >= 60),
     ],
     ids=["updates", "pairs", "flops", "seconds", "updates-of-three", "pairs-of-three"],
 )
@@ -345,9 +345,9 @@ def test_the_first_limit_that_is_reached_ends_the_run(
 ) -> None:
     attempts = Attempts(tmp_path, settings(**({"max_updates": None} | limits)))
     trained = attempts.go()
-    assert reached(trained.meter)
-    assert [status.fraction >= 1 for status in attempts.reported] == [False] * (trained.meter.updates - 1) + [True]
-    assert sorted(attempts.validated)[-1] == trained.meter.updates  # the last validation sees the last weights
+    assert reached(trained.budget)
+    assert [status.fraction >= 1 for status in attempts.reported] == [False] * (trained.budget.updates - 1) + [True]
+    assert sorted(attempts.validated)[-1] == trained.budget.updates  # the last validation sees the last weights
 
 
 def test_the_best_validation_is_scored(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ def test_the_best_validation_is_scored(tmp_path: Path) -> None:
 def test_a_row_with_reward_is_judged_by_weights_that_had_it(killed_at: int | None, tmp_path: Path) -> None:
     """The phase begins with the 11th update: what the first two validations found is not the row's."""
     bleu = {1: 9.0, 2: 9.0, 3: 5.0, 4: 3.0}
-    attempts = Attempts(tmp_path, settings(reward=Reward(share=0.5, samples=2)))
+    attempts = Attempts(tmp_path, settings(reward=RewardSettings(share=0.5, samples=2)))
     if killed_at:
         with pytest.raises(Killed):
             attempts.go(score=bleu.__getitem__, report=at(killed_at))
@@ -408,9 +408,9 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
 
 def test_settings_that_cannot_be_trained_with() -> None:
     with pytest.raises(ValueError, match=r"training: no budget; set training\.max_pairs"):
-        Training().check()
+        TrainingSettings().check()
     with pytest.raises(ValueError, match=r"training\.average: 11 is more than training\.validations 10"):
-        Training(max_updates=1, average=11).check()
+        TrainingSettings(max_updates=1, average=11).check()
 
 
 def test_a_truncated_checkpoint_is_named(tmp_path: Path) -> None:
