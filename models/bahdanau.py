@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.attention import Additive, weighted_sum
+from models.parts.batch import Tokens
+from models.parts.flops import Flops, product
 from models.parts.recurrent import fused, reorder
-from models.parts.translator import Flops, State, Step, Tokens, Translator, product
+from models.parts.translator import State, Step, Translator
 
 
 class Annotator(nn.Module):

@@ -28,8 +28,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.parts.batch import PAD, Tokens
 from models.parts.convolution import after, windows
-from models.parts.translator import NO_FLOPS, PAD, Flops, Stack, State, Step, Tokens, Translator, product
+from models.parts.flops import NO_FLOPS, Flops, product
+from models.parts.stack import Stack
+from models.parts.translator import State, Step, Translator
 
 
 class Block(nn.Module):

@@ -29,9 +29,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.parts.batch import Tokens
 from models.parts.convolution import windows
+from models.parts.flops import NO_FLOPS, Flops, product
 from models.parts.recurrent import fused
-from models.parts.translator import NO_FLOPS, Flops, Stack, State, Step, Tokens, Translator, product
+from models.parts.stack import Stack
+from models.parts.translator import State, Step, Translator
 
 
 class Convolution(nn.Module):

@@ -27,8 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.parts.attention import AttentionWeights, masked_softmax
+from models.parts.batch import Tokens
 from models.parts.convolution import after, windows
-from models.parts.translator import NO_FLOPS, Flops, Stack, State, Step, Tokens, Translator, product
+from models.parts.flops import NO_FLOPS, Flops, product
+from models.parts.stack import Stack
+from models.parts.translator import State, Step, Translator
 
 HALF = math.sqrt(0.5)
 

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.parts.translator import NO_FLOPS, PAD, Flops, State, Step, Tokens, Translator, product
+from models.parts.batch import PAD, Tokens
+from models.parts.flops import NO_FLOPS, Flops, product
+from models.parts.translator import State, Step, Translator
 
 BEFORE, AFTER = 2, 2  # source words on either side of the current position
 SLOTS = BEFORE + 1 + AFTER

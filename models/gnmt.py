@@ -30,8 +30,11 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.attention import Additive, weighted_sum
+from models.parts.batch import Tokens
+from models.parts.flops import Flops, product
 from models.parts.recurrent import Cell, fused, reorder
-from models.parts.translator import Flops, Stack, State, Step, Tokens, Translator, product
+from models.parts.stack import Stack
+from models.parts.translator import State, Step, Translator
 
 
 class Layer(nn.LSTM):

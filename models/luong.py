@@ -27,8 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.attention import Concat, Dot, General, Location, weighted_sum
+from models.parts.batch import PAD, Tokens
+from models.parts.flops import NO_FLOPS, Flops, product
 from models.parts.recurrent import Cell, fused
-from models.parts.translator import NO_FLOPS, PAD, Flops, Stack, State, Step, Tokens, Translator, product
+from models.parts.stack import Stack
+from models.parts.translator import State, Step, Translator
 
 
 class Window(nn.Module):

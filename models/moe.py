@@ -26,8 +26,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.parts.attention import Factored, weighted_sum
+from models.parts.batch import Tokens
+from models.parts.flops import Flops, product
 from models.parts.recurrent import fused, lstm, reorder
-from models.parts.translator import Flops, Stack, State, Step, Tokens, Translator, product
+from models.parts.stack import Stack
+from models.parts.translator import State, Step, Translator
 
 
 class Routes(NamedTuple):

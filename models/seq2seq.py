@@ -23,8 +23,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.parts.batch import PAD, Tokens
+from models.parts.flops import NO_FLOPS, Flops, product
 from models.parts.recurrent import fused
-from models.parts.translator import NO_FLOPS, PAD, Flops, State, Step, Tokens, Translator, product
+from models.parts.translator import State, Step, Translator
 
 States = tuple[Tensor, ...]  # (h_BLD,), or (h_BLD, c_BLD) of an LSTM
 CELLS = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}

@@ -21,7 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.attention import MultiHead
-from models.parts.translator import PAD, Flops, Stack, State, Step, Tokens, Translator, product
+from models.parts.batch import PAD, Tokens
+from models.parts.flops import Flops, product
+from models.parts.stack import Stack
+from models.parts.translator import State, Step, Translator
 
 
 def sinusoids(length: int, width: int, like: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 
 from bench.data.corpus import Split
 from bench.data.vocabulary import Vocabularies, Vocabulary
-from models.parts.translator import EOS, PAD, Batch, Block, Tokens
+from models.parts.batch import EOS, PAD, Batch, Block, Tokens
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import sentencepiece
 
 from bench.data.corpus import Split
 from bench.system.files import write_file
-from models.parts.translator import BOS, EOS, PAD, UNK
+from models.parts.batch import BOS, EOS, PAD, UNK
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 """The pieces with the ids PAD, BOS, EOS and UNK."""

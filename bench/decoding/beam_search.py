@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from bench.data.batches import source_batches
-from models.parts.translator import BOS, EOS, State, Tokens, Translator
+from models.parts.batch import BOS, EOS, Tokens
+from models.parts.translator import State, Translator
 
 
 @dataclass

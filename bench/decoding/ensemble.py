@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.parts.translator import NO_FLOPS, Flops, Stack, State, Step, Tokens, Translator
+from models.parts.batch import Tokens
+from models.parts.flops import NO_FLOPS, Flops
+from models.parts.stack import Stack
+from models.parts.translator import State, Step, Translator
 
 
 class Ensemble(Translator):

@@ -25,7 +25,7 @@ import numpy as np
 from bench.data.corpus import Split
 from bench.data.vocabulary import Vocabularies
 from bench.decoding.beam_search import Hypothesis
-from models.parts.translator import UNK
+from models.parts.batch import UNK
 
 LEXICON = "lexicon.json"
 """Its file beside the vocabularies of a run."""

@@ -26,7 +26,8 @@ from bench.decoding import beam_search
 from bench.decoding.unk_replacement import written
 from bench.evaluation.trained_model import TrainedTranslator
 from models.parts.attention import AttentionWeights
-from models.parts.translator import BOS, EOS, Tokens, Translator
+from models.parts.batch import BOS, EOS, Tokens
+from models.parts.translator import Translator
 
 KINDS = {
     "cross": "decoder over source",

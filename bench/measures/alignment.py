@@ -16,7 +16,8 @@ from bench.data.batches import Sentences
 from bench.data.vocabulary import JOINER
 from bench.decoding.beam_search import evaluating
 from bench.measures.measure import Measure
-from models.parts.translator import BOS, Translator
+from models.parts.batch import BOS
+from models.parts.translator import Translator
 
 Link = tuple[int, int]
 """(source word, target word), counted from 0."""

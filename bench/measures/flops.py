@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
-from models.parts.translator import Batch, Flops, Tokens, Translator
+from models.parts.batch import Batch, Tokens
+from models.parts.flops import Flops
+from models.parts.translator import Translator
 
 aten: Any = torch.ops.aten
 

@@ -20,7 +20,8 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 
 from bench.decoding.beam_search import DecodingSettings, translate
 from bench.measures.measure import Measure
-from models.parts.translator import Batch, Translator
+from models.parts.batch import Batch
+from models.parts.translator import Translator
 
 
 def weights(model: Translator) -> int:

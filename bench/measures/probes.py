@@ -27,7 +27,8 @@ from bench.data.vocabulary import Vocabularies
 from bench.decoding.beam_search import evaluating
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics, measure
-from models.parts.translator import Batch, Translator
+from models.parts.batch import Batch
+from models.parts.translator import Translator
 
 DISTANCES = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 15))
 """Groups of distances; contrasts further apart are one more group, as in LingEval97."""

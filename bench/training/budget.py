@@ -15,7 +15,7 @@ import torch
 from bench.measures.energy import Energy
 from bench.measures.flops import FlopCounter
 from bench.training.distributed import SINGLE_PROCESS, ProcessGroup
-from models.parts.translator import Batch
+from models.parts.batch import Batch
 
 POINTS = 200
 """Points of a learning curve, whatever the length of the run."""

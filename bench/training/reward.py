@@ -32,7 +32,8 @@ from torch.nn import functional
 
 from bench.decoding.beam_search import asks, chosen, evaluating
 from bench.training.budget import BudgetTracker, Curves
-from models.parts.translator import BOS, EOS, Batch, Tokens, Translator, likelihood
+from models.parts.batch import BOS, EOS, Batch, Tokens
+from models.parts.translator import Translator, likelihood
 
 LONGEST = 2
 """A translation that is drawn ends at so many times the tokens of its reference: as a rule its GLEU is at most about a

@@ -31,7 +31,9 @@ from bench.training.budget import BudgetSettings, BudgetTracker, Curve, Curves
 from bench.training.checkpoints import Checkpoints, PlainFiles, RandomPerUpdate, RepeatedWork, Signals, save
 from bench.training.distributed import SINGLE_PROCESS, ExternalLauncher, ProcessGroup
 from bench.training.reward import RewardPhase, RewardSettings
-from models.parts.translator import Batch, OptimizationSettings, Translator, likelihood
+from models.parts.batch import Batch
+from models.parts.optimization import OptimizationSettings
+from models.parts.translator import Translator, likelihood
 
 for name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(name).setLevel(logging.ERROR)  # advice and advertisements

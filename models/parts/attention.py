@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.parts.translator import NO_FLOPS, Flops, product
+from models.parts.flops import NO_FLOPS, Flops, product
 
 
 class AttentionWeights(nn.Identity):

@@ -17,7 +17,7 @@ from bench.data.batches import PairBatches, Pairs, Sentences, batches_of, counts
 from bench.data.corpus import CorpusSettings, Split
 from bench.data.corpus_loading import load
 from bench.data.vocabulary import TextSettings, build
-from models.parts.translator import EOS, PAD, Batch
+from models.parts.batch import EOS, PAD, Batch
 
 Lists = list[tuple[list[int], list[int]]]
 sentence = st.lists(st.integers(3, 60), max_size=12)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bench.data.corpus import Split
 from bench.data.vocabulary import JOINER, TextSettings, Vocabulary, Words, build, keep, load
-from models.parts.translator import BOS, EOS, PAD, UNK
+from models.parts.batch import BOS, EOS, PAD, UNK
 
 ENGLISH = [f"The {what} number {n}, isn't it (red-ish)?" for n in range(40) for what in ("cup", "pitcher", "bank")]
 GERMAN = [f"Die {what} Nummer {n}: größer als „er“!" for n in range(40) for what in ("Tasse", "Kanne", "Bänke")]

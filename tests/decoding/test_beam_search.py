@@ -23,7 +23,8 @@ from bench.decoding.beam_search import (
     translate,
 )
 from models import seq2seq
-from models.parts.translator import BOS, EOS, State, Step, Tokens, Translator
+from models.parts.batch import BOS, EOS, Tokens
+from models.parts.translator import State, Step, Translator
 from models.transformer import Config, Model
 from tests.helpers.partial_translator import Partial
 

@@ -21,7 +21,7 @@ from bench.experiment.spec import architectures, resolve
 from bench.measures.alignment import forced_attention
 from bench.runs.job import run
 from bench.tracking.store import Store, TrackingSettings
-from models.parts.translator import UNK
+from models.parts.batch import UNK
 from tests.helpers import tiny_job
 
 BOOKS = [("the house", "das Haus"), ("the book", "das Buch"), ("a book", "ein Buch")]

@@ -16,7 +16,8 @@ from bench.data.vocabulary import JOINER, Vocabularies, Words
 from bench.evaluation.attention_maps import KINDS, Attention, SentenceAttention, labels, look, watched
 from bench.evaluation.trained_model import TrainedTranslator
 from bench.experiment.spec import Experiment, resolve
-from models.parts.translator import BOS, EOS, Tokens, Translator
+from models.parts.batch import BOS, EOS, Tokens
+from models.parts.translator import Translator
 from reports.plots import attention_heatmap
 from tests.helpers import tiny_job
 

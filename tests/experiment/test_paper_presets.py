@@ -13,7 +13,7 @@ import pytest
 
 from bench.experiment.spec import EXPERIMENTS, architectures, presets_of, resolve
 from bench.runs.suite import Suite
-from models.parts.translator import LearningRateSchedule
+from models.parts.optimization import LearningRateSchedule
 
 FILES = architectures()
 LADDER = Suite.read(EXPERIMENTS / "ladder.yaml").rows  # a row of somebody's own has a paper of its own

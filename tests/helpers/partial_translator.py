@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from models.parts.translator import Flops, State, Step, Tokens, Translator
+from models.parts.batch import Tokens
+from models.parts.flops import Flops
+from models.parts.translator import State, Step, Translator
 
 
 class Partial(Translator):

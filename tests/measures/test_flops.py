@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from bench.measures.flops import FlopCheck, FlopCounter, Uncounted, count, decoding_flops, verify
 from models import seq2seq, transformer
-from models.parts.translator import Batch, Tokens, Translator
+from models.parts.batch import Batch, Tokens
+from models.parts.translator import Translator
 
 DEVICES = ["cpu", "meta"]
 

@@ -16,7 +16,7 @@ from bench.measures.latency import LatencyBenchmark, Timing, timed
 from bench.measures.measure import Measure
 from bench.system.machine import SIBLINGS, bf16
 from models import transformer
-from models.parts.translator import Batch, Tokens
+from models.parts.batch import Batch, Tokens
 from reports.text.language import words
 
 SOURCES = [[5, 6, 7, 8][: 1 + number % 4] for number in range(40)]

@@ -17,7 +17,8 @@ from bench.data.corpus import Split
 from bench.data.vocabulary import TextSettings, Vocabularies, build
 from bench.measures import alignment, probes, quality
 from bench.measures.probes import Contrast, TargetOnly
-from models.parts.translator import EOS, Batch, State, Step, Tokens
+from models.parts.batch import EOS, Batch, Tokens
+from models.parts.translator import State, Step
 from tests.helpers.partial_translator import Partial
 
 TEXT = ["der Krug ist voll", "die Tasse ist leer", "das Glas ist voll", "er ist leer", "sie ist voll", "es ist voll"]

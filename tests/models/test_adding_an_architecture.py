@@ -22,7 +22,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.parts.translator import NO_FLOPS, Flops, State, Step, Tokens, Translator, product
+from models.parts.batch import Tokens
+from models.parts.flops import NO_FLOPS, Flops, product
+from models.parts.translator import State, Step, Translator
 
 
 @dataclass

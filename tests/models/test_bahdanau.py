@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.bahdanau import Config, Model
-from models.parts.translator import BOS, EOS, Tokens
+from models.parts.batch import BOS, EOS, Tokens
 
 SMALL = Config(embedding=5, width=6, alignment=7, maxout=4)
 

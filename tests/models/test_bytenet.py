@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from bench.experiment.spec import EXPERIMENTS, resolve
 from models.bytenet import Block, Config, DecoderBlock, Model
-from models.parts.translator import BOS, EOS, Tokens
+from models.parts.batch import BOS, EOS, Tokens
 
 
 def build(blocks: int = 2, width: int = 3, **settings: Any) -> Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from models.cnn import Config, Model
-from models.parts.translator import BOS, EOS, Tokens
+from models.parts.batch import BOS, EOS, Tokens
 
 SMALL = Config(embedding=5, layers=3, channels=6, hidden=7)
 

@@ -25,7 +25,9 @@ from bench.experiment.spec import Experiment, architectures, resolve
 from bench.system.machine import MachineSettings, bf16
 from bench.training.checkpoints import Signals
 from bench.training.trainer import Score, Status, Trained, train
-from models.parts.translator import BOS, EOS, UNK, Batch, Flops, Tokens, Translator
+from models.parts.batch import BOS, EOS, UNK, Batch, Tokens
+from models.parts.flops import Flops
+from models.parts.translator import Translator
 
 FILES = architectures()
 ROWS = sorted(FILES)

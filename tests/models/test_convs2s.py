@@ -13,8 +13,8 @@ from torch.nn import functional
 from bench.decoding.beam_search import DecodingSettings, translate
 from bench.measures.memory import emptied
 from models.convs2s import Config, EncoderBlock, Model, Normalised
+from models.parts.batch import BOS, EOS, Tokens
 from models.parts.convolution import windows
-from models.parts.translator import BOS, EOS, Tokens
 
 SMALL = Config(stack=[(2, 6, 3), (1, 8, 1)], embedding=5, out=7, positions=20, dropout=0.0)
 SOURCE = Tokens(torch.tensor([[11, 12, 13, EOS]]), (4,))

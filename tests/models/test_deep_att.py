@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.deep_att import Block, Config, Model
-from models.parts.translator import BOS, EOS, Batch, Tokens
+from models.parts.batch import BOS, EOS, Batch, Tokens
 
 LENGTHS = (5, 2, 4)
 SOURCE = Tokens(torch.tensor([[11, 12, 13, 14, EOS], [21, EOS, 0, 0, 0], [16, 17, 18, EOS, 0]]), LENGTHS)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.feedforward import Config, Model
-from models.parts.translator import BOS, EOS, PAD, Tokens
+from models.parts.batch import BOS, EOS, PAD, Tokens
 
 
 def sentence(*ids: int) -> Tokens:

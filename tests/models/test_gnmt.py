@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.decoding.beam_search import DecodingSettings, translate
 from models.gnmt import Config, Layer, Model
-from models.parts.translator import BOS, EOS, Tokens
+from models.parts.batch import BOS, EOS, Tokens
 
 LENGTHS = (5, 2, 4)
 SOURCE = Tokens(torch.tensor([[11, 12, 13, 14, EOS], [21, EOS, 0, 0, 0], [16, 17, 18, EOS, 0]]), LENGTHS)

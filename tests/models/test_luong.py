@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.luong import Config, Memory, Model
-from models.parts.translator import BOS, EOS, Batch, Tokens
+from models.parts.batch import BOS, EOS, Batch, Tokens
 
 FORMS: list[dict[str, Any]] = [
     {"score": "dot"},

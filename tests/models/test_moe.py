@@ -29,7 +29,7 @@ from models.moe import (
     squared_variation,
 )
 from models.parts.attention import Factored
-from models.parts.translator import EOS, Batch, Tokens
+from models.parts.batch import EOS, Batch, Tokens
 
 GATINGS: list[dict[str, Any]] = [
     {"gating": "noisy", "experts": 6, "groups": 0, "k": 4},

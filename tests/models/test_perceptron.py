@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from models.parts.translator import BOS, EOS, PAD, Batch, Tokens
+from models.parts.batch import BOS, EOS, PAD, Batch, Tokens
 from models.perceptron import Config, Model
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.parts.translator import BOS, EOS, Tokens
+from models.parts.batch import BOS, EOS, Tokens
 from models.seq2seq import Config, Model, Recurrence
 
 Cell = Literal["elman", "gru", "lstm"]

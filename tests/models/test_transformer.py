@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.experiment.spec import EXPERIMENTS, Experiment, resolve
 from models.parts.attention import MultiHead
-from models.parts.translator import BOS, EOS, Tokens
+from models.parts.batch import BOS, EOS, Tokens
 from models.transformer import Config, Model, sinusoids
 
 LENGTHS = (4, 2)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.parts.translator import EOS, Batch, LearningRateSchedule, OptimizationSettings, Tokens, likelihood
+from models.parts.batch import EOS, Batch, Tokens
+from models.parts.optimization import LearningRateSchedule, OptimizationSettings
+from models.parts.translator import likelihood
 from models.transformer import Config, Model
 from tests.helpers.partial_translator import Partial
 

@@ -15,7 +15,9 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 from bench.data.batches import PairBatches, Pairs, Sentences
 from bench.system.machine import MachineSettings
 from bench.training.distributed import SINGLE_PROCESS, Rendezvous, meeting
-from models.parts.translator import Batch, OptimizationSettings, Translator
+from models.parts.batch import Batch
+from models.parts.optimization import OptimizationSettings
+from models.parts.translator import Translator
 from models.transformer import Config, Model
 
 VOCABULARY = 23

@@ -19,7 +19,8 @@ from bench.training import reward
 from bench.training.budget import BudgetSettings, BudgetTracker, Curves
 from bench.training.reward import Drawn, RewardPhase, RewardSettings, draw, gleu, mean_gleu, mixed, undropped, words
 from models.moe import NoisyTopK
-from models.parts.translator import BOS, EOS, Batch, Tokens, Translator, likelihood
+from models.parts.batch import BOS, EOS, Batch, Tokens
+from models.parts.translator import Translator, likelihood
 from models.transformer import Config, Model
 
 FILES = architectures()

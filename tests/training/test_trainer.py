@@ -26,7 +26,8 @@ from bench.training.budget import Curve, Diverged
 from bench.training.checkpoints import Interrupted, Signals
 from bench.training.reward import RewardSettings
 from bench.training.trainer import Score, Status, Trained, TrainingSettings, train
-from models.parts.translator import LearningRateSchedule, OptimizerSettings, Translator
+from models.parts.optimization import LearningRateSchedule, OptimizerSettings
+from models.parts.translator import Translator
 from models.transformer import Config, Model
 
 VOCABULARY = 23

@@ -1,0 +1,70 @@
+"""Optimization settings, the same for every architecture: optimizer, learning-rate schedule, mean of the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class OptimizerSettings:
+    """A torch.optim class and its arguments.
+
+    Attributes:
+        name: The class in torch.optim, such as Adam, SGD or Adadelta.
+        lr: Learning rate, the peak of the schedule.
+        settings: The other arguments of the class, such as {betas: [0.9, 0.98], eps: 1.0e-9}.
+    """
+
+    name: str = "Adam"
+    lr: float = 1e-3
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LearningRateSchedule:
+    """Learning rate at update u (from 1): lr * min(1, u / warmup) * decay(u); decay begins after warmup + hold updates.
+
+    Attributes:
+        warmup: Updates of linear increase from 0.
+        hold: Updates at the full rate after the warm-up.
+        decay: none; inverse_sqrt: sqrt((warmup + hold) / u); halve: 0.5 ** (1 + (u - warmup - hold - 1) // every);
+            plateau: a tenth for each validation whose loss was not the lowest so far (training.py counts them).
+        every: For halve: updates between two halvings.
+        floor: For plateau: the rate is not reduced below this; null: there is no such rate.
+    """
+
+    warmup: int = 0
+    hold: int = 0
+    decay: Literal["none", "inverse_sqrt", "halve", "plateau"] = "none"
+    every: int = 1
+    floor: float | None = None
+
+    def factor(self, update: int) -> float:
+        """What the learning rate is multiplied by at this update, counted from 1."""
+        if update <= self.warmup:
+            return update / self.warmup
+        after = update - self.warmup - self.hold
+        if after <= 0 or self.decay in ("none", "plateau"):
+            return 1.0
+        if self.decay == "inverse_sqrt":
+            return (max(1, self.warmup + self.hold) / update) ** 0.5
+        return 0.5 ** (1 + (after - 1) // self.every)
+
+
+@dataclass
+class OptimizationSettings:
+    """How the loss is made and weights are moved: the same few settings for every architecture.
+
+    Attributes:
+        optimizer: Which optimiser.
+        schedule: Which learning rate at which update.
+        label_smoothing: Probability mass spread evenly over the vocabulary (Szegedy et al. 2016), 0 for none.
+        normalization: What the loss is a mean over. token: target tokens. sentence: sentences, each with the sum over
+            its tokens, as in papers whose learning rates and clipping are for that sum divided by the batch size.
+    """
+
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: LearningRateSchedule = field(default_factory=LearningRateSchedule)
+    label_smoothing: float = 0.0
+    normalization: Literal["token", "sentence"] = "token"
