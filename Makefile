@@ -15,8 +15,8 @@ demo-all: .venv/installed ## the whole ladder, all 20 rows, in the same way, two
 test: .venv/installed-dev ## every test but the journeys; one thread for each of as many processes as there are cores
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist loadfile
 
-journeys: .venv/installed-dev ## the slow, whole-system tests
-	.venv/bin/python -m pytest tests/journeys -o addopts="-q --strict-markers --strict-config --import-mode=importlib" --timeout 900
+journeys: .venv/installed-dev ## the slow, whole-system tests, two at a time
+	.venv/bin/python -m pytest tests/journeys --numprocesses 2 --dist loadgroup -o addopts="-q --strict-markers --strict-config --import-mode=importlib" --timeout 900
 
 check: .venv/installed-dev ## format, lint, types
 	.venv/bin/ruff format --check .

@@ -1,7 +1,7 @@
-"""Sweeps through the real command: a worker killed in the middle, and PostgreSQL with a tracking server that dies.
+"""Sweeps through the real command: a killed worker, and PostgreSQL with a tracking server that is killed.
 
 PostgreSQL is the system's own (initdb, under the user postgres if the test runs as root), started here as a temporary
-cluster that listens on a Unix socket; without it these journeys are skipped.
+cluster that listens on a Unix socket. Without PostgreSQL the journey is skipped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,11 +25,10 @@ from bench.sweep.storage import open_storage
 from bench.tracking.reading import TrackedRun
 from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import tiny_job
+from tests.journeys.commands import BENCH, EXPERIMENTS, finish, free_port, loss_curve, start, wait_until
 
 pytestmark = pytest.mark.journey
 
-BENCH = Path(sys.executable).with_name("bench")
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SETTINGS = {
     "text.vocabulary_size": 90,
     "training.max_pairs": 12000,
@@ -52,30 +50,8 @@ def flags(folder: Path, **more: object) -> list[str]:
     return tiny_job.corpus_flags(folder) + [f"--{key}={value}" for key, value in settings.items()]
 
 
-def begin(*command: object) -> subprocess.Popen[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    texts = [str(part) for part in command]
-    return subprocess.Popen(texts, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    printed, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, printed
-    return printed
-
-
-def wait(process: subprocess.Popen[str], happened: Callable[[], object]) -> None:
-    while not happened():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-
-
-def curve(store: Store, run: TrackedRun) -> list[tuple[int, float]]:
-    return [(metric.step, metric.value) for metric in store.client.get_metric_history(run.id, "train/loss")]
-
-
-def accounted(store: Store, study: TrackedRun, trials: int) -> list[TrackedRun]:
-    """The jobs of a study, after a look that none is lost and none is there twice."""
+def finished_trials(store: Store, study: TrackedRun, trials: int) -> list[TrackedRun]:
+    """Return the jobs of a study. None may be missing, and none may have two runs."""
     runs = store.trials("sweep", study.tags["study"])
     assert len(runs) == len({run.tags["job_hash"] for run in runs}) == trials
     assert {(run.status, run.tags["state"]) for run in runs} <= {("FINISHED", "COMPLETE"), ("FINISHED", "PRUNED")}
@@ -83,13 +59,13 @@ def accounted(store: Store, study: TrackedRun, trials: int) -> list[TrackedRun]:
     return runs
 
 
-def test_a_killed_worker_costs_nothing(folder: Path) -> None:
+def test_a_killed_worker_costs_nothing(folder: Path, tracking_folder: Callable[[Path], Path]) -> None:
+    tracking_folder(folder / "runs")
     command = [BENCH, "sweep", folder / "sweep.yaml", "--row", "transformer-base", "mlp", "--trials", 3]
-    sweep = begin(*command, "--workers", 2, *flags(folder))
-    kept = "runs/jobs/sweep/transformer-base-*/last.ckpt"
+    sweep = start(*command, "--workers", 2, *flags(folder))
     assert sweep.stdout
-    first = next(line for line in sweep.stdout if "transformer-base" in line)  # the preset; "..., worker N"
-    wait(sweep, lambda: list(folder.glob(kept)))
+    first = next(line for line in sweep.stdout if "transformer-base" in line)  # the preset's job; "..., worker N"
+    wait_until(sweep, lambda: list(folder.glob("runs/jobs/sweep/transformer-base-*/last.ckpt")))
     workers = [child for child in psutil.Process(sweep.pid).children() if "bench.runs.worker" in child.cmdline()]
     victim = next(worker for worker in workers if worker.cmdline()[-1] == first.split()[-1])
     victim.send_signal(signal.SIGKILL)
@@ -97,17 +73,17 @@ def test_a_killed_worker_costs_nothing(folder: Path) -> None:
     assert "lost worker (signal 9); goes on with another, attempt 2 of 3" in printed
     store = Store(TrackingSettings(None, str(folder / "runs")))
     studies = {study.tags["row"]: study for study in store.studies("sweep")}
-    runs = [run for study in studies.values() for run in accounted(store, study, 3)]
+    runs = [run for study in studies.values() for run in finished_trials(store, study, 3)]
     preset = next(run for run in runs if (run.tags["row"], run.tags["trial"]) == ("transformer-base", "0"))
     assert preset.tags["attempt"] == "2"
     storage = open_storage(None, folder / "runs")
     attempts = [t for s in storage.get_all_studies() for t in storage.get_all_trials(s._study_id)]
     assert Counter(trial.state.name for trial in attempts)["FAIL"] == 1
-    # To the bit what the same job is undisturbed.
-    finish(begin(BENCH, "run", EXPERIMENTS / "transformer.yaml", *flags(folder), "--seed=1001", "--machine.threads=1"))
+    # The same job, undisturbed, gives the same bits.
+    finish(start(BENCH, "run", EXPERIMENTS / "transformer.yaml", *flags(folder), "--seed=1001", "--machine.threads=1"))
     (alone,) = store.runs("runs")
     assert alone.tags["job_hash"] == preset.tags["job_hash"]
-    assert curve(store, preset) == curve(store, alone)
+    assert loss_curve(store, preset) == loss_curve(store, alone)
     assert preset.metrics["validation_bleu"] == alone.metrics["validation_bleu"]
 
 
@@ -116,43 +92,41 @@ def test_a_killed_worker_costs_nothing(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """The address of a temporary PostgreSQL with two empty databases, optuna and mlflow."""
+    """Return the address of a temporary PostgreSQL with two empty databases, optuna and mlflow."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [Path(shutil.which("initdb") or "")]
     programs = found[-1].parent
     if not found[-1].is_file():
-        pytest.skip("there is no PostgreSQL on this machine: no initdb")
+        pytest.skip("PostgreSQL is not installed on this machine: initdb not found")
     pytest.importorskip("psycopg", reason="psycopg is not installed: .venv/bin/pip install --editable '.[cluster]'")
-    place = Path(tempfile.mkdtemp(prefix="ladder-postgres-"))
-    become: list[str] = []
+    folder = Path(tempfile.mkdtemp(prefix="ladder-postgres-"))
+    as_user: list[str] = []
     if os.getuid() == 0:
-        shutil.chown(place, "postgres")
-        become = ["runuser", "-u", "postgres", "--"]
+        shutil.chown(folder, "postgres")
+        as_user = ["runuser", "-u", "postgres", "--"]
 
     def call(program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [*become, str(programs / program), *arguments], cwd=place, capture_output=True, text=True, check=False
+            [*as_user, str(programs / program), *arguments], cwd=folder, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    call("initdb", "-D", f"{place}/data", "-U", "ladder", "-A", "trust", "--no-sync")
-    server = ["-D", f"{place}/data", "-l", f"{place}/log", "-w"]
-    call("pg_ctl", *server, "-o", f"-c listen_addresses= -k {place} -c fsync=off", "start")
+    call("initdb", "-D", f"{folder}/data", "-U", "ladder", "-A", "trust", "--no-sync")
+    server = ["-D", f"{folder}/data", "-l", f"{folder}/log", "-w"]
+    call("pg_ctl", *server, "-o", f"-c listen_addresses= -k {folder} -c fsync=off", "start")
     try:
         for name in ("optuna", "mlflow"):
-            call("createdb", "-h", str(place), "-U", "ladder", name)
-        yield f"postgresql+psycopg://ladder@/{{}}?host={place}"
+            call("createdb", "-h", str(folder), "-U", "ladder", name)
+        yield f"postgresql+psycopg://ladder@/{{}}?host={folder}"
     finally:
         call("pg_ctl", *server, "-m", "immediate", "stop")
-        shutil.rmtree(place)
+        shutil.rmtree(folder)
 
 
 class Server:
     """An MLflow tracking server that can be killed and started again."""
 
     def __init__(self, backend: str, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend, "--workers", "1"]
         self.command += ["--artifacts-destination", str(folder / "artifacts"), "--port", str(self.port)]
@@ -194,18 +168,18 @@ def server(postgres: str, folder: Path) -> Iterator[Server]:
 def test_postgresql_holds_studies_and_runs(folder: Path, postgres: str, server: Server) -> None:
     command = [BENCH, "sweep", folder / "sweep.yaml", "--row", "transformer-base", "--trials", 3, "--workers", 2]
     command += ["--storage", postgres.format("optuna"), *flags(folder, **{"tracking.uri": server.address})]
-    sweep = begin(*command)
-    wait(sweep, lambda: list(folder.glob("runs/jobs/sweep/*/last.ckpt")))
+    sweep = start(*command)
+    wait_until(sweep, lambda: list(folder.glob("runs/jobs/sweep/*/last.ckpt")))
     server.kill()
-    reached = folder / "runs/jobs/sweep"
-    before = {path: path.read_text() for path in reached.glob("*/reached.json")}
-    wait(sweep, lambda: any(path.read_text() != text for path, text in before.items()))  # training goes on without it
+    before = {path: path.read_text() for path in folder.glob("runs/jobs/sweep/*/reached.json")}
+    # Training continues without the tracking server.
+    wait_until(sweep, lambda: any(path.read_text() != text for path, text in before.items()))
     server.start()
     finish(sweep)
     store = Store(TrackingSettings(server.address, str(folder / "runs")))
     (study,) = store.studies("sweep")
-    for run in accounted(store, study, 3):
+    for run in finished_trials(store, study, 3):
         kept = store.curves(run).query("name == 'train/loss'")
-        assert curve(store, run) == list(zip(kept["update"], kept["value"], strict=True))
+        assert loss_curve(store, run) == list(zip(kept["update"], kept["value"], strict=True))
     assert not (folder / "runs" / "optuna.db").exists()
-    assert "begins" not in finish(begin(*command))  # done: the storage knows it
+    assert "begins" not in finish(start(*command))  # The storage knows that the sweep is finished.

@@ -1,6 +1,6 @@
-"""What a person does who never touches the code: a suite on a real MLflow server, its UI in a browser, its report.
+"""A user who never touches the code: a suite on a real MLflow server, its UI in a browser, its report.
 
-The parts of the page that are asked for bear no names of ours, so each is found by what it says.
+MLflow's page has no identifiers of ours, so each part of it is found by its text.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -22,9 +20,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-pytestmark = pytest.mark.journey
+from tests.journeys.commands import BENCH, free_port
 
-BIN = Path(sys.executable).parent
+pytestmark = [pytest.mark.journey, pytest.mark.xdist_group("ui")]  # one process: the server and the suite are shared
+
+BIN = BENCH.parent
 CHROMIUM = shutil.which("chromium") or ""
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync", "--no-first-run"]
@@ -43,15 +43,9 @@ settings:
 SENTENCES = ["The child is young.", "She poured water from the pitcher into the cup until it was full.", ""]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
 def server(command: list[str | Path], address: str, log: Path, **environment: str) -> Iterator[None]:
-    """A server that answers, with all its processes, until the end of the block."""
+    """Run a server, with all its processes, until the end of the block; wait until it answers."""
     with log.open("w") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | environment, start_new_session=True
@@ -74,15 +68,15 @@ def server(command: list[str | Path], address: str, log: Path, **environment: st
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """An MLflow server with one finished suite: its address, and the folder of the runs."""
+    """Return the address of an MLflow server with one finished suite, and the folder of the runs."""
     folder = tmp_path_factory.mktemp("ui")
     (folder / "pair.yaml").write_text(SUITE)
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command: list[str | Path] = [BIN / "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with server([*command, "--workers", "1"], f"{address}/health", folder / "server.log", **quiet):
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with server([*command, "--workers", "1"], f"{address}/health", folder / "server.log", **environment):
         bench("suite", str(folder / "pair.yaml"), "--tracking.folder", str(folder / "runs"), uri=address)
         yield address, folder
 
@@ -97,7 +91,7 @@ def bench(*arguments: str, uri: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "View run" not in done.stdout  # MLflow does not speak in our place
+    assert "View run" not in done.stdout  # MLflow's own message
     return done.stdout
 
 
@@ -120,7 +114,7 @@ needs_a_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this m
 
 
 def open_runs(page: Page, address: str) -> str:
-    """Opens the list of the suite's runs; returns the address of the suite's own run."""
+    """Open the list of the suite's runs; return the address of the suite's own run."""
     page.goto(address)
     page.goto(f"{address}/#/experiments/1/runs")
     expect(page.get_by_text("5 matching runs")).to_be_visible(timeout=60_000)
@@ -132,13 +126,13 @@ def open_runs(page: Page, address: str) -> str:
 def test_two_runs_of_a_suite_are_compared(store: tuple[str, Path], page: Page) -> None:
     address, folder = store
     open_runs(page, address)
-    page.locator(".ag-row", has_text="pair").get_by_role("button").first.click()  # the jobs below the suite's run
+    page.locator(".ag-row", has_text="pair").get_by_role("button").first.click()  # unfold the jobs of the suite's run
     for row in ("lstm", "transformer-base"):
         link = page.get_by_role("link", name=f"{row} grammar-en-de demo s1", exact=True)
         page.locator(".ag-row", has=link).get_by_role("checkbox").first.click()
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible(timeout=60_000)
-    # Of the many metrics only those on the screen are in the page, by name: this is one of the first.
+    # The page holds only the metrics on the screen, ordered by name: this is one of the first.
     expect(page.get_by_role("link", name="best_update", exact=True)).to_be_attached(timeout=60_000)
     expect(page.get_by_role("row", name="family recurrent attention")).to_be_attached()
     page.screenshot(path=folder / "compare.png")
@@ -160,7 +154,7 @@ def test_the_report_works_inside_mlflow(store: tuple[str, Path], page: Page) -> 
     expect(table.locator("tbody tr").first).to_contain_text("LSTM seq2seq")
 
     points = frame.locator("figure svg [aria-label*='Transformer (base)']")
-    point = points.locator("visible=true").first  # each plot stands there for light and for dark
+    point = points.locator("visible=true").first  # each plot is there twice, for light and dark mode
     point.scroll_into_view_if_needed()
     point.hover()
     expect(frame.locator("#tip")).to_contain_text("BLEU")
@@ -169,7 +163,7 @@ def test_the_report_works_inside_mlflow(store: tuple[str, Path], page: Page) -> 
 
 
 @needs_a_browser
-def test_the_page_leads_to_its_runs(store: tuple[str, Path], page: Page) -> None:
+def test_the_page_links_to_its_runs(store: tuple[str, Path], page: Page) -> None:
     _, folder = store
     page.goto((folder / "runs" / "reports" / "pair" / "report.html").as_uri())
     link = page.locator("table.sortable").first.locator(".run a").first
