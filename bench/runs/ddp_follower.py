@@ -9,10 +9,12 @@ import threading
 from pathlib import Path
 
 from bench.experiment.job_data import JobData, model_of
-from bench.experiment.spec import Experiment, restored
+from bench.experiment.loading import restored
+from bench.experiment.spec import Experiment
 from bench.training.checkpoints import Interrupted, Signals
 from bench.training.distributed import Rendezvous, followers, meeting
-from bench.training.trainer import Curve, Score, Status, train
+from bench.training.trainer import Curve, Status, train
+from bench.training.validation import Score
 from models.parts.translator import Translator
 
 

@@ -30,7 +30,7 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from torch import Tensor
 from torch.nn import functional
 
-from bench.decoding.beam_search import asks, chosen, evaluating
+from bench.decoding.beam_search import evaluation_mode, select_rows, should_check_finished
 from bench.training.budget import BudgetTracker, Curves
 from models.parts.batch import BOS, EOS, Batch, Tokens
 from models.parts.translator import Translator, likelihood
@@ -117,8 +117,8 @@ def draw(model: Translator, source: Tokens, limits_B: Sequence[int], count: int)
     limits_R = torch.tensor(limits_B, device=model.device)[sentence_R]
     ids_RT = torch.zeros((len(limits_R), max(limits_B)), dtype=torch.long, device=model.device)
     rows_T: list[int] = []
-    with evaluating(model):
-        state = chosen(model.start(model.encode(source)), sentence_R)
+    with evaluation_mode(model):
+        state = select_rows(model.start(model.encode(source)), sentence_R)
         rows_A, limits_A = torch.arange(len(limits_R), device=model.device), limits_R
         previous_A = torch.full_like(rows_A, BOS)
         going_A = torch.ones_like(rows_A, dtype=torch.bool)
@@ -132,14 +132,14 @@ def draw(model: Translator, source: Tokens, limits_B: Sequence[int], count: int)
             previous_A = place_A1[:, 0] + EOS
             ids_RT[rows_A, step] = previous_A * going_A
             going_A = going_A & (previous_A != EOS) & (limits_A > step + 1)
-            if not asks(model.device, step):
+            if not should_check_finished(model.device, step):
                 continue
             alive = int(going_A.sum())
             if not alive:
                 break
             if 8 * alive <= 7 * len(rows_A):
                 kept_K = going_A.nonzero()[:, 0]
-                state = chosen(state, kept_K)
+                state = select_rows(state, kept_K)
                 rows_A, limits_A, previous_A, going_A = (
                     each_A[kept_K] for each_A in (rows_A, limits_A, previous_A, going_A)
                 )
@@ -187,7 +187,7 @@ def mixed(model: Translator, batch: Batch, drawn: Drawn, rewards_R: Tensor, ml_w
         losses_N = functional.cross_entropy(
             logits_NV, batch.target.ids_N, label_smoothing=model.optimization.label_smoothing, reduction="none"
         )
-        logits_NV = model.logits(chosen(memory, sentence_R), drawn.pairs)[:, EOS:]
+        logits_NV = model.logits(select_rows(memory, sentence_R), drawn.pairs)[:, EOS:]
         drawn_N = functional.cross_entropy(logits_NV, drawn.pairs.target.ids_N - EOS, reduction="none")
     return ml_weight * losses_N.sum() / sentences + (weights_R.repeat_interleave(lengths_R) * drawn_N).sum()
 

@@ -16,10 +16,13 @@ import torch
 
 from bench.evaluation.evaluate import validate
 from bench.experiment.job_data import JobData
-from bench.experiment.spec import EXPERIMENTS, Experiment, resolve
+from bench.experiment.loading import resolve
+from bench.experiment.spec import Experiment
+from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.training.checkpoints import Signals
 from bench.training.reward import RewardSettings
-from bench.training.trainer import Score, TrainingSettings, train
+from bench.training.trainer import TrainingSettings, train
+from bench.training.validation import Score
 
 HALF, MORE = 24_000, 1_200
 REWARD = RewardSettings(share=MORE / (HALF + MORE), lr_factor=0.3)

@@ -25,7 +25,8 @@ from bench.training import checkpoints
 from bench.training.budget import Curve, Diverged
 from bench.training.checkpoints import Interrupted, Signals
 from bench.training.reward import RewardSettings
-from bench.training.trainer import Score, Status, Trained, TrainingSettings, train
+from bench.training.trainer import Status, Trained, TrainingSettings, train
+from bench.training.validation import Score
 from models.parts.optimization import LearningRateSchedule, OptimizerSettings
 from models.parts.translator import Translator
 from models.transformer import Config, Model
