@@ -51,7 +51,7 @@ def _refused(reason: str) -> int:
 
 
 def run_command(known: argparse.Namespace, flags: list[str]) -> int:
-    from bench.experiment.spec import layered, parser, resolve
+    from bench.experiment.loading import layered, parser, resolve
 
     if known.settings:
         _, merged = layered(known.file, known.preset, known.row, [])
@@ -108,7 +108,7 @@ def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
 
 
 def sweep_command(known: argparse.Namespace, flags: list[str]) -> int:
-    from bench.experiment.spec import architectures
+    from bench.experiment.loading import architectures
     from bench.experiment.yaml_layers import choose
     from bench.sweep.settings import Sweep
 
@@ -208,7 +208,7 @@ def translate_command(known: argparse.Namespace, _: list[str]) -> int:
                 print("\t".join([*columns, printable(text)]), flush=sys.stdin.isatty())
         read, over = read + len(chunk), over + cut
     if over:
-        limit = loaded.experiment.text.cut_at
+        limit = loaded.experiment.text.source_length_limit
         print(f"{PROGRAM}: {over} of {read} sentences had more than {limit} tokens and were cut", file=sys.stderr)
     return 0
 
@@ -259,7 +259,7 @@ def promote_command(known: argparse.Namespace, _: list[str]) -> int:
 
 def data_command(known: argparse.Namespace, flags: list[str]) -> int:
     from bench.data import corpus_loading
-    from bench.experiment.spec import corpus_settings
+    from bench.experiment.loading import corpus_settings
     from bench.system import terminal
 
     if known.action == "list":
@@ -280,7 +280,7 @@ def data_command(known: argparse.Namespace, flags: list[str]) -> int:
 
     found = corpus_stats(corpus_loading.load(corpus_settings(known.name, flags)), thorough=known.action == "check")
     show(found)
-    return int(found.faulty)
+    return int(found.has_faults)
 
 
 def models_command(known: argparse.Namespace, _: list[str]) -> int:

@@ -42,8 +42,8 @@ class Sentences:
         """From text, some at a time, since lists of Python integers take ten times the room of an array."""
         begins = range(0, len(sentences), at_once)
         parts = [cls.of(vocabulary.encode(sentences[begin : begin + at_once])) for begin in begins]
-        lengths = np.concatenate([part.lengths for part in parts])
-        return cls(np.concatenate([part.ids for part in parts]), lengths, np.cumsum(lengths))
+        lengths = np.concatenate([local_part.lengths for local_part in parts])
+        return cls(np.concatenate([local_part.ids for local_part in parts]), lengths, np.cumsum(lengths))
 
     def where(self, kept: np.ndarray) -> Sentences:
         """Those for which `kept` is True."""
@@ -65,11 +65,11 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sentence pairs as ids. `left_out` counts the pairs that were too long and are not among them."""
+    """Sentence pairs as ids. `dropped` counts the pairs that were too long and are not among them."""
 
     sources: Sentences
     targets: Sentences
-    left_out: int = 0
+    dropped: int = 0
 
     @classmethod
     def of(cls, split: Split, vocabularies: Vocabularies, max_length: int | None = None) -> Pairs:
@@ -93,7 +93,7 @@ class Pairs:
         return len(self.sources)
 
     @property
-    def longer(self) -> np.ndarray:
+    def longer_side(self) -> np.ndarray:
         """Length of the longer side of each pair, EOS counted."""
         return np.maximum(self.sources.lengths, self.targets.lengths)
 
@@ -101,7 +101,7 @@ class Pairs:
         return Batch(self.sources.tokens(places), self.targets.tokens(places))
 
 
-class Counts(NamedTuple):
+class BatchCounts(NamedTuple):
     """What a batch holds: pairs; real tokens with EOS; and the tokens of both padded blocks."""
 
     pairs: int
@@ -110,9 +110,9 @@ class Counts(NamedTuple):
     padded_tokens: int
 
 
-def counts(batch: Batch) -> Counts:
+def count_tokens(batch: Batch) -> BatchCounts:
     source, target = batch.source, batch.target
-    return Counts(
+    return BatchCounts(
         len(source.lengths_B),
         sum(source.lengths_B),
         sum(target.lengths_B),
@@ -120,7 +120,7 @@ def counts(batch: Batch) -> Counts:
     )
 
 
-def cuts(falling: np.ndarray, batch_tokens: int) -> np.ndarray:
+def batch_boundaries(falling: np.ndarray, batch_tokens: int) -> np.ndarray:
     """Where lengths in falling order are cut, so that (sentences) x (longest) <= batch_tokens in each batch.
 
     Raises:
@@ -153,22 +153,22 @@ class PairBatches(pl.LightningDataModule):
         super().__init__()
         self.pairs, self.seed, self.consumed = pairs, seed, 0
         self.rank, self.processes = 0, 1
-        self.longer = pairs.longer
-        self.cuts = cuts(np.sort(self.longer)[::-1], batch_tokens)
+        self.longer_side = pairs.longer_side
+        self.batch_boundaries = batch_boundaries(np.sort(self.longer_side)[::-1], batch_tokens)
 
     @property
     def batches_per_epoch(self) -> int:
-        return len(self.cuts) - 1
+        return len(self.batch_boundaries) - 1
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """The places of the pairs of each batch of an epoch, counted from 0."""
         random = np.random.default_rng((self.seed, epoch))
         shuffled = random.permutation(len(self.pairs))
-        falling = shuffled[np.argsort(-self.longer[shuffled], kind="stable")]
-        batches = [falling[begin:end] for begin, end in pairwise(self.cuts)]
+        falling = shuffled[np.argsort(-self.longer_side[shuffled], kind="stable")]
+        batches = [falling[begin:end] for begin, end in pairwise(self.batch_boundaries)]
         return [batches[place] for place in random.permutation(len(batches))]
 
-    def part(self, places: np.ndarray) -> Batch:
+    def local_part(self, places: np.ndarray) -> Batch:
         """What this process reads of a batch: every `processes`-th pair, so that the parts are about equally long.
 
         Of a batch with fewer pairs than processes, some have no part. They read its first pair, with a share of 0,
@@ -213,14 +213,14 @@ class Stream(Iterable[Batch]):
         epoch, place = divmod(self.batches.consumed, self.batches.batches_per_epoch)
         while True:
             for places in self.batches.epoch(epoch)[place:]:
-                yield self.batches.part(places)
+                yield self.batches.local_part(places)
             epoch, place = epoch + 1, 0
 
 
-def batches_of(pairs: Pairs, batch_tokens: int) -> Iterator[tuple[np.ndarray, Batch]]:
+def evaluation_batches(pairs: Pairs, batch_tokens: int) -> Iterator[tuple[np.ndarray, Batch]]:
     """Every pair once, longest first: (places, batch), where row r of the batch is pair places[r]."""
-    falling = np.argsort(-pairs.longer, kind="stable")
-    for begin, end in pairwise(cuts(pairs.longer[falling], batch_tokens)):
+    falling = np.argsort(-pairs.longer_side, kind="stable")
+    for begin, end in pairwise(batch_boundaries(pairs.longer_side[falling], batch_tokens)):
         yield falling[begin:end], pairs.batch(falling[begin:end])
 
 
@@ -232,7 +232,7 @@ def source_batches(sources: Sequence[Sequence[int]], sentences: int) -> Iterator
         yield falling[begin : begin + sentences], flat.tokens(falling[begin : begin + sentences])
 
 
-def truncated(sentences: Iterable[list[int]], max_length: int) -> tuple[list[list[int]], int]:
+def truncate(sentences: Iterable[list[int]], max_length: int) -> tuple[list[list[int]], int]:
     """Sentences cut to `max_length` tokens, and how many were longer."""
     whole = list(sentences)
     return [sentence[:max_length] for sentence in whole], sum(len(sentence) > max_length for sentence in whole)

@@ -127,10 +127,10 @@ class Probes:
         contrasts: Of every phenomenon that the target language shows; none of their sentences is in the training text.
         test: The first of the corpus's test sets, sentence by sentence.
         deeper: Sentences whose clauses nest deeper than any of the training text.
-        shown: A few contrasts to show to a person, too few to count.
+        illustrations: A few contrasts to print or draw for a person; too few to compute a score from.
     """
 
     contrasts: tuple[Contrast, ...]
     test: tuple[Example, ...]
     deeper: tuple[Example, ...]
-    shown: tuple[Contrast, ...] = ()
+    illustrations: tuple[Contrast, ...] = ()

@@ -1,7 +1,8 @@
-"""The passport of a corpus: sizes, lengths, how much of it training covers, what is doubled, leaked or broken.
+"""Corpus statistics: sizes, sentence lengths, coverage by the training split, duplicates, leakage, damaged lines.
 
-Words are what stands between spaces. Two sentences are near if, lower-cased and without punctuation, they share at
-least 70 % of their word trigrams (Jaccard index, sentence ends counted as words); equal ones are counted apart.
+A word is a run of characters between spaces. Two sentences are near-duplicates if they share at least 70 % of their
+word trigrams after lower-casing and removal of punctuation (Jaccard index; sentence boundaries count as words). Equal
+sentences are counted separately.
 """
 
 from __future__ import annotations
@@ -24,93 +25,93 @@ from bench.data.corpus import Corpus, Split
 from bench.system import terminal
 from bench.system.files import write_file
 
-NEAR = 0.7
-"""Share of common trigrams above which two sentences are near."""
+NEAR_DUPLICATE = 0.7
+"""Jaccard index of word trigrams from which two sentences count as near-duplicates."""
 
-LONGER = 3
-"""A pair is lopsided if one side has more than so many times the words of the other, and over ten."""
+MAX_LENGTH_RATIO = 3
+"""A pair is faulty if its longer side has over 10 words and more than this many times the words of the shorter one."""
 
 Trigram = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Side:
-    """One language of a split. Lengths are in words.
+class SideStats:
+    """Statistics of one language of a split. Lengths are in words.
 
     Attributes:
-        language: Its code.
+        language: Language code.
         words: Running words.
-        distinct: Different words.
-        mean: Mean length.
-        median: Median length.
-        p99: Length that one sentence in a hundred exceeds.
-        longest: Largest length.
-        covered: Share of the running words that occur in the training split.
+        distinct_words: Different words.
+        mean: Mean sentence length.
+        median: Median sentence length.
+        p99: 99th percentile of the sentence length.
+        longest: Length of the longest sentence.
+        coverage: Share of the running words that occur in the training split, 0 to 1.
     """
 
     language: str
     words: int
-    distinct: int
+    distinct_words: int
     mean: float
     median: float
     p99: float
     longest: int
-    covered: float
+    coverage: float
 
 
 @dataclass(frozen=True)
 class SplitStats:
-    """One split.
+    """Statistics of one split.
 
     Attributes:
-        name: train, validation, or that of a test set.
+        name: train, validation, or the name of a test set.
         pairs: Sentence pairs.
         sha256: Hash of the text.
-        source: The side that is translated.
-        target: Its translation.
-        repeated: Pairs that stand in this split before.
-        bad: Kind of fault -> the lines that have it, counted from 1.
+        source: Statistics of the source side.
+        target: Statistics of the target side.
+        duplicates: Pairs that occur earlier in the same split.
+        faults: Kind of fault -> numbers of the lines that have it, from 1.
     """
 
     name: str
     pairs: int
     sha256: str
-    source: Side
-    target: Side
-    repeated: int
-    bad: dict[str, list[int]]
+    source: SideStats
+    target: SideStats
+    duplicates: int
+    faults: dict[str, list[int]]
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Sentences of one split that occur in another one.
+    """How many sentences of one split also occur in another one.
 
     Attributes:
         split: The split whose sentences are counted.
-        within: The split in which they are looked for.
-        pairs: Pairs with equal source and target.
-        sources: Equal sources, pairs among them.
-        targets: Equal targets, pairs among them.
-        near: Sources that are not equal but near to one.
+        other_split: The split that is searched for them.
+        pairs: Pairs whose source and target are both equal to those of one pair.
+        sources: Equal sources, including those of equal pairs.
+        targets: Equal targets, including those of equal pairs.
+        near_duplicates: Sources that are not equal to a source of the other split but a near-duplicate of one.
     """
 
     split: str
-    within: str
+    other_split: str
     pairs: int
     sources: int
     targets: int
-    near: int
+    near_duplicates: int
 
 
 @dataclass(frozen=True)
 class CorpusStats:
-    """What is known of a corpus before anything is trained on it.
+    """Statistics of a corpus, computed before anything is trained on it.
 
     Attributes:
         name: NAME-SRC-TGT.
-        splits: Each split by itself.
-        overlaps: Each split in those before it.
-        thorough: Whether repeated pairs, bad lines and overlaps have been looked for.
+        splits: Statistics of each split.
+        overlaps: Overlap of each split with every split before it.
+        thorough: Whether duplicates, faults and overlaps were computed.
     """
 
     name: str
@@ -120,35 +121,35 @@ class CorpusStats:
 
     @property
     def leaks(self) -> list[str]:
-        """One line for each split of which pairs or sources stand in the training text, or in a split before it."""
+        """One line for each overlap with equal pairs or equal sources."""
         sizes = {split.name: split.pairs for split in self.splits}
         return [
-            f"{found.split}: {found.pairs:,} of {sizes[found.split]:,} pairs and {found.sources:,} sources stand in "
-            f"{found.within}, {found.near:,} more sources are near to one there"
-            for found in self.overlaps
-            if found.pairs or found.sources
+            f"{overlap.split}: {overlap.pairs:,} of {sizes[overlap.split]:,} pairs and {overlap.sources:,} sources "
+            f"also occur in {overlap.other_split}, {overlap.near_duplicates:,} more sources are near-duplicates"
+            for overlap in self.overlaps
+            if overlap.pairs or overlap.sources
         ]
 
     @property
-    def faulty(self) -> bool:
-        """Whether a line is bad, or a pair of a validation or test set stands in the training text."""
-        leaked = any(overlap.pairs for overlap in self.overlaps if overlap.within == "train")
-        return leaked or any(split.bad for split in self.splits)
+    def has_faults(self) -> bool:
+        """Whether any line is faulty, or a pair of a validation or test set also occurs in the training split."""
+        leaked = any(overlap.pairs for overlap in self.overlaps if overlap.other_split == "train")
+        return leaked or any(split.faults for split in self.splits)
 
 
 def corpus_stats(corpus: Corpus, thorough: bool = True) -> CorpusStats:
-    """The passport of a corpus; unless it is `thorough`, only what is quickly found: sizes, lengths, cover."""
+    """Statistics of a corpus. Without `thorough` only the fast ones: sizes, lengths and coverage."""
     splits = {"train": corpus.train, "validation": corpus.validation, **corpus.tests}
     known = [
         {word for text in texts for word in text.split()} for texts in (corpus.train.sources, corpus.train.targets)
     ]
-    passports = [
+    split_stats = [
         SplitStats(
             name,
             len(split),
             split.hash,
-            side(corpus.source_language, split.sources, known[0]),
-            side(corpus.target_language, split.targets, known[1]),
+            side_stats(corpus.source_language, split.sources, known[0]),
+            side_stats(corpus.target_language, split.targets, known[1]),
             len(split) - len(set(split)) if thorough else 0,
             faults(split) if thorough else {},
         )
@@ -156,32 +157,33 @@ def corpus_stats(corpus: Corpus, thorough: bool = True) -> CorpusStats:
     ]
     both = combinations(splits, 2) if thorough else ()
     overlaps = [overlap(later, splits[later], first, splits[first]) for first, later in both]
-    return CorpusStats(corpus.name, passports, overlaps, thorough)
+    return CorpusStats(corpus.name, split_stats, overlaps, thorough)
 
 
-def kept(corpus: Corpus, folder: Path) -> dict[str, Any]:
-    """The passport as plain data, with its leaks; made once for each text and then read from `folder`."""
+def cached_stats(corpus: Corpus, folder: Path) -> dict[str, Any]:
+    """Corpus statistics with `leaks` as plain data. They are computed once for each text and cached in `folder`."""
     text = hashlib.sha256(json.dumps(corpus.hashes, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{corpus.name}-{text}.json"
 
     if not path.exists():
-        found = corpus_stats(corpus)
-        content = {**asdict(found), "leaks": found.leaks}
+        stats = corpus_stats(corpus)
+        content = {**asdict(stats), "leaks": stats.leaks}
         write_file(path, json.dumps(content, ensure_ascii=False, indent=1))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def side(language: str, sentences: Sequence[str], known: set[str]) -> Side:
+def side_stats(language: str, sentences: Sequence[str], known: set[str]) -> SideStats:
+    """Statistics of one side of a split; `known` are the words of the same side of the training split."""
     lengths = [len(sentence.split()) for sentence in sentences]
     counts = Counter(word for sentence in sentences for word in sentence.split())
     words = counts.total()
-    covered = sum(count for word, count in counts.items() if word in known) / words if words else 1.0
+    coverage = sum(count for word, count in counts.items() if word in known) / words if words else 1.0
     median, p99 = (float(value) for value in np.percentile(lengths, (50, 99)))
-    return Side(language, words, len(counts), words / len(sentences), median, p99, max(lengths), covered)
+    return SideStats(language, words, len(counts), words / len(sentences), median, p99, max(lengths), coverage)
 
 
 def faults(split: Split) -> dict[str, list[int]]:
-    """Kind of fault -> the lines that have it, counted from 1; kinds that do not occur are left out."""
+    """Kind of fault -> numbers of the lines that have it, from 1. Kinds that do not occur have no entry."""
     found: dict[str, list[int]] = defaultdict(list)
     for line, (source, target) in enumerate(split, start=1):
         for fault in _faults(source, target):
@@ -197,8 +199,8 @@ def _faults(source: str, target: str) -> Iterable[str]:
     elif source == target and len(source.split()) > 1:
         yield "not translated: both sides are equal"
     short, long = sorted((len(source.split()), len(target.split())))
-    if short and long > 10 and long > LONGER * short:
-        yield f"one side has over {LONGER} times the words of the other"
+    if short and long > 10 and long > MAX_LENGTH_RATIO * short:
+        yield f"one side has over {MAX_LENGTH_RATIO} times the words of the other"
     both = source + target
     if "\ufffd" in both:
         yield "U+FFFD: characters were lost in a conversion"
@@ -206,76 +208,83 @@ def _faults(source: str, target: str) -> Iterable[str]:
         yield "control characters"
 
 
-def overlap(name: str, split: Split, within: str, other: Split) -> Overlap:
+def overlap(name: str, split: Split, other_name: str, other: Split) -> Overlap:
+    """How many sentences of `split` also occur in `other`."""
     pairs, sources, targets = set(other), set(other.sources), set(other.targets)
     new = [source for source in split.sources if source not in sources]
     return Overlap(
         name,
-        within,
+        other_name,
         sum(pair in pairs for pair in split),
         len(split) - len(new),
         sum(target in targets for target in split.targets),
-        sum(near(new, other.sources)),
+        sum(near_duplicates(new, other.sources)),
     )
 
 
-def near(sentences: Sequence[str], others: Sequence[str]) -> list[bool]:
-    """For each sentence, whether one of the others is near."""
-    wanted = [trigrams(sentence) for sentence in sentences]
-    places: dict[Trigram, list[int]] = {trigram: [] for grams in wanted for trigram in grams}
-    for place, other in enumerate(others):
+def near_duplicates(sentences: Sequence[str], others: Sequence[str]) -> list[bool]:
+    """For each sentence, whether one of the others is a near-duplicate of it."""
+    sentence_trigrams = [trigrams(sentence) for sentence in sentences]
+    # An inverted index: trigram -> the other sentences that contain it. It avoids comparing every pair of sentences.
+    index: dict[Trigram, list[int]] = {trigram: [] for grams in sentence_trigrams for trigram in grams}
+    for number, other in enumerate(others):
         for trigram in trigrams(other):
-            if trigram in places:
-                places[trigram].append(place)
-    return [_has_near(grams, places, others) for grams in wanted]
+            if trigram in index:
+                index[trigram].append(number)
+    return [_has_near_duplicate(grams, index, others) for grams in sentence_trigrams]
 
 
-def _has_near(grams: frozenset[Trigram], places: dict[Trigram, list[int]], others: Sequence[str]) -> bool:
-    # Who shares NEAR of all trigrams shares one of any n - ceil(NEAR n) + 1 of them: the rarest are looked up.
-    rarest = sorted(grams, key=lambda trigram: (len(places[trigram]), trigram))
-    rarest = rarest[: len(grams) - math.ceil(NEAR * len(grams)) + 1]
-    candidates = {place for trigram in rarest for place in places[trigram]}
-    return any(jaccard(grams, trigrams(others[place])) >= NEAR for place in candidates)
+def _has_near_duplicate(grams: frozenset[Trigram], index: dict[Trigram, list[int]], others: Sequence[str]) -> bool:
+    # A near-duplicate shares at least ceil(r n) of the n trigrams, r = NEAR_DUPLICATE. So it contains at least one of
+    # any n - ceil(r n) + 1 of them. Looking up the rarest ones gives the fewest candidates.
+    rarest = sorted(grams, key=lambda trigram: (len(index[trigram]), trigram))
+    rarest = rarest[: len(grams) - math.ceil(NEAR_DUPLICATE * len(grams)) + 1]
+    candidates = {number for trigram in rarest for number in index[trigram]}
+    return any(jaccard(grams, trigrams(others[number])) >= NEAR_DUPLICATE for number in candidates)
 
 
 def trigrams(sentence: str) -> frozenset[Trigram]:
-    """Of the lower-cased words, with a mark at each end; none of an empty sentence."""
+    """Trigrams of the lower-cased words with a boundary mark at each end. A sentence without words has none."""
     words = ["", *re.findall(r"\w+", sentence.lower()), ""]
     return frozenset(zip(words, words[1:], words[2:], strict=False))
 
 
 def jaccard(one: frozenset[Trigram], other: frozenset[Trigram]) -> float:
+    """Jaccard index |A and B| / |A or B|; 0 for two empty sets."""
     return len(one & other) / len(one | other) if one or other else 0.0
 
 
 # --- printing ---------------------------------------------------------------------------------------------------------
 
-SHOWN = 8
-"""Lines of a fault that are listed."""
+MAX_LINES_PRINTED = 8
+"""How many line numbers are printed for each kind of fault."""
 
 
-def show(found: CorpusStats) -> None:
-    """Prints a passport as tables."""
+def show(stats: CorpusStats) -> None:
+    """Print corpus statistics as tables."""
     headings = ("words", "distinct", "mean", "median", "p99", "longest", "covered by train")
     columns = [("split", "left"), ("side", "left"), ("sentences", "right"), *((name, "right") for name in headings)]
     rows = []
-    for split in found.splits:
-        for each in (split.source, split.target):
-            sizes = [f"{split.pairs:,}", f"{each.words:,}", f"{each.distinct:,}", f"{each.mean:.1f}"]
-            lengths = [f"{each.median:.0f}", f"{each.p99:.0f}", str(each.longest), f"{each.covered:.2%}"]
-            rows.append([split.name, each.language, *sizes, *lengths])
-    terminal.table(columns, rows, f"{found.name}: sizes, and lengths in words")
-    if not found.thorough:
+    for split in stats.splits:
+        for side in (split.source, split.target):
+            sizes = [f"{split.pairs:,}", f"{side.words:,}", f"{side.distinct_words:,}", f"{side.mean:.1f}"]
+            lengths = [f"{side.median:.0f}", f"{side.p99:.0f}", str(side.longest), f"{side.coverage:.2%}"]
+            rows.append([split.name, side.language, *sizes, *lengths])
+    terminal.table(columns, rows, f"{stats.name}: sizes, and sentence lengths in words")
+    if not stats.thorough:
         return
-    headings = ("equal pairs", "equal sources", "equal targets", "near sources")
+    headings = ("equal pairs", "equal sources", "equal targets", "near-duplicate sources")
     columns = [("of", "left"), ("in", "left"), *((name, "right") for name in headings)]
-    rows = [[o.split, o.within, *(f"{n:,}" for n in (o.pairs, o.sources, o.targets, o.near))] for o in found.overlaps]
-    terminal.table(
-        columns, rows, f"\noverlap; near: at least {NEAR:.0%} of word trigrams in common, equal ones not counted"
-    )
+    rows = [
+        [o.split, o.other_split, *(f"{n:,}" for n in (o.pairs, o.sources, o.targets, o.near_duplicates))]
+        for o in stats.overlaps
+    ]
+    threshold = f"near-duplicates share at least {NEAR_DUPLICATE:.0%} of their word trigrams and are not equal"
+    terminal.table(columns, rows, f"\noverlap between splits; {threshold}")
     terminal.say("")
-    for split in found.splits:
-        terminal.say(f"{split.name}: {split.repeated:,} repeated pairs; sha256 {split.sha256}")
-        for fault, lines in split.bad.items():
-            more = f" and {len(lines) - SHOWN:,} more" if len(lines) > SHOWN else ""
-            terminal.say(f"  {fault}: {len(lines):,}, lines {', '.join(map(str, lines[:SHOWN]))}{more}")
+    for split in stats.splits:
+        terminal.say(f"{split.name}: {split.duplicates:,} duplicate pairs; sha256 {split.sha256}")
+        for fault, lines in split.faults.items():
+            more = f" and {len(lines) - MAX_LINES_PRINTED:,} more" if len(lines) > MAX_LINES_PRINTED else ""
+            numbers = ", ".join(map(str, lines[:MAX_LINES_PRINTED]))
+            terminal.say(f"  {fault}: {len(lines):,}, lines {numbers}{more}")

@@ -57,7 +57,7 @@ class TextSettings:
     max_source_length: int | None = None
 
     @property
-    def cut_at(self) -> int:
+    def source_length_limit(self) -> int:
         """Tokens of the longest source that is translated whole."""
         if self.max_source_length is None:
             return self.max_length
@@ -86,7 +86,7 @@ class Vocabulary(abc.ABC):
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.hash = hashlib.sha256(data).hexdigest()
-        self.path: Path | None = None  # where `keep` puts it
+        self.path: Path | None = None  # where `save_to_cache` puts it
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self.hash == other.hash
@@ -192,7 +192,7 @@ class Subwords(Vocabulary):
         return self.model.decode([text_only(sentence) for sentence in ids], num_threads=1)
 
 
-class Listed(Vocabulary):
+class FrequencyVocabulary(Vocabulary):
     """Pieces in a list, most frequent first; ties in alphabetical order. The file is JSON."""
 
     kind: str
@@ -204,17 +204,17 @@ class Listed(Vocabulary):
 
     @staticmethod
     @abc.abstractmethod
-    def take_apart(sentence: str) -> list[str]:
+    def split_text(sentence: str) -> list[str]:
         """The pieces of a sentence."""
 
     @classmethod
-    def of(cls, pieces: Iterable[str]) -> Listed:
+    def of(cls, pieces: Iterable[str]) -> FrequencyVocabulary:
         content = {"kind": cls.kind, "pieces": [*SPECIAL, *pieces]}
         return cls(json.dumps(content, ensure_ascii=False, indent=0).encode("utf-8", "surrogatepass"))
 
     @classmethod
-    def counted(cls, sentences: Iterable[str]) -> list[str]:
-        counts = Counter(chain.from_iterable(map(cls.take_apart, sentences)))
+    def pieces_by_frequency(cls, sentences: Iterable[str]) -> list[str]:
+        counts = Counter(chain.from_iterable(map(cls.split_text, sentences)))
         return [piece for piece, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
     def __len__(self) -> int:
@@ -224,13 +224,13 @@ class Listed(Vocabulary):
         return self.pieces[token]
 
     def split(self, sentence: str) -> list[str]:
-        return self.take_apart(sentence)
+        return self.split_text(sentence)
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         return [[self.ids.get(piece, UNK) for piece in self.split(sentence)] for sentence in sentences]
 
 
-class Words(Listed):
+class Words(FrequencyVocabulary):
     """Words and punctuation marks. A mark bears a joiner on each side where no space stands: `cup.` is `cup` `￭.`
 
     Text that holds the joiner itself loses it (it is an unknown word). A second space in a row is an empty piece.
@@ -239,8 +239,8 @@ class Words(Listed):
     kind = "words"
 
     @classmethod
-    def learn(cls, sentences: Sequence[str], size: int) -> Listed:
-        pieces = [piece for piece in cls.counted(sentences) if not piece or piece.strip(JOINER)]
+    def learn(cls, sentences: Sequence[str], size: int) -> FrequencyVocabulary:
+        pieces = [piece for piece in cls.pieces_by_frequency(sentences) if not piece or piece.strip(JOINER)]
         if size > len(SPECIAL) + len(pieces):
             raise too_large(size, len(SPECIAL) + len(pieces))
         if size <= len(SPECIAL):
@@ -248,7 +248,7 @@ class Words(Listed):
         return cls.of(pieces[: size - len(SPECIAL)])
 
     @staticmethod
-    def take_apart(sentence: str) -> list[str]:
+    def split_text(sentence: str) -> list[str]:
         if not sentence:
             return []
         pieces = []
@@ -268,19 +268,19 @@ class Words(Listed):
         return " ".join(pieces).replace(f" {JOINER}", "").replace(f"{JOINER} ", "").strip(JOINER)
 
 
-class Characters(Listed):
+class Characters(FrequencyVocabulary):
     """Unicode code points."""
 
     kind = "characters"
 
     @classmethod
-    def learn(cls, sentences: Sequence[str], size: int) -> Listed:
+    def learn(cls, sentences: Sequence[str], size: int) -> FrequencyVocabulary:
         if size <= len(SPECIAL):
             raise too_small(size, len(SPECIAL) + 1)
-        return cls.of(cls.counted(sentences)[: size - len(SPECIAL)])
+        return cls.of(cls.pieces_by_frequency(sentences)[: size - len(SPECIAL)])
 
     @staticmethod
-    def take_apart(sentence: str) -> list[str]:
+    def split_text(sentence: str) -> list[str]:
         return list(sentence)
 
     def join(self, pieces: Iterable[str]) -> str:
@@ -290,16 +290,16 @@ class Characters(Listed):
 KINDS = {"subwords": Subwords, "words": Words, "characters": Characters}
 
 
-class UnfitSize(ValueError):
+class VocabularySizeError(ValueError):
     """So many pieces cannot be learnt from this text."""
 
 
-def too_large(size: int, largest: int) -> UnfitSize:
-    return UnfitSize(f"{size} is more than the training text allows; at most {largest}")
+def too_large(size: int, largest: int) -> VocabularySizeError:
+    return VocabularySizeError(f"{size} is more than the training text allows; at most {largest}")
 
 
-def too_small(size: int, smallest: int) -> UnfitSize:
-    return UnfitSize(f"{size} is too few for the training text; at least {smallest}")
+def too_small(size: int, smallest: int) -> VocabularySizeError:
+    return VocabularySizeError(f"{size} is too few for the training text; at least {smallest}")
 
 
 def load(path: Path) -> Vocabulary:
@@ -325,7 +325,7 @@ class Vocabularies(NamedTuple):
 
 
 def build(settings: TextSettings, train: Split, cache: Path | None = None) -> Vocabularies:
-    """Learn the vocabularies of a training text, or take them from the folder `cache`, where `keep` puts them.
+    """Learn the vocabularies of a training text, or take them from the folder `cache`, where `save_to_cache` puts them.
 
     A cached file is named by the hash of the settings it depends on and of the text it was learnt on.
 
@@ -336,16 +336,16 @@ def build(settings: TextSettings, train: Split, cache: Path | None = None) -> Vo
         raise ValueError("text: a side of the training text holds nothing but empty lines")
     source, target = settings.sizes
     if settings.joint:
-        joint = learnt(settings.kind, target, [*train.sources, *train.targets], cache)
+        joint = learn_or_load(settings.kind, target, [*train.sources, *train.targets], cache)
         return Vocabularies(joint, joint)
     of_source = "vocabulary_size" if settings.source_vocabulary_size is None else "source_vocabulary_size"
     return Vocabularies(
-        learnt(settings.kind, source, train.sources, cache, key=of_source),
-        learnt(settings.kind, target, train.targets, cache),
+        learn_or_load(settings.kind, source, train.sources, cache, key=of_source),
+        learn_or_load(settings.kind, target, train.targets, cache),
     )
 
 
-def learnt(
+def learn_or_load(
     kind: str, size: int, sentences: Sequence[str], cache: Path | None, *, key: str = "vocabulary_size"
 ) -> Vocabulary:
     """One vocabulary, from `cache` if it is there; `key` is the setting that an unfit size is blamed on."""
@@ -357,13 +357,13 @@ def learnt(
         path = cache / f"{kind}-{size}-{digest.hexdigest()[:24]}.vocabulary"
     try:
         vocabulary = load(path) if path and path.exists() else KINDS[kind].learn(sentences, size)
-    except UnfitSize as error:
+    except VocabularySizeError as error:
         raise ValueError(f"text.{key}: {error}") from error
     vocabulary.path = path
     return vocabulary
 
 
-def keep(vocabularies: Vocabularies) -> None:
+def save_to_cache(vocabularies: Vocabularies) -> None:
     """Writes what `build` learnt into its cache. Apart, so that settings which fail leave nothing behind."""
     for vocabulary in vocabularies:
         if vocabulary.path and not vocabulary.path.exists():

@@ -59,11 +59,11 @@ class DecodingSettings:
                 raise ValueError(f"decoding.{name}: {getattr(self, name)} is too small; at least {least}")
 
     @property
-    def replaces(self) -> bool:
+    def replaces_unknown_words(self) -> bool:
         """Whether unknown words are replaced, for which a search keeps its attention."""
         return self.pos_unk != "keep"
 
-    def lp(self, length: Any) -> Any:
+    def length_normalizer(self, length: Any) -> Any:
         """The length penalty of a translation of so many tokens, EOS counted."""
         return length_penalty(length, self.alpha) if self.length_penalty == "gnmt" else length**self.alpha
 
@@ -113,14 +113,14 @@ def translate(
     """
     found: list[list[Hypothesis]] = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
     places = [place for place, source in enumerate(sources) if len(source) or forced_lengths is not None]
-    with evaluating(model):
+    with evaluation_mode(model):
         for rows_B, tokens in source_batches([sources[place] for place in places], settings.batch_sentences):
             batch = [places[row] for row in rows_B]
             if forced_lengths is None:
                 search = Search(model, tokens, settings, [n + settings.extra_length for n in tokens.lengths_B])
             else:
                 search = Search(model, tokens, settings, [forced_lengths[place] for place in batch], forced=True)
-            for place, hypotheses in zip(batch, search.run(attention or settings.replaces), strict=True):
+            for place, hypotheses in zip(batch, search.run(attention or settings.replaces_unknown_words), strict=True):
                 found[place] = hypotheses
     return found
 
@@ -138,16 +138,16 @@ def greedy(
     return [best for (best,) in translate(model, sources, settings, attention=attention)]
 
 
-def check(model: Translator, settings: DecodingSettings) -> None:
+def check_attention(model: Translator, settings: DecodingSettings) -> None:
     """Asks the model for one step, before it is trained.
 
     Raises:
         ValueError: a setting needs attention, and the model has none; says which.
     """
-    if not settings.coverage and not settings.replaces:
+    if not settings.coverage and not settings.replaces_unknown_words:
         return
     source = Tokens(torch.tensor([[EOS]], device=model.device), (1,))
-    with evaluating(model):
+    with evaluation_mode(model):
         step = model.step(torch.tensor([BOS], device=model.device), model.start(model.encode(source)))
     if step.attention_BS is not None:
         return
@@ -157,7 +157,7 @@ def check(model: Translator, settings: DecodingSettings) -> None:
 
 
 @contextmanager
-def evaluating(model: Translator) -> Iterator[None]:
+def evaluation_mode(model: Translator) -> Iterator[None]:
     """Inference mode, and evaluation mode for each module; afterwards each is as it was."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -169,24 +169,24 @@ def evaluating(model: Translator) -> Iterator[None]:
             module.training = training
 
 
-def asks(device: torch.device, step: int) -> bool:
+def should_check_finished(device: torch.device, step: int) -> bool:
     """Whether the host asks at this step what has ended: it then waits for a GPU, so there at every fourth only."""
     return device.type == "cpu" or step % 4 == 3
 
 
-def chosen(tree: Any, rows_N: Tensor) -> Any:
+def select_rows(tree: Any, rows_N: Tensor) -> Any:
     """The same tree (of tuples, named or not) with these rows of every tensor."""
     if isinstance(tree, Tensor):
         return tree.index_select(0, rows_N)
     if tree is None:
         return None
     if isinstance(tree, (tuple, list)):
-        branches = [chosen(branch, rows_N) for branch in tree]
+        branches = [select_rows(branch, rows_N) for branch in tree]
         return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
     raise TypeError(f"a state is a tree of tensors, not of {type(tree).__name__}")
 
 
-def top(scores_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def fast_topk(scores_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """(values, places) of the largest of each row: topk, in two stages where that is twice as fast.
 
     The `count` largest elements stand in the `count` columns with the largest maxima, if a row is laid out as a table.
@@ -233,7 +233,7 @@ class Search:
         self.rows_A: Tensor | slice = slice(None)  # the sentences that are still in the batch
         self.limits: list[int] = list(limits_B)  # of those
         self.limits_A = torch.tensor(self.limits, device=self.device)
-        self.longest_A = settings.lp(self.limits_A)
+        self.longest_A = settings.length_normalizer(self.limits_A)
 
     def run(self, attention: bool) -> list[list[Hypothesis]]:
         """Search to the end."""
@@ -250,7 +250,7 @@ class Search:
             if attention and attention_NS is not None:
                 self.attention.append((self.rows_A, before, attention_NS))
             if looked_NS is not None:
-                assert attention_NS is not None  # `check` has seen to it
+                assert attention_NS is not None  # `check_attention` has seen to it
                 looked_NS = looked_NS + attention_NS
             total_AW, token_AW, parent_AW = self.continuations(model.project(hidden_ND), total_AW, step + 1)
             self.tokens_TBK[step, self.rows_A, : total_AW.shape[1]] = token_AW
@@ -264,14 +264,16 @@ class Search:
             keep: Sequence[int] = range(len(self.limits))
             if finished:
                 # The best that is alive, if it grew to its limit at no further cost, against the best finished one.
-                reach_A = total_AW.amax(1) / self.longest_A.clamp(min=self.settings.lp(step + 2))
+                reach_A = total_AW.amax(1) / self.longest_A.clamp(min=self.settings.length_normalizer(step + 2))
                 # Written so that NaN goes on: a model that has diverged ends at the limit, with something to show.
                 going_A = ~(reach_A <= self.best_BK[self.rows_A, 0])
                 total_AW = total_AW.masked_fill(~going_A[:, None], -torch.inf)
                 if self.settings.prune is not None:
                     least_A1 = self.best_BK[self.rows_A, :1] - self.settings.prune
-                    total_AW = total_AW.masked_fill(total_AW / self.settings.lp(step + 1) < least_A1, -torch.inf)
-                if asks(self.device, step):
+                    total_AW = total_AW.masked_fill(
+                        total_AW / self.settings.length_normalizer(step + 1) < least_A1, -torch.inf
+                    )
+                if should_check_finished(self.device, step):
                     keep = [row for row, goes in enumerate(going_A.tolist()) if goes]
             if not keep:
                 break
@@ -292,7 +294,7 @@ class Search:
                 return state, total_AW, token_AW
             kept_A1 = torch.arange(len(self.limits), device=self.device)[:, None]
             if width != before:
-                source = chosen(source, (kept_A1 * before).expand(-1, width).flatten())
+                source = select_rows(source, (kept_A1 * before).expand(-1, width).flatten())
         else:
             kept_A = torch.tensor(keep, device=self.device)
             kept_A1 = kept_A[:, None]
@@ -300,8 +302,8 @@ class Search:
             self.limits = [self.limits[row] for row in keep]
             self.limits_A, self.longest_A = self.limits_A[kept_A], self.longest_A[kept_A]
             total_AW, token_AW, parent_AW = total_AW[kept_A], token_AW[kept_A], parent_AW[kept_A]
-            source = chosen(source, (kept_A1 * before).expand(-1, width).flatten())
-        return State(source, chosen(past, (kept_A1 * before + parent_AW).flatten())), total_AW, token_AW
+            source = select_rows(source, (kept_A1 * before).expand(-1, width).flatten())
+        return State(source, select_rows(past, (kept_A1 * before + parent_AW).flatten())), total_AW, token_AW
 
     def continuations(self, logits_NV: Tensor, total_AW: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """(log probability, last token, parent) of the K best continuations of each sentence, |Y| being `length`."""
@@ -314,7 +316,7 @@ class Search:
         if length >= min(self.limits):
             log_NV[:, EOS + 1 :].masked_fill_((self.limits_A <= length).repeat_interleave(width)[:, None], -torch.inf)
         beam = self.settings.beam
-        best_NC, token_NC = top(log_NV, min(beam, log_NV.shape[1]))
+        best_NC, token_NC = fast_topk(log_NV, min(beam, log_NV.shape[1]))
         if self.settings.prune is not None:
             best_NC = best_NC.masked_fill(best_NC < best_NC[:, :1] - self.settings.prune, -torch.inf)
         total_AX = (best_NC.unflatten(0, (-1, width)) + total_AW[:, :, None]).flatten(1)
@@ -328,7 +330,7 @@ class Search:
             self.best_BK, self.probability_BK = self.best_BK.to(ended_AW), self.probability_BK.to(ended_AW)
         rows_A, beam = self.rows_A, self.settings.beam
         place_W = step * beam + torch.arange(ended_AW.shape[1], device=self.device)
-        score_AW = ended_AW / self.settings.lp(step + 1)
+        score_AW = ended_AW / self.settings.length_normalizer(step + 1)
         if looked_NS is not None:
             penalty_AW = coverage_penalty(looked_NS, self.settings.coverage).unflatten(0, (len(ended_AW), -1))
             score_AW = score_AW + penalty_AW.gather(1, parent_AW).to(score_AW)

@@ -66,7 +66,7 @@ class Lexicon:
         return self.words.get(word, word)
 
 
-def written(
+def hypothesis_texts(
     hypotheses: Sequence[Hypothesis], sources: Sequence[str], vocabularies: Vocabularies, lexicon: Lexicon | None
 ) -> list[str]:
     """Hypothesis i as plain text, a translation of sentence i of `sources`.

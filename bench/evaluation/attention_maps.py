@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from bench.data.vocabulary import JOINER, SPECIAL, Vocabulary
 from bench.decoding import beam_search
-from bench.decoding.unk_replacement import written
+from bench.decoding.unk_replacement import hypothesis_texts
 from bench.evaluation.trained_model import TrainedTranslator
 from models.parts.attention import AttentionWeights
 from models.parts.batch import BOS, EOS, Tokens
@@ -151,7 +151,7 @@ def look(loaded: TrainedTranslator, sentence: str) -> SentenceAttention:
     rows = {"cross": target, "encoder": source, "decoder": target}
     columns = {"cross": source, "encoder": source, "decoder": (SPECIAL[BOS], *target[:-1])}
     attentions = {kind: Attention(kind, rows[kind], columns[kind], maps) for kind, maps in found.items()}
-    (translation,) = written([best], [sentence], sides, loaded.lexicon)
+    (translation,) = hypothesis_texts([best], [sentence], sides, loaded.lexicon)
     return SentenceAttention(sentence, translation, attentions)
 
 
@@ -169,7 +169,7 @@ def watched(model: Translator, source: list[int], target: list[int]) -> dict[str
     handles = [module.register_forward_hook(taker(number)) for number, module in enumerate(modules)]
     layers: dict[str, dict[int, np.ndarray]] = {kind: {} for kind in KINDS}
     try:
-        with beam_search.evaluating(model):
+        with beam_search.evaluation_mode(model):
             read = Tokens(torch.tensor([[*source, EOS]], device=model.device), (len(source) + 1,))
             state = model.start(model.encode(read))
             for number, once in seen.items():

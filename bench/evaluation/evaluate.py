@@ -15,7 +15,7 @@ from itertools import chain
 import torch
 
 from bench.data import corpus_loading
-from bench.data.batches import Pairs, batches_of
+from bench.data.batches import Pairs, evaluation_batches
 from bench.data.corpus import Split
 from bench.decoding import beam_search, unk_replacement
 from bench.evaluation import attention_maps, probe_model
@@ -24,11 +24,12 @@ from bench.experiment.job_data import VALIDATION_SENTENCES, JobData
 from bench.experiment.spec import Experiment
 from bench.measures import costs, flops, latency, memory, protocols, quality
 from bench.measures.measure import Measure
-from bench.system.machine import GPU_SHARE, MachineSettings, bf16
+from bench.system.machine import GPU_SHARE, MachineSettings, bf16_fallback
 from bench.tracking.run_writer import RunWriter
 from bench.training.distributed import SINGLE_PROCESS, ProcessGroup
 from bench.training.reward import mean_gleu
-from bench.training.trainer import Score, Trained
+from bench.training.trainer import TrainingResult
+from bench.training.validation import Score
 from models.parts.translator import Translator
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "64-true": torch.float64}
@@ -46,8 +47,8 @@ def shuffled(split: Split) -> Split:
 def mean_loss(model: Translator, pairs: Pairs, batch_tokens: int) -> float:
     """Cross entropy in nats a target token, without label smoothing."""
     total = tokens = 0.0
-    with beam_search.evaluating(model):
-        for _, batch in batches_of(pairs, batch_tokens):
+    with beam_search.evaluation_mode(model):
+        for _, batch in evaluation_batches(pairs, batch_tokens):
             losses_N = model.token_losses(batch.to(model.device))
             total, tokens = total + losses_N.sum().item(), tokens + len(losses_N)
     return total / tokens
@@ -57,7 +58,7 @@ def validate(model: Translator, job_data: JobData) -> Score:
     """Greedy BLEU and GLEU, and cross entropy, on the first sentences of the validation set."""
     sentences = job_data.validation.sources
     best = beam_search.greedy(model, job_data.sources(job_data.validation), attention=job_data.lexicon is not None)
-    hypotheses = unk_replacement.written(best, sentences, job_data.vocabularies, job_data.lexicon)
+    hypotheses = unk_replacement.hypothesis_texts(best, sentences, job_data.vocabularies, job_data.lexicon)
     return Score(
         quality.bleu(hypotheses, job_data.validation.targets),
         mean_gleu(hypotheses, job_data.validation.targets),
@@ -94,7 +95,7 @@ def pictured(model: Translator, experiment: Experiment, job_data: JobData, job: 
     if experiment.members or not attention_maps.has(model):
         return
     asked, sources = corpus_loading.probes(experiment.corpus), job_data.validation.sources
-    shown = [one.source for one in asked.shown] if asked else []
+    shown = [one.source for one in asked.illustrations] if asked else []
     fitting = (one for one in sources if 6 <= len(one.split()) <= 14)
     if chosen := next(chain(shown, fitting, filter(str.strip, sources)), None):
         loaded = TrainedTranslator(experiment, job_data.vocabularies, model, job_data.lexicon)
@@ -123,7 +124,7 @@ def translations(
         sources, too_long = job_data.cut(split)
         found = group.translate(model, sources, search)
         best = [hypotheses[0] for hypotheses in found]
-        hypotheses = unk_replacement.written(best, split.sources, job_data.vocabularies, job_data.lexicon)
+        hypotheses = unk_replacement.hypothesis_texts(best, split.sources, job_data.vocabularies, job_data.lexicon)
         job.table(
             {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses}, f"hypotheses/{name}.json"
         )
@@ -135,7 +136,7 @@ def translations(
         how += " of the mean" if search.length_penalty == "mean" else ""
         how += f", coverage {search.coverage}" if search.coverage else ""
         how += f", pruned at {search.prune}" if search.prune is not None else ""
-        how += f", unknown words: {search.pos_unk}" if search.replaces else ""
+        how += f", unknown words: {search.pos_unk}" if search.replaces_unknown_words else ""
         measures += [
             replace(measure, metric=f"{name}/{measure.metric}", provenance=measure.provenance + how)
             for measure in scores
@@ -144,7 +145,7 @@ def translations(
             measures += probe_model.groups(name, split, hypotheses, experiment)
         other = [*split.targets[1:], *split.targets[:1]]
         measures.append(Measure(f"{name}/bleu_shuffled_references", quality.bleu(hypotheses, other), "percent"))
-        limit = f"of {len(split)}; sources of more than {job_data.cut_at} tokens, cut to it"
+        limit = f"of {len(split)}; sources of more than {job_data.source_length_limit} tokens, cut to it"
         measures.append(Measure(f"{name}/truncated", too_long, "sentences", provenance=limit))
     provenance = "mean over all tokens read and written to translate the test sets, every hypothesis of the beam"
     return measures + [Measure(what, mean, "1", provenance=provenance) for what, mean in model.observed().items()]
@@ -173,14 +174,14 @@ def sizes(model: Translator) -> list[Measure]:
     ]
 
 
-def spent(trained: Trained, model: Translator, experiment: Experiment, job_data: JobData) -> list[Measure]:
+def spent(trained: TrainingResult, model: Translator, experiment: Experiment, job_data: JobData) -> list[Measure]:
     """What the training used, in three costs that are never mixed: FLOPs counted, the clock's estimate, joules."""
     budget, machine, dtype = trained.budget, experiment.machine, DTYPES[experiment.training.precision]
     ceiling = costs.ceiling(machine.device.type, dtype)
-    places, _ = next(batches_of(job_data.train.pairs, job_data.batch_tokens))
-    longest = job_data.train.part(places)  # what one device of several reads of a batch
+    places, _ = next(evaluation_batches(job_data.train.pairs, job_data.batch_tokens))
+    longest = job_data.train.local_part(places)  # what one device of several reads of a batch
     try:
-        with bf16(machine.device, dtype == torch.bfloat16):
+        with bf16_fallback(machine.device, dtype == torch.bfloat16):
             held = memory.training_memory(model, longest, dtype)
     except torch.OutOfMemoryError:  # it works on a second copy of the model; a finished training is not lost for it
         held = Measure("memory_training_bytes", None, "bytes", provenance="not measured: no memory for a second copy")
@@ -190,9 +191,9 @@ def spent(trained: Trained, model: Translator, experiment: Experiment, job_data:
         *costs.costs(budget.flop_counter.model_flops, budget.seconds, ceiling, machine.devices * machine.num_nodes),
         joules(trained, machine),
         Measure("wall_s", budget.seconds, "s", provenance="updates only"),
-        Measure("overhead", 100 * budget.overhead / budget.seconds, "percent", provenance=OVERHEAD),
-        Measure("repeated_updates", trained.repeated.updates, "updates", provenance=REPEATED),
-        Measure("repeated_s", trained.repeated.seconds, "s", provenance=REPEATED),
+        Measure("overhead", 100 * budget.overhead_s / budget.seconds, "percent", provenance=OVERHEAD),
+        Measure("repeated_updates", trained.repeated_work.updates, "updates", provenance=REPEATED),
+        Measure("repeated_s", trained.repeated_work.seconds, "s", provenance=REPEATED),
         Measure("pairs", budget.pairs, "sentence pairs"),
         Measure("updates", budget.updates, "updates"),
         Measure("best_update", trained.best_update, "updates"),
@@ -203,7 +204,7 @@ def spent(trained: Trained, model: Translator, experiment: Experiment, job_data:
     ]
 
 
-def joules(trained: Trained, machine: MachineSettings) -> Measure:
+def joules(trained: TrainingResult, machine: MachineSettings) -> Measure:
     """Of the updates. Counters are those of whole devices, and of the machine of process 0."""
     found = trained.budget.energy.measure()
     if machine.num_nodes > 1:

@@ -87,7 +87,7 @@ def deeper(
     sources, too_long = job_data.cut(split)
     found = beam_search.translate(model, sources, experiment.decoding)
     best = [hypotheses[0] for hypotheses in found]
-    hypotheses = unk_replacement.written(best, split.sources, job_data.vocabularies, job_data.lexicon)
+    hypotheses = unk_replacement.hypothesis_texts(best, split.sources, job_data.vocabularies, job_data.lexicon)
     depths = [one.depth for one in asked]
     columns = {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses, "depth": depths}
     job.table(columns, "hypotheses/deeper.json")
@@ -95,7 +95,7 @@ def deeper(
     longest = max(len(source.split()) for source in job_data.corpus.train.sources)
     lengths = [len(source.split()) > longest for source in split.sources]
     how = f"; beam {experiment.decoding.beam}; clauses deeper than any of the training text"
-    how += f"; {too_long} sources cut to {job_data.cut_at} tokens" if too_long else ""
+    how += f"; {too_long} sources cut to {job_data.source_length_limit} tokens" if too_long else ""
     measures = {f"depth/{depth}": measure for depth, measure in probes.by_group(read, depths).items()}
     longer = probes.by_group(read, lengths).get(True)
     if longer:
@@ -201,9 +201,7 @@ def table(
         columns = [("phenomenon/distance", "left"), ("accuracy, %", "right"), ("95 % interval", "left")]
         columns += [("target only, %", "right"), ("95 % interval", "left"), ("contrasts", "left")]
         (one,) = found
-        return columns, [
-            [name, *_cells(one, name), one[f"contrastive/{name}"].provenance.partition(", W")[0]] for name in names
-        ]
+        return columns, [[name, *_cells(one, name), _asked(one[f"contrastive/{name}"])] for name in names]
     names = [name for name in names if "/" not in name]
     columns = [("run", "left")]
     for name in names:
@@ -213,8 +211,8 @@ def table(
     for run, one in zip(runs, found, strict=True):
         title = run.tags["name"] + (f", seed {run.tags['seed']}" if several else "")
         rows.append([title, *(cell for name in names for cell in _cells(one, name)[:3])])
-    chance = [found[0][f"contrastive/{name}"].provenance.partition("chance ")[2].partition("%")[0] for name in names]
-    rows.append(["chance", *(cell for level in chance for cell in (level, "", ""))])
+    chance = [found[0][f"contrastive/{name}"].chance for name in names]
+    rows.append(["chance", *(cell for level in chance for cell in ("" if level is None else f"{level:.1f}", "", ""))])
     return columns, rows
 
 
@@ -223,13 +221,20 @@ def shown(run: TrackedRun, store: Store) -> list[list[str]]:
     loaded = trained_model.load(store, run.id)
     asked = corpus_loading.probes(loaded.experiment.corpus)
     rows = []
-    for one in asked.shown if asked else ():
+    for one in asked.illustrations if asked else ():
         pair = loaded.vocabularies.target.encode([one.right, *one.wrong])
         sources = loaded.vocabularies.source.encode([one.source] * len(pair))
         right, *wrong = probes.of_model(loaded.model)(sources, pair)
         share = 100 / (1 + sum(math.exp(min(500.0, other - right)) for other in wrong))
         rows.append([one.source, one.right, " / ".join(one.wrong), f"{share:.1f}"])
     return rows
+
+
+def _asked(accuracy: Measure) -> str:
+    """The number of contrasts and the accuracy that guessing reaches; empty where the run did not record them."""
+    if accuracy.count is None or accuracy.chance is None:
+        return ""
+    return f"{accuracy.count} contrasts, chance {accuracy.chance:.1f}%"
 
 
 def _cells(measures: dict[str, Measure], name: str) -> list[str]:

@@ -18,13 +18,14 @@ import torch
 import yaml
 
 from bench.data import vocabulary
-from bench.data.batches import truncated
+from bench.data.batches import truncate
 from bench.data.vocabulary import Vocabularies
 from bench.decoding import beam_search
 from bench.decoding.beam_search import DecodingSettings
 from bench.decoding.ensemble import Ensemble
-from bench.decoding.unk_replacement import LEXICON, Lexicon, written
-from bench.experiment.spec import Experiment, restored
+from bench.decoding.unk_replacement import LEXICON, Lexicon, hypothesis_texts
+from bench.experiment.loading import restored
+from bench.experiment.spec import Experiment
 from bench.system.machine import MachineSettings
 from bench.tracking.logged_model import REGISTERED
 from bench.tracking.reading import TrackedRun
@@ -52,7 +53,7 @@ class TrainedTranslator:
 
     def ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of the sources, and how many of them were over the limit and have been cut."""
-        return truncated(self.vocabularies.source.encode(plain(sentences)), self.experiment.text.cut_at)
+        return truncate(self.vocabularies.source.encode(plain(sentences)), self.experiment.text.source_length_limit)
 
     def translate(
         self, sentences: Sequence[str], settings: DecodingSettings | None = None
@@ -65,7 +66,7 @@ class TrainedTranslator:
         found = beam_search.translate(self.model, ids, settings or self.experiment.decoding)
         every = [each for hypotheses in found for each in hypotheses]
         origins = [source for source, hypotheses in zip(plain(sentences), found, strict=True) for _ in hypotheses]
-        texts = iter(written(every, origins, self.vocabularies, self.lexicon))
+        texts = iter(hypothesis_texts(every, origins, self.vocabularies, self.lexicon))
         return [[Candidate(next(texts), each.score) for each in hypotheses] for hypotheses in found], cut
 
     def searching(self, beam: int | None) -> DecodingSettings:
@@ -142,7 +143,7 @@ def opened(folder: Path) -> TrainedTranslator:
     torch.backends.cudnn.allow_tf32 = False  # as when it was judged: machine.py
     model = experiment.build(len(vocabularies.source), len(vocabularies.target))
     model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-    lexicon = Lexicon.load(folder / LEXICON) if experiment.decoding.replaces else None
+    lexicon = Lexicon.load(folder / LEXICON) if experiment.decoding.replaces_unknown_words else None
     device = MachineSettings("cpu" if experiment.machine.accelerator == "cpu" else "auto").device
     return TrainedTranslator(experiment, vocabularies, model.to(device).eval(), lexicon)
 
@@ -166,7 +167,7 @@ def join(translators: Sequence[TrainedTranslator]) -> TrainedTranslator:
         if other.experiment.members:
             raise ValueError(f"{name}: is an ensemble; name the runs of its members, which stand in its tag `members`")
     model = Ensemble([each.model for each in translators]).to(first.model.device).eval()
-    beam_search.check(model, first.experiment.decoding)
+    beam_search.check_attention(model, first.experiment.decoding)
     return replace(first, model=model)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from bench.data import corpus_loading, vocabulary
-from bench.data.batches import PairBatches, Pairs, truncated
+from bench.data.batches import PairBatches, Pairs, truncate
 from bench.data.corpus import Corpus, CorpusSettings, Split
 from bench.data.vocabulary import Vocabularies
 from bench.decoding import beam_search
@@ -32,7 +32,7 @@ class JobData:
     validation_pairs: Pairs
     batch_tokens: int
     max_length: int  # of both sides of a pair
-    cut_at: int  # of a source to translate
+    source_length_limit: int  # of a source to translate
     lexicon: Lexicon | None  # what unknown words of a translation are replaced by; None: they stay
 
     @classmethod
@@ -46,14 +46,16 @@ class JobData:
         )
         pairs = Pairs.of(first, vocabularies, text.max_length)
         lexicon = lexicon_of(experiment.decoding.pos_unk, corpus.train, vocabularies)
-        return cls(corpus, vocabularies, batches, first, pairs, tokens, text.max_length, text.cut_at, lexicon)
+        return cls(
+            corpus, vocabularies, batches, first, pairs, tokens, text.max_length, text.source_length_limit, lexicon
+        )
 
     def sources(self, split: Split) -> list[list[int]]:
         return self.cut(split)[0]
 
     def cut(self, split: Split) -> tuple[list[list[int]], int]:
         """The sources to translate, and how many of them were over the limit and have been cut."""
-        return truncated(self.vocabularies.source.encode(split.sources), self.cut_at)
+        return truncate(self.vocabularies.source.encode(split.sources), self.source_length_limit)
 
 
 def corpus_of(experiment: Experiment) -> Corpus:
@@ -73,7 +75,7 @@ def model_of(experiment: Experiment, job_data: JobData) -> Translator:
     model = experiment.build(len(job_data.vocabularies.source), len(job_data.vocabularies.target))
     model.optimization = experiment.training
     model.configure_optimizers()
-    beam_search.check(model, experiment.decoding)
+    beam_search.check_attention(model, experiment.decoding)
     return model
 
 

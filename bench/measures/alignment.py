@@ -14,7 +14,7 @@ import torch
 
 from bench.data.batches import Sentences
 from bench.data.vocabulary import JOINER
-from bench.decoding.beam_search import evaluating
+from bench.decoding.beam_search import evaluation_mode
 from bench.measures.measure import Measure
 from models.parts.batch import BOS
 from models.parts.translator import Translator
@@ -36,7 +36,7 @@ def forced_attention(
     ours, theirs = Sentences.of(sources), Sentences.of(targets)
     falling = np.argsort(-theirs.lengths, kind="stable")
     found: list[np.ndarray] = [np.zeros((0, 0))] * len(falling)
-    with evaluating(model):
+    with evaluation_mode(model):
         for begin in range(0, len(falling), batch_sentences):
             places = falling[begin : begin + batch_sentences]
             source, target = ours.tokens(places).to(model.device), theirs.tokens(places).to(model.device)

@@ -24,7 +24,7 @@ import torch
 from bench.data.batches import Sentences
 from bench.data.corpus import Contrast
 from bench.data.vocabulary import Vocabularies
-from bench.decoding.beam_search import evaluating
+from bench.decoding.beam_search import evaluation_mode
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics, measure
 from models.parts.batch import Batch
@@ -118,7 +118,7 @@ def of_model(model: Translator, batch_sentences: int = 64) -> Scorer:
         ours, theirs = Sentences.of(sources), Sentences.of(targets)
         falling = np.argsort(-theirs.lengths, kind="stable")
         found = np.zeros(len(falling))
-        with evaluating(model):
+        with evaluation_mode(model):
             for begin in range(0, len(falling), batch_sentences):
                 places = falling[begin : begin + batch_sentences]
                 batch = Batch(ours.tokens(places), theirs.tokens(places)).to(model.device)
@@ -208,9 +208,9 @@ def wilson(successes: float, trials: int) -> tuple[float, float]:
 def _accuracy(metric: str, decisions: Sequence[Decision]) -> Measure:
     number, credit = len(decisions), sum(decision.credit for decision in decisions)
     low, high = wilson(credit, number)
-    chance = sum(decision.chance for decision in decisions) / number
-    provenance = f"{number} contrasts, chance {chance:.1%}, Wilson's 95 % interval"
-    return Measure(metric, 100 * credit / number, "percent", 100 * low, 100 * high, provenance)
+    chance = 100 * sum(decision.chance for decision in decisions) / number
+    provenance = f"{number} contrasts, chance {chance:.1f}%, Wilson's 95 % interval"
+    return Measure(metric, 100 * credit / number, "percent", 100 * low, 100 * high, provenance, number, chance)
 
 
 def distance_group(distance: int) -> str:
@@ -250,10 +250,10 @@ def by_group(system: Statistics, groups: Sequence[Key]) -> dict[Key, Measure]:
     for group, places in rows.items():
         if len(places) < FEWEST:
             provenance = f"not measured: {len(places)} sentences, fewer than {FEWEST}"
-            found[group] = Measure(system.metric, None, "percent", provenance=provenance)
+            found[group] = Measure(system.metric, None, "percent", provenance=provenance, count=len(places))
         else:
             one = measure([replace(system, rows_NK=system.rows_NK[places])])
-            found[group] = replace(one, provenance=f"{len(places)} sentences; {one.provenance}")
+            found[group] = replace(one, provenance=f"{len(places)} sentences; {one.provenance}", count=len(places))
     return found
 
 

@@ -1,4 +1,4 @@
-"""One job: an experiment trained, judged and tracked. The same command continues it, or prints it when finished."""
+"""Executes one job: trains, evaluates and tracks an experiment. The same command continues or prints it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ import yaml
 
 from bench.data import vocabulary
 from bench.data.corpus import Corpus
-from bench.data.corpus_stats import kept
+from bench.data.corpus_stats import cached_stats
 from bench.decoding.unk_replacement import LEXICON
 from bench.evaluation import trained_model
 from bench.evaluation.evaluate import judge, spent, together, tuned, validate
+from bench.experiment.commands import job_command
 from bench.experiment.job_data import JobData, corpus_of, model_of
 from bench.experiment.spec import Experiment, flat
 from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.system import terminal
 from bench.system.files import fill_file, remove_partial_files
-from bench.system.machine import MachineSettings, environment
+from bench.system.machine import MachineSettings, environment_tags
 from bench.system.progress import Status, StatusCallback
 from bench.tracking.reading import TrackedRun
 from bench.tracking.run_writer import RunWriter
@@ -34,53 +35,59 @@ from bench.tracking.store import Store, StoreFailure
 from bench.training import checkpoints
 from bench.training.budget import Diverged
 from bench.training.checkpoints import Interrupted, Signals, save
-from bench.training.distributed import ProcessGroup, leading
-from bench.training.trainer import CHECKPOINT, Trained, train
+from bench.training.distributed import ProcessGroup, launch_group
+from bench.training.trainer import CHECKPOINT, TrainingResult, train
 from models.parts.translator import Translator
 
-DESCRIBED = "vocabulary.target"
-"""The tag that is written last when a run is described: a run without it was killed before."""
+LAST_METADATA_TAG = "vocabulary.target"
+"""The metadata tag that is written last. A run without it was killed before its metadata was complete."""
 
 
-class Busy(ValueError):
-    """Another process has the job in its hands."""
+class JobLocked(ValueError):
+    """Another process executes the job."""
 
 
 @dataclass(frozen=True)
 class TrialInfo:
-    """What makes a job one of a sweep: it is judged by the validation set only, so that no choice sees a test set.
+    """Marks a job as a trial of a sweep. It is evaluated on the validation set only: no choice may see a test set.
 
-    Its run has the tag `kind` "tuning", and a `state`: RUNNING, COMPLETE, PRUNED or FAILED.
+    Its run has the tag `kind` "trial", and a tag `state`: RUNNING, COMPLETE, PRUNED or FAILED.
 
     Attributes:
-        study: The study that it belongs to.
-        trial: Its number in the study, from 0, which is the preset.
-        attempt: How often it has been begun, or went on.
-        goals: The metrics that the sweep wants.
+        study: Name of the study that it belongs to.
+        number: Number of the job in the study, from 0, which has the settings of the preset.
+        attempt: Number of this attempt at the job, from 1. An attempt that follows a lost one continues its run.
+        goals: Metrics that the sweep optimizes or limits.
     """
 
     study: str
-    trial: int
+    number: int
     attempt: int
     goals: tuple[str, ...]
 
     @property
     def tags(self) -> dict[str, str]:
-        found = {"kind": "tuning", "study": self.study, "trial": str(self.trial), "attempt": str(self.attempt)}
-        return found | {"state": "RUNNING"}
+        tags = {"kind": "trial", "study": self.study, "trial": str(self.number), "attempt": str(self.attempt)}
+        return tags | {"state": "RUNNING"}
 
-    def name(self, experiment: Experiment) -> str:
-        return f"{experiment.name} t{self.trial}"
+    def run_name(self, experiment: Experiment) -> str:
+        return f"{experiment.name} t{self.number}"
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """A job after its command: the run (None if it failed before it had one, or did not finish) and its numbers."""
+    """The result of a job.
+
+    Attributes:
+        run: Its MLflow run; None if the job failed.
+        measures: Its final numbers; empty if the job failed.
+        state: finished now, finished before (by an earlier command), or failed.
+    """
 
     experiment: Experiment
     run: TrackedRun | None
     measures: list[Measure]
-    state: str  # finished now, finished before, failed
+    state: str
 
     def show(self) -> None:
         """Prints the final numbers as a table."""
@@ -94,7 +101,7 @@ class JobResult:
                 terminal.interval(measure.low, measure.high),
             ]
             for measure in self.measures
-            if measure.metric.count("/") < 2  # groups, by length or distance, are in measures.json and bench probe
+            if measure.metric.count("/") < 2  # numbers by length or distance are in measures.json and `bench probe`
         ]
         terminal.table([("measure", "left"), ("value", "right"), ("unit", "left"), ("95 % interval", "left")], rows)
         terminal.say(f"run {self.run.id}: {self.state}")
@@ -107,124 +114,137 @@ def run(
     *,
     parent: str | None = None,
     again: bool = False,
-    watch: StatusCallback | None = None,
-    tuning: TrialInfo | None = None,
+    on_status: StatusCallback | None = None,
+    trial: TrialInfo | None = None,
 ) -> JobResult:
-    """Trains, judges and tracks one job.
+    """Trains, evaluates and tracks one job.
 
-    An unfinished run of the same job goes on in the same MLflow run, a finished one is returned as it is, unless
-    `again` asks for a new one. A run on another text, under the same name, is not of this job. The members of an
-    ensemble are jobs of their own, found or run first; `again` is not for them. `watch` is told how far the training
-    is, and may stop it; without it a line on the terminal says so. `tuning` makes it a job of a sweep.
+    An unfinished run of the same job continues in the same MLflow run; a finished run is returned unchanged. A run of
+    the same job hash on another text (files that changed under the same name) counts as another job.
+
+    Args:
+        parent: Id of the run of the suite or study, if the job belongs to one.
+        again: Start a new run, even if there is an earlier one. Does not apply to the members of an ensemble, which
+            are jobs of their own: they are reused if they are finished, and run first if not.
+        on_status: Gets the progress of the training and may stop it; without it the progress is printed.
+        trial: Makes the job a trial of a sweep.
 
     Raises:
-        Busy: another process is at this job.
-        ValueError: a setting that cannot be trained with; there is no run then, and nothing on the disk.
-        Interrupted: a signal came; the run is saved, and its status is KILLED.
-        Diverged: the loss became infinite or not a number; the run's status is FAILED.
+        JobLocked: another process executes this job.
+        ValueError: a setting is invalid; no run was created and nothing was written to disk.
+        Interrupted: a signal was received; the run is saved, with the status KILLED.
+        Diverged: the loss became infinite or not a number; the run has the status FAILED.
     """
 
-    def latest_run() -> TrackedRun | None:
-        return None if again else latest(experiment, store, suite)
+    def find_earlier() -> TrackedRun | None:
+        return None if again else latest_run(experiment, store, suite)
 
-    if (earlier := latest_run()) and earlier.status == "FINISHED":
-        return _finished(experiment, earlier, store)
-    members = [_member(member, store, suite, parent) for member in experiment.members]
-    with experiment.machine.ready(), Signals().listening() as signals:
+    if (earlier := find_earlier()) and earlier.status == "FINISHED":
+        return _reuse_finished(experiment, earlier, store)
+    members = [_run_member(member, store, suite, parent) for member in experiment.members]
+    with experiment.machine.applied(), Signals().installed() as signals:
         job_data = JobData.of(experiment)
         model = model_of(experiment, job_data)
         jobs = experiment.tracking.path / "jobs" / suite
         if earlier:
-            checkpoints.check(_folder(jobs, experiment, earlier.id) / CHECKPOINT)
-        vocabulary.keep(job_data.vocabularies)
-        machine = (
-            experiment.machine if not members else MachineSettings()
-        )  # nothing is trained: no other process is needed
-        with _alone(jobs, experiment):
-            earlier = latest_run()  # another process may have had the job in its hands until now
+            checkpoints.check(_checkpoint_folder(jobs, experiment, earlier.id) / CHECKPOINT)
+        vocabulary.save_to_cache(job_data.vocabularies)
+        # An ensemble is not trained, so it needs one process only.
+        machine = MachineSettings() if members else experiment.machine
+        with _job_lock(jobs, experiment):
+            earlier = find_earlier()  # again: another process may have finished the job before this one got the lock
             if earlier and earlier.status == "FINISHED":
-                return _finished(experiment, earlier, store)
-            tags = _tags(experiment, job_data.corpus) | (tuning.tags if tuning else {})
+                return _reuse_finished(experiment, earlier, store)
+            tags = _run_tags(experiment, job_data.corpus) | (trial.tags if trial else {})
             if earlier:
                 terminal.say(f"  continues run {earlier.id}")
                 _warn_of_differences(earlier, tags)
-                job = store.resume(earlier.id)
-                job.tag(tuning.tags if tuning else {})
+                writer = store.resume(earlier.id)
+                writer.tag(trial.tags if trial else {})
             else:
                 if not again and (others := store.find(suite, experiment.job_hash)):
                     terminal.say(f"  run {others[0].id} is of another text under the same name; a new run begins")
-                name = tuning.name(experiment) if tuning else experiment.name
-                job = store.begin(suite, name, tags, parent)
-            if watch:  # a driver knows from now on that the job has a run
-                watch(Status(1.0 if members else 0.0, 0, 0, 0, 0.0, None, None))
-            with _ending(job), job.watched(), leading(machine, experiment.settings) as group:
-                if earlier is None or DESCRIBED not in earlier.tags:
-                    _describe(job, experiment, job_data)
-                folder, whole = Path(group.first(str(_folder(jobs, experiment, job.id)))), True
+                name = trial.run_name(experiment) if trial else experiment.name
+                writer = store.begin(suite, name, tags, parent)
+            if (
+                on_status
+            ):  # tells the driver that the run exists: if this worker is lost, the next one continues this run
+                on_status(Status(1.0 if members else 0.0, 0, 0, 0, 0.0, None, None))
+            with _close_run_on_error(writer), writer.watched(), launch_group(machine, experiment.settings) as group:
+                if earlier is None or LAST_METADATA_TAG not in earlier.tags:
+                    _write_metadata(writer, experiment, job_data)
+                folder, completed = Path(group.broadcast(str(_checkpoint_folder(jobs, experiment, writer.id)))), True
                 if members:
-                    model, used = _join(members, store, folder, job)
+                    model, used = _join_members(members, store, folder, writer)
                 else:
-                    trained = _train(model, experiment, job_data, folder, job, signals, watch, group)
+                    trained = _train_model(model, experiment, job_data, folder, writer, signals, on_status, group)
                     used = spent(trained, model, experiment, job_data)
-                    whole = trained.whole
+                    completed = trained.completed
                 measures = store.measures(earlier) if earlier else []
-                if not measures:  # or it was judged, and killed before it could say so
-                    if tuning:
-                        measures = tuned(model, used, experiment, job_data, tuning.goals)
+                if not measures:  # otherwise the run was evaluated, and killed before it was closed
+                    if trial:
+                        measures = tuned(model, used, experiment, job_data, trial.goals)
                     else:
-                        measures = judge(model, used, experiment, job_data, job, group)
-                        _keep(model, experiment, job_data, folder, job)
-                job.measures(measures)
-                if tuning:
-                    job.tag({"state": "COMPLETE" if whole else "PRUNED"})
-                job.finish("FINISHED")
-    return JobResult(experiment, store.run(job.id), measures, "finished now")
+                        measures = judge(model, used, experiment, job_data, writer, group)
+                        _log_model(model, experiment, job_data, folder, writer)
+                writer.measures(measures)
+                if trial:
+                    writer.tag({"state": "COMPLETE" if completed else "PRUNED"})
+                writer.finish("FINISHED")
+    return JobResult(experiment, store.run(writer.id), measures, "finished now")
 
 
-def latest(experiment: Experiment, store: Store, suite: str) -> TrackedRun | None:
-    """The newest run of a job on the text as it is now; a run that was killed before it was described may be."""
+def latest_run(experiment: Experiment, store: Store, suite: str) -> TrackedRun | None:
+    """The newest run of a job on the current text. Includes runs that were killed before their metadata was written."""
     runs = store.find(suite, experiment.job_hash)
-    data = _data(corpus_of(experiment)) if runs else ""  # a job without runs need not read its text for this
-    return next((run for run in runs if run.tags.get("data", data) == data), None)
+    if not runs:
+        return None  # before the text is read, which takes time
+    hashes = _corpus_hashes(corpus_of(experiment))
+    return next((run for run in runs if run.tags.get("data", hashes) == hashes), None)
 
 
-def _finished(experiment: Experiment, run: TrackedRun, store: Store) -> JobResult:
+def _reuse_finished(experiment: Experiment, run: TrackedRun, store: Store) -> JobResult:
     terminal.say(f"  finished before, run {run.id}")
     return JobResult(experiment, run, store.measures(run), "finished before")
 
 
-def _data(corpus: Corpus) -> str:
+def _corpus_hashes(corpus: Corpus) -> str:
+    """The beginning of the SHA-256 of each split, as JSON."""
     return json.dumps({split: digest[:16] for split, digest in corpus.hashes.items()})
 
 
-def _member(experiment: Experiment, store: Store, suite: str, parent: str | None) -> JobResult:
+def _run_member(experiment: Experiment, store: Store, suite: str, parent: str | None) -> JobResult:
     terminal.say(f"  member {experiment.name}")
     return run(experiment, store, suite, parent=parent)
 
 
-def _join(members: Sequence[JobResult], store: Store, folder: Path, job: RunWriter) -> tuple[Translator, list[Measure]]:
-    """The finished members' models as one, and what their training used; the run names theirs."""
+def _join_members(
+    members: Sequence[JobResult], store: Store, folder: Path, writer: RunWriter
+) -> tuple[Translator, list[Measure]]:
+    """The ensemble of the finished members' models, and the sum of their training costs; tags the run with theirs."""
     remove_partial_files(folder)
     runs = [member.run.id for member in members if member.run]
-    job.tag({"members": ", ".join(runs)})
+    writer.tag({"members": ", ".join(runs)})
     joined = trained_model.join([trained_model.load(store, run_id) for run_id in runs])
     return joined.model, together([member.measures for member in members])
 
 
-def _folder(jobs: Path, experiment: Experiment, run_id: str) -> Path:
-    """Where a run keeps its checkpoints. It bears the run's id: a new run never finds another's weights."""
+def _checkpoint_folder(jobs: Path, experiment: Experiment, run_id: str) -> Path:
+    """The folder of a run's checkpoints. Its name contains the run id, so that a new run never loads old weights."""
     return jobs / f"{experiment.row}-{experiment.corpus_name}-s{experiment.seed}-{run_id[:12]}"
 
 
 @contextlib.contextmanager
-def _alone(jobs: Path, experiment: Experiment) -> Iterator[None]:
-    """Raises Busy if another process has this job in its hands; the kernel frees the lock of a killed one."""
+def _job_lock(jobs: Path, experiment: Experiment) -> Iterator[None]:
+    """Raises JobLocked if another process executes this job. The kernel releases the lock of a killed process."""
     jobs.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(jobs / f".{experiment.job_hash}.lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise Busy(f"{experiment.name}: another process is at this job; wait for it or end it") from None
+        raise JobLocked(
+            f"{experiment.name}: another process executes this job; wait until it ends, or stop it"
+        ) from None
     try:
         yield
     finally:
@@ -232,30 +252,30 @@ def _alone(jobs: Path, experiment: Experiment) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ending(job: RunWriter) -> Iterator[None]:
-    """Closes a run that does not come to its end: KILLED by a signal, FAILED by anything else, with the reason."""
+def _close_run_on_error(writer: RunWriter) -> Iterator[None]:
+    """On an exception, closes the run with the reason: KILLED after a signal, FAILED after anything else."""
     try:
         yield
     except BaseException as error:
         stopped = isinstance(error, Interrupted)
-        reason = str(error) if stopped else reason_of(error)
+        reason = str(error) if stopped else failure_reason(error)
         try:
-            job.tag({"reason": reason})
-            job.finish("KILLED" if stopped else "FAILED")
+            writer.tag({"reason": reason})
+            writer.finish("KILLED" if stopped else "FAILED")
         except (*StoreFailure, OSError) as failure:
-            terminal.say(f"  the store could not be told that the run has ended: {type(failure).__name__}")
+            terminal.say(f"  the status of the run could not be written to the store: {type(failure).__name__}")
         raise
 
 
-def reason_of(error: BaseException) -> str:
-    """Why a job failed, in a line: out of memory, not a number, or the exception."""
+def failure_reason(error: BaseException) -> str:
+    """Why a job failed, in one line: out of memory, not a number, or the exception."""
     text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in text:
         return f"out of memory: {text}"
     return f"not a number: {error}" if isinstance(error, Diverged) else text
 
 
-def _tags(experiment: Experiment, corpus: Corpus) -> dict[str, str]:
+def _run_tags(experiment: Experiment, corpus: Corpus) -> dict[str, str]:
     about = experiment.about
     return {
         "row": experiment.row,
@@ -269,12 +289,12 @@ def _tags(experiment: Experiment, corpus: Corpus) -> dict[str, str]:
         "preset": experiment.preset,
         "seed": str(experiment.seed),
         "job_hash": experiment.job_hash,
-        "command": experiment.command,
+        "command": job_command(experiment),
         "processes": str(experiment.machine.processes),
-        "data": _data(corpus),
+        "data": _corpus_hashes(corpus),
         "mlflow.note.content": f"**{about.name}** ({about.paper}), {corpus.name}, preset {experiment.preset}, "
         f"seed {experiment.seed}.",
-        **environment(experiment.machine.device),
+        **environment_tags(experiment.machine.device),
     }
 
 
@@ -284,45 +304,47 @@ def _warn_of_differences(run: TrackedRun, tags: dict[str, str]) -> None:
             terminal.say(f"  warning: {key} was {run.tags.get(key)} when the run began and is {tags[key]} now")
 
 
-def _describe(job: RunWriter, experiment: Experiment, job_data: JobData) -> None:
+def _write_metadata(writer: RunWriter, experiment: Experiment, job_data: JobData) -> None:
+    """Writes the settings, the hashes and statistics of the corpus, and the vocabularies to the run."""
     corpus = job_data.corpus
-    job.text(_settings(experiment), "config.yaml")
-    job.params({key: value for key, value in flat(experiment.settings).items() if not key.startswith("about.")})
+    writer.text(_settings_yaml(experiment), "config.yaml")
+    writer.params({key: value for key, value in flat(experiment.settings).items() if not key.startswith("about.")})
     splits = {"train": corpus.train, "validation": corpus.validation, **corpus.tests}
     profiles = {name: json.dumps({"pairs": len(split)}) for name, split in splits.items()}
-    job.datasets(corpus.hashes, corpus.name, profiles)
-    if job_data.train.pairs.left_out:
-        terminal.say(f"  left out: {job_data.train.pairs.left_out:,} pairs over {experiment.text.max_length} tokens")
+    writer.datasets(corpus.hashes, corpus.name, profiles)
+    if job_data.train.pairs.dropped:
+        terminal.say(f"  left out: {job_data.train.pairs.dropped:,} pairs over {experiment.text.max_length} tokens")
     sides = dict(zip(("source", "target"), job_data.vocabularies, strict=True))
-    corpus_stats = kept(corpus, experiment.tracking.path / "passports")
+    corpus_stats = cached_stats(corpus, experiment.tracking.path / "corpus_stats")
     vocabularies = {side: {"size": len(v), "kind": experiment.text.kind, "sha256": v.hash} for side, v in sides.items()}
     bleu = quality.statistics(["x"], ["x"]).signature
-    whole = corpus_stats | {"vocabularies": vocabularies, "signature": bleu}
-    job.text(json.dumps(whole, ensure_ascii=False, indent=1), "corpus_stats.json")
+    document = corpus_stats | {"vocabularies": vocabularies, "signature": bleu}
+    writer.text(json.dumps(document, ensure_ascii=False, indent=1), "corpus_stats.json")
     for leak in corpus_stats["leaks"]:
         _warn_of_leak(corpus.name, leak)
-    job.tag({"leakage": "; ".join(corpus_stats["leaks"]) or "none"})
-    job.tag({f"vocabulary.{side}": f"{len(v)} {experiment.text.kind}, sha256 {v.hash}" for side, v in sides.items()})
+    writer.tag({"leakage": "; ".join(corpus_stats["leaks"]) or "none"})
+    # LAST_METADATA_TAG is among these, so they must be written last.
+    writer.tag({f"vocabulary.{side}": f"{len(v)} {experiment.text.kind}, sha256 {v.hash}" for side, v in sides.items()})
 
 
 @functools.cache
 def _warn_of_leak(corpus: str, leak: str) -> None:
-    """Once in a process: every row of a suite reads the same text."""
+    """Prints a warning, once in a process, because every row of a suite reads the same text."""
     terminal.say(f"  warning: leakage in {corpus}, {leak}")
 
 
-def _train(
+def _train_model(
     model: Translator,
     experiment: Experiment,
     job_data: JobData,
     folder: Path,
-    job: RunWriter,
+    writer: RunWriter,
     signals: Signals,
-    watch: StatusCallback | None,
+    on_status: StatusCallback | None,
     group: ProcessGroup,
-) -> Trained:
-    """Trains; afterwards the model has the weights that it is judged by."""
-    live = terminal.Live(experiment.row)
+) -> TrainingResult:
+    """Trains the model and then loads the weights that are evaluated into it."""
+    live = terminal.ProgressLine(experiment.row)
     try:
         trained = train(
             model,
@@ -334,32 +356,33 @@ def _train(
             signals=signals,
             text=job_data.vocabularies.target.decode,
             score=lambda model: validate(model, job_data),
-            flush=job.curve,
-            resumed=lambda curve: job.curve(job.missing(curve)),
-            report=watch or live,
+            flush=writer.curve,
+            resumed=lambda curve: writer.curve(writer.missing(curve)),
+            report=on_status or live,
             group=group,
         )
     finally:
         live.close()
-    job.flush()
-    job.frame(pd.DataFrame(trained.curve, columns=["update", "name", "value"]), "curves.parquet")
+    writer.flush()
+    writer.frame(pd.DataFrame(trained.curve, columns=["update", "name", "value"]), "curves.parquet")
     model.load_state_dict(trained.weights)
     model.to(experiment.machine.device)
     return trained
 
 
-def _keep(model: Translator, experiment: Experiment, job_data: JobData, folder: Path, job: RunWriter) -> None:
-    """What `translator.opened` opens becomes the run's model: configuration, judged weights, vocabularies, lexicon."""
-    kept, weights = folder / "translator", {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    fill_file(kept / "weights.pt", lambda path: save(weights, path))
-    (kept / "config.yaml").write_text(_settings(experiment), encoding="utf-8")
+def _log_model(model: Translator, experiment: Experiment, job_data: JobData, folder: Path, writer: RunWriter) -> None:
+    """Logs the files that a `TrainedTranslator` is loaded from: configuration, weights, vocabularies, lexicon."""
+    files = folder / "translator"
+    weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    fill_file(files / "weights.pt", lambda path: save(weights, path))
+    (files / "config.yaml").write_text(_settings_yaml(experiment), encoding="utf-8")
     for side, words in zip(("source", "target"), job_data.vocabularies, strict=True):
-        words.save(kept / f"{side}.vocabulary")
+        words.save(files / f"{side}.vocabulary")
     if job_data.lexicon is not None:
-        job_data.lexicon.save(kept / LEXICON)
+        job_data.lexicon.save(files / LEXICON)
     example = next((source for source in job_data.validation.sources if source.strip()), "")
-    job.model(kept, example, experiment.decoding.beam)
+    writer.model(files, example, experiment.decoding.beam)
 
 
-def _settings(experiment: Experiment) -> str:
+def _settings_yaml(experiment: Experiment) -> str:
     return yaml.safe_dump(experiment.settings, sort_keys=False, allow_unicode=True)

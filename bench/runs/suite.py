@@ -1,7 +1,8 @@
-"""Many experiments, one table: every row of a suite on every corpus with every seed.
+"""Runs a suite: every row of one table, on every corpus, with every seed.
 
-A suite's file names its rows and what they share; its name is the file's stem and the MLflow experiment. What is
-finished is skipped, what was interrupted continues, what fails is said and does not stop the others.
+The file of a suite names its rows and their common settings. The stem of the file is the name of the suite and of its
+MLflow experiment. Finished jobs are skipped and interrupted jobs continue. The failure of a job is printed and does not
+stop the others.
 """
 
 from __future__ import annotations
@@ -15,31 +16,34 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import vocabulary
+from bench.experiment.commands import suite_command
 from bench.experiment.fairness import unequal
 from bench.experiment.job_data import JobData
-from bench.experiment.spec import Experiment, architectures, joined, read_typed, repeating, resolve
+from bench.experiment.loading import architectures, joined, read_typed, resolve
+from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import choose
 from bench.runs import best_settings
-from bench.runs.job import JobResult, reason_of, run
+from bench.runs.job import JobResult, failure_reason, run
 from bench.runs.worker import Task, TaskResult
-from bench.runs.worker_pool import ATTEMPTS, WorkerBackend, pool, schedule
+from bench.runs.worker_pool import MAX_ATTEMPTS, WorkerBackend, open_pool, schedule
 from bench.system import terminal
 from bench.tracking.store import Store
 
 
 @dataclass
 class Suite:
-    """A table to be made.
+    """The rows of one table.
 
     Attributes:
-        question: What the table is to answer, in one sentence.
+        question: The question that the table answers, in one sentence.
         rows: Row ids, in the order of the table.
         preset: The preset of every row.
-        corpora: Corpora, one a direction; empty for the preset's own.
+        corpora: Names of corpora; every row is trained on each. Empty for the corpus of the preset.
         seeds: Seeds of every row.
-        baseline: Row that the others are compared with; the last one if empty.
-        settings: Settings of every row, above its own (groups such as training, decoding, text, corpus).
-        sweeps: Row -> the sweep whose best settings it takes, above its own and below `settings`.
+        baseline: Id of the row that the others are compared with; the last row if empty.
+        settings: Settings of every row, which override its own (groups such as training, decoding, text, corpus).
+        sweeps: Row -> name of the sweep whose best settings it takes. They override the settings of the row, and
+            `settings` overrides them.
     """
 
     question: str = ""
@@ -53,23 +57,26 @@ class Suite:
 
     @classmethod
     def read(cls, path: Path) -> Suite:
-        """Raises ValueError, one line, for an unknown key, a wrong type or an unknown row."""
+        """Reads a suite's file. Raises ValueError for an unknown key, a wrong type or an unknown row."""
         suite = read_typed(path, cls)
         known = list(architectures())
         for row in [*suite.rows, *([suite.baseline] if suite.baseline else []), *suite.sweeps]:
             choose("row", row, known, path)
         if not suite.rows:
-            raise ValueError(f"{path}: rows: names no row; there are: {', '.join(known)}")
+            raise ValueError(f"{path}: rows: the list is empty; name at least one of: {', '.join(known)}")
         if not suite.seeds:
-            raise ValueError(f"{path}: seeds: names no seed; leave it out for seed 1")
+            raise ValueError(
+                f"{path}: seeds: the list is empty; name at least one seed, or leave the key out for seed 1"
+            )
         return suite
 
     def experiments(
         self, flags: Sequence[str], best: Mapping[str, Mapping[str, Any]] | None = None
     ) -> list[Experiment]:
-        """Every job of the suite, a corpus after the other; ensembles come last, behind all of their members.
+        """All jobs of the suite, corpus by corpus. Ensembles come last, after all of their members.
 
-        `best` are the settings that sweeps found for rows; an ensemble takes those of its members.
+        Args:
+            best: Row -> best settings, found by its sweep. An ensemble takes those of its members.
         """
         files, best = architectures(), best or {}
         layers = [{"corpus": {"name": name}} for name in self.corpora] or [{}]
@@ -91,81 +98,86 @@ class Suite:
         return list({experiment.job_hash: experiment for experiment in [*singles, *ensembles]}.values())
 
 
-def finished(store: Store, suite: str, experiment: Experiment) -> bool:
+def is_finished(store: Store, suite: str, experiment: Experiment) -> bool:
     return any(run.status == "FINISHED" for run in store.find(suite, experiment.job_hash)[:1])
 
 
-def distinct(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """One experiment for each different text."""
-    found: dict[str, Experiment] = {}
+def one_per_dataset(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """The first experiment of each group that reads the same text in the same way."""
+    first: dict[str, Experiment] = {}
     for experiment in experiments:
-        found.setdefault(repr((experiment.corpus, experiment.text, experiment.training.batch_tokens)), experiment)
-    return list(found.values())
+        first.setdefault(repr((experiment.corpus, experiment.text, experiment.training.batch_tokens)), experiment)
+    return list(first.values())
 
 
-BUSY = 10.0
-"""Seconds until a job that another process has in its hands is asked for again; then it may have finished it."""
+LOCK_RETRY_SECONDS = 10.0
+"""Seconds until a job that another process executes is tried again; that process may have finished it by then."""
 
 
 class SuiteQueue:
-    """The jobs of a suite as `workers.schedule` takes them. An ensemble waits for its members."""
+    """The jobs of a suite as a `worker_pool.JobQueue`. An ensemble waits for its members.
+
+    Args:
+        again: Start a new run of each job.
+        threads: Threads of a job that does not set `machine.threads`.
+    """
 
     def __init__(self, experiments: Sequence[Experiment], suite: str, parent: str, again: bool, threads: int | None):
         self.suite, self.parent, self.again, self.threads = suite, parent, again, threads
         self.waiting = list(experiments)
-        self.order = [experiment.job_hash for experiment in experiments]
-        self.outcomes: dict[str, JobResult] = {}
-        self.losses: dict[str, int] = {}
-        self.begun = set[str]()  # jobs that have a run of this command
-        self.asked_again: dict[str, float] = {}  # when a job that another process had in its hands is tried again
+        self.job_hashes = [experiment.job_hash for experiment in experiments]
+        self.results: dict[str, JobResult] = {}
+        self.lost_workers: dict[str, int] = {}
+        self.started = set[str]()  # jobs for which this command has created or resumed a run
+        self.retry_at: dict[str, float] = {}  # job that another process executes -> time.monotonic() of the next try
 
     @property
-    def left(self) -> int:
-        return len(self.order) - len(self.outcomes)
+    def remaining(self) -> int:
+        return len(self.job_hashes) - len(self.results)
 
-    def take(self) -> Task | None:
-        open_jobs = set(self.order) - self.outcomes.keys()
+    def next_task(self) -> Task | None:
+        unfinished = set(self.job_hashes) - self.results.keys()
         for experiment in self.waiting:
-            waits = time.monotonic() < self.asked_again.get(experiment.job_hash, 0.0)
-            if not waits and open_jobs.isdisjoint(member.job_hash for member in experiment.members):
+            delayed = time.monotonic() < self.retry_at.get(experiment.job_hash, 0.0)
+            if not delayed and unfinished.isdisjoint(member.job_hash for member in experiment.members):
                 self.waiting.remove(experiment)
-                machine = experiment.machine
-                shared = replace(machine, threads=machine.threads or self.threads)
-                again = self.again and experiment.job_hash not in self.begun  # a lost job goes on
-                return Task(replace(experiment, machine=shared), self.suite, self.parent, again)
+                machine = replace(experiment.machine, threads=experiment.machine.threads or self.threads)
+                # A job whose worker was lost continues the run that it started, instead of starting another one.
+                again = self.again and experiment.job_hash not in self.started
+                return Task(replace(experiment, machine=machine), self.suite, self.parent, again)
         return None
 
-    def told(self, task: Task, status: object) -> bool:
-        self.begun.add(task.experiment.job_hash)
+    def on_status(self, task: Task, status: object) -> bool:
+        self.started.add(task.experiment.job_hash)
         return False
 
-    def ended(self, task: Task, end: TaskResult) -> str:
+    def on_result(self, task: Task, result: TaskResult) -> str:
         experiment = task.experiment
-        if end.outcome:
-            self.outcomes[experiment.job_hash] = end.outcome
-            return said(end.outcome)
-        if end.state == "stopped":
+        if result.job:
+            self.results[experiment.job_hash] = result.job
+            return describe_result(result.job)
+        if result.state == "stopped":
             self.waiting.insert(0, experiment)
-            return end.reason
-        if end.state == "busy":
-            self.asked_again[experiment.job_hash] = time.monotonic() + BUSY
+            return result.reason
+        if result.state == "locked":
+            self.retry_at[experiment.job_hash] = time.monotonic() + LOCK_RETRY_SECONDS
             self.waiting.append(experiment)
-            return f"{end.reason}; asked again in {BUSY:.0f} s"
-        if end.state == "lost":
-            self.losses[experiment.job_hash] = self.losses.get(experiment.job_hash, 0) + 1
-            if self.losses[experiment.job_hash] < ATTEMPTS:
+            return f"{result.reason}; next try in {LOCK_RETRY_SECONDS:.0f} s"
+        if result.state == "lost":
+            self.lost_workers[experiment.job_hash] = self.lost_workers.get(experiment.job_hash, 0) + 1
+            if self.lost_workers[experiment.job_hash] < MAX_ATTEMPTS:
                 self.waiting.insert(0, experiment)
-                return f"{end.reason}; goes on with another"
-        self.outcomes[experiment.job_hash] = JobResult(experiment, None, [], "failed")
-        return f"failed: {end.reason}"
+                return f"{result.reason}; continues with another worker"
+        self.results[experiment.job_hash] = JobResult(experiment, None, [], "failed")
+        return f"failed: {result.reason}"
 
 
-def said(outcome: JobResult) -> str:
-    """An outcome in a few words."""
-    values = {measure.metric: measure.value for measure in outcome.measures}
+def describe_result(result: JobResult) -> str:
+    """The state and BLEU of a job, in a few words."""
+    values = {measure.metric: measure.value for measure in result.measures}
     bleu = next((value for name, value in values.items() if name.endswith("/bleu")), None)
-    scored = f", {bleu:.1f} BLEU" if bleu is not None else ""
-    return f"{outcome.state}{scored}"
+    score = f", {bleu:.1f} BLEU" if bleu is not None else ""
+    return f"{result.state}{score}"
 
 
 def run_suite(
@@ -173,36 +185,43 @@ def run_suite(
     suite: Suite,
     flags: Sequence[str],
     again: bool,
-    place: WorkerBackend | None = None,
+    backend: WorkerBackend | None = None,
     max_seconds: float | None = None,
 ) -> tuple[list[JobResult], bool]:
-    """Runs every job of the suite that is not finished: one after the other in this process, or by workers at `place`.
+    """Runs every unfinished job of the suite: one after the other in this process, or by the workers of a backend.
 
-    No job begins after `max_seconds`. Gives what became of the jobs, and whether all have come to an end.
+    Args:
+        path: The file of the suite.
+        flags: Settings from the command line.
+        again: Start a new run of every job, also of finished ones.
+        max_seconds: No job starts after this time.
+
+    Returns:
+        The results of the jobs that ended, and whether these are all jobs.
 
     Raises:
-        ValueError: a setting is wrong; nothing has been run.
-        Interrupted: a signal came; what ran is saved.
+        ValueError: a setting is invalid; no job was started.
+        Interrupted: a signal was received; the jobs in progress are saved.
     """
     experiments = suite.experiments(flags)
     name = path.stem
-    if place:
-        place.check(experiments)
-    # Workers start while their driver opens the store, which a new one takes seconds for, and reads the text.
-    with pool(place, len(experiments)) if place else contextlib.nullcontext() as workers:
+    if backend:
+        backend.check(experiments)
+    # The workers start while this process reads the text and opens the store: creating a store takes seconds.
+    with open_pool(backend, len(experiments)) if backend else contextlib.nullcontext() as pool:
         store = Store(experiments[0].tracking)
         corpora = dict.fromkeys(experiment.corpus_name for experiment in experiments)
-        found = best_settings.find(suite.sweeps, suite.preset, corpora, store)
-        if found:
-            experiments = suite.experiments(flags, {row: best.layer for row, best in found.items()})
-            best_settings.check_seeds(found, experiments)
+        best = best_settings.find(suite.sweeps, suite.preset, corpora, store)
+        if best:
+            experiments = suite.experiments(flags, {row: settings.layer for row, settings in best.items()})
+            best_settings.check_seeds(best, experiments)
         for line in unequal(experiments):
             terminal.say(f"not equal: {line}")
-        to_do = [experiment for experiment in experiments if again or not finished(store, name, experiment)]
-        for experiment in distinct(to_do):
-            job_data = JobData.of(experiment)  # can be made, or there is one line and nothing on the disk
-            if workers:  # they find it made: they would get in each other's way
-                vocabulary.keep(job_data.vocabularies)
+        unfinished = [experiment for experiment in experiments if again or not is_finished(store, name, experiment)]
+        for experiment in one_per_dataset(unfinished):
+            job_data = JobData.of(experiment)  # raises before anything is written, if a setting does not fit the text
+            if pool:  # written here once, so that the workers need not learn it all at the same time
+                vocabulary.save_to_cache(job_data.vocabularies)
         description = (
             f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
         )
@@ -210,45 +229,48 @@ def run_suite(
         tags = {
             "mlflow.note.content": description,
             "question": suite.question,
-            "command": repeating(path, suite.seeds, flags),
+            "command": suite_command(path, suite.seeds, flags),
             "rows": ",".join(suite.rows),
             "baseline": suite.baseline or suite.rows[-1],
-            "about": json.dumps({row: about[row] for row in suite.rows}),  # of rows that may never begin
+            "about": json.dumps({row: about[row] for row in suite.rows}),  # needed for rows whose jobs never start
         }
         parent = store.parent(name, tags)
         single = dict.fromkeys(experiment.row for experiment in experiments if not experiment.members)
         ensembles = {each.row: each.members[0].row for each in experiments if each.members}
-        best_settings.record(found, list(single), ensembles, parent, store)
+        best_settings.log_tuning_costs(best, list(single), ensembles, parent, store)
         status = "KILLED"
         try:
-            if workers:
-                jobs = SuiteQueue(experiments, name, parent, again, workers.place.threads())
-                schedule(jobs, workers, max_seconds)
-                outcomes = list(jobs.outcomes.values())
+            if pool:
+                jobs = SuiteQueue(experiments, name, parent, again, pool.backend.threads_per_job())
+                schedule(jobs, pool, max_seconds)
+                results = list(jobs.results.values())
             else:
-                outcomes = _in_turn(experiments, store, name, parent, again, max_seconds)
-            whole = len(outcomes) == len(experiments)
-            failed = any(outcome.run is None for outcome in outcomes)
-            status = "KILLED" if not whole else "FAILED" if failed else "FINISHED"
+                results = _run_sequentially(experiments, store, name, parent, again, max_seconds)
+            completed = len(results) == len(experiments)
+            failed = any(result.run is None for result in results)
+            status = "KILLED" if not completed else "FAILED" if failed else "FINISHED"
         finally:
             store.end(parent, status)
-    if not whole:
-        left = len(experiments) - len(outcomes)
-        terminal.say(f"the time is up: {left} of {len(experiments)} jobs are left; the same command continues")
-    return outcomes, whole
+    if not completed:
+        remaining = len(experiments) - len(results)
+        terminal.say(
+            f"--max_seconds: the time is up, {remaining} of {len(experiments)} jobs remain; run the same command again "
+            "to continue"
+        )
+    return results, completed
 
 
-def _in_turn(
+def _run_sequentially(
     experiments: Sequence[Experiment], store: Store, suite: str, parent: str, again: bool, max_seconds: float | None
 ) -> list[JobResult]:
-    begin, outcomes = time.monotonic(), []
+    begin, results = time.monotonic(), []
     for number, experiment in enumerate(experiments, 1):
         if max_seconds is not None and time.monotonic() - begin >= max_seconds:
             break
         terminal.say(f"[{number}/{len(experiments)}] {experiment.name}")
         try:
-            outcomes.append(run(experiment, store, suite, parent=parent, again=again))
-        except Exception as error:  # one row's failure must not cost the others; it is said, tracked and counted
-            terminal.say(f"  failed: {reason_of(error)}")
-            outcomes.append(JobResult(experiment, None, [], "failed"))
-    return outcomes
+            results.append(run(experiment, store, suite, parent=parent, again=again))
+        except Exception as error:  # the failure of one row must not stop the others; it is printed and tracked
+            terminal.say(f"  failed: {failure_reason(error)}")
+            results.append(JobResult(experiment, None, [], "failed"))
+    return results

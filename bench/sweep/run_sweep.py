@@ -2,7 +2,7 @@
 
 In the MLflow experiment that bears the name of the sweep's file, each study is a run (tag `kind` is "study") with the
 tags `row`, `preset`, `corpus`, `goals`, `trials`, `pairs_granted` (trials x training budget), `pairs_spent`, `seed`,
-`complete`, `pruned`, `failed`, `best.run`, `best.job_hash` and a `best.KEY` for each setting searched. Its artifacts
+`complete`, `pruned`, `failed`, `best.run`, `best.job_hash` and a `best.KEY_VARIABLE` for each setting searched. Its artifacts
 are best.yaml (the best settings, as a layer), trials.json (all attempts, in order) and importance.json.
 The jobs are its children (`kind` "tuning", see `job.TrialInfo`).
 """
@@ -22,11 +22,11 @@ from bench.data import vocabulary
 from bench.experiment import search_space
 from bench.experiment.fairness import unequal
 from bench.experiment.job_data import JobData
-from bench.runs.suite import distinct
+from bench.runs.suite import one_per_dataset
 from bench.runs.worker import Task, TaskResult
-from bench.runs.worker_pool import WorkerBackend, pool, schedule
+from bench.runs.worker_pool import WorkerBackend, open_pool, schedule
 from bench.sweep.settings import Sweep
-from bench.sweep.storage import HEARTBEAT, StorageFailure, open_storage
+from bench.sweep.storage import HEARTBEAT_INTERVAL, StorageFailure, open_storage
 from bench.sweep.study import Study
 from bench.system import terminal
 from bench.system.progress import Status
@@ -50,7 +50,7 @@ class SweepQueue:
         return sum(study.left for study in self.studies.values())
 
     def take(self) -> Task | None:
-        for study in sorted(self.studies.values(), key=lambda study: (len(study.open), len(study.tried))):
+        for study in sorted(self.studies.values(), key=lambda study: (len(study.open), len(study.jobs))):
             if study.left and (task := study.take(self.suite, self.parents[study.name].id, self.threads)):
                 return task
         return None
@@ -74,7 +74,7 @@ class SweepQueue:
         done = threading.Event()
 
         def beat() -> None:
-            while not done.wait(HEARTBEAT):
+            while not done.wait(HEARTBEAT_INTERVAL):
                 for study in self.studies.values():
                     with suppress(*StorageFailure):  # the next one may come through
                         study.all_beat()
@@ -89,7 +89,7 @@ class SweepQueue:
 
 
 @dataclass(frozen=True)
-class Found:
+class SweepResult:
     """What a sweep found for a row: the goal at the preset's settings (None if that trial did not end) and at the best
     ones, and how its jobs ended.
     """
@@ -100,9 +100,14 @@ class Found:
     states: dict[str, int]
 
     @classmethod
-    def of(cls, study: Study) -> Found:
-        preset, front = study.of_preset(), study.front()
-        return cls(study, preset.values[0] if preset else None, front[0].values[0] if front else None, study.states())
+    def of(cls, study: Study) -> SweepResult:
+        preset, best_trials = study.preset_trial(), study.best_trials()
+        return cls(
+            study,
+            preset.values[0] if preset else None,
+            best_trials[0].values[0] if best_trials else None,
+            study.states(),
+        )
 
 
 def run_sweep(
@@ -114,7 +119,7 @@ def run_sweep(
     place: WorkerBackend,
     storage: str | None = None,
     max_seconds: float | None = None,
-) -> list[Found]:
+) -> list[SweepResult]:
     """Tries the settings of every row until each has had its trials; the same command continues.
 
     Raises:
@@ -126,8 +131,8 @@ def run_sweep(
     place.check(bases)
     for line in unequal(bases):
         terminal.say(f"not equal: {line}")
-    for base in distinct(bases):
-        vocabulary.keep(JobData.of(base).vocabularies)  # workers find it made
+    for base in one_per_dataset(bases):
+        vocabulary.save_to_cache(JobData.of(base).vocabularies)  # workers find it made
     store = Store(bases[0].tracking)
     opened = open_storage(storage, bases[0].tracking.path)
     try:
@@ -136,7 +141,7 @@ def run_sweep(
         jobs = SweepQueue(studies, path.stem, store, place.threads())
         status = "KILLED"
         try:
-            with jobs.beating(), pool(place) as workers:
+            with jobs.beating(), open_pool(place) as workers:
                 whole = schedule(jobs, workers, max_seconds)
             failed = any(study.states()["FAILED"] for study in studies)
             status = "KILLED" if not whole else "FAILED" if failed else "FINISHED"
@@ -150,23 +155,23 @@ def run_sweep(
     except StorageFailure as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise ValueError(f"--storage: it no longer answers, the same command continues: {reason}") from error
-    return [Found.of(study) for study in studies]
+    return [SweepResult.of(study) for study in studies]
 
 
-def show(found: Sequence[Found]) -> None:
+def show(found: Sequence[SweepResult]) -> None:
     """Prints what was found, beside the preset, and the settings of the best."""
     columns = [("row", "left"), ("goal", "left"), ("preset", "right"), ("best", "right")]
     columns += [("complete", "right"), ("pruned", "right"), ("failed", "right"), ("left", "right"), ("pairs", "right")]
     rows, settings = [], []
     for one in found:
-        name, best = one.study.base.row, next(iter(one.study.front()), None)
+        name, best = one.study.base.row, next(iter(one.study.best_trials()), None)
         if best:
             values = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in best.params.items())
             settings.append(f"best {name}: {values}")
         numbers = ["none" if value is None else terminal.quantity(value) for value in (one.preset, one.best)]
         counts = [str(count) for count in one.states.values()]
-        granted = f" of {one.study.granted:,}" if one.study.granted else ""
-        spent = f"{one.study.spent:,.0f}{granted}"
+        tuning_budget = f" of {one.study.tuning_budget:,}" if one.study.tuning_budget else ""
+        spent = f"{one.study.spent:,.0f}{tuning_budget}"
         rows.append([name, one.study.sweep.goals[0], *numbers, *counts, spent])
     terminal.table(columns, rows)
     for line in settings:
@@ -194,7 +199,7 @@ def facts(study: Study) -> dict[str, str]:
         "pruner": sweep.pruner.name if sweep.prunes else "none",
         "seed": str(base.seed),
         "trials": str(sweep.trials),
-        "pairs_granted": str(study.granted or ""),
+        "pairs_granted": str(study.tuning_budget or ""),
     }
 
 
@@ -202,9 +207,9 @@ def record(study: Study, suite: str, job: RunWriter, store: Store) -> None:
     """Writes to the study's run how far it is and what is best by now."""
     states = study.states()
     tags = {state.lower(): str(count) for state, count in states.items()} | {"pairs_spent": f"{study.spent:.0f}"}
-    front = study.front()
-    if front:
-        best = front[0]
+    best_trials = study.best_trials()
+    if best_trials:
+        best = best_trials[0]
         runs = store.find(suite, best.user_attrs["job_hash"])
         goals = dict(zip(study.sweep.goals, best.values, strict=True))
         tags |= {f"best.{key}": str(value) for key, value in best.params.items()}
@@ -226,7 +231,7 @@ def record(study: Study, suite: str, job: RunWriter, store: Store) -> None:
 def table(study: Study) -> dict[str, list[object]]:
     """All attempts of a study in their order, a column each fact."""
     attempts = study.attempts()
-    first = {job: known.first for job, known in study.tried.items()}
+    first = {job: known.first for job, known in study.jobs.items()}
     return {
         "attempt": [trial.number for trial in attempts],
         "trial": [first[trial.user_attrs["job_hash"]] for trial in attempts],
@@ -237,5 +242,5 @@ def table(study: Study) -> dict[str, list[object]]:
         "validation_bleu": [max(trial.intermediate_values.values(), default=None) for trial in attempts],
         **{goal: [(t.user_attrs.get("values") or {}).get(goal) for t in attempts] for goal in study.sweep.goals},
         "settings": [json.dumps(trial.params) for trial in attempts],
-        "best": [trial in study.front() for trial in attempts],
+        "best": [trial in study.best_trials() for trial in attempts],
     }

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.decoding.beam_search import evaluation_mode, select_rows, should_check_finished
-from bench.training.budget import BudgetTracker, Curves
+from bench.training.budget import BudgetTracker, LearningCurves
 from models.parts.batch import BOS, EOS, Batch, Tokens
 from models.parts.translator import Translator, likelihood
 
@@ -99,14 +99,14 @@ def mean_gleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-class Drawn(NamedTuple):
+class Samples(NamedTuple):
     """Translations of a batch: `pairs` holds each with its source; step t computed rows_T[t] of them."""
 
     pairs: Batch
     rows_T: list[int]
 
 
-def draw(model: Translator, source: Tokens, limits_B: Sequence[int], count: int) -> Drawn:
+def sample_translations(model: Translator, source: Tokens, limits_B: Sequence[int], count: int) -> Samples:
     """`count` translations of each source, drawn token by token from P(y_t | y_<t, X) in evaluation mode.
 
     A source is read once. A translation that reaches its limit of tokens ends there, without EOS. Rows that have ended
@@ -147,11 +147,11 @@ def draw(model: Translator, source: Tokens, limits_B: Sequence[int], count: int)
     lengths_R = tuple((ids_RT != 0).sum(1).tolist())
     rows = sentence_R.tolist()
     sources = Tokens(source.ids_BS[sentence_R], tuple(source.lengths_B[row] for row in rows))
-    return Drawn(Batch(sources, Tokens(ids_RT[:, : max(lengths_R)].clone(), lengths_R)), rows_T)
+    return Samples(Batch(sources, Tokens(ids_RT[:, : max(lengths_R)].clone(), lengths_R)), rows_T)
 
 
 @contextmanager
-def undropped(model: Translator) -> Iterator[None]:
+def without_dropout(model: Translator) -> Iterator[None]:
     """Training mode without dropout: rates are floats called p (nn.Dropout) or dropout (recurrent layers, attention).
 
     Evaluation mode would not do: cuDNN's recurrent layers have no backward pass in it.
@@ -174,21 +174,21 @@ def undropped(model: Translator) -> Iterator[None]:
 # --- learning ---------------------------------------------------------------------------------------------------------
 
 
-def mixed(model: Translator, batch: Batch, drawn: Drawn, rewards_R: Tensor, ml_weight: float) -> Tensor:
+def mixed_loss(model: Translator, batch: Batch, samples: Samples, rewards_R: Tensor, ml_weight: float) -> Tensor:
     """-O_Mixed, mean over sentences; its gradient is that of the equations above. The source is read once."""
     sentences, count = len(batch.source.lengths_B), len(rewards_R) // len(batch.source.lengths_B)
     rewards_BM = rewards_R.view(sentences, count)
     weights_R = (rewards_BM - rewards_BM.mean(1, keepdim=True)).flatten() / len(rewards_R)
-    lengths_R = torch.tensor(drawn.pairs.target.lengths_B, device=weights_R.device)
+    lengths_R = torch.tensor(samples.pairs.target.lengths_B, device=weights_R.device)
     sentence_R = torch.arange(sentences, device=weights_R.device).repeat_interleave(count)
-    with undropped(model):
+    with without_dropout(model):
         memory = model.encode(batch.source)
         logits_NV = model.logits(memory, batch)
         losses_N = functional.cross_entropy(
             logits_NV, batch.target.ids_N, label_smoothing=model.optimization.label_smoothing, reduction="none"
         )
-        logits_NV = model.logits(select_rows(memory, sentence_R), drawn.pairs)[:, EOS:]
-        drawn_N = functional.cross_entropy(logits_NV, drawn.pairs.target.ids_N - EOS, reduction="none")
+        logits_NV = model.logits(select_rows(memory, sentence_R), samples.pairs)[:, EOS:]
+        drawn_N = functional.cross_entropy(logits_NV, samples.pairs.target.ids_N - EOS, reduction="none")
     return ml_weight * losses_N.sum() / sentences + (weights_R.repeat_interleave(lengths_R) * drawn_N).sum()
 
 
@@ -203,7 +203,7 @@ class RewardPhase(pl.Callback):
         self,
         settings: RewardSettings,
         budget: BudgetTracker,
-        curves: Curves,
+        curves: LearningCurves,
         text: Callable[[Sequence[Sequence[int]]], list[str]],
     ) -> None:
         self.settings, self.budget, self.curves, self.text = settings, budget, curves, text
@@ -218,16 +218,16 @@ class RewardPhase(pl.Callback):
             return likelihood(model, batch)
         self.acted = True
         limits_B = [LONGEST * length for length in batch.target.lengths_B]
-        drawn = draw(model, batch.source, limits_B, self.settings.samples)
-        self.budget.flop_counter.add_drawn(drawn.pairs, self.settings.samples, drawn.rows_T)
-        rewards_R = self.rewards(batch.target, drawn.pairs.target).to(model.device)
+        samples = sample_translations(model, batch.source, limits_B, self.settings.samples)
+        self.budget.flop_counter.add_drawn(samples.pairs, self.settings.samples, samples.rows_T)
+        rewards_R = self.rewards(batch.target, samples.pairs.target).to(model.device)
         self.curves.tell("reward", rewards_R.mean())
-        return mixed(model, batch, drawn, rewards_R, self.settings.ml_weight)
+        return mixed_loss(model, batch, samples, rewards_R, self.settings.ml_weight)
 
-    def rewards(self, references: Tokens, drawn: Tokens) -> Tensor:
+    def rewards(self, references: Tokens, samples: Tokens) -> Tensor:
         """GLEU of every translation that was drawn."""
         wanted, written = (
-            [words(sentence) for sentence in self.text(side.ids_BS.tolist())] for side in (references, drawn)
+            [words(sentence) for sentence in self.text(side.ids_BS.tolist())] for side in (references, samples)
         )
         count = len(written) // len(wanted)
         return torch.tensor([gleu(each, wanted[row // count]) for row, each in enumerate(written)])

@@ -280,7 +280,7 @@ def corpus_stats(context: Context, track: Track) -> Table | None:
         return None
     names = ("pairs", "words_source", "words_target", "mean_length", "covered", "repeated", "leaked", "near")
     columns = [Column(say("protocol.split"), side="left"), *(Column(say(f"protocol.{name}")) for name in names)]
-    overlaps = {o["split"]: o for o in found.get("overlaps", ()) if o["within"] == "train"}
+    overlaps = {o["split"]: o for o in found.get("overlaps", ()) if o["other_split"] == "train"}
     thorough = bool(found.get("thorough"))
 
     def count(number: int | None) -> Entry:
@@ -293,10 +293,10 @@ def corpus_stats(context: Context, track: Track) -> Table | None:
             count(split["source"]["words"]),
             count(split["target"]["words"]),
             Entry(f.fixed(split["source"]["mean"], 1), sort=split["source"]["mean"]),
-            Entry(f.percent(split["source"]["covered"]), sort=split["source"]["covered"]),
-            count(split["repeated"] if thorough else None),
+            Entry(f.percent(split["source"]["coverage"]), sort=split["source"]["coverage"]),
+            count(split["duplicates"] if thorough else None),
             count(overlaps[split["name"]]["pairs"] if split["name"] in overlaps else None),
-            count(overlaps[split["name"]]["near"] if split["name"] in overlaps else None),
+            count(overlaps[split["name"]]["near_duplicates"] if split["name"] in overlaps else None),
         )
         for split in found["splits"]
     ]

@@ -62,7 +62,7 @@ def warnings(context: Context) -> list[str]:
         found.append(say("warning.debt", rows=rows))
     for track, corpus_stats in context.passports.items():
         for overlap in corpus_stats.get("overlaps", ()):
-            if overlap["within"] == "train" and overlap["pairs"]:
+            if overlap["other_split"] == "train" and overlap["pairs"]:
                 pairs = say.count("pair", overlap["pairs"])
                 found.append(say("warning.leak", corpus=track.corpus, split=overlap["split"], pairs=pairs))
     return list(dict.fromkeys(found))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.data.batches import PairBatches, Pairs, Sentences, batches_of, counts, source_batches, truncated
+from bench.data.batches import PairBatches, Pairs, Sentences, count_tokens, evaluation_batches, source_batches, truncate
 from bench.data.corpus import CorpusSettings, Split
 from bench.data.corpus_loading import load
 from bench.data.vocabulary import TextSettings, build
@@ -120,7 +120,7 @@ def test_lightning_resumes_with_the_next_batch(tmp_path: Path) -> None:
 def test_for_validation_every_pair_comes_once_and_finds_its_place(lists: Lists) -> None:
     restored: dict[int, tuple[list[int], list[int]]] = {}
     widths = []
-    for places, batch in batches_of(pairs_of(lists), 50):
+    for places, batch in evaluation_batches(pairs_of(lists), 50):
         restored.update(zip(places.tolist(), back(batch), strict=True))
         widths.append(max(side.ids_BS.shape[1] for side in batch[:2]))
     assert [restored[place] for place in range(len(lists))] == lists
@@ -138,14 +138,14 @@ def test_sources_come_so_many_a_batch_and_find_their_places(sources: list[list[i
 
 def test_a_batch_counts_what_it_holds() -> None:
     batch = pairs_of([([5, 6, 7], [8]), ([5], [6])]).batch(np.array([0, 1]))
-    assert counts(batch) == (2, 6, 4, 12)
+    assert count_tokens(batch) == (2, 6, 4, 12)
 
 
 def test_pairs_over_the_limit_are_left_out_and_sentences_cut() -> None:
     split = Split(["a b c", "a", "a b"], ["x y", "x y z", "x y"])
     vocabularies = build(TextSettings("words", 5), split)
     pairs = Pairs.of(split, vocabularies, max_length=2)
-    assert (len(pairs), pairs.left_out) == (1, 2)
+    assert (len(pairs), pairs.dropped) == (1, 2)
     assert len(Pairs.of(split, vocabularies)) == 3
     with pytest.raises(ValueError, match=r"^text\.max_length: none of 3 sentence pairs has at most 0 tokens"):
         Pairs.of(split, vocabularies, max_length=0)
@@ -153,7 +153,7 @@ def test_pairs_over_the_limit_are_left_out_and_sentences_cut() -> None:
         Pairs.of(Split([], []), vocabularies)
     whole, parts = (Sentences.encoded(vocabularies.source, split.sources, at_once) for at_once in (100, 2))
     assert all(np.array_equal(getattr(whole, name), getattr(parts, name)) for name in ("ids", "lengths", "ends"))
-    assert truncated([[4, 5, 6], [4], []], 2) == ([[4, 5], [4], []], 1)
+    assert truncate([[4, 5, 6], [4], []], 2) == ([[4, 5], [4], []], 1)
 
 
 def test_a_sentence_over_the_budget_is_refused() -> None:
@@ -166,8 +166,8 @@ def test_a_sentence_over_the_budget_is_refused() -> None:
 def test_little_of_multi30k_is_padding(batch_tokens: int) -> None:
     train = load(CorpusSettings("multi30k-en-de")).train
     pairs = Pairs.of(train, build(TextSettings(vocabulary_size=8000), train), 100)
-    assert pairs.left_out == 0
+    assert pairs.dropped == 0
     epoch = PairBatches(pairs, batch_tokens, 1).epoch(0)
-    found = [counts(pairs.batch(places)) for places in epoch]
+    found = [count_tokens(pairs.batch(places)) for places in epoch]
     real = sum(batch.source_tokens + batch.target_tokens for batch in found)
     assert real / sum(batch.padded_tokens for batch in found) >= 0.88

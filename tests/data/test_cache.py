@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.data.corpora import grammar
-from bench.data.corpora._cache import kept
+from bench.data.corpora._cache import cached
 from bench.data.corpus import CorpusSettings, Example, Probes
 
 SMALL = CorpusSettings(pairs=40, lemmas=80)
@@ -51,30 +51,30 @@ def test_other_settings_have_another_file(other: CorpusSettings, cache: Path) ->
 def test_other_code_has_another_file(cache: Path, tmp_path: Path) -> None:
     code = tmp_path / "made.yaml"
     code.write_text("one")
-    assert kept(list[int], lambda: [1], "x", (), [code]) == [1]
-    assert kept(list[int], never, "x", (), [code]) == [1]
+    assert cached(list[int], lambda: [1], "x", (), [code]) == [1]
+    assert cached(list[int], never, "x", (), [code]) == [1]
     code.write_text("two")
-    assert kept(list[int], lambda: [2], "x", (), [code]) == [2]
+    assert cached(list[int], lambda: [2], "x", (), [code]) == [2]
 
 
 @pytest.mark.parametrize("content", [b"", b"[1, 2", b'["one"]', b"\xff"])
 def test_a_file_that_cannot_be_read_is_made_again(content: bytes, cache: Path) -> None:
-    kept(list[int], lambda: [1], "x", (), [])
+    cached(list[int], lambda: [1], "x", (), [])
     (file,) = files(cache)
     file.write_bytes(content)
-    assert kept(list[int], lambda: [1], "x", (), []) == [1]
+    assert cached(list[int], lambda: [1], "x", (), []) == [1]
     assert files(cache) == [file]
-    assert kept(list[int], never, "x", (), []) == [1]
+    assert cached(list[int], never, "x", (), []) == [1]
 
 
 def test_without_a_place_to_write_it_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert kept(list[int], lambda: [1], "x", (), []) == [1]
+    assert cached(list[int], lambda: [1], "x", (), []) == [1]
 
 
 def test_dataclasses_come_back_whole() -> None:
     one = Example("a", "b", ("a",), ("b",), frozenset({(0, 0)}), (frozenset({0}), frozenset()), 2, frozenset({"x"}))
     probes = Probes((), (one,), ())
-    kept(Probes, lambda: probes, "x", (), [])
-    assert kept(Probes, lambda: Probes((), (), ()), "x", (), []) == probes
+    cached(Probes, lambda: probes, "x", (), [])
+    assert cached(Probes, lambda: Probes((), (), ()), "x", (), []) == probes

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data.corpus import Split
-from bench.data.vocabulary import JOINER, TextSettings, Vocabulary, Words, build, keep, load
+from bench.data.vocabulary import JOINER, TextSettings, Vocabulary, Words, build, load, save_to_cache
 from models.parts.batch import BOS, EOS, PAD, UNK
 
 ENGLISH = [f"The {what} number {n}, isn't it (red-ish)?" for n in range(40) for what in ("cup", "pitcher", "bank")]
@@ -47,7 +47,7 @@ def test_pieces_join_to_the_text_they_came_from(sentences: list[str]) -> None:
 
 @given(st.lists(st.text(alphabet="ab .,'\"(-_￭\t\u00a0é\u0301", min_size=0, max_size=12), min_size=1, max_size=8))
 def test_words_come_back_through_ids_whatever_their_spaces(sentences: list[str]) -> None:
-    words = [piece for sentence in sentences for piece in Words.take_apart(sentence)]
+    words = [piece for sentence in sentences for piece in Words.split_text(sentence)]
     known = {piece for piece in words if not piece or piece.strip(JOINER)}
     if not known:
         return
@@ -77,8 +77,8 @@ def test_words_and_marks_are_apart_and_marked_where_no_space_stands() -> None:
     assert made.split("") == []
     assert "".join(made.piece(token) for token in range(4)) == "<pad><s></s><unk>"
     # Most frequent first; of equal ones, the first in the alphabet.
-    counted = Words.learn(["b a", "c a c"], 7)
-    assert [counted.piece(token) for token in range(4, 7)] == ["a", "c", "b"]
+    pieces_by_frequency = Words.learn(["b a", "c a c"], 7)
+    assert [pieces_by_frequency.piece(token) for token in range(4, 7)] == ["a", "c", "b"]
 
 
 @each_kind
@@ -175,13 +175,13 @@ def test_a_cached_vocabulary_is_taken_and_another_text_makes_another(kind: Kind,
     cache = tmp_path / "deeper" / "cache"
     made = vocabulary(kind, cache)
     assert not cache.exists()  # nothing is left behind by settings that fail later
-    keep(build(TextSettings(kind, SIZES[kind]), SPLIT, cache))
+    save_to_cache(build(TextSettings(kind, SIZES[kind]), SPLIT, cache))
     (path,) = cache.iterdir()
     before = path.stat().st_mtime_ns
     assert vocabulary(kind, cache).hash == made.hash
     assert [other.stat().st_mtime_ns for other in cache.iterdir()] == [before]
-    keep(build(TextSettings(kind, SIZES[kind]), Split(ENGLISH, [*GERMAN[:-1], "Ja."]), cache))
-    keep(build(TextSettings(kind, 55), SPLIT, cache))
+    save_to_cache(build(TextSettings(kind, SIZES[kind]), Split(ENGLISH, [*GERMAN[:-1], "Ja."]), cache))
+    save_to_cache(build(TextSettings(kind, 55), SPLIT, cache))
     assert len(list(cache.iterdir())) == 3
     path.write_bytes(made.data[: len(made.data) // 2])
     with pytest.raises(ValueError, match=f"{path}: not a vocabulary, or damaged"):

@@ -15,11 +15,11 @@ from torch import Tensor
 from bench.decoding.beam_search import (
     DecodingSettings,
     Hypothesis,
-    check,
+    check_attention,
     coverage_penalty,
+    fast_topk,
     greedy,
     length_penalty,
-    top,
     translate,
 )
 from models import seq2seq
@@ -146,11 +146,13 @@ def searched_to_the_limit(model: Random, source: list[int], wanted: DecodingSett
         for total, y in continued:
             if y[-1] == EOS:
                 penalty = cover(model, source, y[:-1], wanted.coverage) if wanted.coverage else 0.0
-                finished.append((total / wanted.lp(length) + penalty, y[:-1]))
+                finished.append((total / wanted.length_normalizer(length) + penalty, y[:-1]))
         alive = [(total, y) for total, y in continued if y[-1] != EOS]
         if finished and wanted.prune is not None:
             best = max(score for score, _ in finished)
-            alive = [(total, y) for total, y in alive if total / wanted.lp(length) >= best - wanted.prune]
+            alive = [
+                (total, y) for total, y in alive if total / wanted.length_normalizer(length) >= best - wanted.prune
+            ]
     return sorted(finished, key=lambda item: -item[0])
 
 
@@ -256,13 +258,13 @@ def test_what_needs_attention_is_refused_without_it() -> None:
     with pytest.raises(
         ValueError, match=r"^decoding\.coverage: this model has no attention; set decoding.coverage to 0"
     ):
-        check(blind, DecodingSettings(coverage=0.2))
+        check_attention(blind, DecodingSettings(coverage=0.2))
     with pytest.raises(
         ValueError, match=r"^decoding\.pos_unk: this model has no attention; set decoding.pos_unk to keep"
     ):
-        check(blind, DecodingSettings(pos_unk="copy"))
-    check(blind, DecodingSettings())
-    check(small_transformer(), DecodingSettings(coverage=0.2, pos_unk="dictionary"))
+        check_attention(blind, DecodingSettings(pos_unk="copy"))
+    check_attention(blind, DecodingSettings())
+    check_attention(small_transformer(), DecodingSettings(coverage=0.2, pos_unk="dictionary"))
 
 
 def small_transformer() -> Model:
@@ -360,8 +362,8 @@ def test_with_the_mean_a_score_is_log_p_of_a_token() -> None:
     assert all(h.score == pytest.approx(h.log_probability / (len(h.ids) + 1), abs=1e-9) for h in found)
     means = [(h.log_probability / (len(h.ids) + 1), h.ids) for h in every(model, [5], 4, 0.0)]
     assert found[0].ids == max(means)[1]
-    assert wide.lp(7) == 7
-    assert replace(wide, alpha=0.5).lp(9) == 3
+    assert wide.length_normalizer(7) == 7
+    assert replace(wide, alpha=0.5).length_normalizer(9) == 3
 
 
 def test_nothing_within_0_nats_of_the_best_word_is_greedy_search() -> None:
@@ -384,7 +386,7 @@ def test_top_is_topk(vocabulary: int, count: int) -> None:
     scores_NV[3:5, 1:] = -torch.inf
     scores_NV[5, :-1] = -torch.inf
     count = min(count, vocabulary)
-    values_NK, places_NK = top(scores_NV, count)
+    values_NK, places_NK = fast_topk(scores_NV, count)
     assert torch.equal(values_NK, scores_NV.topk(count).values)
     assert torch.equal(scores_NV.gather(1, places_NK), values_NK)
     assert all(len(set(places_K)) == count for places_K in places_NK.tolist())

@@ -17,7 +17,9 @@ from bench.decoding.beam_search import DecodingSettings, translate
 from bench.decoding.ensemble import Ensemble
 from bench.evaluation import trained_model
 from bench.evaluation.evaluate import SUMMED
-from bench.experiment.spec import EXPERIMENTS, Experiment, resolve, restored
+from bench.experiment.loading import resolve, restored
+from bench.experiment.spec import Experiment
+from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.job import JobResult, run
 from bench.runs.suite import Suite
 from bench.tracking.store import Store, TrackingSettings

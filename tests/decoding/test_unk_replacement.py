@@ -15,9 +15,9 @@ from bench.data.corpus import Split
 from bench.data.vocabulary import Vocabularies, Words
 from bench.decoding import unk_replacement
 from bench.decoding.beam_search import DecodingSettings, Hypothesis, translate
-from bench.decoding.unk_replacement import Lexicon, dictionary, translation_probabilities, written
+from bench.decoding.unk_replacement import Lexicon, dictionary, hypothesis_texts, translation_probabilities
 from bench.evaluation import trained_model
-from bench.experiment.spec import architectures, resolve
+from bench.experiment.loading import architectures, resolve
 from bench.measures.alignment import forced_attention
 from bench.runs.job import run
 from bench.tracking.store import Store, TrackingSettings
@@ -101,18 +101,21 @@ def test_unknown_words_become_what_was_looked_at() -> None:
     ids = [UNK, 4, 5, UNK, 6]
     found = Hypothesis(ids, 0.0, 0.0, looking(0, 1, 2, 3, 4, 5, columns=6))
     cats = Lexicon({"cat": "Kater", "sees": "guckt"})
-    assert written([found], [sentence], both, None) == ["<unk> sieht den <unk>."]
-    assert written([found], [sentence], both, Lexicon({})) == ["Zoë sieht den cat."]
-    assert written([found], [sentence], both, cats) == ["Zoë sieht den Kater."]
+    assert hypothesis_texts([found], [sentence], both, None) == ["<unk> sieht den <unk>."]
+    assert hypothesis_texts([found], [sentence], both, Lexicon({})) == ["Zoë sieht den cat."]
+    assert hypothesis_texts([found], [sentence], both, cats) == ["Zoë sieht den Kater."]
     # Where EOS has most of the weight, the word with most of the rest is meant: the full stop, joined to its left.
     attention_TS = looking(5, 1, 2, 5, 4, 5, columns=6)
     attention_TS[0, 3] += 0.01
     attention_TS[3, 4] += 0.01
-    assert written([Hypothesis(ids, 0.0, 0.0, attention_TS)], [sentence], both, cats) == ["Kater sieht den.."]
+    assert hypothesis_texts([Hypothesis(ids, 0.0, 0.0, attention_TS)], [sentence], both, cats) == ["Kater sieht den.."]
     # A sentence that was cut to two tokens: the words that were not read cannot be looked at.
     cut = Hypothesis([UNK, UNK], 0.0, 0.0, looking(0, 1, 2, columns=3))
-    assert written([cut], [sentence], both, cats) == ["Zoë guckt"]
-    assert written([Hypothesis([], 0.0, 0.0), Hypothesis([4], 0.0, 0.0)], ["", "x"], both, cats) == ["", "sieht"]
+    assert hypothesis_texts([cut], [sentence], both, cats) == ["Zoë guckt"]
+    assert hypothesis_texts([Hypothesis([], 0.0, 0.0), Hypothesis([4], 0.0, 0.0)], ["", "x"], both, cats) == [
+        "",
+        "sieht",
+    ]
 
 
 ATTENTIVE = ["bahdanau", "deep-att", "gnmt", "local-p", "convs2s", "transformer-base"]

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bench.experiment.spec import EXPERIMENTS, architectures, presets_of, resolve
+from bench.experiment.loading import architectures, presets_of, resolve
+from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.suite import Suite
 from models.parts.optimization import LearningRateSchedule
 
@@ -169,7 +170,7 @@ def test_recipes(row: str, preset: str) -> None:
     others = OTHERS.get((row, preset), {})
     assert {path: value(job, path) for path in others} == others
     assert {name: getattr(job.text, name) for name in JOINT} == TEXTS.get(row, JOINT)
-    assert job.text.cut_at >= 200  # a test set is translated whole
+    assert job.text.source_length_limit >= 200  # a test set is translated whole
     assert job.ensemble.members == 8
     assert training.precision == "bf16-mixed"
 

@@ -136,20 +136,22 @@ def probes(wrong: int) -> list[Measure]:
 SIDE = {
     "language": "en",
     "words": 300,
-    "distinct": 40,
+    "distinct_words": 40,
     "mean": 7.5,
     "median": 7,
     "p99": 12,
     "longest": 14,
-    "covered": 0.98,
+    "coverage": 0.98,
 }
 PASSPORT = {
     "name": "toy-en-de",
     "splits": [
-        {"name": name, "pairs": 40, "sha256": "ab", "source": SIDE, "target": SIDE, "repeated": 1, "bad": {}}
+        {"name": name, "pairs": 40, "sha256": "ab", "source": SIDE, "target": SIDE, "duplicates": 1, "faults": {}}
         for name in ("train", "test")
     ],
-    "overlaps": [{"split": "test", "within": "train", "pairs": 3, "sources": 3, "targets": 4, "near": 5}],
+    "overlaps": [
+        {"split": "test", "other_split": "train", "pairs": 3, "sources": 3, "targets": 4, "near_duplicates": 5}
+    ],
     "thorough": True,
 }
 LOOKS = {

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.data.batches import PairBatches, Pairs, batches_of
+from bench.data.batches import PairBatches, Pairs, evaluation_batches
 from bench.data.corpus_loading import load
 from bench.data.vocabulary import build as build_vocabularies
-from bench.experiment.spec import EXPERIMENTS, resolve
+from bench.experiment.loading import resolve
+from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.measures.flops import verify
 from models.moe import (
     Balanced,
@@ -462,7 +463,7 @@ def test_experts_are_evenly_loaded_on_text_they_have_not_seen() -> None:
         mixture.computed.register_forward_hook(note)
     model.eval()
     with torch.no_grad():
-        for _, batch in batches_of(unseen, 2000):
+        for _, batch in evaluation_batches(unseen, 2000):
             model.token_losses(batch)
     for total_E in load_E.values():
         assert total_E.sum() > 1000

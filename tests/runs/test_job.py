@@ -22,7 +22,8 @@ from bench.data.corpus import Split
 from bench.evaluation import trained_model
 from bench.evaluation.evaluate import shuffled
 from bench.experiment.job_data import JobData
-from bench.experiment.spec import Experiment, resolve
+from bench.experiment.loading import resolve
+from bench.experiment.spec import Experiment
 from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.runs.job import JobResult, run
@@ -188,7 +189,7 @@ def test_a_leak_is_told_when_the_run_begins(
     leaky = {f"corpus__{split}": f"[{folder}/val.en,{folder}/val.de]" for split in ("val", "test")}
     outcome = run(experiment(folder, **leaky), store, "leaky")
     assert outcome.run
-    told = "test: 12 of 12 pairs and 12 sources stand in validation, 0 more sources are near to one there"
+    told = "test: 12 of 12 pairs and 12 sources also occur in validation, 0 more sources are near-duplicates"
     assert f"warning: leakage in files-en-de, {told}" in capsys.readouterr().out
     assert (outcome.run.tags["leakage"], store.document(outcome.run, "corpus_stats.json")["leaks"]) == (told, [told])
 
@@ -420,7 +421,7 @@ def test_a_driver_is_told_as_soon_as_there_is_a_run(store: Store, folder: Path, 
         if not seen:
             seen.append((status.updates, len(store.find("told", job.job_hash))))
 
-    run(job, store, "told", watch=told)
+    run(job, store, "told", on_status=told)
     assert seen == [(0, 1)]
 
 
@@ -463,7 +464,7 @@ def test_what_another_process_finished_meanwhile_is_not_begun_again(
         asked.append(1)
         return None if len(asked) == 1 else real(*arguments)
 
-    real = bench.runs.job.latest
+    real = bench.runs.job.latest_run
     monkeypatch.setattr(bench.runs.job, "latest", late)
     assert run(experiment(folder), store, "runs").state == "finished before"
     assert len(asked) == 2

@@ -14,7 +14,7 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 
 from bench.data.batches import PairBatches, Pairs, Sentences
 from bench.system.machine import MachineSettings
-from bench.training.distributed import SINGLE_PROCESS, Rendezvous, meeting
+from bench.training.distributed import SINGLE_PROCESS, Rendezvous, master_address
 from models.parts.batch import Batch
 from models.parts.optimization import OptimizationSettings
 from models.parts.translator import Translator
@@ -38,7 +38,7 @@ def parts(text: Pairs, group: int, batch: int) -> list[Batch]:
     for rank in range(group):
         batches = PairBatches(text, 40, seed=3)
         batches.rank, batches.processes = rank, group
-        found.append(batches.part(batches.epoch(0)[batch]))
+        found.append(batches.local_part(batches.epoch(0)[batch]))
     return found
 
 
@@ -93,17 +93,17 @@ def test_the_mean_over_the_parts_is_the_mean_over_the_whole(group: int, per: Lit
 
 
 def test_alone_nothing_is_told() -> None:
-    assert SINGLE_PROCESS.first("x") == "x"
+    assert SINGLE_PROCESS.broadcast("x") == "x"
     assert SINGLE_PROCESS.mean([1.5, 2.5]) == [1.5, 2.5]
 
 
 def test_machines_must_know_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(ValueError, match="MASTER_ADDR"):
-        meeting()
+        master_address()
     monkeypatch.setenv("MASTER_ADDR", "host")
     monkeypatch.setenv("MASTER_PORT", "4000")
-    assert meeting() == ("host", 4000)
+    assert master_address() == ("host", 4000)
 
 
 def test_lightning_leaves_the_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_lightning_leaves_the_threads_alone(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     store = TCPStore("127.0.0.1", 0, 1, True)
     machine = MachineSettings(accelerator="cpu", threads=1)
-    with machine.ready(), Rendezvous(0, 1, "127.0.0.1", store.port).grouped(store, machine.device):
+    with machine.applied(), Rendezvous(0, 1, "127.0.0.1", store.port).initialize(store, machine.device):
         assert os.environ["OMP_NUM_THREADS"] == "1"
     assert "OMP_NUM_THREADS" not in os.environ
 
@@ -120,5 +120,5 @@ def test_lightning_leaves_the_threads_alone(monkeypatch: pytest.MonkeyPatch) -> 
     ("name", "machine"), [("devices", MachineSettings(devices=0)), ("num_nodes", MachineSettings(num_nodes=0))]
 )
 def test_there_is_no_run_in_no_process(name: str, machine: MachineSettings) -> None:
-    with pytest.raises(ValueError, match=f"machine.{name}: 0 is too small"), machine.ready():
+    with pytest.raises(ValueError, match=f"machine.{name}: 0 is too small"), machine.applied():
         pass

@@ -11,13 +11,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.decoding.beam_search import asks
-from bench.experiment.spec import architectures, resolve
+from bench.decoding.beam_search import should_check_finished
+from bench.experiment.loading import architectures, resolve
 from bench.measures.flops import FlopCounter, count
-from bench.system.machine import bf16
+from bench.system.machine import bf16_fallback
 from bench.training import reward
-from bench.training.budget import BudgetSettings, BudgetTracker, Curves
-from bench.training.reward import Drawn, RewardPhase, RewardSettings, draw, gleu, mean_gleu, mixed, undropped, words
+from bench.training.budget import BudgetSettings, BudgetTracker, LearningCurves
+from bench.training.reward import (
+    RewardPhase,
+    RewardSettings,
+    Samples,
+    gleu,
+    mean_gleu,
+    mixed_loss,
+    sample_translations,
+    without_dropout,
+    words,
+)
 from models.moe import NoisyTopK
 from models.parts.batch import BOS, EOS, Batch, Tokens
 from models.parts.translator import Translator, likelihood
@@ -50,9 +60,9 @@ def sentences(tokens: Tokens) -> list[list[int]]:
     return [ids[:length] for ids, length in zip(tokens.ids_BS.tolist(), tokens.lengths_B, strict=True)]
 
 
-def drawn_from(model: Translator, seed: int = 1, samples: int = 4) -> Drawn:
+def drawn_from(model: Translator, seed: int = 1, samples: int = 4) -> Samples:
     torch.manual_seed(seed)
-    return draw(model, SOURCE, [2 * length for length in TARGET.lengths_B], samples)
+    return sample_translations(model, SOURCE, [2 * length for length in TARGET.lengths_B], samples)
 
 
 # --- GLEU -------------------------------------------------------------------------------------------------------------
@@ -122,7 +132,7 @@ def test_draws_follow_the_model() -> None:
     expected = probabilities(model)
     assert expected.sum().item() == pytest.approx(1)
     torch.manual_seed(1)
-    written = draw(model, TOY_SOURCE, [2], number).pairs.target
+    written = sample_translations(model, TOY_SOURCE, [2], number).pairs.target
     counts = Counter(
         tuple(ids[:length]) for ids, length in zip(written.ids_BS.tolist(), written.lengths_B, strict=True)
     )
@@ -136,7 +146,7 @@ def test_each_source_has_draws_of_its_own() -> None:
     """Two sources in one batch, each with the distribution that it has alone."""
     model, number, others = toy(), 4_000, padded([[4, 4, 3, EOS], [3, 4, EOS]])
     torch.manual_seed(1)
-    written = draw(model, others, [2, 2], number).pairs
+    written = sample_translations(model, others, [2, 2], number).pairs
     assert sentences(written.source)[::number] == sentences(others)
     for row, source in enumerate(sentences(others)):
         expected = probabilities(model, padded([source]))
@@ -163,11 +173,13 @@ def test_what_is_drawn_is_well_formed() -> None:
 
 def test_on_a_gpu_the_host_asks_at_every_fourth_step_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that have ended stay until then: they are computed and charged, and nothing is written behind their end."""
-    assert [asks(torch.device("cpu"), step) for step in range(4)] == [True] * 4
-    assert [asks(torch.device("cuda"), step) for step in range(8)] == [False, False, False, True] * 2
+    assert [should_check_finished(torch.device("cpu"), step) for step in range(4)] == [True] * 4
+    assert [should_check_finished(torch.device("cuda"), step) for step in range(8)] == [False, False, False, True] * 2
     model = build("gnmt")
     often, seldom = drawn_from(model), []
-    monkeypatch.setattr(reward, "asks", lambda _device, step: asks(torch.device("cuda"), step))
+    monkeypatch.setattr(
+        reward, "should_check_finished", lambda _device, step: should_check_finished(torch.device("cuda"), step)
+    )
     counted = count(lambda: seldom.append(drawn_from(model)))
     (pairs, rows_T) = seldom[0]
     assert rows_T != often.rows_T
@@ -176,7 +188,7 @@ def test_on_a_gpu_the_host_asks_at_every_fourth_step_only(monkeypatch: pytest.Mo
     assert pairs.target.ids_BS.shape[1] == max(pairs.target.lengths_B)
     flop_counter = FlopCounter(model)
     flop_counter.add_drawn(pairs, 4, rows_T)
-    learning = count(lambda: mixed(model, PAIRS, Drawn(pairs, rows_T), torch.rand(12), 0.017).backward())
+    learning = count(lambda: mixed_loss(model, PAIRS, Samples(pairs, rows_T), torch.rand(12), 0.017).backward())
     flop_counter.add(PAIRS)
     assert counted + learning == flop_counter.executed_flops
 
@@ -200,14 +212,14 @@ def test_the_mean_of_the_estimate_is_the_policy_gradient() -> None:
     for one, other in itertools.product(range(len(EVERY)), repeat=2):
         written = padded([EVERY[one], EVERY[other]])
         twice = Tokens(TOY_SOURCE.ids_BS.expand(2, -1), TOY_SOURCE.lengths_B * 2)
-        loss = mixed(model, batch, Drawn(Batch(twice, written), []), rewards[[one, other]], 0.0)
+        loss = mixed_loss(model, batch, Samples(Batch(twice, written), []), rewards[[one, other]], 0.0)
         mean += (found[one] * found[other]).item() * gradient(model, loss)
     torch.testing.assert_close(mean, wanted / 2, atol=1e-12, rtol=1e-9)
 
 
 def test_the_likelihood_is_the_sum_over_tokens_and_the_mean_over_sentences() -> None:
     model = build("gnmt").double()
-    loss = mixed(
+    loss = mixed_loss(
         model, PAIRS, drawn_from(model), torch.ones(12, dtype=torch.float64), 0.017
     )  # all as good: no gradient
     losses_N = model.token_losses(PAIRS, model.optimization.label_smoothing)
@@ -217,22 +229,22 @@ def test_the_likelihood_is_the_sum_over_tokens_and_the_mean_over_sentences() -> 
 def test_what_was_drawn_belongs_to_its_sentence() -> None:
     """Of two sentences whose rewards differ, the gradient of the phase is the mean of those of each alone."""
     model = build("gnmt", ["--model.dropout", "0.0"]).double()
-    drawn, rewards_BM = drawn_from(model), torch.rand(3, 4, dtype=torch.float64) + torch.arange(3)[:, None]
-    together = gradient(model, mixed(model, PAIRS, drawn, rewards_BM.flatten(), 0.017))
+    samples, rewards_BM = drawn_from(model), torch.rand(3, 4, dtype=torch.float64) + torch.arange(3)[:, None]
+    together = gradient(model, mixed_loss(model, PAIRS, samples, rewards_BM.flatten(), 0.017))
     alone = []
     for row, sides in enumerate(zip(sentences(SOURCE), sentences(TARGET), strict=True)):
-        written = padded(sentences(drawn.pairs.target)[4 * row : 4 * row + 4])
+        written = padded(sentences(samples.pairs.target)[4 * row : 4 * row + 4])
         pairs = Batch(padded([sides[0]] * 4), written)
         one = Batch(padded([sides[0]]), padded([sides[1]]))
-        loss = mixed(model, one, Drawn(pairs, []), rewards_BM[row], 0.017)
+        loss = mixed_loss(model, one, Samples(pairs, []), rewards_BM[row], 0.017)
         alone.append(gradient(model, loss))
     torch.testing.assert_close(together, torch.stack(alone).mean(0), atol=1e-12, rtol=1e-9)
 
 
 def test_a_translation_is_rewarded_by_its_own_reference() -> None:
     references = padded([[5, 6, 7, 8, EOS], [9, 10, 11, 12, EOS]])
-    drawn = padded([sentences(references)[0]] * 3 + [sentences(references)[1], [5, 6, 7, 8, EOS], [13, EOS]])
-    found = refinement(build("perceptron"), 0.5, 8).rewards(references, drawn).tolist()
+    samples = padded([sentences(references)[0]] * 3 + [sentences(references)[1], [5, 6, 7, 8, EOS], [13, EOS]])
+    found = reward_phase(build("perceptron"), 0.5, 8).rewards(references, samples).tolist()
     assert found == pytest.approx([1, 1, 1, 1, 1 / 14, 1 / 14])  # of the last two the end alone is right
 
 
@@ -247,15 +259,15 @@ def test_better_translations_become_more_probable() -> None:
         return -sum(each.sum().item() for each, good in zip(losses, good_R.tolist(), strict=True) if good)
 
     before, optimizer = mean_log_probability(), torch.optim.SGD(model.parameters(), lr=0.01)
-    mixed(model, PAIRS, Drawn(pairs, rows_T), good_R, 0.0).backward()
+    mixed_loss(model, PAIRS, Samples(pairs, rows_T), good_R, 0.0).backward()
     optimizer.step()
     assert mean_log_probability() > before
 
 
-def refinement(model: Translator, share: float, updates: int) -> RewardPhase:
+def reward_phase(model: Translator, share: float, updates: int) -> RewardPhase:
     budget = BudgetTracker(BudgetSettings(max_updates=10), FlopCounter(model))
     budget.updates = updates
-    curves = Curves(budget, lambda _: None, lambda _: None)
+    curves = LearningCurves(budget, lambda _: None, lambda _: None)
     return RewardPhase(
         RewardSettings(share, samples=3), budget, curves, lambda ids: [" ".join(map(str, each)) for each in ids]
     )
@@ -266,11 +278,11 @@ def refinement(model: Translator, share: float, updates: int) -> RewardPhase:
 def test_every_architecture_learns_from_reward(row: str, precision: str) -> None:
     """Each trained weight gets a gradient, also where autocast could keep the copies that were made for drawing."""
     model = build(row)
-    phase = refinement(model, share=0.25, updates=8)
+    phase = reward_phase(model, share=0.25, updates=8)
     model.objective = phase.objective
     model.train()
     with (
-        bf16(torch.device("cpu"), precision == "bf16"),
+        bf16_fallback(torch.device("cpu"), precision == "bf16"),
         torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
     ):
         loss = model.training_step(PAIRS, 0)
@@ -286,7 +298,7 @@ def test_every_architecture_learns_from_reward(row: str, precision: str) -> None
 def test_the_phase_is_the_end_of_the_budget() -> None:
     model = build("transformer-base").eval()
     for share, updates, begun in ((0.0, 9, False), (0.2, 7, False), (0.2, 8, True), (0.5, 5, True)):
-        phase = refinement(model, share, updates)
+        phase = reward_phase(model, share, updates)
         assert phase.begun is begun
         loss = phase.objective(model, PAIRS)
         assert (loss.item() == likelihood(model, PAIRS).item()) is not begun
@@ -307,7 +319,7 @@ def test_dropout_acts_and_is_left_out_in_the_phase(row: str, rate: str) -> None:
             module.training = not isinstance(module, NoisyTopK)
     passes = [model.token_losses(PAIRS) for _ in range(2)]
     assert not torch.equal(*passes)
-    with undropped(model):
+    with without_dropout(model):
         passes = [model.token_losses(PAIRS) for _ in range(2)]
     assert torch.equal(*passes)
     assert not torch.equal(*(model.token_losses(PAIRS) for _ in range(2)))
@@ -319,14 +331,14 @@ def test_dropout_acts_and_is_left_out_in_the_phase(row: str, rate: str) -> None:
 @pytest.mark.parametrize("row", ["perceptron", "lstm", "bahdanau", "gnmt", "convs2s", "moe", "transformer-base"])
 def test_the_charge_is_what_is_executed(row: str) -> None:
     model = build(row).train()
-    found: list[Drawn] = []
+    found: list[Samples] = []
     counted = count(lambda: found.append(drawn_from(model)))
-    drawn, rewards_R = found[0], torch.rand(12)
-    assert len(set(drawn.pairs.target.lengths_B)) > 1
-    learning = count(lambda: mixed(model, PAIRS, drawn, rewards_R, 0.017).backward())
+    samples, rewards_R = found[0], torch.rand(12)
+    assert len(set(samples.pairs.target.lengths_B)) > 1
+    learning = count(lambda: mixed_loss(model, PAIRS, samples, rewards_R, 0.017).backward())
     flop_counter = FlopCounter(model)
     flop_counter.add(PAIRS)
-    flop_counter.add_drawn(drawn.pairs, 4, drawn.rows_T)
+    flop_counter.add_drawn(samples.pairs, 4, samples.rows_T)
     assert counted + learning == flop_counter.executed_flops
     assert flop_counter.model_flops < flop_counter.executed_flops
 

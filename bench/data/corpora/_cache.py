@@ -16,7 +16,7 @@ from bench.system.files import write_file
 Kind = TypeVar("Kind")
 
 
-def kept(kind: type[Kind], make: Callable[[], Kind], name: str, settings: Any, made_by: Iterable[Path]) -> Kind:
+def cached(kind: type[Kind], make: Callable[[], Kind], name: str, settings: Any, made_by: Iterable[Path]) -> Kind:
     """What `make` gives: read from its file, or made and written there.
 
     The file is named after the settings and the contents of all files that decide what is made, so it is never stale:

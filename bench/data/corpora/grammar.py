@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import yaml
 
 from bench.data import corpus
-from bench.data.corpora._cache import kept
+from bench.data.corpora._cache import cached
 from bench.data.corpora._grammar.contrast import MAKERS, Contrast, contrasts
 from bench.data.corpora._grammar.language import Language, Word
 from bench.data.corpora._grammar.meaning import Meaning, Node, concepts_of
@@ -272,7 +272,7 @@ def _as_split(pairs: list[tuple[str, str]]) -> Split:
 def _kept(kind: type[Kind], make: Callable[[], Kind], settings: CorpusSettings, source: str, target: str) -> Kind:
     files = (path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".yaml", ".tsv"))
     decides = (settings.pairs, settings.lemmas, settings.depth, source, target)
-    return kept(kind, make, "grammar", decides, files)
+    return cached(kind, make, "grammar", decides, files)
 
 
 def _language(code: str) -> Language:

@@ -96,11 +96,11 @@ def balanced(made: list[Contrast]) -> list[Contrast]:
     for one in made:
         cell = cells.setdefault((one.distance, one.category, frozenset(one.forms)), {})
         cell.setdefault(one.forms, []).append(one)
-    kept: set[int] = set()
+    cached: set[int] = set()
     for cell in cells.values():
         number = min(map(len, cell.values())) if len(cell) == 2 else 0
-        kept.update(id(one) for ones in cell.values() for one in ones[:number])
-    return [one for one in made if id(one) in kept]
+        cached.update(id(one) for ones in cell.values() for one in ones[:number])
+    return [one for one in made if id(one) in cached]
 
 
 def _pronoun(rng: random.Random, meaning: Meaning, source: Language, target: Language, _: Wanted) -> Group:
