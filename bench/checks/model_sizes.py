@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.experiment.spec import architectures, resolve
+from bench.experiment.loading import architectures, resolve
 from bench.system import terminal
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from bench.experiment.spec import Experiment, architectures, presets_of, resolve
+from bench.experiment.loading import architectures, presets_of, resolve
+from bench.experiment.spec import Experiment
 from bench.system import terminal
 
 LENGTH = 25

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from bench.experiment.spec import Experiment, architectures, resolve
+from bench.experiment.loading import architectures, resolve
+from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import read_yaml
 from bench.measures import published
 from bench.measures.flops import FlopCheck, verify

@@ -12,7 +12,7 @@ from bench.experiment.job_data import JobData, model_of
 from bench.experiment.loading import restored
 from bench.experiment.spec import Experiment
 from bench.training.checkpoints import Interrupted, Signals
-from bench.training.distributed import Rendezvous, followers, meeting
+from bench.training.distributed import Rendezvous, master_address, start_followers
 from bench.training.trainer import Curve, Status, train
 from bench.training.validation import Score
 from models.parts.translator import Translator
@@ -24,17 +24,17 @@ def follow(experiment: Experiment, place: Rendezvous) -> None:
     Raises:
         ValueError: process 0 is not there, or sees a checkpoint that this process does not.
     """
-    with experiment.machine.ready(), Signals().listening() as signals:
+    with experiment.machine.applied(), Signals().installed() as signals:
         job_data = JobData.of(experiment)
         model = model_of(experiment, job_data)
-        with signals.held(), place.joined(experiment.machine.device) as group:
+        with signals.deferred(), place.join(experiment.machine.device) as group:
             trained = train(
                 model,
                 job_data.train,
                 experiment.training,
                 experiment.machine,
                 seed=experiment.seed,
-                folder=Path(group.first("")),
+                folder=Path(group.broadcast("")),
                 signals=signals,
                 text=job_data.vocabularies.target.decode,
                 score=_not_here,
@@ -44,15 +44,15 @@ def follow(experiment: Experiment, place: Rendezvous) -> None:
                 group=group,
             )
             model.load_state_dict(trained.weights)
-            group.help(model.to(experiment.machine.device))
+            group.serve_translation(model.to(experiment.machine.device))
 
 
 def follow_elsewhere(experiment: Experiment, node: int) -> None:
     """All processes of machine `node` (from 1) of a run whose process 0 is on machine 0."""
     machine = experiment.machine
-    host, port = meeting()
+    host, port = master_address()
     first = Rendezvous(node * machine.devices, machine.processes, host, port)
-    with followers(range(first.rank + 1, first.rank + machine.devices), first, experiment.settings):
+    with start_followers(range(first.rank + 1, first.rank + machine.devices), first, experiment.settings):
         follow(experiment, first)
 
 

@@ -1,4 +1,4 @@
-"""How settings are searched for: the file of a sweep, with the classes of Optuna that it names."""
+"""The settings of a sweep, as in its file, with the Optuna classes that they name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
-from bench.experiment.spec import read_typed
+from bench.experiment.loading import read_typed
 from bench.experiment.yaml_layers import choose
 
 Direction = Literal["minimize", "maximize"]
@@ -28,73 +28,79 @@ GOALS: dict[str, Direction] = {
     "sentences_per_s": "maximize",
     "peak_memory_bytes": "minimize",
 }
-"""What may be a goal or a limit, and which way it is better."""
+"""Metrics that may be goals or limits -> the direction in which they improve."""
 
 
 @dataclass
-class Named:
-    """A class of Optuna and its arguments.
+class OptunaClass:
+    """A sampler or pruner of Optuna.
 
     Attributes:
-        name: The class in optuna.samplers or optuna.pruners.
-        settings: Its arguments.
+        name: Name of the class in optuna.samplers or optuna.pruners.
+        settings: Arguments of the class.
     """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def make(self, module: Any, kind: str, **more: Any) -> Any:
-        """Raises ValueError for an unknown class and for arguments that it does not take."""
-        known = [name for name in module.__all__ if isinstance(getattr(module, name), type)]
-        choose(kind, self.name, [name for name in known if not name.startswith("Base")], Path(f"{kind}: name"))
-        made = getattr(module, self.name)
-        takes = inspect.signature(made).parameters
+    def create(self, module: Any, kind: str, **defaults: Any) -> Any:
+        """An object of the class. `defaults` are passed if the class takes them and `settings` does not set them.
+
+        Raises:
+            ValueError: the class does not exist, or does not take the arguments.
+        """
+        names = [name for name in module.__all__ if isinstance(getattr(module, name), type)]
+        choose(kind, self.name, [name for name in names if not name.startswith("Base")], Path(f"{kind}: name"))
+        optuna_class = getattr(module, self.name)
+        parameters = inspect.signature(optuna_class).parameters
+        arguments = {key: value for key, value in defaults.items() if key in parameters} | self.settings
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                return made(**{key: value for key, value in more.items() if key in takes} | self.settings)
+                return optuna_class(**arguments)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{kind}: {self.name}: {error}") from error
 
 
 @dataclass
 class Sweep:
-    """How settings are searched for.
+    """The settings of a sweep.
 
     Attributes:
-        trials: Jobs of each row; with the training budget of the preset, the tuning budget.
-        sampler: What draws settings.
-        pruner: What stops a job early, by validation BLEU; steps are validations. With other goals nothing is pruned.
-        goals: Metrics to be made better: one, or several for a Pareto front.
-        limits: Metric -> the most it may be (the least, where more is better).
-        seed: Seed of every job and of the sampler. A table's seeds must be others.
+        trials: Jobs of each row. Multiplied by the training budget of the preset, they are the tuning budget.
+        sampler: Draws settings.
+        pruner: Stops a job early, by its validation BLEU; its steps are validations. Works only if validation BLEU is
+            the one goal; otherwise nothing is pruned.
+        goals: Metrics to optimize: one, or several for a Pareto front.
+        limits: Metric -> its maximum, or its minimum if higher values are better.
+        seed: Seed of every job and of the sampler. A suite that uses the result must have other seeds.
     """
 
     trials: int = 30
-    sampler: Named = field(default_factory=lambda: Named("TPESampler"))
-    pruner: Named = field(default_factory=lambda: Named("MedianPruner"))
+    sampler: OptunaClass = field(default_factory=lambda: OptunaClass("TPESampler"))
+    pruner: OptunaClass = field(default_factory=lambda: OptunaClass("MedianPruner"))
     goals: list[str] = field(default_factory=lambda: ["validation_bleu"])
     limits: dict[str, float] = field(default_factory=dict)
     seed: int = 1001
 
     @classmethod
     def read(cls, path: Path) -> Sweep:
-        """Raises ValueError, one line, for an unknown key, class or metric, or a wrong type."""
+        """Reads the file of a sweep. Raises ValueError for an unknown key, class or metric, or a wrong type."""
         sweep = read_typed(path, cls)
         for key, names in (("goals", sweep.goals), ("limits", list(sweep.limits))):
             for name in names:
                 choose(f"{key}: metric", name, list(GOALS), path)
         if not sweep.goals:
-            raise ValueError(f"{path}: goals: names no metric; there are: {', '.join(GOALS)}")
+            raise ValueError(f"{path}: goals: the list is empty; name at least one of: {', '.join(GOALS)}")
         if sweep.trials < 1:
             raise ValueError(f"{path}: trials: {sweep.trials} is too few; at least 1")
-        sweep.pruner.make(optuna.pruners, "pruner")
-        sweep.draw()
+        sweep.pruner.create(optuna.pruners, "pruner")
+        sweep.check_sampler()
         return sweep
 
-    def draw(self) -> None:
-        """Draws from a space that is thrown away. Raises ValueError for a sampler that cannot, or lacks a package."""
-        sampler = self.sampler.make(optuna.samplers, "sampler")
+    def check_sampler(self) -> None:
+        """Raises ValueError if the sampler cannot draw for these goals, or needs a package that is not installed."""
+        sampler = self.sampler.create(optuna.samplers, "sampler")
         directions: list[Direction] = [GOALS[goal] for goal in self.goals]
         try:
             study = optuna.create_study(sampler=sampler, directions=directions)
@@ -108,8 +114,8 @@ class Sweep:
     def prunes(self) -> bool:
         return self.goals == ["validation_bleu"]
 
-    def excess(self, metric: str, value: float | None) -> float:
-        """How far a value is beyond its limit; at most 0 for one within it. What was not measured is within none."""
+    def violation(self, metric: str, value: float | None) -> float:
+        """How far a value is beyond its limit; 0 or less if it is within. Infinite for a value that was not measured."""
         if value is None:
             return math.inf
         beyond = value - self.limits[metric]

@@ -14,27 +14,28 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from bench.experiment import search_space
-from bench.experiment.spec import Experiment, architectures, resolve
+from bench.experiment.loading import architectures, resolve
+from bench.experiment.spec import Experiment
 from bench.measures.measure import Measure
 from bench.runs.job import TrialInfo
 from bench.runs.worker import Task, TaskResult
-from bench.runs.worker_pool import ATTEMPTS
+from bench.runs.worker_pool import MAX_ATTEMPTS
 from bench.sweep.settings import GOALS, Direction, Sweep
-from bench.sweep.storage import HEARTBEAT
+from bench.sweep.storage import HEARTBEAT_INTERVAL
 from bench.system import terminal
 from bench.system.progress import Status
 from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store
 
-REPEATS = 20
+MAX_DUPLICATES = 20
 """Draws in a row that were tried before, after which a space is taken to have no more."""
 
-LOST = "lost worker"
+LOST_WORKER = "lost worker"
 """The reason of every attempt until another is told: a driver that is killed can no longer say it."""
 
 
 @dataclass
-class Known:
+class JobAttempts:
     """What the storage knows of a job: its attempts, and how it has ended, if it has."""
 
     first: int
@@ -46,12 +47,12 @@ class Known:
             if attempt.state in (TrialState.COMPLETE, TrialState.PRUNED):
                 return attempt.state.name
         failed = any(attempt.user_attrs.get("failed") for attempt in self.attempts)
-        return "FAILED" if failed or self.losses >= ATTEMPTS else None
+        return "FAILED" if failed or self.lost_workers >= MAX_ATTEMPTS else None
 
     @property
-    def losses(self) -> int:
+    def lost_workers(self) -> int:
         fails = [attempt for attempt in self.attempts if attempt.state == TrialState.FAIL]
-        return sum(attempt.user_attrs["reason"].startswith(LOST) for attempt in fails)
+        return sum(attempt.user_attrs["reason"].startswith(LOST_WORKER) for attempt in fails)
 
     @property
     def open(self) -> bool:
@@ -81,7 +82,7 @@ class Study:
         self.preset_values = search_space.preset(self.space, self.base)
         common = json.dumps([self.base.job_hash, sweep.goals, sweep.limits])
         self.name = f"{self.base.name} {search_space.digest(self.space, common)}"
-        self.tried: dict[str, Known] = {}
+        self.jobs: dict[str, JobAttempts] = {}
         self.open: dict[int, optuna.Trial] = {}
         self.reported: dict[int, int] = {}  # open attempt -> validations that Optuna knows of
         self.seen: dict[int, int] = {}  # open attempt -> sentence pairs
@@ -106,7 +107,7 @@ class Study:
         self.optuna.sampler = self.sweep.sampler.make(optuna.samplers, "sampler", seed=seed)
         self.read()
         waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if self.base.job_hash not in self.tried and not waiting:
+        if self.base.job_hash not in self.jobs and not waiting:
             self.optuna.enqueue_trial(self.preset_values)
 
     # --- what there is to do --------------------------------------------------------------------------------------
@@ -118,19 +119,19 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             optuna.storages.fail_stale_trials(self.optuna)
-        tried: dict[str, Known] = {}
+        jobs: dict[str, JobAttempts] = {}
         for trial in self.optuna.get_trials(deepcopy=False):
             if job := trial.user_attrs.get("job_hash"):
-                tried.setdefault(job, Known(trial.number, [])).attempts.append(trial)
-        self.tried = tried
+                jobs.setdefault(job, JobAttempts(trial.number, [])).attempts.append(trial)
+        self.jobs = jobs
 
     @property
     def ended(self) -> int:
-        return sum(known.end is not None for known in self.tried.values())
+        return sum(known.end is not None for known in self.jobs.values())
 
     @property
     def left(self) -> int:
-        wanted = self.sweep.trials if self.repeats < REPEATS else len(self.tried)
+        wanted = self.sweep.trials if self.repeats < MAX_DUPLICATES else len(self.jobs)
         return max(0, wanted - self.ended)
 
     def take(self, suite: str, parent: str, threads: int | None) -> Task | None:
@@ -138,14 +139,14 @@ class Study:
             self.read()
         if time.monotonic() < self.waits_until:
             return None
-        undone = [(job, known) for job, known in self.tried.items() if known.end is None and not known.open]
+        undone = [(job, known) for job, known in self.jobs.items() if known.end is None and not known.open]
         if undone:
             job, known = undone[0]
             last = known.attempts[-1]
             self.optuna.enqueue_trial(last.params, {"again": job})
-        elif len(self.tried) >= self.sweep.trials:
+        elif len(self.jobs) >= self.sweep.trials:
             return None
-        while self.repeats < REPEATS:
+        while self.repeats < MAX_DUPLICATES:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used")
                 trial = self.optuna.ask()
@@ -157,17 +158,17 @@ class Study:
             if "again" in trial.user_attrs:
                 return None
             self.repeats += 1
-        terminal.say(f"  {self.name}: {REPEATS} draws in a row had been tried before; the space has no more")
+        terminal.say(f"  {self.name}: {MAX_DUPLICATES} draws in a row had been tried before; the space has no more")
         return None
 
     def _begin(self, trial: optuna.Trial, suite: str, parent: str, threads: int | None) -> Task | None:
         """The task of an attempt; None if its settings have been tried, or the job that was to go on has ended."""
-        trial.set_user_attr("reason", LOST)
+        trial.set_user_attr("reason", LOST_WORKER)
         self.beat(trial)
         values = self.draw(trial)
         experiment = self.experiment(self.base.preset, self.base.row, values)
         again = trial.user_attrs.get("again")
-        known = self.tried.get(experiment.job_hash)
+        known = self.jobs.get(experiment.job_hash)
         if known and (again != experiment.job_hash or known.end or known.open):
             trial.set_user_attr("reason", f"the settings of trial {known.first} again")
             self.optuna.tell(trial, state=TrialState.FAIL)
@@ -180,7 +181,7 @@ class Study:
         goals = (*self.sweep.goals, *self.sweep.limits)
         tuning = TrialInfo(self.name, known.first if known else trial.number, attempt, goals)
         shared = replace(experiment, machine=machine)
-        return Task(shared, suite, parent, asks=self.sweep.prunes, tuning=tuning, mark=trial.number)
+        return Task(shared, suite, parent, awaits_reply=self.sweep.prunes, tuning=tuning, task_id=trial.number)
 
     def draw(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
         """Settings drawn for a trial, key -> value."""
@@ -209,24 +210,24 @@ class Study:
 
     def told(self, task: Task, status: Status) -> bool:
         """Reports validations; True if the job is to be pruned."""
-        self.seen[task.mark] = status.pairs
-        known = self.reported.get(task.mark, 0)
+        self.seen[task.task_id] = status.pairs
+        known = self.reported.get(task.task_id, 0)
         if not self.sweep.prunes or len(status.validations) <= known:
             return False
-        trial = self.open[task.mark]
+        trial = self.open[task.task_id]
         try:
             for step, (_, bleu) in enumerate(status.validations[known:], known + 1):
                 trial.report(bleu, step)
-            self.reported[task.mark] = len(status.validations)
+            self.reported[task.task_id] = len(status.validations)
             return status.fraction < 1 and bool(trial.should_prune())
         except UpdateFinishedTrialError:  # another driver took it for lost; `tell` says so
             return False
 
     def tell(self, task: Task, end: TaskResult, store: Store) -> str:
         """Tells Optuna how an attempt has ended; what came of it, in words."""
-        trial = self.open.pop(task.mark)
-        self.reported.pop(task.mark, None)
-        seen = self.seen.pop(task.mark, 0)
+        trial = self.open.pop(task.task_id)
+        self.reported.pop(task.task_id, None)
+        seen = self.seen.pop(task.task_id, 0)
         if self.storage.get_trial(trial._trial_id).state.is_finished():
             self.read()
             return "another driver took it for lost; the next attempt finds its run"
@@ -239,14 +240,14 @@ class Study:
             said = self._fail(trial, f"failed: {end.reason}")
         else:
             if end.state == "busy":
-                self.waits_until = time.monotonic() + HEARTBEAT
+                self.waits_until = time.monotonic() + HEARTBEAT_INTERVAL
             said = self._fail(trial, end.reason)
         self.read()
-        known = self.tried[task.experiment.job_hash]
+        known = self.jobs[task.experiment.job_hash]
         if end.state == "lost":
             if known.end is None:
-                return f"{said}; goes on with another, attempt {known.losses + 1} of {ATTEMPTS}"
-            self._failed(task, f"{LOST}, {ATTEMPTS} times", store)
+                return f"{said}; goes on with another, attempt {known.lost_workers + 1} of {MAX_ATTEMPTS}"
+            self._failed(task, f"{LOST_WORKER}, {MAX_ATTEMPTS} times", store)
         return said
 
     def _done(self, trial: optuna.Trial, pruned: bool, measures: Sequence[Measure]) -> str:
@@ -260,7 +261,7 @@ class Study:
             self.optuna.tell(trial, state=TrialState.PRUNED)
             return f"pruned at {scored}"
         for name in self.sweep.limits:
-            trial.set_constraint(name, self.sweep.excess(name, values.get(name)))
+            trial.set_constraint(name, self.sweep.violation(name, values.get(name)))
         goals = [values.get(name) for name in self.sweep.goals]
         if any(value is None for value in goals):
             trial.set_user_attr("failed", True)
@@ -289,15 +290,15 @@ class Study:
     # --- what was found -------------------------------------------------------------------------------------------
 
     def attempts(self) -> list[FrozenTrial]:
-        return sorted((a for known in self.tried.values() for a in known.attempts), key=lambda a: a.number)
+        return sorted((a for known in self.jobs.values() for a in known.attempts), key=lambda a: a.number)
 
     def states(self) -> dict[str, int]:
         """How many jobs have ended how, and how many are left."""
-        ends = [known.end for known in self.tried.values()]
+        ends = [known.end for known in self.jobs.values()]
         return {state: ends.count(state) for state in ("COMPLETE", "PRUNED", "FAILED")} | {"left": self.left}
 
     @property
-    def granted(self) -> int | None:
+    def tuning_budget(self) -> int | None:
         """The tuning budget, trials x training budget, in sentence pairs; None where the preset has another unit."""
         pairs = self.base.training.max_pairs
         return self.sweep.trials * pairs if pairs else None
@@ -305,15 +306,15 @@ class Study:
     @property
     def spent(self) -> float:
         """Sentence pairs that the ended jobs have seen."""
-        each = ([attempt.user_attrs.get("pairs") or 0 for attempt in known.attempts] for known in self.tried.values())
+        each = ([attempt.user_attrs.get("pairs") or 0 for attempt in known.attempts] for known in self.jobs.values())
         return sum(max(pairs) for pairs in each)
 
-    def front(self) -> list[FrozenTrial]:
+    def best_trials(self) -> list[FrozenTrial]:
         """The best trial within the limits, or with several goals the Pareto front, best in the first goal first."""
         within = [
             trial
             for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            if all(self.sweep.excess(n, trial.user_attrs["values"][n]) <= 0 for n in self.sweep.limits)
+            if all(self.sweep.violation(n, trial.user_attrs["values"][n]) <= 0 for n in self.sweep.limits)
         ]
         signs = [1 if GOALS[goal] == "maximize" else -1 for goal in self.sweep.goals]
         points = [tuple(sign * value for sign, value in zip(signs, trial.values, strict=True)) for trial in within]
@@ -325,9 +326,9 @@ class Study:
         ranked = [trial for *_, trial in sorted(best, key=lambda entry: entry[:2], reverse=True)]
         return ranked if len(signs) > 1 else ranked[:1]
 
-    def of_preset(self) -> FrozenTrial | None:
+    def preset_trial(self) -> FrozenTrial | None:
         """The finished trial of the preset."""
-        known = self.tried.get(self.base.job_hash)
+        known = self.jobs.get(self.base.job_hash)
         done = [a for a in known.attempts if a.state == TrialState.COMPLETE] if known else []
         return done[0] if done else None
 

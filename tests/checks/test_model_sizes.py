@@ -8,7 +8,8 @@ import torch
 import bench.checks.model_sizes
 from bench.checks.model_sizes import SIZES, Size
 from bench.cli.main import main
-from bench.experiment.spec import EXPERIMENTS, architectures, resolve
+from bench.experiment.loading import architectures, resolve
+from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.suite import Suite
 
 

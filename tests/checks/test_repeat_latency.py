@@ -13,7 +13,7 @@ import torch
 import bench.evaluation.evaluate
 from bench.cli.main import main
 from bench.evaluation import trained_model
-from bench.experiment.spec import resolve
+from bench.experiment.loading import resolve
 from bench.measures.latency import LatencyBenchmark, Timing
 from bench.runs.job import run
 from bench.system.machine import MachineSettings

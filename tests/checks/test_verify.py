@@ -7,7 +7,7 @@ import torch
 
 from bench.checks import verify
 from bench.cli.main import main
-from bench.experiment.spec import architectures, resolve
+from bench.experiment.loading import architectures, resolve
 from bench.measures import published
 from bench.measures.flops import FlopCheck
 from tests.helpers import tiny_job

@@ -15,7 +15,8 @@ import torch
 from bench.data.vocabulary import JOINER, Vocabularies, Words
 from bench.evaluation.attention_maps import KINDS, Attention, SentenceAttention, labels, look, watched
 from bench.evaluation.trained_model import TrainedTranslator
-from bench.experiment.spec import Experiment, resolve
+from bench.experiment.loading import resolve
+from bench.experiment.spec import Experiment
 from models.parts.batch import BOS, EOS, Tokens
 from models.parts.translator import Translator
 from reports.plots import attention_heatmap

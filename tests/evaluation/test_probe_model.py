@@ -14,7 +14,8 @@ from bench.data.corpus import CorpusSettings, Probes, Split
 from bench.data.vocabulary import TextSettings, build
 from bench.evaluation import probe_model
 from bench.experiment.job_data import JobData
-from bench.experiment.spec import Experiment, resolve
+from bench.experiment.loading import resolve
+from bench.experiment.spec import Experiment
 from bench.measures import alignment
 from models.parts.translator import Translator
 from tests.helpers import tiny_job

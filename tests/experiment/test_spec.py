@@ -10,21 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from bench.experiment.commands import job_command, suite_command
 from bench.experiment.fairness import unequal
-from bench.experiment.spec import (
-    EXPERIMENTS,
-    Experiment,
-    architectures,
-    corpus_settings,
-    layered,
-    merge,
-    presets_of,
-    read_typed,
-    read_yaml,
-    repeating,
-    resolve,
-    restored,
-)
+from bench.experiment.loading import architectures, corpus_settings, layered, presets_of, read_typed, resolve, restored
+from bench.experiment.spec import Experiment
+from bench.experiment.yaml_layers import EXPERIMENTS, merge, read_yaml
 from bench.runs.suite import Suite
 
 FILES = architectures()
@@ -190,7 +180,7 @@ def test_what_there_is_not_is_listed(tmp_path: Path) -> None:
     assert "there is no such file; those in experiments/: " in refused(resolve, tmp_path / "none.yaml")
     suite = written(tmp_path, "rows: [perceptron, transfromer-base]")
     assert "no row 'transfromer-base', did you mean transformer-base?" in refused(Suite.read, suite)
-    assert "rows: names no row" in refused(Suite.read, written(tmp_path, "preset: demo"))
+    assert "rows: the list is empty; name at least one of: " in refused(Suite.read, written(tmp_path, "preset: demo"))
     assert "unknown key presets; did you mean preset?" in refused(Suite.read, written(tmp_path, "presets: demo"))
     assert "seeds: " in refused(Suite.read, written(tmp_path, "seeds: many"))
 
@@ -312,21 +302,21 @@ def test_the_suites_of_the_ladder_have_its_rows() -> None:
 def test_the_command_that_repeats_a_job() -> None:
     for row in ("mlp", "gnmt-ensemble", "transformer-base"):
         own = resolve(FILES[row], row=row)
-        assert own.command == f"bench run experiments/{FILES[row].name} --row {row} --preset demo --seed 1"
+        assert job_command(own) == f"bench run experiments/{FILES[row].name} --row {row} --preset demo --seed 1"
     flags = ["--model.dropout", "0.25", "--corpus.path", "a folder", "--training.max_pairs", "null", "--seed", "3"]
     flags += ["--training.max_updates", "7", "--machine.threads", "1"]
     changed = resolve(FILES["lstm"], preset="multi30k-cpu", row="lstm", flags=flags)
-    words = shlex.split(changed.command)
+    words = shlex.split(job_command(changed))
     assert words[:3] == ["bench", "run", "experiments/seq2seq.yaml"]
     again = resolve(FILES["lstm"], preset=words[6], row=words[4], flags=words[7:])
     assert again.job_hash == changed.job_hash
     assert again.corpus.path == "a folder"
-    assert "machine" not in changed.command, "where it runs does not change what comes out"
+    assert "machine" not in job_command(changed), "where it runs does not change what comes out"
 
 
 def test_a_row_of_a_file_elsewhere_has_no_such_command() -> None:
-    assert dataclasses.replace(resolve(FILES["lstm"], row="lstm"), row="of-my-own").command == ""
-    assert dataclasses.replace(resolve(FILES["lstm"], row="lstm"), row="mlp").command == "", "another architecture"
+    assert job_command(dataclasses.replace(resolve(FILES["lstm"], row="lstm"), row="of-my-own")) == ""
+    assert job_command(dataclasses.replace(resolve(FILES["lstm"], row="lstm"), row="mlp")) == "", "another architecture"
 
 
 def test_rows_that_search_otherwise_are_said_to() -> None:
@@ -346,5 +336,5 @@ def test_the_command_that_repeats_a_suite_names_no_place_and_no_password() -> No
     ]
     flags += ["--corpus.train", "[a b.en,a b.de]", "--decoding.beam=2", "--tracking.folder=/home/alice"]
     told = "--training.max_pairs 32000 --corpus.train '[a b.en,a b.de]' --decoding.beam=2"
-    found = [repeating(path, [1, 2], flags) for path in (EXPERIMENTS / "demo.yaml", Path("/home/alice/own.yaml"))]
+    found = [suite_command(path, [1, 2], flags) for path in (EXPERIMENTS / "demo.yaml", Path("/home/alice/own.yaml"))]
     assert found == [f"bench suite {file} --seeds 1 2 {told}" for file in ("experiments/demo.yaml", "own.yaml")]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bench.experiment.spec import EXPERIMENTS, resolve
+from bench.experiment.loading import resolve
+from bench.experiment.yaml_layers import EXPERIMENTS
 from models.bytenet import Block, Config, DecoderBlock, Model
 from models.parts.batch import BOS, EOS, Tokens
 

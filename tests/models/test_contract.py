@@ -21,10 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.data.batches import PairBatches, Pairs, Sentences
 from bench.decoding.beam_search import greedy
-from bench.experiment.spec import Experiment, architectures, resolve
-from bench.system.machine import MachineSettings, bf16
+from bench.experiment.loading import architectures, resolve
+from bench.experiment.spec import Experiment
+from bench.system.machine import MachineSettings, bf16_fallback
 from bench.training.checkpoints import Signals
-from bench.training.trainer import Score, Status, Trained, train
+from bench.training.trainer import Status, TrainingResult, train
+from bench.training.validation import Score
 from models.parts.batch import BOS, EOS, UNK, Batch, Tokens
 from models.parts.flops import Flops
 from models.parts.translator import Translator
@@ -274,7 +276,7 @@ class Killed(BaseException):
     """As by kill -9: nothing after it is written."""
 
 
-def trained(row: str, folder: Path, device: torch.device, killed_after: int | None = None) -> tuple[list[int], Trained]:
+def trained(row: str, folder: Path, device: torch.device, killed_after: int | None = None) -> tuple[list[int], TrainingResult]:
     """(updates seen, what came out) of 5 updates by the row's own recipe, with dropout wherever it has any."""
     job = experiment(row)
     if hasattr(job.model, "dropout"):
@@ -292,7 +294,7 @@ def trained(row: str, folder: Path, device: torch.device, killed_after: int | No
             raise Killed
 
     signals = Signals()
-    with signals.listening():
+    with signals.installed():
         done = train(
             model,
             PairBatches(Pairs(sources, targets), 16, seed=1),
@@ -356,13 +358,13 @@ def test_bf16_mixed_trains_and_writes(row: str, device: torch.device) -> None:
     seen = set[torch.dtype]()
     for module in model.modules():
         module.register_forward_hook(lambda _module, _inputs, output: seen.update(dtypes(output)))
-    with bf16(device), torch.autocast(device.type, torch.bfloat16):
+    with bf16_fallback(device), torch.autocast(device.type, torch.bfloat16):
         loss = model.training_step(pairs, 0)
     loss.backward()
     trained = [parameter.grad for parameter in model.parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in trained)
     model.eval()
-    with torch.no_grad(), bf16(device), torch.autocast(device.type, torch.bfloat16):
+    with torch.no_grad(), bf16_fallback(device), torch.autocast(device.type, torch.bfloat16):
         read_BTD, (written_BTD, _) = read(model, pairs), write(model, pairs)
     exact_BTD = read(model, pairs)
     scale = exact_BTD.abs().max().item()

@@ -78,7 +78,7 @@ def noisy(experts: int = 6, k: int = 4) -> NoisyTopK:
 
 def balanced(experts: int = 6, k: int = 3) -> Balanced:
     gate = Balanced(8, experts, k).double()
-    gate.initialise(0.05)
+    gate.initialize(0.05)
     nn.init.normal_(gate.W_g.weight)
     return gate
 
@@ -120,7 +120,7 @@ def test_load_is_the_probability_of_being_chosen_if_the_noise_is_drawn_again() -
 
 def test_a_gate_at_its_start_gives_no_signal_and_some_noise() -> None:
     gate = NoisyTopK(8, 6, 4)
-    gate.initialise(0.05)
+    gate.initialize(0.05)
     assert gate.W.weight.count_nonzero() == 0
     counts = torch.tensor(gate(torch.randn(3000, 8)).counts)
     assert counts.sum() == 3000 * 4
@@ -201,10 +201,10 @@ def test_the_layer_is_a_weighted_sum_of_experts(settings: dict[str, Any]) -> Non
     layer = Mixture(config(**settings)).double().eval()
     for name, parameter in layer.named_parameters():
         nn.init.constant_(parameter, 0.3) if name.endswith("T") else nn.init.normal_(parameter)
-    x_BTD, real_N = tokens(12).view(3, 4, 8), torch.tensor([0, 1, 4, 5, 6, 7, 8])
-    found_XD = layer(x_BTD, real_N).flatten(0, 1)
-    wanted_ND = mixed(layer, x_BTD.flatten(0, 1)[real_N])
-    torch.testing.assert_close(found_XD[real_N], wanted_ND, atol=1e-10, rtol=0)
+    x_BTD, real_index_N = tokens(12).view(3, 4, 8), torch.tensor([0, 1, 4, 5, 6, 7, 8])
+    found_XD = layer(x_BTD, real_index_N).flatten(0, 1)
+    wanted_ND = mixed(layer, x_BTD.flatten(0, 1)[real_index_N])
+    torch.testing.assert_close(found_XD[real_index_N], wanted_ND, atol=1e-10, rtol=0)
 
 
 def test_only_chosen_experts_are_computed() -> None:
@@ -256,7 +256,7 @@ def test_each_gating_trains_all_its_weights(settings: dict[str, Any]) -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
-    assert model.extra_loss() is None  # taken
+    assert model.auxiliary_loss() is None  # taken
 
 
 def test_losses_enter_training_alone() -> None:
@@ -266,7 +266,7 @@ def test_losses_enter_training_alone() -> None:
     model.train()
     torch.manual_seed(3)
     likely = model.token_losses(pairs).mean()
-    extra = model.extra_loss()
+    extra = model.auxiliary_loss()
     assert extra is not None
     torch.manual_seed(3)
     assert model.training_step(pairs, 0).item() == pytest.approx((likely + extra).item())

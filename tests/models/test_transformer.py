@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.experiment.spec import EXPERIMENTS, Experiment, resolve
+from bench.experiment.loading import resolve
+from bench.experiment.spec import Experiment
+from bench.experiment.yaml_layers import EXPERIMENTS
 from models.parts.attention import MultiHead
 from models.parts.batch import BOS, EOS, Tokens
 from models.transformer import Config, Model, sinusoids

@@ -9,7 +9,8 @@ import html5lib
 import pytest
 
 from bench.cli.main import main
-from bench.experiment.spec import EXPERIMENTS, architectures, resolve
+from bench.experiment.loading import architectures, resolve
+from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.suite import Suite
 from bench.tracking.store import Store
 from reports import write

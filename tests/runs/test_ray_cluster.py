@@ -12,7 +12,7 @@ import yaml
 
 from bench.cli.arguments import build_parser
 from bench.cli.main import main
-from bench.experiment.spec import architectures, resolve
+from bench.experiment.loading import architectures, resolve
 from bench.runs.ray_cluster import RayBackend, room
 
 FILES = Path(__file__).parents[2] / "docs" / "clusters"

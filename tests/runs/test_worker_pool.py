@@ -18,15 +18,15 @@ import pytest
 import bench.runs.suite
 import bench.runs.worker
 import bench.runs.worker_pool
-from bench.experiment.spec import architectures, resolve
-from bench.runs.job import Busy, JobResult
+from bench.experiment.loading import architectures, resolve
+from bench.runs.job import JobLocked, JobResult
 from bench.runs.suite import Suite, run_suite
-from bench.runs.worker import KEY, Task, WorkerReady
-from bench.runs.worker_pool import WorkerHandle, pool
+from bench.runs.worker import KEY_VARIABLE, Task, WorkerReady
+from bench.runs.worker_pool import WorkerHandle, open_pool
 from bench.system.progress import Status
-from bench.system.terminal import Board
+from bench.system.terminal import ProgressBoard
 from tests.helpers import tiny_job
-from tests.helpers.threaded_workers import FakeJobs, Gone, Thread, Threads
+from tests.helpers.threaded_workers import FakeJobs, WorkerKilled, Thread, ThreadBackend
 
 
 class Idle:
@@ -40,7 +40,7 @@ class Idle:
 
 
 def test_strangers_keep_no_worker_out() -> None:
-    with pool(Threads(1, ("127.0.0.1", 0))) as workers:
+    with open_pool(ThreadBackend(1, ("127.0.0.1", 0))) as workers:
         address = workers.listener.address
         assert isinstance(address, tuple)
         silent = socket.create_connection(address)
@@ -54,7 +54,7 @@ def test_strangers_keep_no_worker_out() -> None:
             connection.send(WorkerReady(1, "here", 0))
             until = time.monotonic() + 10
             while not workers.idle() and time.monotonic() < until:
-                workers.welcome()
+                workers.register_connected()
                 time.sleep(0.01)
             assert [worker.number for worker in workers.idle()] == [1]
         silent.close()
@@ -63,14 +63,14 @@ def test_strangers_keep_no_worker_out() -> None:
 
 @pytest.mark.parametrize(("jobs", "started"), [(0, 0), (1, 1), (5, 2)])
 def test_workers_start_before_there_is_a_schedule(jobs: int, started: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Threads, "start", lambda self, command, environment: Idle())
-    with pool(Threads(2), jobs) as workers:
+    monkeypatch.setattr(ThreadBackend, "start", lambda self, command, environment: Idle())
+    with open_pool(ThreadBackend(2), jobs) as workers:
         assert len(workers.workers) == started
 
 
 def test_a_worker_without_a_driver_says_so(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.runs.worker", str(tmp_path / "nobody"), "7"]
-    ran = subprocess.run(command, env=os.environ | {KEY: "00"}, capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, env=os.environ | {KEY_VARIABLE: "00"}, capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert ran.stderr.startswith(f"worker 7: no driver at {tmp_path}/nobody: FileNotFoundError")
     assert ran.stderr.count("\n") == 1
@@ -83,7 +83,7 @@ class Unable(Thread):
         self.how = "exit code 1"
 
 
-class Nowhere(Threads):
+class Nowhere(ThreadBackend):
     def start(self, command: Any, environment: Any) -> Thread:
         return Unable(command, environment)
 
@@ -109,12 +109,12 @@ def test_a_job_in_other_hands_is_asked_for_again(folder: Path, monkeypatch: pyte
     def run(*arguments: Any, **named: Any) -> JobResult:
         if busy:
             busy.pop()
-            raise Busy("another process is at this job")
+            raise JobLocked("another process is at this job")
         return jobs.run(*arguments, **named)
 
     monkeypatch.setattr(bench.runs.worker, "run", run)
     monkeypatch.setattr(bench.runs.suite, "BUSY", 0.05)
-    outcomes, whole = run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), False, Threads(1))
+    outcomes, whole = run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), False, ThreadBackend(1))
     assert whole
     assert [outcome.state for outcome in outcomes] == ["finished now"]
     assert busy == []
@@ -124,7 +124,7 @@ def test_a_job_that_is_named_twice_is_one(folder: Path, monkeypatch: pytest.Monk
     jobs = FakeJobs(lambda experiment: [1.0])
     monkeypatch.setattr(bench.runs.worker, "run", jobs.run)
     suite = Suite(rows=["gnmt-ensemble"], seeds=[1, 1])
-    outcomes, whole = run_suite(folder / "table.yaml", suite, settings(folder), False, Threads(1))
+    outcomes, whole = run_suite(folder / "table.yaml", suite, settings(folder), False, ThreadBackend(1))
     assert whole
     assert [outcome.experiment.row for outcome in outcomes] == ["gnmt", "gnmt", "gnmt-ensemble"]
 
@@ -139,11 +139,11 @@ def test_a_job_that_is_lost_while_it_begins_again(told: bool, folder: Path, monk
         if len(again) == 1:
             if told:
                 named["watch"](Status(0.5, 1, 1, 1, 1.0, None, None))
-            raise Gone
+            raise WorkerKilled
         return jobs.run(*arguments, **named)
 
     def suite(anew: bool) -> None:
-        run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), anew, Threads(1))
+        run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), anew, ThreadBackend(1))
 
     monkeypatch.setattr(bench.runs.worker, "run", jobs.run)
     suite(False)
@@ -166,8 +166,8 @@ class Ended(Idle):
 def test_a_worker_that_stops_before_it_listens_has_lost_nothing(how: str, state: str) -> None:
     job, ends = resolve(architectures()["mlp"]), list[str]()
     jobs: Any = SimpleNamespace(ended=lambda task, end: ends.append(end.state) or end.reason)
-    with pool(Threads(1)) as workers, Board(1) as board:
-        board.begins(1, job.name)
+    with open_pool(ThreadBackend(1)) as workers, ProgressBoard(1) as board:
+        board.job_started(1, job.name)
         workers.workers.append(WorkerHandle(1, Ended(how), task=Task(job, "table")))
         bench.runs.worker_pool._save(jobs, workers, board)
     assert ends == [state]

@@ -14,15 +14,17 @@ import pytest
 import sqlalchemy
 import torch
 
-import bench.experiment.spec
+import bench.experiment.loading
 import bench.runs.worker
 from bench.cli.main import main
 from bench.experiment import search_space
-from bench.experiment.spec import EXPERIMENTS, Experiment, architectures, resolve
+from bench.experiment.loading import architectures, resolve
+from bench.experiment.spec import Experiment
+from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs import best_settings
 from bench.runs.suite import Suite, run_suite
 from bench.runs.worker import Task, TaskResult
-from bench.sweep.run_sweep import Found, run_sweep
+from bench.sweep.run_sweep import SweepResult, run_sweep
 from bench.sweep.settings import GOALS, Sweep
 from bench.sweep.study import Study
 from bench.system.progress import Status
@@ -30,22 +32,22 @@ from bench.tracking.reading import TrackedRun
 from bench.tracking.store import Store, TrackingSettings
 from bench.training.budget import Diverged
 from tests.helpers import tiny_job
-from tests.helpers.threaded_workers import FakeJobs, Gone, Threads
+from tests.helpers.threaded_workers import FakeJobs, WorkerKilled, ThreadBackend
 
 LADDER = Suite.read(EXPERIMENTS / "ladder.yaml").rows  # a row of somebody's own need not be swept
-ROWS = [row for row in LADDER if not bench.experiment.spec.joined(architectures()[row], row)]
+ROWS = [row for row in LADDER if not bench.experiment.loading.joined(architectures()[row], row)]
 PRESETS = ("demo", "multi30k-cpu", "multi30k")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
     """Parsers and files are read once: what is tested here is what they are given."""
-    read, once = bench.experiment.spec.read_yaml, functools.lru_cache(bench.experiment.spec.read_yaml)
+    read, once = bench.experiment.loading.read_yaml, functools.lru_cache(bench.experiment.loading.read_yaml)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            bench.experiment.spec, "read_yaml", lambda path: (once if path.parent == EXPERIMENTS else read)(path)
+            bench.experiment.loading, "read_yaml", lambda path: (once if path.parent == EXPERIMENTS else read)(path)
         )
-        patch.setattr(bench.experiment.spec, "parser", functools.lru_cache(bench.experiment.spec.parser))
+        patch.setattr(bench.experiment.loading, "parser", functools.lru_cache(bench.experiment.loading.parser))
         yield
 
 
@@ -73,17 +75,17 @@ def swept(
     text: str = "trials: 4",
     rows: tuple[str, ...] = ("mlp",),
     workers: int = 2,
-) -> list[Found]:
+) -> list[SweepResult]:
     patch.setattr(bench.runs.worker, "run", jobs.run)
     path = sweep_file(folder, text)
-    return run_sweep(path, Sweep.read(path), rows, "demo", flags(folder), Threads(workers))
+    return run_sweep(path, Sweep.read(path), rows, "demo", flags(folder), ThreadBackend(workers))
 
 
 def store(folder: Path) -> Store:
     return Store(TrackingSettings(None, str(folder / "runs")))
 
 
-def trials(folder: Path, one: Found) -> list[TrackedRun]:
+def trials(folder: Path, one: SweepResult) -> list[TrackedRun]:
     return sorted(store(folder).trials("sweep", one.study.name), key=lambda run: int(run.tags["trial"]))
 
 
@@ -183,11 +185,11 @@ def test_every_trial_is_a_job_and_the_preset_is_the_first(folder: Path, monkeypa
         best = next(run for run in runs if run.id == study.tags["best.run"])
         assert best.metrics["validation_bleu"] == one.best == study.metrics["best/validation_bleu"]
     # The same command does nothing again; more trials go on.
-    begun = len(jobs.begun)
+    started = len(jobs.started)
     swept(folder, monkeypatch, jobs, rows=("mlp", "perceptron"))
-    assert len(jobs.begun) == begun == 8
+    assert len(jobs.started) == started == 8
     (more,) = swept(folder, monkeypatch, jobs, "trials: 6")
-    assert len(jobs.begun) == 10
+    assert len(jobs.started) == 10
     assert len(trials(folder, more)) == 6
 
 
@@ -197,7 +199,7 @@ def test_a_lost_attempt_stays_failed_and_the_job_goes_on(folder: Path, monkeypat
     def dying(experiment: Experiment) -> list[float]:
         if len(deaths) < 2:
             deaths.append(experiment.job_hash)
-            raise Gone
+            raise WorkerKilled
         return by_lr(experiment)
 
     jobs = FakeJobs(dying)
@@ -215,7 +217,7 @@ def test_a_job_that_kills_three_workers_has_failed(folder: Path, monkeypatch: py
 
     def deadly(experiment: Experiment) -> list[float]:
         if experiment.training.optimizer.lr == preset:
-            raise Gone
+            raise WorkerKilled
         return by_lr(experiment)
 
     (one,) = swept(folder, monkeypatch, FakeJobs(deadly))
@@ -239,7 +241,7 @@ def test_failures_leave_a_sweep_that_ends_and_says_so(
         return by_lr(experiment)
 
     monkeypatch.setattr(bench.runs.worker, "run", FakeJobs(failing).run)
-    monkeypatch.setattr("bench.runs.worker_pool.LocalBackend", Threads)
+    monkeypatch.setattr("bench.runs.worker_pool.LocalBackend", ThreadBackend)
     path = sweep_file(folder, "trials: 5")
     arguments = ["sweep", str(path), "--row", "mlp", "--workers", "1", *flags(folder)]
     assert main(arguments) == 1
@@ -257,7 +259,7 @@ def test_failures_leave_a_sweep_that_ends_and_says_so(
 
 def test_what_a_failed_job_has_seen_is_spent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that fails at half of its budget, one that is lost there and goes on."""
-    jobs, ends = FakeJobs(by_lr), [KeyError("gone"), Gone()]
+    jobs, ends = FakeJobs(by_lr), [KeyError("gone"), WorkerKilled()]
 
     def failing(*arguments: Any, **named: Any) -> Any:
         if ends:
@@ -267,7 +269,7 @@ def test_what_a_failed_job_has_seen_is_spent(folder: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(bench.runs.worker, "run", failing)
     path = sweep_file(folder, "trials: 3")
-    (one,) = run_sweep(path, Sweep.read(path), ("mlp",), "demo", flags(folder), Threads(1))
+    (one,) = run_sweep(path, Sweep.read(path), ("mlp",), "demo", flags(folder), ThreadBackend(1))
     assert (one.states["FAILED"], one.states["COMPLETE"]) == (1, 2)
     assert one.study.spent == 150 + 2 * 300
 
@@ -292,8 +294,8 @@ def test_a_stopped_sweep_goes_on_where_it_was(folder: Path, monkeypatch: pytest.
     path = sweep_file(folder, "trials: 3")
     jobs = FakeJobs(by_lr)
     monkeypatch.setattr(bench.runs.worker, "run", jobs.run)
-    (one,) = run_sweep(path, Sweep.read(path), ["mlp"], "demo", flags(folder), Threads(), max_seconds=0)
-    assert (one.states["left"], jobs.begun) == (3, [])
+    (one,) = run_sweep(path, Sweep.read(path), ["mlp"], "demo", flags(folder), ThreadBackend(), max_seconds=0)
+    assert (one.states["left"], jobs.started) == (3, [])
     assert store(folder).studies("sweep")[0].status == "KILLED"
     # An attempt of a driver that was killed: still running in the storage, and without a sign of life.
     study = one.study
@@ -302,34 +304,34 @@ def test_a_stopped_sweep_goes_on_where_it_was(folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(study.storage, "get_heartbeat_interval", lambda: 1)
     monkeypatch.setattr("optuna.storages.RDBStorage._get_stale_trial_ids", lambda *_: [study.open[0]._trial_id])
     study.read()
-    assert study.tried[task.experiment.job_hash].losses == 1
+    assert study.jobs[task.experiment.job_hash].lost_workers == 1
     monkeypatch.undo()
     (two,) = swept(folder, monkeypatch, jobs, "trials: 3")
     assert two.states["left"] == 0
     assert [run.tags["attempt"] for run in trials(folder, two)] == ["2", "1", "1"]
 
 
-def begun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Task]:
+def started(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Task]:
     """A study whose first attempt is under way."""
     path = sweep_file(folder, "trials: 3")
     monkeypatch.setattr(bench.runs.worker, "run", FakeJobs(by_lr).run)
-    (one,) = run_sweep(path, Sweep.read(path), ["mlp"], "demo", flags(folder), Threads(), max_seconds=0)
+    (one,) = run_sweep(path, Sweep.read(path), ["mlp"], "demo", flags(folder), ThreadBackend(), max_seconds=0)
     task = one.study.take("sweep", "", 1)
     assert task
     return one.study, task
 
 
 def test_a_driver_that_has_slept_keeps_its_attempts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, task = begun(folder, monkeypatch)
+    study, task = started(folder, monkeypatch)
     with study.storage.engine.begin() as connection:  # as an hour of sleep leaves it
         connection.execute(sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = '2026-01-01 00:00:00'"))
     study.read()
-    assert study.tried[task.experiment.job_hash].losses == 0
+    assert study.jobs[task.experiment.job_hash].lost_workers == 0
 
 
 def test_what_another_driver_took_for_lost_ends_in_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, task = begun(folder, monkeypatch)
-    study.optuna.tell(task.mark, state=optuna.trial.TrialState.FAIL)  # by the other one
+    study, task = started(folder, monkeypatch)
+    study.optuna.tell(task.task_id, state=optuna.trial.TrialState.FAIL)  # by the other one
     assert not study.told(task, Status(0.5, 1, 100, 0, 1.0, None, 9.0, ((100, 9.0),)))
     assert "another driver" in study.tell(task, TaskResult("failed", reason="whatever"), store(folder))
     assert study.states() == {"COMPLETE": 0, "PRUNED": 0, "FAILED": 0, "left": 3}
@@ -355,7 +357,7 @@ def test_a_driver_that_died_between_queue_and_beginning_starts_nothing_twice(
 def test_what_was_not_measured_is_within_no_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (one,) = swept(folder, monkeypatch, FakeJobs(by_lr), "trials: 2\nlimits: {peak_memory_bytes: 1000}")
     assert one.states["COMPLETE"] == 2
-    assert one.study.front() == []
+    assert one.study.best_trials() == []
 
 
 def test_several_goals_give_a_front_within_the_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,10 +369,10 @@ limits: {latency_p50_ms: 15}
 """
     rising = FakeJobs(lambda experiment: [1000 * experiment.training.optimizer.lr])
     (one,) = swept(folder, monkeypatch, rising, text)
-    front = one.study.front()
-    assert front
-    assert all(trial.values[1] <= 15 for trial in front)
-    assert [t.values[0] for t in front] == sorted((t.values[0] for t in front), reverse=True)
+    best_trials = one.study.best_trials()
+    assert best_trials
+    assert all(trial.values[1] <= 15 for trial in best_trials)
+    assert [t.values[0] for t in best_trials] == sorted((t.values[0] for t in best_trials), reverse=True)
     assert one.states["PRUNED"] == 0  # nothing is, with several goals
 
 
@@ -380,13 +382,13 @@ limits: {latency_p50_ms: 15}
 def test_a_suite_takes_the_best_with_fresh_seeds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = FakeJobs(by_lr)
     (one,) = swept(folder, monkeypatch, jobs)
-    best = one.study.front()[0].params["training.optimizer.lr"]
+    best = one.study.best_trials()[0].params["training.optimizer.lr"]
     suite = Suite(rows=["perceptron", "mlp"], sweeps={"mlp": "sweep"}, seeds=[1, 2])
-    jobs.begun.clear()
-    outcomes, whole = run_suite(folder / "table.yaml", suite, flags(folder), again=False, place=Threads())
+    jobs.started.clear()
+    outcomes, whole = run_suite(folder / "table.yaml", suite, flags(folder), again=False, place=ThreadBackend())
     assert whole
     assert {o.experiment.training.optimizer.lr for o in outcomes if o.experiment.row == "mlp"} == {best}
-    assert {experiment.seed for experiment in jobs.begun} == {1, 2}
+    assert {experiment.seed for experiment in jobs.started} == {1, 2}
     kept = store(folder)
     parent = kept.own("table")
     assert parent
@@ -411,7 +413,7 @@ def test_a_suite_takes_the_best_with_fresh_seeds(folder: Path, monkeypatch: pyte
 def test_an_ensemble_has_had_the_tuning_of_its_members(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     swept(folder, monkeypatch, FakeJobs(by_lr), rows=("gnmt",))
     suite = Suite(rows=["gnmt", "gnmt-ensemble", "mlp"], sweeps={"gnmt": "sweep"})
-    run_suite(folder / "table.yaml", suite, flags(folder), again=False, place=Threads())
+    run_suite(folder / "table.yaml", suite, flags(folder), again=False, place=ThreadBackend())
     parent = store(folder).own("table")
     assert parent
     told = json.loads(parent.tags["tuning"])
@@ -421,7 +423,7 @@ def test_an_ensemble_has_had_the_tuning_of_its_members(folder: Path, monkeypatch
 
 def test_an_unfinished_study_is_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = sweep_file(folder, "trials: 3")
-    run_sweep(path, Sweep.read(path), ["mlp"], "demo", flags(folder), Threads(), max_seconds=0)
+    run_sweep(path, Sweep.read(path), ["mlp"], "demo", flags(folder), ThreadBackend(), max_seconds=0)
     with pytest.raises(ValueError, match="3 trials are left"):
         best_settings.find({"mlp": "sweep"}, "demo", ["files-en-de"], store(folder))
 

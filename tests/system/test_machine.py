@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.experiment.spec import architectures, resolve
-from bench.runs.worker_pool import LocalBackend, Popen
+from bench.experiment.loading import architectures, resolve
+from bench.runs.worker_pool import LocalBackend, LocalProcess
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_workers_are_dealt_out_over_gpus(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     else:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    told = [LocalBackend(count).gpus(slot) for slot in range(count)]
+    told = [LocalBackend(count).gpu_variables(slot) for slot in range(count)]
     assert [f"{one['CUDA_VISIBLE_DEVICES']} {one['BENCH_GPU_SHARE']}" for one in told] == said
 
 
@@ -47,7 +47,7 @@ def test_more_gpus_than_a_worker_has_are_refused_before_anything_runs(monkeypatc
     )
     LocalBackend(2).check([on_gpus])
     LocalBackend(3).check([on_cores])
-    with pytest.raises(ValueError, match=r"machine\.devices: 2 GPUs were asked for, and each of 3 workers has 1 of 4"):
+    with pytest.raises(ValueError, match=r"machine\.devices: 2 GPUs were requested, but each of 3 workers has 1 of 4"):
         LocalBackend(3).check([on_cores, on_gpus])
 
 
@@ -67,9 +67,9 @@ def test_a_worker_that_replaces_another_takes_its_gpu(
     for variable in ("CUDA_VISIBLE_DEVICES", "BENCH_GPU_SHARE"):
         monkeypatch.delenv(variable, raising=False)
 
-    def start(name: str, seconds: int) -> Popen:
+    def start(name: str, seconds: int) -> LocalProcess:
         process = here.start([sys.executable, "-c", TELL, str(tmp_path / name), str(seconds)], {})
-        assert isinstance(process, Popen)
+        assert isinstance(process, LocalProcess)
         return process
 
     here = LocalBackend(2)

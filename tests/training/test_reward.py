@@ -30,7 +30,7 @@ from bench.training.reward import (
 )
 from models.moe import NoisyTopK
 from models.parts.batch import BOS, EOS, Batch, Tokens
-from models.parts.translator import Translator, likelihood
+from models.parts.translator import Translator, cross_entropy_loss
 from models.transformer import Config, Model
 
 FILES = architectures()
@@ -301,7 +301,7 @@ def test_the_phase_is_the_end_of_the_budget() -> None:
         phase = reward_phase(model, share, updates)
         assert phase.begun is begun
         loss = phase.objective(model, PAIRS)
-        assert (loss.item() == likelihood(model, PAIRS).item()) is not begun
+        assert (loss.item() == cross_entropy_loss(model, PAIRS).item()) is not begun
         assert (phase.budget.flop_counter.model_flops > 0) is begun
 
 

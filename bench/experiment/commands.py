@@ -1,0 +1,45 @@
+"""The commands that repeat a job or a suite."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.experiment.loading import architectures, resolve
+from bench.experiment.spec import DECIDING, Experiment, flat
+from bench.experiment.yaml_layers import EXPERIMENTS
+
+
+def job_command(experiment: Experiment) -> str:
+    """The command that repeats a job: its file and preset, and a flag for each setting that differs from the preset.
+
+    Settings of machine and tracking are left out, because they do not change the result. Empty if the row is not one
+    of experiments/.
+    """
+    path = architectures().get(experiment.row)
+    defaults = flat(resolve(path, preset=experiment.preset, row=experiment.row).settings) if path else {}
+    if path is None or defaults["model.name"] != experiment.architecture:
+        return ""
+    flags = [
+        f"--{key} {shlex.quote('null' if value is None else str(value))}"
+        for key, value in sorted(flat(experiment.settings).items())
+        if key.startswith(DECIDING) and key != "model.name" and value != defaults.get(key)
+    ]
+    words = [f"bench run {EXPERIMENTS.name}/{path.name} --row {experiment.row} --preset {experiment.preset}", *flags]
+    return " ".join([*words, f"--seed {experiment.seed}"])
+
+
+def suite_command(suite: Path, seeds: Sequence[int], flags: Sequence[str]) -> str:
+    """The command that repeats a suite on another machine: its file, its seeds, and the flags that change its results.
+
+    Other flags are left out, because they may hold local paths or a password in the address of a server.
+    """
+    kept: list[str] = []
+    keep = False
+    for word in flags:
+        if word.startswith("--"):
+            keep = word.removeprefix("--").startswith(DECIDING)
+        kept += [word] if keep else []
+    file = f"{EXPERIMENTS.name}/{suite.name}" if suite.resolve().parent == EXPERIMENTS.resolve() else suite.name
+    return shlex.join(["bench", "suite", file, "--seeds", *map(str, seeds), *kept])
