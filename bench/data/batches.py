@@ -1,8 +1,8 @@
-"""Token ids into batches: bucketed by length under a token budget, in an order that is a function of the seed.
+"""Batches of token ids: bucketed by length, limited by a token budget, in an order determined by the seed.
 
-Sentences stand one after another in one flat array, and a batch is one indexing of it: nothing is done item by item,
-and no worker processes are needed. The n-th batch of a run depends on the seed and on n alone, so a run that is
-interrupted after n batches goes on with batch n + 1 exactly.
+All sentences of a side are stored in one flat array, and a batch is made by one indexing operation. Nothing is done
+sentence by sentence, so no data-loader worker processes are needed. Batch n of a run depends on the seed and on n
+only, so a run that was interrupted after n batches resumes with exactly batch n + 1.
 """
 
 from __future__ import annotations
@@ -18,12 +18,18 @@ import torch
 
 from bench.data.corpus import Split
 from bench.data.vocabulary import Vocabularies, Vocabulary
-from models.parts.batch import EOS, PAD, Batch, Block, Tokens
+from models.parts.batch import EOS, PAD, Batch, BatchShape, Tokens
 
 
 @dataclass(frozen=True)
 class Sentences:
-    """Id lists in one flat array, each ended by EOS: sentence i is ids[ends[i] - lengths[i] : ends[i]]."""
+    """Token ids of many sentences in one flat array. Each sentence ends in EOS.
+
+    Attributes:
+        ids: Sentence i is ids[ends[i] - lengths[i] : ends[i]].
+        lengths: Tokens of each sentence, including EOS.
+        ends: Where each sentence ends in `ids`.
+    """
 
     ids: np.ndarray
     lengths: np.ndarray
@@ -31,41 +37,51 @@ class Sentences:
 
     @classmethod
     def of(cls, sentences: Sequence[Sequence[int]]) -> Sentences:
-        """From id lists without EOS."""
+        """The sentences given as id lists without EOS."""
         lengths = np.fromiter(map(len, sentences), dtype=np.int64, count=len(sentences)) + 1
-        ended = chain.from_iterable(chain(sentence, (EOS,)) for sentence in sentences)
-        ids = np.fromiter(ended, dtype=np.int32, count=int(lengths.sum()))
+        with_eos = chain.from_iterable(chain(sentence, (EOS,)) for sentence in sentences)
+        ids = np.fromiter(with_eos, dtype=np.int32, count=int(lengths.sum()))
         return cls(ids, lengths, np.cumsum(lengths))
 
     @classmethod
-    def encoded(cls, vocabulary: Vocabulary, sentences: Sequence[str], at_once: int = 100_000) -> Sentences:
-        """From text, some at a time, since lists of Python integers take ten times the room of an array."""
-        begins = range(0, len(sentences), at_once)
-        parts = [cls.of(vocabulary.encode(sentences[begin : begin + at_once])) for begin in begins]
-        lengths = np.concatenate([local_part.lengths for local_part in parts])
-        return cls(np.concatenate([local_part.ids for local_part in parts]), lengths, np.cumsum(lengths))
+    def encode(cls, vocabulary: Vocabulary, sentences: Sequence[str], chunk_size: int = 100_000) -> Sentences:
+        """The sentences given as text.
 
-    def where(self, kept: np.ndarray) -> Sentences:
-        """Those for which `kept` is True."""
-        lengths = self.lengths[kept]
-        return Sentences(self.ids[np.repeat(kept, self.lengths)], lengths, np.cumsum(lengths))
+        They are encoded `chunk_size` at a time, because lists of Python integers need ten times the memory of an array.
+        """
+        begins = range(0, len(sentences), chunk_size)
+        chunks = [cls.of(vocabulary.encode(sentences[begin : begin + chunk_size])) for begin in begins]
+        lengths = np.concatenate([chunk.lengths for chunk in chunks])
+        return cls(np.concatenate([chunk.ids for chunk in chunks]), lengths, np.cumsum(lengths))
+
+    def select(self, mask: np.ndarray) -> Sentences:
+        """The sentences for which `mask` is True."""
+        lengths = self.lengths[mask]
+        return Sentences(self.ids[np.repeat(mask, self.lengths)], lengths, np.cumsum(lengths))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def tokens(self, places: np.ndarray) -> Tokens:
-        """The sentences at these places as one padded block."""
-        lengths_B = self.lengths[places]
+    def tokens(self, indices: np.ndarray) -> Tokens:
+        """The sentences with these indices as one padded block."""
+        lengths_B = self.lengths[indices]
         column_S = np.arange(lengths_B.max(initial=0))
-        # Past a sentence's end the index may run over the array's: it is clipped, and the value is not used.
-        index_BS = np.minimum((self.ends[places] - lengths_B)[:, None] + column_S, len(self.ids) - 1)
-        ids_BS = np.where(column_S < lengths_B[:, None], self.ids[index_BS], PAD)
+        # Behind the end of a sentence the position can exceed the array. Clipping it avoids an index error, and
+        # padding replaces the value that was read there.
+        position_BS = np.minimum((self.ends[indices] - lengths_B)[:, None] + column_S, len(self.ids) - 1)
+        ids_BS = np.where(column_S < lengths_B[:, None], self.ids[position_BS], PAD)
         return Tokens(torch.from_numpy(ids_BS.astype(np.int64)), tuple(lengths_B.tolist()))
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sentence pairs as ids. `dropped` counts the pairs that were too long and are not among them."""
+    """Sentence pairs as ids.
+
+    Attributes:
+        sources: Source sentences.
+        targets: Target sentences.
+        dropped: Pairs of the split that are not among them because they were too long.
+    """
 
     sources: Sentences
     targets: Sentences
@@ -73,36 +89,39 @@ class Pairs:
 
     @classmethod
     def of(cls, split: Split, vocabularies: Vocabularies, max_length: int | None = None) -> Pairs:
-        """Encode both sides. Pairs with a side of more than `max_length` tokens (EOS not counted) are left out.
+        """The pairs of a split, encoded. Pairs with a side of more than `max_length` tokens (without EOS) are dropped.
 
         Raises:
-            ValueError: no pair is there, or none is left.
+            ValueError: the split has no pairs, or all of them are too long.
         """
         if not len(split):
-            raise ValueError("text: there are no sentence pairs")
-        sources = Sentences.encoded(vocabularies.source, split.sources)
-        targets = Sentences.encoded(vocabularies.target, split.targets)
+            raise ValueError("text: there are no sentence pairs; check the files of the corpus")
+        sources = Sentences.encode(vocabularies.source, split.sources)
+        targets = Sentences.encode(vocabularies.target, split.targets)
         if max_length is None:
             return cls(sources, targets)
-        kept = np.maximum(sources.lengths, targets.lengths) <= max_length + 1
-        if not kept.any():
-            raise ValueError(f"text.max_length: none of {len(split)} sentence pairs has at most {max_length} tokens")
-        return cls(sources.where(kept), targets.where(kept), int((~kept).sum()))
+        short = np.maximum(sources.lengths, targets.lengths) <= max_length + 1
+        if not short.any():
+            raise ValueError(
+                f"text.max_length: none of {len(split)} sentence pairs has at most {max_length} tokens; raise it"
+            )
+        return cls(sources.select(short), targets.select(short), int((~short).sum()))
 
     def __len__(self) -> int:
         return len(self.sources)
 
     @property
-    def longer_side(self) -> np.ndarray:
-        """Length of the longer side of each pair, EOS counted."""
+    def max_lengths(self) -> np.ndarray:
+        """Tokens of the longer side of each pair, including EOS."""
         return np.maximum(self.sources.lengths, self.targets.lengths)
 
-    def batch(self, places: np.ndarray) -> Batch:
-        return Batch(self.sources.tokens(places), self.targets.tokens(places))
+    def batch(self, indices: np.ndarray) -> Batch:
+        """The pairs with these indices as one batch."""
+        return Batch(self.sources.tokens(indices), self.targets.tokens(indices))
 
 
 class BatchCounts(NamedTuple):
-    """What a batch holds: pairs; real tokens with EOS; and the tokens of both padded blocks."""
+    """Sizes of a batch. Source and target tokens include EOS but no padding; padded tokens are those of both sides."""
 
     pairs: int
     source_tokens: int
@@ -111,6 +130,7 @@ class BatchCounts(NamedTuple):
 
 
 def count_tokens(batch: Batch) -> BatchCounts:
+    """The sizes of a batch."""
     source, target = batch.source, batch.target
     return BatchCounts(
         len(source.lengths_B),
@@ -120,77 +140,89 @@ def count_tokens(batch: Batch) -> BatchCounts:
     )
 
 
-def batch_boundaries(falling: np.ndarray, batch_tokens: int) -> np.ndarray:
-    """Where lengths in falling order are cut, so that (sentences) x (longest) <= batch_tokens in each batch.
+def batch_boundaries(lengths: np.ndarray, batch_tokens: int) -> np.ndarray:
+    """Indices at which sorted sentences are divided into batches: 0, the end of batch 1, ..., the number of sentences.
+
+    In each batch, (sentences) x (longest sentence) <= `batch_tokens`.
+
+    Args:
+        lengths: Tokens of each sentence, longest first.
+        batch_tokens: Largest number of padded tokens of a batch.
 
     Raises:
-        ValueError: one sentence alone is longer than the budget.
+        ValueError: one sentence alone is longer than `batch_tokens`.
     """
-    if len(falling) and falling[0] > batch_tokens:
+    if len(lengths) and lengths[0] > batch_tokens:
         raise ValueError(
-            f"training.batch_tokens: {batch_tokens} is less than the longest sentence, {falling[0]} tokens; raise it, "
+            f"training.batch_tokens: {batch_tokens} is less than the longest sentence, {lengths[0]} tokens; raise it, "
             "or lower text.max_length"
         )
-    places = [0]
-    while places[-1] < len(falling):
-        places.append(min(len(falling), places[-1] + int(batch_tokens // falling[places[-1]])))
-    return np.array(places)
+    boundaries = [0]
+    while boundaries[-1] < len(lengths):
+        boundaries.append(min(len(lengths), boundaries[-1] + int(batch_tokens // lengths[boundaries[-1]])))
+    return np.array(boundaries)
 
 
 class PairBatches(pl.LightningDataModule):
-    """Training batches without end, epoch after epoch.
+    """An endless sequence of training batches, epoch after epoch.
 
-    In each epoch every pair comes once: all pairs are sorted by the longer side, equal lengths in a new random order,
-    cut into batches of at most `batch_tokens` padded tokens on the longer side, and the batches are shuffled. All of
-    it follows from (seed, epoch). The lengths at which batches are cut are the same in each epoch.
+    In each epoch every pair occurs once. The pairs are sorted by the length of their longer side, with pairs of equal
+    length in a new random order; they are divided into batches of at most `batch_tokens` padded tokens on the longer
+    side; and the batches are shuffled. Everything is determined by (seed, epoch). The boundaries are the same in each
+    epoch.
 
-    `consumed` is the number of batches that training has used. Training sets it, since Lightning draws batches ahead;
-    it is all the state there is, and an iterator begins at it. Where several processes train one model, `rank` of
-    `processes` says which part of every batch this one reads; the batches are the same, whatever their number.
+    Attributes:
+        consumed: The number of batches that training has used. It is the whole state: an iterator begins there.
+            Training sets it, because Lightning fetches batches in advance.
+        rank: In distributed training, the number of this process. It decides which part of each batch is read here.
+        processes: The number of processes. The batches do not depend on it.
     """
 
     def __init__(self, pairs: Pairs, batch_tokens: int, seed: int) -> None:
         super().__init__()
         self.pairs, self.seed, self.consumed = pairs, seed, 0
         self.rank, self.processes = 0, 1
-        self.longer_side = pairs.longer_side
-        self.batch_boundaries = batch_boundaries(np.sort(self.longer_side)[::-1], batch_tokens)
+        self.max_lengths = pairs.max_lengths
+        self.boundaries = batch_boundaries(np.sort(self.max_lengths)[::-1], batch_tokens)
 
     @property
     def batches_per_epoch(self) -> int:
-        return len(self.batch_boundaries) - 1
+        return len(self.boundaries) - 1
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
-        """The places of the pairs of each batch of an epoch, counted from 0."""
+        """Indices of the pairs of each batch of an epoch; epochs are counted from 0."""
         random = np.random.default_rng((self.seed, epoch))
         shuffled = random.permutation(len(self.pairs))
-        falling = shuffled[np.argsort(-self.longer_side[shuffled], kind="stable")]
-        batches = [falling[begin:end] for begin, end in pairwise(self.batch_boundaries)]
-        return [batches[place] for place in random.permutation(len(batches))]
+        longest_first = shuffled[np.argsort(-self.max_lengths[shuffled], kind="stable")]
+        batches = [longest_first[begin:end] for begin, end in pairwise(self.boundaries)]
+        return [batches[number] for number in random.permutation(len(batches))]
 
-    def local_part(self, places: np.ndarray) -> Batch:
-        """What this process reads of a batch: every `processes`-th pair, so that the parts are about equally long.
+    def local_part(self, indices: np.ndarray) -> Batch:
+        """The part of a batch that this process reads: every `processes`-th pair, so that all parts are about as long.
 
-        Of a batch with fewer pairs than processes, some have no part. They read its first pair, with a share of 0,
-        since the others wait for their gradient; that pair is counted once.
+        If a batch has fewer pairs than there are processes, the remaining processes read its first pair with loss
+        weight 0, because the other processes wait for a gradient from each of them. That pair is counted once.
+
+        Args:
+            indices: The pairs of the whole batch.
         """
         if self.processes == 1:
-            return self.pairs.batch(places)
+            return self.pairs.batch(indices)
         sources, targets = self.pairs.sources.lengths, self.pairs.targets.lengths
-        dealt = [places[rank :: self.processes] for rank in range(self.processes) if rank < len(places)]
-        blocks = tuple(
-            Block(tuple(s.tolist()), tuple(t.tolist()), (int(s.max()), int(t.max())))
-            for s, t in ((sources[mine], targets[mine]) for mine in dealt)
+        parts = [indices[rank :: self.processes] for rank in range(self.processes) if rank < len(indices)]
+        shapes = tuple(
+            BatchShape(tuple(s.tolist()), tuple(t.tolist()), (int(s.max()), int(t.max())))
+            for s, t in ((sources[part], targets[part]) for part in parts)
         )
-        if self.rank < len(dealt):
-            mine = dealt[self.rank]
-            share = int(targets[mine].sum()) * self.processes / int(targets[places].sum())
+        if self.rank < len(parts):
+            part = parts[self.rank]
+            loss_weight = int(targets[part].sum()) * self.processes / int(targets[indices].sum())
         else:
-            mine, share = places[:1], 0.0
-        return self.pairs.batch(mine)._replace(share=share, parts=blocks)
+            part, loss_weight = indices[:1], 0.0
+        return self.pairs.batch(part)._replace(loss_weight=loss_weight, process_shapes=shapes)
 
-    def train_dataloader(self) -> Stream:
-        return Stream(self)
+    def train_dataloader(self) -> BatchStream:
+        return BatchStream(self)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
@@ -202,37 +234,43 @@ class PairBatches(pl.LightningDataModule):
         self.consumed = state_dict["consumed"]
 
 
-class Stream(Iterable[Batch]):
-    """What Lightning iterates over. Its state is that of its `PairBatches`, not how far an iterator has been drawn."""
+class BatchStream(Iterable[Batch]):
+    """The iterable that Lightning reads. Its state is that of its `PairBatches`, not the position of an iterator."""
 
     def __init__(self, batches: PairBatches) -> None:
         self.batches = batches
         self.state_dict, self.load_state_dict = batches.state_dict, batches.load_state_dict
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, place = divmod(self.batches.consumed, self.batches.batches_per_epoch)
+        epoch, first = divmod(self.batches.consumed, self.batches.batches_per_epoch)
         while True:
-            for places in self.batches.epoch(epoch)[place:]:
-                yield self.batches.local_part(places)
-            epoch, place = epoch + 1, 0
+            for indices in self.batches.epoch(epoch)[first:]:
+                yield self.batches.local_part(indices)
+            epoch, first = epoch + 1, 0
 
 
 def evaluation_batches(pairs: Pairs, batch_tokens: int) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Every pair once, longest first: (places, batch), where row r of the batch is pair places[r]."""
-    falling = np.argsort(-pairs.longer_side, kind="stable")
-    for begin, end in pairwise(batch_boundaries(pairs.longer_side[falling], batch_tokens)):
-        yield falling[begin:end], pairs.batch(falling[begin:end])
+    """Batches with every pair once, longest first: (indices, batch), where row r of the batch is pair indices[r]."""
+    longest_first = np.argsort(-pairs.max_lengths, kind="stable")
+    for begin, end in pairwise(batch_boundaries(pairs.max_lengths[longest_first], batch_tokens)):
+        yield longest_first[begin:end], pairs.batch(longest_first[begin:end])
 
 
-def source_batches(sources: Sequence[Sequence[int]], sentences: int) -> Iterator[tuple[np.ndarray, Tokens]]:
-    """Sources alone, longest first, so many sentences a batch: (places, tokens), row r being sources[places[r]]."""
-    flat = Sentences.of(sources)
-    falling = np.argsort(-flat.lengths, kind="stable")
-    for begin in range(0, len(falling), sentences):
-        yield falling[begin : begin + sentences], flat.tokens(falling[begin : begin + sentences])
+def source_batches(sources: Sequence[Sequence[int]], batch_size: int) -> Iterator[tuple[np.ndarray, Tokens]]:
+    """Batches of sources, longest first: (indices, tokens), where row r of the batch is sources[indices[r]].
+
+    Args:
+        sources: Id lists without EOS.
+        batch_size: Sentences of a batch; the last one can have fewer.
+    """
+    sentences = Sentences.of(sources)
+    longest_first = np.argsort(-sentences.lengths, kind="stable")
+    for begin in range(0, len(longest_first), batch_size):
+        indices = longest_first[begin : begin + batch_size]
+        yield indices, sentences.tokens(indices)
 
 
 def truncate(sentences: Iterable[list[int]], max_length: int) -> tuple[list[list[int]], int]:
-    """Sentences cut to `max_length` tokens, and how many were longer."""
-    whole = list(sentences)
-    return [sentence[:max_length] for sentence in whole], sum(len(sentence) > max_length for sentence in whole)
+    """The sentences, cut to `max_length` tokens, and the number of sentences that were longer."""
+    sentences = list(sentences)
+    return [sentence[:max_length] for sentence in sentences], sum(len(sentence) > max_length for sentence in sentences)

@@ -1,4 +1,4 @@
-"""Batches: within the budget, every pair once an epoch, and the same from any point on as without interruption."""
+"""Batches keep the token budget, contain every pair once in each epoch, and are the same after an interruption."""
 
 import os
 from itertools import islice
@@ -28,8 +28,8 @@ def pairs_of(lists: Lists) -> Pairs:
     return Pairs(Sentences.of([source for source, _ in lists]), Sentences.of([target for _, target in lists]))
 
 
-def back(batch: Batch) -> Lists:
-    """The id lists in a batch, after a look at its padding."""
+def unpadded(batch: Batch) -> Lists:
+    """The id lists in a batch. Asserts that EOS and padding are where they belong."""
     sides = []
     for ids_BS, lengths_B in batch[:2]:
         assert ids_BS.dtype == torch.int64
@@ -50,27 +50,27 @@ def test_each_epoch_yields_every_pair_once_within_the_budget(lists: Lists, budge
     drawn = iter(batches.train_dataloader())
     for _ in range(2):
         epoch = list(islice(drawn, batches.batches_per_epoch))
-        assert sorted(pair for batch in epoch for pair in back(batch)) == sorted(lists)
+        assert sorted(pair for batch in epoch for pair in unpadded(batch)) == sorted(lists)
         assert all(max(side.ids_BS.numel() for side in batch[:2]) <= budget for batch in epoch)
 
 
 @given(st.integers(0, 50), st.integers(0, 3))
-def test_interrupted_anywhere_it_goes_on_as_if_it_had_not_been(consumed: int, seed: int) -> None:
-    whole = [back(batch) for batch in islice(PairBatches(pairs_of(MANY), 40, seed).train_dataloader(), 60)]
+def test_after_an_interruption_the_batches_are_those_of_an_uninterrupted_run(consumed: int, seed: int) -> None:
+    uninterrupted = [unpadded(batch) for batch in islice(PairBatches(pairs_of(MANY), 40, seed).train_dataloader(), 60)]
     interrupted = PairBatches(pairs_of(MANY), 40, seed)
     assert interrupted.batches_per_epoch < 50
-    list(islice(interrupted.train_dataloader(), consumed + 3))  # drawn ahead, which must not count
+    list(islice(interrupted.train_dataloader(), consumed + 3))  # fetched in advance; must not change the state
     interrupted.consumed = consumed
     resumed = PairBatches(pairs_of(MANY), 40, seed)
     resumed.load_state_dict(interrupted.state_dict())
-    assert [back(batch) for batch in islice(resumed.train_dataloader(), 60 - consumed)] == whole[consumed:]
+    assert [unpadded(batch) for batch in islice(resumed.train_dataloader(), 60 - consumed)] == uninterrupted[consumed:]
 
 
 def test_the_order_depends_on_the_seed_and_the_epoch() -> None:
     batches = PairBatches(pairs_of(MANY), 40, 1)
 
     def order(batches: PairBatches, epoch: int) -> list[list[int]]:
-        return [places.tolist() for places in batches.epoch(epoch)]
+        return [indices.tolist() for indices in batches.epoch(epoch)]
 
     assert order(batches, 0) == order(PairBatches(pairs_of(MANY), 40, 1), 0)
     assert order(batches, 0) != order(batches, 1)
@@ -78,7 +78,7 @@ def test_the_order_depends_on_the_seed_and_the_epoch() -> None:
 
 
 class Recorder(pl.LightningModule):
-    """Notes the batches it is given, and tells the data module how many that are, as training does."""
+    """Records the batches it receives and sets `consumed` of the data module, as training does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Recorder(pl.LightningModule):
         self.seen: list[Lists] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self.seen.append(back(batch))
+        self.seen.append(unpadded(batch))
         return self.weight.sum()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -108,40 +108,40 @@ def test_lightning_resumes_with_the_next_batch(tmp_path: Path) -> None:
         trainer.fit(model, datamodule=PairBatches(pairs_of(MANY), 40, 7), ckpt_path=resume, weights_only=True)
         return model.seen, trainer
 
-    whole, _ = fit(40)
+    uninterrupted, _ = fit(40)
     first, trainer = fit(17)
     checkpoint = str(tmp_path / "last.ckpt")
     trainer.save_checkpoint(checkpoint)
     rest, _ = fit(40, checkpoint)
-    assert first + rest == whole
+    assert first + rest == uninterrupted
 
 
 @given(some_pairs)
-def test_for_validation_every_pair_comes_once_and_finds_its_place(lists: Lists) -> None:
+def test_evaluation_batches_contain_every_pair_once_with_its_index(lists: Lists) -> None:
     restored: dict[int, tuple[list[int], list[int]]] = {}
     widths = []
-    for places, batch in evaluation_batches(pairs_of(lists), 50):
-        restored.update(zip(places.tolist(), back(batch), strict=True))
+    for indices, batch in evaluation_batches(pairs_of(lists), 50):
+        restored.update(zip(indices.tolist(), unpadded(batch), strict=True))
         widths.append(max(side.ids_BS.shape[1] for side in batch[:2]))
-    assert [restored[place] for place in range(len(lists))] == lists
+    assert [restored[index] for index in range(len(lists))] == lists
     assert widths == sorted(widths, reverse=True)
 
 
 @given(st.lists(sentence, max_size=20), st.integers(1, 7))
-def test_sources_come_so_many_a_batch_and_find_their_places(sources: list[list[int]], size: int) -> None:
+def test_source_batches_contain_every_source_once_with_its_index(sources: list[list[int]], size: int) -> None:
     restored: dict[int, list[int]] = {}
-    for places, tokens in source_batches(sources, size):
-        assert len(places) <= size
-        restored.update(zip(places.tolist(), (pair[0] for pair in back(Batch(tokens, tokens))), strict=True))
-    assert [restored[place] for place in range(len(sources))] == sources
+    for indices, tokens in source_batches(sources, size):
+        assert len(indices) <= size
+        restored.update(zip(indices.tolist(), (pair[0] for pair in unpadded(Batch(tokens, tokens))), strict=True))
+    assert [restored[index] for index in range(len(sources))] == sources
 
 
-def test_a_batch_counts_what_it_holds() -> None:
+def test_the_sizes_of_a_batch() -> None:
     batch = pairs_of([([5, 6, 7], [8]), ([5], [6])]).batch(np.array([0, 1]))
     assert count_tokens(batch) == (2, 6, 4, 12)
 
 
-def test_pairs_over_the_limit_are_left_out_and_sentences_cut() -> None:
+def test_pairs_over_the_limit_are_dropped_and_sentences_are_truncated() -> None:
     split = Split(["a b c", "a", "a b"], ["x y", "x y z", "x y"])
     vocabularies = build(TextSettings("words", 5), split)
     pairs = Pairs.of(split, vocabularies, max_length=2)
@@ -151,8 +151,8 @@ def test_pairs_over_the_limit_are_left_out_and_sentences_cut() -> None:
         Pairs.of(split, vocabularies, max_length=0)
     with pytest.raises(ValueError, match="no sentence pairs"):
         Pairs.of(Split([], []), vocabularies)
-    whole, parts = (Sentences.encoded(vocabularies.source, split.sources, at_once) for at_once in (100, 2))
-    assert all(np.array_equal(getattr(whole, name), getattr(parts, name)) for name in ("ids", "lengths", "ends"))
+    at_once, in_chunks = (Sentences.encode(vocabularies.source, split.sources, size) for size in (100, 2))
+    assert all(np.array_equal(getattr(at_once, name), getattr(in_chunks, name)) for name in ("ids", "lengths", "ends"))
     assert truncate([[4, 5, 6], [4], []], 2) == ([[4, 5], [4], []], 1)
 
 
@@ -161,13 +161,15 @@ def test_a_sentence_over_the_budget_is_refused() -> None:
         PairBatches(pairs_of(MANY), 14, 1)
 
 
-@pytest.mark.skipif("MULTI30K" not in os.environ, reason="MULTI30K names no folder with the Multi30k files")
+@pytest.mark.skipif(
+    "MULTI30K" not in os.environ, reason="The environment variable MULTI30K is not set to the folder of Multi30k"
+)
 @pytest.mark.parametrize("batch_tokens", [3000, 4096])
 def test_little_of_multi30k_is_padding(batch_tokens: int) -> None:
     train = load(CorpusSettings("multi30k-en-de")).train
     pairs = Pairs.of(train, build(TextSettings(vocabulary_size=8000), train), 100)
     assert pairs.dropped == 0
     epoch = PairBatches(pairs, batch_tokens, 1).epoch(0)
-    found = [count_tokens(pairs.batch(places)) for places in epoch]
+    found = [count_tokens(pairs.batch(indices)) for indices in epoch]
     real = sum(batch.source_tokens + batch.target_tokens for batch in found)
     assert real / sum(batch.padded_tokens for batch in found) >= 0.88
