@@ -155,7 +155,7 @@ def _content(context: Context, drawn: list[Plot]) -> dict[str, Any]:
 def _main_notes(context: Context) -> list[str]:
     """What is to be known of the comparison, below it."""
     cells = [cell for row in context.rows for cell in row.cells.values()]
-    noisy = any("NOISY" in number.provenance for cell in cells for number in cell.numbers.values())
+    noisy = any(number.noisy for cell in cells for number in cell.numbers.values())
     keys = {"note": True, "first_direction": len(context.tracks) > 1, "noisy": noisy, "costs": True, "published": True}
     return [context.words(f"table.{key}") for key, holds in keys.items() if holds]
 

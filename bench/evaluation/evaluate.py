@@ -119,7 +119,7 @@ def translations(
     """Scores every test set, once, by whichever processes it is translated; what was written is kept with the run."""
     search = experiment.decoding
     measures: list[Measure] = []
-    model.observed()  # what validations have left behind
+    model.pop_routing_statistics()  # discard what validations have accumulated
     for name, split in job_data.corpus.tests.items():
         sources, too_long = job_data.cut(split)
         found = group.translate(model, sources, search)
@@ -148,7 +148,9 @@ def translations(
         limit = f"of {len(split)}; sources of more than {job_data.source_length_limit} tokens, cut to it"
         measures.append(Measure(f"{name}/truncated", too_long, "sentences", provenance=limit))
     provenance = "mean over all tokens read and written to translate the test sets, every hypothesis of the beam"
-    return measures + [Measure(what, mean, "1", provenance=provenance) for what, mean in model.observed().items()]
+    return measures + [
+        Measure(what, mean, "1", provenance=provenance) for what, mean in model.pop_routing_statistics().items()
+    ]
 
 
 def validation(model: Translator, job_data: JobData) -> list[Measure]:

@@ -50,8 +50,8 @@ class FlopCounter:
         Executed: all B sentences at the padded lengths S and T, but the softmax over the vocabulary at real positions
         only, because `token_losses` picks those out first, and so what a model spares at padding itself.
         """
-        encoder, decoder = self.model.flops_spared()
-        for sources, targets, padded in batch.blocks:
+        encoder, decoder = self.model.flops_skipped_at_padding()
+        for sources, targets, padded in batch.shapes:
             for pair in zip(sources, targets, strict=True):
                 cost = self._pair.get(pair)
                 if cost is None:
@@ -78,7 +78,7 @@ class FlopCounter:
         for pair in zip(sources, targets, strict=True):
             self.model_flops += self._drawn(*pair)
         project, padded = self.model.flops_project(), self.model.flops_decode(source_length, target_length)
-        encoder, decoder = self.model.flops_spared()
+        encoder, decoder = self.model.flops_skipped_at_padding()
         self.executed_flops += self._begun(source_length) * (len(sources) // count)
         self.executed_flops -= encoder.forward * padding(sources[::count], source_length)
         for position, rows in enumerate(rows_T):
@@ -258,7 +258,7 @@ def _counts(model: Translator, source_length: int, target_length: int, sentences
     batch = _batch((source_length, target_length), sentences, model.device)
     with torch.no_grad():
         model.eval()
-        model.settle()
+        model.set_routing("uniform")  # so that the cost depends on shapes only
         forward = count(lambda: model.token_losses(batch))
         start = count(lambda: model.start(model.encode(batch.source)))
         state, previous_B = model.start(model.encode(batch.source)), batch.target.ids_BS[:, 0]

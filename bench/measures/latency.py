@@ -238,14 +238,15 @@ class LatencyBenchmark:
         provenance = (
             f"batch 1; {{}}; {len(self.sources)} sentences, {whole_PN.size} samples; {self.provenance}; {timing.noise}"
         )
-        measures = []
+        noisy, measures = not timing.quiet, []
         for name, length, samples_PN in (
             ("latency", "reference's length", whole_PN),
             ("latency_free", "free length", free_PN),
         ):
             for percent in (50, 90, 95, 99):
                 value = float(np.percentile(samples_PN, percent))
-                measures.append(Measure(f"{name}_p{percent}_ms", value, "ms", provenance=provenance.format(length)))
+                text = provenance.format(length)
+                measures.append(Measure(f"{name}_p{percent}_ms", value, "ms", provenance=text, noisy=noisy))
         later_N = np.array(self.lengths) - 1
         each_PX = ((whole_PN - first_PN) / later_N.clip(1))[:, later_N > 0]
         per_token = float(np.median(each_PX)) if each_PX.size else None
@@ -253,10 +254,10 @@ class LatencyBenchmark:
         median, forced = provenance.format("median"), provenance.format("reference's length")
         return [
             *measures,
-            Measure("latency_first_token_ms", float(np.median(first_PN)), "ms", provenance=median),
-            Measure("latency_per_token_ms", per_token, "ms", provenance=median),
-            Measure("sentences_per_s_b1", len(self.sources) * rate, "1/s", provenance=forced),
-            Measure("tokens_per_s_b1", sum(self.lengths) * rate, "1/s", provenance=forced),
+            Measure("latency_first_token_ms", float(np.median(first_PN)), "ms", provenance=median, noisy=noisy),
+            Measure("latency_per_token_ms", per_token, "ms", provenance=median, noisy=noisy),
+            Measure("sentences_per_s_b1", len(self.sources) * rate, "1/s", provenance=forced, noisy=noisy),
+            Measure("tokens_per_s_b1", sum(self.lengths) * rate, "1/s", provenance=forced, noisy=noisy),
         ]
 
     def together(self, few: LatencyBenchmark, seconds: float) -> list[Measure]:
@@ -276,17 +277,16 @@ class LatencyBenchmark:
             for piece in work:  # warms up; a CPU prepares nothing for a shape, and `alone` has run the code
                 piece()
         timing = timed(work, seconds)
-        measures = []
+        noisy, measures = not timing.quiet, []
         for (bench, batch, free), took_P in zip(plans, np.array(timing.passes).T, strict=True):
             rate, sentences = 1e3 / float(np.median(took_P)), len(bench.sources)
             length, name = ("free length", "_free") if free else ("reference's length", "")
             sample = f"{sentences} sentences, {len(took_P)} samples"
             provenance = f"batch {batch}; {length}; {sample}; {self.provenance}; {timing.noise}"
-            measures.append(Measure(f"sentences_per_s{name}_b{batch}", sentences * rate, "1/s", provenance=provenance))
+            rates = [(f"sentences_per_s{name}_b{batch}", sentences)]
             if not free:
-                measures.append(
-                    Measure(f"tokens_per_s_b{batch}", sum(bench.lengths) * rate, "1/s", provenance=provenance)
-                )
+                rates.append((f"tokens_per_s_b{batch}", sum(bench.lengths)))
+            measures += [Measure(metric, n * rate, "1/s", provenance=provenance, noisy=noisy) for metric, n in rates]
         return measures
 
 

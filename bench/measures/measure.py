@@ -1,4 +1,4 @@
-"""A measured number with what is needed to defend it."""
+"""A measured number with its unit, interval and provenance."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measure:
-    """A measured number together with what is needed to defend it.
+    """A measured number with everything that is needed to defend it. Every run stores its own in measures.json.
 
     Attributes:
         metric: Name in docs/metrics.md, such as bleu or latency_p50_ms.
-        value: The number; None where it could not be measured (the recipe says why), never 0 instead.
+        value: The number; None (never 0) where it could not be measured, and then `provenance` says why.
         unit: Of value, low and high.
         low: Lower end of the 95 % interval, None where there is none.
         high: Upper end of the 95 % interval.
-        recipe: How it was measured: signature, samples, hardware, threads, precision, or why there is no value.
+        provenance: How it was measured: signature, samples, hardware, threads, precision, or why there is no value.
+        count: Number of contrasts or sentences that the value was computed from, where the metric is of a group.
+        chance: Accuracy in percent that guessing reaches on average, for accuracies on contrasts.
+        noisy: True if the timing was disturbed by more than the limits of bench/measures/latency.py.
     """
 
     metric: str
@@ -24,3 +27,6 @@ class Measure:
     low: float | None = None
     high: float | None = None
     provenance: str = ""
+    count: int | None = None
+    chance: float | None = None
+    noisy: bool = False

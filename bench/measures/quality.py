@@ -200,15 +200,20 @@ def measure(seeds: Sequence[Statistics]) -> Measure:
     weights_RN = weights_of_resamples(len(first.rows_NK))
     scores_RS = np.stack([SCORES[first.metric](weights_RN @ seed.rows_NK) for seed in seeds], axis=1)
     means_R = scores_RS.mean(axis=1)
-    covers = "sentences only"
+    interval = sentence_interval()
     if k > 1:
         drawn_RS = np.random.default_rng(SEED + 1).integers(k, size=scores_RS.shape)
         drawn_R = np.take_along_axis(scores_RS, drawn_RS, axis=1).mean(axis=1)
         means_R = means_R + (drawn_R - means_R) * math.sqrt(k / (k - 1))
-        covers = f"{k} seeds and sentences"
+        interval = f"95 % bootstrap, {RESAMPLES} resamples, {k} seeds and sentences"
     low, high = ends(np.clip(means_R, 0.0, HIGHEST[first.metric]))  # a stretched mean may leave the scale
-    provenance = f"sacreBLEU {first.signature}; 95 % bootstrap, {RESAMPLES} resamples, {covers}"
+    provenance = f"sacreBLEU {first.signature}; {interval}"
     return Measure(first.metric, sum(seed.score for seed in seeds) / k, "percent", low, high, provenance)
+
+
+def sentence_interval() -> str:
+    """The piece of a score's provenance that describes its interval over the sentences of one seed."""
+    return f"95 % bootstrap, {RESAMPLES} resamples, sentences only"
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[Measure]:

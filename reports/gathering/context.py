@@ -57,7 +57,11 @@ class Track:
 
 @dataclass(frozen=True)
 class Number:
-    """A measured number over the seeds of a row: their mean, its interval, and the seeds one by one."""
+    """A measured number over the seeds of a row: their mean, its interval, and the seeds one by one.
+
+    Attributes:
+        noisy: True if the timing of any seed was noisy.
+    """
 
     value: float | None
     unit: str
@@ -65,6 +69,7 @@ class Number:
     high: float | None
     provenance: str
     seeds: dict[int, float | None]
+    noisy: bool = False
 
 
 @dataclass(frozen=True, eq=False)

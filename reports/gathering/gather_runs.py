@@ -329,7 +329,7 @@ def _cell(
             if kept.keys() == of_seeds.keys():
                 over = quality.measure(list(kept.values()))
                 provenance = _together(
-                    [over.provenance, *(seed.provenance for seed in of_seeds.values())], but=("sentences only",)
+                    [over.provenance, *(seed.provenance for seed in of_seeds.values())], but=quality.sentence_interval()
                 )
                 number = Number(number.value, number.unit, over.low, over.high, provenance, number.seeds)
         numbers[test_set, metric] = number
@@ -351,15 +351,16 @@ def _number(of_seeds: dict[int, Measure]) -> Number:
     first = next(iter(of_seeds.values()))
     values = {seed: measure.value for seed, measure in of_seeds.items()}
     if len(of_seeds) == 1:
-        return Number(first.value, first.unit, first.low, first.high, first.provenance, values)
+        return Number(first.value, first.unit, first.low, first.high, first.provenance, values, first.noisy)
     if absent := [measure for measure in of_seeds.values() if measure.value is None]:
-        return Number(None, first.unit, None, None, absent[0].provenance, values)
+        return Number(None, first.unit, None, None, absent[0].provenance, values, absent[0].noisy)
     provenance = _together([*(measure.provenance for measure in of_seeds.values()), f"mean of {len(values)} seeds"])
     mean = fmean(number for number in values.values() if number is not None)
-    return Number(mean, first.unit, None, None, provenance, values)
+    noisy = any(measure.noisy for measure in of_seeds.values())
+    return Number(mean, first.unit, None, None, provenance, values, noisy)
 
 
-def _together(recipes: Sequence[str], but: tuple[str, ...] = ()) -> str:
-    """Every piece of several recipes once, but for those that end with one of these."""
-    pieces = (piece for provenance in recipes for piece in provenance.split("; ") if piece and not piece.endswith(but))
+def _together(recipes: Sequence[str], but: str = "") -> str:
+    """Joins every distinct piece of several provenances, without the piece `but`."""
+    pieces = (piece for provenance in recipes for piece in provenance.split("; ") if piece and piece != but)
     return "; ".join(dict.fromkeys(pieces))

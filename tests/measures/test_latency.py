@@ -14,7 +14,7 @@ from bench.decoding.beam_search import DecodingSettings
 from bench.measures import latency, memory
 from bench.measures.latency import LatencyBenchmark, Timing, timed
 from bench.measures.measure import Measure
-from bench.system.machine import SIBLINGS, bf16
+from bench.system.machine import SIBLINGS, bf16_fallback
 from models import transformer
 from models.parts.batch import Batch, Tokens
 from reports.text.language import words
@@ -43,7 +43,8 @@ def test_the_whole_protocol() -> None:
     parts = ("batch 1", "reference's length", "32 sentences, 64 samples", "beam 2", "float32", "cpu", "threads")
     for part in (*parts, "2 passes, attempt 1"):
         assert part in provenance
-    assert "quiet" in provenance or "NOISY" in provenance
+    assert ("quiet" in provenance) != ("NOISY" in provenance)
+    assert all(measure.noisy == ("NOISY" in measure.provenance) for measure in found.values())
     for name in ("latency", "latency_free"):
         percentiles = [value(found[f"{name}_p{percent}_ms"]) for percent in (50, 90, 95, 99)]
         assert percentiles[0] > 0
@@ -217,7 +218,7 @@ def test_an_update_is_measured_in_the_autocast_that_it_is_trained_in(
     memory.training_memory(model, Batch(side, side), dtype)
     mixed = dtype == torch.bfloat16
     precision: Any = "bf16-mixed" if mixed else "32-true"
-    with bf16(torch.device("cpu"), mixed):
+    with bf16_fallback(torch.device("cpu"), mixed):
         trainer = pl.Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
         with trainer.precision_plugin.forward_context():
             watched(model, Batch(side, side), 0)

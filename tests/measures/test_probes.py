@@ -43,7 +43,7 @@ class Copyist(Partial):
         width = batch.target.ids_BS.shape[1]
         source_BT = functional.pad(batch.source.ids_BS, (0, max(0, width - batch.source.ids_BS.shape[1])))[:, :width]
         losses_BT = torch.where(source_BT == batch.target.ids_BS, 1.0, 3.0)
-        return losses_BT.flatten()[batch.target.real_N]
+        return losses_BT.flatten()[batch.target.real_index_N]
 
     def encode(self, source: Tokens) -> Tokens:
         return source
@@ -94,6 +94,8 @@ def test_decisions(vocabularies: Vocabularies) -> None:
         ("target_only/pronoun/over-15", 0),
     ]
     assert found["contrastive/three"].provenance == "1 contrasts, chance 33.3%, Wilson's 95 % interval"
+    assert [(measure.count, measure.chance) for measure in many] == [(40, 50), (40, 50), (20, 50), (20, 50)]
+    assert found["contrastive/three"].chance == pytest.approx(100 / 3)
 
 
 def test_groups_of_distances() -> None:
@@ -223,6 +225,7 @@ def test_bleu_by_length() -> None:
     assert found["6-10"].value == pytest.approx(quality.bleu(hypotheses[30:60], references[30:60]))
     assert found["over-30"].value is None
     assert "5 sentences, fewer than 20" in found["over-30"].provenance
+    assert {group: measure.count for group, measure in found.items()} == {"1-5": 30, "6-10": 30, "over-30": 5}
 
 
 # --- alignment --------------------------------------------------------------------------------------------------------

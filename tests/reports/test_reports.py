@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -299,13 +300,23 @@ def test_an_empty_store_says_what_to_do(tmp_path: Path):
 
 def test_recipes_of_all_seeds_are_kept():
     def latency(seed: int, value: float | None, *provenance: str) -> dict[int, Measure]:
-        return {seed: Measure("latency_p50_ms", value, "ms", provenance="; ".join(provenance))}
+        noisy = "NOISY: other processes" in provenance
+        return {seed: Measure("latency_p50_ms", value, "ms", provenance="; ".join(provenance), noisy=noisy)}
 
     quiet, noisy = latency(1, 2.0, "batch 1", "quiet"), latency(2, 4.0, "batch 1", "NOISY: other processes")
     both = gather_runs._number(quiet | noisy)
     assert (both.value, both.provenance) == (3.0, "batch 1; quiet; NOISY: other processes; mean of 2 seeds")
+    assert both.noisy
     absent = gather_runs._number(quiet | latency(3, None, "no clock"))
-    assert (absent.value, absent.provenance) == (None, "no clock")
+    assert (absent.value, absent.provenance, absent.noisy) == (None, "no clock", False)
+
+
+def test_a_noisy_timing_adds_a_note_below_the_table(odd: Context, monkeypatch: pytest.MonkeyPatch):
+    note = odd.words("table.noisy")
+    assert note not in write._main_notes(odd)
+    numbers, key = odd.row("twin").cells[odd.tracks[0]].numbers, ("", "latency_p50_ms")
+    monkeypatch.setitem(numbers, key, replace(numbers[key], noisy=True))
+    assert note in write._main_notes(odd)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_a_table_written_again_is_no_longer(store: Store, monkeypatch: pytest.Mo
 
 def test_measures_written_again_have_one_value_each(store: Store, tmp_path: Path) -> None:
     job = begin(store, "measures")
-    bleu = Measure("test/bleu", 30.0, "percent", 29.0, 31.0, "signature")
+    bleu = Measure("test/bleu", 30.0, "percent", 29.0, 31.0, "signature", count=40, chance=12.5, noisy=True)
     job.measures([bleu])
     job.measures([bleu, Measure("joules", None, "J", provenance="no meter"), Measure("params", 12, "parameters")])
     for name, value in (("test/bleu", 30.0), ("test/bleu_low", 29.0), ("test/bleu_high", 31.0), ("params", 12.0)):
