@@ -1,7 +1,7 @@
-"""Text into token ids and back: subwords (SentencePiece), words, characters.
+"""Vocabularies convert text to token ids and back: subwords (SentencePiece), words, or characters.
 
-Every kind is one file with a hash that goes with each run, gives the special tokens the ids of the models' contract,
-and turns ids back into plain text, so that measures of quality never see a tokeniser.
+A vocabulary of any kind is one file; its hash is recorded with each run. The special tokens have the ids that the
+models expect. Ids are converted back to plain text, so quality metrics do not depend on the tokenization.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 """The pieces with the ids PAD, BOS, EOS and UNK."""
 
 JOINER = "￭"
-"""Marks the side of a punctuation mark on which no space stands."""
+"""Marks a side of a punctuation mark that has no space."""
 
 WORD_OR_MARK = re.compile(r"\w+|[^\w ]")
 
 
 @dataclass
 class TextSettings:
-    """How sentences become tokens.
+    """How sentences are converted to tokens.
 
     Attributes:
-        kind: subwords: byte-pair pieces that SentencePiece learns; words: words and punctuation marks; characters.
-        vocabulary_size: Pieces of one vocabulary, the 4 special ones included. For characters a ceiling: a text with
-            fewer characters has a smaller vocabulary.
-        source_vocabulary_size: The same of the source side, where the sides have two vocabularies of different size.
-        joint: One vocabulary learnt on both languages together, instead of one for each.
-        max_length: Longest sentence in tokens, end of sentence not counted. Training pairs with a longer side are
-            left out, longer sentences to translate are cut; both are counted.
-        max_source_length: Where sentences to translate are cut instead, as where a paper trains on short sentences and
-            translates all; null: at max_length.
+        kind: subwords (byte-pair encoding by SentencePiece), words (words and punctuation marks) or characters.
+        vocabulary_size: Pieces of one vocabulary, including the 4 special ones. For characters it is an upper limit:
+            a text with fewer characters has a smaller vocabulary.
+        source_vocabulary_size: Pieces of the source vocabulary, if the two sides have vocabularies of different size.
+        joint: Whether both languages share one vocabulary, learnt on both sides of the training text.
+        max_length: Largest number of tokens of a sentence, without EOS. Training pairs with a longer side are dropped
+            and longer sentences to translate are truncated; the number of both is reported.
+        max_source_length: Limit for sentences to translate, for papers that train on short sentences and translate
+            all of them; null: max_length.
     """
 
     kind: Literal["subwords", "words", "characters"] = "subwords"
@@ -58,7 +58,7 @@ class TextSettings:
 
     @property
     def source_length_limit(self) -> int:
-        """Tokens of the longest source that is translated whole."""
+        """Tokens to which a sentence to translate is truncated, without EOS."""
         if self.max_source_length is None:
             return self.max_length
         if self.max_source_length < 1:
@@ -67,26 +67,31 @@ class TextSettings:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Pieces of the source and of the target."""
+        """Sizes of the source and the target vocabulary."""
         if self.source_vocabulary_size is None:
             return self.vocabulary_size, self.vocabulary_size
         if self.joint:
             raise ValueError(
-                "text.source_vocabulary_size: both sides share one vocabulary; leave it out, or set text.joint to false"
+                "text.source_vocabulary_size: both sides share one vocabulary; remove it, or set text.joint to false"
             )
         return self.source_vocabulary_size, self.vocabulary_size
 
 
 class Vocabulary(abc.ABC):
-    """Pieces of text and their ids. A subclass says how a sentence splits into pieces, and how they join again.
+    """Pieces of text and their ids. A subclass defines how a sentence is split into pieces and joined again.
 
-    `data` are the bytes of the saved file; `hash` is their SHA-256. Vocabularies with the same file are equal.
+    Vocabularies with the same file content are equal.
+
+    Attributes:
+        data: Content of the saved file.
+        hash: SHA-256 of `data`.
+        path: The file in the cache; None without a cache.
     """
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.hash = hashlib.sha256(data).hexdigest()
-        self.path: Path | None = None  # where `save_to_cache` puts it
+        self.path: Path | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self.hash == other.hash
@@ -96,26 +101,26 @@ class Vocabulary(abc.ABC):
 
     @abc.abstractmethod
     def __len__(self) -> int:
-        """How many pieces there are."""
+        """Number of pieces, including the special ones."""
 
     @abc.abstractmethod
     def piece(self, token: int) -> str:
-        """The piece with this id, for pictures and examples."""
+        """The piece with this id."""
 
     @abc.abstractmethod
     def split(self, sentence: str) -> list[str]:
-        """The pieces of a sentence before they are looked up: as many as `encode` gives ids."""
+        """The pieces of a sentence, one for each id that `encode` returns."""
 
     @abc.abstractmethod
     def join(self, pieces: Iterable[str]) -> str:
-        """The sentence that `split` took apart."""
+        """The sentence of these pieces; the inverse of `split`."""
 
     @abc.abstractmethod
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Ids of each sentence, without EOS."""
+        """The ids of each sentence, without EOS."""
 
     def decode(self, ids: Iterable[Sequence[int]]) -> list[str]:
-        """Plain sentences. Stops at EOS, passes over PAD and BOS, and writes UNK as <unk>."""
+        """Plain sentences. Decoding stops at EOS, ignores PAD and BOS, and writes UNK as <unk>."""
         return [self.join(map(self.piece, text_only(sentence))) for sentence in ids]
 
     def save(self, path: Path) -> None:
@@ -124,7 +129,7 @@ class Vocabulary(abc.ABC):
 
 
 def text_only(ids: Sequence[int]) -> list[int]:
-    """The ids before the first EOS that stand for text."""
+    """The ids before the first EOS, without PAD and BOS."""
     ids = list(ids)
     end = ids.index(EOS) if EOS in ids else len(ids)
     return [token for token in ids[:end] if token not in (PAD, BOS)]
@@ -133,8 +138,9 @@ def text_only(ids: Sequence[int]) -> list[int]:
 class Subwords(Vocabulary):
     """Byte-pair encoding by SentencePiece (Kudo and Richardson 2018).
 
-    It changes no text (no normalisation, no case), except that its own mark for a space, U+2581, becomes one. BPE and
-    not its unigram model: on Multi30k seven times faster to learn, and 3 % fewer pieces a sentence.
+    Text is not normalised and keeps its case. The only change: U+2581, SentencePiece's mark for a space, is decoded as
+    a space. BPE was chosen over SentencePiece's unigram model because on Multi30k it is learnt seven times faster and
+    gives 3 % fewer pieces per sentence.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -143,7 +149,11 @@ class Subwords(Vocabulary):
 
     @classmethod
     def learn(cls, sentences: Sequence[str], size: int) -> Subwords:
-        """Single-threaded, so that one text and size give one file, byte for byte."""
+        """The subwords of a training text. Single-threaded, so that the same text and size give the same bytes.
+
+        Raises:
+            ValueError: no vocabulary of this size can be learnt from this text.
+        """
         model, needed = io.BytesIO(), len(SPECIAL) + 1
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -168,7 +178,9 @@ class Subwords(Vocabulary):
                 raise too_small(size, int(smallest[1])) from error
             if largest := re.search(r"value <= (\d+)", str(error)):
                 raise too_large(size, int(largest[1])) from error
-            raise ValueError(f"text: no subwords can be learnt from this training text ({error})") from error
+            raise ValueError(
+                f"text: SentencePiece cannot learn subwords from this training text ({error}); check the training files"
+            ) from error
         if size < needed:
             raise too_small(size, needed)
         return cls(model.getvalue())
@@ -193,7 +205,7 @@ class Subwords(Vocabulary):
 
 
 class FrequencyVocabulary(Vocabulary):
-    """Pieces in a list, most frequent first; ties in alphabetical order. The file is JSON."""
+    """Pieces sorted by frequency, most frequent first; ties in alphabetical order. The file is JSON."""
 
     kind: str
 
@@ -209,11 +221,13 @@ class FrequencyVocabulary(Vocabulary):
 
     @classmethod
     def of(cls, pieces: Iterable[str]) -> FrequencyVocabulary:
+        """The vocabulary of the special pieces, followed by these."""
         content = {"kind": cls.kind, "pieces": [*SPECIAL, *pieces]}
         return cls(json.dumps(content, ensure_ascii=False, indent=0).encode("utf-8", "surrogatepass"))
 
     @classmethod
     def pieces_by_frequency(cls, sentences: Iterable[str]) -> list[str]:
+        """The different pieces of a text, most frequent first; ties in alphabetical order."""
         counts = Counter(chain.from_iterable(map(cls.split_text, sentences)))
         return [piece for piece, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
@@ -231,15 +245,20 @@ class FrequencyVocabulary(Vocabulary):
 
 
 class Words(FrequencyVocabulary):
-    """Words and punctuation marks. A mark bears a joiner on each side where no space stands: `cup.` is `cup` `￭.`
+    """Words and punctuation marks. A mark has a joiner on each side that has no space: `cup.` is `cup` `￭.`
 
-    Text that holds the joiner itself loses it (it is an unknown word). A second space in a row is an empty piece.
+    A joiner in the text itself is an unknown word and is lost. A second space in a row is an empty piece.
     """
 
     kind = "words"
 
     @classmethod
     def learn(cls, sentences: Sequence[str], size: int) -> FrequencyVocabulary:
+        """The `size` - 4 most frequent words and the special pieces.
+
+        Raises:
+            ValueError: `size` is larger or smaller than this text allows.
+        """
         pieces = [piece for piece in cls.pieces_by_frequency(sentences) if not piece or piece.strip(JOINER)]
         if size > len(SPECIAL) + len(pieces):
             raise too_large(size, len(SPECIAL) + len(pieces))
@@ -252,13 +271,13 @@ class Words(FrequencyVocabulary):
         if not sentence:
             return []
         pieces = []
-        for stretch in sentence.split(" "):
-            found = WORD_OR_MARK.findall(stretch)
-            marks = [not (piece[0].isalnum() or piece[0] == "_") for piece in found]
-            # Between two neighbours the joiner stands on the mark, and on the right one of two marks.
-            for place, piece in enumerate(found):
-                left = place > 0 and marks[place]
-                right = place + 1 < len(found) and marks[place] and not marks[place + 1]
+        for chunk in sentence.split(" "):
+            found = WORD_OR_MARK.findall(chunk)
+            is_mark = [not (piece[0].isalnum() or piece[0] == "_") for piece in found]
+            # Between a word and a mark the joiner is on the mark; between two marks it is on the second one.
+            for position, piece in enumerate(found):
+                left = position > 0 and is_mark[position]
+                right = position + 1 < len(found) and is_mark[position] and not is_mark[position + 1]
                 pieces.append(JOINER * left + piece + JOINER * right)
             if not found:
                 pieces.append("")
@@ -275,6 +294,11 @@ class Characters(FrequencyVocabulary):
 
     @classmethod
     def learn(cls, sentences: Sequence[str], size: int) -> FrequencyVocabulary:
+        """The at most `size` - 4 most frequent characters and the special pieces.
+
+        Raises:
+            ValueError: `size` leaves no room for a character.
+        """
         if size <= len(SPECIAL):
             raise too_small(size, len(SPECIAL) + 1)
         return cls.of(cls.pieces_by_frequency(sentences)[: size - len(SPECIAL)])
@@ -291,7 +315,7 @@ KINDS = {"subwords": Subwords, "words": Words, "characters": Characters}
 
 
 class VocabularySizeError(ValueError):
-    """So many pieces cannot be learnt from this text."""
+    """A vocabulary of this size cannot be learnt from this text."""
 
 
 def too_large(size: int, largest: int) -> VocabularySizeError:
@@ -303,10 +327,10 @@ def too_small(size: int, smallest: int) -> VocabularySizeError:
 
 
 def load(path: Path) -> Vocabulary:
-    """The vocabulary that `save` wrote.
+    """The vocabulary in a file that `save` wrote.
 
     Raises:
-        ValueError: the file is not a vocabulary.
+        ValueError: the file is not a vocabulary, or it is damaged.
     """
     data = path.read_bytes()
     try:
@@ -314,33 +338,35 @@ def load(path: Path) -> Vocabulary:
             return KINDS[json.loads(data)["kind"]](data)
         return Subwords(data)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: not a vocabulary, or damaged; delete it and it is made again") from error
+        raise ValueError(f"{path}: not a vocabulary, or damaged; delete it, and it is created again") from error
 
 
 class Vocabularies(NamedTuple):
-    """One vocabulary for each side: the same object twice when they share one."""
+    """The vocabularies of both sides; the same object twice if they share one."""
 
     source: Vocabulary
     target: Vocabulary
 
 
 def build(settings: TextSettings, train: Split, cache: Path | None = None) -> Vocabularies:
-    """Learn the vocabularies of a training text, or take them from the folder `cache`, where `save_to_cache` puts them.
+    """The vocabularies of a training text, learnt or read from the folder `cache`.
 
-    A cached file is named by the hash of the settings it depends on and of the text it was learnt on.
+    The name of a cached file contains a hash of the text and of the settings that the vocabulary depends on. Nothing
+    is written here: `save_to_cache` does it.
 
     Raises:
-        ValueError: the text does not allow a vocabulary of this size (says which does), or a cached file is damaged.
+        ValueError: a vocabulary of this size cannot be learnt from this text (the message has the limit), or a cached
+            file is damaged.
     """
     if not any(train.sources) or not any(train.targets):
-        raise ValueError("text: a side of the training text holds nothing but empty lines")
+        raise ValueError("text: one side of the training text has only empty lines; check the training files")
     source, target = settings.sizes
     if settings.joint:
         joint = learn_or_load(settings.kind, target, [*train.sources, *train.targets], cache)
         return Vocabularies(joint, joint)
-    of_source = "vocabulary_size" if settings.source_vocabulary_size is None else "source_vocabulary_size"
+    source_key = "vocabulary_size" if settings.source_vocabulary_size is None else "source_vocabulary_size"
     return Vocabularies(
-        learn_or_load(settings.kind, source, train.sources, cache, key=of_source),
+        learn_or_load(settings.kind, source, train.sources, cache, key=source_key),
         learn_or_load(settings.kind, target, train.targets, cache),
     )
 
@@ -348,7 +374,7 @@ def build(settings: TextSettings, train: Split, cache: Path | None = None) -> Vo
 def learn_or_load(
     kind: str, size: int, sentences: Sequence[str], cache: Path | None, *, key: str = "vocabulary_size"
 ) -> Vocabulary:
-    """One vocabulary, from `cache` if it is there; `key` is the setting that an unfit size is blamed on."""
+    """One vocabulary, read from `cache` if it is there; `key` is the setting that an error message names."""
     path = None
     if cache is not None:
         digest = hashlib.sha256(json.dumps({"kind": kind, "vocabulary_size": size}).encode())
@@ -364,7 +390,10 @@ def learn_or_load(
 
 
 def save_to_cache(vocabularies: Vocabularies) -> None:
-    """Writes what `build` learnt into its cache. Apart, so that settings which fail leave nothing behind."""
+    """Write the vocabularies that `build` learnt to its cache.
+
+    This is separate from `build`, so that a job whose settings turn out to be invalid leaves no file.
+    """
     for vocabulary in vocabularies:
         if vocabulary.path and not vocabulary.path.exists():
             vocabulary.path.parent.mkdir(parents=True, exist_ok=True)

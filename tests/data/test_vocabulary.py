@@ -1,4 +1,4 @@
-"""Text into ids and back without loss, one file with a hash, sizes that a text does not allow."""
+"""Vocabularies: text to ids and back without loss, one file with a hash, and sizes that a text does not allow."""
 
 import functools
 from pathlib import Path
@@ -28,7 +28,7 @@ VOCABULARIES = {kind: vocabulary(kind) for kind in SIZES}
 
 
 @each_kind
-def test_known_text_comes_back_exactly(kind: Kind) -> None:
+def test_text_of_known_pieces_is_decoded_exactly(kind: Kind) -> None:
     made = VOCABULARIES[kind]
     for side in (ENGLISH, GERMAN):
         ids = made.encode(side)
@@ -39,14 +39,14 @@ def test_known_text_comes_back_exactly(kind: Kind) -> None:
 
 
 @given(st.lists(st.text(alphabet=st.characters(exclude_characters="\n▁\0￭", codec="utf-8")), min_size=1, max_size=5))
-def test_pieces_join_to_the_text_they_came_from(sentences: list[str]) -> None:
+def test_joining_the_pieces_of_a_sentence_gives_the_sentence(sentences: list[str]) -> None:
     for name, made in VOCABULARIES.items():
         for sentence in sentences:
             assert made.join(made.split(sentence)) == sentence, name
 
 
 @given(st.lists(st.text(alphabet="ab .,'\"(-_￭\t\u00a0é\u0301", min_size=0, max_size=12), min_size=1, max_size=8))
-def test_words_come_back_through_ids_whatever_their_spaces(sentences: list[str]) -> None:
+def test_words_are_decoded_exactly_with_any_number_of_spaces(sentences: list[str]) -> None:
     words = [piece for sentence in sentences for piece in Words.split_text(sentence)]
     known = {piece for piece in words if not piece or piece.strip(JOINER)}
     if not known:
@@ -57,7 +57,7 @@ def test_words_come_back_through_ids_whatever_their_spaces(sentences: list[str])
             assert back == sentence
 
 
-def test_words_and_marks_are_apart_and_marked_where_no_space_stands() -> None:
+def test_marks_are_separate_pieces_with_a_joiner_where_there_is_no_space() -> None:
     made = VOCABULARIES["words"]
     assert made.split("I (we) said: 'No-one.'") == [
         "I",
@@ -76,13 +76,13 @@ def test_words_and_marks_are_apart_and_marked_where_no_space_stands() -> None:
     assert made.split("a  b") == ["a", "", "b"]
     assert made.split("") == []
     assert "".join(made.piece(token) for token in range(4)) == "<pad><s></s><unk>"
-    # Most frequent first; of equal ones, the first in the alphabet.
+    # Most frequent first; ties in alphabetical order.
     pieces_by_frequency = Words.learn(["b a", "c a c"], 7)
     assert [pieces_by_frequency.piece(token) for token in range(4, 7)] == ["a", "c", "b"]
 
 
 @each_kind
-def test_decoding_stops_at_the_end_and_shows_the_unknown(kind: Kind) -> None:
+def test_decoding_stops_at_eos_and_shows_unknown_words(kind: Kind) -> None:
     made = VOCABULARIES[kind]
     (ids,) = made.encode(["The cup number 3"])
     assert UNK not in ids
@@ -95,7 +95,7 @@ def test_decoding_stops_at_the_end_and_shows_the_unknown(kind: Kind) -> None:
 
 
 @each_kind
-def test_saved_and_loaded_it_is_the_same(kind: Kind, tmp_path: Path) -> None:
+def test_a_loaded_vocabulary_equals_the_saved_one(kind: Kind, tmp_path: Path) -> None:
     made = VOCABULARIES[kind]
     made.save(tmp_path / "text.vocabulary")
     back = load(tmp_path / "text.vocabulary")
@@ -111,7 +111,7 @@ def test_the_same_text_gives_the_same_file(kind: Kind) -> None:
 
 
 @each_kind
-def test_learning_says_nothing_on_the_terminal(kind: Kind, capfd: pytest.CaptureFixture[str]) -> None:
+def test_learning_prints_nothing(kind: Kind, capfd: pytest.CaptureFixture[str]) -> None:
     vocabulary(kind)
     with pytest.raises(ValueError, match="vocabulary_size"):
         build(TextSettings(kind, 3), SPLIT)
@@ -119,7 +119,7 @@ def test_learning_says_nothing_on_the_terminal(kind: Kind, capfd: pytest.Capture
 
 
 @pytest.mark.parametrize("kind", ["subwords", "words"])
-def test_the_largest_and_smallest_possible_sizes_are_said_and_possible(kind: Kind) -> None:
+def test_errors_give_the_largest_and_smallest_size_and_these_are_possible(kind: Kind) -> None:
     with pytest.raises(ValueError, match=r"^text\.vocabulary_size: 100000 is more than .* at most \d+$") as raised:
         build(TextSettings(kind, 100_000), SPLIT)
     largest = int(str(raised.value).split()[-1])
@@ -145,7 +145,7 @@ def test_the_sides_may_have_vocabularies_of_different_size() -> None:
         build(TextSettings("words", 9, source_vocabulary_size=12), SPLIT)
 
 
-def test_characters_take_the_size_as_a_ceiling() -> None:
+def test_the_size_is_an_upper_limit_for_characters() -> None:
     characters = {character for sentence in ENGLISH + GERMAN for character in sentence}
     assert len(VOCABULARIES["characters"]) == 4 + len(characters)
     assert len(build(TextSettings("characters", 20), SPLIT).source) == 20
@@ -154,13 +154,13 @@ def test_characters_take_the_size_as_a_ceiling() -> None:
 
 
 @each_kind
-def test_an_empty_text_is_refused(kind: Kind) -> None:
+def test_an_empty_text_is_an_error(kind: Kind) -> None:
     with pytest.raises(ValueError, match=r"^text"):
         build(TextSettings(kind, 50), Split([""], [""]))
 
 
 @each_kind
-def test_joint_is_one_vocabulary_and_separate_are_two(kind: Kind) -> None:
+def test_joint_gives_one_vocabulary_and_separate_gives_two(kind: Kind) -> None:
     source, target = build(TextSettings(kind, SIZES[kind]), SPLIT)
     assert source is target
     source, target = build(TextSettings(kind, 55, joint=False), SPLIT)
@@ -171,10 +171,10 @@ def test_joint_is_one_vocabulary_and_separate_are_two(kind: Kind) -> None:
 
 
 @each_kind
-def test_a_cached_vocabulary_is_taken_and_another_text_makes_another(kind: Kind, tmp_path: Path) -> None:
+def test_a_cached_vocabulary_is_used_and_another_text_has_another_file(kind: Kind, tmp_path: Path) -> None:
     cache = tmp_path / "deeper" / "cache"
     made = vocabulary(kind, cache)
-    assert not cache.exists()  # nothing is left behind by settings that fail later
+    assert not cache.exists()  # so a job whose settings are invalid leaves no file
     save_to_cache(build(TextSettings(kind, SIZES[kind]), SPLIT, cache))
     (path,) = cache.iterdir()
     before = path.stat().st_mtime_ns
