@@ -1,6 +1,6 @@
 """What a finished training is worth: every test set scored once, and what it cost.
 
-Each function below measures one thing and gives a list of numbers; `judge` puts them together in the order of a table.
+Each function below measures one thing and gives a list of numbers; `evaluate_job` puts them together in the order of a table.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ OVERHEAD = "counts, curves, checkpoints, notes and reports, of the time of the u
 REPEATED = "at least so much was lost with a killed process and done again; in no other measure"
 
 
-def shuffled(split: Split) -> Split:
+def with_shuffled_sources(split: Split) -> Split:
     """Every sentence with the source of the next: what a model loses by it, it had taken from the source."""
     return Split([*split.sources[1:], *split.sources[:1]], split.targets)
 
@@ -66,7 +66,7 @@ def validate(model: Translator, job_data: JobData) -> Score:
     )
 
 
-def judge(
+def evaluate_job(
     model: Translator,
     used: list[Measure],
     experiment: Experiment,
@@ -75,18 +75,18 @@ def judge(
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> list[Measure]:
     """All that is measured of a run whose model has the weights that it is judged by; `used` is what training used."""
-    pictured(model, experiment, job_data, job)
+    store_attention(model, experiment, job_data, job)
     return [
-        *translations(model, experiment, job_data, job, group),
-        *validation(model, job_data),
+        *score_test_sets(model, experiment, job_data, job, group),
+        *validation_scores(model, job_data),
         *probe_model.probe(model, experiment, job_data, job),
-        *sizes(model),
+        *parameter_counts(model),
         *used,
-        *translating(model, experiment, job_data),
+        *decoding_costs(model, experiment, job_data),
     ]
 
 
-def pictured(model: Translator, experiment: Experiment, job_data: JobData, job: RunWriter) -> None:
+def store_attention(model: Translator, experiment: Experiment, job_data: JobData, job: RunWriter) -> None:
     """Keeps where the model looks in one sentence, the same for all rows of a text; no measure.
 
     The sentence is one of those that the corpus shows to people (the grammar has the slides' pitcher and cup), or the
@@ -103,17 +103,17 @@ def pictured(model: Translator, experiment: Experiment, job_data: JobData, job: 
         job.text(json.dumps(looks.data(), ensure_ascii=False), f"attention/{looks.name}.json")
 
 
-def tuned(
+def evaluate_trial(
     model: Translator, used: list[Measure], experiment: Experiment, job_data: JobData, goals: Sequence[str]
 ) -> list[Measure]:
     """What a sweep needs to know of a job: the validation set and costs; speed only if a goal asks for it."""
-    measures = [*validation(model, job_data), *sizes(model), *used]
+    measures = [*validation_scores(model, job_data), *parameter_counts(model), *used]
     if set(goals) <= {measure.metric for measure in measures}:
         return measures
-    return [*measures, *translating(model, experiment, job_data)]
+    return [*measures, *decoding_costs(model, experiment, job_data)]
 
 
-def translations(
+def score_test_sets(
     model: Translator, experiment: Experiment, job_data: JobData, job: RunWriter, group: ProcessGroup = SINGLE_PROCESS
 ) -> list[Measure]:
     """Scores every test set, once, by whichever processes it is translated; what was written is kept with the run."""
@@ -153,9 +153,9 @@ def translations(
     ]
 
 
-def validation(model: Translator, job_data: JobData) -> list[Measure]:
+def validation_scores(model: Translator, job_data: JobData) -> list[Measure]:
     """BLEU and loss on the validation set, and the loss with the sources of other sentences."""
-    wrong = Pairs.of(shuffled(job_data.validation), job_data.vocabularies, job_data.max_length)
+    wrong = Pairs.of(with_shuffled_sources(job_data.validation), job_data.vocabularies, job_data.max_length)
     provenance = f"first {VALIDATION_SENTENCES} sentences of the validation set"
     right = validate(model, job_data)
     wrong_loss = mean_loss(model, wrong, job_data.batch_tokens)
@@ -167,7 +167,7 @@ def validation(model: Translator, job_data: JobData) -> list[Measure]:
     ]
 
 
-def sizes(model: Translator) -> list[Measure]:
+def parameter_counts(model: Translator) -> list[Measure]:
     """Parameters."""
     whole, core = model.parameter_counts()
     return [
@@ -176,7 +176,9 @@ def sizes(model: Translator) -> list[Measure]:
     ]
 
 
-def spent(trained: TrainingResult, model: Translator, experiment: Experiment, job_data: JobData) -> list[Measure]:
+def training_costs(
+    trained: TrainingResult, model: Translator, experiment: Experiment, job_data: JobData
+) -> list[Measure]:
     """What the training used, in three costs that are never mixed: FLOPs counted, the clock's estimate, joules."""
     budget, machine, dtype = trained.budget, experiment.machine, DTYPES[experiment.training.precision]
     ceiling = costs.ceiling(machine.device.type, dtype)
@@ -191,7 +193,7 @@ def spent(trained: TrainingResult, model: Translator, experiment: Experiment, jo
         Measure("train_flops", budget.flop_counter.model_flops, "FLOP", provenance="closed form, real tokens"),
         Measure("executed_flops", budget.flop_counter.executed_flops, "FLOP", provenance="closed form, padded batches"),
         *costs.costs(budget.flop_counter.model_flops, budget.seconds, ceiling, machine.devices * machine.num_nodes),
-        joules(trained, machine),
+        energy(trained, machine),
         Measure("wall_s", budget.seconds, "s", provenance="updates only"),
         Measure("overhead", 100 * budget.overhead_s / budget.seconds, "percent", provenance=OVERHEAD),
         Measure("repeated_updates", trained.repeated_work.updates, "updates", provenance=REPEATED),
@@ -206,7 +208,7 @@ def spent(trained: TrainingResult, model: Translator, experiment: Experiment, jo
     ]
 
 
-def joules(trained: TrainingResult, machine: MachineSettings) -> Measure:
+def energy(trained: TrainingResult, machine: MachineSettings) -> Measure:
     """Of the updates. Counters are those of whole devices, and of the machine of process 0."""
     found = trained.budget.energy.measure()
     if machine.num_nodes > 1:
@@ -224,7 +226,7 @@ SUMMED += ("pairs", "updates")
 """What the training of an ensemble costs is the sum of what the training of its members cost."""
 
 
-def together(members: Sequence[Sequence[Measure]]) -> list[Measure]:
+def ensemble_costs(members: Sequence[Sequence[Measure]]) -> list[Measure]:
     """What the training of an ensemble used, from what its members' did. The budget holds for each of them."""
     by_name = [{measure.metric: measure for measure in measures} for measures in members]
     provenance = f"sum of {len(members)} members"
@@ -251,7 +253,7 @@ def together(members: Sequence[Sequence[Measure]]) -> list[Measure]:
     ]
 
 
-def translating(model: Translator, experiment: Experiment, job_data: JobData) -> list[Measure]:
+def decoding_costs(model: Translator, experiment: Experiment, job_data: JobData) -> list[Measure]:
     """What translating the first test set takes: FLOPs, time and memory. Each text becomes as long as its reference."""
     name, quoted = next(iter(job_data.corpus.tests.items()))
     sources, references = job_data.sources(quoted), job_data.vocabularies.target.encode(quoted.targets)

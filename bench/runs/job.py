@@ -19,7 +19,7 @@ from bench.data.corpus import Corpus
 from bench.data.corpus_stats import cached_stats
 from bench.decoding.unk_replacement import LEXICON
 from bench.evaluation import trained_model
-from bench.evaluation.evaluate import judge, spent, together, tuned, validate
+from bench.evaluation.evaluate import ensemble_costs, evaluate_job, evaluate_trial, training_costs, validate
 from bench.experiment.commands import job_command
 from bench.experiment.job_data import JobData, corpus_of, model_of
 from bench.experiment.spec import Experiment, flat
@@ -34,7 +34,7 @@ from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store, StoreFailure
 from bench.training import checkpoints
 from bench.training.budget import Diverged
-from bench.training.checkpoints import Interrupted, Signals, save
+from bench.training.checkpoints import Interrupted, Signals, save_tensors
 from bench.training.distributed import ProcessGroup, launch_group
 from bench.training.trainer import CHECKPOINT, TrainingResult, train
 from models.parts.translator import Translator
@@ -178,14 +178,14 @@ def run(
                     model, used = _join_members(members, store, folder, writer)
                 else:
                     trained = _train_model(model, experiment, job_data, folder, writer, signals, on_status, group)
-                    used = spent(trained, model, experiment, job_data)
+                    used = training_costs(trained, model, experiment, job_data)
                     completed = trained.completed
                 measures = store.measures(earlier) if earlier else []
                 if not measures:  # otherwise the run was evaluated, and killed before it was closed
                     if trial:
-                        measures = tuned(model, used, experiment, job_data, trial.goals)
+                        measures = evaluate_trial(model, used, experiment, job_data, trial.goals)
                     else:
-                        measures = judge(model, used, experiment, job_data, writer, group)
+                        measures = evaluate_job(model, used, experiment, job_data, writer, group)
                         _log_model(model, experiment, job_data, folder, writer)
                 writer.measures(measures)
                 if trial:
@@ -226,7 +226,7 @@ def _join_members(
     runs = [member.run.id for member in members if member.run]
     writer.tag({"members": ", ".join(runs)})
     joined = trained_model.join([trained_model.load(store, run_id) for run_id in runs])
-    return joined.model, together([member.measures for member in members])
+    return joined.model, ensemble_costs([member.measures for member in members])
 
 
 def _checkpoint_folder(jobs: Path, experiment: Experiment, run_id: str) -> Path:
@@ -374,7 +374,7 @@ def _log_model(model: Translator, experiment: Experiment, job_data: JobData, fol
     """Logs the files that a `TrainedTranslator` is loaded from: configuration, weights, vocabularies, lexicon."""
     files = folder / "translator"
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    fill_file(files / "weights.pt", lambda path: save(weights, path))
+    fill_file(files / "weights.pt", lambda path: save_tensors(weights, path))
     (files / "config.yaml").write_text(_settings_yaml(experiment), encoding="utf-8")
     for side, words in zip(("source", "target"), job_data.vocabularies, strict=True):
         words.save(files / f"{side}.vocabulary")

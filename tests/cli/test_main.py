@@ -115,7 +115,7 @@ def test_each_command_has_help_with_examples(command: str, capsys: pytest.Captur
         ({"training__max_updates": "null"}, "training: no budget; set training.max_pairs"),
         ({"decoding__pos_unk": "copy"}, "decoding.pos_unk: needs text.kind words, not subwords; set either"),
         ({"decoding__pos_unk": "drop"}, "decoding.pos_unk: expected "),
-        ({"model__heads": 3}, "model.width: 16 does not divide into 3 heads"),
+        ({"model__heads": 3}, "model.width: 16 is not divisible by model.heads (3)"),
         ({"corpus__name": "multi31k-en-de"}, "there is no corpus 'multi31k'; choose NAME-SRC-TGT, NAME one of files, "),
         ({"corpus__name": "multi30k-en-de"}, "corpus.path: multi30k is not here; fetch it with `bench data fetch"),
         ({"corpus__name": "multi30k-en-de", "corpus__path": "nowhere"}, "corpus.path: there is no folder nowhere"),
@@ -198,20 +198,20 @@ def test_what_there_is_not(arguments: list[str], said: str, capsys: pytest.Captu
 
 
 def test_a_tracking_server_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    begun = time.monotonic()
+    started = time.monotonic()
     said = refused([*RUN, *here(folder, tracking__uri="http://127.0.0.1:1")], capsys)
     assert "tracking.uri: cannot open http://127.0.0.1:1: " in said
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - started < 30
 
 
 def test_a_truncated_checkpoint(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def judge(*_: object) -> None:
+    def evaluate_job(*_: object) -> None:
         raise ValueError("died")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bench.runs.job.judge", judge)
+        patch.setattr("bench.runs.job.evaluate_job", evaluate_job)
         assert main([*RUN, *shared(folder, 2)]) == 2
     (path,) = Path("runs").rglob("last.ckpt")
     whole = path.read_bytes()
@@ -219,7 +219,7 @@ def test_a_truncated_checkpoint(
     capsys.readouterr()
     assert main([*RUN, *shared(folder, 2)]) == 2
     said = capsys.readouterr().err
-    assert f"{path.resolve()}: this checkpoint is damaged (not whole); delete it" in said
+    assert f"{path.resolve()}: this checkpoint is damaged (incomplete file). Delete it" in said
     assert said.count("\n") == 1
     run = run_of(folder, 2)
     assert (run.status, run.tags["reason"]) == ("FAILED", "ValueError: died")
@@ -410,7 +410,7 @@ def test_a_picture_of_attention(folder: Path, capsys: pytest.CaptureFixture[str]
 
 def test_a_gpu_has_no_speed_before_it_was_asked() -> None:
     """Its seconds are read at a point of the curves only; what is shown until then says less."""
-    live = terminal.Live("lstm")
+    live = terminal.ProgressLine("lstm")
     for fraction, seconds in ((0.001, 0.0), (0.002, 0.0), (0.005, 1.5)):
         status = Status(
             fraction, round(1000 * fraction), round(1e5 * fraction), round(1e6 * fraction), seconds, None, None

@@ -162,9 +162,9 @@ def single(folder: Path, store: Store) -> JobResult:
 @pytest.fixture(scope="module")
 def finished(single: JobResult, folder: Path, store: Store) -> JobResult:
     """The first member had been trained, the second had not; it died once in each of the two judgings."""
-    real, lives = bench.runs.job.judge, iter((False, True, False))
+    real, lives = bench.runs.job.evaluate_job, iter((False, True, False))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.runs.job, "judge", lambda *given: real(*given) if next(lives) else 1 / 0)
+        patch.setattr(bench.runs.job, "evaluate_job", lambda *given: real(*given) if next(lives) else 1 / 0)
         for begun in (["one", "one"], ["more", "one", "one"]):
             with pytest.raises(ZeroDivisionError):
                 run(experiment(folder, "more"), store, "runs")

@@ -20,7 +20,7 @@ import bench.evaluation.evaluate
 import bench.runs.job
 from bench.data.corpus import Split
 from bench.evaluation import trained_model
-from bench.evaluation.evaluate import shuffled
+from bench.evaluation.evaluate import with_shuffled_sources
 from bench.experiment.job_data import JobData
 from bench.experiment.loading import resolve
 from bench.experiment.spec import Experiment
@@ -144,8 +144,8 @@ def test_a_run_holds_its_costs(finished: JobResult, store: Store) -> None:
     assert values["clock_flops"] == pytest.approx(values["ceiling_flops_per_s"] * values["wall_s"])
     assert values["mfu"] == pytest.approx(values["train_flops"] / values["clock_flops"])
     assert "1 threads" in found["clock_flops"].provenance
-    joules = found["energy_j"]
-    assert joules.provenance.startswith("not measured: " if joules.value is None else "RAPL")
+    energy = found["energy_j"]
+    assert energy.provenance.startswith("not measured: " if energy.value is None else "RAPL")
     assert values["executed_flops"] > values["train_flops"]
     assert values["decoding_flops"] > 0
     assert "beam 2" in found["decoding_flops"].provenance
@@ -245,7 +245,7 @@ def test_a_training_is_not_lost_for_want_of_memory_to_measure_it(
 class Lagging(HostClock):
     """Seconds that are known only when they are asked for, as on a GPU."""
 
-    ahead = True
+    asynchronous = True
 
     def __init__(self) -> None:
         self.unread = 0.0
@@ -278,16 +278,16 @@ def test_a_run_whose_host_goes_ahead_is_shown_and_measured(
 def test_joules_say_of_which_devices_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     energy = SimpleNamespace(measure=lambda: Measure("energy_j", 5.0, "J", provenance="NVML"))
     trained: Any = SimpleNamespace(budget=SimpleNamespace(energy=energy, seconds=1.0))
-    several = bench.evaluation.evaluate.joules(trained, MachineSettings("cpu", num_nodes=2))
+    several = bench.evaluation.evaluate.energy(trained, MachineSettings("cpu", num_nodes=2))
     assert (several.value, several.provenance) == (None, "not measured: 2 machines, and one of them was read")
     monkeypatch.setenv("BENCH_GPU_SHARE", "0.25")
     assert (
-        bench.evaluation.evaluate.joules(trained, MachineSettings("gpu")).provenance
+        bench.evaluation.evaluate.energy(trained, MachineSettings("gpu")).provenance
         == "NVML; of the whole GPU, of which the job had 0.25"
     )
-    assert bench.evaluation.evaluate.joules(trained, MachineSettings("cpu")).provenance == "NVML"
+    assert bench.evaluation.evaluate.energy(trained, MachineSettings("cpu")).provenance == "NVML"
     monkeypatch.setenv("BENCH_GPU_SHARE", "1")
-    assert bench.evaluation.evaluate.joules(trained, MachineSettings("gpu")).provenance == "NVML"
+    assert bench.evaluation.evaluate.energy(trained, MachineSettings("gpu")).provenance == "NVML"
 
 
 def test_the_model_is_linked_to_its_scores_and_can_be_opened_by_mlflow(finished: JobResult, store: Store) -> None:
@@ -319,7 +319,7 @@ def test_a_promoted_model_has_an_address(finished: JobResult, store: Store) -> N
 
 @pytest.mark.parametrize(
     "step",
-    ["_describe", "_train", "judge", "_keep", "RunWriter.measures", "RunWriter.finish"],
+    ["_describe", "_train", "evaluate_job", "_keep", "RunWriter.measures", "RunWriter.finish"],
     ids=lambda step: step.strip("_"),
 )
 def test_wherever_it_dies_it_is_completed(
@@ -370,7 +370,7 @@ def test_points_that_were_never_sent_are_sent(
     job = experiment(folder, tracking__folder=tmp_path / "runs")
     with monkeypatch.context() as patch:
         patch.setattr(bench.runs.job.RunWriter, "curve", lambda self, points: None)
-        patch.setattr(bench.runs.job, "judge", dying(bench.runs.job.judge, RuntimeError("died")))
+        patch.setattr(bench.runs.job, "evaluate_job", dying(bench.runs.job.evaluate_job, RuntimeError("died")))
         with pytest.raises(RuntimeError):
             run(job, store, "unsent")
     (failed,) = store.find("unsent", job.job_hash)
@@ -389,7 +389,7 @@ def test_a_diverged_run_has_failed(store: Store, folder: Path, tmp_path: Path) -
     assert failed.tags["reason"].startswith("not a number: the training loss is")
 
 
-@pytest.mark.parametrize("where", ["validate", "judge"])
+@pytest.mark.parametrize("where", ["validate", "evaluate_job"])
 def test_a_signal_leaves_a_run_that_continues(
     finished: JobResult, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, tmp_path: Path
 ) -> None:
@@ -406,7 +406,10 @@ def test_a_signal_leaves_a_run_that_continues(
         with pytest.raises(Interrupted):
             run(job, store, suite)
     (killed,) = store.find(suite, job.job_hash)
-    assert (killed.status, killed.tags["reason"]) == ("KILLED", "SIGTERM: saved; the same command continues")
+    assert (killed.status, killed.tags["reason"]) == (
+        "KILLED",
+        "SIGTERM: the run is saved; run the same command again to resume",
+    )
     outcome = run(job, store, suite)
     assert outcome.run
     assert outcome.run.id == killed.id
@@ -502,6 +505,6 @@ def test_a_score_says_how_it_was_searched_for(folder: Path, store: Store, tmp_pa
 
 def test_every_sentence_gets_the_source_of_the_next(folder: Path) -> None:
     validation = JobData.of(experiment(folder)).validation
-    moved = shuffled(validation)
+    moved = with_shuffled_sources(validation)
     assert moved.targets == validation.targets
     assert moved.sources == [*validation.sources[1:], validation.sources[0]]
