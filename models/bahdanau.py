@@ -21,10 +21,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.parts.attention import Additive, weighted_sum
+from models.parts.attention import AdditiveAttention, weighted_sum
 from models.parts.batch import Tokens
-from models.parts.flops import Flops, product
-from models.parts.recurrent import fused, reorder
+from models.parts.flops import Flops, matmul_flops
+from models.parts.recurrent import reorder_positions, run_fused
 from models.parts.translator import State, Step, Translator
 
 
@@ -42,9 +42,9 @@ class Annotator(nn.Module):
 
     def forward(self, x_BSE: Tensor, reversal_BS: Tensor, zeros_1BD: Tensor) -> Tensor:
         """h_BS2D."""
-        forward_BSD, _ = fused(self.forwards, x_BSE, zeros_1BD)
-        backward_BSD, _ = fused(self.backwards, reorder(x_BSE, reversal_BS), zeros_1BD)
-        return torch.cat((forward_BSD, reorder(backward_BSD, reversal_BS)), dim=-1)
+        forward_BSD, _ = run_fused(self.forwards, x_BSE, zeros_1BD)
+        backward_BSD, _ = run_fused(self.backwards, reorder_positions(x_BSE, reversal_BS), zeros_1BD)
+        return torch.cat((forward_BSD, reorder_positions(backward_BSD, reversal_BS)), dim=-1)
 
 
 class Decoder(nn.Module):
@@ -63,7 +63,7 @@ class Decoder(nn.Module):
         self.C = nn.Linear(2 * width, 3 * width, bias=False)
         self.U_gates = nn.Linear(width, 2 * width, bias=False)
         self.U = nn.Linear(width, width, bias=False)
-        self.attention = Additive(width, 2 * width, units)
+        self.attention = AdditiveAttention(width, 2 * width, units)
 
     def forward(
         self, from_y_B3D: Tensor, s_BD: Tensor, h_BS2D: Tensor, keys_BSA: Tensor, mask_BS: Tensor
@@ -123,9 +123,9 @@ class Model(Translator):
         self.C_o = nn.Linear(2 * width, 2 * maxout, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(maxout, target_vocabulary, bias=False)
-        self.initialise()
+        self.initialize()
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Appendix B.1: recurrent matrices orthogonal, others N(0, 0.01^2); the attention begins as it says itself."""
         for name, parameter in self.named_parameters():
             if "weight_hh" in name or name.startswith("decoder.U"):
@@ -169,18 +169,18 @@ class Model(Translator):
     def flops_encode(self, source_length: int) -> Flops:
         """Two GRUs of three gates, and U_a h_j."""
         embedding, width = self.config.embedding, self.config.width
-        annotate = product(source_length, embedding + width, 3 * width) * 2
+        annotate = matmul_flops(source_length, embedding + width, 3 * width) * 2
         return annotate + self.decoder.attention.flops_keys(source_length)
 
     def flops_decode(self, source_length: int, target_length: int) -> Flops:
         return self.flops_start(source_length) + self.flops_step(source_length, 0) * target_length
 
     def flops_start(self, source_length: int) -> Flops:
-        return product(1, self.config.width, self.config.width)
+        return matmul_flops(1, self.config.width, self.config.width)
 
     def flops_step(self, source_length: int, position: int) -> Flops:
         """Attention; three gates that read word, state and context; maxout layer."""
         width = self.config.width
-        attend = self.decoder.attention.flops_scores(source_length) + product(1, source_length, 2 * width)
+        attend = self.decoder.attention.flops_scores(source_length) + matmul_flops(1, source_length, 2 * width)
         inputs = self.config.embedding + width + 2 * width
-        return attend + product(1, inputs, 3 * width) + product(1, inputs, 2 * self.config.maxout)
+        return attend + matmul_flops(1, inputs, 3 * width) + matmul_flops(1, inputs, 2 * self.config.maxout)

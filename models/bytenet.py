@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.parts.batch import PAD, Tokens
-from models.parts.convolution import after, windows
-from models.parts.flops import NO_FLOPS, Flops, product
+from models.parts.convolution import prepend_past, windows
+from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
 
@@ -58,7 +58,7 @@ class Block(nn.Module):
         return x_BT2D + self.widen(self.convolve(windows(inputs_BTD, self.kernel, self.dilation)))
 
     def flops(self, positions: int) -> Flops:
-        return product(positions, self.width, (2 + self.kernel + 2) * self.width)
+        return matmul_flops(positions, self.width, (2 + self.kernel + 2) * self.width)
 
 
 class EncoderBlock(Block):
@@ -75,7 +75,7 @@ class DecoderBlock(Block):
 
     def forward(self, x_BT2D: Tensor, before_BPD: Tensor) -> tuple[Tensor, Tensor]:
         """(x', the inputs to keep)."""
-        inputs_BTD, before_BPD = after(before_BPD, self.inputs(x_BT2D))
+        inputs_BTD, before_BPD = prepend_past(before_BPD, self.inputs(x_BT2D))
         return self.convolved(inputs_BTD, x_BT2D), before_BPD
 
 

@@ -31,8 +31,8 @@ from torch.nn import functional
 
 from models.parts.batch import Tokens
 from models.parts.convolution import windows
-from models.parts.flops import NO_FLOPS, Flops, product
-from models.parts.recurrent import fused
+from models.parts.flops import NO_FLOPS, Flops, matmul_flops
+from models.parts.recurrent import run_fused
 from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
 
@@ -107,11 +107,13 @@ class Model(Translator):
         csm_BC, past_B1D = state
         v_BTE = self.dropout(self.target_embedding(ids_BT))
         inputs_BTX = torch.cat((v_BTE, csm_BC[:, None].expand(-1, ids_BT.shape[1], -1)), dim=-1)
-        h_BTD, last_1BD = fused(self.recurrence, inputs_BTX, past_B1D.transpose(0, 1).contiguous())
+        h_BTD, last_1BD = run_fused(self.recurrence, inputs_BTX, past_B1D.transpose(0, 1).contiguous())
         return self.dropout(h_BTD), last_1BD.transpose(0, 1)
 
     def flops_encode(self, source_length: int) -> Flops:
-        return sum((product(source_length, layer.K.in_features, layer.K.out_features) for layer in self.csm), NO_FLOPS)
+        return sum(
+            (matmul_flops(source_length, layer.K.in_features, layer.K.out_features) for layer in self.csm), NO_FLOPS
+        )
 
     def flops_step(self, source_length: int, position: int) -> Flops:
-        return product(1, self.recurrence.input_size + self.config.hidden, self.config.hidden)
+        return matmul_flops(1, self.recurrence.input_size + self.config.hidden, self.config.hidden)

@@ -28,8 +28,8 @@ from torch.nn import functional
 
 from models.parts.attention import AttentionWeights, masked_softmax
 from models.parts.batch import Tokens
-from models.parts.convolution import after, windows
-from models.parts.flops import NO_FLOPS, Flops, product
+from models.parts.convolution import prepend_past, windows
+from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
 
@@ -87,8 +87,8 @@ class Convolution(nn.Module):
 
     def flops(self, positions: int) -> Flops:
         inputs, width = self.W.in_features // self.kernel, self.W.out_features // 2
-        residual = product(positions, inputs, width) if inputs != width else NO_FLOPS
-        return product(positions, self.kernel * inputs, 2 * width) + residual
+        residual = matmul_flops(positions, inputs, width) if inputs != width else NO_FLOPS
+        return matmul_flops(positions, self.kernel * inputs, 2 * width) + residual
 
 
 class EncoderBlock(Convolution):
@@ -126,7 +126,7 @@ class DecoderBlock(Convolution):
         self, x_BTD: Tensor, g_BTE: Tensor, memory: Memory, before_BPD: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(x' of every position, the inputs to keep, weights_BTS)."""
-        inputs_BTD, before_BPD = after(before_BPD, self.dropout(x_BTD))
+        inputs_BTD, before_BPD = prepend_past(before_BPD, self.dropout(x_BTD))
         h_BTD = self.gate(inputs_BTD)
         d_BTE = (self.W_d(h_BTD) + g_BTE) * HALF
         scores_BTS = torch.bmm(d_BTE, memory.z_BSE.transpose(1, 2))
@@ -137,7 +137,7 @@ class DecoderBlock(Convolution):
 
     def flops_look(self, queries: int, keys: int) -> Flops:
         width, embedding = self.W_d.in_features, self.W_d.out_features
-        return (product(queries, width, embedding) + product(queries, embedding, keys)) * 2
+        return (matmul_flops(queries, width, embedding) + matmul_flops(queries, embedding, keys)) * 2
 
 
 @dataclass
@@ -250,9 +250,9 @@ class Model(Translator):
 
     def flops_encode(self, source_length: int) -> Flops:
         ends = (self.config.blocks[0][0] + self.config.blocks[-1][1]) * source_length
-        return sum((block.flops(source_length) for block in self.encoder), product(1, self.config.embedding, ends))
+        return sum((block.flops(source_length) for block in self.encoder), matmul_flops(1, self.config.embedding, ends))
 
     def flops_step(self, source_length: int, position: int) -> Flops:
         blocks = sum((block.flops(1) + block.flops_look(1, source_length) for block in self.decoder), NO_FLOPS)
         ends = self.decoder_in, self.decoder_out
-        return sum((product(1, layer.in_features, layer.out_features) for layer in ends), blocks)
+        return sum((matmul_flops(1, layer.in_features, layer.out_features) for layer in ends), blocks)

@@ -31,10 +31,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.parts.attention import Additive, weighted_sum
+from models.parts.attention import AdditiveAttention, weighted_sum
 from models.parts.batch import Tokens
-from models.parts.flops import Flops, product
-from models.parts.recurrent import lstm, reorder
+from models.parts.flops import Flops, matmul_flops
+from models.parts.recurrent import lstm_update, reorder_positions
 from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
 
@@ -58,13 +58,13 @@ class Block(nn.Module):
         """(h_PBTD, last h_PBD, last s_PBD)."""
         states = []
         for f_PB4D in f_PBT4D.unbind(dim=2):
-            h_PBD, s_PBD = lstm(torch.baddbmm(f_PB4D, h_PBD, self.U), s_PBD)
+            h_PBD, s_PBD = lstm_update(torch.baddbmm(f_PB4D, h_PBD, self.U), s_PBD)
             states.append(h_PBD)
         return torch.stack(states, dim=2), h_PBD, s_PBD
 
     def flops(self, positions: int) -> Flops:
         columns, inputs, gates = self.W.shape
-        return product(positions, inputs + self.U.shape[1], gates) * columns
+        return matmul_flops(positions, inputs + self.U.shape[1], gates) * columns
 
 
 @dataclass
@@ -118,7 +118,7 @@ class Model(Translator):
         self.target_embedding = nn.Embedding(target_vocabulary, config.embedding)
         self.encoder = Stack[Block](Block(2, inputs[layer], width) for layer in range(config.encoder_layers))
         self.W_p = nn.Linear(10 * width, annotation, bias=False)
-        self.attention = Additive(width, annotation, annotation)
+        self.attention = AdditiveAttention(width, annotation, annotation)
         self.W_y = nn.Linear(config.embedding, 4 * width, bias=False)
         self.W_c = nn.Linear(annotation, 4 * width, bias=False)
         self.U = nn.Linear(width, 4 * width, bias=False)
@@ -138,19 +138,19 @@ class Model(Translator):
         A sentence is reversed within its own length; padding stays behind the words.
         """
         x_BSE, turned_BS = self.source_embedding(source.ids_BS), source.reversal_BS
-        x_PBSX = torch.stack((x_BSE, reorder(x_BSE, turned_BS)))
+        x_PBSX = torch.stack((x_BSE, reorder_positions(x_BSE, turned_BS)))
         f_PBS4D = h_PBSD = x_PBSX  # rebound by the first layer
         zeros_PBD = self.initial_state(2, len(x_BSE), self.config.width, like=x_BSE)
         for number, block in enumerate(self.encoder):
             if number:
-                x_PBSX = torch.stack([reorder(x_BSX, turned_BS) for x_BSX in self.forwarded(f_PBS4D, h_PBSD)])
+                x_PBSX = torch.stack([reorder_positions(x_BSX, turned_BS) for x_BSX in self.forwarded(f_PBS4D, h_PBSD)])
             f_PBS4D = block.feed(x_PBSX)
             h_PBSD, _, _ = block.recur(f_PBS4D, zeros_PBD, zeros_PBD)
         tops = torch.cat((h_PBSD, f_PBS4D), dim=-1).unbind()
         first_read_backwards = self.config.encoder_layers % 2 == 0
         e_BSX = torch.cat(
             [
-                reorder(e, turned_BS) if backwards else e
+                reorder_positions(e, turned_BS) if backwards else e
                 for e, backwards in zip(tops, (first_read_backwards, not first_read_backwards), strict=True)
             ],
             dim=-1,
@@ -180,7 +180,7 @@ class Model(Translator):
         for from_y_B4D in self.W_y(y_BTE).unbind(dim=1):
             looked.append(self.attention(h_BD, memory.keys_BSA, memory.mask_BS))
             f_B4D = from_y_B4D + self.W_c(weighted_sum(looked[-1], memory.e_BSA))
-            h_BD, s_BD = lstm(f_B4D + self.U(h_BD), s_BD)
+            h_BD, s_BD = lstm_update(f_B4D + self.U(h_BD), s_BD)
             fs.append(f_B4D)
             hs.append(h_BD)
         f_BT4D, h_BTD, last = torch.stack(fs, dim=1), torch.stack(hs, dim=1), [(h_BD, s_BD)]
@@ -195,7 +195,7 @@ class Model(Translator):
     def flops_encode(self, source_length: int) -> Flops:
         """Two columns of blocks, W_p and the keys of the attention."""
         width, annotation = self.config.width, self.config.annotation
-        cost = product(source_length, 10 * width, annotation) + self.attention.flops_keys(source_length)
+        cost = matmul_flops(source_length, 10 * width, annotation) + self.attention.flops_keys(source_length)
         for block in self.encoder:
             cost += block.flops(source_length)
         return cost
@@ -203,8 +203,8 @@ class Model(Translator):
     def flops_step(self, source_length: int, position: int) -> Flops:
         """Attention; the lowest layer, which reads word, context and state; the blocks above it."""
         width, annotation = self.config.width, self.config.annotation
-        cost = self.attention.flops_scores(source_length) + product(1, source_length, annotation)
-        cost += product(1, self.config.embedding + annotation + width, 4 * width)
+        cost = self.attention.flops_scores(source_length) + matmul_flops(1, source_length, annotation)
+        cost += matmul_flops(1, self.config.embedding + annotation + width, 4 * width)
         for block in self.decoder:
             cost += block.flops(1)
         return cost

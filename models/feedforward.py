@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.parts.batch import PAD, Tokens
-from models.parts.flops import NO_FLOPS, Flops, product
+from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.translator import State, Step, Translator
 
 BEFORE, AFTER = 2, 2  # source words on either side of the current position
@@ -112,5 +112,5 @@ class Model(Translator):
         return NO_FLOPS
 
     def flops_step(self, source_length: int, position: int) -> Flops:
-        layers = (product(1, inner, outer) for inner, outer in zip(self.widths, self.widths[1:], strict=False))
+        layers = (matmul_flops(1, inner, outer) for inner, outer in zip(self.widths, self.widths[1:], strict=False))
         return sum(layers, NO_FLOPS)

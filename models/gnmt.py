@@ -29,10 +29,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.parts.attention import Additive, weighted_sum
+from models.parts.attention import AdditiveAttention, weighted_sum
 from models.parts.batch import Tokens
-from models.parts.flops import Flops, product
-from models.parts.recurrent import Cell, fused, reorder
+from models.parts.flops import Flops, matmul_flops
+from models.parts.recurrent import LSTMCell, reorder_positions, run_fused
 from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
 
@@ -49,7 +49,7 @@ class Layer(nn.LSTM):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch's own names are not ours
         self, x_BTD: Tensor, before: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        return fused(super().forward, x_BTD, before)
+        return run_fused(super().forward, x_BTD, before)
 
 
 @dataclass
@@ -98,8 +98,8 @@ class Model(Translator):
         self.forwards, self.backwards = Layer(width, width), Layer(width, width)
         self.encoder = Stack[Layer](Layer(width if number else 2 * width, width) for number in range(config.layers - 1))
         self.W_y = nn.Linear(width, 4 * width, bias=False)
-        self.lowest = Cell(width, width)
-        self.attention = Additive(width, width, width)
+        self.lowest = LSTMCell(width, width)
+        self.attention = AdditiveAttention(width, width, width)
         self.decoder = Stack[Layer](Layer(2 * width, width) for _ in range(config.layers - 1))
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(width, target_vocabulary, bias=False)
@@ -111,8 +111,8 @@ class Model(Translator):
         e_BSD = self.dropout(self.source_embedding(source.ids_BS))
         zeros_1BD = self.initial_state(1, len(e_BSD), self.config.width, like=e_BSD)
         forward_BSD, _ = self.forwards(e_BSD, (zeros_1BD, zeros_1BD))
-        backward_BSD, _ = self.backwards(reorder(e_BSD, source.reversal_BS), (zeros_1BD, zeros_1BD))
-        x_BSD = torch.cat((forward_BSD, reorder(backward_BSD, source.reversal_BS)), dim=-1)
+        backward_BSD, _ = self.backwards(reorder_positions(e_BSD, source.reversal_BS), (zeros_1BD, zeros_1BD))
+        x_BSD = torch.cat((forward_BSD, reorder_positions(backward_BSD, source.reversal_BS)), dim=-1)
         for number, layer in enumerate(self.encoder):
             m_BSD, _ = layer(self.dropout(x_BSD), (zeros_1BD, zeros_1BD))
             x_BSD = m_BSD + x_BSD if number else m_BSD
@@ -147,9 +147,9 @@ class Model(Translator):
         x_BTD, a_BTD, states = torch.stack(lowest, dim=1), torch.stack(contexts, dim=1), []
         for number, layer in enumerate(self.decoder):
             before = (past.h_BLD[:, number][None].contiguous(), past.c_BLD[:, number][None].contiguous())
-            m_BTD, after = layer(self.dropout(torch.cat((x_BTD, a_BTD), dim=-1)), before)
+            m_BTD, new_states = layer(self.dropout(torch.cat((x_BTD, a_BTD), dim=-1)), before)
             x_BTD = m_BTD + x_BTD if number else m_BTD
-            states.append(after)
+            states.append(new_states)
         h_BLD, c_BLD = (torch.cat(state, dim=0).transpose(0, 1) for state in zip(*states, strict=True))
         return self.dropout(x_BTD), Past(d_BD, c_BD, h_BLD, c_BLD), looked[-1]
 
@@ -159,10 +159,10 @@ class Model(Translator):
         """Both directions of the lowest layer, the second with its double input, the others; U_a x_s."""
         width, further = self.config.width, self.config.layers - 2
         inputs = 2 * (width + width) + (2 * width + width) + further * (width + width)
-        return product(source_length, inputs, 4 * width) + self.attention.flops_keys(source_length)
+        return matmul_flops(source_length, inputs, 4 * width) + self.attention.flops_keys(source_length)
 
     def flops_step(self, source_length: int, position: int) -> Flops:
         """Attention; every layer reads what is below it, the context, and its state."""
         width = self.config.width
-        attend = self.attention.flops_scores(source_length) + product(1, source_length, width)
-        return attend + product(1, 3 * width, 4 * width) * self.config.layers
+        attend = self.attention.flops_scores(source_length) + matmul_flops(1, source_length, width)
+        return attend + matmul_flops(1, 3 * width, 4 * width) * self.config.layers

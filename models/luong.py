@@ -26,10 +26,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.parts.attention import Concat, Dot, General, Location, weighted_sum
+from models.parts.attention import ConcatAttention, DotAttention, GeneralAttention, LocationAttention, weighted_sum
 from models.parts.batch import PAD, Tokens
-from models.parts.flops import NO_FLOPS, Flops, product
-from models.parts.recurrent import Cell, fused
+from models.parts.flops import NO_FLOPS, Flops, matmul_flops
+from models.parts.recurrent import LSTMCell, run_fused
 from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
 
@@ -59,7 +59,7 @@ class Window(nn.Module):
     def flops(self) -> Flops:
         if not self.predictive:
             return NO_FLOPS
-        return product(1, self.W_p.in_features, self.W_p.out_features) + product(1, self.v_p.in_features, 1)
+        return matmul_flops(1, self.W_p.in_features, self.W_p.out_features) + matmul_flops(1, self.v_p.in_features, 1)
 
 
 @dataclass
@@ -110,12 +110,17 @@ class Model(Translator):
         self.config = config
         width = config.width
         between = config.dropout if config.layers > 1 else 0.0
-        forms = {"dot": Dot, "general": General, "concat": Concat, "location": lambda w: Location(w, config.places)}
+        forms = {
+            "dot": DotAttention,
+            "general": GeneralAttention,
+            "concat": ConcatAttention,
+            "location": lambda w: LocationAttention(w, config.places),
+        }
         self.source_embedding = nn.Embedding(source_vocabulary, width)
         self.target_embedding = nn.Embedding(target_vocabulary, width)
         self.encoder = nn.LSTM(width, width, config.layers, bias=False, batch_first=True, dropout=between)
         self.W_y = nn.Linear(width, 4 * width, bias=False)
-        self.decoder = Stack[Cell](Cell(width, width) for _ in range(config.layers))
+        self.decoder = Stack[LSTMCell](LSTMCell(width, width) for _ in range(config.layers))
         self.attention = forms[config.score](width)
         self.window = Window(width, config.window, config.reach == "local-p") if config.reach != "global" else None
         self.W_c = nn.Linear(2 * width, width, bias=False)
@@ -128,7 +133,7 @@ class Model(Translator):
         ids_BS = source.ids_BS.flip(1)  # from the end of the sentence, and the padding comes first
         x_BSD = self.dropout(self.source_embedding(ids_BS)) * (ids_BS != PAD)[..., None]
         zeros_LBD = self.initial_state(self.config.layers, len(ids_BS), self.config.width, like=x_BSD)
-        h_BSD, (h_LBD, c_LBD) = fused(self.encoder, x_BSD, (zeros_LBD, zeros_LBD))
+        h_BSD, (h_LBD, c_LBD) = run_fused(self.encoder, x_BSD, (zeros_LBD, zeros_LBD))
         h_BSD = h_BSD.flip(1)
         fed_BD = self.initial_state(len(ids_BS), self.config.width, like=x_BSD)
         past = Past(h_LBD.transpose(0, 1), c_LBD.transpose(0, 1), fed_BD, torch.zeros_like(ids_BS[:, 0]))
@@ -170,13 +175,13 @@ class Model(Translator):
 
     def flops_encode(self, source_length: int) -> Flops:
         width = self.config.width
-        layers = product(source_length, 2 * width, 4 * width) * self.config.layers
+        layers = matmul_flops(source_length, 2 * width, 4 * width) * self.config.layers
         return layers + self.attention.flops_keys(source_length)
 
     def flops_step(self, source_length: int, position: int) -> Flops:
         """The word; the layers, the lowest of which reads h~; scores and weighted sum; W_c."""
         width = self.config.width
-        layers = product(1, width, 4 * width) + product(1, 2 * width, 4 * width) * self.config.layers
-        attend = self.attention.flops_scores(source_length) + product(1, source_length, width)
+        layers = matmul_flops(1, width, 4 * width) + matmul_flops(1, 2 * width, 4 * width) * self.config.layers
+        attend = self.attention.flops_scores(source_length) + matmul_flops(1, source_length, width)
         local = self.window.flops() if self.window is not None else NO_FLOPS
-        return layers + attend + local + product(1, 2 * width, width)
+        return layers + attend + local + matmul_flops(1, 2 * width, width)

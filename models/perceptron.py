@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.parts.batch import PAD, Tokens
-from models.parts.flops import NO_FLOPS, Flops, product
+from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.translator import State, Step, Translator
 
 BEFORE, AFTER = 2, 2  # source words on either side of the current position
@@ -134,4 +134,4 @@ class Model(Translator):
         return NO_FLOPS
 
     def flops_project(self) -> Flops:
-        return product(1, self.output.in_features, self.output.out_features, input_gradient=False)
+        return matmul_flops(1, self.output.in_features, self.output.out_features, input_gradient=False)

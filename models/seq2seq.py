@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.batch import PAD, Tokens
-from models.parts.flops import NO_FLOPS, Flops, product
-from models.parts.recurrent import fused
+from models.parts.flops import NO_FLOPS, Flops, matmul_flops
+from models.parts.recurrent import run_fused
 from models.parts.translator import State, Step, Translator
 
 States = tuple[Tensor, ...]  # (h_BLD,), or (h_BLD, c_BLD) of an LSTM
@@ -54,7 +54,7 @@ class Recurrence(nn.Module):
     def forward(self, x_BTE: Tensor, states: States) -> tuple[Tensor, States]:
         """(h_BTD of the top layer, states after the last position)."""
         first, *rest = (state_BLD.transpose(0, 1).contiguous() for state_BLD in states)
-        h_BTD, last = fused(self.layers, x_BTE, (first, *rest) if rest else first)
+        h_BTD, last = run_fused(self.layers, x_BTE, (first, *rest) if rest else first)
         last = last if rest else (last,)
         return h_BTD, tuple(state_LBD.transpose(0, 1) for state_LBD in last)
 
@@ -120,14 +120,14 @@ class Summary(Handover):
         return self.G_r(s_BTM.unflatten(-1, (-1, 2)).amax(dim=-1))
 
     def flops_summarise(self) -> Flops:
-        return product(1, self.config.hidden, self.config.hidden + 2 * self.config.maxout)
+        return matmul_flops(1, self.config.hidden, self.config.hidden + 2 * self.config.maxout)
 
     def flops_begin(self) -> Flops:
-        return product(1, self.config.hidden, self.config.layers * self.config.hidden)
+        return matmul_flops(1, self.config.hidden, self.config.layers * self.config.hidden)
 
     def flops_readout(self) -> Flops:
         maxout = self.config.maxout
-        return product(1, self.input_width, 2 * maxout) + product(1, maxout, self.output_width)
+        return matmul_flops(1, self.input_width, 2 * maxout) + matmul_flops(1, maxout, self.output_width)
 
 
 @dataclass
@@ -169,9 +169,9 @@ class Model(Translator):
         self.decoder = Recurrence(config, self.bridge.input_width)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(self.bridge.output_width, target_vocabulary, bias=False)
-        self.initialise()
+        self.initialize()
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Sutskever: U(-a, a), a = 0.08. Cho, and the Elman net: N(0, a^2), a = 0.01, recurrent matrices orthogonal."""
         for name, parameter in self.named_parameters():
             if self.config.cell == "lstm":
@@ -214,7 +214,7 @@ class Model(Translator):
 
     def flops_layers(self, input_width: int) -> Flops:
         columns, width = GATES[self.config.cell] * self.config.hidden, self.config.hidden
-        first, further = product(1, input_width, columns), product(1, width, columns)
+        first, further = matmul_flops(1, input_width, columns), matmul_flops(1, width, columns)
         return first + further * (2 * self.config.layers - 1)
 
     def flops_encode(self, source_length: int) -> Flops:

@@ -1,9 +1,10 @@
 """Transformer. Vaswani et al. 2017, "Attention Is All You Need".
 
-Follow Figure 1: embeddings times sqrt(d_model) plus sinusoidal positions; an encoder of N layers (self-attention,
-feed-forward); a decoder of N layers (causal self-attention, attention over the encoder, feed-forward); a softmax whose
-weights are the embeddings (section 3.4). Every sub-layer is LayerNorm(x + Dropout(Sublayer(x))), "post-norm", as
-published; with `pre_norm` it is x + Dropout(Sublayer(LayerNorm(x))) and a last LayerNorm on top of each stack.
+The architecture follows Figure 1: embeddings times sqrt(d_model) plus sinusoidal positions; an encoder of N layers
+(self-attention, feed-forward); a decoder of N layers (causal self-attention, attention over the encoder, feed-forward);
+a softmax that shares its weights with the embeddings (section 3.4). Every sub-layer is LayerNorm(x +
+Dropout(Sublayer(x))), "post-norm", as published. With `pre_norm` it is x + Dropout(Sublayer(LayerNorm(x))), with one
+more LayerNorm on top of each stack.
 
 With heads = 1 this is the row "self-attention": one scaled dot-product attention of full width, all else equal.
 
@@ -13,22 +14,21 @@ Letters: B batch  S source length  T target length  D width (d_model)  F inner w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from models.parts.attention import MultiHead
+from models.parts.attention import MultiHeadAttention
 from models.parts.batch import PAD, Tokens
-from models.parts.flops import Flops, product
+from models.parts.flops import Flops, matmul_flops
 from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
 
 
 def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
-    """PE(pos, 2i) = sin(pos / 10000^(2i / d_model)), PE(pos, 2i + 1) = cos(the same); section 3.5. (length, D)."""
+    """Return (length, D): PE(pos, 2i) = sin(pos / 10000^(2i / d_model)), PE(pos, 2i + 1) = cos(same); section 3.5."""
     position_T = torch.arange(length, device=like.device, dtype=torch.float64)
     rate_I = torch.exp(torch.arange(0, width, 2, device=like.device, dtype=torch.float64) * (-math.log(1e4) / width))
     angle_TI = position_T[:, None] * rate_I
@@ -42,66 +42,86 @@ class FeedForward(nn.Sequential):
         super().__init__(nn.Linear(width, inner), nn.ReLU(), nn.Dropout(dropout), nn.Linear(inner, width))
 
 
-class Sublayer(nn.Module):
-    """The residual connection and layer normalisation around a sub-layer; section 3.1."""
+class Residual(nn.Module):
+    """The residual connection and layer normalization of one sub-layer; section 3.1.
+
+    A layer calls `before` on x, the sub-layer on the result, and `after` on x and the sub-layer's output.
+    """
 
     def __init__(self, width: int, dropout: float, pre_norm: bool) -> None:
         super().__init__()
         self.norm, self.dropout, self.pre_norm = nn.LayerNorm(width), nn.Dropout(dropout), pre_norm
 
-    def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.pre_norm:
-            return x + self.dropout(sublayer(self.norm(x)))
-        return self.norm(x + self.dropout(sublayer(x)))
+    def before(self, x: Tensor) -> Tensor:
+        """Return the input of the sub-layer: LayerNorm(x) with pre-norm, x with post-norm."""
+        return self.norm(x) if self.pre_norm else x
+
+    def after(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the result for the sub-layer's output y: x + Dropout(y), with post-norm LayerNorm of it."""
+        x = x + self.dropout(y)
+        return x if self.pre_norm else self.norm(x)
 
 
 class EncoderLayer(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.self_attention = MultiHead(config.width, config.heads, config.attention_dropout)
+        self.self_attention = MultiHeadAttention(config.width, config.heads, config.attention_dropout)
         self.feed_forward = FeedForward(config.width, config.inner, config.inner_dropout)
-        self.around = Stack[Sublayer](Sublayer(config.width, config.dropout, config.pre_norm) for _ in range(2))
+        self.residuals = Stack[Residual](Residual(config.width, config.dropout, config.pre_norm) for _ in range(2))
 
     def forward(self, x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
-        attend = self.self_attention
-        x_BSD = self.around[0](x_BSD, lambda y: attend(y, attend.keys_values(y), mask_BS[:, None, None]))
-        return self.around[1](x_BSD, self.feed_forward)
+        attention_residual, feed_forward_residual = self.residuals
+        y_BSD = attention_residual.before(x_BSD)
+        y_BSD = self.self_attention(y_BSD, self.self_attention.keys_values(y_BSD), mask_BS[:, None, None])
+        x_BSD = attention_residual.after(x_BSD, y_BSD)
+        y_BSD = self.feed_forward(feed_forward_residual.before(x_BSD))
+        return feed_forward_residual.after(x_BSD, y_BSD)
 
 
 class DecoderLayer(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.self_attention = MultiHead(config.width, config.heads, config.attention_dropout)
-        self.source_attention = MultiHead(config.width, config.heads, config.attention_dropout)
+        self.self_attention = MultiHeadAttention(config.width, config.heads, config.attention_dropout)
+        self.source_attention = MultiHeadAttention(config.width, config.heads, config.attention_dropout)
         self.feed_forward = FeedForward(config.width, config.inner, config.inner_dropout)
-        self.around = Stack[Sublayer](Sublayer(config.width, config.dropout, config.pre_norm) for _ in range(3))
+        self.residuals = Stack[Residual](Residual(config.width, config.dropout, config.pre_norm) for _ in range(3))
 
     def forward(self, x_BTD: Tensor, memory_BSD: Tensor, mask_BS: Tensor) -> Tensor:
-        own, other = self.self_attention, self.source_attention
-        x_BTD = self.around[0](x_BTD, lambda y: own(y, own.keys_values(y), None, causal=True))
-        x_BTD = self.around[1](x_BTD, lambda y: other(y, other.keys_values(memory_BSD), mask_BS[:, None, None]))
-        return self.around[2](x_BTD, self.feed_forward)
+        self_residual, source_residual, feed_forward_residual = self.residuals
+        y_BTD = self_residual.before(x_BTD)
+        y_BTD = self.self_attention(y_BTD, self.self_attention.keys_values(y_BTD), None, causal=True)
+        x_BTD = self_residual.after(x_BTD, y_BTD)
+        y_BTD = source_residual.before(x_BTD)
+        source = self.source_attention.keys_values(memory_BSD)
+        y_BTD = self.source_attention(y_BTD, source, mask_BS[:, None, None])
+        x_BTD = source_residual.after(x_BTD, y_BTD)
+        y_BTD = self.feed_forward(feed_forward_residual.before(x_BTD))
+        return feed_forward_residual.after(x_BTD, y_BTD)
 
     def step(
         self, x_BD: Tensor, source: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor], mask_BS: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
-        """(x_BD, longer past, attention_BS): one position on top of the cached keys and values."""
+        """Process one position with cached keys and values.
 
-        def attend_own(y_BD: Tensor) -> Tensor:
-            nonlocal past
-            key_BH1C, value_BH1C = self.self_attention.keys_values(y_BD[:, None])
-            past = torch.cat((past[0], key_BH1C), dim=2), torch.cat((past[1], value_BH1C), dim=2)
-            return self.self_attention(y_BD[:, None], past, None)[:, 0]
+        Args:
+            x_BD: Input of the layer at this position.
+            source: Keys and values of the source.
+            past: Keys and values of the earlier target positions.
+            mask_BS: True at real source positions.
 
-        def attend_source(y_BD: Tensor) -> Tensor:
-            nonlocal attention_BS
-            out_BD, attention_BS = self.source_attention.look(y_BD, source, mask_BS)
-            return out_BD
-
-        attention_BS = x_BD  # rebound when the sub-layer runs
-        x_BD = self.around[0](x_BD, attend_own)
-        x_BD = self.around[1](x_BD, attend_source)
-        return self.around[2](x_BD, self.feed_forward), past, attention_BS
+        Returns:
+            (x_BD, the past with this position appended, attention_BS over the source).
+        """
+        self_residual, source_residual, feed_forward_residual = self.residuals
+        y_B1D = self_residual.before(x_BD)[:, None]
+        key_BH1C, value_BH1C = self.self_attention.keys_values(y_B1D)
+        past = torch.cat((past[0], key_BH1C), dim=2), torch.cat((past[1], value_BH1C), dim=2)
+        x_BD = self_residual.after(x_BD, self.self_attention(y_B1D, past, None)[:, 0])
+        y_BD = source_residual.before(x_BD)
+        y_BD, attention_BS = self.source_attention.forward_with_weights(y_BD, source, mask_BS)
+        x_BD = source_residual.after(x_BD, y_BD)
+        y_BD = self.feed_forward(feed_forward_residual.before(x_BD))
+        return feed_forward_residual.after(x_BD, y_BD), past, attention_BS
 
 
 @dataclass
@@ -116,7 +136,7 @@ class Config:
         dropout: Rate after every sub-layer and on embeddings plus positions (P_drop).
         attention_dropout: Rate on attention weights (tensor2tensor; not in the paper).
         inner_dropout: Rate inside the feed-forward layers (tensor2tensor; not in the paper).
-        pre_norm: Normalise before each sub-layer instead of after it.
+        pre_norm: Normalize before each sub-layer instead of after it.
         shared_embeddings: One matrix for source, target and softmax (section 3.4); needs a joint vocabulary.
     """
 
@@ -137,12 +157,15 @@ class Memory(NamedTuple):
 
 
 class Model(Translator):
-    """The Transformer of Figure 1 on the contract."""
+    """The Transformer of Figure 1."""
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
         if config.shared_embeddings and source_vocabulary != target_vocabulary:
-            raise ValueError("model.shared_embeddings: needs one vocabulary for both sides; set text.joint to true")
+            raise ValueError(
+                f"model.shared_embeddings: the vocabularies have {source_vocabulary} and {target_vocabulary} words; "
+                "expected one vocabulary for both sides. Set text.joint to true or model.shared_embeddings to false."
+            )
         self.config = config
         self.output = nn.Linear(config.width, target_vocabulary, bias=False)
         self.target_embedding = nn.Embedding(target_vocabulary, config.width, padding_idx=PAD)
@@ -153,13 +176,13 @@ class Model(Translator):
         self.encoder_norm, self.decoder_norm = (
             nn.LayerNorm(config.width) if config.pre_norm else nn.Identity() for _ in range(2)
         )
-        self.initialise()
+        self.initialize()
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Xavier uniform for layers, N(0, 1 / d_model) for embeddings, as in tensor2tensor; the paper is silent.
 
-        Keys and values stand in one matrix of 2D x D, whose bound is sqrt(6 / (D + 2D)) = sqrt(2 / D); that of queries
-        and outputs, of D x D, is sqrt(6 / (D + D)) = sqrt(3 / D).
+        The matrix of keys and values together is 2D x D, with the bound sqrt(6 / (D + 2D)) = sqrt(2 / D); those of
+        queries and of outputs are D x D, with the bound sqrt(6 / (D + D)) = sqrt(3 / D).
         """
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1 and "embedding" not in name:
@@ -171,6 +194,7 @@ class Model(Translator):
             nn.init.normal_(self.output.weight, std=self.config.width**-0.5)
 
     def embed(self, embedding: nn.Embedding, ids_BT: Tensor, begin: int = 0) -> Tensor:
+        """Return x_BTD, words plus positions; `begin` is the position of the first word, counted from 0."""
         x_BTD = embedding(ids_BT) * math.sqrt(self.config.width)
         positions_TD = sinusoids(begin + ids_BT.shape[1], self.config.width, like=x_BTD)[begin:]
         return self.dropout(x_BTD + positions_TD)
@@ -188,7 +212,7 @@ class Model(Translator):
         return self.decoder_norm(x_BTD)
 
     def start(self, memory: Memory) -> State:
-        """Keys and values of the source for every layer, and an empty past of shape (B, H, 0, C)."""
+        """Return keys and values of the source for every layer, and an empty past of shape (B, H, 0, C)."""
         memory_BSD, mask_BS = memory
         source = tuple(layer.source_attention.keys_values(memory_BSD) for layer in self.decoder)
         past = tuple((key_BHSC[:, :, :0], value_BHSC[:, :, :0]) for key_BHSC, value_BHSC in source)
@@ -204,16 +228,16 @@ class Model(Translator):
             pasts.append(past)
         return Step(self.decoder_norm(x_BD), State(state.source, tuple(pasts)), attention_BS)
 
-    # Cost of a layer: projections of D x D for queries, keys, values and output; scores and weighted sum, which over
-    # all heads are queries x D x keys each; two products of D x F.
+    # FLOPs of a layer: projections of D x D for queries, keys, values and output; scores and weighted sum, each queries
+    # x D x keys over all heads; two products of D x F.
 
     def flops_attention(self, queries: int, keys: int, new_keys: int) -> Flops:
         width = self.config.width
-        projections = product(2 * queries, width, width) + product(2 * new_keys, width, width)
-        return projections + product(queries, width, keys) * 2
+        projections = matmul_flops(2 * queries, width, width) + matmul_flops(2 * new_keys, width, width)
+        return projections + matmul_flops(queries, width, keys) * 2
 
     def flops_feed_forward(self, positions: int) -> Flops:
-        return product(positions, self.config.width, self.config.inner) * 2
+        return matmul_flops(positions, self.config.width, self.config.inner) * 2
 
     def flops_encode(self, source_length: int) -> Flops:
         layer = self.flops_attention(source_length, source_length, source_length)
@@ -225,7 +249,7 @@ class Model(Translator):
         return (own + other + self.flops_feed_forward(target_length)) * self.config.layers
 
     def flops_start(self, source_length: int) -> Flops:
-        return product(2 * source_length, self.config.width, self.config.width) * self.config.layers
+        return matmul_flops(2 * source_length, self.config.width, self.config.width) * self.config.layers
 
     def flops_step(self, source_length: int, position: int) -> Flops:
         own = self.flops_attention(1, position + 1, 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.parts.batch import Tokens
 from models.parts.flops import NO_FLOPS, Flops
 from models.parts.stack import Stack
-from models.parts.translator import State, Step, Translator
+from models.parts.translator import Routing, State, Step, Translator
 
 
 class Ensemble(Translator):
@@ -72,14 +72,15 @@ class Ensemble(Translator):
     def flops_project(self) -> Flops:
         return sum((member.flops_project() for member in self.members), NO_FLOPS)
 
-    def settle(self) -> None:
+    def set_routing(self, routing: Routing) -> None:
         for member in self.members:
-            member.settle()
+            member.set_routing(routing)
 
-    def observed(self) -> dict[str, float]:
+    def pop_routing_statistics(self) -> dict[str, float]:
+        """Return the sums over the members."""
         total = Counter[str]()
         for member in self.members:
-            total.update(member.observed())
+            total.update(member.pop_routing_statistics())
         return dict(total)
 
     def parameter_counts(self) -> tuple[int, int]:

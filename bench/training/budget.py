@@ -1,4 +1,4 @@
-"""What a training has used of its budget, and its learning curves."""
+"""The budget of a training run: what has been used of it, and the learning curves along it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from bench.measures.flops import FlopCounter
 from bench.training.distributed import SINGLE_PROCESS, ProcessGroup
 from models.parts.batch import Batch
 
-POINTS = 200
-"""Points of a learning curve, whatever the length of the run."""
+CURVE_POINTS = 200
+"""Number of points of a learning curve. It does not depend on the length of the run."""
 
 
 @dataclass
 class BudgetSettings:
-    """How long a model is trained: until the first of these limits is reached.
+    """The limits of a training run. Training stops when the first of them is reached; null means no limit.
 
     Attributes:
-        max_pairs: Budget in sentence pairs seen: the unit in which rows of a table are equal.
-        max_updates: Budget in updates of the weights.
-        max_flops: Budget in model FLOPs of training (docs/flops.md).
-        max_seconds: Budget in seconds of training, validations left out.
+        max_pairs: Limit in sentence pairs seen. All rows of a table get the same number.
+        max_updates: Limit in updates of the weights.
+        max_flops: Limit in model FLOPs of training (docs/flops.md).
+        max_seconds: Limit in seconds of training, not counting validations.
     """
 
     max_pairs: int | None = None
@@ -39,14 +39,14 @@ class BudgetSettings:
 
 
 class Diverged(Exception):
-    """The loss is no longer a number."""
+    """The loss became infinite or not a number (NaN)."""
 
 
 class HostClock:
-    """Seconds of the updates on a processor."""
+    """Measures the seconds of updates on a CPU, where an update has finished when the call returns."""
 
-    ahead = False
-    """Whether the host goes on while an update is still at work."""
+    asynchronous = False
+    """Whether the host continues while the device still computes an update."""
 
     def begin(self) -> None:
         self.began = time.perf_counter()
@@ -55,18 +55,18 @@ class HostClock:
         self.ended = time.perf_counter()
 
     def read(self) -> float:
-        """Seconds of the last update."""
+        """Return the seconds of the last update."""
         return self.ended - self.began
 
 
 class StreamClock:
-    """Seconds of the updates between events in a GPU's stream.
+    """Measures the seconds of updates on a GPU, between two events in its stream.
 
-    The host runs ahead of it: when an update ends there, the GPU may have begun it or not, and what the host does
-    between two updates may cost the GPU nothing.
+    The GPU computes asynchronously. When the host has launched an update, the GPU may not even have started it, and
+    work of the host between two updates may cost the GPU no time. The host's clock would therefore be wrong.
     """
 
-    ahead = True
+    asynchronous = True
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.updates = device, list[tuple[torch.cuda.Event, torch.cuda.Event]]()
@@ -79,7 +79,7 @@ class StreamClock:
         self.updates[-1][1].record()
 
     def read(self) -> float:
-        """Seconds of all updates since it was last read; waits for the GPU."""
+        """Wait for the GPU and return the seconds of all updates since the last call."""
         torch.cuda.synchronize(self.device)
         milliseconds = sum(begin.elapsed_time(end) for begin, end in self.updates)
         self.updates.clear()
@@ -87,25 +87,32 @@ class StreamClock:
 
 
 class BudgetTracker(pl.Callback):
-    """What the run has used: updates, pairs, tokens, FLOPs, seconds; stops the run when its budget is spent.
+    """Counts updates, sentence pairs, tokens, FLOPs, seconds and joules; stops training when the budget is used up.
 
-    Seconds are those between the begin and the end of updates: validations and checkpoints are not in them. So are
-    joules on a processor; on a GPU what is between two updates counts, since it is still at work there.
-    Of several processes that train one model each counts the whole of every batch.
+    `seconds` is the time from the begin to the end of each update. Validations and checkpoints are not included. The
+    same holds for joules on a CPU. On a GPU, the joules between two updates are included, because the GPU may still be
+    computing then. If several processes train one model, each process counts the whole of every batch.
+
+    Attributes:
+        synchronized: Whether the seconds and joules of all updates so far have been counted.
+        overhead_s: Seconds spent on counting, learning curves, checkpoints and progress reports.
+        overhead_start: Clock reading (seconds) at which the current learning curves, checkpoint and report began.
     """
+
+    COUNTS = ("updates", "pairs", "source_tokens", "target_tokens", "seconds", "overhead_s")
 
     def __init__(self, limits: BudgetSettings, flop_counter: FlopCounter, group: ProcessGroup = SINGLE_PROCESS) -> None:
         self.limits, self.flop_counter, self.group = limits, flop_counter, group
         self.updates = self.pairs = self.source_tokens = self.target_tokens = 0
         self.seconds = 0.0
         self.clock: HostClock | StreamClock = HostClock()
-        self.settled = True  # no update is at work whose seconds and joules are not yet counted
-        self.aside, self.overhead = 0.0, 0.0  # seconds: when curves, checkpoints and reports began, and all they took
+        self.synchronized = True
+        self.overhead_start = self.overhead_s = 0.0
         self.energy = Energy()
 
     @property
     def fraction(self) -> float:
-        """Part of the budget that is spent; of several limits, that of the one nearest to its end."""
+        """Fraction of the budget that has been used. With several limits: the largest of their fractions."""
         limits = (
             (self.pairs, self.limits.max_pairs),
             (self.updates, self.limits.max_updates),
@@ -115,148 +122,147 @@ class BudgetTracker(pl.Callback):
         return max(used / limit for used, limit in limits if limit)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # A run that was killed after its last update has a spent budget when it is resumed.
+        # A run that was killed after its last update resumes with a used-up budget and must not train further.
         trainer.should_stop = self.fraction >= 1
         if pl_module.device.type == "cuda":
             self.clock = StreamClock(pl_module.device)
         self.energy.open(pl_module.device, trainer.num_devices)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int):
-        if self.settled:
+        if self.synchronized:
             self.energy.skip()
-        self.settled = False
+        self.synchronized = False
         self.clock.begin()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
         self.clock.end()
-        if self.clock.ahead and self.limits.max_seconds:
-            self.wait()
+        if self.clock.asynchronous and self.limits.max_seconds:
+            self.synchronize()
         ended = time.perf_counter()
-        if not self.clock.ahead:
-            self.wait()
-        if self.limits.max_seconds:  # then seconds decide, and only one clock may
-            self.seconds = self.group.first(self.seconds)
+        if not self.clock.asynchronous:
+            self.synchronize()
+        if self.limits.max_seconds:  # the clocks of the processes differ, but all must stop at the same update
+            self.seconds = self.group.broadcast(self.seconds)
         self.updates += 1
-        for sources, targets, _ in batch.blocks:
+        for sources, targets, _ in batch.shapes:
             self.pairs += len(sources)
             self.source_tokens += sum(sources)
             self.target_tokens += sum(targets)
         self.flop_counter.add(batch)
         if self.fraction >= 1:
             trainer.should_stop = True
-        self.overhead += time.perf_counter() - ended
+        self.overhead_s += time.perf_counter() - ended
         if trainer.should_stop:
-            self.wait()
+            self.synchronize()
 
-    def wait(self) -> None:
-        """Waits for what a GPU has still to do of the updates so far, and counts their seconds and joules.
+    def synchronize(self) -> None:
+        """Wait until a GPU has finished all updates so far, and count their seconds and joules.
 
-        Whoever makes the host wait anyway (a point of a curve, a validation) calls this first: else the waiting would
-        be counted as theirs.
+        Code that makes the host wait for the GPU in any case (a point of a learning curve, a validation) must call
+        this first. Otherwise the waiting time would be counted as time of that code.
         """
-        if not self.settled:
+        if not self.synchronized:
             began = time.perf_counter()
             self.seconds += self.clock.read()
             self.energy.poll()
-            self.settled = True
-            if self.clock.ahead:  # what the host waited is the updates' time, not that of a checkpoint which asks
-                self.aside += time.perf_counter() - began
-
-    COUNTS = ("updates", "pairs", "source_tokens", "target_tokens", "seconds")
+            self.synchronized = True
+            if self.clock.asynchronous:  # the waiting time belongs to the updates and not to the overhead
+                self.overhead_start += time.perf_counter() - began
 
     def state_dict(self) -> dict[str, Any]:
-        self.wait()
-        parts = {
-            "overhead": self.overhead,
-            "flop_counter": self.flop_counter.state_dict(),
-            "energy": self.energy.state_dict(),
-        }
+        self.synchronize()
+        parts = {"flop_counter": self.flop_counter.state_dict(), "energy": self.energy.state_dict()}
         return {name: getattr(self, name) for name in self.COUNTS} | parts
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name in self.COUNTS:
             setattr(self, name, state_dict[name])
-        self.overhead = state_dict.get("overhead", 0.0)
         self.flop_counter.load_state_dict(state_dict["flop_counter"])
-        self.energy.load_state_dict(state_dict.get("energy"))
+        self.energy.load_state_dict(state_dict["energy"])
 
 
 Curve = list[tuple[int, str, float]]
-"""Points (update, name, value)."""
+"""The points of all learning curves of a run, as (update, name, value)."""
 
 
-class Curves(pl.Callback):
-    """Learning curves at evenly spaced points of the budget. `flush` gets the points that a checkpoint has secured.
+class LearningCurves(pl.Callback):
+    """Records learning curves at evenly spaced points of the budget.
 
-    A point that was noted after the last checkpoint is noted again by the resumed run: so it is handed on only
-    together with a checkpoint, and no step has two values. `resumed` gets all that the checkpoint of a resumed run
-    holds, since the killed process may not have handed on its last points. What is told is the mean of all processes.
+    A point that was recorded after the last checkpoint is recorded again by a resumed run. Points are therefore passed
+    on only when a checkpoint contains them, so that no step gets two values. Values are means over all processes.
+
+    Args:
+        on_saved: Called with the new points when a checkpoint that contains them has been written.
+        on_resumed: Called at the start of a resumed run with all points of its checkpoint, because the killed process
+            may not have passed on its last points.
     """
 
     def __init__(
         self,
         budget: BudgetTracker,
-        flush: Callable[[Curve], None],
-        resumed: Callable[[Curve], None],
+        on_saved: Callable[[Curve], None],
+        on_resumed: Callable[[Curve], None],
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.budget, self.flush, self.resumed, self.group = budget, flush, resumed, group
-        self.secured: Curve = []
-        self.pending: Curve = []
-        self.points = 0
-        self.told: dict[str, list[torch.Tensor]] = {}  # since the last point
+        self.budget, self.on_saved, self.on_resumed, self.group = budget, on_saved, on_resumed, group
+        self.saved: Curve = []
+        self.unsaved: Curve = []
+        self.points_recorded = 0
+        self.recent: dict[str, list[torch.Tensor]] = {}  # values of the updates since the last point
 
     @property
-    def seen(self) -> Curve:
-        return self.secured + self.pending
+    def points(self) -> Curve:
+        return self.saved + self.unsaved
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.secured:
-            self.resumed(self.secured)
+        if self.saved:
+            self.on_resumed(self.saved)
 
-    def note(self, name: str, value: float) -> None:
-        self.pending.append((self.budget.updates, name, value))
+    def add_point(self, name: str, value: float) -> None:
+        self.unsaved.append((self.budget.updates, name, value))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
-        due = self.budget.fraction * POINTS >= self.points + 1
+        due = self.budget.fraction * CURVE_POINTS >= self.points_recorded + 1
         if due:
-            self.budget.wait()
-        self.budget.aside = time.perf_counter()
-        self.tell("loss", outputs["loss"])
+            self.budget.synchronize()
+        self.budget.overhead_start = time.perf_counter()
+        self.log("loss", outputs["loss"])
         if not due:
             return
-        self.points = math.floor(self.budget.fraction * POINTS)
-        means = {name: statistics.fmean(values) for name, values in self.listed().items()}
-        self.told.clear()
+        self.points_recorded = math.floor(self.budget.fraction * CURVE_POINTS)
+        means = {name: statistics.fmean(values) for name, values in self.recent_values().items()}
+        self.recent.clear()
         if not math.isfinite(means["loss"]):
             raise Diverged(f"the training loss is {means['loss']} at update {self.budget.updates}")
         for name, mean in means.items():
-            self.note(f"train/{name}", mean)
-        self.note("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
-        self.note("train/pairs", self.budget.pairs)
-        self.note("train/flops", self.budget.flop_counter.model_flops)
-        self.note("train/seconds", self.budget.seconds)
+            self.add_point(f"train/{name}", mean)
+        self.add_point("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
+        self.add_point("train/pairs", self.budget.pairs)
+        self.add_point("train/flops", self.budget.flop_counter.model_flops)
+        self.add_point("train/seconds", self.budget.seconds)
 
-    def tell(self, name: str, value: torch.Tensor) -> None:
-        """A value of this update: the curve train/`name` gets the mean over the updates since its last point."""
-        self.told.setdefault(name, []).append(value.detach())
+    def log(self, name: str, value: torch.Tensor) -> None:
+        """Record a value of this update. The next point of the curve train/`name` is the mean since its last point."""
+        self.recent.setdefault(name, []).append(value.detach())
 
-    def listed(self) -> dict[str, list[float]]:
-        return {name: self.group.mean([value.item() for value in values]) for name, values in self.told.items()}
+    def recent_values(self) -> dict[str, list[float]]:
+        """Return the values since the last point, each as the mean over all processes."""
+        return {name: self.group.mean([value.item() for value in values]) for name, values in self.recent.items()}
 
-    def secure(self) -> None:
-        self.secured += self.pending
-        self.flush(self.pending)
-        self.pending = []
+    def mark_saved(self) -> None:
+        """Pass on the points that the checkpoint just written contains."""
+        self.saved += self.unsaved
+        self.on_saved(self.unsaved)
+        self.unsaved = []
 
     def state_dict(self) -> dict[str, Any]:
-        return {"secured": self.seen, "points": self.points, "told": self.listed()}
+        return {"saved": self.points, "points_recorded": self.points_recorded, "recent": self.recent_values()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.secured = [tuple(point) for point in state_dict["secured"]]
-        self.points = state_dict["points"]
-        self.told = {name: [torch.tensor(value) for value in values] for name, values in state_dict["told"].items()}
+        self.saved = [tuple(point) for point in state_dict["saved"]]
+        self.points_recorded = state_dict["points_recorded"]
+        self.recent = {name: [torch.tensor(value) for value in values] for name, values in state_dict["recent"].items()}

@@ -33,7 +33,7 @@ from torch.nn import functional
 from bench.decoding.beam_search import evaluation_mode, select_rows, should_check_finished
 from bench.training.budget import BudgetTracker, LearningCurves
 from models.parts.batch import BOS, EOS, Batch, Tokens
-from models.parts.translator import Translator, likelihood
+from models.parts.translator import Translator, cross_entropy_loss
 
 LONGEST = 2
 """A translation that is drawn ends at so many times the tokens of its reference: as a rule its GLEU is at most about a
@@ -215,7 +215,7 @@ class RewardPhase(pl.Callback):
 
     def objective(self, model: Translator, batch: Batch) -> Tensor:
         if not self.begun:
-            return likelihood(model, batch)
+            return cross_entropy_loss(model, batch)
         self.acted = True
         limits_B = [LONGEST * length for length in batch.target.lengths_B]
         samples = sample_translations(model, batch.source, limits_B, self.settings.samples)

@@ -2,8 +2,8 @@
 
 Lightning owns the loop; what happens around a batch stands here as callbacks, in the order in which they act:
 `BudgetTracker` (budget.py) counts what the update cost, `RewardPhase` (reward.py) replaces likelihood by reward,
-`Validation` scores the weights at evenly spaced points of the budget, `Plateau` lowers the learning rate where that is
-the schedule, `Curves` (budget.py) notes the loss, `Checkpoints` (checkpoints.py) saves what a resumed run needs,
+`Validation` scores the weights at evenly spaced points of the budget, `PlateauDecay` lowers the learning rate where that is
+the schedule, `LearningCurves` (budget.py) notes the loss, `CheckpointWriter` (checkpoints.py) saves what a resumed run needs,
 `Progress` tells the person.
 """
 
@@ -23,16 +23,16 @@ import torch
 
 from bench.data.batches import PairBatches
 from bench.measures.flops import FlopCounter
-from bench.system.machine import MachineSettings, bf16
+from bench.system.machine import MachineSettings, bf16_fallback
 from bench.system.progress import Status, StatusCallback
-from bench.training.budget import BudgetSettings, BudgetTracker, Curve, Curves
-from bench.training.checkpoints import Checkpoints, PlainFiles, RandomPerUpdate, RepeatedWork, Signals
+from bench.training.budget import BudgetSettings, BudgetTracker, Curve, LearningCurves
+from bench.training.checkpoints import CheckpointWriter, DirectCheckpointIO, RepeatedWork, SeedPerUpdate, Signals
 from bench.training.distributed import SINGLE_PROCESS, ExternalLauncher, ProcessGroup
 from bench.training.reward import RewardPhase, RewardSettings
-from bench.training.validation import Plateau, Score, Validation
+from bench.training.validation import PlateauDecay, Score, Validation
 from models.parts.batch import Batch
 from models.parts.optimization import OptimizationSettings
-from models.parts.translator import Translator, likelihood
+from models.parts.translator import Translator, cross_entropy_loss
 
 for name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(name).setLevel(logging.ERROR)  # advice and advertisements
@@ -97,7 +97,7 @@ class Progress(pl.Callback):
     def __init__(
         self,
         budget: BudgetTracker,
-        curves: Curves,
+        curves: LearningCurves,
         validation: Validation,
         report: StatusCallback,
         group: ProcessGroup = SINGLE_PROCESS,
@@ -120,9 +120,9 @@ class Progress(pl.Callback):
             tuple(self.validation.scores),
             self.last("train/reward"),
         )
-        if self.group.first(self.report(status)):
+        if self.group.broadcast(self.report(status)):
             trainer.should_stop = True
-        budget.overhead += time.perf_counter() - budget.aside
+        budget.overhead_s += time.perf_counter() - budget.overhead_start
 
     def last(self, name: str) -> float | None:
         """The last point of a curve."""
@@ -130,7 +130,7 @@ class Progress(pl.Callback):
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """A finished training: the weights to be judged, what they cost, and how they came about."""
 
     weights: dict[str, torch.Tensor]
@@ -160,7 +160,7 @@ def train(
     resumed: Callable[[Curve], None],
     report: StatusCallback,
     group: ProcessGroup = SINGLE_PROCESS,
-) -> Trained:
+) -> TrainingResult:
     """Trains until the budget is spent; continues from `folder`/last.ckpt if there is one.
 
     Args:
@@ -179,24 +179,26 @@ def train(
     """
     model.optimization = settings
     budget = BudgetTracker(settings, FlopCounter(model), group)
-    curves = Curves(budget, flush, resumed, group)
-    refinement = RewardPhase(settings.reward, budget, curves, text)
-    model.objective = refinement.objective
-    validation = Validation(budget, curves, refinement, settings.validations, settings.average, score, folder)
+    curves = LearningCurves(budget, flush, resumed, group)
+    reward_phase = RewardPhase(settings.reward, budget, curves, text)
+    model.objective = reward_phase.objective
+    validation = Validation(budget, curves, reward_phase, settings.validations, settings.average, score, folder)
 
     def saved() -> None:
         curves.secure()
-        if group.leads:
+        if group.is_leader:
             validation.prune()
 
     path = folder / CHECKPOINT
-    checkpoints = Checkpoints(path, machine.checkpoint_seconds, signals, data, lambda: validation.done, saved, group)
+    checkpoints = CheckpointWriter(
+        path, machine.checkpoint_seconds, signals, data, lambda: validation.done, saved, group
+    )
     repeated = RepeatedWork(folder / "reached.json", lambda: (budget.updates, budget.seconds))
     progress = Progress(budget, curves, validation, report, group)
-    random = RandomPerUpdate(seed, group.rank)
-    plateau = Plateau(settings, validation, group)
-    callbacks = [random, budget, refinement, validation, plateau, curves, checkpoints, repeated, progress]
-    if not group.leads:
+    random = SeedPerUpdate(seed, group.rank)
+    plateau = PlateauDecay(settings, validation, group)
+    callbacks = [random, budget, reward_phase, validation, plateau, curves, checkpoints, repeated, progress]
+    if not group.is_leader:
         callbacks = [callback for callback in callbacks if callback not in (validation, repeated)]
     data.rank, data.processes = group.rank, group.size
     trainer = pl.Trainer(
@@ -208,20 +210,20 @@ def train(
         gradient_clip_val=settings.clip,
         max_epochs=1,  # the data never ends: an "epoch" of Lightning is the whole run, and the meter stops it
         callbacks=callbacks,
-        plugins=[ExternalLauncher(group, machine.devices), PlainFiles()],
+        plugins=[ExternalLauncher(group, machine.devices), DirectCheckpointIO()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    in_bf16 = bf16(machine.device, settings.precision == "bf16-mixed")
-    with signals.held(), in_bf16, warnings.catch_warnings():
+    in_bf16 = bf16_fallback(machine.device, settings.precision == "bf16-mixed")
+    with signals.deferred(), in_bf16, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's own
         # Said of any loader without workers, and of any resumed loader that is not Lightning's own.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended.*")
         model.train()
-        trainer.fit(model, data, ckpt_path=path if group.first(path.exists()) else None, weights_only=True)
-    model.objective = likelihood
-    weights = group.first(validation.scored_weights() if group.leads else {})
-    return Trained(weights, budget, validation.best_update, curves.seen, repeated)
+        trainer.fit(model, data, ckpt_path=path if group.broadcast(path.exists()) else None, weights_only=True)
+    model.objective = cross_entropy_loss
+    weights = group.broadcast(validation.scored_weights() if group.is_leader else {})
+    return TrainingResult(weights, budget, validation.best_update, curves.seen, repeated)

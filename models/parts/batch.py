@@ -1,4 +1,4 @@
-"""Batches of sentence pairs: token ids, their lengths, and what a loss over a part of a batch is multiplied by.
+"""Batches of sentence pairs: token ids, sentence lengths, and the weight of a process's loss in distributed training.
 
 Letters in names: B batch  S source length  T target length  N real (unpadded) tokens
 """
@@ -12,16 +12,19 @@ from torch import Tensor
 from torch.nn import functional
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
-"""Token ids that mean the same in every vocabulary: padding, begin of sentence, end of sentence, unknown."""
+"""Token ids with the same meaning in every vocabulary: padding, begin of sentence, end of sentence, unknown word."""
 
 
-def sent(from_host: Tensor, device: torch.device) -> Tensor:
-    """A copy on the device that the host does not wait for, as it would in torch.tensor(..., device=...)."""
-    return from_host.to(device, non_blocking=True)
+def copy_to_device(host_tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor from the host without waiting for the device; torch.tensor(..., device=...) would wait."""
+    return host_tensor.to(device, non_blocking=True)
 
 
 class Tokens(NamedTuple):
-    """Token ids, padded on the right with PAD. The lengths live on the host: no shape waits for the device."""
+    """Token ids of several sentences, padded on the right with PAD.
+
+    The lengths are stored on the host, so that no shape has to be read back from the device.
+    """
 
     ids_BS: Tensor
     lengths_B: tuple[int, ...]
@@ -29,74 +32,79 @@ class Tokens(NamedTuple):
     @property
     def length_B(self) -> Tensor:
         """The lengths, on the device of the ids."""
-        return sent(torch.tensor(self.lengths_B, device="cpu"), self.ids_BS.device)
+        return copy_to_device(torch.tensor(self.lengths_B, device="cpu"), self.ids_BS.device)
 
     @property
     def mask_BS(self) -> Tensor:
-        """True where a token is real."""
+        """True at real tokens, False at padding."""
         position_S = torch.arange(self.ids_BS.shape[1], device=self.ids_BS.device)
         return position_S < self.length_B[:, None]
 
     @property
     def reversal_BS(self) -> Tensor:
-        """Indices that reverse each sentence within its own length and leave the padding where it is."""
+        """Indices that reverse each sentence within its own length and leave the padding in place."""
         position_S = torch.arange(self.ids_BS.shape[1], device=self.ids_BS.device)
         mirrored_BS = self.length_B[:, None] - 1 - position_S
         return torch.where(mirrored_BS >= 0, mirrored_BS, position_S)
 
     @property
-    def real_N(self) -> Tensor:
-        """Places of the real tokens in the flattened (B * S) ids, sentence by sentence."""
+    def real_index_N(self) -> Tensor:
+        """Indices of the real tokens in the flattened (B * S) ids, sentence by sentence."""
         position_S = torch.arange(self.ids_BS.shape[1], device="cpu")
-        real_BS = position_S < torch.tensor(self.lengths_B, device="cpu")[:, None]  # a device would have to be asked
-        return sent(real_BS.flatten().nonzero()[:, 0], self.ids_BS.device)
+        # On the host: `nonzero` on a device would make the host wait for the number of real tokens.
+        real_BS = position_S < torch.tensor(self.lengths_B, device="cpu")[:, None]
+        return copy_to_device(real_BS.flatten().nonzero()[:, 0], self.ids_BS.device)
 
     @property
     def ids_N(self) -> Tensor:
-        """The real tokens, sentence by sentence."""
-        return self.ids_BS.flatten().index_select(0, self.real_N)
+        """Ids of the real tokens, sentence by sentence."""
+        return self.ids_BS.flatten().index_select(0, self.real_index_N)
 
     def to(self, device: torch.device | str) -> Tokens:
         return Tokens(self.ids_BS.to(device, non_blocking=True), self.lengths_B)
 
 
-class Block(NamedTuple):
-    """What a batch costs: the lengths of its sentences, and the widths that both sides are padded to."""
+class BatchShape(NamedTuple):
+    """What the cost of a batch depends on: the lengths of its sentences, and the (source, target) padded lengths."""
 
-    sources: tuple[int, ...]
-    targets: tuple[int, ...]
-    padded: tuple[int, int]
+    source_lengths: tuple[int, ...]
+    target_lengths: tuple[int, ...]
+    padded_lengths: tuple[int, int]
 
 
 class Batch(NamedTuple):
     """Sentence pairs. Both sides end in EOS; the target begins with its first word, not with BOS.
 
-    Where several processes train one model, each holds a part of every batch, and their gradients are averaged.
-    `share`, (target tokens here) x (processes) / (target tokens of all), is what its mean loss is multiplied
-    by, so that the average is the mean over all tokens; `parts` are the blocks of all processes.
+    Attributes:
+        source: Source sentences.
+        target: Target sentences.
+        loss_weight: Factor of the mean loss over target tokens. In distributed training each process holds a part of
+            every batch and gradients are averaged over processes. With the factor (target tokens of this process) x
+            (processes) / (target tokens of all processes) this average equals the mean over all tokens.
+        process_shapes: The shapes of the parts of all processes; empty if this is the whole batch.
     """
 
     source: Tokens
     target: Tokens
-    share: float = 1.0
-    parts: tuple[Block, ...] = ()
+    loss_weight: float = 1.0
+    process_shapes: tuple[BatchShape, ...] = ()
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
-        """Of the whole batch, whoever reads it."""
-        padded = (self.source.ids_BS.shape[1], self.target.ids_BS.shape[1])
-        return self.parts or (Block(self.source.lengths_B, self.target.lengths_B, padded),)
+    def shapes(self) -> tuple[BatchShape, ...]:
+        """The shapes of all parts of the whole batch, one for each process."""
+        padded_lengths = (self.source.ids_BS.shape[1], self.target.ids_BS.shape[1])
+        return self.process_shapes or (BatchShape(self.source.lengths_B, self.target.lengths_B, padded_lengths),)
 
     @property
-    def share_of_sentences(self) -> float:
-        """What a mean over sentences is multiplied by instead of `share`: that counts sentences, not target tokens."""
-        whole, part = [block.targets for block in self.blocks], self.target.lengths_B
-        sentences, tokens = sum(map(len, whole)), sum(map(sum, whole))
-        return self.share * (len(part) / sentences) * (tokens / sum(part))
+    def sentence_loss_weight(self) -> float:
+        """Factor of a mean loss over sentences: like `loss_weight`, with sentences counted instead of target tokens."""
+        lengths_of_all, lengths_here = [shape.target_lengths for shape in self.shapes], self.target.lengths_B
+        sentences, tokens = sum(map(len, lengths_of_all)), sum(map(sum, lengths_of_all))
+        return self.loss_weight * (len(lengths_here) / sentences) * (tokens / sum(lengths_here))
 
     @property
     def prefix(self) -> Tokens:
-        """What a decoder has read before it writes each token of the target: BOS, then all but the last."""
+        """The decoder's input at each target position: BOS, then all target tokens but the last."""
         ids_BT = functional.pad(self.target.ids_BS[:, :-1], (1, 0), value=BOS)
         return Tokens(ids_BT, self.target.lengths_B)
 

@@ -1,9 +1,11 @@
-"""Convolutions over a sentence as one dense product each: every output position reads the window of inputs before it.
+"""Convolutions over a sentence, each computed as one dense product: every output position reads a window of inputs.
 
-torch's counter charges every tap of a convolution, those on zeros at the borders too; so does the product of a window
-with the kernel's matrix, which is the same number of multiplications, and one code path for whole sentences and steps.
+PyTorch's FLOP counter charges every element of a convolution's kernel, also those on zeros at the borders. The product
+of a window with the matrix of the kernel has the same number of multiplications, and whole sentences and single
+decoding steps can use the same code. Three architectures use `windows`. Only two (bytenet, convs2s) use `prepend_past`;
+it stands here because it is needed wherever `windows` is used in a causal convolution.
 
-Letters: B batch  T length  D width  K width of the kernel
+Letters: B batch  T length  P past positions  D width  K width of the kernel
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ from torch import Tensor
 
 
 def windows(x_BTD: Tensor, kernel: int, dilation: int = 1) -> Tensor:
-    """[x_t; x_{t+r}; ...; x_{t+(K-1)r}], r the dilation, of every t whose window fits: (B, T - (K-1) r, K D)."""
+    """Return [x_t; x_{t+r}; ...; x_{t+(K-1)r}] for every t whose window fits, r the dilation: (B, T - (K-1) r, K D)."""
     length = x_BTD.shape[1] - (kernel - 1) * dilation
     return torch.cat([x_BTD[:, tap * dilation : tap * dilation + length] for tap in range(kernel)], dim=-1)
 
 
-def after(before_BPD: Tensor, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-    """(the inputs x with the P inputs before them, the last P of all): what a causal convolution reads and caches."""
-    inputs_BTD = torch.cat((before_BPD, x_BTD), dim=1)
+def prepend_past(past_BPD: Tensor, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (the P past inputs followed by x, the last P of these), which a causal convolution reads and caches."""
+    inputs_BTD = torch.cat((past_BPD, x_BTD), dim=1)
     return inputs_BTD, inputs_BTD[:, x_BTD.shape[1] :]

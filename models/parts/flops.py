@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """Floating-point operations of dense products, one multiply-add counted as 2: forward pass, and training step."""
+    """Floating-point operations of dense products; one multiply-add counts as 2.
+
+    Attributes:
+        forward: Operations of the forward pass.
+        training: Operations of forward and backward pass together.
+    """
 
     forward: int
     training: int
@@ -24,11 +29,12 @@ class Flops:
 NO_FLOPS = Flops(0, 0)
 
 
-def product(rows: int, inner: int, columns: int, *, input_gradient: bool = True) -> Flops:
-    """Cost of (rows x inner) @ (inner x columns).
+def matmul_flops(rows: int, inner: int, columns: int, *, input_gradient: bool = True) -> Flops:
+    """Return the cost of (rows x inner) @ (inner x columns).
 
-    Forward 2 * rows * inner * columns. The backward pass makes one such product for each factor, so training costs
-    3 x forward; 2 x where the input needs no gradient (frozen features).
+    The forward pass costs 2 * rows * inner * columns. The backward pass computes one product of the same size for the
+    gradient of each factor, so training costs 3 x forward, or 2 x forward if the input needs no gradient (frozen
+    features).
     """
     forward = 2 * rows * inner * columns
     return Flops(forward, forward * (3 if input_gradient else 2))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 @dataclass
 class OptimizerSettings:
-    """A torch.optim class and its arguments.
+    """An optimizer: a class of torch.optim and its arguments.
 
     Attributes:
         name: The class in torch.optim, such as Adam, SGD or Adadelta.
@@ -23,15 +23,18 @@ class OptimizerSettings:
 
 @dataclass
 class LearningRateSchedule:
-    """Learning rate at update u (from 1): lr * min(1, u / warmup) * decay(u); decay begins after warmup + hold updates.
+    """Learning rate at update u (counted from 1): lr * min(1, u / warmup) * decay(u).
+
+    The decay begins after warmup + hold updates.
 
     Attributes:
         warmup: Updates of linear increase from 0.
         hold: Updates at the full rate after the warm-up.
         decay: none; inverse_sqrt: sqrt((warmup + hold) / u); halve: 0.5 ** (1 + (u - warmup - hold - 1) // every);
-            plateau: a tenth for each validation whose loss was not the lowest so far (training.py counts them).
+            plateau: divided by ten after each validation whose loss was not the lowest so far (counted in
+            bench/training/validation.py).
         every: For halve: updates between two halvings.
-        floor: For plateau: the rate is not reduced below this; null: there is no such rate.
+        floor: For plateau: lower bound of the learning rate; null for none.
     """
 
     warmup: int = 0
@@ -41,27 +44,27 @@ class LearningRateSchedule:
     floor: float | None = None
 
     def factor(self, update: int) -> float:
-        """What the learning rate is multiplied by at this update, counted from 1."""
+        """Return the factor of the learning rate at this update, counted from 1. Does not include plateau decay."""
         if update <= self.warmup:
             return update / self.warmup
-        after = update - self.warmup - self.hold
-        if after <= 0 or self.decay in ("none", "plateau"):
+        updates_of_decay = update - self.warmup - self.hold
+        if updates_of_decay <= 0 or self.decay in ("none", "plateau"):
             return 1.0
         if self.decay == "inverse_sqrt":
             return (max(1, self.warmup + self.hold) / update) ** 0.5
-        return 0.5 ** (1 + (after - 1) // self.every)
+        return 0.5 ** (1 + (updates_of_decay - 1) // self.every)
 
 
 @dataclass
 class OptimizationSettings:
-    """How the loss is made and weights are moved: the same few settings for every architecture.
+    """How the loss is computed and minimized: the same settings for every architecture.
 
     Attributes:
-        optimizer: Which optimiser.
-        schedule: Which learning rate at which update.
-        label_smoothing: Probability mass spread evenly over the vocabulary (Szegedy et al. 2016), 0 for none.
-        normalization: What the loss is a mean over. token: target tokens. sentence: sentences, each with the sum over
-            its tokens, as in papers whose learning rates and clipping are for that sum divided by the batch size.
+        optimizer: The optimizer.
+        schedule: The learning-rate schedule.
+        label_smoothing: Probability mass spread evenly over the vocabulary (Szegedy et al. 2016); 0 for none.
+        normalization: What the loss is averaged over. token: target tokens. sentence: sentences, each with the sum over
+            its tokens, as in papers whose learning rates and clipping are meant for that sum divided by the batch size.
     """
 
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)

@@ -1,4 +1,7 @@
-"""Parts of recurrent architectures: fused layers, one step of an LSTM written out, reading in both directions.
+"""Parts of recurrent architectures: fused layers, one update of an LSTM written out, and reversal of sentences.
+
+`LSTMCell` is used by two architectures only (gnmt, luong). It stands here because it is the same equation as
+`lstm_update`, which deep_att and moe use without the cell.
 
 Letters: B batch  S source length  D width of the state  E width of the input
 """
@@ -12,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 
-def fused(layers: Callable[[Tensor, Any], tuple[Tensor, Any]], x_BSE: Tensor, states: Any) -> tuple[Tensor, Any]:
-    """layers(x, states); on a GPU in fp32 under autocast, too.
+def run_fused(layers: Callable[[Tensor, Any], tuple[Tensor, Any]], x_BSE: Tensor, states: Any) -> tuple[Tensor, Any]:
+    """Return layers(x, states), computed in fp32 under autocast on a GPU.
 
-    There autocast to bf16 has cuDNN's recurrent layers compute in fp16 all the same (ATen/cudnn/AutocastRNN.cpp), whose
-    smallest gradients are lost without a scaled loss.
+    Under autocast to bf16, cuDNN's recurrent layers compute in fp16 nevertheless (ATen/cudnn/AutocastRNN.cpp), and
+    without a scaled loss the smallest gradients then underflow.
     """
     if not torch.is_autocast_enabled("cuda") or x_BSE.device.type != "cuda":
         return layers(x_BSE, states)
@@ -25,29 +28,32 @@ def fused(layers: Callable[[Tensor, Any], tuple[Tensor, Any]], x_BSE: Tensor, st
         return layers(x_BSE.float(), states)
 
 
-def reorder(x_BSD: Tensor, index_BS: Tensor) -> Tensor:
-    """x[b, index[b, s]] for every b and s."""
+def reorder_positions(x_BSD: Tensor, index_BS: Tensor) -> Tensor:
+    """Return x[b, index[b, s]] for every b and s."""
     return x_BSD.gather(1, index_BS[..., None].expand_as(x_BSD))
 
 
-def lstm(gates_B4D: Tensor, c_BD: Tensor) -> tuple[Tensor, Tensor]:
-    """(h', c'): i, f, o = sigma(their gates), g = tanh(its gate); c' = f * c + i * g, h' = o * tanh(c')."""
+def lstm_update(gates_B4D: Tensor, c_BD: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (h', c') from the inputs of the gates, in the order i, f, o, g.
+
+    i, f, o = sigma(their inputs), g = tanh(its input); c' = f * c + i * g, h' = o * tanh(c').
+    """
     width = c_BD.shape[-1]
     i_BD, f_BD, o_BD = torch.sigmoid(gates_B4D[..., : 3 * width]).chunk(3, dim=-1)
     c_BD = f_BD * c_BD + i_BD * torch.tanh(gates_B4D[..., 3 * width :])
     return o_BD * torch.tanh(c_BD), c_BD
 
 
-class Cell(nn.Module):
+class LSTMCell(nn.Module):
     """i, f, o = sigma(W x + U h) each, g = tanh(W_g x + U_g h); c' = f * c + i * g, h' = o * tanh(c').
 
-    The products with x and h are one, with the matrices of all gates side by side.
+    The products with x and h are one product; the matrices of all gates stand side by side.
     """
 
     def __init__(self, input_width: int, width: int) -> None:
         super().__init__()
         self.gates = nn.Linear(input_width + width, 4 * width, bias=False)
 
-    def forward(self, x_BE: Tensor, h_BD: Tensor, c_BD: Tensor, more_B4D: Tensor | float) -> tuple[Tensor, Tensor]:
-        """(h', c'); `more_B4D` is what other inputs add to the gates."""
-        return lstm(self.gates(torch.cat((x_BE, h_BD), dim=1)) + more_B4D, c_BD)
+    def forward(self, x_BE: Tensor, h_BD: Tensor, c_BD: Tensor, added_B4D: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Return (h', c'); `added_B4D` is added to the inputs of the gates, for further inputs of the cell."""
+        return lstm_update(self.gates(torch.cat((x_BE, h_BD), dim=1)) + added_B4D, c_BD)

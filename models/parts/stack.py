@@ -1,4 +1,4 @@
-"""A list of layers of one type."""
+"""A typed list of layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class Stack(nn.ModuleList, Generic[Layer]):
-    """A ModuleList whose layers keep their type."""
+    """A ModuleList whose elements have a known type, so that the type checker sees the methods of a layer."""
 
     if TYPE_CHECKING:
 

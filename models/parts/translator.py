@@ -1,17 +1,17 @@
-"""The contract that every architecture keeps, and the loss, optimiser and schedule that all of them share.
+"""The contract of all architectures: the base class `Translator`, with the loss and the optimizer that they share.
 
-A translator turns source token ids into hidden states and logits, in two ways that must agree: `encode` and `decode`
-read a whole target at once (teacher forcing, training); `start` and `step` write one token after another (decoding).
-Everything outside models/ asks for this contract only and never names an architecture.
+A translator maps source token ids to hidden states and logits, in two ways that must give the same numbers: `encode`
+and `decode` process a whole target at once (teacher forcing, in training); `start` and `step` process one token at a
+time (in decoding). Code outside models/ uses this contract only and never names an architecture.
 
-Letters in names: B batch  S source length  T target length  D width  H heads  V vocabulary  N real (unpadded) tokens
+Letters in names: B batch  S source length  T target length  D width  V vocabulary  N real (unpadded) tokens
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -19,15 +19,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.parts.batch import Batch, Tokens
-from models.parts.flops import NO_FLOPS, Flops, product
+from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.optimization import OptimizationSettings
+
+Routing = Literal["learned", "uniform"]
+"""How a mixture of experts assigns tokens in evaluation mode; see `Translator.set_routing`."""
 
 
 class State(NamedTuple):
-    """All that `step` needs: two trees (tuples) of tensors, batch first.
+    """The state of decoding: two trees (nested tuples) of tensors, batch first.
 
-    `source` depends on the source sentence alone, so the beams of one sentence share its values; `past` is what this
-    hypothesis has written, so it follows its beam when beams are re-ordered.
+    Attributes:
+        source: What depends on the source sentence only. All hypotheses in the beam of a sentence share these values.
+        past: What depends on the tokens written so far. Beam search reorders it together with the hypotheses.
     """
 
     source: Any
@@ -35,7 +39,13 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One decoding step: the hidden state that `project` takes, the next state, and where the source was looked at."""
+    """The result of one decoding step.
+
+    Attributes:
+        hidden_BD: The input of `project`.
+        state: The state for the next step.
+        attention_BS: Attention weights over the source positions; None for an architecture without attention.
+    """
 
     hidden_BD: Tensor
     state: State
@@ -43,76 +53,92 @@ class Step(NamedTuple):
 
 
 class Translator(pl.LightningModule, ABC):
-    """Base of every architecture. A subclass makes its layers and `self.output`, and writes the methods below.
+    """Base class of every architecture. A subclass creates its layers and `self.output`, and writes the methods below.
 
-    Shapes: `encode` takes ids_BS; `decode` gives hidden_BTD for the prefix ids_BT; `project` gives logits over V.
-    Costs are those of one sentence (pair) without padding, by the convention of docs/flops.md.
+    Shapes: `encode` takes ids_BS; `decode` returns hidden_BTD for the prefix ids_BT; `project` returns logits over V.
+    FLOPs are those of one sentence (or sentence pair) without padding, by the convention of docs/flops.md.
     """
 
-    output: nn.Linear  # hidden state -> vocabulary
+    output: nn.Linear  # hidden state -> logits over the target vocabulary
 
     def __init__(self) -> None:
         super().__init__()
         self.optimization = OptimizationSettings()
-        self.objective: Callable[[Translator, Batch], Tensor] = likelihood
+        self.objective: Callable[[Translator, Batch], Tensor] = cross_entropy_loss
 
     # --- what an architecture writes ------------------------------------------------------------------------------
 
     @abstractmethod
     def encode(self, source: Tokens) -> Any:
-        """The memory that `decode` and `start` read: the tree of tensors, batch first, that it makes of a source."""
+        """Return the memory, the representation of the source that `decode` and `start` read.
+
+        It is a tree (nested tuples) of tensors, batch first.
+        """
 
     @abstractmethod
     def decode(self, memory: Any, target: Tokens) -> Tensor:
-        """hidden_BTD of every position of the prefix `target` (BOS first), none of which sees a later one."""
+        """Return hidden_BTD for every position of the prefix `target` (BOS first). No position may see a later one."""
 
     @abstractmethod
     def start(self, memory: Any) -> State:
-        """The state before the first step."""
+        """Return the state before the first decoding step."""
 
     @abstractmethod
     def step(self, previous_B: Tensor, state: State) -> Step:
-        """One more position: equal to `decode` at that position."""
+        """Process one more target token; the result must equal `decode` at that position."""
 
     @abstractmethod
     def flops_encode(self, source_length: int) -> Flops:
-        """Cost of `encode`."""
+        """Return the FLOPs of `encode`."""
 
     def flops_decode(self, source_length: int, target_length: int) -> Flops:
-        """Cost of `decode` for all positions of the target, without `project`. Here: each costs what a step does."""
+        """Return the FLOPs of `decode` for all target positions, without `project`.
+
+        Default: each position costs as much as a step.
+        """
         return self.flops_step(source_length, 0) * target_length
 
     def flops_start(self, source_length: int) -> Flops:
-        """Cost of `start`."""
+        """Return the FLOPs of `start`."""
         return NO_FLOPS
 
     @abstractmethod
     def flops_step(self, source_length: int, position: int) -> Flops:
-        """Cost of `step` at a position counted from 0, without `project`."""
+        """Return the FLOPs of `step` at a position (counted from 0), without `project`."""
 
-    def flops_spared(self) -> tuple[Flops, Flops]:
-        """What `encode`, and what `decode`, does not spend on a position of padding: layers that pick the real ones."""
-        return NO_FLOPS, NO_FLOPS
+    # --- mixtures of experts only: the defaults are right for every other architecture ------------------------------
 
-    def settle(self) -> None:
-        """Makes the work of a pass depend on its shapes alone, which counting needs: a router assigns evenly."""
+    def set_routing(self, routing: Routing) -> None:
+        """Choose how tokens are assigned to experts in evaluation mode.
 
-    def observed(self) -> dict[str, float]:
-        """What evaluation has cost since the last call where that is no matter of shapes, such as experts per token."""
+        learned: by the trained gates (the default). A gate with thresholds then assigns each token to more or fewer
+        experts than k, depending on the data. uniform: by rank in the batch, so that all experts get the same number of
+        tokens. The cost of a pass then depends on shapes only, which is necessary to count FLOPs.
+        """
+
+    def pop_routing_statistics(self) -> dict[str, float]:
+        """Return statistics of evaluation mode since the last call, such as experts_per_token, and reset them."""
         return {}
 
-    # --- what all of them share -----------------------------------------------------------------------------------
+    def flops_skipped_at_padding(self) -> tuple[Flops, Flops]:
+        """Return the FLOPs that `encode` and `decode` do not spend on one position of padding.
+
+        They are those of layers that compute real positions only.
+        """
+        return NO_FLOPS, NO_FLOPS
+
+    # --- what all architectures share -----------------------------------------------------------------------------
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Logits over the vocabulary. Apart from `decode`, so that the loss pays for real positions only."""
+        """Return logits over the vocabulary. Separate from `decode`, so that the loss computes real positions only."""
         return self.output(hidden)
 
     def flops_project(self) -> Flops:
-        """Cost of `project` for one position."""
-        return product(1, self.output.in_features, self.output.out_features)
+        """Return the FLOPs of `project` for one position."""
+        return matmul_flops(1, self.output.in_features, self.output.out_features)
 
     def flops(self, source_length: int, target_length: int) -> Flops:
-        """Cost of one sentence pair, EOS counted in both lengths."""
+        """Return the FLOPs of one sentence pair; both lengths include EOS."""
         return (
             self.flops_encode(source_length)
             + self.flops_decode(source_length, target_length)
@@ -120,63 +146,64 @@ class Translator(pl.LightningModule, ABC):
         )
 
     def initial_state(self, *shape: int, like: Tensor) -> Tensor:
-        """Zeros that a recurrence begins with.
+        """Return the zeros with which a recurrence begins.
 
-        They require gradients, although nobody reads those: then a fused and an unrolled cell do the same products
-        in the backward pass, and the counted cost does not depend on which one ran.
+        They require gradients, although these are never used: then a fused and an unrolled cell compute the same
+        products in the backward pass, and the counted FLOPs do not depend on which of the two ran.
         """
         return torch.zeros(shape, dtype=like.dtype, device=like.device, requires_grad=torch.is_grad_enabled())
 
     def logits(self, memory: Any, batch: Batch) -> Tensor:
-        """logits_NV for each real target token, sentence by sentence; `memory` is that of the batch's sources."""
+        """Return logits_NV for each real target token, sentence by sentence; `memory` is `encode(batch.source)`."""
         hidden_BTD = self.decode(memory, batch.prefix)
-        return self.project(hidden_BTD.flatten(0, 1).index_select(0, batch.target.real_N))
+        return self.project(hidden_BTD.flatten(0, 1).index_select(0, batch.target.real_index_N))
 
     def token_losses(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """loss_N: cross entropy (nats) of each real target token, sentence by sentence."""
+        """Return loss_N, the cross entropy in nats of each real target token, sentence by sentence."""
         logits_NV = self.logits(self.encode(batch.source), batch)
         labels_N = batch.target.ids_N
         return functional.cross_entropy(logits_NV, labels_N, label_smoothing=label_smoothing, reduction="none")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """What the objective makes of the batch, by default the likelihood, and the architecture's own terms.
+        """Return the loss of a batch: the objective (by default the cross entropy) plus the auxiliary loss.
 
-        Times the share of the batch that is here: 1, unless several processes read parts of it.
+        It is multiplied by the weight of this part of the batch, which is 1 unless several processes share the batch.
         """
-        loss, extra = self.objective(self, batch), self.extra_loss()
-        share = batch.share if self.optimization.normalization == "token" else batch.share_of_sentences
-        return (loss if extra is None else loss + extra) * share
+        loss, auxiliary = self.objective(self, batch), self.auxiliary_loss()
+        per_token = self.optimization.normalization == "token"
+        weight = batch.loss_weight if per_token else batch.sentence_loss_weight
+        return (loss if auxiliary is None else loss + auxiliary) * weight
 
-    def extra_loss(self) -> Tensor | None:
-        """What the architecture adds to the loss of the batch that it has just read, if anything."""
+    def auxiliary_loss(self) -> Tensor | None:
+        """Return the architecture's own loss term for the last batch, or None. Resets it."""
         return None
 
     def configure_optimizers(self) -> Any:
-        optimization = self.optimization.optimizer
+        settings = self.optimization.optimizer
         try:
-            optimizer = getattr(torch.optim, optimization.name)(
-                self.trained_parameters(), lr=optimization.lr, **optimization.settings
+            optimizer = getattr(torch.optim, settings.name)(
+                self.trainable_parameters(), lr=settings.lr, **settings.settings
             )
         except (AttributeError, TypeError) as error:
             raise ValueError(f"training.optimizer: {error}") from error
-        # Lightning steps the scheduler after each update, so its count n belongs to update n + 1.
+        # Lightning steps the scheduler after each update, so step n of the scheduler sets the rate of update n + 1.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: self.optimization.schedule.factor(n + 1))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def trained_parameters(self) -> Iterable[nn.Parameter]:
+    def trainable_parameters(self) -> Iterable[nn.Parameter]:
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
     def parameter_counts(self) -> tuple[int, int]:
-        """(all parameters, those outside embeddings and softmax); the second is the size that presets aim at."""
+        """Return (all parameters, parameters outside embeddings and softmax). Presets are sized by the second."""
         lookups = [module for module in self.modules() if isinstance(module, nn.Embedding)]
         outside = {id(parameter) for module in [*lookups, self.output] for parameter in module.parameters()}
         counts = {id(parameter): parameter.numel() for parameter in self.parameters()}
         return sum(counts.values()), sum(count for key, count in counts.items() if key not in outside)
 
 
-def likelihood(model: Translator, batch: Batch) -> Tensor:
-    """Mean loss over the real target tokens of the batch, or over its sentences, as the recipe has it."""
+def cross_entropy_loss(model: Translator, batch: Batch) -> Tensor:
+    """Return the mean cross entropy of the batch: over real target tokens, or over sentences (`normalization`)."""
     losses_N = model.token_losses(batch, model.optimization.label_smoothing)
-    return (
-        losses_N.mean() if model.optimization.normalization == "token" else losses_N.sum() / len(batch.target.lengths_B)
-    )
+    if model.optimization.normalization == "token":
+        return losses_N.mean()
+    return losses_N.sum() / len(batch.target.lengths_B)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.parts.attention import Additive, MultiHead, masked_softmax, scaled_dot_product, weighted_sum
+from models.parts.attention import AdditiveAttention, MultiHeadAttention, masked_softmax, scaled_dot_product, weighted_sum
 
 
 def test_the_slides_scaled_dot_products() -> None:
@@ -46,11 +46,11 @@ def test_a_row_of_padding_alone_is_not_nan() -> None:
     assert masked_softmax(torch.randn(1, 4), torch.zeros(4, dtype=torch.bool)).tolist() == [[0.25] * 4]
 
 
-def multi_head() -> tuple[MultiHead, Tensor, Tensor, Tensor]:
+def multi_head() -> tuple[MultiHeadAttention, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     x_BTD, memory_BSD = torch.randn(2, 3, 8, dtype=torch.float64), torch.randn(2, 5, 8, dtype=torch.float64)
     mask_BS = torch.tensor([[True] * 5, [True, True, True, False, False]])
-    return MultiHead(8, heads=2, dropout=0.0).double(), x_BTD, memory_BSD, mask_BS
+    return MultiHeadAttention(8, heads=2, dropout=0.0).double(), x_BTD, memory_BSD, mask_BS
 
 
 def test_multi_head_is_the_concatenation_of_its_heads() -> None:
@@ -100,15 +100,15 @@ def test_one_look_equals_many() -> None:
 
 
 def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(ValueError, match=r"model\.width: 8 does not divide into 3 heads"):
-        MultiHead(8, heads=3, dropout=0.0)
+    with pytest.raises(ValueError, match=r"model\.width: 8 is not divisible by model\.heads \(3\)"):
+        MultiHeadAttention(8, heads=3, dropout=0.0)
 
 
-def additive() -> tuple[Additive, Tensor, Tensor, Tensor]:
+def additive() -> tuple[AdditiveAttention, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     query_BD, memory_BSD = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 4, 6, dtype=torch.float64)
     mask_BS = torch.tensor([[True] * 4, [True, True, False, False]])
-    return Additive(3, 6, units=5).double(), query_BD, memory_BSD, mask_BS
+    return AdditiveAttention(3, 6, units=5).double(), query_BD, memory_BSD, mask_BS
 
 
 def test_additive_attention_is_its_equation() -> None:

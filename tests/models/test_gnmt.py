@@ -27,7 +27,7 @@ def build(**settings: Any) -> Model:
     return model
 
 
-def lstm(gates_4D: Tensor, c_D: Tensor, order: str) -> tuple[Tensor, Tensor]:
+def lstm_update(gates_4D: Tensor, c_D: Tensor, order: str) -> tuple[Tensor, Tensor]:
     """(h, c); `order` names the gates as they stand in the matrices."""
     part = dict(zip(order, gates_4D.chunk(4), strict=True))
     c_D = torch.sigmoid(part["f"]) * c_D + torch.sigmoid(part["i"]) * torch.tanh(part["g"])
@@ -40,7 +40,7 @@ def run(layer: Layer, x_TE: Tensor) -> Tensor:
     h_D = c_D = torch.zeros(w_h.shape[1], dtype=x_TE.dtype)
     states = []
     for x_E in x_TE:
-        h_D, c_D = lstm(w_x @ x_E + w_h @ h_D, c_D, "ifgo")
+        h_D, c_D = lstm_update(w_x @ x_E + w_h @ h_D, c_D, "ifgo")
         states.append(h_D)
     return torch.stack(states)
 
@@ -85,7 +85,7 @@ def test_the_decoder_looks_from_the_lowest_layer_of_the_step_before() -> None:
             a_D = (p_S[:, None] * source_SD).sum(dim=0)
             y_D = model.target_embedding.weight[word]
             gates_4D = model.W_y.weight @ y_D + model.lowest.gates.weight @ torch.cat((a_D, d_D))
-            d_D, c_D = lstm(gates_4D, c_D, "ifog")
+            d_D, c_D = lstm_update(gates_4D, c_D, "ifog")
             lowest.append(d_D)
             contexts.append(a_D)
             attention_BS = looked[position]

@@ -35,7 +35,7 @@ def build(**settings: Any) -> Model:
     return model
 
 
-def lstm(gates_4D: Tensor, c_D: Tensor, order: str) -> tuple[Tensor, Tensor]:
+def lstm_update(gates_4D: Tensor, c_D: Tensor, order: str) -> tuple[Tensor, Tensor]:
     """(h, c); `order` names the gates as they stand in the matrices."""
     part = dict(zip(order, gates_4D.chunk(4), strict=True))
     c_D = torch.sigmoid(part["f"]) * c_D + torch.sigmoid(part["i"]) * torch.tanh(part["g"])
@@ -50,7 +50,7 @@ def read_source(model: Model, ids_S: Tensor) -> tuple[Tensor, list[tuple[Tensor,
         h_D = c_D = torch.zeros(6, dtype=torch.float64)
         states = []
         for x_D in x_SD:
-            h_D, c_D = lstm(w_x @ x_D + w_h @ h_D, c_D, "ifgo")
+            h_D, c_D = lstm_update(w_x @ x_D + w_h @ h_D, c_D, "ifgo")
             states.append(h_D)
         x_SD = torch.stack(states)
         last.append((h_D, c_D))
@@ -108,7 +108,7 @@ def test_every_form_is_its_equations(settings: dict[str, Any]) -> None:
             x_D, more = fed_D, model.W_y.weight @ model.target_embedding.weight[word]
             for layer, cell in enumerate(model.decoder):
                 h_D, c_D = states[layer]
-                h_D, c_D = lstm(cell.gates.weight @ torch.cat((x_D, h_D)) + more, c_D, "ifog")
+                h_D, c_D = lstm_update(cell.gates.weight @ torch.cat((x_D, h_D)) + more, c_D, "ifog")
                 states[layer] = h_D, c_D
                 x_D, more = h_D, 0.0
             weights_S = align(model, x_D, source_SD, position + 1)

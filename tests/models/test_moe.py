@@ -18,18 +18,18 @@ from bench.experiment.loading import resolve
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.measures.flops import verify
 from models.moe import (
-    Balanced,
+    BalancedGate,
     Config,
     Experts,
-    Hierarchy,
-    Mixture,
+    HierarchicalGate,
+    MixtureOfExperts,
     Model,
-    NoisyTopK,
-    Projected,
-    Routes,
+    NoisyTopKGate,
+    ProjectedLSTM,
+    Assignment,
     squared_variation,
 )
-from models.parts.attention import Factored
+from models.parts.attention import FactoredAttention
 from models.parts.batch import EOS, Batch, Tokens
 
 GATINGS: list[dict[str, Any]] = [
@@ -58,7 +58,7 @@ def build(**settings: Any) -> Model:
     return model
 
 
-def dense(routes: Routes, tokens: int) -> Tensor:
+def dense(routes: Assignment, tokens: int) -> Tensor:
     """G(x)_NE."""
     gates_NE = torch.zeros(tokens, len(routes.counts), dtype=routes.gate_R.dtype)
     expert_R = torch.arange(len(routes.counts)).repeat_interleave(torch.tensor(routes.counts))
@@ -70,14 +70,14 @@ def tokens(count: int = 40, seed: int = 1) -> Tensor:
     return torch.randn(count, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def noisy(experts: int = 6, k: int = 4) -> NoisyTopK:
-    gate = NoisyTopK(8, experts, k).double()
+def noisy(experts: int = 6, k: int = 4) -> NoisyTopKGate:
+    gate = NoisyTopKGate(8, experts, k).double()
     nn.init.normal_(gate.W.weight)
     return gate
 
 
-def balanced(experts: int = 6, k: int = 3) -> Balanced:
-    gate = Balanced(8, experts, k).double()
+def balanced(experts: int = 6, k: int = 3) -> BalancedGate:
+    gate = BalancedGate(8, experts, k).double()
     gate.initialize(0.05)
     nn.init.normal_(gate.W_g.weight)
     return gate
@@ -119,7 +119,7 @@ def test_load_is_the_probability_of_being_chosen_if_the_noise_is_drawn_again() -
 
 
 def test_a_gate_at_its_start_gives_no_signal_and_some_noise() -> None:
-    gate = NoisyTopK(8, 6, 4)
+    gate = NoisyTopKGate(8, 6, 4)
     gate.initialize(0.05)
     assert gate.W.weight.count_nonzero() == 0
     counts = torch.tensor(gate(torch.randn(3000, 8)).counts)
@@ -172,7 +172,7 @@ def test_a_token_that_passes_no_threshold_gets_nothing() -> None:
 def test_a_hierarchy_is_a_product_of_gates(gating: str) -> None:
     """G_primary(x)_i G_i(x)_j and Load_primary_i Load_i / |X^(i)|; appendix B. No noise in evaluation mode."""
     torch.manual_seed(1)
-    gate, x_ND = Hierarchy(gating, 8, 4, 12, 2).double().eval(), tokens()
+    gate, x_ND = HierarchicalGate(gating, 8, 4, 12, 2).double().eval(), tokens()
     for name, parameter in gate.named_parameters():
         nn.init.constant_(parameter, 0.2) if name.endswith("T") else nn.init.normal_(parameter)
     routes, outer = gate(x_ND), gate.primary(x_ND)
@@ -198,7 +198,7 @@ def test_a_hierarchy_is_a_product_of_gates(gating: str) -> None:
 def test_the_layer_is_a_weighted_sum_of_experts(settings: dict[str, Any]) -> None:
     """That is x + sigma(sum_i G(x)_i E_i(x)) at each real token; padding goes to no expert."""
     torch.manual_seed(1)
-    layer = Mixture(config(**settings)).double().eval()
+    layer = MixtureOfExperts(config(**settings)).double().eval()
     for name, parameter in layer.named_parameters():
         nn.init.constant_(parameter, 0.3) if name.endswith("T") else nn.init.normal_(parameter)
     x_BTD, real_index_N = tokens(12).view(3, 4, 8), torch.tensor([0, 1, 4, 5, 6, 7, 8])
@@ -223,9 +223,9 @@ def test_imbalance_is_the_squared_variation_of_importance_and_load() -> None:
     """Equations 6 and 7: [1, 2, 3] has mean 2 and variance 2/3, so CV^2 = 1/6."""
     assert squared_variation(torch.tensor([1.0, 2.0, 3.0])).item() == pytest.approx(1 / 6)
     assert squared_variation(torch.full((5,), 3.0)).item() == 0
-    layer = Mixture(config(gating="noisy", experts=3, groups=0, k=2, importance_weight=0.5, load_weight=0.25))
+    layer = MixtureOfExperts(config(gating="noisy", experts=3, groups=0, k=2, importance_weight=0.5, load_weight=0.25))
     gate_R, load_E = torch.tensor([0.25, 0.75, 2.0, 3.0]), torch.tensor([1.0, 1.0, 4.0])
-    routes = Routes(torch.tensor([0, 1, 0, 1]), gate_R, [2, 1, 1], load_E, torch.tensor(0.125))
+    routes = Assignment(torch.tensor([0, 1, 0, 1]), gate_R, [2, 1, 1], load_E, torch.tensor(0.125))
     wanted = 0.5 * (1 / 6) + 0.25 * (2 / 4) + 0.125  # importance 1, 2, 3; load has mean 2, variance 2
     assert layer.imbalance(routes).item() == pytest.approx(wanted)
 
@@ -301,7 +301,7 @@ def test_experts_really_chosen_are_observed_in_evaluation_mode_only(settings: di
     with torch.no_grad():
         for mixture in model.mixtures:
             for gate in mixture.modules():
-                if isinstance(gate, Balanced):
+                if isinstance(gate, BalancedGate):
                     gate.T.fill_(-1.0)  # every gate passes
     model.decode(model.encode(SOURCE), Batch(SOURCE, TARGET).prefix)
     chosen = settings["k"] ** (2 if settings["groups"] else 1)
@@ -313,7 +313,7 @@ def test_experts_really_chosen_are_observed_in_evaluation_mode_only(settings: di
 @torch.no_grad()
 def test_the_attention_is_equation_22() -> None:
     torch.manual_seed(1)
-    form, x_BSD, y_BD = Factored(4), torch.randn(1, 3, 4), torch.randn(1, 4)
+    form, x_BSD, y_BD = FactoredAttention(4), torch.randn(1, 3, 4), torch.randn(1, 4)
     nn.init.normal_(form.V)
     scores_S = form.scores(y_BD, form.keys(x_BSD))[0]
     for score, x_D in zip(scores_S, x_BSD[0], strict=True):
@@ -321,7 +321,7 @@ def test_the_attention_is_equation_22() -> None:
         assert score.item() == pytest.approx(float(wanted), abs=1e-5)
 
 
-def run(layer: Projected, x_TD: Tensor) -> Tensor:
+def run(layer: ProjectedLSTM, x_TD: Tensor) -> Tensor:
     """An LSTM layer with projections written out, from zeros."""
     w_x, w_h, w_p = (layer.get_parameter(f"weight_{part}_l0") for part in ("ih", "hh", "hr"))
     h_D, c_C, states = torch.zeros(8, dtype=torch.float64), torch.zeros(12, dtype=torch.float64), []
@@ -333,7 +333,7 @@ def run(layer: Projected, x_TD: Tensor) -> Tensor:
     return torch.stack(states)
 
 
-def mixed(mixture: Mixture, x_TD: Tensor) -> Tensor:
+def mixed(mixture: MixtureOfExperts, x_TD: Tensor) -> Tensor:
     """The sum x + sigma(sum_i G(x)_i E_i(x)) of every token."""
     w_1, w_2 = mixture.computed.W_1, mixture.computed.W_2
     written = []
@@ -386,7 +386,7 @@ def test_fused_layers_have_projections() -> None:
 
 
 def test_settings_that_leave_no_choice_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"model\.experts: 10 do not divide into 4 groups"):
+    with pytest.raises(ValueError, match=r"model\.experts: 10 is not divisible by model\.groups \(4\)"):
         config(experts=10, groups=4)
     for settings in ({"experts": 4, "groups": 0, "k": 4}, {"experts": 8, "groups": 4, "k": 2}, {"k": 0}):
         with pytest.raises(ValueError, match=r"model\.k"):

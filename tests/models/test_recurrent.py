@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.parts.recurrent import fused
+from models.parts.recurrent import run_fused
 
 
 def on(device: str, name: str) -> Any:
@@ -31,7 +31,7 @@ def test_fused_layers_leave_autocast_on_a_gpu(several: bool, monkeypatch: pytest
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
     monkeypatch.setattr(torch, "autocast", autocast)
     states: Any = (on("cuda", "h"), on("cuda", "c")) if several else on("cuda", "h")
-    found = fused(layers, on("cuda", "x"), states)
+    found = run_fused(layers, on("cuda", "x"), states)
     assert found == ("x in fp32", ("h in fp32", "c in fp32") if several else "h in fp32")
     assert told == [("cuda", False)]
 
@@ -39,7 +39,7 @@ def test_fused_layers_leave_autocast_on_a_gpu(several: bool, monkeypatch: pytest
 def test_fused_layers_are_themselves_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     x, h = on("cpu", "x"), on("cpu", "h")
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: True)
-    assert fused(layers, x, h) == (x, h)
+    assert run_fused(layers, x, h) == (x, h)
     x, h = on("cuda", "x"), on("cuda", "h")
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
-    assert fused(layers, x, h) == (x, h)
+    assert run_fused(layers, x, h) == (x, h)

@@ -11,15 +11,15 @@ from torch import Tensor
 from models.parts.batch import BOS, EOS, Tokens
 from models.seq2seq import Config, Model, Recurrence
 
-Cell = Literal["elman", "gru", "lstm"]
-CELLS: tuple[Cell, ...] = ("elman", "gru", "lstm")
+CellType = Literal["elman", "gru", "lstm"]
+CELLS: tuple[CellType, ...] = ("elman", "gru", "lstm")
 
 
 def sentence(*ids: int) -> Tokens:
     return Tokens(torch.tensor([ids]), (len(ids),))
 
 
-def build(cell: Cell, **settings: int | bool) -> Model:
+def build(cell: CellType, **settings: int | bool) -> Model:
     torch.manual_seed(1)
     sizes: dict[str, Any] = {"layers": 2, "embedding": 5, "hidden": 6, "maxout": 4} | settings
     model = Model(Config(cell=cell, **sizes), 30, 40).double().eval()
@@ -62,7 +62,7 @@ def run_written_out(
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_fused_cells_are_their_equations(cell: Cell, dtype: torch.dtype, tolerance: float) -> None:
+def test_fused_cells_are_their_equations(cell: CellType, dtype: torch.dtype, tolerance: float) -> None:
     recurrence = build(cell).encoder.to(dtype)
     x_BTE = torch.randn(3, 7, 5, dtype=dtype)
     states = tuple(torch.randn(3, 2, 6, dtype=dtype) for _ in range(2 if cell == "lstm" else 1))
@@ -77,7 +77,7 @@ def test_fused_cells_are_their_equations(cell: Cell, dtype: torch.dtype, toleran
 
 @pytest.mark.parametrize("cell", ["elman", "lstm"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_all_states_are_handed_over_exactly_whatever_the_padding(cell: Cell, reverse: bool) -> None:
+def test_all_states_are_handed_over_exactly_whatever_the_padding(cell: CellType, reverse: bool) -> None:
     """Of every layer, and of an LSTM the cell too: as if the sentence, read its way, had been written out alone."""
     model = build(cell, reverse=reverse)
     lengths = (6, 2, 4)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.experiment.loading import resolve
 from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import EXPERIMENTS
-from models.parts.attention import MultiHead
+from models.parts.attention import MultiHeadAttention
 from models.parts.batch import BOS, EOS, Tokens
 from models.transformer import Config, Model, sinusoids
 
@@ -40,7 +40,7 @@ def layer_norm(x_D: Tensor, norm: nn.Module) -> Tensor:
     return (x_D - mean) / torch.sqrt(variance + 1e-5) * gain_D + bias_D
 
 
-def attend(multi: MultiHead, queries_TD: Tensor, keys_SD: Tensor, causal: bool = False) -> Tensor:
+def attend(multi: MultiHeadAttention, queries_TD: Tensor, keys_SD: Tensor, causal: bool = False) -> Tensor:
     """Softmax(q k / sqrt(d_k)) v in each head of width 4, side by side, times W^O."""
     w_k, w_v = multi.key_value.weight.split(8)
     rows = []

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.parts.batch import EOS, Batch, Tokens
 from models.parts.optimization import LearningRateSchedule, OptimizationSettings
-from models.parts.translator import likelihood
+from models.parts.translator import cross_entropy_loss
 from models.transformer import Config, Model
 from tests.helpers.partial_translator import Partial
 
@@ -18,18 +18,18 @@ THREE = Tokens(torch.tensor([[5, 6, 7, EOS], [8, EOS, 0, 0], [9, 10, EOS, 0]]), 
 def test_where_tokens_are_real() -> None:
     assert THREE.length_B.tolist() == [4, 2, 3]
     assert THREE.mask_BS.int().tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]
-    assert THREE.real_N.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 10]
+    assert THREE.real_index_N.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 10]
     assert THREE.ids_N.tolist() == [5, 6, 7, EOS, 8, EOS, 9, 10, EOS]
     assert THREE.ids_BS.gather(1, THREE.reversal_BS).tolist() == [[EOS, 7, 6, 5], [EOS, 8, 0, 0], [EOS, 10, 9, 0]]
-    assert all(found.dtype == torch.long for found in (THREE.length_B, THREE.real_N, THREE.reversal_BS))
+    assert all(found.dtype == torch.long for found in (THREE.length_B, THREE.real_index_N, THREE.reversal_BS))
 
 
 def test_on_another_device_as_well() -> None:
     """The lengths are known on the host, so nothing is asked of the device."""
     there = THREE.to("meta")
-    for found in (there.length_B, there.mask_BS, there.reversal_BS, there.real_N, there.ids_N):
+    for found in (there.length_B, there.mask_BS, there.reversal_BS, there.real_index_N, there.ids_N):
         assert found.is_meta
-    assert there.real_N.shape == (9,)
+    assert there.real_index_N.shape == (9,)
 
 
 class Known(Partial):
@@ -41,9 +41,9 @@ class Known(Partial):
 
 def test_a_loss_is_a_mean_over_tokens_or_over_sentences() -> None:
     model, pairs = Known(), Batch(THREE, THREE)
-    assert likelihood(model, pairs).item() == pytest.approx((5 + 6 + 7 + EOS + 8 + EOS + 9 + 10 + EOS) / 9)
+    assert cross_entropy_loss(model, pairs).item() == pytest.approx((5 + 6 + 7 + EOS + 8 + EOS + 9 + 10 + EOS) / 9)
     model.optimization = OptimizationSettings(normalization="sentence")
-    assert likelihood(model, pairs).item() == pytest.approx((5 + 6 + 7 + EOS + 8 + EOS + 9 + 10 + EOS) / 3)
+    assert cross_entropy_loss(model, pairs).item() == pytest.approx((5 + 6 + 7 + EOS + 8 + EOS + 9 + 10 + EOS) / 3)
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_label_smoothing_is_a_mean_over_the_vocabulary() -> None:
     right_N = logs_NV.gather(1, THREE.ids_N[:, None])[:, 0]
     model.optimization = OptimizationSettings(label_smoothing=0.1)
     wanted = -(0.9 * right_N + 0.1 * logs_NV.mean(-1)).mean()
-    assert likelihood(model, pairs).item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert cross_entropy_loss(model, pairs).item() == pytest.approx(wanted.item(), rel=1e-6)

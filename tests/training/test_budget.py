@@ -59,7 +59,7 @@ def metered(gpu: Gpu, limits: BudgetSettings) -> tuple[BudgetTracker, Any, Any]:
     budget.energy.counter = counter
     budget.energy.last, budget.energy.at = [0], 0.0
     trainer: Any = SimpleNamespace(should_stop=False)
-    batch: Any = SimpleNamespace(blocks=())
+    batch: Any = SimpleNamespace(shapes=())
 
     def update(milliseconds: float) -> None:
         budget.on_train_batch_start(trainer, trainer, batch, 0)
@@ -76,20 +76,20 @@ def test_an_update_lasts_as_long_as_the_gpu_is_at_it(gpu: Gpu) -> None:
         update(10)
         gpu.host += 2
     assert budget.seconds == 0
-    budget.wait()
+    budget.synchronize()
     assert budget.seconds == pytest.approx(0.030)
     assert budget.energy.total == pytest.approx(30)
-    budget.wait()
+    budget.synchronize()
     assert budget.seconds == pytest.approx(0.030)
 
 
 def test_what_lies_between_a_wait_and_the_next_update_does_not_count(gpu: Gpu) -> None:
     budget, update, _ = metered(gpu, BudgetSettings(max_updates=100))
     update(10)
-    budget.wait()
+    budget.synchronize()
     gpu.host = gpu.free = gpu.host + 500  # a validation
     update(10)
-    budget.wait()
+    budget.synchronize()
     assert budget.seconds == pytest.approx(0.020)
     assert budget.energy.total == pytest.approx(20)
 
@@ -123,8 +123,8 @@ def test_waiting_for_the_gpu_is_no_overhead(gpu: Gpu, limits: BudgetSettings) ->
     """Neither that for a budget of seconds nor that of a checkpoint, which begins like all of it at `aside`."""
     budget, update, _ = metered(gpu, limits)
     update(10)
-    budget.aside = gpu.host / 1e3
+    budget.overhead_start = gpu.host / 1e3
     budget.state_dict()
     gpu.host += 3  # it is written
-    budget.overhead += gpu.host / 1e3 - budget.aside
-    assert budget.overhead == pytest.approx(0.003)
+    budget.overhead_s += gpu.host / 1e3 - budget.overhead_start
+    assert budget.overhead_s == pytest.approx(0.003)

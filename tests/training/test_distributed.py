@@ -62,10 +62,10 @@ def test_the_parts_are_the_batch(group: int, batch: int) -> None:
     dealt = parts(text, group, batch)
     assert len(whole.source.lengths_B) >= group
     assert sorted(pair for part in dealt for pair in sentences(part)) == sentences(whole)
-    assert all(part.blocks == dealt[0].blocks for part in dealt)
-    assert [block.sources for block in dealt[0].blocks] == [part.source.lengths_B for part in dealt]
-    assert [block.targets for block in dealt[0].blocks] == [part.target.lengths_B for part in dealt]
-    assert [block.padded for block in dealt[0].blocks] == [
+    assert all(part.shapes == dealt[0].shapes for part in dealt)
+    assert [shape.source_lengths for shape in dealt[0].shapes] == [part.source.lengths_B for part in dealt]
+    assert [shape.target_lengths for shape in dealt[0].shapes] == [part.target.lengths_B for part in dealt]
+    assert [shape.padded_lengths for shape in dealt[0].shapes] == [
         (part.source.ids_BS.shape[1], part.target.ids_BS.shape[1]) for part in dealt
     ]
 
@@ -85,7 +85,7 @@ def test_the_mean_over_the_parts_is_the_mean_over_the_whole(group: int, per: Lit
     model = Model(Config(layers=1, width=16, inner=32, heads=2, dropout=0.0), VOCABULARY, VOCABULARY).double()
     model.optimization = OptimizationSettings(normalization=per)
     (whole,) = parts(pairs(50), 1, 0)
-    assert whole.share == whole.share_of_sentences == 1.0
+    assert whole.loss_weight == whole.sentence_loss_weight == 1.0
     loss, gradient_P = gradient(model, whole)
     losses, gradients = zip(*(gradient(model, part) for part in parts(pairs(50), group, 0)), strict=True)
     assert sum(losses) / group == pytest.approx(loss, abs=1e-12)
