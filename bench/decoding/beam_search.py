@@ -1,11 +1,11 @@
-"""Greedy and beam search over `encode`, `start`, `step` and `project`: no architecture is named here.
+"""Greedy and beam search over `encode`, `start`, `step` and `project`. No architecture is named here.
 
-The K best continuations of a step are kept. Those that end in EOS are finished and free their places, which the next
-step fills again; so a beam of 1 is greedy search. Nothing but the check whether a sentence is done reaches the host
-inside a step: what was written is kept as (token, parent) tables and read back once per batch.
+At each step the K best continuations of each sentence are kept. Those that end in EOS are finished, and the next step
+fills their places in the beam again; so a beam of 1 is greedy search. Within a step the host reads nothing from the
+device except whether sentences are finished. Tokens are stored in tables of (token, parent) and read once per batch.
 
-Letters: B sentences in the batch  A of them still in it  W hypotheses per sentence (1, then up to K)  N = A * W
-K beam  C candidates per hypothesis  X = W * C  V vocabulary  T steps  S source length
+Shape letters: B sentences of the batch  A of these, those still active  W hypotheses per sentence (1, then up to K)
+N = A * W  K beam  C candidates per hypothesis  X = W * C  V vocabulary  T steps  S source length
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from models.parts.translator import State, Translator
 
 @dataclass
 class DecodingSettings:
-    """How a translation is searched for.
+    """Settings of the search for a translation.
 
     Attributes:
         beam: Hypotheses kept per sentence; 1 is greedy search.
         alpha: Strength of length normalisation: 0 prefers short sentences, 1 is nearly the mean per token.
         length_penalty: gnmt: ((5 + |Y|) / 6)^alpha. mean: |Y|^alpha, with alpha 1 the mean per token (ConvS2S).
-        prune: Beam pruning (GNMT, 3.0 there): a word whose log P is this much below the best next word of its
-            hypothesis is left out, and a hypothesis this much below the best finished one, both normalised by length;
-            null for neither.
-        coverage: Strength (beta) of the penalty for source tokens not looked at; needs a model with attention.
+        prune: Beam pruning threshold in nats (GNMT, 3.0 there). A word is discarded if its log P is lower by more than
+            this than that of the best next word of its hypothesis. A hypothesis is discarded if its log P, normalised
+            by length, is lower by more than this than that of the best finished one. null: no pruning.
+        coverage: Strength (beta) of the penalty for source tokens without attention; needs a model with attention.
         extra_length: A translation may have this many tokens more than its source.
         batch_sentences: Sentences translated at the same time.
-        pos_unk: What becomes of an unknown word that is written (PosUnk). keep: it stays <unk>; copy: it becomes the
-            source word most attended; dictionary: that word's translation, learnt from the training pairs, or the word
-            itself where it has none. Needs text.kind words and a model with attention; validations do it too.
+        pos_unk: Replacement of unknown words in a translation (PosUnk). keep: they stay <unk>; copy: the source word
+            with the most attention; dictionary: the translation of that word, learnt from the training pairs, or the
+            word itself if it has none. Needs text.kind words and a model with attention. Applies to validation too.
     """
 
     beam: int = 5
@@ -53,26 +53,30 @@ class DecodingSettings:
     pos_unk: Literal["keep", "copy", "dictionary"] = "keep"
 
     def __post_init__(self) -> None:
-        least_of = {"beam": 1, "prune": 0, "coverage": 0, "extra_length": 0, "batch_sentences": 1}
-        for name, least in least_of.items():
-            if (getattr(self, name) or 0) < least:
-                raise ValueError(f"decoding.{name}: {getattr(self, name)} is too small; at least {least}")
+        smallest_values = {"beam": 1, "prune": 0, "coverage": 0, "extra_length": 0, "batch_sentences": 1}
+        for name, smallest in smallest_values.items():
+            if (getattr(self, name) or 0) < smallest:
+                raise ValueError(f"decoding.{name}: {getattr(self, name)} is too small; at least {smallest}")
 
     @property
     def replaces_unknown_words(self) -> bool:
-        """Whether unknown words are replaced, for which a search keeps its attention."""
+        """Whether unknown words are replaced. The search must then keep its attention."""
         return self.pos_unk != "keep"
 
     def length_normalizer(self, length: Any) -> Any:
-        """The length penalty of a translation of so many tokens, EOS counted."""
+        """The length penalty lp(Y) of a translation; `length` is |Y|, its tokens including EOS."""
         return length_penalty(length, self.alpha) if self.length_penalty == "gnmt" else length**self.alpha
 
 
 class Hypothesis(NamedTuple):
-    """One translation: ids without EOS, its score, log P(Y|X) in nats, and where it looked.
+    """One translation.
 
-    `attention_TS` has one row for each token and one for EOS, one column for each source token and one for EOS; None
-    where it was not asked for or the model has none.
+    Attributes:
+        ids: Tokens without EOS.
+        score: log P(Y|X) / lp(Y) + cp(X, Y); higher is better.
+        log_probability: log P(Y|X) in nats.
+        attention_TS: Attention weights: a row for each token and one for EOS, a column for each source token and one
+            for EOS. None if it was not requested or the model has no attention.
     """
 
     ids: list[int]
@@ -82,17 +86,21 @@ class Hypothesis(NamedTuple):
 
 
 def length_penalty(length: Any, alpha: float) -> Any:
-    """lp(Y) = ((5 + |Y|) / 6)^alpha, EOS counted in |Y|. Wu et al. 2016 (GNMT), equation 14."""
+    """lp(Y) = ((5 + |Y|) / 6)^alpha, where |Y| includes EOS. Wu et al. 2016 (GNMT), equation 14."""
     return ((5 + length) / 6) ** alpha
 
 
-def coverage_penalty(looked_NS: Tensor, beta: float) -> Tensor:
-    """cp_N = beta * sum_i log(min(sum_j p_ij, 1)), with sum_j p_ij, all that source token i was looked at, given.
+def coverage_penalty(coverage_NS: Tensor, beta: float) -> Tensor:
+    """cp_N = beta * sum_i log(min(sum_j p_ij, 1)). Wu et al. 2016 (GNMT), equation 14. It is at most 0.
 
-    Wu et al. 2016 (GNMT), equation 14. Never above 0. A token of attention 0 counts as the smallest normal number, so
-    that hypotheses that missed one can still be told apart.
+    Coverage 0 counts as the smallest normal number, not as log 0. Otherwise all hypotheses that miss a token would
+    score -inf and could not be ranked.
+
+    Args:
+        coverage_NS: sum_j p_ij, the attention that source token i has received at all steps j.
+        beta: Strength.
     """
-    return beta * looked_NS.clamp(torch.finfo(looked_NS.dtype).tiny, 1).log().sum(-1)
+    return beta * coverage_NS.clamp(torch.finfo(coverage_NS.dtype).tiny, 1).log().sum(-1)
 
 
 def translate(
@@ -103,25 +111,33 @@ def translate(
     attention: bool = False,
     forced_lengths: Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
-    """The best translations of each source (ids without EOS), best first, at most `beam` of them.
+    """The best translations of each source, best first, at most `beam` for each.
 
-    The score is log P(Y|X) / lp(Y) + cp(X, Y); living hypotheses are compared by log P alone. A search ends when no
-    living one can beat the best finished one any more, were it to grow to the length limit at no further cost and to
-    look at the whole source on its way (cp = 0, its upper bound); at the limit, EOS is forced. An empty source has the
-    empty translation. With `forced_lengths` each translation has exactly so many tokens, EOS among them: for measuring
-    speed, where models must do equal work.
+    The score is log P(Y|X) / lp(Y) + cp(X, Y). Unfinished hypotheses are compared by log P only. The search of a
+    sentence ends when no unfinished hypothesis can exceed the best finished one. The bound assumes that it grows to the
+    length limit without losing probability and covers the whole source (cp = 0, its upper bound). At the length limit
+    EOS is forced. The translation of an empty source is empty.
+
+    Args:
+        model: The translator.
+        sources: Ids of each source without EOS.
+        settings: Settings of the search.
+        attention: Whether the hypotheses have their attention.
+        forced_lengths: Exact length of each translation in tokens, including EOS. It is for speed measurements, where
+            all models must do the same amount of work.
     """
     found: list[list[Hypothesis]] = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
-    places = [place for place, source in enumerate(sources) if len(source) or forced_lengths is not None]
+    indices = [index for index, source in enumerate(sources) if len(source) or forced_lengths is not None]
     with evaluation_mode(model):
-        for rows_B, tokens in source_batches([sources[place] for place in places], settings.batch_sentences):
-            batch = [places[row] for row in rows_B]
+        for rows_B, tokens in source_batches([sources[index] for index in indices], settings.batch_sentences):
+            batch = [indices[row] for row in rows_B]
             if forced_lengths is None:
                 search = Search(model, tokens, settings, [n + settings.extra_length for n in tokens.lengths_B])
             else:
-                search = Search(model, tokens, settings, [forced_lengths[place] for place in batch], forced=True)
-            for place, hypotheses in zip(batch, search.run(attention or settings.replaces_unknown_words), strict=True):
-                found[place] = hypotheses
+                search = Search(model, tokens, settings, [forced_lengths[index] for index in batch], forced=True)
+            keep_attention = attention or settings.replaces_unknown_words
+            for index, hypotheses in zip(batch, search.run(keep_attention), strict=True):
+                found[index] = hypotheses
     return found
 
 
@@ -133,16 +149,16 @@ def greedy(
     *,
     attention: bool = False,
 ) -> list[Hypothesis]:
-    """The most probable token at each step: a beam of 1."""
+    """The translation of each source by greedy search: the most probable token at each step, a beam of 1."""
     settings = DecodingSettings(beam=1, alpha=0.0, extra_length=extra_length, batch_sentences=batch_sentences)
     return [best for (best,) in translate(model, sources, settings, attention=attention)]
 
 
 def check_attention(model: Translator, settings: DecodingSettings) -> None:
-    """Asks the model for one step, before it is trained.
+    """Check that the model has attention if a setting needs it. The model makes one step, so it need not be trained.
 
     Raises:
-        ValueError: a setting needs attention, and the model has none; says which.
+        ValueError: a setting needs attention and the model has none.
     """
     if not settings.coverage and not settings.replaces_unknown_words:
         return
@@ -158,7 +174,7 @@ def check_attention(model: Translator, settings: DecodingSettings) -> None:
 
 @contextmanager
 def evaluation_mode(model: Translator) -> Iterator[None]:
-    """Inference mode, and evaluation mode for each module; afterwards each is as it was."""
+    """Inference mode, with all modules in evaluation mode. On exit each module returns to its previous mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -170,12 +186,12 @@ def evaluation_mode(model: Translator) -> Iterator[None]:
 
 
 def should_check_finished(device: torch.device, step: int) -> bool:
-    """Whether the host asks at this step what has ended: it then waits for a GPU, so there at every fourth only."""
+    """Whether to check for finished sentences. On a GPU only at every fourth step, because the check synchronises."""
     return device.type == "cpu" or step % 4 == 3
 
 
 def select_rows(tree: Any, rows_N: Tensor) -> Any:
-    """The same tree (of tuples, named or not) with these rows of every tensor."""
+    """The same tree (of tuples, named tuples and lists) with only these rows of every tensor."""
     if isinstance(tree, Tensor):
         return tree.index_select(0, rows_N)
     if tree is None:
@@ -183,13 +199,14 @@ def select_rows(tree: Any, rows_N: Tensor) -> Any:
     if isinstance(tree, (tuple, list)):
         branches = [select_rows(branch, rows_N) for branch in tree]
         return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
-    raise TypeError(f"a state is a tree of tensors, not of {type(tree).__name__}")
+    raise TypeError(f"a decoder state must be a tree of tensors; it contains {type(tree).__name__}")
 
 
 def fast_topk(scores_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(values, places) of the largest of each row: topk, in two stages where that is twice as fast.
+    """(values, indices) of the largest elements of each row, as `topk`; in two stages where that is twice as fast.
 
-    The `count` largest elements stand in the `count` columns with the largest maxima, if a row is laid out as a table.
+    If a row is laid out as a table, its `count` largest elements are in the `count` columns with the largest maxima.
+    So only these columns are searched.
     """
     columns, vocabulary = 100, scores_NV.shape[1]
     rows = vocabulary // columns
@@ -197,19 +214,26 @@ def fast_topk(scores_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return scores_NV.topk(count)
     table_NRC = scores_NV[:, : rows * columns].unflatten(1, (rows, columns))
     best_NK = table_NRC.amax(1).topk(count).indices
-    first_NX = table_NRC.gather(2, best_NK[:, None].expand(-1, rows, -1)).flatten(1)
-    first_NX = torch.cat((first_NX, scores_NV[:, rows * columns :]), 1)  # and what does not fill a row
-    values_NK, places_NK = first_NX.topk(count)
-    rest_NK = places_NK + (rows * columns - rows * count)
-    inside_NK = places_NK // count * columns + best_NK.gather(1, places_NK % count)
-    return values_NK, torch.where(places_NK < rows * count, inside_NK, rest_NK)
+    candidates_NX = table_NRC.gather(2, best_NK[:, None].expand(-1, rows, -1)).flatten(1)
+    candidates_NX = torch.cat((candidates_NX, scores_NV[:, rows * columns :]), 1)  # the rest does not fill a table row
+    values_NK, indices_NK = candidates_NX.topk(count)
+    in_rest_NK = indices_NK + (rows * columns - rows * count)
+    in_table_NK = indices_NK // count * columns + best_NK.gather(1, indices_NK % count)
+    return values_NK, torch.where(indices_NK < rows * count, in_table_NK, in_rest_NK)
 
 
 class Search:
-    """Beam search for one batch of sources. `limits_B` bounds |Y|, EOS counted; with `forced` it is |Y|.
+    """Beam search for one batch of sources.
 
-    A sentence that is done has log probabilities of -inf from then on, so nothing that happens to its rows matters;
-    its rows are taken out of the batch once an eighth of the batch is done, since that copies the rest.
+    The hypotheses of a finished sentence have log probability -inf, so further steps cannot change its result. Removing
+    its rows from the batch copies all other rows; so rows are removed only when at least an eighth of them is finished.
+
+    Args:
+        model: The translator.
+        source: The sources.
+        settings: Settings of the search.
+        limits_B: Largest length |Y| of each translation, including EOS.
+        forced: Whether each translation has exactly the length `limits_B`.
     """
 
     def __init__(
@@ -225,91 +249,103 @@ class Search:
         shape_TBK = (max(limits_B), len(limits_B), settings.beam)
         self.tokens_TBK = torch.zeros(shape_TBK, dtype=torch.long, device=self.device)
         self.parents_TBK = torch.zeros_like(self.tokens_TBK)
-        # The best finished hypotheses: score, log probability, and step * K + place in the beam, where they ended.
+        # The best finished hypotheses: score, log probability, and step * K + index in the beam at which they ended.
         self.best_BK = torch.full(shape_TBK[1:], -torch.inf, device=self.device)
         self.probability_BK = torch.full_like(self.best_BK, -torch.inf)
         self.ended_BK = torch.zeros(shape_TBK[1:], dtype=torch.long, device=self.device)
         self.attention: list[tuple[Tensor | slice, int, Tensor]] = []
         self.rows_A: Tensor | slice = slice(None)  # the sentences that are still in the batch
-        self.limits: list[int] = list(limits_B)  # of those
+        self.limits: list[int] = list(limits_B)  # their length limits
         self.limits_A = torch.tensor(self.limits, device=self.device)
-        self.longest_A = settings.length_normalizer(self.limits_A)
+        self.limit_normalizer_A = settings.length_normalizer(self.limits_A)
 
     def run(self, attention: bool) -> list[list[Hypothesis]]:
-        """Search to the end."""
+        """The finished hypotheses of each sentence, best first."""
         model, on_host = self.model, self.device.type == "cpu"
         state = model.start(model.encode(self.source))
         previous_N = torch.full((len(self.limits),), BOS, device=self.device)
         total_AW = torch.zeros((len(self.limits), 1), device=self.device)
-        # What each hypothesis has looked at; padding counts as seen. It follows its beam as the model's past does.
-        looked_NS = (~self.source.mask_BS).float() if self.settings.coverage else None
-        finished = not on_host  # whether there may be finished hypotheses; unknown where asking would cost time
+        # Attention summed over steps. Padding counts as covered. It is reordered together with the decoder state.
+        coverage_NS = (~self.source.mask_BS).float() if self.settings.coverage else None
+        may_be_finished = not on_host  # on a GPU assumed, because finding out would synchronise
         for step in range(max(self.limits)):
             hidden_ND, state, attention_NS = model.step(previous_N, state)
             before = total_AW.shape[1]
             if attention and attention_NS is not None:
                 self.attention.append((self.rows_A, before, attention_NS))
-            if looked_NS is not None:
-                assert attention_NS is not None  # `check_attention` has seen to it
-                looked_NS = looked_NS + attention_NS
-            total_AW, token_AW, parent_AW = self.continuations(model.project(hidden_ND), total_AW, step + 1)
+            if coverage_NS is not None:
+                assert attention_NS is not None  # ensured by `check_attention`
+                coverage_NS = coverage_NS + attention_NS
+            total_AW, token_AW, parent_AW = self.expand(model.project(hidden_ND), total_AW, step + 1)
             self.tokens_TBK[step, self.rows_A, : total_AW.shape[1]] = token_AW
             self.parents_TBK[step, self.rows_A, : total_AW.shape[1]] = parent_AW
 
             ends_AW = token_AW == EOS
             if not on_host or bool(ends_AW.any()):
-                finished = True
-                self.finish(total_AW.masked_fill(~ends_AW, -torch.inf), parent_AW, looked_NS, step)
+                may_be_finished = True
+                self.add_finished(total_AW.masked_fill(~ends_AW, -torch.inf), parent_AW, coverage_NS, step)
                 total_AW = total_AW.masked_fill(ends_AW, -torch.inf)
             keep: Sequence[int] = range(len(self.limits))
-            if finished:
-                # The best that is alive, if it grew to its limit at no further cost, against the best finished one.
-                reach_A = total_AW.amax(1) / self.longest_A.clamp(min=self.settings.length_normalizer(step + 2))
-                # Written so that NaN goes on: a model that has diverged ends at the limit, with something to show.
-                going_A = ~(reach_A <= self.best_BK[self.rows_A, 0])
-                total_AW = total_AW.masked_fill(~going_A[:, None], -torch.inf)
+            if may_be_finished:
+                # Upper bound of the scores of unfinished hypotheses: their log P cannot rise, and dividing it (<= 0) by
+                # the largest normalizer of the remaining lengths gives the largest score.
+                normalizer_A = self.limit_normalizer_A.clamp(min=self.settings.length_normalizer(step + 2))
+                bound_A = total_AW.amax(1) / normalizer_A
+                # NaN compares as False, so the search of a diverged model continues and returns a result at the limit.
+                active_A = ~(bound_A <= self.best_BK[self.rows_A, 0])
+                total_AW = total_AW.masked_fill(~active_A[:, None], -torch.inf)
                 if self.settings.prune is not None:
-                    least_A1 = self.best_BK[self.rows_A, :1] - self.settings.prune
-                    total_AW = total_AW.masked_fill(
-                        total_AW / self.settings.length_normalizer(step + 1) < least_A1, -torch.inf
-                    )
+                    threshold_A1 = self.best_BK[self.rows_A, :1] - self.settings.prune
+                    normalized_AW = total_AW / self.settings.length_normalizer(step + 1)
+                    total_AW = total_AW.masked_fill(normalized_AW < threshold_A1, -torch.inf)
                 if should_check_finished(self.device, step):
-                    keep = [row for row, goes in enumerate(going_A.tolist()) if goes]
+                    keep = [row for row, active in enumerate(active_A.tolist()) if active]
             if not keep:
                 break
-            kept, total_AW, token_AW = self.follow(
-                keep, before, State(state.source, (state.past, looked_NS)), total_AW, token_AW, parent_AW
+            reordered, total_AW, token_AW = self.reorder(
+                keep, before, State(state.source, (state.past, coverage_NS)), total_AW, token_AW, parent_AW
             )
-            state, looked_NS = State(kept.source, kept.past[0]), kept.past[1]
+            state, coverage_NS = State(reordered.source, reordered.past[0]), reordered.past[1]
             previous_N = token_AW.flatten()
-        return self.results()
+        return self.backtrack()
 
-    def follow(
+    def reorder(
         self, keep: Sequence[int], before: int, state: State, total_AW: Tensor, token_AW: Tensor, parent_AW: Tensor
     ) -> tuple[State, Tensor, Tensor]:
-        """Give each hypothesis the past of its parent, one of `before`; sentences that are not in `keep` leave."""
+        """The decoder state, totals and last tokens of the new hypotheses.
+
+        Each hypothesis gets the state of its parent.
+
+        Args:
+            keep: Rows of the sentences that stay in the batch.
+            before: Hypotheses per sentence before this step.
+            state: Decoder state of the parents.
+            total_AW: Log probabilities of the new hypotheses.
+            token_AW: Their last tokens.
+            parent_AW: Their parents, 0 to `before` - 1.
+        """
         width, (source, past) = total_AW.shape[1], state
         if 8 * len(keep) > 7 * len(self.limits):
             if width == before == 1:
                 return state, total_AW, token_AW
-            kept_A1 = torch.arange(len(self.limits), device=self.device)[:, None]
+            row_A1 = torch.arange(len(self.limits), device=self.device)[:, None]
             if width != before:
-                source = select_rows(source, (kept_A1 * before).expand(-1, width).flatten())
+                source = select_rows(source, (row_A1 * before).expand(-1, width).flatten())
         else:
-            kept_A = torch.tensor(keep, device=self.device)
-            kept_A1 = kept_A[:, None]
-            self.rows_A = kept_A if isinstance(self.rows_A, slice) else self.rows_A[kept_A]
+            row_A = torch.tensor(keep, device=self.device)
+            row_A1 = row_A[:, None]
+            self.rows_A = row_A if isinstance(self.rows_A, slice) else self.rows_A[row_A]
             self.limits = [self.limits[row] for row in keep]
-            self.limits_A, self.longest_A = self.limits_A[kept_A], self.longest_A[kept_A]
-            total_AW, token_AW, parent_AW = total_AW[kept_A], token_AW[kept_A], parent_AW[kept_A]
-            source = select_rows(source, (kept_A1 * before).expand(-1, width).flatten())
-        return State(source, select_rows(past, (kept_A1 * before + parent_AW).flatten())), total_AW, token_AW
+            self.limits_A, self.limit_normalizer_A = self.limits_A[row_A], self.limit_normalizer_A[row_A]
+            total_AW, token_AW, parent_AW = total_AW[row_A], token_AW[row_A], parent_AW[row_A]
+            source = select_rows(source, (row_A1 * before).expand(-1, width).flatten())
+        return State(source, select_rows(past, (row_A1 * before + parent_AW).flatten())), total_AW, token_AW
 
-    def continuations(self, logits_NV: Tensor, total_AW: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(log probability, last token, parent) of the K best continuations of each sentence, |Y| being `length`."""
-        kind = torch.promote_types(logits_NV.dtype, torch.float32)
-        log_NV = torch.log_softmax(logits_NV, dim=1, dtype=kind)
-        log_NV[:, :EOS] = -torch.inf  # nobody writes PAD or BOS
+    def expand(self, logits_NV: Tensor, total_AW: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(log probability, last token, parent) of the K best continuations of each sentence; `length` is their |Y|."""
+        dtype = torch.promote_types(logits_NV.dtype, torch.float32)
+        log_NV = torch.log_softmax(logits_NV, dim=1, dtype=dtype)
+        log_NV[:, :EOS] = -torch.inf  # PAD and BOS are never generated
         width = total_AW.shape[1]
         if self.forced and length < max(self.limits):
             log_NV[:, EOS].masked_fill_((self.limits_A > length).repeat_interleave(width), -torch.inf)
@@ -320,42 +356,49 @@ class Search:
         if self.settings.prune is not None:
             best_NC = best_NC.masked_fill(best_NC < best_NC[:, :1] - self.settings.prune, -torch.inf)
         total_AX = (best_NC.unflatten(0, (-1, width)) + total_AW[:, :, None]).flatten(1)
-        total_AW, place_AW = total_AX.topk(min(beam, total_AX.shape[1]))
-        token_AW = token_NC.unflatten(0, (-1, width)).flatten(1).gather(1, place_AW)
-        return total_AW, token_AW, place_AW // best_NC.shape[1]
+        total_AW, index_AW = total_AX.topk(min(beam, total_AX.shape[1]))
+        token_AW = token_NC.unflatten(0, (-1, width)).flatten(1).gather(1, index_AW)
+        return total_AW, token_AW, index_AW // best_NC.shape[1]
 
-    def finish(self, ended_AW: Tensor, parent_AW: Tensor, looked_NS: Tensor | None, step: int) -> None:
-        """Keep the best K of what had finished and what finishes now (log probabilities; -inf elsewhere)."""
+    def add_finished(self, ended_AW: Tensor, parent_AW: Tensor, coverage_NS: Tensor | None, step: int) -> None:
+        """Update the best K finished hypotheses of each sentence.
+
+        Args:
+            ended_AW: Log probabilities of the hypotheses that end in this step, -inf for all others.
+            parent_AW: Their parents.
+            coverage_NS: Coverage of the parents after this step; None without a coverage penalty.
+            step: This step, from 0.
+        """
         if self.best_BK.dtype != ended_AW.dtype:
             self.best_BK, self.probability_BK = self.best_BK.to(ended_AW), self.probability_BK.to(ended_AW)
         rows_A, beam = self.rows_A, self.settings.beam
-        place_W = step * beam + torch.arange(ended_AW.shape[1], device=self.device)
+        slot_W = step * beam + torch.arange(ended_AW.shape[1], device=self.device)
         score_AW = ended_AW / self.settings.length_normalizer(step + 1)
-        if looked_NS is not None:
-            penalty_AW = coverage_penalty(looked_NS, self.settings.coverage).unflatten(0, (len(ended_AW), -1))
+        if coverage_NS is not None:
+            penalty_AW = coverage_penalty(coverage_NS, self.settings.coverage).unflatten(0, (len(ended_AW), -1))
             score_AW = score_AW + penalty_AW.gather(1, parent_AW).to(score_AW)
         self.best_BK[rows_A], order_AK = torch.cat((self.best_BK[rows_A], score_AW), 1).topk(beam)
         for table_BK, new_AW in (
             (self.probability_BK, ended_AW),
-            (self.ended_BK, place_W.expand(ended_AW.shape)),
+            (self.ended_BK, slot_W.expand(ended_AW.shape)),
         ):
             table_BK[rows_A] = torch.cat((table_BK[rows_A], new_AW), 1).gather(1, order_AK)
 
-    def results(self) -> list[list[Hypothesis]]:
-        """Follow the finished hypotheses back to their beginning."""
+    def backtrack(self) -> list[list[Hypothesis]]:
+        """The finished hypotheses of each sentence, read by following the parents from the last token to the first."""
         beam = self.settings.beam
         tokens_TBK, parents_TBK = self.tokens_TBK.cpu().numpy(), self.parents_TBK.cpu().numpy()
         step_BK, slot_BK = np.divmod(self.ended_BK.cpu().numpy(), beam)
         rows_B1 = np.arange(len(step_BK))[:, None]
         longest = int(step_BK.max()) + 1
-        written_BKT = np.zeros((*step_BK.shape, longest), dtype=np.int64)
-        parents_BKT = np.zeros_like(written_BKT)
+        tokens_BKT = np.zeros((*step_BK.shape, longest), dtype=np.int64)
+        parents_BKT = np.zeros_like(tokens_BKT)
         for step in range(longest - 1, -1, -1):
-            inside_BK = step <= step_BK
-            written_BKT[:, :, step] = np.where(inside_BK, tokens_TBK[step, rows_B1, slot_BK], EOS)
-            slot_BK = np.where(inside_BK, parents_TBK[step, rows_B1, slot_BK], slot_BK)
+            in_sentence_BK = step <= step_BK
+            tokens_BKT[:, :, step] = np.where(in_sentence_BK, tokens_TBK[step, rows_B1, slot_BK], EOS)
+            slot_BK = np.where(in_sentence_BK, parents_TBK[step, rows_B1, slot_BK], slot_BK)
             parents_BKT[:, :, step] = slot_BK
-        looked_TBKS = self.looked() if self.attention else None
+        attention_TBKS = self.attention_table() if self.attention else None
         scores_BK, probabilities_BK = self.best_BK.tolist(), self.probability_BK.tolist()
         found = []
         for row, scores_K in enumerate(scores_BK):
@@ -364,20 +407,20 @@ class Search:
                 if score == -np.inf:
                     continue
                 last = int(step_BK[row, rank])
-                looked_TS = None
-                if looked_TBKS is not None:
+                attention_TS = None
+                if attention_TBKS is not None:
                     slots_T = parents_BKT[row, rank, : last + 1]
-                    looked_TS = looked_TBKS[np.arange(last + 1), row, slots_T, : self.source.lengths_B[row]]
-                ids = written_BKT[row, rank, :last].tolist()
-                hypotheses.append(Hypothesis(ids, score, probabilities_BK[row][rank], looked_TS))
+                    attention_TS = attention_TBKS[np.arange(last + 1), row, slots_T, : self.source.lengths_B[row]]
+                ids = tokens_BKT[row, rank, :last].tolist()
+                hypotheses.append(Hypothesis(ids, score, probabilities_BK[row][rank], attention_TS))
             found.append(hypotheses)
         return found
 
-    def looked(self) -> np.ndarray:
-        """attention_TBKS of the hypotheses that each step continued."""
+    def attention_table(self) -> np.ndarray:
+        """attention_TBKS: at each step, the attention of the hypotheses that were expanded."""
         sentences, longest = self.source.ids_BS.shape
-        looked_TBKS = np.zeros((len(self.attention), sentences, self.settings.beam, longest), dtype=np.float32)
+        attention_TBKS = np.zeros((len(self.attention), sentences, self.settings.beam, longest), dtype=np.float32)
         for step, (rows_A, width, attention_NS) in enumerate(self.attention):
             rows = rows_A if isinstance(rows_A, slice) else rows_A.cpu().numpy()
-            looked_TBKS[step, rows, :width] = attention_NS.float().unflatten(0, (-1, width)).cpu().numpy()
-        return looked_TBKS
+            attention_TBKS[step, rows, :width] = attention_NS.float().unflatten(0, (-1, width)).cpu().numpy()
+        return attention_TBKS
