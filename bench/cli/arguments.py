@@ -1,4 +1,4 @@
-"""The command line of `bench`: commands, their flags and examples. Imports nothing that takes time."""
+"""The command line of `bench`: commands, their flags and examples. Imports nothing that is slow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 PROGRAM = "bench"
-DESCRIPTION = "Train every architecture from the perceptron to the Transformer on the same data, and measure."
+DESCRIPTION = "Train translation models from the perceptron to the Transformer on the same data, and measure them."
 EXAMPLES = {
     "run": """examples:
   bench run experiments/transformer.yaml
@@ -15,53 +15,53 @@ EXAMPLES = {
   bench run experiments/transformer.yaml --preset multi30k-cpu --corpus.path FOLDER
   bench run experiments/transformer.yaml --corpus.name files --corpus.train "[a.fr,a.en]" \\
       --corpus.val "[b.fr,b.en]" --corpus.test "[c.fr,c.en]"
-  bench run experiments/transformer.yaml --settings     every key with its meaning and default
+  bench run experiments/transformer.yaml --settings     print every key with its meaning and default
 
-The same command again continues an unfinished run and prints a finished one; --again starts a new one.""",
+Run the same command again to continue an unfinished run or to print a finished one; --again starts a new run.""",
     "suite": """examples:
   bench suite experiments/demo.yaml
   bench suite experiments/demo.yaml --seeds 1 2 3 --training.max_pairs 32000
-  bench suite experiments/ladder.yaml --workers 2 --max_seconds 3600   two jobs at once; none begins after an hour
+  bench suite experiments/ladder.yaml --workers 2 --max_seconds 3600   two jobs at once; none starts after an hour
   bench suite experiments/ladder.yaml --cluster auto --gpus_per_trial 0.25   on a Ray cluster: docs/clusters.md""",
     "sweep": """examples:
   bench sweep experiments/sweep.yaml --row gnmt --preset demo --trials 30 --workers 2
   bench sweep experiments/sweep.yaml --row gnmt luong --training.max_pairs 8000
   bench sweep experiments/sweep.yaml --row lstm --storage postgresql+psycopg://user:password@host/optuna
 
-Searches what stands under search: in the row's file; a setting given as a flag is fixed. The same command continues.
-A suite takes what was found by `sweeps: {gnmt: sweep}`. docs/sweeps.md has the rest.""",
+Searches the settings under `search:` in the row's file; a setting given as a flag is fixed. Run the same command again
+to continue a sweep. A suite uses the best settings with `sweeps: {gnmt: sweep}`. See docs/sweeps.md.""",
     "report": """examples:
-  bench report                                   the newest suite, into runs/reports/SUITE
+  bench report                                   the newest suite, written to runs/reports/SUITE
   bench report --suite demo --out demo-report    report.html, report.md, report.tex, report.csv
   bench report --suite demo --format csv         the tidy table on standard output
-  bench report --suite new --compare demo        and what changed since demo, with paired tests
+  bench report --suite new --compare demo        also what changed since demo, with paired tests
   bench report --suite demo --lang ko --open     in Korean, shown in the browser
-  bench report --suite demo --export FOLDER      keeps all that the report reads; later, anywhere:
-  bench report --from FOLDER                     the same report, to the byte, without the store
+  bench report --suite demo --export FOLDER      save everything that the report reads
+  bench report --from FOLDER                     the same report, byte for byte, on any machine and without the store
 
---compare, --lang and --ui_url are not kept in the folder: give them to --from again.""",
+The folder does not contain --compare, --lang and --ui_url: give them again with --from.""",
     "translate": """examples:
   bench translate best:demo/transformer-base "A man is riding a bike."
   bench translate "transformer-base grammar-en-de demo s1" --file sentences.en > sentences.de
   bench translate RUN-ID --beam 8 --n_best 3 --scores < sentences.en
-  bench translate best:demo/luong --with best:demo/bahdanau "A man is riding a bike."     the two as an ensemble
+  bench translate best:demo/luong --with best:demo/bahdanau "A man is riding a bike."     an ensemble of two
 
-RUN is an id, a name (the newest finished run of it), best:SUITE/ROW (the best on the validation set), or a registered
-models:/NAME/VERSION. One line in gives one line out; with --n_best, NUMBER<tab>TRANSLATION lines; --scores puts the
-score (log probability in nats over the length penalty) before the translation.""",
+RUN is an id, a name (its newest finished run), best:SUITE/ROW (the best on the validation set), or a registered
+models:/NAME/VERSION. Each input line gives one output line; with --n_best, lines of NUMBER<tab>TRANSLATION; --scores
+prints the score (log probability in nats divided by the length penalty) before the translation.""",
     "probe": """examples:
-  bench probe                                    every run of the newest suite: architecture x phenomenon
-  bench probe best:demo/transformer-base         one run, with its distances
+  bench probe                                    all runs of the newest suite: architecture x phenomenon
+  bench probe best:demo/transformer-base         one run, also by distance
   bench probe RUN RUN --file lingeval97.json
 
-A contrast is a source with a right translation and a wrong one; the score is how often the right one is the more
-probable. --file takes LingEval97's and ContraPro's JSON, or columns (source, right, wrong, category, distance)
-separated by tabs. See docs/probes.md.""",
+A contrast is a source with a right and a wrong translation; the score is how often the model gives the right one the
+higher probability. --file accepts the JSON of LingEval97 and ContraPro, or tab-separated columns (source, right, wrong,
+category, distance). See docs/probes.md.""",
     "attention": """examples:
   bench attention best:demo/transformer-base "She poured water from the pitcher into the cup until it was full."
   bench attention RUN "The man sees the dog." --kind encoder --layer 1 --head 2
 
-The picture (SVG) and the weights of all layers and heads (JSON) go to --out and to the run's artifacts.""",
+Writes the picture (SVG) and the weights of all layers and heads (JSON) to --out and to the artifacts of the run.""",
     "promote": """examples:
   bench promote best:demo/transformer-base --name nmt-en-de
   bench translate models:/nmt-en-de/1 "A man is riding a bike."
@@ -73,9 +73,9 @@ The picture (SVG) and the weights of all layers and heads (JSON) go to --out and
   bench data check files --corpus.train "[a.fr,a.en]" --corpus.val "[b.fr,b.en]" --corpus.test "[c.fr,c.en]"
   bench data fetch multi30k
 
-`show` prints sizes, lengths in words and how much of each split the training text covers; `check` adds repeated pairs,
-overlap between splits (equal, and near: 70 % of word trigrams in common) and bad lines, and exits with 1 if there are
-bad lines or if pairs of a validation or test set stand in the training text.""",
+`show` prints sizes, lengths in words, and how much of each split the training text covers. `check` adds repeated pairs,
+overlap between splits (equal, and near: 70 % of word trigrams in common) and bad lines; it exits with 1 if there are
+bad lines, or if the training text contains pairs of a validation or test set.""",
     "models": """examples:
   bench models
   bench models --preset multi30k-cpu""",
@@ -83,15 +83,15 @@ bad lines or if pairs of a validation or test set stand in the training text."""
   bench latency best:demo/lstm best:demo/transformer-base
   bench latency RUN-ID --times 5
 
-Measures the p50 of finished runs again by docs/latency.md, all runs once, then all again. Exit code 1 if medians of a
-run that were taken on a quiet machine are more than 5 % apart, and the machine's own pace does not explain it.""",
+Measures the p50 of finished runs again as docs/latency.md describes: all runs once, then all again. Exit code 1 if the
+medians of a run on a quiet machine differ by more than 5 % and the pace of the machine does not explain it.""",
     "verify": """examples:
-  bench verify flops     closed form, count on the meta device and on real tensors, for every row
+  bench verify flops     closed form and counts on the meta device and on real tensors, for every row
   bench verify flops --device cuda
-  bench verify costs     the training costs of Table 2 of "Attention Is All You Need" by days, devices and their rates
-  bench verify sizes     parameters at the papers' sizes beside the published ones
+  bench verify costs     training costs in Table 2 of "Attention Is All You Need", from days x devices x rates
+  bench verify sizes     parameter counts at the papers' sizes beside the published ones
 
-Exits with 1 if something is beyond its tolerance; counts have none.""",
+Exits with 1 if a number is beyond its tolerance; counts must be equal.""",
     "ui": """examples:
   bench ui
   bench ui --port 5001 --tracking.folder runs""",
@@ -99,43 +99,43 @@ Exits with 1 if something is beyond its tolerance; counts have none.""",
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are ValueErrors of one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; see {self.prog} --help")
 
 
-def positive(text: str) -> int:
+def positive_int(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is too few; at least 1")
     return number
 
 
-def above_zero(text: str) -> float:
+def positive_float(text: str) -> float:
     number = float(text)
     if not number > 0:
         raise argparse.ArgumentTypeError(f"{text} is too small; more than 0")
     return number
 
 
-def scheduled(command: argparse.ArgumentParser) -> None:
-    """The flags of a command that has many jobs done."""
+def add_worker_flags(command: argparse.ArgumentParser) -> None:
+    """Adds the flags of a command that executes many jobs."""
     command.add_argument(
         "--workers",
-        type=positive,
-        help="processes that share this machine's cores and GPUs (default: this one alone); with --cluster as many of "
-        "its workers at most (default: all)",
+        type=positive_int,
+        help="worker processes that share this machine's cores and GPUs (default: none, one job at a time); with "
+        "--cluster the maximum number of workers (default: as many as fit)",
     )
-    command.add_argument("--cluster", help="auto, or the address of a Ray cluster that starts the workers")
+    command.add_argument("--cluster", help="start the workers on a Ray cluster: auto, or its address")
     command.add_argument(
-        "--gpus_per_trial", type=above_zero, help="GPUs of a worker of the cluster; 0.25: four share one"
-    )
-    command.add_argument(
-        "--cpus_per_trial", type=positive, help="cores, and threads, of a worker of the cluster (default: 1)"
+        "--gpus_per_trial", type=positive_float, help="with --cluster: GPUs of each worker; with 0.25 four share one"
     )
     command.add_argument(
-        "--max_seconds", type=above_zero, help="begin no job after so many seconds; exit code 3 if any is left"
+        "--cpus_per_trial", type=positive_int, help="with --cluster: cores and threads of each worker (default: 1)"
+    )
+    command.add_argument(
+        "--max_seconds", type=positive_float, help="start no job after this many seconds; exit code 3 if jobs remain"
     )
 
 
@@ -154,67 +154,80 @@ def build_parser() -> Parser:
         )
 
     run = command("run", "train and measure one row")
-    run.add_argument("file", type=Path, help="an architecture's file, such as experiments/transformer.yaml")
+    run.add_argument("file", type=Path, help="file of an architecture, such as experiments/transformer.yaml")
     run.add_argument("--preset", default="demo", help="demo, multi30k-cpu, multi30k, paper (default: demo)")
     run.add_argument("--row", help="row id (default: the first of the file)")
-    run.add_argument("--again", action="store_true", help="start a new run although one is finished or unfinished")
-    run.add_argument("--settings", action="store_true", help="print every setting with its meaning and default")
+    run.add_argument("--again", action="store_true", help="start a new run, even if there is an earlier one")
+    run.add_argument(
+        "--settings", action="store_true", help="print every setting with its meaning and default, and run nothing"
+    )
 
     suite = command("suite", "run every row of a table, then write its report")
-    suite.add_argument("file", type=Path, help="a suite's file, such as experiments/demo.yaml")
-    suite.add_argument("--seeds", type=int, nargs="+", help="seeds of every row (default: those of the file)")
-    suite.add_argument("--again", action="store_true", help="start new runs although some are finished")
+    suite.add_argument("file", type=Path, help="file of a suite, such as experiments/demo.yaml")
+    suite.add_argument("--seeds", type=int, nargs="+", help="seeds of every row (default: those in the file)")
+    suite.add_argument("--again", action="store_true", help="start new runs, also of finished jobs")
     suite.add_argument("--out", type=Path, help="folder of the report (default: runs/reports/SUITE)")
-    scheduled(suite)
+    add_worker_flags(suite)
 
-    sweep = command("sweep", "search for the settings of one row or more, each under the same budget")
-    sweep.add_argument("file", type=Path, help="a sweep's file, such as experiments/sweep.yaml")
+    sweep = command("sweep", "search for the best settings of one or more rows, each under the same budget")
+    sweep.add_argument("file", type=Path, help="file of a sweep, such as experiments/sweep.yaml")
     sweep.add_argument("--row", nargs="+", required=True, help="row ids, such as gnmt luong")
     sweep.add_argument("--preset", default="demo", help="demo, multi30k-cpu, multi30k, paper (default: demo)")
-    sweep.add_argument("--trials", type=positive, help="jobs of each row (default: those of the file)")
-    sweep.add_argument("--storage", help="where Optuna keeps its studies (default: SQLite beside the runs)")
-    scheduled(sweep)
+    sweep.add_argument("--trials", type=positive_int, help="jobs of each row (default: as in the file)")
+    sweep.add_argument("--storage", help="URL of the Optuna database (default: SQLite beside the runs)")
+    add_worker_flags(sweep)
 
-    report = command("report", "write the comparison table of a suite")
+    report = command("report", "write the report of a suite")
     report.add_argument("--suite", help="name of the suite (default: the newest)")
     report.add_argument("--out", type=Path, help="folder to write to (default: runs/reports/SUITE)")
     report.add_argument("--format", choices=["csv"], help="print the tidy table instead of writing files")
-    report.add_argument("--compare", metavar="SUITE", help="say what changed since another suite, with paired tests")
+    report.add_argument("--compare", metavar="SUITE", help="add what changed since another suite, with paired tests")
     report.add_argument("--lang", default="en", help="language: en or ko (default: en)")
-    report.add_argument("--open", action="store_true", help="show the page in the browser")
+    report.add_argument("--open", action="store_true", help="show the report in the browser")
     report.add_argument(
         "--ui_url", help="address of the MLflow UI that rows link to (default: a tracking server's own)"
     )
-    report.add_argument("--export", type=Path, metavar="FOLDER", help="keep all that the report reads in a folder")
     report.add_argument(
-        "--from", dest="snapshot", type=Path, metavar="FOLDER", help="read such a folder instead of a tracking store"
+        "--export", type=Path, metavar="FOLDER", help="save everything that the report reads in a folder"
+    )
+    report.add_argument(
+        "--from",
+        dest="snapshot",
+        type=Path,
+        metavar="FOLDER",
+        help="read an exported folder instead of a tracking store",
     )
 
     translate = command("translate", "translate with a finished run")
     translate.add_argument("run", help="id, name, best:SUITE/ROW, or models:/NAME/VERSION")
-    translate.add_argument("sentences", nargs="*", help="what to translate (default: standard input)")
+    translate.add_argument("sentences", nargs="*", help="sentences to translate (default: standard input)")
     translate.add_argument(
-        "--with", dest="others", metavar="RUN", action="append", default=[], help="another run, for an ensemble of both"
+        "--with",
+        dest="others",
+        metavar="RUN",
+        action="append",
+        default=[],
+        help="another run, to translate with an ensemble of both",
     )
-    translate.add_argument("--file", type=Path, action="append", default=[], help="a file of sentences, one a line")
+    translate.add_argument("--file", type=Path, action="append", default=[], help="file with one sentence per line")
     translate.add_argument("--beam", type=int, help="hypotheses kept per sentence (default: the run's)")
     translate.add_argument("--n_best", type=int, default=1, help="translations printed per sentence (default: 1)")
     translate.add_argument("--scores", action="store_true", help="print the score of each translation")
 
-    probe = command("probe", "print what runs know of their language, phenomenon by phenomenon")
+    probe = command("probe", "test which linguistic phenomena the models of runs have learned")
     probe.add_argument("runs", nargs="*", metavar="run", help="id, name, or best:SUITE/ROW (default: all of --suite)")
     probe.add_argument("--suite", help="name of the suite (default: the newest)")
-    probe.add_argument("--file", type=Path, help="contrasts of your own (default: those of the runs' corpus)")
+    probe.add_argument("--file", type=Path, help="file of contrasts (default: those of the corpus of the runs)")
 
-    attention = command("attention", "draw where a run looks while it translates a sentence")
+    attention = command("attention", "draw the attention of a run while it translates a sentence")
     attention.add_argument("run", help="id, name, or best:SUITE/ROW")
-    attention.add_argument("sentence", help="what to translate")
+    attention.add_argument("sentence", help="sentence to translate")
     attention.add_argument(
         "--kind",
         action="append",
         choices=["cross", "encoder", "decoder"],
-        help="decoder over source, encoder self-attention, decoder self-attention; may be given several times "
-        "(default: the first two, where there are)",
+        help="decoder over source, encoder self-attention, or decoder self-attention; may be given several times "
+        "(default: the first two, if the model has them)",
     )
     attention.add_argument("--layer", type=int, help="counted from 1 (default: the last)")
     attention.add_argument("--head", type=int, help="counted from 1 (default: the mean over all)")
@@ -222,27 +235,33 @@ def build_parser() -> Parser:
 
     promote = command("promote", "register a run's model in MLflow under a name")
     promote.add_argument("run", help="id, name, or best:SUITE/ROW")
-    promote.add_argument("--name", required=True, help="name of the registered model; each promotion is a new version")
+    promote.add_argument(
+        "--name", required=True, help="name of the registered model; each promotion creates a new version"
+    )
 
     data = command("data", "list, show, check and fetch corpora")
     data.add_argument("action", choices=["list", "show", "check", "fetch"])
     data.add_argument("name", nargs="?", help="NAME-SRC-TGT, such as multi30k-en-de; for fetch, NAME")
 
-    models = command("models", "print the ladder: rows, years, papers, parameters, FLOPs")
+    models = command("models", "print the table of models: rows, years, papers, parameters, FLOPs")
     models.add_argument("--preset", action="append", help="only this preset (may be given several times)")
 
     latency = command("latency", "measure the latency of finished runs several times")
     latency.add_argument("runs", nargs="+", help="id, name, best:SUITE/ROW, or models:/NAME/VERSION")
-    latency.add_argument("--times", type=int, default=3, help="how often each run is measured (default: 3)")
+    latency.add_argument("--times", type=int, default=3, help="number of measurements of each run (default: 3)")
 
-    verify = command("verify", "hold the harness's numbers against published and derived ones")
+    verify = command("verify", "compare the numbers of the harness with published and derived ones")
     verify.add_argument("what", choices=["flops", "costs", "sizes"])
-    verify.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of flops: where real tensors are")
+    verify.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="for flops: device of the real tensors"
+    )
 
-    ui = command("ui", "open the MLflow UI on the runs")
+    ui = command("ui", "open the MLflow UI with the runs")
     ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")
 
     for reader in (report, latency, translate, probe, attention, promote, ui):
         reader.add_argument("--tracking.uri", dest="uri", help="MLflow tracking URI (default: MLFLOW_TRACKING_URI)")
-        reader.add_argument("--tracking.folder", dest="folder", default="runs", help="folder of the runs")
+        reader.add_argument(
+            "--tracking.folder", dest="folder", default="runs", help="folder of the runs (default: runs)"
+        )
     return top

@@ -1,4 +1,4 @@
-"""The command `bench`. Heavy imports happen inside the commands, so that help answers at once."""
+"""The command `bench`. Slow imports stand inside the commands, so that --help needs none of them."""
 
 from __future__ import annotations
 
@@ -17,47 +17,50 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command. Exit codes: 0 done, 1 a job failed, 2 bad input, 3 time was up, 130 and 143 interrupted."""
+    """Runs a command. Exit codes: 0 done, 1 a job failed, 2 bad input, 3 the time was up, 130 and 143 interrupted."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
-        known, rest = build_parser().parse_known_args(arguments)
-        if known.command == "translate":  # argparse does not take sentences that stand behind a flag
-            known.sentences += [part for part in rest if not part.startswith("-")]
+        args, rest = build_parser().parse_known_args(arguments)
+        if args.command == "translate":  # argparse does not accept sentences after a flag
+            args.sentences += [part for part in rest if not part.startswith("-")]
             rest = [part for part in rest if part.startswith("-")]
-        if rest and known.command not in ("run", "suite", "sweep", "data"):
-            raise ValueError(f"unknown arguments: {' '.join(rest)}; see {PROGRAM} {known.command} --help")
-        return COMMANDS[known.command](known, rest)
+        if rest and args.command not in ("run", "suite", "sweep", "data"):
+            raise ValueError(f"unknown arguments: {' '.join(rest)}; see {PROGRAM} {args.command} --help")
+        return COMMANDS[args.command](args, rest)
     except ValueError as error:
-        return _refused(str(error))
+        return _print_error(str(error))
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as `bench models | head` does
+    except BrokenPipeError:  # the reader of the output has ended, as in `bench models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _refused(f"{where}{error.strerror or error}; mend it (make room?) and the same command continues")
+        return _print_error(
+            f"{where}{error.strerror or error}. Fix the problem (disk full?) and run the same command again to resume."
+        )
     except Exception as error:
-        from bench.tracking.store import StoreFailure  # an import for which nobody waits
+        from bench.tracking.store import StoreFailure  # here, because it is slow
 
         if isinstance(error, StoreFailure):
-            return _refused(f"the tracking store failed, the same command continues: {error}"[:300])
+            return _print_error(f"the tracking store failed: {str(error)[:240]}. Run the same command again to resume.")
         raise
 
 
-def _refused(reason: str) -> int:
+def _print_error(reason: str) -> int:
+    """Prints an error as one line; returns the exit code."""
     print(f"{PROGRAM}: {' '.join(reason.split())}", file=sys.stderr)
     return 2
 
 
-def run_command(known: argparse.Namespace, flags: list[str]) -> int:
+def run_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.experiment.loading import layered, parser, resolve
 
-    if known.settings:
-        _, merged = layered(known.file, known.preset, known.row, [])
+    if args.settings:
+        _, merged = layered(args.file, args.preset, args.row, [])
         parser(merged["model"]["name"]).print_help()
         return 0
-    experiment = resolve(known.file, preset=known.preset, row=known.row, flags=flags)
+    experiment = resolve(args.file, preset=args.preset, row=args.row, flags=flags)
 
     from bench.runs.ddp_follower import follow_elsewhere
     from bench.runs.job import run
@@ -71,250 +74,255 @@ def run_command(known: argparse.Namespace, flags: list[str]) -> int:
         if node := experiment.machine.node:
             follow_elsewhere(experiment, node)
             return 0
-        outcome = run(experiment, Store(experiment.tracking), "runs", again=known.again)
+        result = run(experiment, Store(experiment.tracking), "runs", again=args.again)
     except Interrupted as interruption:
         terminal.say(str(interruption))
         return 128 + interruption.number
     except Diverged as error:
         terminal.say(f"failed: {error}")
         return 1
-    outcome.show()
+    result.show()
     return 0
 
 
-def suite_command(known: argparse.Namespace, flags: list[str]) -> int:
+def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.runs.suite import Suite, run_suite
     from bench.system import terminal
     from bench.tracking.store import Store
     from bench.training.checkpoints import Interrupted
     from reports.gathering.gather_runs import gather
 
-    suite = Suite.read(known.file)
-    suite.seeds = known.seeds or suite.seeds
-    place = _place(known)
+    suite = Suite.read(args.file)
+    suite.seeds = args.seeds or suite.seeds
+    backend = _worker_backend(args)
     try:
-        outcomes, whole = run_suite(known.file, suite, flags, known.again, place, known.max_seconds)
+        results, completed = run_suite(args.file, suite, flags, args.again, backend, args.max_seconds)
     except Interrupted as interruption:
         terminal.say(str(interruption))
         return 128 + interruption.number
-    if not outcomes:
+    if not results:
         return 3
-    tracking = outcomes[0].experiment.tracking
-    out = known.out or Path(tracking.folder) / "reports" / known.file.stem
+    tracking = results[0].experiment.tracking
+    out = args.out or Path(tracking.folder) / "reports" / args.file.stem
     store = Store(tracking)
-    _write_report(gather(store, known.file.stem), out)
-    store.attach(known.file.stem, out, "report")
-    return 1 if any(outcome.run is None for outcome in outcomes) else 0 if whole else 3
+    _write_report(gather(store, args.file.stem), out)
+    store.log_to_parent(args.file.stem, out, "report")
+    return 1 if any(result.run is None for result in results) else 0 if completed else 3
 
 
-def sweep_command(known: argparse.Namespace, flags: list[str]) -> int:
+def sweep_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.experiment.loading import architectures
     from bench.experiment.yaml_layers import choose
     from bench.sweep.settings import Sweep
 
-    sweep = Sweep.read(known.file)
-    sweep.trials = known.trials or sweep.trials
-    for row in known.row:
+    sweep = Sweep.read(args.file)
+    sweep.trials = args.trials or sweep.trials
+    for row in args.row:
         choose("row", row, list(architectures()), Path("--row"))
 
     from bench.runs.worker_pool import LocalBackend
-    from bench.sweep.run_sweep import run_sweep, show
+    from bench.sweep.run_sweep import print_results, run_sweep
     from bench.system import terminal
     from bench.training.checkpoints import Interrupted
 
-    place = _place(known) or LocalBackend(1)
+    backend = _worker_backend(args) or LocalBackend(1)
     try:
-        found = run_sweep(known.file, sweep, known.row, known.preset, flags, place, known.storage, known.max_seconds)
+        results = run_sweep(args.file, sweep, args.row, args.preset, flags, backend, args.storage, args.max_seconds)
     except Interrupted as interruption:
         terminal.say(str(interruption))
         return 128 + interruption.number
-    show(found)
-    if any(one.states["left"] for one in found):
-        terminal.say("the time is up; the same command continues")
+    print_results(results)
+    if remaining := sum(result.job_counts["remaining"] for result in results):
+        terminal.say(f"--max_seconds: the time is up, {remaining} jobs remain; run the same command again to continue")
         return 3
-    return 1 if any(one.states["FAILED"] for one in found) else 0
+    return 1 if any(result.job_counts["FAILED"] for result in results) else 0
 
 
-def _place(known: argparse.Namespace) -> WorkerBackend | None:
-    """Where the jobs of a command are done; None for this process."""
-    if known.cluster:
+def _worker_backend(args: argparse.Namespace) -> WorkerBackend | None:
+    """The backend that starts the workers of a command; None if this process executes the jobs itself."""
+    if args.cluster:
         from bench.runs.ray_cluster import RayBackend
 
-        return RayBackend(known.cluster, known.workers, known.cpus_per_trial or 1, known.gpus_per_trial or 0.0)
+        return RayBackend(args.cluster, args.workers, args.cpus_per_trial or 1, args.gpus_per_trial or 0.0)
     for flag in ("gpus_per_trial", "cpus_per_trial"):
-        if getattr(known, flag):
-            raise ValueError(f"--{flag}: only a cluster shares them out; add --cluster, or leave it")
+        if getattr(args, flag):
+            raise ValueError(
+                f"--{flag}: only the workers of a cluster have this setting; add --cluster, or remove the flag"
+            )
     from bench.runs.worker_pool import LocalBackend
 
-    return LocalBackend(known.workers) if known.workers else None
+    return LocalBackend(args.workers) if args.workers else None
 
 
-def report_command(known: argparse.Namespace, _: list[str]) -> int:
+def report_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.system import terminal
     from bench.tracking.store import Store, TrackingSettings
     from reports import write
     from reports.gathering import gather_runs, snapshot
 
-    if known.snapshot and (known.uri or known.export):
-        raise ValueError("--from: a snapshot is read without a store and exported from one; give one of the two")
-    store = snapshot.Snapshot(known.snapshot) if known.snapshot else Store(TrackingSettings(known.uri, known.folder))
-    reader = snapshot.Recorder(store) if known.export else store
-    found = gather_runs.gather(reader, known.suite, known.ui_url, known.lang, known.compare)
+    if args.snapshot and (args.uri or args.export):
+        raise ValueError(
+            "--from: a snapshot is read without a tracking store, so it cannot be combined with --tracking.uri or "
+            "--export; remove one of the flags"
+        )
+    store = snapshot.Snapshot(args.snapshot) if args.snapshot else Store(TrackingSettings(args.uri, args.folder))
+    reader = snapshot.Recorder(store) if args.export else store
+    context = gather_runs.gather(reader, args.suite, args.ui_url, args.lang, args.compare)
     if isinstance(reader, snapshot.Recorder):
-        terminal.say(f"{reader.keep(known.export)}")
-    if known.format == "csv":
-        sys.stdout.write(write.csv(found))
+        terminal.say(f"{reader.keep(args.export)}")
+    if args.format == "csv":
+        sys.stdout.write(write.csv(context))
         return 0
-    page = _write_report(found, known.out or Path(known.folder) / "reports" / found.suite)
-    if known.open:
+    page = _write_report(context, args.out or Path(args.folder) / "reports" / context.suite)
+    if args.open:
         import webbrowser
 
         webbrowser.open(page.resolve().as_uri())
     return 0
 
 
-def _write_report(found: Context, out: Path) -> Path:
-    """Prints the table and the names of the files; returns the page."""
+def _write_report(context: Context, out: Path) -> Path:
+    """Writes a report, prints its table and the names of its files, and returns the page."""
     from bench.system import terminal
     from reports import write
 
-    files = write.all_forms(found, out)
-    terminal.table(*write.terminal(found))
+    files = write.all_forms(context, out)
+    terminal.table(*write.terminal(context))
     for file in files:
         terminal.say(f"{file}")
     return files[0]
 
 
-def translate_command(known: argparse.Namespace, _: list[str]) -> int:
+def translate_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.evaluation import trained_model
     from bench.system.terminal import printable
     from bench.tracking.store import Store, TrackingSettings
 
-    given = trained_model.sentences(known.sentences, known.file, sys.stdin)
-    store = Store(TrackingSettings(known.uri, known.folder))
-    loaded = trained_model.load(store, known.run)
-    if known.others:
-        loaded = trained_model.join([loaded, *(trained_model.load(store, other) for other in known.others)])
-    settings = loaded.searching(known.beam)
-    if not 1 <= known.n_best <= settings.beam:
-        raise ValueError(f"--n_best: {known.n_best} is not between 1 and the beam, {settings.beam}; raise --beam")
-    read = over = 0
-    for chunk in given:
-        found, cut = loaded.translate(chunk, settings)
-        for number, candidates in enumerate(found, start=read + 1):
-            for text, score in candidates[: known.n_best]:
-                columns = [str(number)] if known.n_best > 1 else []
-                columns += [f"{score:.4f}"] if known.scores else []
+    chunks = trained_model.sentences(args.sentences, args.file, sys.stdin)
+    store = Store(TrackingSettings(args.uri, args.folder))
+    translator = trained_model.load(store, args.run)
+    if args.others:
+        translator = trained_model.join([translator, *(trained_model.load(store, other) for other in args.others)])
+    settings = translator.searching(args.beam)
+    if not 1 <= args.n_best <= settings.beam:
+        raise ValueError(f"--n_best: {args.n_best} is not between 1 and the beam, {settings.beam}; raise --beam")
+    read = truncated = 0
+    for chunk in chunks:
+        translations, cut = translator.translate(chunk, settings)
+        for number, candidates in enumerate(translations, start=read + 1):
+            for text, score in candidates[: args.n_best]:
+                columns = [str(number)] if args.n_best > 1 else []
+                columns += [f"{score:.4f}"] if args.scores else []
                 print("\t".join([*columns, printable(text)]), flush=sys.stdin.isatty())
-        read, over = read + len(chunk), over + cut
-    if over:
-        limit = loaded.experiment.text.source_length_limit
-        print(f"{PROGRAM}: {over} of {read} sentences had more than {limit} tokens and were cut", file=sys.stderr)
+        read, truncated = read + len(chunk), truncated + cut
+    if truncated:
+        limit = translator.experiment.text.source_length_limit
+        print(f"{PROGRAM}: {truncated} of {read} sentences had more than {limit} tokens and were cut", file=sys.stderr)
     return 0
 
 
-def probe_command(known: argparse.Namespace, _: list[str]) -> int:
+def probe_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.evaluation import probe_model
     from bench.measures.probes import read
     from bench.system import terminal
     from bench.tracking.store import Store, TrackingSettings
 
-    given = read(known.file) if known.file else None
-    store = Store(TrackingSettings(known.uri, known.folder))
-    runs = probe_model.runs(store, known.runs, known.suite)
-    terminal.table(*probe_model.table(runs, store, given))
-    if len(runs) == 1 and given is None and (rows := probe_model.shown(runs[0], store)):
+    contrasts = read(args.file) if args.file else None
+    store = Store(TrackingSettings(args.uri, args.folder))
+    runs = probe_model.runs(store, args.runs, args.suite)
+    terminal.table(*probe_model.table(runs, store, contrasts))
+    if len(runs) == 1 and contrasts is None and (rows := probe_model.shown(runs[0], store)):
         terminal.say("")
         columns = [("source", "left"), ("right", "left"), ("wrong", "left"), ("P(right) of the two, %", "right")]
         terminal.table(columns, rows)
     return 0
 
 
-def attention_command(known: argparse.Namespace, _: list[str]) -> int:
+def attention_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.evaluation import attention_maps, trained_model
     from bench.system import terminal
     from bench.tracking.store import Store, TrackingSettings
     from reports.plots import attention_heatmap
 
-    store = Store(TrackingSettings(known.uri, known.folder))
-    run = trained_model.find(store, known.run)
-    looks = attention_maps.look(trained_model.load(store, run.id), known.sentence)
-    picked = looks.picked(known.kind, known.layer, known.head)
+    store = Store(TrackingSettings(args.uri, args.folder))
+    run = trained_model.find(store, args.run)
+    looks = attention_maps.sentence_attention(trained_model.load(store, run.id), args.sentence)
+    picked = looks.select(args.kind, args.layer, args.head)
     terminal.say(terminal.printable(looks.translation))
-    for file in attention_heatmap.write(looks, picked, known.out or Path(known.folder) / "attention" / run.id[:12]):
-        store.add(run, file, "attention")
+    for file in attention_heatmap.write(looks, picked, args.out or Path(args.folder) / "attention" / run.id[:12]):
+        store.log_file(run, file, "attention")
         terminal.say(str(file))
     return 0
 
 
-def promote_command(known: argparse.Namespace, _: list[str]) -> int:
+def promote_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.evaluation import trained_model
     from bench.system import terminal
     from bench.tracking.store import Store, TrackingSettings
 
-    store = Store(TrackingSettings(known.uri, known.folder))
-    terminal.say(store.promote(trained_model.find(store, known.run), known.name))
+    store = Store(TrackingSettings(args.uri, args.folder))
+    terminal.say(store.promote(trained_model.find(store, args.run), args.name))
     return 0
 
 
-def data_command(known: argparse.Namespace, flags: list[str]) -> int:
+def data_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.data import corpus_loading
     from bench.experiment.loading import corpus_settings
     from bench.system import terminal
 
-    if known.action == "list":
-        if known.name or flags:
-            raise ValueError(f"unknown arguments: {' '.join([known.name or '', *flags])}; see {PROGRAM} data --help")
+    if args.action == "list":
+        if args.name or flags:
+            raise ValueError(f"unknown arguments: {' '.join([args.name or '', *flags])}; see {PROGRAM} data --help")
         columns = [("corpus", "left"), ("what it is", "left")]
         terminal.table(columns, [[name, about] for name, about in corpus_loading.descriptions().items()])
         return 0
-    if not known.name:
+    if not args.name:
         raise ValueError(
-            f"name a corpus: {PROGRAM} data {known.action} NAME; there are: {', '.join(corpus_loading.names())}"
+            f"name a corpus: {PROGRAM} data {args.action} NAME; there are: {', '.join(corpus_loading.names())}"
         )
-    if known.action == "fetch":
-        terminal.say(str(corpus_loading.fetch(known.name)))
+    if args.action == "fetch":
+        terminal.say(str(corpus_loading.fetch(args.name)))
         return 0
 
     from bench.data.corpus_stats import corpus_stats, show
 
-    found = corpus_stats(corpus_loading.load(corpus_settings(known.name, flags)), thorough=known.action == "check")
-    show(found)
-    return int(found.has_faults)
+    stats = corpus_stats(corpus_loading.load(corpus_settings(args.name, flags)), thorough=args.action == "check")
+    show(stats)
+    return int(stats.has_faults)
 
 
-def models_command(known: argparse.Namespace, _: list[str]) -> int:
+def models_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.checks.model_table import show
 
-    show(known.preset)
+    show(args.preset)
     return 0
 
 
-def latency_command(known: argparse.Namespace, _: list[str]) -> int:
+def latency_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.checks import repeat_latency
     from bench.tracking.store import Store, TrackingSettings
 
-    if known.times < 2:
-        raise ValueError(f"--times: {known.times} leaves nothing to compare; at least 2")
-    return int(not repeat_latency.show(Store(TrackingSettings(known.uri, known.folder)), known.runs, known.times))
+    if args.times < 2:
+        raise ValueError(f"--times: {args.times} is too few to compare; set at least 2")
+    return int(not repeat_latency.show(Store(TrackingSettings(args.uri, args.folder)), args.runs, args.times))
 
 
-def verify_command(known: argparse.Namespace, _: list[str]) -> int:
+def verify_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.checks import model_sizes, verify
 
     checks = {
-        "flops": lambda: verify.flops(known.device),
+        "flops": lambda: verify.flops(args.device),
         "costs": verify.published_costs,
         "sizes": model_sizes.show,
     }
-    return int(not checks[known.what]())
+    return int(not checks[args.what]())
 
 
-def ui_command(known: argparse.Namespace, _: list[str]) -> int:
+def ui_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.tracking.store import Store, TrackingSettings
-    from bench.tracking.ui import serve
+    from bench.tracking.ui import serve_ui
 
-    serve(Store(TrackingSettings(known.uri, known.folder)), known.port)
+    serve_ui(Store(TrackingSettings(args.uri, args.folder)), args.port)
     return 0
 
 

@@ -13,72 +13,59 @@ from bench.experiment.loading import restored
 from bench.experiment.spec import Experiment
 from bench.training.checkpoints import Interrupted, Signals
 from bench.training.distributed import Rendezvous, master_address, start_followers
-from bench.training.trainer import Curve, Status, train
-from bench.training.validation import Score
-from models.parts.translator import Translator
+from bench.training.trainer import TrainingHooks, train
 
 
-def follow(experiment: Experiment, place: Rendezvous) -> None:
-    """Trains with process 0, then translates its part of the test sets.
+def follow(experiment: Experiment, rendezvous: Rendezvous) -> None:
+    """Train together with process 0, then translate a share of the test sets for it.
 
     Raises:
-        ValueError: process 0 is not there, or sees a checkpoint that this process does not.
+        ValueError: process 0 does not answer, or it sees a checkpoint that this process does not see.
     """
     with experiment.machine.applied(), Signals().installed() as signals:
         job_data = JobData.of(experiment)
         model = model_of(experiment, job_data)
-        with signals.deferred(), place.join(experiment.machine.device) as group:
-            trained = train(
+        with signals.deferred(), rendezvous.join(experiment.machine.device) as group:
+            result = train(
                 model,
                 job_data.train,
                 experiment.training,
                 experiment.machine,
+                TrainingHooks(job_data.vocabularies.target.decode),
                 seed=experiment.seed,
                 folder=Path(group.broadcast("")),
                 signals=signals,
-                text=job_data.vocabularies.target.decode,
-                score=_not_here,
-                flush=_nothing,
-                resumed=_nothing,
-                report=_nothing,
                 group=group,
             )
-            model.load_state_dict(trained.weights)
+            model.load_state_dict(result.weights)
             group.serve_translation(model.to(experiment.machine.device))
 
 
 def follow_elsewhere(experiment: Experiment, node: int) -> None:
-    """All processes of machine `node` (from 1) of a run whose process 0 is on machine 0."""
+    """Run all processes of machine `node` (from 1) of a run whose process 0 is on machine 0."""
     machine = experiment.machine
     host, port = master_address()
-    first = Rendezvous(node * machine.devices, machine.processes, host, port)
-    with start_followers(range(first.rank + 1, first.rank + machine.devices), first, experiment.settings):
-        follow(experiment, first)
+    rendezvous = Rendezvous(node * machine.devices, machine.processes, host, port)
+    other_ranks = range(rendezvous.rank + 1, rendezvous.rank + machine.devices)
+    with start_followers(other_ranks, rendezvous, experiment.settings):
+        follow(experiment, rendezvous)
 
 
-def _not_here(model: Translator) -> Score:
-    raise AssertionError("process 0 validates")
-
-
-def _nothing(news: Curve | Status) -> None:
-    """Process 0 tracks and reports."""
-
-
-def _end_with_the_leader() -> None:
-    """Reads until the standard input is closed: by the leader at its end, by the system if the leader is killed."""
+def _exit_with_leader() -> None:
+    """Wait until standard input is closed, then exit. The leader closes it at its end; if it is killed, the system."""
     os.read(sys.stdin.fileno(), 1)  # unbuffered: a buffer would be locked when the interpreter ends
     os._exit(1)
 
 
 def main() -> int:
-    told = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_the_leader, daemon=True).start()
+    request = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_exit_with_leader, daemon=True).start()
     try:
-        follow(restored(told["settings"]), Rendezvous(**told["place"]))
+        follow(restored(request["settings"]), Rendezvous(**request["rendezvous"]))
     except Interrupted:
         pass
     except ValueError as error:
-        print(f"process {told['place']['rank']}: {error}", file=sys.stderr)
+        print(f"process {request['rendezvous']['rank']}: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -25,7 +25,7 @@ from bench.experiment.job_data import JobData, corpus_of, model_of
 from bench.experiment.spec import Experiment, flat
 from bench.measures import quality
 from bench.measures.measure import Measure
-from bench.system import terminal
+from bench.system import formatting, terminal
 from bench.system.files import fill_file, remove_partial_files
 from bench.system.machine import MachineSettings, environment_tags
 from bench.system.progress import Status, StatusCallback
@@ -36,7 +36,7 @@ from bench.training import checkpoints
 from bench.training.budget import Diverged
 from bench.training.checkpoints import Interrupted, Signals, save_tensors
 from bench.training.distributed import ProcessGroup, launch_group
-from bench.training.trainer import CHECKPOINT, TrainingResult, train
+from bench.training.trainer import CHECKPOINT, TrainingHooks, TrainingResult, train
 from models.parts.translator import Translator
 
 LAST_METADATA_TAG = "vocabulary.target"
@@ -96,9 +96,9 @@ class JobResult:
         rows = [
             [
                 measure.metric,
-                "not measured" if measure.value is None else terminal.quantity(measure.value),
+                "not measured" if measure.value is None else formatting.quantity(measure.value),
                 measure.unit,
-                terminal.interval(measure.low, measure.high),
+                formatting.interval(measure.low, measure.high),
             ]
             for measure in self.measures
             if measure.metric.count("/") < 2  # numbers by length or distance are in measures.json and `bench probe`
@@ -170,7 +170,7 @@ def run(
                 on_status
             ):  # tells the driver that the run exists: if this worker is lost, the next one continues this run
                 on_status(Status(1.0 if members else 0.0, 0, 0, 0, 0.0, None, None))
-            with _close_run_on_error(writer), writer.watched(), launch_group(machine, experiment.settings) as group:
+            with _close_run_on_error(writer), writer.system_metrics(), launch_group(machine, experiment.settings) as group:
                 if earlier is None or LAST_METADATA_TAG not in earlier.tags:
                     _write_metadata(writer, experiment, job_data)
                 folder, completed = Path(group.broadcast(str(_checkpoint_folder(jobs, experiment, writer.id)))), True
@@ -345,20 +345,23 @@ def _train_model(
 ) -> TrainingResult:
     """Trains the model and then loads the weights that are evaluated into it."""
     live = terminal.ProgressLine(experiment.row)
+    hooks = TrainingHooks(
+        decode_text=job_data.vocabularies.target.decode,
+        score=lambda model: validate(model, job_data),
+        on_points_saved=writer.curve,
+        on_resumed=lambda curve: writer.curve(writer.missing_points(curve)),
+        on_status=on_status or live,
+    )
     try:
         trained = train(
             model,
             job_data.train,
             experiment.training,
             experiment.machine,
+            hooks,
             seed=experiment.seed,
             folder=folder,
             signals=signals,
-            text=job_data.vocabularies.target.decode,
-            score=lambda model: validate(model, job_data),
-            flush=writer.curve,
-            resumed=lambda curve: writer.curve(writer.missing(curve)),
-            report=on_status or live,
             group=group,
         )
     finally:

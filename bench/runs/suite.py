@@ -220,7 +220,7 @@ def run_suite(
         unfinished = [experiment for experiment in experiments if again or not is_finished(store, name, experiment)]
         for experiment in one_per_dataset(unfinished):
             job_data = JobData.of(experiment)  # raises before anything is written, if a setting does not fit the text
-            if pool:  # written here once, so that the workers need not learn it all at the same time
+            if pool:  # here, once, so that the workers need not learn the same vocabulary at the same time
                 vocabulary.save_to_cache(job_data.vocabularies)
         description = (
             f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
@@ -234,7 +234,7 @@ def run_suite(
             "baseline": suite.baseline or suite.rows[-1],
             "about": json.dumps({row: about[row] for row in suite.rows}),  # needed for rows whose jobs never start
         }
-        parent = store.parent(name, tags)
+        parent = store.start_parent(name, tags)
         single = dict.fromkeys(experiment.row for experiment in experiments if not experiment.members)
         ensembles = {each.row: each.members[0].row for each in experiments if each.members}
         best_settings.log_tuning_costs(best, list(single), ensembles, parent, store)

@@ -1,11 +1,11 @@
-"""A worker: a process that does one job after the other for a driver (workers.py), to which it is connected.
+"""A worker: a process that executes one job after the other for a driver (worker_pool.py), to which it is connected.
 
     python -m bench.runs.worker ADDRESS NUMBER
 
-It may run anywhere from where ADDRESS can be reached: HOST:PORT, or the path of a Unix socket. The shared secret is in
-the environment variable BENCH_KEY. It sends `WorkerReady`, then for each `Task` it is given any number of `LogLine` and
-`Status`, and one `TaskResult`; after a validation it waits for the driver's `Reply`. STOP saves the open job
-and ends the process; so does a lost connection.
+A worker runs on any machine that can reach ADDRESS: HOST:PORT, or the path of a Unix socket. The environment variable
+BENCH_KEY holds the shared secret. The worker sends `WorkerReady`, then for each `Task` that it receives any number of
+`LogLine` and `Status` messages and one `TaskResult`; after a validation it waits for the driver's `Reply`. The message
+STOP saves the job in progress and ends the process; so does a lost connection.
 """
 
 from __future__ import annotations
@@ -28,186 +28,195 @@ from typing import Literal
 import torch
 
 from bench.experiment.spec import Experiment
-from bench.runs.job import Busy, JobResult, TrialInfo, reason_of, run
+from bench.runs.job import JobLocked, JobResult, TrialInfo, failure_reason, run
 from bench.system.progress import Status
 from bench.tracking.store import Store
 from bench.training.checkpoints import Interrupted
 
-KEY = "BENCH_KEY"
+KEY_VARIABLE = "BENCH_KEY"
 STOP = "stop"
-TOLD_EVERY = 0.2
-"""Seconds between two reports of how far a job is."""
+STATUS_INTERVAL = 0.2
+"""Seconds between two status messages of a job."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A job to be done: the arguments of `job.run`. `asks` waits for the driver's word after each validation.
+    """A job to execute: the arguments of `job.run`.
 
-    `mark` is the driver's own, to know the task by.
+    Attributes:
+        awaits_reply: Whether the job waits for the driver's `Reply` after each validation.
+        id: A number by which the driver recognizes the task; the worker does not use it.
     """
 
     experiment: Experiment
     suite: str
     parent: str | None = None
     again: bool = False
-    asks: bool = False
-    tuning: TrialInfo | None = None
-    mark: int = 0
+    awaits_reply: bool = False
+    trial: TrialInfo | None = None
+    id: int = 0
 
     @property
     def name(self) -> str:
-        return self.tuning.name(self.experiment) if self.tuning else self.experiment.name
+        return self.trial.run_name(self.experiment) if self.trial else self.experiment.name
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The driver's answer to a validation."""
+    """The driver's answer to a validation: whether to stop the job."""
 
     stop: bool
 
 
 @dataclass(frozen=True)
 class WorkerReady:
-    """The first message of a worker: its number and where it runs."""
+    """The first message of a worker: its number, host and process id."""
 
     number: int
     host: str
-    process: int
+    pid: int
 
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line for the person."""
+    """A line of output for the user."""
 
     line: str
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """How a task ended: `stopped` is saved and not done, `busy` is in another process's hands; `lost` is said by the
-    driver, of a worker that is gone.
+    """How a task ended.
+
+    Attributes:
+        state: done; failed; stopped (the job is saved but not finished); locked (another process executes the job);
+            or lost (the worker is lost; only the driver creates this one).
+        job: The result of the job, if the state is done.
+        reason: Why the task is not done, in words.
     """
 
-    state: Literal["done", "failed", "stopped", "busy", "lost"]
-    outcome: JobResult | None = None
+    state: Literal["done", "failed", "stopped", "locked", "lost"]
+    job: JobResult | None = None
     reason: str = ""
 
 
 class LineForwarder(io.TextIOBase):
-    """A standard output that sends whole lines elsewhere."""
+    """A standard output that passes each complete line to a function."""
 
     def __init__(self, send: Callable[[str], None]) -> None:
-        self.send, self.begun = send, ""
+        self.send, self.partial_line = send, ""
 
     def write(self, text: str) -> int:
-        *lines, self.begun = (self.begun + text).split("\n")
+        *lines, self.partial_line = (self.partial_line + text).split("\n")
         for line in lines:
             self.send(line)
         return len(text)
 
 
 class WorkerClient:
-    """The worker's end of the connection. A thread reads it, so that STOP comes through while a model trains.
+    """The worker's end of the connection. A thread reads from it, so that STOP arrives while a model trains.
 
-    `stop` is called by that thread: it must bring the open job, if there is one, to raise Interrupted.
+    Args:
+        stop: Called by that thread at STOP. It must make the job in progress, if there is one, raise Interrupted.
     """
 
     def __init__(self, connection: Connection, stop: Callable[[], None]) -> None:
         self.connection, self.stop = connection, stop
         self.tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self.words: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.replies: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self.stores: dict[str, Store] = {}
-        self.told_at = 0.0
-        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._read_messages, daemon=True).start()
 
-    def _read(self) -> None:
+    def _read_messages(self) -> None:
         while True:
             try:
                 message = self.connection.recv()
             except (EOFError, OSError):
                 message = STOP
             if message == STOP:
-                self.words.put(False)
+                self.replies.put(False)
                 self.tasks.put(None)
                 self.stop()
                 return
             if isinstance(message, Reply):
-                self.words.put(message.stop)
+                self.replies.put(message.stop)
             else:
                 self.tasks.put(message)
 
     def send(self, message: object) -> None:
-        """To a driver that is gone nothing is sent; the thread that reads has noticed, and ends this process."""
+        """Sends a message; does nothing if the driver is gone, because the reading thread then ends this process."""
         with contextlib.suppress(OSError):
             self.connection.send(message)
 
-    def watch(self, task: Task) -> Callable[[Status], bool]:
-        """What `job.run` tells how far it is; True asks it to stop."""
-        seen, self.told_at = 0, 0.0
+    def status_callback(self, task: Task) -> Callable[[Status], bool]:
+        """The callback for `job.run`: sends the progress of a task; returns True to stop it."""
+        validations, sent_at = 0, 0.0
 
-        def told(status: Status) -> bool:
-            nonlocal seen
-            news = len(status.validations) > seen
-            seen = len(status.validations)
+        def on_status(status: Status) -> bool:
+            nonlocal validations, sent_at
+            new_validation = len(status.validations) > validations
+            validations = len(status.validations)
             now = time.monotonic()
-            if news or now - self.told_at >= TOLD_EVERY:
-                self.told_at = now
+            if new_validation or now - sent_at >= STATUS_INTERVAL:
+                sent_at = now
                 self.send(status)
-            return self.words.get() if news and task.asks else False
+            return self.replies.get() if new_validation and task.awaits_reply else False
 
-        return told
+        return on_status
 
-    def do(self, task: Task) -> TaskResult:
+    def execute(self, task: Task) -> TaskResult:
         try:
             tracking = task.experiment.tracking
             if repr(tracking) not in self.stores:
-                self.stores[repr(tracking)] = Store(tracking, known=True)  # the driver has asked it for this task
+                self.stores[repr(tracking)] = Store(tracking, wait=True)  # the driver has reached it for this task
             store = self.stores[repr(tracking)]
-            outcome = run(
+            result = run(
                 task.experiment,
                 store,
                 task.suite,
                 parent=task.parent,
                 again=task.again,
-                watch=self.watch(task),
-                tuning=task.tuning,
+                on_status=self.status_callback(task),
+                trial=task.trial,
             )
-            return TaskResult("done", outcome)
+            return TaskResult("done", result)
         except Interrupted as interruption:
             self.tasks.put(None)
             return TaskResult("stopped", reason=str(interruption))
-        except Busy as busy:
-            return TaskResult("busy", reason=str(busy))
-        except Exception as error:  # one job's failure must not cost the others
-            return TaskResult("failed", reason=reason_of(error))
+        except JobLocked as error:
+            return TaskResult("locked", reason=str(error))
+        except Exception as error:  # the failure of one job must not end the others
+            return TaskResult("failed", reason=failure_reason(error))
         finally:
             gc.collect()
             if torch.cuda.is_available():
-                torch.cuda.empty_cache()  # of a job that ran out of memory
+                torch.cuda.empty_cache()  # a job that ran out of memory must leave none of it to the next one
 
-    def work(self) -> None:
+    def execute_tasks(self) -> None:
+        """Executes tasks until STOP."""
         while (task := self.tasks.get()) is not None:
-            self.send(self.do(task))
+            self.send(self.execute(task))
 
 
 def main(address: str, number: str) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # between jobs; a job takes the signals over
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # between jobs; a job installs handlers of its own
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     host, colon, port = address.rpartition(":")
-    place = (host, int(port)) if colon and port.isdigit() else address
+    driver = (host, int(port)) if colon and port.isdigit() else address
     try:
-        connection = Client(place, authkey=bytes.fromhex(os.environ.pop(KEY)))
-    except (OSError, EOFError) as error:  # it has ended while this process started, or cannot be reached from here
+        connection = Client(driver, authkey=bytes.fromhex(os.environ.pop(KEY_VARIABLE)))
+    except (OSError, EOFError) as error:  # the driver has ended while this process started, or cannot be reached
         print(f"worker {number}: no driver at {address}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     worker = WorkerClient(connection, lambda: os.kill(os.getpid(), signal.SIGTERM))
     sys.stdout = LineForwarder(lambda line: worker.send(LogLine(line)))
     worker.send(WorkerReady(int(number), platform.node(), os.getpid()))
-    worker.work()
+    worker.execute_tasks()
     return 0
 
 
 if __name__ == "__main__":
-    from bench.runs.worker import main  # so that what is sent are the classes that the driver knows
+    # Imported, so that the sent objects have the classes of bench.runs.worker, which the driver knows, not of __main__.
+    from bench.runs.worker import main
 
     sys.exit(main(*sys.argv[1:]))

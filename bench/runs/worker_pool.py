@@ -1,8 +1,9 @@
-"""Many jobs at once: one queue in the driver, and long-lived workers (worker.py) that are given its tasks.
+"""Many jobs at once: the driver holds one queue and gives its tasks to long-lived workers (worker.py).
 
-`schedule` is the only scheduler. What is to be done comes from a `JobQueue` (a suite's list, a sweep's study), and is
-done by the `pool` of a `WorkerBackend`: `LocalBackend` starts the workers as processes of this machine, ray_cluster.py
-on the nodes of a Ray cluster. A worker that is gone is noticed, its task is handed back as lost, and a new one starts.
+`schedule` is the only scheduler. The tasks come from a `JobQueue` (the jobs of a suite or the studies of a sweep). They
+are executed by the `WorkerPool` of a `WorkerBackend`: `LocalBackend` starts the workers as processes of this machine,
+ray_cluster.py starts them on the nodes of a Ray cluster. If a worker is lost, its task is returned to the queue as lost
+and a new worker starts.
 """
 
 from __future__ import annotations
@@ -29,86 +30,97 @@ from multiprocessing.connection import (
 from typing import Protocol
 
 from bench.experiment.spec import Experiment
-from bench.runs.worker import KEY, STOP, LogLine, Reply, Task, TaskResult, WorkerReady
+from bench.runs.worker import KEY_VARIABLE, STOP, LogLine, Reply, Task, TaskResult, WorkerReady
 from bench.system import terminal
-from bench.system.machine import GPU_SHARE, SIBLINGS, cores, visible_gpus
+from bench.system.machine import GPU_SHARE, SIBLINGS, available_cores, visible_gpus
 from bench.system.progress import Status
 from bench.training.checkpoints import Interrupted, Signals
 
-ATTEMPTS = 3
-"""How often a job is begun, or goes on, before a worker that is lost again and again is taken for its fault."""
+MAX_ATTEMPTS = 3
+"""Attempts at a job whose worker is lost each time. After that many, the job counts as the cause and fails. Also the
+number of workers in a row that may end before they connect."""
 
-PATIENCE = 120.0
-"""Seconds that a stopped worker has for saving its job."""
+SAVE_TIMEOUT = 120.0
+"""Seconds that a stopped worker has to save its job."""
 
-SAID_TO_STOP = "exit code 0"
-"""How a worker ends that a signal finds between two jobs, or before a job has taken the signals over."""
+CLEAN_EXIT = "exit code 0"
+"""How a worker ends if it gets a signal between two jobs, or before a job has installed its signal handlers."""
 
-GRACE = 2.0
-"""Seconds after which a worker that has closed its connection is given up, although it is not known to have ended."""
+DISCONNECT_GRACE = 2.0
+"""Seconds after which a worker with a closed connection counts as lost, although its process has not ended."""
 
 
 class Process(Protocol):
-    """A worker that has been started somewhere."""
+    """A started worker process, on any machine."""
 
-    def ended(self) -> str | None:
-        """How it ended, in a word or two; None while it runs."""
+    def exit_reason(self) -> str | None:
+        """How the process ended, in a few words; None while it runs."""
         ...
 
     def kill(self) -> None: ...
 
 
 class WorkerBackend(Protocol):
-    """Where workers run.
+    """Starts workers.
 
-    `count` workers at once; `address` is what the driver listens at (None: a Unix socket), which the place must be
-    able to reach; `start` starts `python -m bench.runs.worker ADDRESS NUMBER` there with these environment variables.
+    Attributes:
+        count: Maximum number of workers at the same time.
+        address: Host and port at which the driver listens; None for a Unix socket. Workers must be able to reach it.
     """
 
     count: int
     address: tuple[str, int] | None
 
-    def start(self, command: Sequence[str], environment: dict[str, str]) -> Process: ...
-
-    def check(self, experiments: Sequence[Experiment]) -> None:
-        """Raises ValueError if a job cannot be done here."""
+    def start(self, command: Sequence[str], environment: dict[str, str]) -> Process:
+        """Starts `python -m bench.runs.worker ADDRESS NUMBER` with these additional environment variables."""
         ...
 
-    def threads(self) -> int | None:
-        """Threads of a job that asks for no number; None leaves it to the job."""
+    def check(self, experiments: Sequence[Experiment]) -> None:
+        """Raises ValueError if a worker of this backend cannot execute one of the jobs."""
+        ...
+
+    def threads_per_job(self) -> int | None:
+        """Threads of a job that does not set `machine.threads`; None if the job decides itself."""
         ...
 
 
 class JobQueue(Protocol):
-    """What is to be done, and what becomes of it."""
+    """The tasks that `schedule` distributes, and what it reports about them."""
 
     @property
-    def left(self) -> int:
-        """Tasks that have not come to their end, those under way among them."""
+    def remaining(self) -> int:
+        """Number of unfinished tasks, including those in progress."""
         ...
 
-    def take(self) -> Task | None:
-        """The next task that may begin now; None if there is none, or if the rest has to wait for others."""
+    def next_task(self) -> Task | None:
+        """The next task that may start now; None if there is none, or if the rest must wait for tasks in progress."""
         ...
 
-    def told(self, task: Task, status: Status) -> bool:
-        """How far a task is, at each validation and several times a second; True after a validation stops it."""
+    def on_status(self, task: Task, status: Status) -> bool:
+        """Gets the progress of a task, at each validation and several times a second.
+
+        Returns:
+            Whether to stop the task. The answer counts only after a validation.
+        """
         ...
 
-    def ended(self, task: Task, end: TaskResult) -> str:
-        """Called once for each task that was taken; a lost one may be given out again. Says what came of it."""
+    def on_result(self, task: Task, result: TaskResult) -> str:
+        """Gets the result of a task, once for each task that was taken, and returns a description of it for the user.
+
+        If the worker was lost, the queue may hand out the same job again.
+        """
         ...
 
 
-class Popen:
-    """A worker on this machine, in a session of its own: Ctrl-C reaches the driver, which stops its workers."""
+class LocalProcess:
+    """A worker on this machine. It has its own session, so Ctrl-C reaches only the driver, which stops its workers."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
             command, env=os.environ | environment, stdin=subprocess.DEVNULL, start_new_session=True
         )
 
-    def ended(self) -> str | None:
+    def exit_reason(self) -> str | None:
         code = self.process.poll()
         return None if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
 
@@ -119,151 +131,158 @@ class Popen:
 
 @dataclass
 class LocalBackend:
-    """`count` processes on this machine, which share its cores; its GPUs, if it has any, are dealt out to them."""
+    """Starts `count` processes on this machine, which share its cores and its GPUs."""
 
     count: int
     address: tuple[str, int] | None = None
-    running: dict[int, Popen] = field(default_factory=dict)  # by slot
+    running: dict[int, LocalProcess] = field(default_factory=dict)  # slot (0 to count - 1) -> process
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> Process:
-        slot = next(n for n in range(self.count) if n not in self.running or self.running[n].ended() is not None)
-        self.running[slot] = Popen(command, environment | {SIBLINGS: str(self.count - 1)} | self.gpus(slot))
+        slot = next(n for n in range(self.count) if n not in self.running or self.running[n].exit_reason() is not None)
+        variables = environment | {SIBLINGS: str(self.count - 1)} | self.gpu_variables(slot)
+        self.running[slot] = LocalProcess(command, variables)
         return self.running[slot]
 
-    def gpus_each(self, there: int) -> int:
-        return max(1, there // self.count)
+    def gpus_per_worker(self, available: int) -> int:
+        return max(1, available // self.count)
 
     def check(self, experiments: Sequence[Experiment]) -> None:
-        there = len(visible_gpus())
+        available = len(visible_gpus())
         for machine in (experiment.machine for experiment in experiments):
-            if machine.device.type == "cuda" and machine.devices > (each := self.gpus_each(there)):
+            if machine.device.type == "cuda" and machine.devices > (each := self.gpus_per_worker(available)):
                 raise ValueError(
-                    f"machine.devices: {machine.devices} GPUs were asked for, and each of {self.count} workers has "
-                    f"{each} of {there}; ask for fewer, or for fewer --workers"
+                    f"machine.devices: {machine.devices} GPUs were requested, but each of {self.count} workers has "
+                    f"{each} of {available}; set fewer devices, or fewer --workers"
                 )
 
-    def gpus(self, slot: int) -> dict[str, str]:
-        """The environment variables that show the worker of a slot its GPUs, and say what part of one it has.
+    def gpu_variables(self, slot: int) -> dict[str, str]:
+        """The environment variables that select the GPUs of the worker in a slot, and state its share of a GPU.
 
-        Of more workers than GPUs each has one, which others share; of fewer each has its own, one or several, as many
-        as the others.
+        If there are more workers than GPUs, each worker has one GPU and shares it. Otherwise each worker has its own
+        GPUs, as many as every other worker.
         """
-        there = visible_gpus()
-        if not there:
+        available = visible_gpus()
+        if not available:
             return {}
-        each = self.gpus_each(len(there))
-        own = (there * self.count)[slot * each : (slot + 1) * each]
-        sharing = range(slot % len(there), self.count, len(there))
+        each = self.gpus_per_worker(len(available))
+        own = (available * self.count)[slot * each : (slot + 1) * each]
+        sharing = range(slot % len(available), self.count, len(available))
         return {"CUDA_VISIBLE_DEVICES": ",".join(own), GPU_SHARE: f"{1 / len(sharing):.3g}"}
 
-    def threads(self) -> int:
-        return max(1, cores() // self.count)
+    def threads_per_job(self) -> int:
+        return max(1, available_cores() // self.count)
 
 
 @dataclass
 class WorkerHandle:
-    """A worker as the driver sees it. It has no connection while it starts."""
+    """The driver's view of a worker. The connection is None until the started worker has connected."""
 
     number: int
     process: Process
     connection: Connection | None = None
-    closed: float | None = None  # when the other side has closed it
+    closed_at: float | None = None  # when the worker closed the connection, time.monotonic()
     task: Task | None = None
     status: Status | None = None
 
-    def give(self, task: Task) -> None:
+    def assign(self, task: Task) -> None:
         assert self.connection
         self.task, self.status = task, None
-        with suppress(OSError):  # it is gone, which is noticed when it is read from
-            self.connection.send(task)
+        self.send(task)
 
-    def tell(self, message: object) -> None:
+    def send(self, message: object) -> None:
+        """Sends a message. A lost connection is ignored here, because the next read from the worker detects it."""
         if self.connection:
             with suppress(OSError):
                 self.connection.send(message)
 
 
-class Pool:
-    """The workers of a place: started, connected, replaced when they are lost, ended."""
+class WorkerPool:
+    """The workers of a backend: starts and connects them, replaces lost ones, and ends them."""
 
-    def __init__(self, place: WorkerBackend) -> None:
-        self.place, self.workers, self.number, self.unready = place, list[WorkerHandle](), 0, 0
+    def __init__(self, backend: WorkerBackend) -> None:
+        self.backend, self.workers = backend, list[WorkerHandle]()
+        self.last_number = 0
+        self.failed_starts = 0  # workers in a row that ended before they connected
         self.key = secrets.token_bytes(32)
-        self.listener = Listener(place.address)  # without the key: who connects and says nothing must block nobody
-        self.arrived: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        self.open = True
+        # The listener has no key: with one, accept() would block on a stranger who connects and sends nothing.
+        self.listener = Listener(backend.address)
+        self.authenticated: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self.accepting = True
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        while self.open:
+        while self.accepting:
             try:
                 connection = self.listener.accept()
-            except OSError:  # the other side has gone already, or this process has too many files open for now
+            except OSError:  # the other side has disconnected already, or this process has too many open files
                 time.sleep(0.05)
             else:
-                threading.Thread(target=self._know, args=(connection,), daemon=True).start()
+                threading.Thread(target=self._authenticate, args=(connection,), daemon=True).start()
 
-    def _know(self, connection: Connection) -> None:
-        """Lets in who has the key: the same exchange as in Listener.accept and Client."""
+    def _authenticate(self, connection: Connection) -> None:
+        """Accepts a connection whose other side has the key, by the same exchange as Listener.accept and Client."""
         try:
             deliver_challenge(connection, self.key)
             answer_challenge(connection, self.key)
         except (AuthenticationError, EOFError, OSError):
-            connection.close()  # not one of ours
+            connection.close()
         else:
-            self.arrived.put(connection)
+            self.authenticated.put(connection)
 
-    def start(self) -> None:
-        self.number += 1
+    def start_worker(self) -> None:
+        self.last_number += 1
         address = self.listener.address
-        where = address if isinstance(address, str) else ":".join(map(str, address))
-        command = [sys.executable, "-m", "bench.runs.worker", where, str(self.number)]
-        threads = self.place.threads()
-        environment = {KEY: self.key.hex()} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-        self.workers.append(WorkerHandle(self.number, self.place.start(command, environment)))
+        address = address if isinstance(address, str) else ":".join(map(str, address))
+        command = [sys.executable, "-m", "bench.runs.worker", address, str(self.last_number)]
+        threads = self.backend.threads_per_job()
+        environment = {KEY_VARIABLE: self.key.hex()} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+        self.workers.append(WorkerHandle(self.last_number, self.backend.start(command, environment)))
 
-    def fill(self, jobs: int) -> None:
-        """Starts those that are missing: as many as the place has, but no more than there are jobs."""
-        while len(self.workers) < min(self.place.count, jobs):
-            self.start()
+    def start_missing(self, jobs: int) -> None:
+        """Starts workers up to the backend's count, but not more than there are jobs."""
+        while len(self.workers) < min(self.backend.count, jobs):
+            self.start_worker()
 
-    def welcome(self) -> None:
-        """Connects those that have arrived."""
+    def register_connected(self) -> None:
+        """Assigns the authenticated connections to their workers."""
         with suppress(queue.Empty):
             while True:
-                connection = self.arrived.get_nowait()
+                connection = self.authenticated.get_nowait()
                 with suppress(EOFError, OSError):
                     ready = connection.recv()
                     assert isinstance(ready, WorkerReady)
                     next(worker for worker in self.workers if worker.number == ready.number).connection = connection
-                    self.unready = 0
+                    self.failed_starts = 0
 
-    def idle(self) -> list[WorkerHandle]:
+    def idle_workers(self) -> list[WorkerHandle]:
         return [worker for worker in self.workers if worker.connection and not worker.task]
 
-    def busy(self) -> list[WorkerHandle]:
+    def busy_workers(self) -> list[WorkerHandle]:
         return [worker for worker in self.workers if worker.task]
 
-    def gone(self) -> list[tuple[WorkerHandle, str]]:
-        """Takes out the workers that have ended, and says how.
+    def remove_exited(self) -> list[tuple[WorkerHandle, str]]:
+        """Removes the workers that have ended; returns each with the reason.
 
         Raises:
-            ValueError: it was the third in a row that did not even start.
+            ValueError: MAX_ATTEMPTS workers in a row ended before they connected.
         """
-        found = []
+        removed = []
         for worker in list(self.workers):
-            how = worker.process.ended()
-            if how is None and worker.closed and time.monotonic() - worker.closed > GRACE:
-                how = "connection lost"
-            if how is None or (worker.connection and not worker.closed and worker.connection.poll()):
-                continue  # it runs, or what it sent last has not been read
+            reason = worker.process.exit_reason()
+            if reason is None and worker.closed_at and time.monotonic() - worker.closed_at > DISCONNECT_GRACE:
+                reason = "connection lost"
+            if reason is None or (worker.connection and not worker.closed_at and worker.connection.poll()):
+                continue  # the worker runs, or its last messages have not been read
             self.remove(worker)
-            found.append((worker, how))
+            removed.append((worker, reason))
             if worker.connection is None:
-                self.unready += 1
-                if self.unready >= ATTEMPTS:
-                    raise ValueError(f"workers do not start: {how}; their own words stand above")
-        return found
+                self.failed_starts += 1
+                if self.failed_starts >= MAX_ATTEMPTS:
+                    raise ValueError(
+                        f"workers do not start: {reason}; expected a worker to connect to this command; their own "
+                        "messages above say why"
+                    )
+        return removed
 
     def remove(self, worker: WorkerHandle) -> None:
         worker.process.kill()
@@ -271,9 +290,9 @@ class Pool:
             worker.connection.close()
         self.workers.remove(worker)
 
-    def messages(self, seconds: float) -> Iterator[tuple[WorkerHandle, object]]:
-        """What the workers have sent, a message of each, waiting so long at most."""
-        connected = {w.connection: w for w in self.workers if w.connection and not w.closed}
+    def receive(self, seconds: float) -> Iterator[tuple[WorkerHandle, object]]:
+        """Yields at most one message of each worker; waits at most `seconds` for the first."""
+        connected = {w.connection: w for w in self.workers if w.connection and not w.closed_at}
         if not connected:
             time.sleep(min(seconds, 0.05))
         for connection in wait(list(connected), seconds) if connected else []:
@@ -282,100 +301,107 @@ class Pool:
             try:
                 yield worker, connection.recv()
             except (EOFError, OSError):
-                worker.closed = time.monotonic()
+                worker.closed_at = time.monotonic()
 
     def close(self) -> None:
-        self.open = False
+        self.accepting = False
         for worker in list(self.workers):
             self.remove(worker)
         with suppress(OSError):
-            Client(self.listener.address).close()  # wakes the thread that accepts
+            Client(self.listener.address).close()  # wakes the thread that waits in accept(), so that it ends
         self.listener.close()
 
 
 @contextmanager
-def pool(place: WorkerBackend, jobs: int = 0) -> Iterator[Pool]:
-    """As many workers as `jobs` need start at once: what the driver has still to prepare, it prepares meanwhile."""
-    workers = Pool(place)
+def open_pool(backend: WorkerBackend, jobs: int = 0) -> Iterator[WorkerPool]:
+    """A pool of workers, ended with the block.
+
+    Args:
+        jobs: Starts as many workers as this number of jobs needs at once, so that they start while the driver prepares.
+    """
+    pool = WorkerPool(backend)
     try:
-        workers.fill(jobs)
-        yield workers
+        pool.start_missing(jobs)
+        yield pool
     finally:
-        workers.close()
+        pool.close()
 
 
-def schedule(jobs: JobQueue, workers: Pool, max_seconds: float | None = None) -> bool:
-    """Has all done that `jobs` has; False if the time was up before (no task begins after `max_seconds`).
+def schedule(jobs: JobQueue, pool: WorkerPool, max_seconds: float | None = None) -> bool:
+    """Executes all tasks of a queue by the workers of a pool. No task starts after `max_seconds`.
+
+    Returns:
+        True if all tasks have finished, False if the time was up before.
 
     Raises:
-        Interrupted: a signal came; every open job is saved.
+        Interrupted: a signal was received; every job in progress is saved.
         ValueError: the workers do not start.
     """
     begin = time.monotonic()
-    with Signals().listening(), terminal.Board(jobs.left) as board:
+    with Signals().installed(), terminal.ProgressBoard(jobs.remaining) as board:
         try:
-            while jobs.left:
-                up = max_seconds is not None and time.monotonic() - begin >= max_seconds
-                workers.welcome()
-                for worker in workers.idle():
-                    if not up and (task := jobs.take()):
-                        worker.give(task)
-                        board.begins(worker.number, task.name)
-                busy = workers.busy()
-                if up and not busy:
+            while jobs.remaining:
+                time_is_up = max_seconds is not None and time.monotonic() - begin >= max_seconds
+                pool.register_connected()
+                for worker in pool.idle_workers():
+                    if not time_is_up and (task := jobs.next_task()):
+                        worker.assign(task)
+                        board.job_started(worker.number, task.name)
+                if time_is_up and not pool.busy_workers():
                     return False
-                if not up:
-                    workers.fill(jobs.left)
-                for worker, message in workers.messages(0.2):
-                    _heard(worker, message, jobs, board)
-                for worker, how in workers.gone():
-                    _lost(worker, how, jobs, board)
+                if not time_is_up:
+                    pool.start_missing(jobs.remaining)
+                for worker, message in pool.receive(0.2):
+                    _handle_message(worker, message, jobs, board)
+                for worker, reason in pool.remove_exited():
+                    _handle_lost_worker(worker, reason, jobs, board)
             return True
         except BaseException as error:
-            if workers.busy():
-                board.note("stopping: open jobs are being saved; a second signal ends at once")
-            _save(jobs if isinstance(error, Interrupted) else None, workers, board)
+            if pool.busy_workers():
+                board.message("stopping: the jobs in progress are being saved; a second signal ends them at once")
+            # If the queue itself has failed, it gets no more results.
+            _stop_workers(jobs if isinstance(error, Interrupted) else None, pool, board)
             raise
 
 
-def _heard(worker: WorkerHandle, message: object, jobs: JobQueue, board: terminal.Board) -> None:
+def _handle_message(worker: WorkerHandle, message: object, jobs: JobQueue, board: terminal.ProgressBoard) -> None:
     task = worker.task
     assert task, message
     if isinstance(message, LogLine):
-        board.note(f"{task.name}: {message.line.strip()}")
+        board.message(f"{task.name}: {message.line.strip()}")
     elif isinstance(message, Status):
-        news = len(message.validations) > (len(worker.status.validations) if worker.status else 0)
+        new_validation = len(message.validations) > (len(worker.status.validations) if worker.status else 0)
         worker.status = message
-        board.shows(worker.number, message)
-        stop = jobs.told(task, message)
-        if news and task.asks:
-            worker.tell(Reply(stop))
+        board.job_progress(worker.number, message)
+        stop = jobs.on_status(task, message)
+        if new_validation and task.awaits_reply:
+            worker.send(Reply(stop))
     else:
         assert isinstance(message, TaskResult)
         worker.task = None
-        board.ends(worker.number, jobs.ended(task, message))
+        board.job_ended(worker.number, jobs.on_result(task, message))
 
 
-def _lost(worker: WorkerHandle, how: str, jobs: JobQueue, board: terminal.Board) -> None:
+def _handle_lost_worker(worker: WorkerHandle, reason: str, jobs: JobQueue, board: terminal.ProgressBoard) -> None:
     if worker.task:
-        board.ends(worker.number, jobs.ended(worker.task, TaskResult("lost", reason=f"lost worker ({how})")))
+        result = TaskResult("lost", reason=f"lost worker ({reason})")
+        board.job_ended(worker.number, jobs.on_result(worker.task, result))
 
 
-def _save(jobs: JobQueue | None, workers: Pool, board: terminal.Board) -> None:
-    """Stops all workers and waits until their jobs are saved; `jobs` are told, unless they are what has failed."""
-    deadline = time.monotonic() + PATIENCE
-    for worker in workers.workers:
-        worker.tell(STOP)
-    while workers.busy() and time.monotonic() < deadline:
-        for worker, message in workers.messages(0.2):
+def _stop_workers(jobs: JobQueue | None, pool: WorkerPool, board: terminal.ProgressBoard) -> None:
+    """Stops all workers and waits until they have saved their jobs; passes the results to `jobs` if given."""
+    deadline = time.monotonic() + SAVE_TIMEOUT
+    for worker in pool.workers:
+        worker.send(STOP)
+    while pool.busy_workers() and time.monotonic() < deadline:
+        for worker, message in pool.receive(0.2):
             if jobs:
-                _heard(worker, message, jobs, board)
+                _handle_message(worker, message, jobs, board)
             elif isinstance(message, TaskResult):
                 worker.task = None
-        for worker, how in workers.gone():
-            if jobs and worker.task and how == SAID_TO_STOP:  # before it listened to signals: nothing is lost
-                board.ends(
-                    worker.number, jobs.ended(worker.task, TaskResult("stopped", reason="stopped before it began"))
-                )
+        for worker, reason in pool.remove_exited():
+            if jobs and worker.task and reason == CLEAN_EXIT:  # it ended before its job started: nothing is lost
+                result = TaskResult("stopped", reason="stopped before it began")
+                board.job_ended(worker.number, jobs.on_result(worker.task, result))
             elif jobs:
-                _lost(worker, how, jobs, board)
+                _handle_lost_worker(worker, reason, jobs, board)

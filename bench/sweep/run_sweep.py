@@ -1,10 +1,10 @@
-"""A sweep from its command to its runs: the studies of its rows, done by workers and told to MLflow.
+"""Runs a sweep: workers execute the trials of its studies, and MLflow tracks them.
 
-In the MLflow experiment that bears the name of the sweep's file, each study is a run (tag `kind` is "study") with the
-tags `row`, `preset`, `corpus`, `goals`, `trials`, `pairs_granted` (trials x training budget), `pairs_spent`, `seed`,
-`complete`, `pruned`, `failed`, `best.run`, `best.job_hash` and a `best.KEY_VARIABLE` for each setting searched. Its artifacts
-are best.yaml (the best settings, as a layer), trials.json (all attempts, in order) and importance.json.
-The jobs are its children (`kind` "tuning", see `job.TrialInfo`).
+The stem of the sweep's file is the name of its MLflow experiment. In it, each study is a run (tag `kind` is "study")
+with the tags `row`, `preset`, `corpus`, `goals`, `trials`, `pairs_granted` (trials x training budget), `pairs_spent`,
+`seed`, `complete`, `pruned`, `failed`, `remaining`, `best.run`, `best.job_hash` and `best.KEY` for each setting
+searched. Its artifacts are best.yaml (the best settings, as a layer), trials.json (all attempts, in order) and
+importance.json. The jobs are its child runs (`kind` "trial", see `job.TrialInfo`).
 """
 
 from __future__ import annotations
@@ -28,58 +28,58 @@ from bench.runs.worker_pool import WorkerBackend, open_pool, schedule
 from bench.sweep.settings import Sweep
 from bench.sweep.storage import HEARTBEAT_INTERVAL, StorageFailure, open_storage
 from bench.sweep.study import Study
-from bench.system import terminal
+from bench.system import formatting, terminal
 from bench.system.progress import Status
 from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store
 
 
 class SweepQueue:
-    """The jobs of several studies as `workers.schedule` takes them, the study that has had least first."""
+    """The jobs of several studies as a `worker_pool.JobQueue`. The study with the fewest jobs has the next turn."""
 
     def __init__(self, studies: Sequence[Study], suite: str, store: Store, threads: int | None) -> None:
         self.studies = {study.name: study for study in studies}
         self.suite, self.store, self.threads = suite, store, threads
-        self.parents = {
-            study.name: RunWriter(store.client, store.parent(suite, facts(study), study=study.name))
+        self.writers = {
+            study.name: RunWriter(store.client, store.start_parent(suite, study_tags(study), study=study.name))
             for study in studies
         }
 
     @property
-    def left(self) -> int:
-        return sum(study.left for study in self.studies.values())
+    def remaining(self) -> int:
+        return sum(study.remaining for study in self.studies.values())
 
-    def take(self) -> Task | None:
-        for study in sorted(self.studies.values(), key=lambda study: (len(study.open), len(study.jobs))):
-            if study.left and (task := study.take(self.suite, self.parents[study.name].id, self.threads)):
+    def next_task(self) -> Task | None:
+        for study in sorted(self.studies.values(), key=lambda study: (len(study.running), len(study.jobs))):
+            if study.remaining and (task := study.next_task(self.suite, self.writers[study.name].id, self.threads)):
                 return task
         return None
 
-    def told(self, task: Task, status: Status) -> bool:
-        return self._of(task).told(task, status)
+    def on_status(self, task: Task, status: Status) -> bool:
+        return self._study_of(task).on_status(task, status)
 
-    def ended(self, task: Task, end: TaskResult) -> str:
-        study = self._of(task)
-        said = study.tell(task, end, self.store)
-        record(study, self.suite, self.parents[study.name], self.store)
-        return said
+    def on_result(self, task: Task, result: TaskResult) -> str:
+        study = self._study_of(task)
+        description = study.on_result(task, result, self.store)
+        log_progress(study, self.suite, self.writers[study.name], self.store)
+        return description
 
-    def _of(self, task: Task) -> Study:
-        assert task.tuning
-        return self.studies[task.tuning.study]
+    def _study_of(self, task: Task) -> Study:
+        assert task.trial
+        return self.studies[task.trial.study]
 
     @contextmanager
-    def beating(self) -> Iterator[None]:
-        """While the block runs, every open attempt gives signs of life."""
+    def sending_heartbeats(self) -> Iterator[None]:
+        """While the block runs, a thread sends the heartbeats of all running attempts."""
         done = threading.Event()
 
-        def beat() -> None:
+        def send() -> None:
             while not done.wait(HEARTBEAT_INTERVAL):
                 for study in self.studies.values():
-                    with suppress(*StorageFailure):  # the next one may come through
-                        study.all_beat()
+                    with suppress(*StorageFailure):  # an attempt is lost only after several missing heartbeats
+                        study.send_heartbeats()
 
-        thread = threading.Thread(target=beat, daemon=True)
+        thread = threading.Thread(target=send, daemon=True)
         thread.start()
         try:
             yield
@@ -90,24 +90,23 @@ class SweepQueue:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep found for a row: the goal at the preset's settings (None if that trial did not end) and at the best
-    ones, and how its jobs ended.
+    """What a sweep found for one row.
+
+    Attributes:
+        preset: Value of the first goal at the settings of the preset; None if that trial is not complete.
+        best: Value of the first goal at the best settings; None if no trial is complete and within the limits.
+        job_counts: Final state -> number of jobs; "remaining" -> jobs that have not ended.
     """
 
     study: Study
     preset: float | None
     best: float | None
-    states: dict[str, int]
+    job_counts: dict[str, int]
 
     @classmethod
     def of(cls, study: Study) -> SweepResult:
-        preset, best_trials = study.preset_trial(), study.best_trials()
-        return cls(
-            study,
-            preset.values[0] if preset else None,
-            best_trials[0].values[0] if best_trials else None,
-            study.states(),
-        )
+        preset, best = study.preset_trial(), study.best_trials()
+        return cls(study, preset.values[0] if preset else None, best[0].values[0] if best else None, study.job_counts())
 
 
 def run_sweep(
@@ -116,77 +115,86 @@ def run_sweep(
     rows: Sequence[str],
     preset: str,
     flags: Sequence[str],
-    place: WorkerBackend,
+    backend: WorkerBackend,
     storage: str | None = None,
     max_seconds: float | None = None,
 ) -> list[SweepResult]:
-    """Tries the settings of every row until each has had its trials; the same command continues.
+    """Searches for the settings of every row until each has had its trials. The same command continues a sweep.
+
+    Args:
+        path: The file of the sweep.
+        flags: Settings from the command line; they are fixed and not searched.
+        storage: URL of the Optuna storage; None for a SQLite file beside the runs.
+        max_seconds: No job starts after this time.
 
     Raises:
-        ValueError: a setting is wrong, or the storage cannot be reached; nothing has been run.
-        Interrupted: a signal came; every open job is saved.
+        ValueError: a setting is invalid, or the storage cannot be reached; no job was started.
+        Interrupted: a signal was received; every job in progress is saved.
     """
     studies = [Study(sweep, row, preset, flags) for row in dict.fromkeys(rows)]
     bases = [study.base for study in studies]
-    place.check(bases)
+    backend.check(bases)
     for line in unequal(bases):
         terminal.say(f"not equal: {line}")
     for base in one_per_dataset(bases):
-        vocabulary.save_to_cache(JobData.of(base).vocabularies)  # workers find it made
+        # Here, once, so that the workers need not learn the same vocabulary at the same time.
+        vocabulary.save_to_cache(JobData.of(base).vocabularies)
     store = Store(bases[0].tracking)
     opened = open_storage(storage, bases[0].tracking.path)
     try:
         for study in studies:
-            study.begin(opened)
-        jobs = SweepQueue(studies, path.stem, store, place.threads())
+            study.open(opened)
+        jobs = SweepQueue(studies, path.stem, store, backend.threads_per_job())
         status = "KILLED"
         try:
-            with jobs.beating(), open_pool(place) as workers:
-                whole = schedule(jobs, workers, max_seconds)
-            failed = any(study.states()["FAILED"] for study in studies)
-            status = "KILLED" if not whole else "FAILED" if failed else "FINISHED"
+            with jobs.sending_heartbeats(), open_pool(backend) as pool:
+                completed = schedule(jobs, pool, max_seconds)
+            failed = any(study.job_counts()["FAILED"] for study in studies)
+            status = "KILLED" if not completed else "FAILED" if failed else "FINISHED"
         finally:
             for study in studies:
-                job = jobs.parents[study.name]
-                record(study, path.stem, job, store)
-                job.table(table(study), "trials.json")
-                job.text(json.dumps(study.importance(), indent=1), "importance.json")
-                job.finish(status)
+                writer = jobs.writers[study.name]
+                log_progress(study, path.stem, writer, store)
+                writer.table(attempts_table(study), "trials.json")
+                writer.text(json.dumps(study.importance(), indent=1), "importance.json")
+                writer.finish(status)
     except StorageFailure as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise ValueError(f"--storage: it no longer answers, the same command continues: {reason}") from error
+        raise ValueError(
+            f"--storage: the database no longer answers: {reason}; start it and run the same command again to continue"
+        ) from error
     return [SweepResult.of(study) for study in studies]
 
 
-def show(found: Sequence[SweepResult]) -> None:
-    """Prints what was found, beside the preset, and the settings of the best."""
-    columns = [("row", "left"), ("goal", "left"), ("preset", "right"), ("best", "right")]
-    columns += [("complete", "right"), ("pruned", "right"), ("failed", "right"), ("left", "right"), ("pairs", "right")]
-    rows, settings = [], []
-    for one in found:
-        name, best = one.study.base.row, next(iter(one.study.best_trials()), None)
+def print_results(results: Sequence[SweepResult]) -> None:
+    """Prints the value of the first goal at the preset and at the best settings of each row, and the best settings."""
+    columns = [("row", "left"), ("goal", "left"), ("preset", "right"), ("best", "right"), ("complete", "right")]
+    columns += [("pruned", "right"), ("failed", "right"), ("remaining", "right"), ("pairs", "right")]
+    rows, lines = [], []
+    for result in results:
+        study, row = result.study, result.study.base.row
+        best = next(iter(study.best_trials()), None)
         if best:
-            values = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in best.params.items())
-            settings.append(f"best {name}: {values}")
-        numbers = ["none" if value is None else terminal.quantity(value) for value in (one.preset, one.best)]
-        counts = [str(count) for count in one.states.values()]
-        tuning_budget = f" of {one.study.tuning_budget:,}" if one.study.tuning_budget else ""
-        spent = f"{one.study.spent:,.0f}{tuning_budget}"
-        rows.append([name, one.study.sweep.goals[0], *numbers, *counts, spent])
+            values = ", ".join(f"{key.rpartition('.')[2]} {_format_value(v)}" for key, v in best.params.items())
+            lines.append(f"best {row}: {values}")
+        goals = ["none" if value is None else formatting.quantity(value) for value in (result.preset, result.best)]
+        counts = [str(count) for count in result.job_counts.values()]
+        budget = f" of {study.tuning_budget:,}" if study.tuning_budget else ""
+        rows.append([row, study.sweep.goals[0], *goals, *counts, f"{study.pairs_spent:,.0f}{budget}"])
     terminal.table(columns, rows)
-    for line in settings:
+    for line in lines:
         terminal.say(line)
 
 
-def _short(value: object) -> str:
+def _format_value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-# --- the study's own run ----------------------------------------------------------------------------------------------
+# --- the MLflow run of a study ----------------------------------------------------------------------------------------
 
 
-def facts(study: Study) -> dict[str, str]:
-    """Tags of what a study is."""
+def study_tags(study: Study) -> dict[str, str]:
+    """The tags of a study that do not change while it runs."""
     sweep, base = study.sweep, study.base
     return {
         "study": study.name,
@@ -203,38 +211,39 @@ def facts(study: Study) -> dict[str, str]:
     }
 
 
-def record(study: Study, suite: str, job: RunWriter, store: Store) -> None:
-    """Writes to the study's run how far it is and what is best by now."""
-    states = study.states()
-    tags = {state.lower(): str(count) for state, count in states.items()} | {"pairs_spent": f"{study.spent:.0f}"}
+def log_progress(study: Study, suite: str, writer: RunWriter, store: Store) -> None:
+    """Writes the job counts and the best trial so far to the run of the study."""
+    counts = study.job_counts()
+    tags = {state.lower(): str(count) for state, count in counts.items()} | {"pairs_spent": f"{study.pairs_spent:.0f}"}
     best_trials = study.best_trials()
     if best_trials:
         best = best_trials[0]
-        runs = store.find(suite, best.user_attrs["job_hash"])
+        job_hash = best.user_attrs["job_hash"]
+        runs = store.find(suite, job_hash)
         goals = dict(zip(study.sweep.goals, best.values, strict=True))
         tags |= {f"best.{key}": str(value) for key, value in best.params.items()}
-        tags |= {"best.job_hash": best.user_attrs["job_hash"], "best.run": runs[0].id if runs else ""}
-        where = f"#/experiments/{store.experiment(suite)}/runs/{tags['best.run']}"
-        ended = sum(states.values()) - states["left"]
-        job.curve([(ended, f"best/{goal}", value) for goal, value in goals.items()])
-        found = ", ".join(f"{goal} {_short(value)}" for goal, value in goals.items())
-        settings = "".join(f"\n| `{key}` | {_short(value)} |" for key, value in best.params.items())
+        tags |= {"best.job_hash": job_hash, "best.run": runs[0].id if runs else ""}
+        link = f"#/experiments/{store.experiment_id(suite)}/runs/{tags['best.run']}"
+        ended = sum(counts.values()) - counts["remaining"]
+        writer.curve([(ended, f"best/{goal}", value) for goal, value in goals.items()])
+        scores = ", ".join(f"{goal} {_format_value(value)}" for goal, value in goals.items())
+        settings = "".join(f"\n| `{key}` | {_format_value(value)} |" for key, value in best.params.items())
         tags["mlflow.note.content"] = (
             f"**{study.base.about.name}**, {study.base.corpus_name}, preset {study.base.preset}: {ended} of "
-            f"{study.sweep.trials} trials.\n\nBest: [trial {best.number}]({where}), {found}.\n\n"
+            f"{study.sweep.trials} trials.\n\nBest: [trial {best.number}]({link}), {scores}.\n\n"
             f"| setting | best |\n|---|---|{settings}"
         )
-        job.text(yaml.safe_dump(search_space.layer(best.params), sort_keys=False), "best.yaml")
-    job.tag(tags)
+        writer.text(yaml.safe_dump(search_space.layer(best.params), sort_keys=False), "best.yaml")
+    writer.tag(tags)
 
 
-def table(study: Study) -> dict[str, list[object]]:
-    """All attempts of a study in their order, a column each fact."""
-    attempts = study.attempts()
-    first = {job: known.first for job, known in study.jobs.items()}
+def attempts_table(study: Study) -> dict[str, list[object]]:
+    """The columns of a table of all attempts of a study, in order."""
+    attempts, best = study.attempts(), study.best_trials()
+    trial_numbers = {job_hash: job.trial_number for job_hash, job in study.jobs.items()}
     return {
         "attempt": [trial.number for trial in attempts],
-        "trial": [first[trial.user_attrs["job_hash"]] for trial in attempts],
+        "trial": [trial_numbers[trial.user_attrs["job_hash"]] for trial in attempts],
         "job_hash": [trial.user_attrs["job_hash"] for trial in attempts],
         "state": [trial.state.name for trial in attempts],
         "reason": [trial.user_attrs.get("reason", "") for trial in attempts],
@@ -242,5 +251,5 @@ def table(study: Study) -> dict[str, list[object]]:
         "validation_bleu": [max(trial.intermediate_values.values(), default=None) for trial in attempts],
         **{goal: [(t.user_attrs.get("values") or {}).get(goal) for t in attempts] for goal in study.sweep.goals},
         "settings": [json.dumps(trial.params) for trial in attempts],
-        "best": [trial in study.best_trials() for trial in attempts],
+        "best": [trial in best for trial in attempts],
     }

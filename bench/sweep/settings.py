@@ -115,7 +115,7 @@ class Sweep:
         return self.goals == ["validation_bleu"]
 
     def violation(self, metric: str, value: float | None) -> float:
-        """How far a value is beyond its limit; 0 or less if it is within. Infinite for a value that was not measured."""
+        """How far a value is beyond its limit; at most 0 if it is within. Infinite if the value was not measured."""
         if value is None:
             return math.inf
         beyond = value - self.limits[metric]

@@ -1,4 +1,4 @@
-"""Where Optuna keeps its studies."""
+"""The database in which Optuna stores its studies."""
 
 from __future__ import annotations
 
@@ -16,38 +16,51 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 logging.getLogger("optuna").setLevel(logging.ERROR)
 
-HEARTBEAT = 10
-"""Seconds between two signs of life of an attempt; after three times as many without one it has lost its worker."""
+HEARTBEAT_INTERVAL = 10
+"""Seconds between two heartbeats of an attempt. After three times as many without one, its worker counts as lost."""
 
 StorageFailure = (StorageInternalError, SQLAlchemyError)
-"""What a storage raises that does not answer."""
+"""Exceptions that a storage raises if it does not answer."""
 
 
 def open_storage(url: str | None, folder: Path) -> optuna.storages.RDBStorage:
-    """The storage of studies, made if need be: a SQLite file in `folder`, or what `url` names.
+    """Opens the storage of studies, and creates it if it does not exist.
+
+    Args:
+        url: A SQLAlchemy URL; None for the SQLite file optuna.db in `folder`.
 
     Raises:
-        ValueError: it cannot be reached or opened; says why, without the password.
+        ValueError: the storage cannot be reached or opened. The message does not contain the password.
     """
     file = folder / "optuna.db"
     url = url or f"sqlite:///{file}"
     try:
         shown = make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
-        raise ValueError(f"--storage: {url!r} is no address such as postgresql+psycopg://user@host/name") from None
+        raise ValueError(
+            f"--storage: {url!r} is not a database URL; write one such as postgresql+psycopg://user@host/name"
+        ) from None
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore", ExperimentalWarning)  # of heartbeats
+            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are experimental
             if url == f"sqlite:///{file}":
                 folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(filelock.FileLock(f"{file}.lock"))  # of several drivers one makes the tables
+                stack.enter_context(
+                    filelock.FileLock(f"{file}.lock")
+                )  # several drivers must not create the tables at the same time
                 with contextlib.closing(sqlite3.connect(file)) as connection:
                     connection.execute("PRAGMA journal_mode=WAL")
-            return optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT, grace_period=3 * HEARTBEAT)
+            return optuna.storages.RDBStorage(
+                url, heartbeat_interval=HEARTBEAT_INTERVAL, grace_period=3 * HEARTBEAT_INTERVAL
+            )
     except ImportError as error:
         driver = str(error).splitlines()[0]
-        raise ValueError(f"--storage: {shown}: {driver}; .venv/bin/pip install --editable '.[cluster]'") from error
+        raise ValueError(
+            f"--storage: {shown}: {driver}; install it: .venv/bin/pip install --editable '.[cluster]'"
+        ) from error
     except (SQLAlchemyError, sqlite3.Error, StorageInternalError, RuntimeError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise ValueError(f"--storage: cannot open {shown}: {reason}; start it, or choose another") from error
+        raise ValueError(
+            f"--storage: cannot open {shown}: {reason}; start the database, or name another one"
+        ) from error

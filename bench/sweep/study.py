@@ -1,4 +1,4 @@
-"""A row's search: its Optuna study, and the jobs that it tries."""
+"""The hyperparameter search of one row: its Optuna study, and the jobs that it tries."""
 
 from __future__ import annotations
 
@@ -28,21 +28,26 @@ from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store
 
 MAX_DUPLICATES = 20
-"""Draws in a row that were tried before, after which a space is taken to have no more."""
+"""Consecutive duplicate samples after which the search space counts as exhausted."""
 
 LOST_WORKER = "lost worker"
-"""The reason of every attempt until another is told: a driver that is killed can no longer say it."""
+"""The reason of every attempt until it has ended, because a killed driver cannot write it afterwards."""
 
 
 @dataclass
 class JobAttempts:
-    """What the storage knows of a job: its attempts, and how it has ended, if it has."""
+    """The attempts at one job that are in the storage.
 
-    first: int
+    Attributes:
+        trial_number: Number of the first attempt, by which the job is named.
+    """
+
+    trial_number: int
     attempts: list[FrozenTrial]
 
     @property
-    def end(self) -> str | None:
+    def state(self) -> str | None:
+        """COMPLETE, PRUNED or FAILED; None if the job has not ended."""
         for attempt in self.attempts:
             if attempt.state in (TrialState.COMPLETE, TrialState.PRUNED):
                 return attempt.state.name
@@ -51,29 +56,24 @@ class JobAttempts:
 
     @property
     def lost_workers(self) -> int:
-        fails = [attempt for attempt in self.attempts if attempt.state == TrialState.FAIL]
-        return sum(attempt.user_attrs["reason"].startswith(LOST_WORKER) for attempt in fails)
+        failed = [attempt for attempt in self.attempts if attempt.state == TrialState.FAIL]
+        return sum(attempt.user_attrs["reason"].startswith(LOST_WORKER) for attempt in failed)
 
     @property
-    def open(self) -> bool:
+    def in_progress(self) -> bool:
         return any(attempt.state in (TrialState.RUNNING, TrialState.WAITING) for attempt in self.attempts)
 
 
 class Study:
-    """A row's search: its Optuna study, and the jobs that it tries.
+    """The hyperparameter search of one row.
 
     Attributes:
-        name: Of the study; ends with a hash of all that its trials have in common, the space included.
-        base: The experiment at the preset's settings, with the sweep's seed.
+        name: Name of the study. It ends with a hash of everything that its trials share, including the search space.
+        base: The experiment with the settings of the preset and the seed of the sweep.
+        jobs: Job hash -> its attempts, as the storage had them at the last `refresh`.
     """
 
-    def __init__(
-        self,
-        sweep: Sweep,
-        row: str,
-        preset: str,
-        flags: Sequence[str],
-    ) -> None:
+    def __init__(self, sweep: Sweep, row: str, preset: str, flags: Sequence[str]) -> None:
         self.sweep, self.flags, self.file = sweep, flags, architectures()[row]
         self.base = self.experiment(preset, row, {})
         if self.base.members:
@@ -83,237 +83,251 @@ class Study:
         common = json.dumps([self.base.job_hash, sweep.goals, sweep.limits])
         self.name = f"{self.base.name} {search_space.digest(self.space, common)}"
         self.jobs: dict[str, JobAttempts] = {}
-        self.open: dict[int, optuna.Trial] = {}
-        self.reported: dict[int, int] = {}  # open attempt -> validations that Optuna knows of
-        self.seen: dict[int, int] = {}  # open attempt -> sentence pairs
-        self.repeats = 0
-        self.read_at = 0.0
-        self.waits_until = 0.0
+        self.running: dict[int, optuna.Trial] = {}  # attempts of this driver
+        self.reported: dict[int, int] = {}  # running attempt -> number of validations reported to Optuna
+        self.pairs_seen: dict[int, int] = {}  # running attempt -> sentence pairs
+        self.duplicates = 0  # consecutive samples that had been tried before
+        self.refreshed_at = 0.0  # time.monotonic()
+        self.retry_at = 0.0
 
     def experiment(self, preset: str, row: str, values: Mapping[str, Any]) -> Experiment:
         layers = [{"seed": self.sweep.seed}, search_space.layer(values)]
         return resolve(self.file, preset=preset, row=row, suite=layers, flags=self.flags)
 
-    def begin(self, storage: optuna.storages.RDBStorage) -> None:
-        """Opens the study, with the preset as its first trial."""
+    def open(self, storage: optuna.storages.RDBStorage) -> None:
+        """Opens the study, or creates it with the settings of the preset as its first trial."""
         directions: list[Direction] = [GOALS[goal] for goal in self.sweep.goals]
-        pruner = self.sweep.pruner.make(optuna.pruners, "pruner") if self.sweep.prunes else optuna.pruners.NopPruner()
+        pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+        if self.sweep.prunes:
+            pruner = self.sweep.pruner.create(optuna.pruners, "pruner")
         self.storage = storage
-        self.optuna = optuna.create_study(
+        self.optuna_study = optuna.create_study(
             storage=storage, pruner=pruner, study_name=self.name, directions=directions, load_if_exists=True
         )
-        # A sampler that began with the same seed again would draw the same settings again.
-        seed = self.sweep.seed + len(self.optuna.get_trials(deepcopy=False))
-        self.optuna.sampler = self.sweep.sampler.make(optuna.samplers, "sampler", seed=seed)
-        self.read()
-        waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        # If a resumed study gave its sampler the first seed again, it would draw the first settings again.
+        seed = self.sweep.seed + len(self.optuna_study.get_trials(deepcopy=False))
+        self.optuna_study.sampler = self.sweep.sampler.create(optuna.samplers, "sampler", seed=seed)
+        self.refresh()
+        waiting = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if self.base.job_hash not in self.jobs and not waiting:
-            self.optuna.enqueue_trial(self.preset_values)
+            self.optuna_study.enqueue_trial(self.preset_values)
 
-    # --- what there is to do --------------------------------------------------------------------------------------
+    # --- next tasks -----------------------------------------------------------------------------------------------
 
-    def read(self) -> None:
-        """What the storage knows by now; attempts of other drivers whose heart has stopped are lost."""
-        self.read_at = time.monotonic()
-        self.all_beat()  # this driver lives, even if the machine has slept
+    def refresh(self) -> None:
+        """Reads the jobs from the storage. Attempts of other drivers without a recent heartbeat count as lost."""
+        self.refreshed_at = time.monotonic()
+        self.send_heartbeats()  # first, so that this driver's own attempts survive if the machine was suspended
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            optuna.storages.fail_stale_trials(self.optuna)
+            optuna.storages.fail_stale_trials(self.optuna_study)
         jobs: dict[str, JobAttempts] = {}
-        for trial in self.optuna.get_trials(deepcopy=False):
-            if job := trial.user_attrs.get("job_hash"):
-                jobs.setdefault(job, JobAttempts(trial.number, [])).attempts.append(trial)
+        for trial in self.optuna_study.get_trials(deepcopy=False):
+            if job_hash := trial.user_attrs.get("job_hash"):
+                jobs.setdefault(job_hash, JobAttempts(trial.number, [])).attempts.append(trial)
         self.jobs = jobs
 
     @property
-    def ended(self) -> int:
-        return sum(known.end is not None for known in self.jobs.values())
+    def remaining(self) -> int:
+        """Number of jobs that have not ended, including those that have not started."""
+        planned = self.sweep.trials if self.duplicates < MAX_DUPLICATES else len(self.jobs)
+        ended = sum(job.state is not None for job in self.jobs.values())
+        return max(0, planned - ended)
 
-    @property
-    def left(self) -> int:
-        wanted = self.sweep.trials if self.repeats < MAX_DUPLICATES else len(self.jobs)
-        return max(0, wanted - self.ended)
+    def next_task(self, suite: str, parent: str, threads: int | None) -> Task | None:
+        """The next attempt at a job: an interrupted one first, then a new one. None if none can start now.
 
-    def take(self, suite: str, parent: str, threads: int | None) -> Task | None:
-        if time.monotonic() - self.read_at > 1:
-            self.read()
-        if time.monotonic() < self.waits_until:
+        Args:
+            suite: Name of the MLflow experiment.
+            parent: Id of the run of the study.
+            threads: Threads of a job that does not set `machine.threads`.
+        """
+        if time.monotonic() - self.refreshed_at > 1:
+            self.refresh()
+        if time.monotonic() < self.retry_at:
             return None
-        undone = [(job, known) for job, known in self.jobs.items() if known.end is None and not known.open]
-        if undone:
-            job, known = undone[0]
-            last = known.attempts[-1]
-            self.optuna.enqueue_trial(last.params, {"again": job})
+        interrupted = [key for key, job in self.jobs.items() if job.state is None and not job.in_progress]
+        if interrupted:
+            settings = self.jobs[interrupted[0]].attempts[-1].params
+            self.optuna_study.enqueue_trial(settings, {"retry_of": interrupted[0]})
         elif len(self.jobs) >= self.sweep.trials:
             return None
-        while self.repeats < MAX_DUPLICATES:
+        while self.duplicates < MAX_DUPLICATES:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used")
-                trial = self.optuna.ask()
-            task = self._begin(trial, suite, parent, threads)
+                trial = self.optuna_study.ask()
+            task = self._start_attempt(trial, suite, parent, threads)
             if task:
-                self.repeats = 0
-                self.read()
+                self.duplicates = 0
+                self.refresh()
                 return task
-            if "again" in trial.user_attrs:
+            if "retry_of" in trial.user_attrs:
                 return None
-            self.repeats += 1
-        terminal.say(f"  {self.name}: {MAX_DUPLICATES} draws in a row had been tried before; the space has no more")
+            self.duplicates += 1
+        terminal.say(
+            f"  {self.name}: {MAX_DUPLICATES} consecutive samples were duplicates: the search space is exhausted"
+        )
         return None
 
-    def _begin(self, trial: optuna.Trial, suite: str, parent: str, threads: int | None) -> Task | None:
-        """The task of an attempt; None if its settings have been tried, or the job that was to go on has ended."""
+    def _start_attempt(self, trial: optuna.Trial, suite: str, parent: str, threads: int | None) -> Task | None:
+        """The task of an attempt; None if its settings were tried before, or the job to retry has ended."""
         trial.set_user_attr("reason", LOST_WORKER)
-        self.beat(trial)
-        values = self.draw(trial)
-        experiment = self.experiment(self.base.preset, self.base.row, values)
-        again = trial.user_attrs.get("again")
-        known = self.jobs.get(experiment.job_hash)
-        if known and (again != experiment.job_hash or known.end or known.open):
-            trial.set_user_attr("reason", f"the settings of trial {known.first} again")
-            self.optuna.tell(trial, state=TrialState.FAIL)
+        self._send_heartbeat(trial)
+        experiment = self.experiment(self.base.preset, self.base.row, self.suggest(trial))
+        job = self.jobs.get(experiment.job_hash)
+        is_retry = trial.user_attrs.get("retry_of") == experiment.job_hash
+        if job and (not is_retry or job.state or job.in_progress):
+            trial.set_user_attr("reason", f"the settings of trial {job.trial_number} again")
+            self.optuna_study.tell(trial, state=TrialState.FAIL)
             return None
-        attempt = len(known.attempts) + 1 if known else 1
+        attempt = len(job.attempts) + 1 if job else 1
         trial.set_user_attr("job_hash", experiment.job_hash)
         trial.set_user_attr("attempt", attempt)
-        self.open[trial.number] = trial
-        machine = replace(experiment.machine, threads=experiment.machine.threads or threads)
+        self.running[trial.number] = trial
         goals = (*self.sweep.goals, *self.sweep.limits)
-        tuning = TrialInfo(self.name, known.first if known else trial.number, attempt, goals)
-        shared = replace(experiment, machine=machine)
-        return Task(shared, suite, parent, awaits_reply=self.sweep.prunes, tuning=tuning, task_id=trial.number)
+        info = TrialInfo(self.name, job.trial_number if job else trial.number, attempt, goals)
+        machine = replace(experiment.machine, threads=experiment.machine.threads or threads)
+        experiment = replace(experiment, machine=machine)
+        return Task(experiment, suite, parent, awaits_reply=self.sweep.prunes, trial=info, id=trial.number)
 
-    def draw(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
-        """Settings drawn for a trial, key -> value."""
-        drawn: dict[str, Any] = {}
+    def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+        """The settings that Optuna suggests for a trial: key -> value."""
+        suggested: dict[str, Any] = {}
         for key, span in self.space.items():
-            if not search_space.wanted(span, drawn, self.base):
+            if not search_space.wanted(span, suggested, self.base):
                 continue
             if span.choices:
-                drawn[key] = trial.suggest_categorical(key, list(span.choices))
+                suggested[key] = trial.suggest_categorical(key, list(span.choices))
             elif span.whole:
                 step = 1 if span.step is None else int(span.step)
-                drawn[key] = trial.suggest_int(key, int(span.low or 0), int(span.high or 0), step=step, log=span.log)
+                suggested[key] = trial.suggest_int(
+                    key, int(span.low or 0), int(span.high or 0), step=step, log=span.log
+                )
             else:
                 low, high = float(span.low or 0), float(span.high or 0)
-                drawn[key] = trial.suggest_float(key, low, high, step=span.step, log=span.log)
-        return drawn
+                suggested[key] = trial.suggest_float(key, low, high, step=span.step, log=span.log)
+        return suggested
 
-    def beat(self, trial: optuna.Trial) -> None:
+    def _send_heartbeat(self, trial: optuna.Trial) -> None:
         self.storage.record_heartbeat(trial._trial_id)
 
-    def all_beat(self) -> None:
-        for trial in list(self.open.values()):
-            self.beat(trial)
+    def send_heartbeats(self) -> None:
+        """Tells the storage that this driver's attempts are alive."""
+        for trial in list(self.running.values()):
+            self._send_heartbeat(trial)
 
-    # --- what becomes of it ---------------------------------------------------------------------------------------
+    # --- results --------------------------------------------------------------------------------------------------
 
-    def told(self, task: Task, status: Status) -> bool:
-        """Reports validations; True if the job is to be pruned."""
-        self.seen[task.task_id] = status.pairs
-        known = self.reported.get(task.task_id, 0)
-        if not self.sweep.prunes or len(status.validations) <= known:
+    def on_status(self, task: Task, status: Status) -> bool:
+        """Reports new validations to Optuna; returns whether to prune the job."""
+        self.pairs_seen[task.id] = status.pairs
+        reported = self.reported.get(task.id, 0)
+        if not self.sweep.prunes or len(status.validations) <= reported:
             return False
-        trial = self.open[task.task_id]
+        trial = self.running[task.id]
         try:
-            for step, (_, bleu) in enumerate(status.validations[known:], known + 1):
+            for step, (_, bleu) in enumerate(status.validations[reported:], reported + 1):
                 trial.report(bleu, step)
-            self.reported[task.task_id] = len(status.validations)
+            self.reported[task.id] = len(status.validations)
             return status.fraction < 1 and bool(trial.should_prune())
-        except UpdateFinishedTrialError:  # another driver took it for lost; `tell` says so
+        except UpdateFinishedTrialError:  # another driver has marked the attempt as lost; `on_result` prints that
             return False
 
-    def tell(self, task: Task, end: TaskResult, store: Store) -> str:
-        """Tells Optuna how an attempt has ended; what came of it, in words."""
-        trial = self.open.pop(task.task_id)
-        self.reported.pop(task.task_id, None)
-        seen = self.seen.pop(task.task_id, 0)
+    def on_result(self, task: Task, result: TaskResult, store: Store) -> str:
+        """Tells Optuna the result of an attempt; returns a description of it for the user."""
+        trial = self.running.pop(task.id)
+        self.reported.pop(task.id, None)
+        pairs_seen = self.pairs_seen.pop(task.id, 0)
         if self.storage.get_trial(trial._trial_id).state.is_finished():
-            self.read()
-            return "another driver took it for lost; the next attempt finds its run"
-        trial.set_user_attr("pairs", seen)  # of a job that fails or is lost; one that ends has measured it
-        if end.outcome and end.outcome.run:
-            said = self._done(trial, end.outcome.run.tags.get("state") == "PRUNED", end.outcome.measures)
-        elif end.state == "failed":
-            self._failed(task, end.reason, store)
+            self.refresh()
+            return "another driver marked this attempt as lost; the next attempt continues its run"
+        trial.set_user_attr("pairs", pairs_seen)  # for a failed or lost job; a finished one has measured them
+        if result.job and result.job.run:
+            pruned = result.job.run.tags.get("state") == "PRUNED"
+            description = self._tell_finished(trial, pruned, result.job.measures)
+        elif result.state == "failed":
+            self._mark_run_failed(task, result.reason, store)
             trial.set_user_attr("failed", True)
-            said = self._fail(trial, f"failed: {end.reason}")
+            description = self._tell_failed(trial, f"failed: {result.reason}")
         else:
-            if end.state == "busy":
-                self.waits_until = time.monotonic() + HEARTBEAT_INTERVAL
-            said = self._fail(trial, end.reason)
-        self.read()
-        known = self.jobs[task.experiment.job_hash]
-        if end.state == "lost":
-            if known.end is None:
-                return f"{said}; goes on with another, attempt {known.lost_workers + 1} of {MAX_ATTEMPTS}"
-            self._failed(task, f"{LOST_WORKER}, {MAX_ATTEMPTS} times", store)
-        return said
+            if result.state == "locked":
+                self.retry_at = time.monotonic() + HEARTBEAT_INTERVAL
+            description = self._tell_failed(trial, result.reason)
+        self.refresh()
+        job = self.jobs[task.experiment.job_hash]
+        if result.state == "lost":
+            if job.state is None:
+                attempt = f"attempt {job.lost_workers + 1} of {MAX_ATTEMPTS}"
+                return f"{description}; continues with another worker, {attempt}"
+            self._mark_run_failed(task, f"{LOST_WORKER}, {MAX_ATTEMPTS} times", store)
+        return description
 
-    def _done(self, trial: optuna.Trial, pruned: bool, measures: Sequence[Measure]) -> str:
+    def _tell_finished(self, trial: optuna.Trial, pruned: bool, measures: Sequence[Measure]) -> str:
         values = {measure.metric: measure.value for measure in measures}
         trial.set_user_attr("pairs", values.get("pairs"))
         trial.set_user_attr("values", {name: values.get(name) for name in (*self.sweep.goals, *self.sweep.limits)})
         bleu = values.get("validation_bleu")
-        scored = f"{bleu:.1f} BLEU" if bleu is not None else "no BLEU"
+        score = f"{bleu:.1f} BLEU" if bleu is not None else "no BLEU"
         if pruned:
             trial.set_user_attr("reason", "pruned")
-            self.optuna.tell(trial, state=TrialState.PRUNED)
-            return f"pruned at {scored}"
+            self.optuna_study.tell(trial, state=TrialState.PRUNED)
+            return f"pruned at {score}"
         for name in self.sweep.limits:
             trial.set_constraint(name, self.sweep.violation(name, values.get(name)))
         goals = [values.get(name) for name in self.sweep.goals]
         if any(value is None for value in goals):
             trial.set_user_attr("failed", True)
-            return self._fail(trial, f"failed: {self.sweep.goals} could not all be measured: {goals}")
+            return self._tell_failed(trial, f"failed: not all of {self.sweep.goals} could be measured: {goals}")
         trial.set_user_attr("reason", "")
-        self.optuna.tell(trial, [float(value) for value in goals if value is not None])
-        return f"complete, {scored}"
+        self.optuna_study.tell(trial, [float(value) for value in goals if value is not None])
+        return f"complete, {score}"
 
-    def _fail(self, trial: optuna.Trial, reason: str) -> str:
+    def _tell_failed(self, trial: optuna.Trial, reason: str) -> str:
         trial.set_user_attr("reason", reason)
-        self.optuna.tell(trial, state=TrialState.FAIL)
+        self.optuna_study.tell(trial, state=TrialState.FAIL)
         return reason
 
-    def _failed(self, task: Task, reason: str, store: Store) -> None:
-        """Every job has a run that says how it ended, also one that failed before it could have one."""
+    def _mark_run_failed(self, task: Task, reason: str, store: Store) -> None:
+        """Writes the failure to the run of the job; creates one if the job failed before it had a run."""
         runs = store.find(task.suite, task.experiment.job_hash)
         if runs:
-            job = RunWriter(store.client, runs[0].id)
+            writer = RunWriter(store.client, runs[0].id)
         else:
-            assert task.tuning
-            tags = {"row": task.experiment.row, "job_hash": task.experiment.job_hash, **task.tuning.tags}
-            job = store.begin(task.suite, task.tuning.name(task.experiment), tags, task.parent)
-        job.tag({"state": "FAILED", "reason": reason})
-        job.finish("FAILED")
+            assert task.trial
+            tags = {"row": task.experiment.row, "job_hash": task.experiment.job_hash, **task.trial.tags}
+            writer = store.begin(task.suite, task.trial.run_name(task.experiment), tags, task.parent)
+        writer.tag({"state": "FAILED", "reason": reason})
+        writer.finish("FAILED")
 
-    # --- what was found -------------------------------------------------------------------------------------------
+    # --- best trials and costs ------------------------------------------------------------------------------------
 
     def attempts(self) -> list[FrozenTrial]:
-        return sorted((a for known in self.jobs.values() for a in known.attempts), key=lambda a: a.number)
+        """All attempts, in order of their numbers."""
+        return sorted((a for job in self.jobs.values() for a in job.attempts), key=lambda a: a.number)
 
-    def states(self) -> dict[str, int]:
-        """How many jobs have ended how, and how many are left."""
-        ends = [known.end for known in self.jobs.values()]
-        return {state: ends.count(state) for state in ("COMPLETE", "PRUNED", "FAILED")} | {"left": self.left}
+    def job_counts(self) -> dict[str, int]:
+        """Number of jobs in each final state, and of those that remain."""
+        states = [job.state for job in self.jobs.values()]
+        counts = {state: states.count(state) for state in ("COMPLETE", "PRUNED", "FAILED")}
+        return counts | {"remaining": self.remaining}
 
     @property
     def tuning_budget(self) -> int | None:
-        """The tuning budget, trials x training budget, in sentence pairs; None where the preset has another unit."""
+        """Trials x training budget, in sentence pairs; None if the training budget has another unit."""
         pairs = self.base.training.max_pairs
         return self.sweep.trials * pairs if pairs else None
 
     @property
-    def spent(self) -> float:
-        """Sentence pairs that the ended jobs have seen."""
-        each = ([attempt.user_attrs.get("pairs") or 0 for attempt in known.attempts] for known in self.jobs.values())
+    def pairs_spent(self) -> float:
+        """Sentence pairs seen by all jobs. A job counts with its longest attempt, because attempts continue a run."""
+        each = ([attempt.user_attrs.get("pairs") or 0 for attempt in job.attempts] for job in self.jobs.values())
         return sum(max(pairs) for pairs in each)
 
     def best_trials(self) -> list[FrozenTrial]:
-        """The best trial within the limits, or with several goals the Pareto front, best in the first goal first."""
+        """The best trial within the limits; with several goals the Pareto front, best first by the first goal."""
         within = [
             trial
-            for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            for trial in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if all(self.sweep.violation(n, trial.user_attrs["values"][n]) <= 0 for n in self.sweep.limits)
         ]
         signs = [1 if GOALS[goal] == "maximize" else -1 for goal in self.sweep.goals]
@@ -327,17 +341,17 @@ class Study:
         return ranked if len(signs) > 1 else ranked[:1]
 
     def preset_trial(self) -> FrozenTrial | None:
-        """The finished trial of the preset."""
-        known = self.jobs.get(self.base.job_hash)
-        done = [a for a in known.attempts if a.state == TrialState.COMPLETE] if known else []
-        return done[0] if done else None
+        """The complete trial with the settings of the preset, if there is one."""
+        job = self.jobs.get(self.base.job_hash)
+        complete = [a for a in job.attempts if a.state == TrialState.COMPLETE] if job else []
+        return complete[0] if complete else None
 
     def importance(self) -> dict[str, float]:
-        """Setting -> its part of the variance of the first goal (PED-ANOVA); empty before there are enough trials."""
+        """Setting -> its share of the variance of the first goal (PED-ANOVA); empty if there are too few trials."""
         first = (lambda trial: trial.values[0]) if len(self.sweep.goals) > 1 else None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return optuna.importance.get_param_importances(self.optuna, target=first)
+                return optuna.importance.get_param_importances(self.optuna_study, target=first)
         except (ValueError, RuntimeError):
             return {}

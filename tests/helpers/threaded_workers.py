@@ -1,4 +1,4 @@
-"""Workers as threads of the test's own process, and jobs that end as they are told to: a schedule in seconds."""
+"""Workers as threads of the test process, and jobs that end as a test wants: a schedule takes seconds."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Client
-from typing import Any
 
 from bench.experiment.spec import Experiment
 from bench.measures.measure import Measure
 from bench.runs.job import JobResult, TrialInfo
-from bench.runs.worker import KEY, WorkerClient, WorkerReady
+from bench.runs.worker import KEY_VARIABLE, WorkerClient, WorkerReady
 from bench.system.progress import Status, StatusCallback
 from bench.tracking.store import Store
 
 
-class Gone(BaseException):
-    """What a job raises that takes its worker with it, as `kill -9` does."""
+class WorkerKilled(BaseException):
+    """A job raises it to end its worker, as `kill -9` does."""
 
 
-class Thread:
-    """A worker, started as `workers.Process`."""
+class ThreadProcess:
+    """A `worker_pool.Process` that is a thread."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
         *_, address, number = command
-        self.how: str | None = None
-        self.thread = threading.Thread(target=self.work, args=(address, int(number), environment[KEY]), daemon=True)
+        self.reason: str | None = None
+        arguments = (address, int(number), environment[KEY_VARIABLE])
+        self.thread = threading.Thread(target=self.work, args=arguments, daemon=True)
         self.thread.start()
 
     def work(self, address: str, number: int, key: str) -> None:
@@ -34,49 +34,52 @@ class Thread:
         worker = WorkerClient(connection, lambda: None)
         worker.send(WorkerReady(number, "here", 0))
         try:
-            worker.work()
-            self.how = "exit code 0"
-        except Gone:
-            self.how = "signal 9"
+            worker.execute_tasks()
+            self.reason = "exit code 0"
+        except WorkerKilled:
+            self.reason = "signal 9"
         finally:
             connection.close()
 
-    def ended(self) -> str | None:
-        return self.how
+    def exit_reason(self) -> str | None:
+        return self.reason
 
     def kill(self) -> None:
-        self.how = self.how or "killed"
+        self.reason = self.reason or "killed"
 
 
 @dataclass
-class Threads:
-    """A `workers.WorkerBackend`."""
+class ThreadBackend:
+    """A `worker_pool.WorkerBackend` that starts threads."""
 
     count: int = 2
     address: tuple[str, int] | None = None
 
-    def start(self, command: Sequence[str], environment: dict[str, str]) -> Thread:
-        return Thread(command, environment)
+    def start(self, command: Sequence[str], environment: dict[str, str]) -> ThreadProcess:
+        return ThreadProcess(command, environment)
 
     def check(self, experiments: Sequence[Experiment]) -> None:
         pass
 
-    def threads(self) -> int:
+    def threads_per_job(self) -> int:
         return 1
 
 
 @dataclass
 class FakeJobs:
-    """Stands in for `job.run`: a run in the store, `curve(experiment)` as its validations, and an end.
+    """Replaces `job.run`: creates a run in the store, reports validations, and ends.
 
-    `curve` may raise: then the job fails, or (Gone) its worker dies. `begun` has every attempt.
+    Attributes:
+        curve: Returns the validations of a job. It may raise an exception, with which the job fails, or WorkerKilled.
+        pairs: Sentence pairs between two validations.
+        started: The experiment of every attempt.
     """
 
     curve: Callable[[Experiment], Sequence[float]]
     pairs: int = 100
 
     def __post_init__(self) -> None:
-        self.begun: list[Experiment] = []
+        self.started: list[Experiment] = []
 
     def run(
         self,
@@ -86,37 +89,34 @@ class FakeJobs:
         *,
         parent: str | None,
         again: bool,
-        watch: StatusCallback,
-        tuning: TrialInfo | None,
+        on_status: StatusCallback,
+        trial: TrialInfo | None,
     ) -> JobResult:
-        self.begun.append(experiment)
-        found = store.find(suite, experiment.job_hash)
-        if found and not again:
-            job = store.resume(found[0].id)
-            job.tag(tuning.tags if tuning else {})
+        self.started.append(experiment)
+        earlier = store.find(suite, experiment.job_hash)
+        if earlier and not again:
+            writer = store.resume(earlier[0].id)
+            writer.tag(trial.tags if trial else {})
         else:
-            tags = {"row": experiment.row, "job_hash": experiment.job_hash} | (tuning.tags if tuning else {})
-            job = store.begin(suite, tuning.name(experiment) if tuning else experiment.name, tags, parent)
-        seen: list[tuple[int, float]] = []
+            tags = {"row": experiment.row, "job_hash": experiment.job_hash} | (trial.tags if trial else {})
+            writer = store.begin(suite, trial.run_name(experiment) if trial else experiment.name, tags, parent)
+        validations: list[tuple[int, float]] = []
         values = self.curve(experiment)
         stopped = False
         for number, bleu in enumerate(values, 1):
-            seen.append((number * self.pairs, bleu))
+            validations.append((number * self.pairs, bleu))
             fraction = number / len(values)
-            best = max(score for _, score in seen)
-            stopped = bool(watch(Status(fraction, number, seen[-1][0], 0, 1.0, None, best, tuple(seen))))
+            best = max(score for _, score in validations)
+            status = Status(fraction, number, validations[-1][0], 0, 1.0, None, best, tuple(validations))
+            stopped = bool(on_status(status))
             if stopped:
                 break
         measures = [
-            Measure("validation_bleu", max(score for _, score in seen), "percent"),
-            Measure("pairs", seen[-1][0], "sentence pairs"),
+            Measure("validation_bleu", max(score for _, score in validations), "percent"),
+            Measure("pairs", validations[-1][0], "sentence pairs"),
             Measure("latency_p50_ms", 10.0 + experiment.training.optimizer.lr * 1000, "ms"),
         ]
-        job.measures(measures)
-        job.tag({"state": "PRUNED" if stopped else "COMPLETE"} if tuning else {})
-        job.finish("FINISHED")
-        return JobResult(experiment, store.run(job.id), measures, "finished now")
-
-
-def numbers(outcome: Any) -> dict[str, float]:
-    return {measure.metric: measure.value for measure in outcome.measures}
+        writer.measures(measures)
+        writer.tag({"state": "PRUNED" if stopped else "COMPLETE"} if trial else {})
+        writer.finish("FINISHED")
+        return JobResult(experiment, store.run(writer.id), measures, "finished now")

@@ -70,7 +70,7 @@ def test_a_killed_worker_costs_nothing(folder: Path, tracking_folder: Callable[[
     victim = next(worker for worker in workers if worker.cmdline()[-1] == first.split()[-1])
     victim.send_signal(signal.SIGKILL)
     printed = finish(sweep)
-    assert "lost worker (signal 9); goes on with another, attempt 2 of 3" in printed
+    assert "lost worker (signal 9); continues with another worker, attempt 2 of 3" in printed
     store = Store(TrackingSettings(None, str(folder / "runs")))
     studies = {study.tags["row"]: study for study in store.studies("sweep")}
     runs = [run for study in studies.values() for run in finished_trials(store, study, 3)]
@@ -171,7 +171,7 @@ def test_postgresql_holds_studies_and_runs(folder: Path, postgres: str, server: 
     sweep = start(*command)
     wait_until(sweep, lambda: list(folder.glob("runs/jobs/sweep/*/last.ckpt")))
     server.kill()
-    before = {path: path.read_text() for path in folder.glob("runs/jobs/sweep/*/reached.json")}
+    before = {path: path.read_text() for path in folder.glob("runs/jobs/sweep/*/progress.json")}
     # Training continues without the tracking server.
     wait_until(sweep, lambda: any(path.read_text() != text for path, text in before.items()))
     server.start()

@@ -1,4 +1,4 @@
-"""A job from its command to its run: tracked whole, continued after any end, and never two at once."""
+"""A job from its settings to its run: everything is tracked, and the same job continues after any interruption."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from bench.system.progress import Status
 from bench.tracking.store import Store, TrackingSettings
 from bench.training.budget import Diverged, HostClock
 from bench.training.checkpoints import Interrupted
-from reports.text import experimental_setup, language
-from tests.helpers import tiny_job
+from reports.text import catalogue, experimental_setup
+from tests.helpers import tiny_job, tracking_folder
 
 
 @pytest.fixture(scope="module", autouse=True)
 def no_latency() -> Iterator[None]:
-    """It has tests of its own, and takes longer than all else that a tiny job does."""
+    """Skips latency, which has its own tests and would take longer than the rest of a tiny job."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench.evaluation.evaluate.latency, "measure", lambda *_: [])
         patch.setattr(bench.evaluation.evaluate.costs, "SIDE", 128)
@@ -49,6 +49,7 @@ def no_latency() -> Iterator[None]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("job")
     tiny_job.write_corpus(folder)
+    tracking_folder.create(folder / "runs", tmp_path_factory)
     return folder
 
 
@@ -66,19 +67,19 @@ def finished(folder: Path, store: Store) -> JobResult:
     return run(experiment(folder), store, "runs")
 
 
-def weights(store: Store, outcome: JobResult, folder: Path) -> dict[str, torch.Tensor]:
-    assert outcome.run
-    kept = store.translator(outcome.run, folder)
-    assert kept
-    return torch.load(kept / "weights.pt", weights_only=True)
+def weights(store: Store, result: JobResult, folder: Path) -> dict[str, torch.Tensor]:
+    assert result.run
+    files = store.download_translator(result.run, folder)
+    assert files
+    return torch.load(files / "weights.pt", weights_only=True)
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def dying(real: Callable[..., Any], error: BaseException, times: int = 1) -> Callable[..., Any]:
-    """The function, but the first calls end with an error."""
+def fails_first(real: Callable[..., Any], error: BaseException, times: int = 1) -> Callable[..., Any]:
+    """The function, except that its first calls raise an error."""
     calls = []
 
     def call(*arguments: Any, **settings: Any) -> Any:
@@ -90,7 +91,9 @@ def dying(real: Callable[..., Any], error: BaseException, times: int = 1) -> Cal
     return call
 
 
-def test_a_run_holds_all_that_is_known(finished: JobResult, store: Store, folder: Path, tmp_path: Path) -> None:
+def test_a_run_contains_settings_scores_and_curves(
+    finished: JobResult, store: Store, folder: Path, tmp_path: Path
+) -> None:
     run = finished.run
     assert run
     assert (run.status, run.name) == ("FINISHED", "transformer-base files-en-de demo s1")
@@ -109,12 +112,12 @@ def test_a_run_holds_all_that_is_known(finished: JobResult, store: Store, folder
     curve = store.curves(run)
     assert not curve.duplicated(["update", "name"]).any()
     for name, points in curve.groupby("name"):
-        held = [(metric.step, metric.value) for metric in store.client.get_metric_history(run.id, str(name))]
-        assert held == list(zip(points["update"], points["value"], strict=True)), name
+        stored = [(metric.step, metric.value) for metric in store.client.get_metric_history(run.id, str(name))]
+        assert stored == list(zip(points["update"], points["value"], strict=True)), name
 
 
 def test_every_number_of_a_run_is_documented(finished: JobResult, store: Store) -> None:
-    """docs/metrics.md: capitals of a name stand for anything."""
+    """docs/metrics.md lists every metric; capitals in a name stand for any text."""
     assert finished.run
     page = (tiny_job.FILE.parents[1] / "docs" / "metrics.md").read_text()
     names = re.findall(r"`([a-zA-Z0-9_/]+)`", "".join(line for line in page.splitlines() if line.startswith("|")))
@@ -125,20 +128,22 @@ def test_every_number_of_a_run_is_documented(finished: JobResult, store: Store) 
     assert unknown == []
 
 
-def test_recipes_of_a_report_are_translated(finished: JobResult) -> None:
-    korean = language.words("ko")
-    recipes = [
+def test_provenance_in_a_report_is_translated(finished: JobResult) -> None:
+    korean = catalogue.load_catalogue("ko")
+    provenances = [
         m.provenance
         for m in finished.measures
         if m.metric.rpartition("/")[2] in experimental_setup.RECIPES and m.provenance
     ]
-    pieces = {piece for provenance in recipes for piece in provenance.split("; ") if not piece.startswith("sacreBLEU ")}
+    pieces = {
+        piece for provenance in provenances for piece in provenance.split("; ") if not piece.startswith("sacreBLEU ")
+    }
     assert len(pieces) > 6
     assert [piece for piece in pieces if korean.recorded(piece) == piece] == []
 
 
-def test_a_run_holds_its_costs(finished: JobResult, store: Store) -> None:
-    """Three costs, each with its recipe, and what they are made of."""
+def test_a_run_contains_its_costs(finished: JobResult, store: Store) -> None:
+    """Three costs, each with its provenance and the numbers that it is computed from."""
     found = {measure.metric: measure for measure in finished.measures}
     values = {name: measure.value or 0.0 for name, measure in found.items()}
     assert values["clock_flops"] == pytest.approx(values["ceiling_flops_per_s"] * values["wall_s"])
@@ -149,58 +154,58 @@ def test_a_run_holds_its_costs(finished: JobResult, store: Store) -> None:
     assert values["executed_flops"] > values["train_flops"]
     assert values["decoding_flops"] > 0
     assert "beam 2" in found["decoding_flops"].provenance
-    held = found["memory_training_bytes"].value
-    assert held is None or held > values["memory_weights_bytes"] > 0
+    memory = found["memory_training_bytes"].value
+    assert memory is None or memory > values["memory_weights_bytes"] > 0
 
 
-def test_a_run_holds_the_statistics_of_its_scores(finished: JobResult, store: Store) -> None:
-    """Intervals and tests of a report are made of them, without scoring again."""
+def test_a_run_contains_the_statistics_of_its_scores(finished: JobResult, store: Store) -> None:
+    """A report computes intervals and tests from them, without scoring the text again."""
     assert finished.run
     found = {measure.metric: measure for measure in finished.measures}
-    kept = store.statistics(finished.run, "test")
-    assert [one.metric for one in kept] == ["bleu", "chrf", "ter"]
-    for one in kept:
+    statistics = store.statistics(finished.run, "test")
+    assert [one.metric for one in statistics] == ["bleu", "chrf", "ter"]
+    for one in statistics:
         measure, again = found[f"test/{one.metric}"], quality.measure([one])
         assert (measure.value, measure.low, measure.high) == (again.value, again.low, again.high)
     assert store.statistics(finished.run, "another") == []
     assert {"test/bleu_lowercase", "test/bleu_tokenised", "test/bleu_compound_split"} <= found.keys()
 
 
-def test_a_run_holds_the_passport_of_its_text(finished: JobResult, store: Store) -> None:
+def test_a_run_contains_the_statistics_of_its_corpus(finished: JobResult, store: Store) -> None:
     assert finished.run
-    corpus_stats = store.document(finished.run, "corpus_stats.json")
+    corpus_stats = store.read_json(finished.run, "corpus_stats.json")
     assert [split["name"] for split in corpus_stats["splits"]] == ["train", "validation", "test"]
     assert corpus_stats["vocabularies"]["target"]["size"] == 90
     assert corpus_stats["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a")
     assert (corpus_stats["leaks"], finished.run.tags["leakage"]) == ([], "none")
 
 
-def test_a_run_holds_where_it_looks(finished: JobResult, store: Store) -> None:
+def test_a_run_contains_an_attention_map(finished: JobResult, store: Store) -> None:
     assert finished.run
-    (name,) = store.files(finished.run, "attention")
-    kept = store.document(finished.run, f"attention/{name}")
-    assert {one["kind"] for one in kept["attention"]} == {"cross", "encoder", "decoder"}
-    assert kept["source"] in {source for source, _ in tiny_job.pairs(12, 1)}
+    (name,) = store.list_files(finished.run, "attention")
+    maps = store.read_json(finished.run, f"attention/{name}")
+    assert {one["kind"] for one in maps["attention"]} == {"cross", "encoder", "decoder"}
+    assert maps["source"] in {source for source, _ in tiny_job.pairs(12, 1)}
 
 
-def test_a_leak_is_told_when_the_run_begins(
+def test_leakage_is_printed_when_the_run_begins(
     folder: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leaky = {f"corpus__{split}": f"[{folder}/val.en,{folder}/val.de]" for split in ("val", "test")}
-    outcome = run(experiment(folder, **leaky), store, "leaky")
-    assert outcome.run
-    told = "test: 12 of 12 pairs and 12 sources also occur in validation, 0 more sources are near-duplicates"
-    assert f"warning: leakage in files-en-de, {told}" in capsys.readouterr().out
-    assert (outcome.run.tags["leakage"], store.document(outcome.run, "corpus_stats.json")["leaks"]) == (told, [told])
+    result = run(experiment(folder, **leaky), store, "leaky")
+    assert result.run
+    leak = "test: 12 of 12 pairs and 12 sources also occur in validation, 0 more sources are near-duplicates"
+    assert f"warning: leakage in files-en-de, {leak}" in capsys.readouterr().out
+    assert (result.run.tags["leakage"], store.read_json(result.run, "corpus_stats.json")["leaks"]) == (leak, [leak])
 
 
-def test_the_same_command_prints_a_finished_job(finished: JobResult, store: Store, folder: Path) -> None:
+def test_the_same_command_returns_a_finished_job(finished: JobResult, store: Store, folder: Path) -> None:
     again = run(experiment(folder), store, "runs")
     assert (again.run, again.state) == (finished.run, "finished before")
     assert again.measures == finished.measures
 
 
-def test_the_run_is_the_translator(finished: JobResult, store: Store, folder: Path) -> None:
+def test_the_translator_of_a_run_can_be_loaded(finished: JobResult, store: Store, folder: Path) -> None:
     assert finished.run
     loaded = trained_model.load(store, finished.run.id)
     table = store.hypotheses(finished.run, "test")
@@ -214,36 +219,36 @@ def test_the_run_is_the_translator(finished: JobResult, store: Store, folder: Pa
     assert cut == 1
 
 
-def test_what_a_gpu_has_trained_opens_where_there_is_none(
+def test_a_model_that_was_trained_on_a_gpu_can_be_loaded_without_one(
     finished: JobResult, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And where there is one, it computes as it was judged, without TF32."""
+    """With a GPU, it computes as in its evaluation, without TF32."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert finished.run
-    kept = store.translator(finished.run, tmp_path)
-    assert kept
-    config = yaml.safe_load((kept / "config.yaml").read_text())
+    files = store.download_translator(finished.run, tmp_path)
+    assert files
+    config = yaml.safe_load((files / "config.yaml").read_text())
     config["machine"]["accelerator"] = "gpu"
-    (kept / "config.yaml").write_text(yaml.safe_dump(config))
-    opened = trained_model.opened(kept)
+    (files / "config.yaml").write_text(yaml.safe_dump(config))
+    opened = trained_model.opened(files)
     assert opened.model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert not torch.backends.cudnn.allow_tf32
 
 
-def test_a_training_is_not_lost_for_want_of_memory_to_measure_it(
+def test_too_little_memory_to_measure_memory_does_not_fail_the_job(
     folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> Measure:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(bench.evaluation.evaluate.memory, "training_memory", full)
-    outcome = run(experiment(folder), store, "full")
-    held = next(measure for measure in outcome.measures if measure.metric == "memory_training_bytes")
-    assert (held.value, held.provenance) == (None, "not measured: no memory for a second copy")
+    result = run(experiment(folder), store, "full")
+    memory = next(measure for measure in result.measures if measure.metric == "memory_training_bytes")
+    assert (memory.value, memory.provenance) == (None, "not measured: no memory for a second copy")
 
 
-class Lagging(HostClock):
-    """Seconds that are known only when they are asked for, as on a GPU."""
+class LaggingClock(HostClock):
+    """A clock whose seconds are known only after `read`, as on a GPU."""
 
     asynchronous = True
 
@@ -259,23 +264,23 @@ class Lagging(HostClock):
         return read
 
 
-def test_a_run_whose_host_goes_ahead_is_shown_and_measured(
+def test_a_job_whose_clock_lags_is_shown_and_measured(
     store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of 300 updates a point of the curves, which asks for the seconds, is every second one: the first has none."""
-    monkeypatch.setattr("bench.training.budget.HostClock", Lagging)
+    """Of 300 updates, every second one is a point of the curves and reads the clock: the first has no seconds yet."""
+    monkeypatch.setattr("bench.training.budget.HostClock", LaggingClock)
     job = experiment(folder, training__max_updates=300, training__validations=1, tracking__folder=tmp_path / "runs")
-    outcome = run(job, store, "ahead")
+    result = run(job, store, "ahead")
     first, *later = [line for line in capsys.readouterr().out.splitlines() if " updates" in line]
     assert "  1 updates" in first
     assert "pairs/s" not in first
     assert all("pairs/s" in line and "left" in line for line in later[:-1])
-    measures = {measure.metric: measure.value or 0.0 for measure in outcome.measures}
+    measures = {measure.metric: measure.value or 0.0 for measure in result.measures}
     assert measures["wall_s"] > 0
     assert measures["overhead"] > 0
 
 
-def test_joules_say_of_which_devices_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_provenance_of_joules_names_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     energy = SimpleNamespace(measure=lambda: Measure("energy_j", 5.0, "J", provenance="NVML"))
     trained: Any = SimpleNamespace(budget=SimpleNamespace(energy=energy, seconds=1.0))
     several = bench.evaluation.evaluate.energy(trained, MachineSettings("cpu", num_nodes=2))
@@ -290,9 +295,9 @@ def test_joules_say_of_which_devices_they_are(monkeypatch: pytest.MonkeyPatch) -
     assert bench.evaluation.evaluate.energy(trained, MachineSettings("gpu")).provenance == "NVML"
 
 
-def test_the_model_is_linked_to_its_scores_and_can_be_opened_by_mlflow(finished: JobResult, store: Store) -> None:
+def test_the_model_is_linked_to_its_scores_and_loads_in_mlflow(finished: JobResult, store: Store) -> None:
     assert finished.run
-    (model,) = store.client.search_logged_models([store.experiment("runs")], f"source_run_id = '{finished.run.id}'")
+    (model,) = store.client.search_logged_models([store.experiment_id("runs")], f"source_run_id = '{finished.run.id}'")
     assert (model.status, model.tags["row"], model.params["model.width"]) == ("READY", "transformer-base", "16")
     linked = {(metric.key, metric.dataset_name): metric.value for metric in model.metrics or []}
     assert linked["test/bleu", "files-en-de/test"] == finished.run.metrics["test/bleu"]
@@ -309,7 +314,7 @@ def test_a_promoted_model_has_an_address(finished: JobResult, store: Store) -> N
     assert finished.run
     address = store.promote(finished.run, "nmt-en-de")
     assert address == "models:/nmt-en-de/1"
-    assert store.promote(finished.run, "nmt-en-de") == address  # the same model is no new version
+    assert store.promote(finished.run, "nmt-en-de") == address  # the same model gets no new version
     assert trained_model.find(store, address).id == finished.run.id
     with pytest.raises(ValueError, match="there are: models:/nmt-en-de/1"):
         trained_model.find(store, "models:/nmt-en-de/7")
@@ -319,64 +324,64 @@ def test_a_promoted_model_has_an_address(finished: JobResult, store: Store) -> N
 
 @pytest.mark.parametrize(
     "step",
-    ["_describe", "_train", "evaluate_job", "_keep", "RunWriter.measures", "RunWriter.finish"],
+    ["_write_metadata", "_train_model", "evaluate_job", "_log_model", "RunWriter.measures", "RunWriter.finish"],
     ids=lambda step: step.strip("_"),
 )
-def test_wherever_it_dies_it_is_completed(
+def test_a_job_that_fails_at_any_step_can_be_completed(
     finished: JobResult, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, tmp_path: Path
 ) -> None:
     job = experiment(folder, tracking__folder=tmp_path / "runs")  # the store is shared, checkpoints are not
-    suite = f"dies in {step}"
+    suite = f"fails in {step}"
     owner = bench.runs.job.RunWriter if step.startswith("RunWriter.") else bench.runs.job
     name = step.removeprefix("RunWriter.")
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, dying(getattr(owner, name), RuntimeError("died")))
-        with pytest.raises(RuntimeError, match="died"):
+        patch.setattr(owner, name, fails_first(getattr(owner, name), RuntimeError("failed")))
+        with pytest.raises(RuntimeError, match="failed"):
             run(job, store, suite)
     (failed,) = store.find(suite, job.job_hash)
-    assert (failed.status, failed.tags["reason"]) == ("FAILED", "RuntimeError: died")
-    outcome = run(job, store, suite)
-    assert outcome.run
-    assert (outcome.run.id, outcome.run.status, outcome.state) == (failed.id, "FINISHED", "finished now")
-    assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
-    assert len(store.hypotheses(outcome.run, "test")) == 12
-    measures = {measure.metric: measure.value for measure in outcome.measures}
+    assert (failed.status, failed.tags["reason"]) == ("FAILED", "RuntimeError: failed")
+    result = run(job, store, suite)
+    assert result.run
+    assert (result.run.id, result.run.status, result.state) == (failed.id, "FINISHED", "finished now")
+    assert equal(weights(store, result, tmp_path), weights(store, finished, tmp_path))
+    assert len(store.hypotheses(result.run, "test")) == 12
+    measures = {measure.metric: measure.value for measure in result.measures}
     assert measures["updates"] == 12
-    assert outcome.run.tags["vocabulary.target"] == (finished.run.tags["vocabulary.target"] if finished.run else "")
+    assert result.run.tags["vocabulary.target"] == (finished.run.tags["vocabulary.target"] if finished.run else "")
     for name in ("test/bleu", "validation/bleu", "train/loss"):
-        history = store.client.get_metric_history(outcome.run.id, name)
+        history = store.client.get_metric_history(result.run.id, name)
         assert len({metric.step for metric in history}) == len(history), name
 
 
-def test_what_dies_while_it_is_described_may_go_on_elsewhere(
+def test_a_job_that_fails_while_metadata_is_written_may_continue_elsewhere(
     finished: JobResult, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With other threads and another folder: not part of the job, but parameters that a run has once."""
-    suite = "dies while it is described"
+    """With other threads and another folder, which are not part of the job; a run keeps its first parameters."""
+    suite = "fails in metadata"
     with monkeypatch.context() as patch:
-        patch.setattr(bench.runs.job, "kept", dying(bench.runs.job.kept, RuntimeError("died")))
-        with pytest.raises(RuntimeError, match="died"):
+        patch.setattr(bench.runs.job, "cached_stats", fails_first(bench.runs.job.cached_stats, RuntimeError("failed")))
+        with pytest.raises(RuntimeError, match="failed"):
             run(experiment(folder, machine__threads=2, tracking__folder=tmp_path / "a"), store, suite)
-    outcome = run(experiment(folder, tracking__folder=tmp_path / "b"), store, suite)
-    assert outcome.run
-    assert (outcome.run.status, outcome.run.params["machine.threads"]) == ("FINISHED", "2")
-    assert len(store.find(suite, outcome.experiment.job_hash)) == 1
-    assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
+    result = run(experiment(folder, tracking__folder=tmp_path / "b"), store, suite)
+    assert result.run
+    assert (result.run.status, result.run.params["machine.threads"]) == ("FINISHED", "2")
+    assert len(store.find(suite, result.experiment.job_hash)) == 1
+    assert equal(weights(store, result, tmp_path), weights(store, finished, tmp_path))
 
 
-def test_points_that_were_never_sent_are_sent(
+def test_points_that_were_not_sent_are_sent_later(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     job = experiment(folder, tracking__folder=tmp_path / "runs")
     with monkeypatch.context() as patch:
         patch.setattr(bench.runs.job.RunWriter, "curve", lambda self, points: None)
-        patch.setattr(bench.runs.job, "evaluate_job", dying(bench.runs.job.evaluate_job, RuntimeError("died")))
+        patch.setattr(bench.runs.job, "evaluate_job", fails_first(bench.runs.job.evaluate_job, RuntimeError("failed")))
         with pytest.raises(RuntimeError):
             run(job, store, "unsent")
     (failed,) = store.find("unsent", job.job_hash)
     assert store.client.get_metric_history(failed.id, "train/loss") == []
-    outcome = run(job, store, "unsent")
-    assert outcome.run
+    result = run(job, store, "unsent")
+    assert result.run
     assert [metric.step for metric in store.client.get_metric_history(failed.id, "train/loss")] == list(range(1, 13))
 
 
@@ -410,32 +415,32 @@ def test_a_signal_leaves_a_run_that_continues(
         "KILLED",
         "SIGTERM: the run is saved; run the same command again to resume",
     )
-    outcome = run(job, store, suite)
-    assert outcome.run
-    assert outcome.run.id == killed.id
-    assert "reason" not in outcome.run.tags
-    assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
+    result = run(job, store, suite)
+    assert result.run
+    assert result.run.id == killed.id
+    assert "reason" not in result.run.tags
+    assert equal(weights(store, result, tmp_path), weights(store, finished, tmp_path))
 
 
-def test_a_driver_is_told_as_soon_as_there_is_a_run(store: Store, folder: Path, tmp_path: Path) -> None:
+def test_the_first_status_arrives_when_the_run_exists(store: Store, folder: Path, tmp_path: Path) -> None:
     job, seen = experiment(folder, tracking__folder=tmp_path / "runs"), list[tuple[int, int]]()
 
-    def told(status: Status) -> None:
+    def on_status(status: Status) -> None:
         if not seen:
-            seen.append((status.updates, len(store.find("told", job.job_hash))))
+            seen.append((status.updates, len(store.find("first status", job.job_hash))))
 
-    run(job, store, "told", on_status=told)
+    run(job, store, "first status", on_status=on_status)
     assert seen == [(0, 1)]
 
 
-def test_again_is_a_new_run_with_nothing_of_the_old(
+def test_again_starts_a_new_run_from_the_beginning(
     finished: JobResult, store: Store, folder: Path, tmp_path: Path
 ) -> None:
-    outcome = run(experiment(folder), store, "runs", again=True)
-    assert outcome.run
+    result = run(experiment(folder), store, "runs", again=True)
+    assert result.run
     assert finished.run
-    assert outcome.run.id != finished.run.id
-    assert equal(weights(store, outcome, tmp_path), weights(store, finished, tmp_path))
+    assert result.run.id != finished.run.id
+    assert equal(weights(store, result, tmp_path), weights(store, finished, tmp_path))
     assert len(list((folder / "runs" / "jobs" / "runs").glob("*/last.ckpt"))) == 2
 
 
@@ -458,34 +463,34 @@ def test_another_text_under_the_same_name_is_another_run(
     assert (again.state, again.run.tags["data"]) == ("finished before", finished.run.tags["data"])
 
 
-def test_what_another_process_finished_meanwhile_is_not_begun_again(
+def test_a_job_that_another_process_has_just_finished_is_not_started(
     finished: JobResult, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    calls = []
 
-    def late(*arguments: Any) -> Any:
-        asked.append(1)
-        return None if len(asked) == 1 else real(*arguments)
+    def none_at_first(*arguments: Any) -> Any:
+        calls.append(1)
+        return None if len(calls) == 1 else real(*arguments)
 
     real = bench.runs.job.latest_run
-    monkeypatch.setattr(bench.runs.job, "latest", late)
+    monkeypatch.setattr(bench.runs.job, "latest_run", none_at_first)
     assert run(experiment(folder), store, "runs").state == "finished before"
-    assert len(asked) == 2
+    assert len(calls) == 2
 
 
-def test_a_job_is_in_one_pair_of_hands(store: Store, folder: Path) -> None:
+def test_a_job_is_executed_by_one_process(store: Store, folder: Path) -> None:
     job = experiment(folder, seed=9)
-    jobs = folder / "runs" / "jobs" / "hands"
+    jobs = folder / "runs" / "jobs" / "locked"
     jobs.mkdir(parents=True)
     with (
         filelock.FileLock(jobs / f".{job.job_hash}.lock"),
-        pytest.raises(ValueError, match="another process is at this job; wait for it or end it"),
+        pytest.raises(ValueError, match="another process executes this job; wait until it ends, or stop it"),
     ):
-        run(job, store, "hands")
-    assert store.find("hands", job.job_hash) == []
+        run(job, store, "locked")
+    assert store.find("locked", job.job_hash) == []
 
 
-def test_sources_to_translate_may_be_longer_than_what_is_learnt_from(folder: Path) -> None:
+def test_sources_may_be_longer_in_translation_than_in_training(folder: Path) -> None:
     words = {"text__kind": "words", "text__joint": False, "text__max_length": 9}
     long = Split(["man " * 50, "man"], ["Mann", "Mann"])
     for limit, length in ((None, 9), (20, 20)):
@@ -497,13 +502,13 @@ def test_sources_to_translate_may_be_longer_than_what_is_learnt_from(folder: Pat
         JobData.of(experiment(folder, text__max_source_length=0))
 
 
-def test_a_score_says_how_it_was_searched_for(folder: Path, store: Store, tmp_path: Path) -> None:
+def test_the_provenance_of_a_score_names_the_beam_search(folder: Path, store: Store, tmp_path: Path) -> None:
     job = experiment(folder, decoding__coverage=0.2, decoding__prune=3.0, tracking__folder=tmp_path / "runs")
     measures = {measure.metric: measure for measure in run(job, store, "searched").measures}
     assert measures["test/bleu"].provenance.endswith("; beam 2, alpha 1.0, coverage 0.2, pruned at 3.0")
 
 
-def test_every_sentence_gets_the_source_of_the_next(folder: Path) -> None:
+def test_shuffled_sources_are_those_of_the_next_sentence(folder: Path) -> None:
     validation = JobData.of(experiment(folder)).validation
     moved = with_shuffled_sources(validation)
     assert moved.targets == validation.targets

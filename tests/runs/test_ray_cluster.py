@@ -1,4 +1,4 @@
-"""Workers on a cluster: how many fit, what is said where there is none, and the files of docs/clusters."""
+"""Workers on a cluster: how many fit, the messages without a cluster, and the files of docs/clusters."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import yaml
 from bench.cli.arguments import build_parser
 from bench.cli.main import main
 from bench.experiment.loading import architectures, resolve
-from bench.runs.ray_cluster import RayBackend, room
+from bench.runs.ray_cluster import RayBackend, workers_per_node
 
 FILES = Path(__file__).parents[2] / "docs" / "clusters"
 
 
-@pytest.mark.parametrize(("gpus", "enough"), [(0.25, False), (1.0, False), (2.0, True)])
-def test_a_job_on_more_gpus_than_a_worker_has_is_refused(gpus: float, enough: bool) -> None:
-    cluster = object.__new__(RayBackend)  # of no Ray
-    cluster.gpus = gpus
+@pytest.mark.parametrize(("gpus", "fits"), [(0.25, False), (1.0, False), (2.0, True)])
+def test_a_job_that_needs_more_gpus_than_a_worker_has_is_refused(gpus: float, fits: bool) -> None:
+    backend = object.__new__(RayBackend)  # without a connection to Ray
+    backend.gpus = gpus
     path = architectures()["mlp"]
     jobs = [resolve(path, flags=["--machine.devices", "2", "--machine.accelerator", kind]) for kind in ("cpu", "gpu")]
-    cluster.check(jobs[:1])
-    if enough:
-        cluster.check(jobs)
+    backend.check(jobs[:1])
+    if fits:
+        backend.check(jobs)
         return
-    with pytest.raises(ValueError, match=r"^machine\.devices: 2 GPUs were asked for; .*--gpus_per_trial 2$"):
-        cluster.check(jobs)
+    with pytest.raises(ValueError, match=r"^machine\.devices: 2 GPUs were requested, .*--gpus_per_trial 2$"):
+        backend.check(jobs)
 
 
 @pytest.mark.parametrize(
@@ -38,27 +38,31 @@ def test_a_job_on_more_gpus_than_a_worker_has_is_refused(gpus: float, enough: bo
         ({"CPU": 16.0}, 1, 0.0, 16),
         ({"CPU": 16.0}, 5, 0.0, 3),
         ({"CPU": 64.0, "GPU": 8.0}, 1, 0.25, 32),
-        ({"CPU": 16.0, "GPU": 8.0}, 1, 0.25, 16),  # the cores are too few for four on each
-        ({"CPU": 64.0, "GPU": 2.0}, 1, 0.4, 4),  # no worker has parts of two GPUs
+        ({"CPU": 16.0, "GPU": 8.0}, 1, 0.25, 16),  # the cores do not suffice for four workers on each GPU
+        ({"CPU": 64.0, "GPU": 2.0}, 1, 0.4, 4),  # the share of a worker lies on one GPU
         ({"CPU": 64.0, "GPU": 8.0}, 1, 2.0, 4),
         ({"CPU": 64.0}, 1, 0.25, 0),
     ],
 )
-def test_workers_that_fit(resources: dict[str, float], cpus: int, gpus: float, workers: int) -> None:
-    assert room(resources, cpus, gpus) == workers
+def test_workers_that_fit_on_a_node(resources: dict[str, float], cpus: int, gpus: float, workers: int) -> None:
+    assert workers_per_node(resources, cpus, gpus) == workers
 
 
-def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_ray_the_message_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)  # importing it fails
     assert main(["suite", "experiments/demo.yaml", "--cluster", "auto"]) == 2
-    said = capsys.readouterr().err
-    assert said == "bench: --cluster: Ray is not installed; .venv/bin/pip install --editable '.[cluster]'\n"
+    message = capsys.readouterr().err
+    assert message == (
+        "bench: --cluster: Ray is not installed; install it: .venv/bin/pip install --editable '.[cluster]'\n"
+    )
 
 
 @pytest.mark.parametrize("flag", ["--gpus_per_trial", "--cpus_per_trial"])
-def test_shares_are_for_clusters(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_of_cluster_workers_need_a_cluster(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite", "experiments/demo.yaml", "--workers", "2", flag, "1"]) == 2
-    assert f"{flag}: only a cluster" in capsys.readouterr().err
+    assert f"{flag}: only the workers of a cluster have this setting" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted(FILES.glob("*.yaml")), ids=lambda path: path.name)
@@ -74,8 +78,8 @@ def test_a_batch_file_is_bash(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FILES.iterdir()), ids=lambda path: path.name)
-def test_its_commands_have_flags_that_exist(path: Path) -> None:
-    """Every `bench suite` and `bench run` in a file: its own flags are known, and what is left are settings."""
+def test_commands_in_a_file_have_existing_flags(path: Path) -> None:
+    """The flags of each `bench suite` and `bench run` are those of the command, or one of three settings."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ").replace("\n    --", " --")
     count = 0
     for line in text.splitlines():
@@ -91,11 +95,12 @@ def test_its_commands_have_flags_that_exist(path: Path) -> None:
     )
 
 
-def test_a_share_of_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_negative_share_of_a_gpu_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite", "experiments/demo.yaml", "--cluster", "auto", "--gpus_per_trial", "-0.5"]) == 2
     assert "--gpus_per_trial: -0.5 is too small; more than 0" in capsys.readouterr().err
 
 
-def test_a_node_imports_torch_after_its_threads_are_set() -> None:
-    program = "import sys, bench.cluster; sys.exit('torch' in sys.modules)"
+def test_the_module_does_not_import_torch() -> None:
+    """A node imports it before `run_worker` sets the number of threads, which torch reads when it is imported."""
+    program = "import sys, bench.runs.ray_cluster; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

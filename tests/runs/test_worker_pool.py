@@ -1,12 +1,9 @@
-"""The driver's side of workers: who may connect, and what becomes of a job that another process has in its hands."""
+"""The driver's side of workers: connections, lost and stopped workers, and jobs that another process executes."""
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
-import subprocess
-import sys
 import time
 from multiprocessing.connection import Client
 from pathlib import Path
@@ -21,153 +18,141 @@ import bench.runs.worker_pool
 from bench.experiment.loading import architectures, resolve
 from bench.runs.job import JobLocked, JobResult
 from bench.runs.suite import Suite, run_suite
-from bench.runs.worker import KEY_VARIABLE, Task, WorkerReady
+from bench.runs.worker import Task, WorkerReady
 from bench.runs.worker_pool import WorkerHandle, open_pool
 from bench.system.progress import Status
 from bench.system.terminal import ProgressBoard
 from tests.helpers import tiny_job
-from tests.helpers.threaded_workers import FakeJobs, WorkerKilled, Thread, ThreadBackend
+from tests.helpers.threaded_workers import FakeJobs, ThreadBackend, ThreadProcess, WorkerKilled
 
 
-class Idle:
+class RunningProcess:
     """A process that never ends."""
 
-    def ended(self) -> str | None:
+    def exit_reason(self) -> str | None:
         return None
 
     def kill(self) -> None:
         pass
 
 
-def test_strangers_keep_no_worker_out() -> None:
-    with open_pool(ThreadBackend(1, ("127.0.0.1", 0))) as workers:
-        address = workers.listener.address
+def test_connections_of_strangers_do_not_block_a_worker() -> None:
+    with open_pool(ThreadBackend(1, ("127.0.0.1", 0))) as pool:
+        address = pool.listener.address
         assert isinstance(address, tuple)
         silent = socket.create_connection(address)
         reset = socket.create_connection(address)
         reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() sends a reset
         reset.close()
-        wrong = socket.create_connection(address)
-        wrong.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        workers.workers.append(WorkerHandle(1, Idle()))
-        with Client(address, authkey=workers.key) as connection:
+        http = socket.create_connection(address)
+        http.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        pool.workers.append(WorkerHandle(1, RunningProcess()))
+        with Client(address, authkey=pool.key) as connection:
             connection.send(WorkerReady(1, "here", 0))
             until = time.monotonic() + 10
-            while not workers.idle() and time.monotonic() < until:
-                workers.register_connected()
+            while not pool.idle_workers() and time.monotonic() < until:
+                pool.register_connected()
                 time.sleep(0.01)
-            assert [worker.number for worker in workers.idle()] == [1]
+            assert [worker.number for worker in pool.idle_workers()] == [1]
         silent.close()
-        wrong.close()
+        http.close()
 
 
 @pytest.mark.parametrize(("jobs", "started"), [(0, 0), (1, 1), (5, 2)])
-def test_workers_start_before_there_is_a_schedule(jobs: int, started: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ThreadBackend, "start", lambda self, command, environment: Idle())
-    with open_pool(ThreadBackend(2), jobs) as workers:
-        assert len(workers.workers) == started
+def test_workers_start_before_jobs_are_scheduled(jobs: int, started: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ThreadBackend, "start", lambda self, command, environment: RunningProcess())
+    with open_pool(ThreadBackend(2), jobs) as pool:
+        assert len(pool.workers) == started
 
 
-def test_a_worker_without_a_driver_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench.runs.worker", str(tmp_path / "nobody"), "7"]
-    ran = subprocess.run(command, env=os.environ | {KEY_VARIABLE: "00"}, capture_output=True, text=True, check=False)
-    assert ran.returncode == 1
-    assert ran.stderr.startswith(f"worker 7: no driver at {tmp_path}/nobody: FileNotFoundError")
-    assert ran.stderr.count("\n") == 1
-
-
-class Unable(Thread):
-    """A worker that ends before it says anything."""
+class EndsAtOnce(ThreadProcess):
+    """A worker that ends before it connects."""
 
     def work(self, address: str, number: int, key: str) -> None:
-        self.how = "exit code 1"
+        self.reason = "exit code 1"
 
 
-class Nowhere(ThreadBackend):
-    def start(self, command: Any, environment: Any) -> Thread:
-        return Unable(command, environment)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    tiny_job.write_corpus(tmp_path)
-    return tmp_path
+class FailingBackend(ThreadBackend):
+    def start(self, command: Any, environment: Any) -> ThreadProcess:
+        return EndsAtOnce(command, environment)
 
 
 def settings(folder: Path) -> list[str]:
     return [*tiny_job.corpus_flags(folder), "--text.vocabulary_size", "90", "--tracking.folder", str(folder / "runs")]
 
 
-def test_workers_that_do_not_start_are_one_line(folder: Path) -> None:
+def test_workers_that_do_not_start_give_one_line(folder: Path) -> None:
     with pytest.raises(ValueError, match="workers do not start: exit code 1"):
-        run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), False, Nowhere(1))
+        run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), False, FailingBackend(1))
 
 
-def test_a_job_in_other_hands_is_asked_for_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs, busy = FakeJobs(lambda experiment: [1.0]), [True, True]
+def test_a_job_that_another_process_executes_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, locked = FakeJobs(lambda experiment: [1.0]), [True, True]
 
     def run(*arguments: Any, **named: Any) -> JobResult:
-        if busy:
-            busy.pop()
-            raise JobLocked("another process is at this job")
+        if locked:
+            locked.pop()
+            raise JobLocked("another process executes this job")
         return jobs.run(*arguments, **named)
 
     monkeypatch.setattr(bench.runs.worker, "run", run)
-    monkeypatch.setattr(bench.runs.suite, "BUSY", 0.05)
-    outcomes, whole = run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), False, ThreadBackend(1))
-    assert whole
-    assert [outcome.state for outcome in outcomes] == ["finished now"]
-    assert busy == []
+    monkeypatch.setattr(bench.runs.suite, "LOCK_RETRY_SECONDS", 0.05)
+    results, completed = run_suite(
+        folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), False, ThreadBackend(1)
+    )
+    assert completed
+    assert [result.state for result in results] == ["finished now"]
+    assert locked == []
 
 
-def test_a_job_that_is_named_twice_is_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_is_named_twice_runs_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = FakeJobs(lambda experiment: [1.0])
     monkeypatch.setattr(bench.runs.worker, "run", jobs.run)
     suite = Suite(rows=["gnmt-ensemble"], seeds=[1, 1])
-    outcomes, whole = run_suite(folder / "table.yaml", suite, settings(folder), False, ThreadBackend(1))
-    assert whole
-    assert [outcome.experiment.row for outcome in outcomes] == ["gnmt", "gnmt", "gnmt-ensemble"]
+    results, completed = run_suite(folder / "table.yaml", suite, settings(folder), False, ThreadBackend(1))
+    assert completed
+    assert [result.experiment.row for result in results] == ["gnmt", "gnmt", "gnmt-ensemble"]
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_job_that_is_lost_while_it_begins_again(told: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new run is wanted: if it has begun, it goes on; else the finished one must not be taken for it."""
+@pytest.mark.parametrize("has_run", [True, False])
+def test_a_worker_is_lost_during_again(has_run: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`again` asks for a new run. If it exists already, it continues; if not, the finished run must not replace it."""
     jobs, again = FakeJobs(lambda experiment: [1.0]), list[bool]()
 
     def run(*arguments: Any, **named: Any) -> JobResult:
         again.append(named["again"])
         if len(again) == 1:
-            if told:
-                named["watch"](Status(0.5, 1, 1, 1, 1.0, None, None))
+            if has_run:
+                named["on_status"](Status(0.5, 1, 1, 1, 1.0, None, None))
             raise WorkerKilled
         return jobs.run(*arguments, **named)
 
-    def suite(anew: bool) -> None:
-        run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), anew, ThreadBackend(1))
+    def suite(new_runs: bool) -> None:
+        run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), new_runs, ThreadBackend(1))
 
     monkeypatch.setattr(bench.runs.worker, "run", jobs.run)
     suite(False)
     monkeypatch.setattr(bench.runs.worker, "run", run)
     suite(True)
-    assert again == [True, not told]
+    assert again == [True, not has_run]
 
 
-class Ended(Idle):
+class EndedProcess(RunningProcess):
     """A process that has ended."""
 
-    def __init__(self, how: str) -> None:
-        self.how = how
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
 
-    def ended(self) -> str | None:
-        return self.how
+    def exit_reason(self) -> str | None:
+        return self.reason
 
 
-@pytest.mark.parametrize(("how", "state"), [("exit code 0", "stopped"), ("signal 9", "lost")])
-def test_a_worker_that_stops_before_it_listens_has_lost_nothing(how: str, state: str) -> None:
-    job, ends = resolve(architectures()["mlp"]), list[str]()
-    jobs: Any = SimpleNamespace(ended=lambda task, end: ends.append(end.state) or end.reason)
-    with open_pool(ThreadBackend(1)) as workers, ProgressBoard(1) as board:
+@pytest.mark.parametrize(("reason", "state"), [("exit code 0", "stopped"), ("signal 9", "lost")])
+def test_a_worker_that_is_stopped_before_its_job_starts_is_not_lost(reason: str, state: str) -> None:
+    job, states = resolve(architectures()["mlp"]), list[str]()
+    jobs: Any = SimpleNamespace(on_result=lambda task, result: states.append(result.state) or result.reason)
+    with open_pool(ThreadBackend(1)) as pool, ProgressBoard(1) as board:
         board.job_started(1, job.name)
-        workers.workers.append(WorkerHandle(1, Ended(how), task=Task(job, "table")))
-        bench.runs.worker_pool._save(jobs, workers, board)
-    assert ends == [state]
+        pool.workers.append(WorkerHandle(1, EndedProcess(reason), task=Task(job, "table")))
+        bench.runs.worker_pool._stop_workers(jobs, pool, board)
+    assert states == [state]

@@ -1,0 +1,86 @@
+"""Search spaces: every row has one, its presets lie in it, and every draw from it can be built."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+
+from bench.experiment import search_space
+from bench.experiment.loading import architectures, joined, resolve
+from bench.experiment.yaml_layers import EXPERIMENTS
+from bench.runs.suite import Suite
+from bench.sweep.settings import Sweep
+from bench.sweep.study import Study
+from tests.helpers import tiny_sweep
+
+LADDER = Suite.read(EXPERIMENTS / "ladder.yaml").rows  # a row that a user adds need not have a search space
+ROWS = [row for row in LADDER if not joined(architectures()[row], row)]
+PRESETS = ("demo", "multi30k-cpu", "multi30k")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cached_parsing() -> Iterator[None]:
+    with tiny_sweep.cached_parsing():
+        yield
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_twenty_configurations_of_every_row_can_be_built(row: str) -> None:
+    study = Study(Sweep(), row, "demo", [])
+    assert len(study.space) >= 4
+    job_hashes = []
+    sampler = optuna.samplers.RandomSampler(seed=1)
+    for trial in (optuna.create_study(sampler=sampler).ask() for _ in range(20)):
+        values = study.suggest(trial)
+        experiment = study.experiment("demo", row, values)
+        assert {key: search_space.setting(experiment, key) for key in values} == values
+        with torch.device("meta"):
+            model = experiment.build(100, 100)
+        model.optimization = experiment.training
+        model.configure_optimizers()
+        job_hashes.append(experiment.job_hash)
+    assert len(set(job_hashes)) == 20
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_in_its_space(row: str, preset: str) -> None:
+    path = architectures()[row]
+    base = resolve(path, row=row, preset=preset)
+    values = search_space.preset(search_space.read(path, preset, row), base)
+    again = resolve(path, row=row, preset=preset, suite=[search_space.layer(values)])
+    assert again.job_hash == base.job_hash
+
+
+def test_a_condition_decides_whether_a_setting_is_searched() -> None:
+    study = Study(Sweep(), "gnmt", "demo", [])
+    decay, hold = "training.schedule.decay", "training.schedule.hold"
+    fixed = dict.fromkeys(study.space, 0) | study.preset_values
+    assert hold in study.suggest(optuna.trial.FixedTrial(fixed))
+    assert hold not in study.suggest(optuna.trial.FixedTrial(fixed | {decay: "none"}))
+    assert decay not in Study(Sweep(), "gnmt", "demo", [f"--{decay}=none"]).space
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"low": 1}, "high is None, no number"),
+        ({"low": 2, "high": 1}, "low 2 is not below high 1"),
+        ({"low": 0, "high": 1, "log": True}, "with log, low is above 0"),
+        ({"low": 0.1, "high": 1, "log": True, "step": 0.1}, "there is no step"),
+        ({"choices": [1], "low": 0, "high": 1}, "either low and high, or choices"),
+        ({"choices": [1], "log": True}, "neither log nor step"),
+        ({"hihg": 1}, "no search: model.dropout: key 'hihg', did you mean high"),
+        (0.5, "expected low and high, or choices"),
+    ],
+)
+def test_a_range_that_cannot_be_drawn_from_is_refused(entry: object, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(json.dumps({"model": {"name": "gnmt"}, "search": {"model.dropout": entry}, "rows": {"one": {}}}))
+    with pytest.raises(ValueError, match=message):
+        search_space.read(path, "demo", "one")

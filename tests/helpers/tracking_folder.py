@@ -1,0 +1,57 @@
+"""Tracking folders with empty databases.
+
+MLflow and Optuna need seconds to create their tables, so they are created once in a test session and then copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from bench.sweep.storage import open_storage
+from bench.tracking.store import Store, TrackingSettings
+
+DATABASES = ("mlflow.db", "optuna.db")
+
+
+@functools.cache
+def _template(factory: pytest.TempPathFactory) -> Path:
+    folder = factory.mktemp("databases")
+    # The URI is passed, because MLflow writes the URI of the last store to the environment.
+    _ = Store(TrackingSettings(f"sqlite:///{folder}/mlflow.db", str(folder))).client
+    open_storage(None, folder)
+    for name in DATABASES:
+        with contextlib.closing(sqlite3.connect(folder / name)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the file alone is complete
+    return folder
+
+
+def create(folder: Path, factory: pytest.TempPathFactory) -> Path:
+    """Creates a tracking folder with empty databases; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in DATABASES:
+        shutil.copy(_template(factory) / name, folder / name)
+    return folder
+
+
+@contextlib.contextmanager
+def fast_writes() -> Iterator[None]:
+    """While the block runs, SQLite does not wait until data is on the disk, which only a power failure would need."""
+
+    def on_connect(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", on_connect)
+    try:
+        yield
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "connect", on_connect)

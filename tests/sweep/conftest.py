@@ -1,0 +1,24 @@
+"""Fixtures of the tests of sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import tiny_job, tiny_sweep, tracking_folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cached_parsing() -> Iterator[None]:
+    with tiny_sweep.cached_parsing(), tracking_folder.fast_writes():
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny corpus, and an empty store in `runs`."""
+    tiny_job.write_corpus(tmp_path)
+    tracking_folder.create(tmp_path / "runs", tmp_path_factory)
+    return tmp_path
