@@ -166,26 +166,26 @@ def run(
                     terminal.say(f"  run {others[0].id} is of another text under the same name; a new run begins")
                 name = trial.run_name(experiment) if trial else experiment.name
                 writer = store.begin(suite, name, tags, parent)
-            if (
-                on_status
-            ):  # tells the driver that the run exists: if this worker is lost, the next one continues this run
+            if on_status:
+                # Tells the driver that the run exists: if this worker is lost, the next one continues this run.
                 on_status(Status(1.0 if members else 0.0, 0, 0, 0, 0.0, None, None))
-            with _close_run_on_error(writer), writer.system_metrics(), launch_group(machine, experiment.settings) as group:
+            metrics, processes = writer.system_metrics(), launch_group(machine, experiment.settings)
+            with _close_run_on_error(writer), metrics, processes as group:
                 if earlier is None or LAST_METADATA_TAG not in earlier.tags:
                     _write_metadata(writer, experiment, job_data)
                 folder, completed = Path(group.broadcast(str(_checkpoint_folder(jobs, experiment, writer.id)))), True
                 if members:
-                    model, used = _join_members(members, store, folder, writer)
+                    model, costs = _join_members(members, store, folder, writer)
                 else:
                     trained = _train_model(model, experiment, job_data, folder, writer, signals, on_status, group)
-                    used = training_costs(trained, model, experiment, job_data)
+                    costs = training_costs(trained, model, experiment, job_data)
                     completed = trained.completed
                 measures = store.measures(earlier) if earlier else []
                 if not measures:  # otherwise the run was evaluated, and killed before it was closed
                     if trial:
-                        measures = evaluate_trial(model, used, experiment, job_data, trial.goals)
+                        measures = evaluate_trial(model, costs, experiment, job_data, trial.goals)
                     else:
-                        measures = evaluate_job(model, used, experiment, job_data, writer, group)
+                        measures = evaluate_job(model, costs, experiment, job_data, writer, group)
                         _log_model(model, experiment, job_data, folder, writer)
                 writer.measures(measures)
                 if trial:

@@ -63,7 +63,7 @@ class MachineSettings:
         return int(os.environ.get("NODE_RANK", "0")) if self.num_nodes > 1 else 0
 
     @contextlib.contextmanager
-    def ready(self) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """Sets the threads of this process for the length of a run, and that fp32 is fp32 on a GPU.
 
         cuDNN alone rounds to TF32 unless it is told not to: convolutions and recurrent layers would be computed
@@ -83,7 +83,7 @@ class MachineSettings:
         keep_freed_memory()
         freeze_imports()
         before, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
-        torch.set_num_threads(max(1, (self.threads or cores()) // self.devices))
+        torch.set_num_threads(max(1, (self.threads or available_cores()) // self.devices))
         torch.backends.cudnn.allow_tf32 = False
         try:
             yield
@@ -119,7 +119,7 @@ def siblings() -> int:
 
 
 @contextlib.contextmanager
-def bf16(device: torch.device, wanted: bool = True) -> Iterator[None]:
+def bf16_fallback(device: torch.device, wanted: bool = True) -> Iterator[None]:
     """What products in bf16 need of a processor.
 
     oneDNN's recurrent layers refuse bf16 where there is no AVX-512; PyTorch's own take it, so oneDNN is left out there.
@@ -134,7 +134,7 @@ def bf16(device: torch.device, wanted: bool = True) -> Iterator[None]:
         yield
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -145,7 +145,7 @@ def visible_gpus() -> list[str]:
     return [name.strip() for name in named.split(",")][:count] if named else [str(n) for n in range(count)]
 
 
-def environment(device: torch.device) -> dict[str, str]:
+def environment_tags(device: torch.device) -> dict[str, str]:
     """What must be known to repeat a run on `device` beside its configuration: commit, versions, hardware, threads."""
 
     def git(*arguments: str) -> str:

@@ -8,10 +8,11 @@ import unicodedata
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.live import Live as Renewed
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bench.system import formatting
 from bench.system.progress import Status
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
@@ -28,28 +29,7 @@ def printable(text: str) -> str:
     return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" else c for c in text)
 
 
-def seconds(value: float) -> str:
-    """1:02:03, 4:05 or 7.3 s."""
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def quantity(value: float) -> str:
-    """1.23e15 above a million, 12,345 above a thousand, three digits below."""
-    if abs(value) >= 1e6:
-        return f"{value:.2e}".replace("e+", "e")
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """[low, high], or nothing where there is none."""
-    return "" if low is None or high is None else f"[{quantity(low)}, {quantity(high)}]"
-
-
-class Live:
+class ProgressLine:
     """The line of a job that trains. On a terminal it is renewed in place; elsewhere one line a tenth of the way."""
 
     def __init__(self, title: str) -> None:
@@ -81,7 +61,7 @@ class Live:
             f"loss {status.loss:.2f}" if status.loss is not None else "",
             f"GLEU {status.reward:.2f}" if status.reward is not None else "",
             f"best {status.best:.1f} BLEU" if status.best is not None else "",
-            f"{seconds(left)} left" if left is not None and status.fraction < 1 else "",
+            f"{formatting.duration(left)} left" if left is not None and status.fraction < 1 else "",
         ]
         return "  ".join(part for part in parts if part)
 
@@ -90,7 +70,7 @@ class Live:
             console.print(" " * (console.width - 1), end="\r")
 
 
-class Board:
+class ProgressBoard:
     """Jobs that run at once: on a terminal a table renewed in place; elsewhere a line when a job begins or ends, and
     once a minute one for those under way. Lines of the jobs stand above the table.
     """
@@ -101,9 +81,9 @@ class Board:
         self.total, self.begun, self.ended, self.began = total, 0, 0, time.monotonic()
         self.jobs: dict[int, tuple[str, float, Status | None, Status | None]] = {}  # name, begin, first and last status
         self.said_at = self.began
-        self.live = Renewed(get_renderable=self.view, console=console, refresh_per_second=4, transient=True)
+        self.live = Live(get_renderable=self.view, console=console, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> ProgressBoard:
         if console.is_terminal:
             self.live.start()
         return self
@@ -111,15 +91,15 @@ class Board:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    def note(self, line: str) -> None:
+    def message(self, line: str) -> None:
         say(f"  {line}")
 
-    def begins(self, worker: int, name: str) -> None:
+    def job_started(self, worker: int, name: str) -> None:
         self.begun += 1
         self.jobs[worker] = (name, time.monotonic(), None, None)
         say(f"[{self.begun}/{max(self.total, self.begun)}] {name}: begins, worker {worker}")
 
-    def shows(self, worker: int, status: Status) -> None:
+    def job_progress(self, worker: int, status: Status) -> None:
         name, begin, first, _ = self.jobs[worker]
         self.jobs[worker] = (name, begin, first or status, status)
         if not console.is_terminal and time.monotonic() - self.said_at >= self.EVERY:
@@ -128,11 +108,11 @@ class Board:
                 say("  " + "  ".join(part for part in row if part))
             say(f"  {self.summary()}")
 
-    def ends(self, worker: int, what: str) -> None:
+    def job_ended(self, worker: int, what: str) -> None:
         """`what` says how, and with what."""
         name, begin, _, _ = self.jobs.pop(worker)
         self.ended += 1
-        say(f"  {name}: {what}, {seconds(time.monotonic() - begin)}")
+        say(f"  {name}: {what}, {formatting.duration(time.monotonic() - begin)}")
 
     def rows(self) -> list[list[str]]:
         """Worker, job, part of its budget spent, best validation BLEU, time left."""
@@ -148,7 +128,7 @@ class Board:
                     name,
                     f"{min(1.0, status.fraction):4.0%}",
                     f"{status.best:.1f} BLEU" if status.best is not None else "",
-                    "is judged" if status.fraction >= 1 else f"{seconds(left)} left" if left is not None else "",
+                    "is judged" if status.fraction >= 1 else f"{formatting.duration(left)} left" if left is not None else "",
                 ]
             )
         return rows
@@ -157,11 +137,11 @@ class Board:
         spent = self.ended + sum(min(1.0, last.fraction) for *_, last in self.jobs.values() if last)
         elapsed = time.monotonic() - self.began
         left = (
-            f", about {seconds(elapsed / spent * (self.total - spent))} left"
+            f", about {formatting.duration(elapsed / spent * (self.total - spent))} left"
             if self.ended and spent < self.total
             else ""
         )
-        return f"{self.ended} of {self.total} jobs, {seconds(elapsed)}{left}"
+        return f"{self.ended} of {self.total} jobs, {formatting.duration(elapsed)}{left}"
 
     def view(self) -> Table:
         heads = (("worker", "right"), ("job", "left"), ("spent", "right"), ("best", "right"), ("", "left"))

@@ -230,7 +230,7 @@ class LearningCurves(pl.Callback):
         if due:
             self.budget.synchronize()
         self.budget.overhead_start = time.perf_counter()
-        self.log("loss", outputs["loss"])
+        self.record("loss", outputs["loss"])
         if not due:
             return
         self.points_recorded = math.floor(self.budget.fraction * CURVE_POINTS)
@@ -245,7 +245,7 @@ class LearningCurves(pl.Callback):
         self.add_point("train/flops", self.budget.flop_counter.model_flops)
         self.add_point("train/seconds", self.budget.seconds)
 
-    def log(self, name: str, value: torch.Tensor) -> None:
+    def record(self, name: str, value: torch.Tensor) -> None:
         """Record a value of this update. The next point of the curve train/`name` is the mean since its last point."""
         self.recent.setdefault(name, []).append(value.detach())
 

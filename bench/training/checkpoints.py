@@ -1,4 +1,4 @@
-"""What a killed run needs to go on: checkpoints, signals, random numbers, and a note of the work that a kill undoes."""
+"""What makes a run resumable: checkpoints, signal handling, seeds per update, and a count of repeated work."""
 
 from __future__ import annotations
 
@@ -22,55 +22,62 @@ from bench.data.batches import PairBatches
 from bench.system.files import fill_file, remove_partial_files, write_file
 from bench.training.distributed import SINGLE_PROCESS, ProcessGroup
 
-NOTED_EVERY = 0.1
-"""Seconds between two notes of how far a training is."""
+PROGRESS_FILE = "progress.json"
+"""File in the folder of a run with the progress of its training and the work repeated so far (RepeatedWork)."""
+
+PROGRESS_INTERVAL_S = 0.1
+"""Seconds between two writes of the progress file."""
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM came; the run is saved and the same command continues it.
+    """SIGINT or SIGTERM came. The run is saved, and the same command resumes it.
 
-    Like KeyboardInterrupt no Exception, so that no library takes it for an error of its own.
+    It is a BaseException, like KeyboardInterrupt, so that no library catches it as an error of its own.
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"{signal.Signals(number).name}: saved; the same command continues")
+        super().__init__(f"{signal.Signals(number).name}: the run is saved; run the same command again to resume")
         self.number = number
 
 
 class Signals:
-    """SIGINT and SIGTERM while a run is open.
+    """Handles SIGINT and SIGTERM while a run is open.
 
-    The first one raises Interrupted: at once where everything is saved, or, while `held`, when `take` is called. The
-    second one ends the process at once. Only the main thread may take signals; elsewhere (a worker of a cluster) this
-    does nothing, and the process is just ended.
+    The first signal raises Interrupted. It does so at once, or, inside a `deferred` block, when `raise_if_received` is
+    called or the block ends. The second signal ends the process at once. Only the main thread can handle signals; in
+    another thread (a worker of a cluster) this class does nothing, and a signal ends the process.
+
+    Attributes:
+        received: Number of the signal that came; 0 if none came.
     """
 
     NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.number, self.holding = 0, False
+        self.received, self.deferring = 0, False
 
-    def take(self) -> None:
-        """Raises Interrupted if a signal has come."""
-        if self.number:
-            raise Interrupted(self.number)
+    def raise_if_received(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self.received:
+            raise Interrupted(self.received)
 
     def install(self) -> None:
-        """Takes the signals over. Also used to take them back from Lightning, which ends with exit code 0."""
+        """Install the handlers. Also called after Lightning has installed its own, which would exit with code 0."""
         if threading.current_thread() is threading.main_thread():
             for number in self.NUMBERS:
-                signal.signal(number, self._came)
+                signal.signal(number, self._handle)
 
-    def _came(self, number: int, frame: object) -> None:
-        if self.number:
+    def _handle(self, number: int, frame: object) -> None:
+        if self.received:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.number = number
-        if not self.holding:
-            self.take()
+        self.received = number
+        if not self.deferring:
+            self.raise_if_received()
 
     @contextmanager
-    def listening(self) -> Iterator[Signals]:
+    def installed(self) -> Iterator[Signals]:
+        """Install the handlers for the length of the block, then restore those before."""
         before = {number: signal.getsignal(number) for number in self.NUMBERS}
         self.install()
         try:
@@ -81,130 +88,154 @@ class Signals:
                     signal.signal(number, handler)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """A signal waits for `take`, or for the end of the block."""
-        self.holding = True
+    def deferred(self) -> Iterator[None]:
+        """Let a signal wait for `raise_if_received` or for the end of the block."""
+        self.deferring = True
         try:
             yield
         finally:
-            self.holding = False
-        self.take()
+            self.deferring = False
+        self.raise_if_received()
 
 
-def save(weights: dict[str, Any], path: Path) -> None:
-    """torch.save, by way of memory: written straight to a full disk it fails with an error that does not say so."""
+def save_tensors(tensors: dict[str, Any], path: Path) -> None:
+    """Write with torch.save by way of memory. Written directly, a full disk gives an error that does not say so."""
     buffer = io.BytesIO()
-    torch.save(weights, buffer)
+    torch.save(tensors, buffer)
     path.write_bytes(buffer.getbuffer())
 
 
 def check(path: Path) -> None:
-    """Raises ValueError if there is a checkpoint that is not whole; nothing is loaded for it."""
+    """Check that a checkpoint is complete, without loading it. A missing file is no error.
+
+    Raises:
+        ValueError: the file is truncated.
+    """
     if path.exists() and not zipfile.is_zipfile(path):
         raise ValueError(
-            f"{path}: this checkpoint is damaged (not whole); delete it and the same command trains from the beginning"
+            f"{path}: this checkpoint is damaged (incomplete file). Delete it; the same command then trains from the "
+            "beginning."
         )
 
 
-class PlainFiles(TorchCheckpointIO):
-    """Writes where it is told to. Lightning's own way leads through the temporary folder, where a kill leaves it."""
+class DirectCheckpointIO(TorchCheckpointIO):
+    """Writes to the given path. Lightning itself writes to the temporary folder first, where a kill leaves the file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        save(checkpoint, Path(path))
+        save_tensors(checkpoint, Path(path))
 
 
-class Checkpoints(pl.Callback):
-    """Saves all that a resumed run needs: at every validation, every so many seconds, at the end, and for a signal.
+class CheckpointWriter(pl.Callback):
+    """Saves everything that a resumed run needs: after each validation, at intervals, at the end and after a signal.
 
-    `validations` says how many there have been. `saved` is called when a checkpoint stands on the disk. Of several
-    processes, the first decides and writes; the others take part.
+    With several processes, process 0 decides and writes; the others take part, because Lightning waits for them.
+
+    Args:
+        path: The checkpoint file.
+        interval_s: Seconds between two checkpoints.
+        data: The batches; they are told how many have been consumed, so that the checkpoint contains it.
+        validation_count: Returns the number of validations so far.
+        on_saved: Called when a checkpoint is on the disk.
     """
 
     def __init__(
         self,
         path: Path,
-        seconds: float,
+        interval_s: float,
         signals: Signals,
         data: PairBatches,
-        validations: Callable[[], int],
-        saved: Callable[[], None],
+        validation_count: Callable[[], int],
+        on_saved: Callable[[], None],
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.path, self.seconds, self.signals, self.data = path, seconds, signals, data
-        self.validations, self.saved, self.group = validations, saved, group
-        self.saved_at, self.validated = time.monotonic(), 0
+        self.path, self.interval_s, self.signals, self.data = path, interval_s, signals, data
+        self.validation_count, self.on_saved, self.group = validation_count, on_saved, group
+        self.saved_at, self.saved_validations = time.monotonic(), 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.install()
-        if self.group.leads:
+        if self.group.is_leader:
             remove_partial_files(self.path.parent)
-        self.saved_at, self.validated = time.monotonic(), self.validations()
+        self.saved_at, self.saved_validations = time.monotonic(), self.validation_count()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ):
-        due = time.monotonic() - self.saved_at >= self.seconds or self.validations() > self.validated
-        if self.group.first(due or bool(self.signals.number) or trainer.should_stop):
+        due = (
+            time.monotonic() - self.saved_at >= self.interval_s
+            or self.validation_count() > self.saved_validations
+            or bool(self.signals.received)
+            or trainer.should_stop
+        )
+        if self.group.broadcast(due):
             self.data.consumed = trainer.global_step
             self.save(trainer)
-            self.saved_at, self.validated = time.monotonic(), self.validations()
-            self.saved()
-            if number := self.group.first(self.signals.number):
+            self.saved_at, self.saved_validations = time.monotonic(), self.validation_count()
+            self.on_saved()
+            if number := self.group.broadcast(self.signals.received):
                 raise Interrupted(number)
 
     def save(self, trainer: pl.Trainer) -> None:
-        if self.group.leads:
+        if self.group.is_leader:
             fill_file(self.path, lambda path: trainer.save_checkpoint(path, weights_only=False))
-        else:  # Lightning's function writes nothing here, but process 0 waits in it for the others
+        else:  # Lightning writes nothing here, but process 0 waits in the same function for all processes
             trainer.save_checkpoint(self.path, weights_only=False)
 
 
-class RandomPerUpdate(pl.Callback):
-    """Seeds dropout from (seed, process, update), so that update n draws the same numbers in a resumed run."""
+class SeedPerUpdate(pl.Callback):
+    """Seeds dropout from (seed, process, update), so that a resumed run draws the same numbers at every update."""
 
     def __init__(self, seed: int, rank: int = 0) -> None:
         self.seed, self.rank = seed, rank
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int):
         number = self.seed * 1_000_003 + trainer.global_step + self.rank * 15_485_863
-        number %= 2**32  # the generator of the CPU reads no more
-        # The default generators themselves: torch.manual_seed costs a hundred times more.
+        number %= 2**32  # the generator of the CPU uses 32 bits
+        # The default generators are seeded directly, because torch.manual_seed takes a hundred times longer.
         torch.default_generator.manual_seed(number)
         if pl_module.device.type == "cuda":
             torch.cuda.default_generators[pl_module.device.index or 0].manual_seed(number)
 
 
 class RepeatedWork(pl.Callback):
-    """Counts the updates that a kill undid: done after the last checkpoint, lost with the process, and done again.
+    """Counts the updates that were repeated after a kill, because they came after the last checkpoint.
 
-    How far training is, is noted on disk ten times a second, and what came after the last note is not counted: the
-    counts are lower bounds, short by at most a tenth of a second, or one update, for each kill. On a GPU the seconds
-    are those of the last point of the learning curves, a two-hundredth of the budget before at most.
-    Work that is not updates (start-up, a validation, judging) is not counted. `counts` gives (updates, seconds).
+    The progress of training is written to disk ten times a second. Updates after the last write are not counted, so the
+    counts are lower bounds. For each kill they miss at most a tenth of a second, or one update. On a GPU the seconds
+    are those of the last point of the learning curves, which is at most 1/200 of the budget earlier. Work other than
+    updates (start-up, validation, evaluation) is not counted.
+
+    Args:
+        path: The progress file.
+        counts: Returns (updates, seconds) of the training so far.
+
+    Attributes:
+        updates: Repeated updates.
+        seconds: Seconds of repeated updates.
     """
 
     def __init__(self, path: Path, counts: Callable[[], tuple[int, float]]) -> None:
         self.path, self.counts = path, counts
         self.updates, self.seconds = 0, 0.0
-        self.noted_at = 0.0
+        self.written_at = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         updates, seconds = self.counts()
-        with suppress(FileNotFoundError, ValueError):  # there is none, or a power cut has left it empty
-            reached = json.loads(self.path.read_text())
-            self.updates = reached["repeated_updates"] + max(0, reached["updates"] - updates)
-            self.seconds = reached["repeated_s"] + max(0.0, reached["seconds"] - seconds)
-        self.note()
+        with suppress(FileNotFoundError, ValueError):  # the run is new, or a power cut has left the file empty
+            progress = json.loads(self.path.read_text())
+            self.updates = progress["repeated_updates"] + max(0, progress["updates"] - updates)
+            self.seconds = progress["repeated_s"] + max(0.0, progress["seconds"] - seconds)
+        self.write_progress()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ):
-        if time.monotonic() - self.noted_at >= NOTED_EVERY:
-            self.note()
+        if time.monotonic() - self.written_at >= PROGRESS_INTERVAL_S:
+            self.write_progress()
 
-    def note(self) -> None:
+    def write_progress(self) -> None:
         updates, seconds = self.counts()
-        reached = {"updates": updates, "seconds": seconds}
+        progress = {"updates": updates, "seconds": seconds}
         repeated = {"repeated_updates": self.updates, "repeated_s": self.seconds}
-        write_file(self.path, json.dumps(reached | repeated), durable=False)  # up to ten times a second
-        self.noted_at = time.monotonic()
+        write_file(self.path, json.dumps(progress | repeated), durable=False)  # up to ten times a second
+        self.written_at = time.monotonic()

@@ -1,19 +1,22 @@
-"""GNMT's refinement: at the end of training, reward beside likelihood, for any model. Wu et al. 2016, section 5.
+"""GNMT's refinement: training ends with a phase that maximizes reward beside likelihood. Works for any model.
+
+Source: Wu et al. 2016, section 5.
 
 O_Mixed = alpha O_ML + O_RL,  O_ML = sum_i log P(Y*_i | X_i),  O_RL = sum_i sum_Y P(Y | X_i) r(Y, Y*_i)
 
-The reward r is GLEU. For the sum over all Y stand m translations Y_k that the model draws itself; the gradient is
+The reward r is GLEU. The sum over all Y is estimated from m translations Y_k sampled from the model. Its gradient is
 
 d O_RL = sum_i 1/m sum_k (r_k - b) d log P(Y_k | X_i),  b = 1/m sum_k r_k
 
-As in the paper the baseline b holds r_k itself, so the mean of this estimate is (m - 1) / m of the true gradient. Both
-sums go over sentences, and the batch gives their mean. There is no dropout in this phase (section 8.3), so that the
-model that is trained is the one that drew; but for an MoE's gates, which keep their noise, or their shares of a batch,
-while they are trained. Only the contract is used: encode, start and step to draw, decode and
-project to learn from what was drawn.
+As in the paper, the baseline b contains r_k itself, so the expected value of this estimate is (m - 1) / m of the true
+gradient. Both objectives sum over sentences; the loss is their mean over the batch.
 
-Letters: B sentences  R = B m translations drawn, those of a sentence one after another  A of them not yet ended
-N real tokens  T steps  V vocabulary without PAD and BOS, which nobody writes
+There is no dropout in this phase (section 8.3), so that the model that is trained is the one that was sampled from. The
+gates of the MoE are an exception: in training they keep their noise or their shares of a batch. Only the contract of
+Translator is used: encode, start and step to sample, decode and project to learn from the samples.
+
+Letters: B sentences  M samples per sentence  R = B M samples, those of one sentence side by side  A samples that are
+still computed  N real tokens  T steps  V vocabulary without PAD and BOS, which are never written
 """
 
 from __future__ import annotations
@@ -35,20 +38,20 @@ from bench.training.budget import BudgetTracker, LearningCurves
 from models.parts.batch import BOS, EOS, Batch, Tokens
 from models.parts.translator import Translator, cross_entropy_loss
 
-LONGEST = 2
-"""A translation that is drawn ends at so many times the tokens of its reference: as a rule its GLEU is at most about a
-half there."""
+MAX_LENGTH_RATIO = 2
+"""A sample ends when it has this many times the tokens of its reference. A longer one would usually have a GLEU of
+at most about a half."""
 
 
 @dataclass
 class RewardSettings:
-    """GNMT's refinement by reward (Wu et al. 2016, section 5): what the last part of the budget is spent on.
+    """The reward phase at the end of training: GNMT's refinement (Wu et al. 2016, section 5).
 
     Attributes:
-        share: Part of the budget that goes to this phase, at its end; 0 for none.
-        samples: Translations drawn of each sentence; the baseline is their mean reward.
+        share: Fraction of the budget, at its end, that is used for this phase; 0 for no such phase.
+        samples: Translations sampled per sentence. The baseline is their mean reward.
         ml_weight: Weight of the likelihood beside the reward (the paper's alpha).
-        lr_factor: The scheduled learning rate is multiplied by this in the phase.
+        lr_factor: Factor on the scheduled learning rate in this phase.
     """
 
     share: float = 0.0
@@ -57,11 +60,17 @@ class RewardSettings:
     lr_factor: float = 1.0
 
     def check(self) -> None:
-        """Raises ValueError for settings that cannot be trained with."""
+        """Check the settings before training.
+
+        Raises:
+            ValueError: a setting is outside its range.
+        """
         if not 0 <= self.share < 1:
-            raise ValueError(f"training.reward.share: {self.share} is no part of a budget; at least 0, less than 1")
+            raise ValueError(
+                f"training.reward.share: {self.share} is not a fraction of the budget; at least 0, less than 1"
+            )
         if self.samples < 2:
-            raise ValueError(f"training.reward.samples: {self.samples} has no mean to differ from; at least 2")
+            raise ValueError(f"training.reward.samples: {self.samples} is too small for a baseline; at least 2")
 
 
 # --- the reward -------------------------------------------------------------------------------------------------------
@@ -71,47 +80,58 @@ _words = Tokenizer13a()
 
 
 def words(sentence: str) -> list[str]:
-    """The words that BLEU counts, sacreBLEU's 13a: punctuation marks stand alone."""
+    """Split a sentence into the words that BLEU counts (sacreBLEU's 13a): punctuation marks are words."""
     return _words(sentence).split()
 
 
 def gleu(hypothesis: Sequence[str], reference: Sequence[str]) -> float:
-    """min(precision, recall) over all 1- to 4-grams of words, between 0 and 1 and symmetric; Wu et al. 2016, section 5.
+    """Return min(precision, recall) over all 1- to 4-grams of words, from 0 to 1. Wu et al. 2016, section 5.
 
-    Both share the numerator, the n-grams in common, so the larger total decides. No words match no words only.
+    It is symmetric. Precision and recall have the same numerator, the n-grams in common, so the larger denominator
+    decides. An empty sentence matches only an empty sentence.
     """
-    ours, theirs = _grams(hypothesis), _grams(reference)
+    ours, theirs = _ngrams(hypothesis), _ngrams(reference)
     total = max(ours.total(), theirs.total())
     return (ours & theirs).total() / total if total else 1.0
 
 
-def _grams(sentence: Sequence[str]) -> Counter[tuple[str, ...]]:
-    places = range(len(sentence))
-    return Counter(tuple(sentence[place : place + n]) for n in range(1, 5) for place in places[: len(sentence) - n + 1])
+def _ngrams(sentence: Sequence[str]) -> Counter[tuple[str, ...]]:
+    starts = range(len(sentence))
+    return Counter(tuple(sentence[start : start + n]) for n in range(1, 5) for start in starts[: len(sentence) - n + 1])
 
 
 def mean_gleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """Mean over sentences, in percent."""
+    """Return the mean GLEU over sentences, in percent."""
     pairs = zip(hypotheses, references, strict=True)
     return 100 * sum(gleu(words(ours), words(theirs)) for ours, theirs in pairs) / len(references)
 
 
-# --- drawing ----------------------------------------------------------------------------------------------------------
+# --- sampling ---------------------------------------------------------------------------------------------------------
 
 
 class Samples(NamedTuple):
-    """Translations of a batch: `pairs` holds each with its source; step t computed rows_T[t] of them."""
+    """Sampled translations of a batch.
+
+    Attributes:
+        pairs: Each translation with its source.
+        rows_T: Number of translations that were computed at each step, ended ones that had not been removed included.
+    """
 
     pairs: Batch
     rows_T: list[int]
 
 
 def sample_translations(model: Translator, source: Tokens, limits_B: Sequence[int], count: int) -> Samples:
-    """`count` translations of each source, drawn token by token from P(y_t | y_<t, X) in evaluation mode.
+    """Sample `count` translations of each source, token by token from P(y_t | y_<t, X), in evaluation mode.
 
-    A source is read once. A translation that reaches its limit of tokens ends there, without EOS. Rows that have ended
-    leave the batch once they are an eighth of it, since that copies the rest. A token is the place where the cumulated
-    probabilities pass one uniform number: on a CPU a tenth of the time of torch.multinomial, which draws V of them.
+    Each source is encoded once. A translation that reaches its limit of tokens ends there without EOS. Ended rows are
+    removed from the batch only when they are at least an eighth of it, because removing them copies the other rows.
+
+    A token is the first position at which the cumulated probabilities exceed a uniform random number. On a CPU this
+    takes a tenth of the time of torch.multinomial, which draws V random numbers.
+
+    Args:
+        limits_B: Maximum number of tokens of a translation, for each source.
     """
     sentence_R = torch.arange(len(limits_B), device=model.device).repeat_interleave(count)
     limits_R = torch.tensor(limits_B, device=model.device)[sentence_R]
@@ -121,29 +141,29 @@ def sample_translations(model: Translator, source: Tokens, limits_B: Sequence[in
         state = select_rows(model.start(model.encode(source)), sentence_R)
         rows_A, limits_A = torch.arange(len(limits_R), device=model.device), limits_R
         previous_A = torch.full_like(rows_A, BOS)
-        going_A = torch.ones_like(rows_A, dtype=torch.bool)
+        active_A = torch.ones_like(rows_A, dtype=torch.bool)
         for step in range(max(limits_B)):
             rows_T.append(len(rows_A))
             hidden_AD, state, _ = model.step(previous_A, state)
             logits_AV = model.project(hidden_AD)[:, EOS:]
             cumulated_AV = logits_AV.softmax(1, dtype=torch.float32).cumsum(1)
             point_A1 = torch.rand((len(rows_A), 1), device=model.device) * cumulated_AV[:, -1:]
-            place_A1 = torch.searchsorted(cumulated_AV, point_A1, right=True).clamp(max=logits_AV.shape[1] - 1)
-            previous_A = place_A1[:, 0] + EOS
-            ids_RT[rows_A, step] = previous_A * going_A
-            going_A = going_A & (previous_A != EOS) & (limits_A > step + 1)
+            index_A1 = torch.searchsorted(cumulated_AV, point_A1, right=True).clamp(max=logits_AV.shape[1] - 1)
+            previous_A = index_A1[:, 0] + EOS
+            ids_RT[rows_A, step] = previous_A * active_A
+            active_A = active_A & (previous_A != EOS) & (limits_A > step + 1)
             if not should_check_finished(model.device, step):
                 continue
-            alive = int(going_A.sum())
-            if not alive:
+            remaining = int(active_A.sum())
+            if not remaining:
                 break
-            if 8 * alive <= 7 * len(rows_A):
-                kept_K = going_A.nonzero()[:, 0]
-                state = select_rows(state, kept_K)
-                rows_A, limits_A, previous_A, going_A = (
-                    each_A[kept_K] for each_A in (rows_A, limits_A, previous_A, going_A)
+            if 8 * remaining <= 7 * len(rows_A):
+                remaining_K = active_A.nonzero()[:, 0]
+                state = select_rows(state, remaining_K)
+                rows_A, limits_A, previous_A, active_A = (
+                    values_A[remaining_K] for values_A in (rows_A, limits_A, previous_A, active_A)
                 )
-    torch.clear_autocast_cache()  # weights that were cast in inference mode cannot be learnt through
+    torch.clear_autocast_cache()  # weights cast in inference mode would block the gradient of the loss
     lengths_R = tuple((ids_RT != 0).sum(1).tolist())
     rows = sentence_R.tolist()
     sources = Tokens(source.ids_BS[sentence_R], tuple(source.lengths_B[row] for row in rows))
@@ -152,9 +172,10 @@ def sample_translations(model: Translator, source: Tokens, limits_B: Sequence[in
 
 @contextmanager
 def without_dropout(model: Translator) -> Iterator[None]:
-    """Training mode without dropout: rates are floats called p (nn.Dropout) or dropout (recurrent layers, attention).
+    """Set all dropout rates to 0 for the length of the block, in training mode.
 
-    Evaluation mode would not do: cuDNN's recurrent layers have no backward pass in it.
+    A dropout rate is a float attribute called p (nn.Dropout) or dropout (recurrent layers, attention). Evaluation mode
+    cannot be used instead, because cuDNN's recurrent layers have no backward pass in it.
     """
     rates = [
         (module, name, rate)
@@ -175,7 +196,10 @@ def without_dropout(model: Translator) -> Iterator[None]:
 
 
 def mixed_loss(model: Translator, batch: Batch, samples: Samples, rewards_R: Tensor, ml_weight: float) -> Tensor:
-    """-O_Mixed, mean over sentences; its gradient is that of the equations above. The source is read once."""
+    """Return -O_Mixed, the mean over sentences. Its gradient is that of the module's docstring.
+
+    Each source is encoded once, for the reference and for its samples.
+    """
     sentences, count = len(batch.source.lengths_B), len(rewards_R) // len(batch.source.lengths_B)
     rewards_BM = rewards_R.view(sentences, count)
     weights_R = (rewards_BM - rewards_BM.mean(1, keepdim=True)).flatten() / len(rewards_R)
@@ -184,19 +208,28 @@ def mixed_loss(model: Translator, batch: Batch, samples: Samples, rewards_R: Ten
     with without_dropout(model):
         memory = model.encode(batch.source)
         logits_NV = model.logits(memory, batch)
-        losses_N = functional.cross_entropy(
+        reference_losses_N = functional.cross_entropy(
             logits_NV, batch.target.ids_N, label_smoothing=model.optimization.label_smoothing, reduction="none"
         )
         logits_NV = model.logits(select_rows(memory, sentence_R), samples.pairs)[:, EOS:]
-        drawn_N = functional.cross_entropy(logits_NV, samples.pairs.target.ids_N - EOS, reduction="none")
-    return ml_weight * losses_N.sum() / sentences + (weights_R.repeat_interleave(lengths_R) * drawn_N).sum()
+        sample_losses_N = functional.cross_entropy(logits_NV, samples.pairs.target.ids_N - EOS, reduction="none")
+    return (
+        ml_weight * reference_losses_N.sum() / sentences
+        + (weights_R.repeat_interleave(lengths_R) * sample_losses_N).sum()
+    )
 
 
 class RewardPhase(pl.Callback):
-    """The objective of a training whose budget ends with this phase: the likelihood before, the mixed one after.
+    """The training objective: cross entropy, and the mixed objective in the last part of the budget.
 
-    `text` turns ids of the target into sentences. What is drawn is charged to the meter's ledger, and its mean reward
-    is the curve train/reward. The random numbers are those of the update, so a resumed run draws the same.
+    The FLOPs of sampling are added to the budget's FLOP counter. The mean reward of the samples is the curve
+    train/reward. The random numbers are those of the update (SeedPerUpdate), so a resumed run draws the same samples.
+
+    Args:
+        decode_text: Turns sentences of target ids into text.
+
+    Attributes:
+        has_trained: Whether this process has trained with the mixed objective.
     """
 
     def __init__(
@@ -204,38 +237,40 @@ class RewardPhase(pl.Callback):
         settings: RewardSettings,
         budget: BudgetTracker,
         curves: LearningCurves,
-        text: Callable[[Sequence[Sequence[int]]], list[str]],
+        decode_text: Callable[[Sequence[Sequence[int]]], list[str]],
     ) -> None:
-        self.settings, self.budget, self.curves, self.text = settings, budget, curves, text
-        self.acted = False  # in this process
+        self.settings, self.budget, self.curves, self.decode_text = settings, budget, curves, decode_text
+        self.has_trained = False
 
     @property
-    def begun(self) -> bool:
+    def active(self) -> bool:
+        """Whether the budget has reached the reward phase."""
         return self.budget.fraction >= 1 - self.settings.share
 
     def objective(self, model: Translator, batch: Batch) -> Tensor:
-        if not self.begun:
+        """Return the loss of a batch."""
+        if not self.active:
             return cross_entropy_loss(model, batch)
-        self.acted = True
-        limits_B = [LONGEST * length for length in batch.target.lengths_B]
+        self.has_trained = True
+        limits_B = [MAX_LENGTH_RATIO * length for length in batch.target.lengths_B]
         samples = sample_translations(model, batch.source, limits_B, self.settings.samples)
         self.budget.flop_counter.add_drawn(samples.pairs, self.settings.samples, samples.rows_T)
         rewards_R = self.rewards(batch.target, samples.pairs.target).to(model.device)
-        self.curves.tell("reward", rewards_R.mean())
+        self.curves.record("reward", rewards_R.mean())
         return mixed_loss(model, batch, samples, rewards_R, self.settings.ml_weight)
 
     def rewards(self, references: Tokens, samples: Tokens) -> Tensor:
-        """GLEU of every translation that was drawn."""
-        wanted, written = (
-            [words(sentence) for sentence in self.text(side.ids_BS.tolist())] for side in (references, samples)
+        """Return the GLEU of every sample (R) against the reference of its sentence."""
+        reference_words, sample_words = (
+            [words(sentence) for sentence in self.decode_text(side.ids_BS.tolist())] for side in (references, samples)
         )
-        count = len(written) // len(wanted)
-        return torch.tensor([gleu(each, wanted[row // count]) for row, each in enumerate(written)])
+        count = len(sample_words) // len(reference_words)
+        return torch.tensor([gleu(each, reference_words[row // count]) for row, each in enumerate(sample_words)])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """The schedule has just set the rate of the next update, from its own base rate."""
-        if self.begun:
+        """Scale the rate of the next update, which the schedule has just set from its own base rate."""
+        if self.active:
             for group in trainer.optimizers[0].param_groups:
                 group["lr"] *= self.settings.lr_factor

@@ -1,10 +1,11 @@
-"""Training under a budget: the Trainer's set-up, the meter, validation, checkpoints, averaging of the last N.
+"""The training loop: `train` sets up the Lightning trainer and its callbacks.
 
-Lightning owns the loop; what happens around a batch stands here as callbacks, in the order in which they act:
-`BudgetTracker` (budget.py) counts what the update cost, `RewardPhase` (reward.py) replaces likelihood by reward,
-`Validation` scores the weights at evenly spaced points of the budget, `PlateauDecay` lowers the learning rate where that is
-the schedule, `LearningCurves` (budget.py) notes the loss, `CheckpointWriter` (checkpoints.py) saves what a resumed run needs,
-`Progress` tells the person.
+Lightning owns the loop. Everything that happens around a batch is a callback. They act in this order:
+`SeedPerUpdate` (checkpoints.py) seeds dropout, `BudgetTracker` (budget.py) counts what the update used, `RewardPhase`
+(reward.py) replaces the cross entropy by the reward objective, `Validation` (validation.py) scores the weights,
+`PlateauDecay` (validation.py) lowers the learning rate if that is the schedule, `LearningCurves` (budget.py) records
+the loss, `CheckpointWriter` (checkpoints.py) saves what a resumed run needs, `RepeatedWork` (checkpoints.py) counts
+updates repeated after a kill, and `Progress` reports the status to the caller.
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ from bench.measures.flops import FlopCounter
 from bench.system.machine import MachineSettings, bf16_fallback
 from bench.system.progress import Status, StatusCallback
 from bench.training.budget import BudgetSettings, BudgetTracker, Curve, LearningCurves
-from bench.training.checkpoints import CheckpointWriter, DirectCheckpointIO, RepeatedWork, SeedPerUpdate, Signals
+from bench.training.checkpoints import (
+    PROGRESS_FILE,
+    CheckpointWriter,
+    DirectCheckpointIO,
+    RepeatedWork,
+    SeedPerUpdate,
+    Signals,
+)
 from bench.training.distributed import SINGLE_PROCESS, ExternalLauncher, ProcessGroup
 from bench.training.reward import RewardPhase, RewardSettings
 from bench.training.validation import PlateauDecay, Score, Validation
@@ -39,24 +47,26 @@ for name in ("pytorch_lightning", "lightning_fabric"):
 
 CHECKPOINT = "last.ckpt"
 
-LEAST = {"max_pairs": 1, "max_updates": 1, "batch_tokens": 1, "validations": 1, "average": 0}
-LEAST |= {"schedule.warmup": 0, "schedule.hold": 0, "schedule.every": 1}
-ABOVE_ZERO = ("max_flops", "max_seconds", "clip", "optimizer.lr")
-"""Settings that are counted, with the least that they may be, and quantities that must be more than nothing."""
+MINIMUM = {"max_pairs": 1, "max_updates": 1, "batch_tokens": 1, "validations": 1, "average": 0}
+MINIMUM |= {"schedule.warmup": 0, "schedule.hold": 0, "schedule.every": 1}
+"""The smallest valid value of each setting that is a count."""
+
+POSITIVE = ("max_flops", "max_seconds", "clip", "optimizer.lr")
+"""The settings that must be greater than 0."""
 
 
 @dataclass
 class TrainingSettings(OptimizationSettings, BudgetSettings):
-    """How long and how a model is trained.
+    """How a model is trained, and for how long.
 
     Attributes:
-        batch_tokens: Padded tokens of the longer side in a batch, at most.
-        precision: Arithmetic of products; bf16-mixed keeps the weights in fp32, and recurrent layers on a GPU; 64-true
-            tells rounding from a mistake.
-        clip: Largest norm of the gradient; null for no clipping.
-        validations: Evenly spaced points of the budget at which the weights are scored.
-        average: Score the mean of the weights at the last N validations; 0 scores the best validation's.
-        reward: The end of the budget for GNMT's mixed objective of reward and likelihood.
+        batch_tokens: Maximum number of tokens in a batch, counted on the longer side with padding.
+        precision: Arithmetic of products. bf16-mixed keeps the weights in fp32, and on a GPU recurrent layers too.
+            64-true distinguishes rounding errors from mistakes.
+        clip: Maximum norm of the gradient; null for no clipping.
+        validations: Number of evenly spaced points of the budget at which the weights are scored.
+        average: Evaluate the mean of the weights at the last N validations; 0 evaluates the best validation's weights.
+        reward: Settings of the reward phase at the end of the budget (GNMT's mixed objective of reward and likelihood).
     """
 
     batch_tokens: int = 4096
@@ -67,43 +77,75 @@ class TrainingSettings(OptimizationSettings, BudgetSettings):
     reward: RewardSettings = field(default_factory=RewardSettings)
 
     def check(self) -> None:
-        """Raises ValueError for settings that cannot be trained with."""
+        """Check the settings before training.
+
+        Raises:
+            ValueError: a setting is outside its range, or there is no budget.
+        """
         if not any((self.max_pairs, self.max_updates, self.max_flops, self.max_seconds)):
             raise ValueError(
                 "training: no budget; set training.max_pairs, training.max_updates, training.max_flops or "
                 "training.max_seconds"
             )
-        for key, least in LEAST.items():
+        for key, minimum in MINIMUM.items():
             value = attrgetter(key)(self)
-            if value is not None and value < least:
-                raise ValueError(f"training.{key}: {value} is too small; at least {least}")
-        for key in ABOVE_ZERO:
+            if value is not None and value < minimum:
+                raise ValueError(f"training.{key}: {value} is too small; at least {minimum}")
+        for key in POSITIVE:
             value = attrgetter(key)(self)
             if value is not None and not value > 0:
                 raise ValueError(f"training.{key}: {value} is too small; more than 0")
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"training.label_smoothing: {self.label_smoothing} is not between 0 and 1")
+            raise ValueError(
+                f"training.label_smoothing: {self.label_smoothing} is not between 0 and 1; at least 0, less than 1"
+            )
         if self.average > self.validations:
             raise ValueError(f"training.average: {self.average} is more than training.validations {self.validations}")
         self.reward.check()
 
 
-class Progress(pl.Callback):
-    """Tells `report` after every update how far the run is; what is shown, and how often, is its business.
+def _no_validation(model: Translator) -> Score:
+    raise AssertionError("only process 0 validates")
 
-    If it answers True to an update with a validation, whose checkpoint has just been saved, training stops there.
+
+def _ignore(_: Curve | Status) -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True)
+class TrainingHooks:
+    """The functions that `train` calls. The defaults are those of a follower, which neither validates nor reports.
+
+    Attributes:
+        decode_text: Turns sentences of target ids into text; the reward compares text.
+        score: Returns the score of the model at a validation.
+        on_points_saved: Called with the points of the learning curves that the newest checkpoint contains for the first
+            time.
+        on_resumed: Called at the start of a resumed run with all points of its checkpoint.
+        on_status: Called with the status after every update. True at an update with a validation, whose checkpoint has
+            just been saved, stops training.
     """
+
+    decode_text: Callable[[Sequence[Sequence[int]]], list[str]]
+    score: Callable[[Translator], Score] = _no_validation
+    on_points_saved: Callable[[Curve], None] = _ignore
+    on_resumed: Callable[[Curve], None] = _ignore
+    on_status: StatusCallback = _ignore
+
+
+class Progress(pl.Callback):
+    """Calls `on_status` after every update and stops training if it returns True."""
 
     def __init__(
         self,
         budget: BudgetTracker,
         curves: LearningCurves,
         validation: Validation,
-        report: StatusCallback,
+        on_status: StatusCallback,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.budget, self.curves, self.validation = budget, curves, validation
-        self.report, self.group = report, group
+        self.on_status, self.group = on_status, group
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -120,28 +162,28 @@ class Progress(pl.Callback):
             tuple(self.validation.scores),
             self.last("train/reward"),
         )
-        if self.group.broadcast(self.report(status)):
+        if self.group.broadcast(self.on_status(status)):
             trainer.should_stop = True
         budget.overhead_s += time.perf_counter() - budget.overhead_start
 
     def last(self, name: str) -> float | None:
-        """The last point of a curve."""
-        return next((value for _, other, value in reversed(self.curves.seen) if other == name), None)
+        """Return the value of the last point of a curve, or None if it has no point yet."""
+        return next((value for _, other, value in reversed(self.curves.points) if other == name), None)
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished training: the weights to be judged, what they cost, and how they came about."""
+    """The result of a training: the weights to be evaluated, what they cost, and the learning curves."""
 
     weights: dict[str, torch.Tensor]
     budget: BudgetTracker
     best_update: int
     curve: Curve
-    repeated: RepeatedWork
+    repeated_work: RepeatedWork
 
     @property
-    def whole(self) -> bool:
-        """Whether the budget has been spent; not so if `report` asked to stop."""
+    def completed(self) -> bool:
+        """Whether the whole budget was used. False if `on_status` stopped the training."""
         return self.budget.fraction >= 1
 
 
@@ -150,56 +192,49 @@ def train(
     data: PairBatches,
     settings: TrainingSettings,
     machine: MachineSettings,
+    hooks: TrainingHooks,
     *,
     seed: int,
     folder: Path,
     signals: Signals,
-    text: Callable[[Sequence[Sequence[int]]], list[str]],
-    score: Callable[[Translator], Score],
-    flush: Callable[[Curve], None],
-    resumed: Callable[[Curve], None],
-    report: StatusCallback,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainingResult:
-    """Trains until the budget is spent; continues from `folder`/last.ckpt if there is one.
+    """Train until the budget is used up. Resume from `folder`/last.ckpt if that file exists.
 
     Args:
-        model: With its initial weights; moved to the device and trained in place.
-        signals: SIGINT and SIGTERM wait in it for the end of an update.
-        text: Turns ids of the target into sentences, for the reward.
-        score: Judges the weights at a validation.
-        flush: Gets the points of the learning curves that the newest checkpoint has secured.
-        resumed: Gets all points that the checkpoint holds from which a run continues.
-        report: Gets the state after every update.
-        ranks: The processes that train this model together; process 0 validates and saves for all.
+        model: The model with its initial weights. It is moved to the device and trained in place.
+        seed: Seed of dropout and of the samples of the reward phase.
+        folder: Where checkpoints and kept weights are written.
+        signals: Defers SIGINT and SIGTERM to the end of an update.
+        group: The processes that train this model together. Process 0 validates and saves for all of them.
 
     Raises:
         Interrupted: a signal came; everything is saved.
-        Diverged: the loss is no longer a number.
+        Diverged: the loss became infinite or not a number.
     """
     model.optimization = settings
     budget = BudgetTracker(settings, FlopCounter(model), group)
-    curves = LearningCurves(budget, flush, resumed, group)
-    reward_phase = RewardPhase(settings.reward, budget, curves, text)
+    curves = LearningCurves(budget, hooks.on_points_saved, hooks.on_resumed, group)
+    reward_phase = RewardPhase(settings.reward, budget, curves, hooks.decode_text)
     model.objective = reward_phase.objective
-    validation = Validation(budget, curves, reward_phase, settings.validations, settings.average, score, folder)
+    validation = Validation(budget, curves, reward_phase, settings.validations, settings.average, hooks.score, folder)
 
-    def saved() -> None:
-        curves.secure()
+    def on_saved() -> None:
+        curves.mark_saved()
         if group.is_leader:
             validation.prune()
 
     path = folder / CHECKPOINT
     checkpoints = CheckpointWriter(
-        path, machine.checkpoint_seconds, signals, data, lambda: validation.done, saved, group
+        path, machine.checkpoint_seconds, signals, data, lambda: validation.count, on_saved, group
     )
-    repeated = RepeatedWork(folder / "reached.json", lambda: (budget.updates, budget.seconds))
-    progress = Progress(budget, curves, validation, report, group)
-    random = SeedPerUpdate(seed, group.rank)
+    repeated_work = RepeatedWork(folder / PROGRESS_FILE, lambda: (budget.updates, budget.seconds))
+    progress = Progress(budget, curves, validation, hooks.on_status, group)
+    seeds = SeedPerUpdate(seed, group.rank)
     plateau = PlateauDecay(settings, validation, group)
-    callbacks = [random, budget, reward_phase, validation, plateau, curves, checkpoints, repeated, progress]
+    callbacks = [seeds, budget, reward_phase, validation, plateau, curves, checkpoints, repeated_work, progress]
     if not group.is_leader:
-        callbacks = [callback for callback in callbacks if callback not in (validation, repeated)]
+        callbacks = [callback for callback in callbacks if callback not in (validation, repeated_work)]
     data.rank, data.processes = group.rank, group.size
     trainer = pl.Trainer(
         accelerator=machine.device.type if machine.device.type == "cpu" else "gpu",
@@ -208,7 +243,7 @@ def train(
         strategy="auto" if group.size == 1 else "ddp",
         precision=settings.precision,
         gradient_clip_val=settings.clip,
-        max_epochs=1,  # the data never ends: an "epoch" of Lightning is the whole run, and the meter stops it
+        max_epochs=1,  # the data never ends: an "epoch" of Lightning is the whole run, and `budget` stops it
         callbacks=callbacks,
         plugins=[ExternalLauncher(group, machine.devices), DirectCheckpointIO()],
         logger=False,
@@ -218,12 +253,12 @@ def train(
     )
     in_bf16 = bf16_fallback(machine.device, settings.precision == "bf16-mixed")
     with signals.deferred(), in_bf16, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's own
-        # Said of any loader without workers, and of any resumed loader that is not Lightning's own.
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # caused by Lightning itself
+        # Lightning warns of any loader without workers, and of resuming with any loader that is not its own.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended.*")
         model.train()
         trainer.fit(model, data, ckpt_path=path if group.broadcast(path.exists()) else None, weights_only=True)
     model.objective = cross_entropy_loss
-    weights = group.broadcast(validation.scored_weights() if group.is_leader else {})
-    return TrainingResult(weights, budget, validation.best_update, curves.seen, repeated)
+    weights = group.broadcast(validation.final_weights() if group.is_leader else {})
+    return TrainingResult(weights, budget, validation.best_update, curves.points, repeated_work)

@@ -1,4 +1,4 @@
-"""Validation during training: scores the weights, keeps the best (or averages the last N), decays on a plateau."""
+"""Validation during training: score the weights, keep the best or the last N, and decay the rate on a plateau."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytorch_lightning as pl
 import torch
 
 from bench.system.files import fill_file
-from bench.training.budget import BudgetTracker, Curves
-from bench.training.checkpoints import save
+from bench.training.budget import BudgetTracker, LearningCurves
+from bench.training.checkpoints import save_tensors
 from bench.training.distributed import SINGLE_PROCESS, ProcessGroup
 from bench.training.reward import RewardPhase
 from models.parts.batch import Batch
@@ -24,7 +24,7 @@ from models.parts.translator import Translator
 
 @dataclass
 class Score:
-    """What a validation found: greedy BLEU and mean GLEU in percent, and cross entropy in nats a token."""
+    """The result of a validation: greedy BLEU and mean GLEU in percent, cross entropy in nats per token."""
 
     bleu: float
     gleu: float
@@ -32,74 +32,83 @@ class Score:
 
 
 class Validation(pl.Callback):
-    """Scores the weights at evenly spaced points of the budget and keeps the best, or the last N for averaging.
+    """Scores the weights at evenly spaced points of the budget and keeps the best, or the last N to average them.
 
-    Of a run that ends with a phase of reward, weights that have learnt from it, whatever likelihood had reached.
+    If the run ends with a reward phase and a validation falls into it, only weights that have been trained with reward
+    can be the best, even if earlier weights scored higher.
+
+    Args:
+        validations: Number of validations of the whole run.
+        average: Number of last validations whose weights are averaged; 0 keeps the best validation instead.
+        score: Returns the score of a model.
+        folder: Where the weights are kept.
     """
+
+    STATE = ("count", "in_reward_phase", "best", "best_update", "lowest_loss", "plateaus", "kept_updates", "scores")
 
     def __init__(
         self,
         budget: BudgetTracker,
-        curves: Curves,
-        refinement: RewardPhase,
+        curves: LearningCurves,
+        reward_phase: RewardPhase,
         validations: int,
         average: int,
         score: Callable[[Translator], Score],
         folder: Path,
     ) -> None:
-        self.budget, self.curves, self.refinement = budget, curves, refinement
+        self.budget, self.curves, self.reward_phase = budget, curves, reward_phase
         self.validations, self.average, self.score, self.folder = validations, average, score, folder
-        self.done = 0
-        self.refined = False  # whether the weights of a validation had learnt from reward
-        self.best: float | None = None
+        self.count = 0  # points of the budget at which a validation was due so far
+        self.in_reward_phase = False  # whether a validation has scored weights that were trained with reward
+        self.best: float | None = None  # BLEU
         self.best_update = 0
-        self.lowest = math.inf  # loss
+        self.lowest_loss = math.inf
         self.plateaus = 0  # validations whose loss was not the lowest so far
-        self.kept: list[int] = []  # updates whose weights are kept
+        self.kept_updates: list[int] = []  # updates whose weights are on disk
         self.scores: list[tuple[int, float]] = []  # pairs seen, BLEU
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ):
-        if self.budget.fraction * self.validations < self.done + 1:
+        if self.budget.fraction * self.validations < self.count + 1:
             return
-        self.done = math.floor(min(1.0, self.budget.fraction) * self.validations)
-        self.budget.wait()
-        score = self.score(cast(Translator, pl_module))  # what `train` gives to Lightning
-        self.curves.note("validation/bleu", score.bleu)
-        self.curves.note("validation/gleu", score.gleu)
-        self.curves.note("validation/loss", score.loss)
+        self.count = math.floor(min(1.0, self.budget.fraction) * self.validations)
+        self.budget.synchronize()
+        score = self.score(cast(Translator, pl_module))  # `train` passes a Translator to Lightning
+        self.curves.add_point("validation/bleu", score.bleu)
+        self.curves.add_point("validation/gleu", score.gleu)
+        self.curves.add_point("validation/loss", score.loss)
         self.scores.append((self.budget.pairs, score.bleu))
-        self.plateaus += score.loss >= self.lowest
-        self.lowest = min(score.loss, self.lowest)
-        if self.refinement.acted and not self.refined:
-            self.refined, self.best, self.kept = True, None, []
+        self.plateaus += score.loss >= self.lowest_loss
+        self.lowest_loss = min(score.loss, self.lowest_loss)
+        if self.reward_phase.has_trained and not self.in_reward_phase:
+            self.in_reward_phase, self.best, self.kept_updates = True, None, []
         better = self.best is None or score.bleu > self.best
         if better:
             self.best, self.best_update = score.bleu, self.budget.updates
         if self.average or better:
             began = time.perf_counter()
             self.save(pl_module)
-            self.budget.overhead += time.perf_counter() - began
+            self.budget.overhead_s += time.perf_counter() - began
 
     def path(self, update: int) -> Path:
         return self.folder / f"weights-{update}.pt"
 
     def save(self, module: pl.LightningModule) -> None:
-        """Keeps these weights. The older ones stay until a checkpoint no longer names them."""
+        """Keep these weights. Older ones stay until `prune`, because the last checkpoint may still need them."""
         weights = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-        fill_file(self.path(self.budget.updates), lambda path: save(weights, path))
-        self.kept = [*self.kept, self.budget.updates][-max(1, self.average) :]
+        fill_file(self.path(self.budget.updates), lambda path: save_tensors(weights, path))
+        self.kept_updates = [*self.kept_updates, self.budget.updates][-max(1, self.average) :]
 
     def prune(self) -> None:
-        """Deletes the weights that the checkpoint just written does not name."""
-        kept = {self.path(update) for update in self.kept}
+        """Delete the weights that the checkpoint just written does not name."""
+        kept = {self.path(update) for update in self.kept_updates}
         for path in set(self.folder.glob("weights-*.pt")) - kept:
             path.unlink(missing_ok=True)
 
-    def scored_weights(self) -> dict[str, torch.Tensor]:
-        """The weights that a run is judged by."""
-        members = [torch.load(self.path(update), weights_only=True) for update in self.kept]
+    def final_weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights that are evaluated: those of the best validation, or the mean of the last N."""
+        members = [torch.load(self.path(update), weights_only=True) for update in self.kept_updates]
         return {
             name: torch.stack([member[name].double() for member in members]).mean(0).to(first.dtype)
             if first.is_floating_point()
@@ -108,18 +117,18 @@ class Validation(pl.Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("done", "refined", "best", "best_update", "lowest", "plateaus", "kept", "scores")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self.STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.__dict__.update(state_dict)
 
 
-class Plateau(pl.Callback):
-    """Schedule's decay `plateau`: the rate falls to a tenth at each validation that brought nothing, down to `floor`.
+class PlateauDecay(pl.Callback):
+    """The schedule's decay `plateau`: divides the rate by ten after each validation without a new lowest loss.
 
-    As ConvS2S was trained (Gehring et al. 2017, section 4.2): rate 0.25, a tenth whenever the validation loss stops
-    falling, until 1e-4. There training ends then; here the budget ends it, as it does for every row.
+    The rate does not fall below the schedule's `floor`. ConvS2S was trained so (Gehring et al. 2017, section 4.2): rate
+    0.25, a tenth of it whenever the validation loss stops falling, until the rate is 1e-4. In the paper training ends
+    there. Here the budget ends it, as for every row.
     """
 
     def __init__(
@@ -130,9 +139,10 @@ class Plateau(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """The schedule has just set the rate of the next update, from its own base rate."""
+        """Scale the rate of the next update, which the schedule has just set from its own base rate."""
         if self.optimization.schedule.decay != "plateau":
             return
-        plateaus, floor = self.group.first(self.validation.plateaus), self.optimization.schedule.floor or 0.0
+        plateaus = self.group.broadcast(self.validation.plateaus)
+        floor = self.optimization.schedule.floor or 0.0
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = max(min(group["lr"], floor), group["lr"] * 0.1**plateaus)

@@ -21,7 +21,7 @@ from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.training.checkpoints import Signals
 from bench.training.reward import RewardSettings
-from bench.training.trainer import TrainingSettings, train
+from bench.training.trainer import TrainingHooks, TrainingSettings, train
 from bench.training.validation import Score
 
 HALF, MORE = 24_000, 1_200
@@ -37,14 +37,12 @@ def trained(experiment: Experiment, job_data: JobData, folder: Path, settings: T
         job_data.train,
         settings,
         experiment.machine,
+        TrainingHooks(  # only the last weights are of interest, so the validations do not score
+            job_data.vocabularies.target.decode, score=lambda _: Score(0.0, 0.0, 0.0)
+        ),
         seed=experiment.seed,
         folder=folder,
         signals=Signals(),
-        text=job_data.vocabularies.target.decode,
-        score=lambda _: Score(0.0, 0.0, 0.0),  # only the last weights are of interest
-        flush=lambda _: None,
-        resumed=lambda _: None,
-        report=lambda _: None,
     )
     return validate(model, job_data).gleu
 

@@ -56,10 +56,10 @@ STAGES = (
     ("start-up", "", 5.0),
     ("start-up, the store is created", "*mlflow.db*", 1.0),
     ("start-up, the run is created or opened", "mlflow.db-wal", 0.3),
-    ("training", f"{JOB_FOLDER}/reached.json", 1.0),
+    ("training", f"{JOB_FOLDER}/progress.json", 1.0),
     ("a checkpoint is being written", f"{JOB_FOLDER}/.last.ckpt.*", 0.0),
     ("a checkpoint has been written", f"{JOB_FOLDER}/last.ckpt", 0.02),
-    ("training", f"{JOB_FOLDER}/reached.json", 2.0),
+    ("training", f"{JOB_FOLDER}/progress.json", 2.0),
     ("a validation", f"{JOB_FOLDER}/weights-*.pt", 0.01),
     ("evaluation", f"{RUN}/hypotheses/test.json", 0.1),
     ("evaluation, the model is logged", MODEL, 0.1),
@@ -97,7 +97,7 @@ def test_a_signal_saves_the_run_and_says_so(
 ) -> None:
     folder = tracking_folder(tmp_path / "signalled")
     process = start_run(folder, *GRAMMAR)
-    wait_until(process, is_written(folder, f"{JOB_FOLDER}/reached.json"))
+    wait_until(process, is_written(folder, f"{JOB_FOLDER}/progress.json"))
     process.send_signal(number)
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + number, printed

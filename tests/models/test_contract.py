@@ -25,7 +25,7 @@ from bench.experiment.loading import architectures, resolve
 from bench.experiment.spec import Experiment
 from bench.system.machine import MachineSettings, bf16_fallback
 from bench.training.checkpoints import Signals
-from bench.training.trainer import Status, TrainingResult, train
+from bench.training.trainer import Status, TrainingHooks, TrainingResult, train
 from bench.training.validation import Score
 from models.parts.batch import BOS, EOS, UNK, Batch, Tokens
 from models.parts.flops import Flops
@@ -276,7 +276,9 @@ class Killed(BaseException):
     """As by kill -9: nothing after it is written."""
 
 
-def trained(row: str, folder: Path, device: torch.device, killed_after: int | None = None) -> tuple[list[int], TrainingResult]:
+def trained(
+    row: str, folder: Path, device: torch.device, killed_after: int | None = None
+) -> tuple[list[int], TrainingResult]:
     """(updates seen, what came out) of 5 updates by the row's own recipe, with dropout wherever it has any."""
     job = experiment(row)
     if hasattr(job.model, "dropout"):
@@ -302,14 +304,10 @@ def trained(row: str, folder: Path, device: torch.device, killed_after: int | No
             MachineSettings(
                 "gpu" if device.type == "cuda" else "cpu", checkpoint_seconds=60.0 if killed_after is None else 0.0
             ),
+            TrainingHooks(lambda sentences: ["" for _ in sentences], lambda _: Score(1.0, 1.0, 1.0), on_status=report),
             seed=1,
             folder=folder,
             signals=signals,
-            text=lambda sentences: ["" for _ in sentences],
-            score=lambda _: Score(1.0, 1.0, 1.0),
-            flush=lambda _: None,
-            resumed=lambda _: None,
-            report=report,
         )
     return seen, done
 

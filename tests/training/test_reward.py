@@ -28,8 +28,8 @@ from bench.training.reward import (
     without_dropout,
     words,
 )
-from models.moe import NoisyTopK
 from models.parts.batch import BOS, EOS, Batch, Tokens
+from models.parts.mixture_of_experts import NoisyTopKGate
 from models.parts.translator import Translator, cross_entropy_loss
 from models.transformer import Config, Model
 
@@ -244,7 +244,7 @@ def test_what_was_drawn_belongs_to_its_sentence() -> None:
 def test_a_translation_is_rewarded_by_its_own_reference() -> None:
     references = padded([[5, 6, 7, 8, EOS], [9, 10, 11, 12, EOS]])
     samples = padded([sentences(references)[0]] * 3 + [sentences(references)[1], [5, 6, 7, 8, EOS], [13, EOS]])
-    found = reward_phase(build("perceptron"), 0.5, 8).rewards(references, samples).tolist()
+    found = phase_at(build("perceptron"), 0.5, 8).rewards(references, samples).tolist()
     assert found == pytest.approx([1, 1, 1, 1, 1 / 14, 1 / 14])  # of the last two the end alone is right
 
 
@@ -264,7 +264,7 @@ def test_better_translations_become_more_probable() -> None:
     assert mean_log_probability() > before
 
 
-def reward_phase(model: Translator, share: float, updates: int) -> RewardPhase:
+def phase_at(model: Translator, share: float, updates: int) -> RewardPhase:
     budget = BudgetTracker(BudgetSettings(max_updates=10), FlopCounter(model))
     budget.updates = updates
     curves = LearningCurves(budget, lambda _: None, lambda _: None)
@@ -278,7 +278,7 @@ def reward_phase(model: Translator, share: float, updates: int) -> RewardPhase:
 def test_every_architecture_learns_from_reward(row: str, precision: str) -> None:
     """Each trained weight gets a gradient, also where autocast could keep the copies that were made for drawing."""
     model = build(row)
-    phase = reward_phase(model, share=0.25, updates=8)
+    phase = phase_at(model, share=0.25, updates=8)
     model.objective = phase.objective
     model.train()
     with (
@@ -291,15 +291,15 @@ def test_every_architecture_learns_from_reward(row: str, precision: str) -> None
     without = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
     assert without == []
     assert all(module.training for module in model.modules())
-    assert len(phase.curves.told["reward"]) == 1
-    assert 0 <= phase.curves.told["reward"][0] <= 1
+    assert len(phase.curves.recent["reward"]) == 1
+    assert 0 <= phase.curves.recent["reward"][0] <= 1
 
 
 def test_the_phase_is_the_end_of_the_budget() -> None:
     model = build("transformer-base").eval()
     for share, updates, begun in ((0.0, 9, False), (0.2, 7, False), (0.2, 8, True), (0.5, 5, True)):
-        phase = reward_phase(model, share, updates)
-        assert phase.begun is begun
+        phase = phase_at(model, share, updates)
+        assert phase.active is begun
         loss = phase.objective(model, PAIRS)
         assert (loss.item() == cross_entropy_loss(model, PAIRS).item()) is not begun
         assert (phase.budget.flop_counter.model_flops > 0) is begun
@@ -316,7 +316,7 @@ def test_dropout_acts_and_is_left_out_in_the_phase(row: str, rate: str) -> None:
     model = build(row, flags=[*others, f"--model.{rate}", "0.3"]).train()
     if row == "moe":  # whose gates have noise of their own
         for module in model.modules():
-            module.training = not isinstance(module, NoisyTopK)
+            module.training = not isinstance(module, NoisyTopKGate)
     passes = [model.token_losses(PAIRS) for _ in range(2)]
     assert not torch.equal(*passes)
     with without_dropout(model):
@@ -359,9 +359,9 @@ def test_without_padding_model_flops_are_executed_flops(row: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (RewardSettings(share=1.0), r"training\.reward\.share: 1\.0 is no part of a budget"),
+        (RewardSettings(share=1.0), r"training\.reward\.share: 1\.0 is not a fraction of the budget"),
         (RewardSettings(share=-0.1), r"training\.reward\.share: -0\.1"),
-        (RewardSettings(samples=1), r"training\.reward\.samples: 1 has no mean to differ from"),
+        (RewardSettings(samples=1), r"training\.reward\.samples: 1 is too small for a baseline"),
     ],
 )
 def test_settings_that_cannot_be_trained_with(settings: RewardSettings, said: str) -> None:

@@ -25,7 +25,7 @@ from bench.training import checkpoints
 from bench.training.budget import Curve, Diverged
 from bench.training.checkpoints import Interrupted, Signals
 from bench.training.reward import RewardSettings
-from bench.training.trainer import Status, Trained, TrainingSettings, train
+from bench.training.trainer import Status, TrainingHooks, TrainingResult, TrainingSettings, train
 from bench.training.validation import Score
 from models.parts.optimization import LearningRateSchedule, OptimizerSettings
 from models.parts.translator import Translator
@@ -92,7 +92,7 @@ class Attempts:
         score: Callable[[int], object] = nothing,
         flush: Callable[[Curve], None] = nothing,
         module: Translator | None = None,
-    ) -> Trained:
+    ) -> TrainingResult:
         def scored(module: Translator) -> Score:
             update = module.trainer.global_step
             self.validated[update] = weights_of(module)
@@ -109,20 +109,22 @@ class Attempts:
             report(status)
 
         signals = Signals()
-        with signals.listening():
+        with signals.installed():
             return train(
                 module or model(),
                 PairBatches(pairs(), self.settings.batch_tokens, seed=3),
                 self.settings,
                 MachineSettings(accelerator="cpu", checkpoint_seconds=self.seconds_between_checkpoints),
+                TrainingHooks(
+                    decode_text=lambda sentences: [" ".join(map(str, text_only(sentence))) for sentence in sentences],
+                    score=scored,
+                    on_points_saved=flushed,
+                    on_resumed=self.resumed.extend,
+                    on_status=reported,
+                ),
                 seed=3,
                 folder=self.folder,
                 signals=signals,
-                text=lambda sentences: [" ".join(map(str, text_only(sentence))) for sentence in sentences],
-                score=scored,
-                flush=flushed,
-                resumed=self.resumed.extend,
-                report=reported,
             )
 
 
@@ -147,7 +149,7 @@ def without_seconds(curve: Curve) -> Curve:
     return [point for point in curve if point[1] != "train/seconds"]
 
 
-def same(one: Trained, other: Trained) -> None:
+def same(one: TrainingResult, other: TrainingResult) -> None:
     assert one.weights.keys() == other.weights.keys()
     for name, tensor in one.weights.items():
         assert torch.equal(tensor, other.weights[name]), name
@@ -168,7 +170,7 @@ COURSES = {
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainingResult]:
     return {
         course: Attempts(tmp_path_factory.mktemp("whole"), settings(**changed)).go()
         for course, changed in COURSES.items()
@@ -189,7 +191,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
     ids=["2", "13", "20", "validation", "flush"],
 )
 def test_killed_and_resumed_is_undisturbed(
-    tmp_path: Path, undisturbed: dict[str, Trained], course: str, between: float, where: dict
+    tmp_path: Path, undisturbed: dict[str, TrainingResult], course: str, between: float, where: dict
 ) -> None:
     attempts = Attempts(tmp_path, settings(**COURSES[course]), between)
     with pytest.raises(Killed):
@@ -205,7 +207,7 @@ def test_killed_and_resumed_is_undisturbed(
         assert attempts.reported[0].seconds > before, "wall time is counted on"
 
 
-def test_the_reward_has_a_curve_and_a_cost(undisturbed: dict[str, Trained]) -> None:
+def test_the_reward_has_a_curve_and_a_cost(undisturbed: dict[str, TrainingResult]) -> None:
     plain, rewarded = undisturbed["32-true"], undisturbed["reward"]
     updates = [update for update, name, _ in rewarded.curve if name == "train/reward"]
     assert updates == list(range(11, 21))
@@ -219,7 +221,7 @@ def test_the_reward_has_a_curve_and_a_cost(undisturbed: dict[str, Trained]) -> N
     }  # of the next update
 
 
-def test_on_a_plateau_the_rate_falls_to_a_tenth_and_not_below_the_floor(undisturbed: dict[str, Trained]) -> None:
+def test_on_a_plateau_the_rate_falls_to_a_tenth_and_not_below_the_floor(undisturbed: dict[str, TrainingResult]) -> None:
     rates = {update: value for update, name, value in undisturbed["plateau"].curve if name == "train/lr"}
     assert rates == pytest.approx(  # validations at 5, 10, 15 and 20; the rates are those of the next update
         {update: 0.002 * (update + 1) for update in range(1, 5)}
@@ -230,17 +232,17 @@ def test_on_a_plateau_the_rate_falls_to_a_tenth_and_not_below_the_floor(undistur
 
 
 def test_every_process_and_every_update_draws_its_own_numbers() -> None:
-    drawn = set()
+    samples = set()
     for rank, update in itertools.product(range(3), range(3)):
         # Any: as much of a trainer and a module as is read.
         trainer: Any = SimpleNamespace(global_step=update)
         module: Any = SimpleNamespace(device=torch.device("cpu"))
-        checkpoints.RandomPerUpdate(5, rank).on_train_batch_start(trainer, module, cast(Any, None), 0)
-        drawn.add(torch.rand(1).item())
-    assert len(drawn) == 9
+        checkpoints.SeedPerUpdate(5, rank).on_train_batch_start(trainer, module, cast(Any, None), 0)
+        samples.add(torch.rand(1).item())
+    assert len(samples) == 9
 
 
-def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, Trained]) -> None:
+def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, TrainingResult]) -> None:
     attempts = Attempts(tmp_path)
     for update in (3, 6, 9, 11, 19):
         with pytest.raises(Killed):
@@ -248,7 +250,7 @@ def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, Trained])
     same(attempts.go(), undisturbed["32-true"])
 
 
-def test_a_spent_budget_is_not_overspent(tmp_path: Path, undisturbed: dict[str, Trained]) -> None:
+def test_a_spent_budget_is_not_overspent(tmp_path: Path, undisturbed: dict[str, TrainingResult]) -> None:
     attempts = Attempts(tmp_path)
     attempts.go()
     attempts.reported.clear()
@@ -260,7 +262,7 @@ def test_a_spent_budget_is_not_overspent(tmp_path: Path, undisturbed: dict[str, 
 
 
 def test_lost_updates_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "NOTED_EVERY", 0.0)
+    monkeypatch.setattr(checkpoints, "PROGRESS_INTERVAL_S", 0.0)
     attempts = Attempts(tmp_path)  # checkpoints at 5, 10, 15, 20
     half_written = tmp_path / ".last.ckpt.1234"
     half_written.write_bytes(b"PK")
@@ -271,15 +273,15 @@ def test_lost_updates_are_counted_apart(tmp_path: Path, monkeypatch: pytest.Monk
         lost.append(update % 5)
     trained = attempts.go()
     assert not half_written.exists()
-    assert trained.repeated.updates == sum(lost)
-    assert 0 < trained.repeated.seconds < 60
+    assert trained.repeated_work.updates == sum(lost)
+    assert 0 < trained.repeated_work.seconds < 60
     assert trained.budget.updates == 20
-    assert Attempts(tmp_path / "other").go().repeated.updates == 0
+    assert Attempts(tmp_path / "other").go().repeated_work.updates == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_run_goes_on(
-    tmp_path: Path, undisturbed: dict[str, Trained], number: signal.Signals
+    tmp_path: Path, undisturbed: dict[str, TrainingResult], number: signal.Signals
 ) -> None:
     before = signal.getsignal(number)
     attempts = Attempts(tmp_path)
@@ -288,7 +290,9 @@ def test_a_signal_saves_and_the_run_goes_on(
         if status.updates == 7:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(Interrupted, match=f"{number.name}: saved; the same command continues") as raised:
+    with pytest.raises(
+        Interrupted, match=f"{number.name}: the run is saved; run the same command again to resume"
+    ) as raised:
         attempts.go(report=send)
     assert raised.value.number == number
     assert signal.getsignal(number) == before
@@ -301,12 +305,12 @@ def test_a_signal_outside_of_training_is_raised_at_once() -> None:
     went_on = []
 
     def outside() -> None:
-        with Signals().listening():
+        with Signals().installed():
             os.kill(os.getpid(), signal.SIGTERM)
             went_on.append("outside")
 
     def inside() -> None:
-        with Signals().listening() as signals, signals.held():
+        with Signals().installed() as signals, signals.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
             went_on.append("inside")  # and at the end of the block it is raised
 
@@ -319,7 +323,7 @@ def test_a_signal_outside_of_training_is_raised_at_once() -> None:
 def test_a_second_signal_ends_the_process_at_once() -> None:
     program = """
 import os, signal
-from bench.checkpoints import Signals
+from bench.training.checkpoints import Signals
 with Signals().listening() as signals, signals.held():
     os.kill(os.getpid(), signal.SIGTERM)
     print("held", flush=True)
@@ -423,5 +427,5 @@ def test_a_truncated_checkpoint_is_named(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for size in (0, 1, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=r"last\.ckpt: this checkpoint is damaged .* delete it"):
+        with pytest.raises(ValueError, match=r"last\.ckpt: this checkpoint is damaged .* Delete it"):
             checkpoints.check(path)
