@@ -1,1 +1,1 @@
-"""The machine and the person in front of it: device and thread settings, terminal output, progress, file writes."""
+"""Machine settings, terminal output, progress messages, number formats, atomic file writes."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_file(path: Path, content: bytes | str, *, durable: bool = True) -> None:
-    """Write `content` (text as UTF-8) to `path` atomically. Arguments and errors as in `fill_file`."""
+    """Write `content` (text as UTF-8) to `path` atomically. Arguments and errors are those of `fill_file`."""
     data = content.encode() if isinstance(content, str) else content
     fill_file(path, lambda partial: partial.write_bytes(data), durable=durable)
 
@@ -30,7 +30,7 @@ def fill_file(path: Path, fill: Callable[[Path], object], *, durable: bool = Tru
     try:
         fill(partial)
         replace_file(partial, path, durable=durable)
-    except OSError as error:  # a failed write names no file, a failed rename the partial one
+    except OSError as error:  # a failed write names no file, and a failed rename names the partial file
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)

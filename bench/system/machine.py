@@ -1,4 +1,4 @@
-"""Where a run computes: device, threads, how often it saves; and what is noted of it beside a run."""
+"""Settings of the machine that a run computes on: device, processes, threads. Also the tags that describe it."""
 
 from __future__ import annotations
 
@@ -18,27 +18,31 @@ from typing import Literal
 import torch
 
 SIBLINGS = "BENCH_SIBLINGS"
-"""The environment variable in which a driver tells its workers how many others there are on their machine."""
+"""Environment variable: the number of other workers on the same machine. The driver sets it for its workers."""
 
 GPU_SHARE = "BENCH_GPU_SHARE"
-"""The environment variable in which a driver tells its workers what part of a GPU, if there is one, is theirs."""
+"""Environment variable: the fraction of a GPU that a worker has. The driver sets it for its workers."""
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-KEPT_BYTES, LARGE_BYTES = 2**31 - 1, 2**25
-"""The most that is kept at the top of the heap, and from where a block is mapped alone: glibc allows no more."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from malloc.h
+
+TRIM_THRESHOLD_BYTES = 2**31 - 1
+"""Free memory that glibc keeps at the top of the heap. This is the largest value that glibc accepts."""
+
+MMAP_THRESHOLD_BYTES = 2**25
+"""Size from which glibc maps a block on its own instead of taking it from the heap. The largest accepted value."""
 
 
 @dataclass
 class MachineSettings:
-    """Where to compute. Not part of a job's identity.
+    """Where a run computes. These settings are not part of a job's identity.
 
     Attributes:
-        accelerator: cpu, gpu, or auto: a GPU if there is one.
-        devices: Devices of one run on each machine, a process each (on the CPU: processes); more than one trains with
-            Lightning's distributed data parallel, and each batch is split over them.
-        num_nodes: Machines of one run; the same command runs on each (docs/clusters.md).
-        threads: Threads of one run on the CPU, shared by its processes; null for all cores.
-        checkpoint_seconds: Seconds between two checkpoints; one is also written at every validation.
+        accelerator: cpu, gpu, or auto, which takes a GPU if there is one.
+        devices: Devices of one run on each machine, with one process each (on the CPU: number of processes). More than
+            one trains with Lightning's distributed data parallel, which splits each batch over them.
+        num_nodes: Machines of one run. The same command runs on each of them (docs/clusters.md).
+        threads: CPU threads of one run on each machine, shared by its processes; null for all cores.
+        checkpoint_seconds: Seconds between two checkpoints. One is also written at every validation.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -54,32 +58,32 @@ class MachineSettings:
 
     @property
     def processes(self) -> int:
-        """Of one run, over all machines."""
+        """Number of processes of one run on all machines."""
         return self.devices * self.num_nodes
 
     @property
     def node(self) -> int:
-        """Which machine of a run on several this is; machine 0 leads."""
+        """Number of this machine among those of the run, from 0. Process 0 runs on machine 0."""
         return int(os.environ.get("NODE_RANK", "0")) if self.num_nodes > 1 else 0
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Sets the threads of this process for the length of a run, and that fp32 is fp32 on a GPU.
+        """Apply the settings to this process for the length of the block.
 
-        cuDNN alone rounds to TF32 unless it is told not to: convolutions and recurrent layers would be computed
-        otherwise than the products of other rows.
+        Sets the number of threads, and turns off TF32 on a GPU. cuDNN uses TF32 by default, so that convolutions and
+        recurrent layers would be computed with less precision than the matrix products of other rows.
 
         Raises:
-            ValueError: a GPU was asked for and there is none, or not so many.
+            ValueError: a GPU is required and there is none, or there are too few GPUs.
         """
         for name in ("devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"machine.{name}: {getattr(self, name)} is too small; at least 1")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
-            raise ValueError("machine.accelerator: no GPU is visible to torch; set machine.accelerator to cpu")
+            raise ValueError("machine.accelerator: gpu is set, but no GPU is visible to torch; set it to cpu or auto")
         if self.device.type == "cuda" and self.devices > torch.cuda.device_count():
-            there = torch.cuda.device_count()
-            raise ValueError(f"machine.devices: {self.devices} GPUs were asked for and torch sees {there}")
+            available = torch.cuda.device_count()
+            raise ValueError(f"machine.devices: {self.devices} GPUs are required, but only {available} are visible")
         keep_freed_memory()
         freeze_imports()
         before, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
@@ -93,38 +97,39 @@ class MachineSettings:
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep what is freed for the next allocation; for the rest of the process.
+    """Let glibc keep freed memory for the next allocation, for the rest of the process.
 
-    It gives free memory at the top of its heap back to the kernel, and the next update asks for it again, page by page:
-    a tenth of a small model's time (DECISIONS.md, 2026-11-25). Nothing is done where there is no `mallopt`.
+    By default glibc returns free memory at the top of its heap to the kernel, and the next update requests it again,
+    page by page. This took a tenth of the time of a small model (DECISIONS.md, 2026-11-25). Without `mallopt` (other C
+    libraries) this does nothing.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in ((M_TRIM_THRESHOLD, KEPT_BYTES), (M_MMAP_THRESHOLD, LARGE_BYTES)):
+        for parameter, value in ((M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES), (M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)):
             mallopt(parameter, value)
 
 
 @functools.cache
 def freeze_imports() -> None:
-    """Takes what this process has imported out of the garbage collector's rounds; once.
+    """Exclude all objects that exist now, mainly imported modules, from garbage collection; once per process.
 
-    They are half a million objects, which stay to the end and took each of a job's five rounds half a second.
+    They are half a million objects that live until the end. Each of a job's five full collections took half a second.
     """
     gc.freeze()
 
 
 def siblings() -> int:
-    """How many other workers of the same driver share this machine."""
+    """Return the number of other workers of the same driver on this machine."""
     return int(os.environ.get(SIBLINGS, "0"))
 
 
 @contextlib.contextmanager
-def bf16_fallback(device: torch.device, wanted: bool = True) -> Iterator[None]:
-    """What products in bf16 need of a processor.
+def bf16_fallback(device: torch.device, uses_bf16: bool = True) -> Iterator[None]:
+    """Turn off oneDNN for the length of the block if it cannot compute bf16 on this CPU.
 
-    oneDNN's recurrent layers refuse bf16 where there is no AVX-512; PyTorch's own take it, so oneDNN is left out there.
+    Without AVX-512, oneDNN's recurrent layers refuse bf16. PyTorch's own recurrent layers accept it.
     """
-    if wanted and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if uses_bf16 and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         (before, *_) = torch.backends.mkldnn.set_flags(False)
         try:
             yield
@@ -135,18 +140,18 @@ def bf16_fallback(device: torch.device, wanted: bool = True) -> Iterator[None]:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes (numbers or UUIDs)."""
-    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [name.strip() for name in named.split(",")][:count] if named else [str(n) for n in range(count)]
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them (numbers or UUIDs)."""
+    count, names = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [name.strip() for name in names.split(",")][:count] if names else [str(n) for n in range(count)]
 
 
 def environment_tags(device: torch.device) -> dict[str, str]:
-    """What must be known to repeat a run on `device` beside its configuration: commit, versions, hardware, threads."""
+    """Return the tags that, with the configuration, allow repeating a run: commit, versions, hardware, threads."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

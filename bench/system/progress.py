@@ -1,4 +1,4 @@
-"""How far a run is: what a training tells after every update, and to whom."""
+"""The status that training reports after every update."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is: part of the budget spent, counts, seconds of training, last loss, best validation BLEU.
+    """The progress of a run after an update.
 
-    `validations` are all so far, as (pairs seen, BLEU); `reward` is the mean GLEU of what a model draws that learns
-    from it, None before that phase.
+    Attributes:
+        fraction: Fraction of the budget that has been used.
+        updates: Updates of the weights so far.
+        pairs: Sentence pairs seen so far.
+        target_tokens: Target tokens seen so far.
+        seconds: Seconds of training, validations not included.
+        loss: Last point of the curve of the training loss, in nats per token; None before the first point.
+        best: BLEU of the best validation so far; None before the first validation.
+        validations: All validations so far, as (pairs seen, BLEU).
+        reward: Mean GLEU of the samples in the reward phase; None before that phase.
     """
 
     fraction: float
@@ -26,4 +34,4 @@ class Status:
 
 
 StatusCallback = Callable[[Status], bool | None]
-"""Gets the state after every update; True asks to stop at the validation of this update."""
+"""Called with the status after every update. True stops training at the validation of this update."""

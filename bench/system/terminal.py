@@ -1,4 +1,4 @@
-"""What a person sees while jobs run: a live line on a terminal, quiet lines elsewhere, aligned numbers with units."""
+"""Terminal output: progress of jobs (updated in place on a terminal, single lines elsewhere) and aligned tables."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from bench.system import formatting
 from bench.system.progress import Status
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-tables = Console(highlight=False, width=1000)  # a table is as wide as it must be: nothing is cut off
+tables = Console(highlight=False, width=1000)  # wide enough that no column of a table is cut off
 
 
 def say(line: str) -> None:
-    """One line, printed as it is: nothing in it is markup."""
+    """Print one line as it is. Brackets in it are not interpreted as markup."""
     console.print(Text(line))
 
 
 def printable(text: str) -> str:
-    r"""The text with control characters written as \xNN, so that no corpus steers a terminal; all else as it is."""
+    r"""Return the text with control characters as \xNN, so that a corpus cannot send commands to the terminal."""
     return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" else c for c in text)
 
 
 class ProgressLine:
-    """The line of a job that trains. On a terminal it is renewed in place; elsewhere one line a tenth of the way."""
+    """The progress of one job: a line updated in place on a terminal, elsewhere one line per tenth of the budget."""
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.shown_at = 0.0
-        self.tenth = -1
+        self.printed_at = 0.0
+        self.tenth = -1  # tenths of the budget of the last status
         self.first: Status | None = None
 
     def __call__(self, status: Status) -> None:
@@ -43,21 +43,23 @@ class ProgressLine:
         now = time.monotonic()
         tenth = int(status.fraction * 10)
         if console.is_terminal:
-            if now - self.shown_at >= 0.2 or status.fraction >= 1:
+            if now - self.printed_at >= 0.2 or status.fraction >= 1:
                 console.print(Text(self.line(status)), end="\r", overflow="ellipsis", no_wrap=True)
-                self.shown_at = now
+                self.printed_at = now
         elif tenth > self.tenth:
             say(self.line(status))
         self.tenth = tenth
 
     def line(self, status: Status) -> str:
         assert self.first is not None
-        left, took = remaining(self.first, status), status.seconds
-        rates = f"{status.pairs / took:,.0f} pairs/s  {status.target_tokens / took:,.0f} tokens/s" if took else ""
+        left, elapsed = seconds_left(self.first, status), status.seconds
+        rates = ""
+        if elapsed:  # on a GPU, the seconds of the first updates are not known at once
+            rates = f"{status.pairs / elapsed:,.0f} pairs/s  {status.target_tokens / elapsed:,.0f} tokens/s"
         parts = [
             f"  {self.title}  {min(1.0, status.fraction):4.0%}",
             f"{status.updates:,} updates",
-            rates,  # a GPU has not been asked at once what its first updates took
+            rates,
             f"loss {status.loss:.2f}" if status.loss is not None else "",
             f"GLEU {status.reward:.2f}" if status.reward is not None else "",
             f"best {status.best:.1f} BLEU" if status.best is not None else "",
@@ -71,16 +73,23 @@ class ProgressLine:
 
 
 class ProgressBoard:
-    """Jobs that run at once: on a terminal a table renewed in place; elsewhere a line when a job begins or ends, and
-    once a minute one for those under way. Lines of the jobs stand above the table.
+    """The progress of jobs that run at the same time.
+
+    On a terminal it is a table that is updated in place, below the messages of the jobs. Elsewhere it prints a line
+    when a job starts or ends, and once a minute a line for each running job.
+
+    Args:
+        total: Number of jobs expected.
     """
 
-    EVERY = 60.0
+    INTERVAL_S = 60.0
 
     def __init__(self, total: int) -> None:
-        self.total, self.begun, self.ended, self.began = total, 0, 0, time.monotonic()
-        self.jobs: dict[int, tuple[str, float, Status | None, Status | None]] = {}  # name, begin, first and last status
-        self.said_at = self.began
+        self.total, self.started, self.ended, self.started_at = total, 0, 0, time.monotonic()
+        self.jobs: dict[
+            int, tuple[str, float, Status | None, Status | None]
+        ] = {}  # by worker: name, time of start, first and last status
+        self.printed_at = self.started_at
         self.live = Live(get_renderable=self.view, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> ProgressBoard:
@@ -95,72 +104,76 @@ class ProgressBoard:
         say(f"  {line}")
 
     def job_started(self, worker: int, name: str) -> None:
-        self.begun += 1
+        self.started += 1
         self.jobs[worker] = (name, time.monotonic(), None, None)
-        say(f"[{self.begun}/{max(self.total, self.begun)}] {name}: begins, worker {worker}")
+        say(f"[{self.started}/{max(self.total, self.started)}] {name}: starts on worker {worker}")
 
     def job_progress(self, worker: int, status: Status) -> None:
-        name, begin, first, _ = self.jobs[worker]
-        self.jobs[worker] = (name, begin, first or status, status)
-        if not console.is_terminal and time.monotonic() - self.said_at >= self.EVERY:
-            self.said_at = time.monotonic()
+        name, started_at, first, _ = self.jobs[worker]
+        self.jobs[worker] = (name, started_at, first or status, status)
+        if not console.is_terminal and time.monotonic() - self.printed_at >= self.INTERVAL_S:
+            self.printed_at = time.monotonic()
             for row in self.rows():
                 say("  " + "  ".join(part for part in row if part))
             say(f"  {self.summary()}")
 
-    def job_ended(self, worker: int, what: str) -> None:
-        """`what` says how, and with what."""
-        name, begin, _, _ = self.jobs.pop(worker)
+    def job_ended(self, worker: int, outcome: str) -> None:
+        """Print how a job ended: `outcome` is its state and its result."""
+        name, started_at, _, _ = self.jobs.pop(worker)
         self.ended += 1
-        say(f"  {name}: {what}, {formatting.duration(time.monotonic() - begin)}")
+        say(f"  {name}: {outcome}, {formatting.duration(time.monotonic() - started_at)}")
 
     def rows(self) -> list[list[str]]:
-        """Worker, job, part of its budget spent, best validation BLEU, time left."""
+        """Return a row per running job: worker, job, percentage of its budget used, best validation BLEU, time left."""
         rows = []
         for worker, (name, _, first, status) in sorted(self.jobs.items()):
             if first is None or status is None:
-                rows.append([str(worker), name, "prepares", "", ""])
+                rows.append([str(worker), name, "preparing", "", ""])
                 continue
-            left = remaining(first, status)
+            left = seconds_left(first, status)
             rows.append(
                 [
                     str(worker),
                     name,
                     f"{min(1.0, status.fraction):4.0%}",
                     f"{status.best:.1f} BLEU" if status.best is not None else "",
-                    "is judged" if status.fraction >= 1 else f"{formatting.duration(left)} left" if left is not None else "",
+                    "is evaluated"
+                    if status.fraction >= 1
+                    else f"{formatting.duration(left)} left"
+                    if left is not None
+                    else "",
                 ]
             )
         return rows
 
     def summary(self) -> str:
-        spent = self.ended + sum(min(1.0, last.fraction) for *_, last in self.jobs.values() if last)
-        elapsed = time.monotonic() - self.began
+        done = self.ended + sum(min(1.0, last.fraction) for *_, last in self.jobs.values() if last)
+        elapsed = time.monotonic() - self.started_at
         left = (
-            f", about {formatting.duration(elapsed / spent * (self.total - spent))} left"
-            if self.ended and spent < self.total
+            f", about {formatting.duration(elapsed / done * (self.total - done))} left"
+            if self.ended and done < self.total
             else ""
         )
         return f"{self.ended} of {self.total} jobs, {formatting.duration(elapsed)}{left}"
 
     def view(self) -> Table:
-        heads = (("worker", "right"), ("job", "left"), ("spent", "right"), ("best", "right"), ("", "left"))
+        headings = (("worker", "right"), ("job", "left"), ("budget", "right"), ("best", "right"), ("", "left"))
         view = Table(box=None, pad_edge=False, header_style="bold", caption=self.summary(), caption_justify="left")
-        for heading, side in heads:
+        for heading, side in headings:
             view.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
         for row in self.rows():
             view.add_row(*(Text(cell) for cell in row))
         return view
 
 
-def remaining(first: Status, status: Status) -> float | None:
-    """Seconds of training that are left, by the speed since the first report; None before it is known."""
-    done, spent = status.fraction - first.fraction, status.seconds - first.seconds
-    return max(0.0, spent / done * (1 - status.fraction)) if done > 0 and spent > 0 else None
+def seconds_left(first: Status, status: Status) -> float | None:
+    """Return the seconds of training that are left, at the speed since the first status, or None if it is unknown."""
+    fraction, seconds = status.fraction - first.fraction, status.seconds - first.seconds
+    return max(0.0, seconds / fraction * (1 - status.fraction)) if fraction > 0 and seconds > 0 else None
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """An aligned table. `columns` are (heading, left | right)."""
+    """Print an aligned table. Each column is a heading and its alignment, left or right."""
     view = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
     for heading, side in columns:
         view.add_column(Text(heading), justify="right" if side == "right" else "left", no_wrap=True)
