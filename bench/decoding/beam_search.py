@@ -32,9 +32,9 @@ class DecodingSettings:
         beam: Hypotheses kept per sentence; 1 is greedy search.
         alpha: Strength of length normalisation: 0 prefers short sentences, 1 is nearly the mean per token.
         length_penalty: gnmt: ((5 + |Y|) / 6)^alpha. mean: |Y|^alpha, with alpha 1 the mean per token (ConvS2S).
-        prune: Beam pruning threshold in nats (GNMT, 3.0 there). A word is discarded if its log P is lower by more than
-            this than that of the best next word of its hypothesis. A hypothesis is discarded if its log P, normalised
-            by length, is lower by more than this than that of the best finished one. null: no pruning.
+        prune: Beam pruning threshold in nats (GNMT uses 3.0). A next word is discarded if its log P is lower than that
+            of the best next word of the same hypothesis by more than the threshold. A hypothesis is discarded if its
+            length-normalised log P is lower than the score of the best finished one by more than it. null: no pruning.
         coverage: Strength (beta) of the penalty for source tokens without attention; needs a model with attention.
         extra_length: A translation may have this many tokens more than its source.
         batch_sentences: Sentences translated at the same time.

@@ -1,4 +1,4 @@
-"""Several models that translate together. An ensemble is one more translator: what takes a model takes it."""
+"""Ensembles: several models that translate together. An ensemble is a `Translator`, so it is used like one model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from models.parts.translator import Routing, State, Step, Translator
 
 
 class Ensemble(Translator):
-    """P(y_t | y_<t, X) = 1/M sum_m P_m(y_t | y_<t, X): the members' probabilities, averaged at every step.
+    """P(y_t | y_<t, X) = 1/M sum_m P_m(y_t | y_<t, X): the probabilities of the members are averaged at every step.
 
-    The arithmetic mean, as in fairseq. The members may be of any architectures over one source and one target
-    vocabulary. A hidden state is theirs side by side, a state the tree of their states; `project` gives log P, which a
-    softmax leaves as it is. Attention is the mean of the members' where all of them have it. Costs are sums.
+    The mean is arithmetic, as in fairseq. Members can have any architecture; they share one source and one target
+    vocabulary. The hidden state is the concatenation of the members' hidden states, and the decoder state a tree of
+    their states. `project` returns log P, which a log-softmax leaves unchanged. Attention is the mean over members if
+    all of them have attention. Costs are sums over members.
     """
 
     def __init__(self, members: Sequence[Translator]) -> None:
@@ -33,28 +34,30 @@ class Ensemble(Translator):
 
     def decode(self, memory: Any, target: Tokens) -> Tensor:
         pairs = zip(self.members, memory, strict=True)
-        return torch.cat([member.decode(its_memory, target) for member, its_memory in pairs], dim=-1)
+        return torch.cat([member.decode(member_memory, target) for member, member_memory in pairs], dim=-1)
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Logarithms of the mean probabilities, in fp32 at least."""
+        """Logarithms of the mean probabilities, in fp32 or higher precision."""
         parts = hidden.split([member.output.in_features for member in self.members], dim=-1)
         logits = [member.project(part) for member, part in zip(self.members, parts, strict=True)]
-        kind = torch.promote_types(logits[0].dtype, torch.float32)
-        log_probabilities = torch.stack([torch.log_softmax(of_one, dim=-1, dtype=kind) for of_one in logits])
+        dtype = torch.promote_types(logits[0].dtype, torch.float32)
+        log_probabilities = torch.stack(
+            [torch.log_softmax(member_logits, dim=-1, dtype=dtype) for member_logits in logits]
+        )
         return log_probabilities.logsumexp(dim=0) - math.log(len(logits))
 
     def start(self, memory: Any) -> State:
-        states = [member.start(its_memory) for member, its_memory in zip(self.members, memory, strict=True)]
+        states = [member.start(member_memory) for member, member_memory in zip(self.members, memory, strict=True)]
         return State(tuple(state.source for state in states), tuple(state.past for state in states))
 
     def step(self, previous_B: Tensor, state: State) -> Step:
         pairs = zip(self.members, state.source, state.past, strict=True)
         steps = [member.step(previous_B, State(source, past)) for member, source, past in pairs]
-        looked = [step.attention_BS for step in steps if step.attention_BS is not None]
+        attention = [step.attention_BS for step in steps if step.attention_BS is not None]
         return Step(
             torch.cat([step.hidden_BD for step in steps], dim=-1),
             State(tuple(step.state.source for step in steps), tuple(step.state.past for step in steps)),
-            torch.stack(looked).mean(dim=0) if len(looked) == len(steps) else None,
+            torch.stack(attention).mean(dim=0) if len(attention) == len(steps) else None,
         )
 
     def flops_encode(self, source_length: int) -> Flops:
@@ -85,4 +88,4 @@ class Ensemble(Translator):
 
     def parameter_counts(self) -> tuple[int, int]:
         counts = [member.parameter_counts() for member in self.members]
-        return sum(whole for whole, _ in counts), sum(outside for _, outside in counts)
+        return sum(total for total, _ in counts), sum(core for _, core in counts)

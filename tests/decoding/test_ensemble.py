@@ -1,4 +1,4 @@
-"""Ensembles: the mean of probabilities, the jobs of the members, and one run that costs what its members cost."""
+"""Ensembles: the mean of probabilities, the jobs of the members, and a run whose costs are those of its members."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def no_latency() -> Iterator[None]:
         yield
 
 
-# --- one translator of several ----------------------------------------------------------------------------------------
+# --- the model --------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def test_probabilities_are_averaged() -> None:
 
 
 @torch.no_grad()
-def test_attention_is_averaged_where_all_have_it() -> None:
+def test_attention_is_averaged_if_all_members_have_it() -> None:
     members = [build(row).double() for row in ("bahdanau", "luong")]
     (one_BS, *_), (other_BS, *_) = (write(member, batch())[1] for member in members)
     (both_BS, *_) = write(Ensemble(members).eval(), batch())[1]
@@ -70,7 +70,7 @@ def test_attention_is_averaged_where_all_have_it() -> None:
     assert write(Ensemble([*members, build("lstm").double()]).eval(), batch())[1] == [None] * 9
 
 
-def test_a_model_twice_is_that_model() -> None:
+def test_an_ensemble_of_one_model_twice_equals_that_model() -> None:
     model = build("bahdanau").double()
     twice = Ensemble([model, model])
     settings = DecodingSettings(beam=3, coverage=0.2)
@@ -81,7 +81,7 @@ def test_a_model_twice_is_that_model() -> None:
         assert [h.log_probability for h in one] == pytest.approx([h.log_probability for h in other], abs=1e-9)
 
 
-def test_sizes_and_costs_are_sums() -> None:
+def test_sizes_and_costs_are_sums_over_members() -> None:
     members = [build("bahdanau"), build("convs2s")]
     ensemble = Ensemble(members)
     assert ensemble.flops(9, 7) == members[0].flops(9, 7) + members[1].flops(9, 7)
@@ -92,7 +92,7 @@ def test_sizes_and_costs_are_sums() -> None:
 # --- the job and those of its members ---------------------------------------------------------------------------------
 
 
-def test_the_members_are_jobs_of_the_single_row() -> None:
+def test_members_are_jobs_of_the_single_model_row() -> None:
     path = EXPERIMENTS / "gnmt.yaml"
     second = resolve(path, row="gnmt-ensemble", flags=["--seed", "2"])
     assert [member.job_hash for member in second.members] == [
@@ -109,13 +109,13 @@ def test_the_members_are_jobs_of_the_single_row() -> None:
 
 
 @pytest.mark.parametrize(("preset", "members"), [("demo", 2), ("multi30k-cpu", 2), ("multi30k", 3), ("paper", 8)])
-def test_members_of_a_preset(preset: str, members: int) -> None:
+def test_number_of_members_in_each_preset(preset: str, members: int) -> None:
     for file in ("gnmt", "convs2s", "deep_att"):
         row = f"{file.replace('_', '-')}-ensemble"
         assert len(resolve(EXPERIMENTS / f"{file}.yaml", preset=preset, row=row).members) == members
 
 
-def test_a_suite_puts_ensembles_behind_their_members() -> None:
+def test_a_suite_runs_ensembles_after_their_members() -> None:
     suite = Suite(rows=["gnmt-ensemble", "luong", "gnmt"], seeds=[1, 2])
     found = [(experiment.row, experiment.seed) for experiment in suite.experiments([])]
     assert found == [
@@ -124,7 +124,7 @@ def test_a_suite_puts_ensembles_behind_their_members() -> None:
     ]
 
 
-def test_what_cannot_be_joined_is_refused(tmp_path: Path) -> None:
+def test_invalid_ensembles_are_refused(tmp_path: Path) -> None:
     for flag, said in (("--ensemble.members=1", "at least 2"), ("--ensemble.of=gnmt", "is no flag")):
         with pytest.raises(ValueError, match=said):
             resolve(EXPERIMENTS / "convs2s.yaml", flags=[flag])
@@ -161,18 +161,22 @@ def single(folder: Path, store: Store) -> JobResult:
 
 @pytest.fixture(scope="module")
 def finished(single: JobResult, folder: Path, store: Store) -> JobResult:
-    """The first member had been trained, the second had not; it died once in each of the two judgings."""
+    """An ensemble whose first member was trained before. Its first two attempts fail: once while the second member is
+    evaluated and once while the ensemble is evaluated.
+    """
     real, lives = bench.runs.job.evaluate_job, iter((False, True, False))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench.runs.job, "evaluate_job", lambda *given: real(*given) if next(lives) else 1 / 0)
-        for begun in (["one", "one"], ["more", "one", "one"]):
+        for started in (["one", "one"], ["more", "one", "one"]):
             with pytest.raises(ZeroDivisionError):
                 run(experiment(folder, "more"), store, "runs")
-            assert [run.tags["row"] for run in store.runs("runs")] == begun
+            assert [run.tags["row"] for run in store.runs("runs")] == started
     return run(experiment(folder, "more"), store, "runs")
 
 
-def test_an_ensemble_is_a_run_that_names_its_members(finished: JobResult, single: JobResult, store: Store) -> None:
+def test_the_run_of_an_ensemble_names_the_runs_of_its_members(
+    finished: JobResult, single: JobResult, store: Store
+) -> None:
     assert finished.run
     assert single.run
     assert (finished.state, finished.run.status) == ("finished now", "FINISHED")
@@ -185,14 +189,14 @@ def test_an_ensemble_is_a_run_that_names_its_members(finished: JobResult, single
     assert len(store.runs("runs")) == 3
 
 
-def test_its_costs_are_the_sums_of_its_members(finished: JobResult, store: Store) -> None:
+def test_the_costs_of_a_run_are_sums_over_members(finished: JobResult, store: Store) -> None:
     assert finished.run
     members = [store.run(run_id).metrics for run_id in finished.run.tags["members"].split(", ")]
     found = {measure.metric: measure for measure in finished.measures}
     for name in (*SUMMED, "params", "params_core"):
         if all(name in member for member in members):
             assert found[name].value == pytest.approx(sum(member[name] for member in members)), name
-        else:  # few machines let one read their energy
+        else:  # few machines allow reading their energy
             assert (name, found[name].value) == ("energy_j", None)
             assert found[name].provenance.startswith("not measured")
     assert found["mfu"].value == pytest.approx((found["train_flops"].value or 0) / (found["clock_flops"].value or 1))
@@ -204,12 +208,12 @@ def test_its_costs_are_the_sums_of_its_members(finished: JobResult, store: Store
     assert found["best_update"].value is None
 
 
-def test_the_same_command_prints_it(finished: JobResult, folder: Path, store: Store) -> None:
+def test_the_same_command_prints_the_finished_run(finished: JobResult, folder: Path, store: Store) -> None:
     again = run(experiment(folder, "more"), store, "runs")
     assert (again.run, again.state, again.measures) == (finished.run, "finished before", finished.measures)
 
 
-def test_again_joins_the_same_members_anew(finished: JobResult, folder: Path, store: Store) -> None:
+def test_again_starts_a_new_run_of_the_same_members(finished: JobResult, folder: Path, store: Store) -> None:
     again = run(experiment(folder, "more"), store, "runs", again=True)
     assert again.run
     assert finished.run
@@ -219,7 +223,7 @@ def test_again_joins_the_same_members_anew(finished: JobResult, folder: Path, st
     assert {measure.metric: measure.value for measure in again.measures}["test/bleu"] == bleu
 
 
-def test_the_run_is_the_translator(finished: JobResult, folder: Path, store: Store) -> None:
+def test_the_logged_model_translates_as_in_its_evaluation(finished: JobResult, folder: Path, store: Store) -> None:
     assert finished.run
     table = store.hypotheses(finished.run, "test")
     wanted = list(table["hypothesis"])
@@ -233,10 +237,10 @@ def test_the_run_is_the_translator(finished: JobResult, folder: Path, store: Sto
     with pytest.raises(ValueError, match="is an ensemble; name the runs of its members"):
         trained_model.join([members[0], loaded])
     elsewhere = [replace(member, model=member.model.to("meta")) for member in members]
-    assert trained_model.join(elsewhere).model.device.type == "meta"  # where sources are sent to
+    assert trained_model.join(elsewhere).model.device.type == "meta"  # the device to which sources are moved
 
 
-def test_translate_with_another_run(
+def test_translate_with_a_second_run(
     finished: JobResult, folder: Path, store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert finished.run
@@ -251,7 +255,7 @@ def test_translate_with_another_run(
     assert "an ensemble needs one source vocabulary" in capsys.readouterr().err
 
 
-def test_greedy_search_joins_too(finished: JobResult, store: Store) -> None:
+def test_greedy_search_accepts_an_ensemble(finished: JobResult, store: Store) -> None:
     assert finished.run
     model: Translator = trained_model.load(store, finished.run.id).model
     assert len(beam_search.greedy(model, SOURCES)) == 3

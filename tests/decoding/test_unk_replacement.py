@@ -1,4 +1,4 @@
-"""PosUnk: a dictionary learnt from sentence pairs, and what becomes of the unknown words of a translation."""
+"""Unknown-word replacement: the dictionary learnt from sentence pairs, and the replaced words of a translation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.data.corpus import Split
 from bench.data.vocabulary import Vocabularies, Words
 from bench.decoding import unk_replacement
 from bench.decoding.beam_search import DecodingSettings, Hypothesis, translate
-from bench.decoding.unk_replacement import Lexicon, dictionary, hypothesis_texts, translation_probabilities
+from bench.decoding.unk_replacement import Lexicon, hypothesis_texts, learn_dictionary, translation_probabilities
 from bench.evaluation import trained_model
 from bench.experiment.loading import architectures, resolve
 from bench.measures.alignment import forced_attention
@@ -27,24 +27,24 @@ from tests.helpers import tiny_job
 BOOKS = [("the house", "das Haus"), ("the book", "das Buch"), ("a book", "ein Buch")]
 
 
-def spelt_out(pairs: list[tuple[list[str], list[str]]]) -> dict[tuple[str, str], float]:
-    """t(w|g) by Model 1, word by word as Brown et al. write it down; the empty word is ""."""
+def model_1_in_plain_python(pairs: list[tuple[list[str], list[str]]]) -> dict[tuple[str, str], float]:
+    """t(w|g) by IBM Model 1, word by word as in Brown et al. 1993; the empty word is ""."""
     t: dict[tuple[str, str], float] = defaultdict(lambda: 1.0)
     for _ in range(unk_replacement.ITERATIONS):
         counts: dict[tuple[str, str], float] = defaultdict(float)
         totals: dict[str, float] = defaultdict(float)
         for given, words in pairs:
             for word in words:
-                whole = sum(t[word, other] for other in ["", *given])
+                total = sum(t[word, other] for other in ["", *given])
                 for other in ["", *given]:
-                    counts[word, other] += t[word, other] / whole
-                    totals[other] += t[word, other] / whole
+                    counts[word, other] += t[word, other] / total
+                    totals[other] += t[word, other] / total
         t = defaultdict(float, {pair: count / totals[pair[1]] for pair, count in counts.items()})
     return t
 
 
-def test_model_1_is_that_of_brown() -> None:
-    """On pairs of unequal lengths, with a word that stands twice in its sentence."""
+def test_model_1_equals_the_equations_of_brown() -> None:
+    """The pairs have unequal lengths, and one word occurs twice in its sentence."""
     given = ["the house", "the book of the house", "a book", "the"]
     words = ["das Haus", "das Buch des Hauses", "ein Buch", "das"]
     pairs = [(g.split(), w.split()) for g, w in zip(given, words, strict=True)]
@@ -61,56 +61,56 @@ def test_model_1_is_that_of_brown() -> None:
         begin += len(ws)
     pair_L, place_L = np.array(links).T
     found_K = translation_probabilities(pair_L, place_L, np.array(word_P), np.array([g for g, _ in keys]))
-    wanted = spelt_out(pairs)
+    wanted = model_1_in_plain_python(pairs)
     assert found_K.tolist() == pytest.approx([wanted[written_[w], givens[g]] for g, w in keys], abs=1e-12)
 
 
 def test_the_dictionary_of_three_books() -> None:
     sources, targets = ([pair[side].split() for pair in BOOKS] for side in (0, 1))
-    assert dictionary(sources, targets) == {"the": "das", "house": "Haus", "book": "Buch", "a": "ein"}
-    assert dictionary([*sources, []], [*targets, ["Leer"]]) == dictionary(sources, targets)
-    assert dictionary([["man"], []], [["Mann"], []]) == {"man": "Mann"}
+    assert learn_dictionary(sources, targets) == {"the": "das", "house": "Haus", "book": "Buch", "a": "ein"}
+    assert learn_dictionary([*sources, []], [*targets, ["Leer"]]) == learn_dictionary(sources, targets)
+    assert learn_dictionary([["man"], []], [["Mann"], []]) == {"man": "Mann"}
 
 
-def test_words_out_of_the_vocabulary_are_learnt(tmp_path: Path) -> None:
-    """The smallest vocabularies there are: one word each."""
+def test_words_that_are_not_in_the_vocabulary_are_learnt(tmp_path: Path) -> None:
+    """The vocabularies are the smallest possible: one word each."""
     pairs = tiny_job.pairs(400, seed=1)
     split = Split([source for source, _ in pairs], [target for _, target in pairs])
     vocabularies = Vocabularies(Words.learn(split.sources, 5), Words.learn(split.targets, 5))
     learnt = Lexicon.learn(split, vocabularies)
-    assert {word: learnt.of(word) for word in tiny_job.WORDS} == tiny_job.WORDS
-    assert learnt.of("sees") == "sieht"
-    assert learnt.of("Zoë") == "Zoë"
+    assert {word: learnt.translation(word) for word in tiny_job.WORDS} == tiny_job.WORDS
+    assert learnt.translation("sees") == "sieht"
+    assert learnt.translation("Zoë") == "Zoë"
     learnt.save(tmp_path / "lexicon.json")
     assert Lexicon.load(tmp_path / "lexicon.json") == learnt
 
 
-def looking(*places: int, columns: int) -> np.ndarray:
-    """attention_TS with most of its weight on these places, one a token."""
-    attention_TS = np.full((len(places), columns), 0.1 / columns)
-    attention_TS[np.arange(len(places)), places] += 0.9
+def attention_to(*positions: int, columns: int) -> np.ndarray:
+    """attention_TS with most of the weight of token t on position t of `positions`."""
+    attention_TS = np.full((len(positions), columns), 0.1 / columns)
+    attention_TS[np.arange(len(positions)), positions] += 0.9
     return attention_TS
 
 
-def test_unknown_words_become_what_was_looked_at() -> None:
+def test_unknown_words_are_replaced_by_the_source_word_with_most_attention() -> None:
     source, target = Words.of(["sees", "the", "￭."]), Words.of(["sieht", "den", "￭."])
     both = Vocabularies(source, target)
     sentence = "Zoë sees the cat."
     assert source.encode([sentence]) == [[UNK, 4, 5, UNK, 6]]
-    # Zoë sieht den Katze .  and the row of EOS; source words and its EOS are the columns.
+    # Rows: Zoë sieht den Katze . and EOS. Columns: the source words and EOS.
     ids = [UNK, 4, 5, UNK, 6]
-    found = Hypothesis(ids, 0.0, 0.0, looking(0, 1, 2, 3, 4, 5, columns=6))
+    found = Hypothesis(ids, 0.0, 0.0, attention_to(0, 1, 2, 3, 4, 5, columns=6))
     cats = Lexicon({"cat": "Kater", "sees": "guckt"})
     assert hypothesis_texts([found], [sentence], both, None) == ["<unk> sieht den <unk>."]
     assert hypothesis_texts([found], [sentence], both, Lexicon({})) == ["Zoë sieht den cat."]
     assert hypothesis_texts([found], [sentence], both, cats) == ["Zoë sieht den Kater."]
-    # Where EOS has most of the weight, the word with most of the rest is meant: the full stop, joined to its left.
-    attention_TS = looking(5, 1, 2, 5, 4, 5, columns=6)
+    # If EOS has most of the weight, the word with most of the rest is taken: here the full stop, joined to its left.
+    attention_TS = attention_to(5, 1, 2, 5, 4, 5, columns=6)
     attention_TS[0, 3] += 0.01
     attention_TS[3, 4] += 0.01
     assert hypothesis_texts([Hypothesis(ids, 0.0, 0.0, attention_TS)], [sentence], both, cats) == ["Kater sieht den.."]
-    # A sentence that was cut to two tokens: the words that were not read cannot be looked at.
-    cut = Hypothesis([UNK, UNK], 0.0, 0.0, looking(0, 1, 2, columns=3))
+    # The source was truncated to two tokens, so there is attention to these two only.
+    cut = Hypothesis([UNK, UNK], 0.0, 0.0, attention_to(0, 1, 2, columns=3))
     assert hypothesis_texts([cut], [sentence], both, cats) == ["Zoë guckt"]
     assert hypothesis_texts([Hypothesis([], 0.0, 0.0), Hypothesis([4], 0.0, 0.0)], ["", "x"], both, cats) == [
         "",
@@ -122,8 +122,8 @@ ATTENTIVE = ["bahdanau", "deep-att", "gnmt", "local-p", "convs2s", "transformer-
 
 
 @pytest.mark.parametrize("row", [row for row in ATTENTIVE if row in architectures()])
-def test_a_row_of_attention_is_that_of_the_word_being_written(row: str) -> None:
-    """Of real models: what the search reports is what the model looks at when it is made to write the same."""
+def test_row_t_of_the_attention_belongs_to_token_t(row: str) -> None:
+    """With real models: the attention that the search reports equals that of forced decoding of the same tokens."""
     torch.manual_seed(1)
     model = resolve(architectures()[row], row=row).build(23, 23).eval().double()
     for parameter in model.parameters():
@@ -148,8 +148,8 @@ def no_latency() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_latency")
-def test_a_run_translates_as_it_was_judged(tmp_path: Path) -> None:
-    """A model that knows one word of each side writes mostly unknown ones; none of them is left."""
+def test_a_logged_model_translates_as_in_its_evaluation(tmp_path: Path) -> None:
+    """A model with a vocabulary of one word writes mostly unknown words; the dictionary replaces all of them."""
     tiny_job.write_corpus(tmp_path)
     words = {"text__kind": "words", "text__joint": "false", "text__vocabulary_size": 5, "training__max_updates": 40}
     store = Store(TrackingSettings(None, str(tmp_path / "runs")))
