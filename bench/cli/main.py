@@ -246,10 +246,10 @@ def attention_command(args: argparse.Namespace, _: list[str]) -> int:
 
     store = Store(TrackingSettings(args.uri, args.folder))
     run = trained_model.find(store, args.run)
-    looks = attention_maps.sentence_attention(trained_model.load(store, run.id), args.sentence)
-    picked = looks.select(args.kind, args.layer, args.head)
-    terminal.say(terminal.printable(looks.translation))
-    for file in attention_heatmap.write(looks, picked, args.out or Path(args.folder) / "attention" / run.id[:12]):
+    attention = attention_maps.sentence_attention(trained_model.load(store, run.id), args.sentence)
+    selected = attention.select(args.kind, args.layer, args.head)
+    terminal.say(terminal.printable(attention.translation))
+    for file in attention_heatmap.write(attention, selected, args.out or Path(args.folder) / "attention" / run.id[:12]):
         store.log_file(run, file, "attention")
         terminal.say(str(file))
     return 0

@@ -1,11 +1,11 @@
-"""Where a model looks while it translates a sentence: every attention it has, layer by layer and head by head.
+"""The attention weights of a model while it translates one sentence: every kind, layer and head.
 
-The weights are taken by forward hooks on the named modules through which all attention passes (`AttentionWeights` in
-models/parts/attention.py), so nothing here knows an architecture. Which attention a module belongs to is told by when
-it is used and by how much it sees: in `encode` it is the encoder's self-attention; in the first `step` self-attention
-of the decoder sees one position, attention over the source all of them.
+Forward hooks collect the weights from the modules through which all attention passes (`AttentionWeights` in
+models/parts/attention.py), so this file knows no architecture. The kind of a module's attention follows from when it
+runs and how many positions it sees: attention during `encode` is the encoder's self-attention; in the first `step`, the
+decoder's self-attention sees one position, and attention over the source sees all source positions.
 
-Letters: L layers  H heads  Q positions that look  K positions that are looked at
+Letters: L layers  H heads  Q query positions (rows)  K key positions (columns)
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ KINDS = {
     "encoder": "encoder self-attention",
     "decoder": "decoder self-attention",
 }
-SPACE = "\u2581"  # SentencePiece's
+SPACE = "\u2581"  # SentencePiece's mark for a space
 
 
 @dataclass(frozen=True)
 class Attention:
-    """One kind of attention over one sentence pair. Row q of a map sums to 1 (less where a model's own rule says so).
+    """One kind of attention over one sentence pair. Each row of a map sums to 1, or less if the model defines it so.
 
     Attributes:
         kind: A key of KINDS.
-        rows: The tokens that look. In the decoder, row t is the step that writes token t.
-        columns: The tokens that are looked at. In the decoder's self-attention, those read so far, <s> first.
+        rows: The query tokens. In the decoder, row t belongs to the step that writes token t.
+        columns: The key tokens. In the decoder's self-attention, the tokens read so far, <s> first.
         maps_LHQK: The weights.
     """
 
@@ -53,26 +53,26 @@ class Attention:
     columns: tuple[str, ...]
     maps_LHQK: np.ndarray
 
-    def picked(self, layer: int | None, head: int | None) -> AttentionMap:
-        """One layer (counted from 1; the last if None) and one head (the mean over heads if None).
+    def select(self, layer: int | None, head: int | None) -> AttentionMap:
+        """Returns the map of one layer (from 1; None: the last) and one head (from 1; None: the mean over heads).
 
         Raises:
-            ValueError: there is no such layer or head; says how many there are.
+            ValueError: the layer or head does not exist; the message gives the valid range.
         """
         layers, heads = self.maps_LHQK.shape[:2]
-        for flag, number, most in (("--layer", layer, layers), ("--head", head, heads)):
-            if number is not None and not 1 <= number <= most:
-                raise ValueError(f"{flag}: {number} is not between 1 and {most}, the {flag[2:]}s of {KINDS[self.kind]}")
-        place = layer or layers
-        maps_HQK = self.maps_LHQK[place - 1]
-        of = f"layer {place} of {layers}, " if layers > 1 else ""
+        for flag, given, most in (("--layer", layer, layers), ("--head", head, heads)):
+            if given is not None and not 1 <= given <= most:
+                raise ValueError(f"{flag}: {given} is not between 1 and {most}, the {flag[2:]}s of {KINDS[self.kind]}")
+        number = layer or layers
+        maps_HQK = self.maps_LHQK[number - 1]
+        of = f"layer {number} of {layers}, " if layers > 1 else ""
         what = f"head {head} of {heads}" if head else f"mean over {heads} heads" if heads > 1 else "one head"
         return AttentionMap(self, f"{of}{what}", maps_HQK.mean(axis=0) if head is None else maps_HQK[head - 1])
 
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """One map of an attention, and which it is, in words."""
+    """One map of an attention, with its layer and head in words (`which`)."""
 
     attention: Attention
     which: str
@@ -85,7 +85,7 @@ class AttentionMap:
 
 @dataclass(frozen=True)
 class SentenceAttention:
-    """A sentence, its translation by the run's own search, and all attention while it was written."""
+    """A sentence, its translation by the run's own search, and all attention while it was translated."""
 
     source: str
     translation: str
@@ -93,24 +93,24 @@ class SentenceAttention:
 
     @property
     def name(self) -> str:
-        """For files: the first words of the sentence, and a hash of it."""
+        """A file name: the first words of the sentence and a hash of it."""
         words = re.findall(r"[a-z0-9]+", self.source.lower())[:6]
         return "-".join([*words, hashlib.sha256(self.source.encode()).hexdigest()[:8]])
 
-    def picked(self, kinds: list[str] | None, layer: int | None, head: int | None) -> list[AttentionMap]:
-        """The attentions asked for; by default that over the source and that of the encoder, where there is one.
+    def select(self, kinds: list[str] | None, layer: int | None, head: int | None) -> list[AttentionMap]:
+        """Returns one map for each kind; by default cross-attention and encoder self-attention, if the model has them.
 
         Raises:
-            ValueError: the model lacks a kind, a layer or a head.
+            ValueError: the model does not have the kind, layer or head.
         """
         for kind in kinds or ():
             if kind not in self.attentions:
                 raise ValueError(f"--kind: this model has no {KINDS[kind]}; it has: {', '.join(self.attentions)}")
-        wanted = kinds or [kind for kind in ("cross", "encoder") if kind in self.attentions]
-        return [self.attentions[kind].picked(layer, head) for kind in wanted]
+        selected = kinds or [kind for kind in ("cross", "encoder") if kind in self.attentions]
+        return [self.attentions[kind].select(layer, head) for kind in selected]
 
     def data(self) -> dict[str, Any]:
-        """All layers and heads, as plain lists: maps[layer][head][row][column]."""
+        """Returns all weights for JSON: maps[layer][head][row][column]."""
         return {
             "source": self.source,
             "translation": self.translation,
@@ -126,83 +126,83 @@ class SentenceAttention:
         }
 
 
-def has(model: Translator) -> bool:
-    """Whether there is anything to look at."""
+def has_attention(model: Translator) -> bool:
+    """True if the model has a module that computes attention weights."""
     return any(isinstance(module, AttentionWeights) for module in model.modules())
 
 
-def look(loaded: TrainedTranslator, sentence: str) -> SentenceAttention:
-    """Translates a sentence, and watches while that translation is written.
+def sentence_attention(trained: TrainedTranslator, sentence: str) -> SentenceAttention:
+    """Translates a sentence and returns the attention weights of that translation.
 
     Raises:
-        ValueError: the model has no attention, or the sentence no words.
+        ValueError: the model has no attention, or the sentence is empty.
     """
-    ids = loaded.ids([sentence])[0][0]
+    ids = trained.ids([sentence])[0][0]
     if not ids:
-        raise ValueError("the sentence is empty: there is nothing to look at")
-    best = beam_search.translate(loaded.model, [ids], loaded.experiment.decoding)[0][0]
-    found = watched(loaded.model, ids, best.ids)
-    if not found:
-        raise ValueError(f"{loaded.experiment.about.name} has no attention to look at; choose a run of another row")
-    sides = loaded.vocabularies
+        raise ValueError("the sentence is empty, so there is no attention to show; give one with at least one word")
+    best = beam_search.translate(trained.model, [ids], trained.experiment.decoding)[0][0]
+    weights = attention_weights(trained.model, ids, best.ids)
+    if not weights:
+        raise ValueError(f"{trained.experiment.about.name} has no attention weights; choose a run of another row")
+    vocabularies = trained.vocabularies
     end = SPECIAL[EOS]
-    source = (*labels(sides.source, sides.source.split(sentence)[: len(ids)]), end)
-    target = (*labels(sides.target, [sides.target.piece(token) for token in best.ids]), end)
+    source = (*labels(vocabularies.source, vocabularies.source.split(sentence)[: len(ids)]), end)
+    target = (*labels(vocabularies.target, [vocabularies.target.piece(token) for token in best.ids]), end)
     rows = {"cross": target, "encoder": source, "decoder": target}
     columns = {"cross": source, "encoder": source, "decoder": (SPECIAL[BOS], *target[:-1])}
-    attentions = {kind: Attention(kind, rows[kind], columns[kind], maps) for kind, maps in found.items()}
-    (translation,) = hypothesis_texts([best], [sentence], sides, loaded.lexicon)
+    attentions = {kind: Attention(kind, rows[kind], columns[kind], maps) for kind, maps in weights.items()}
+    (translation,) = hypothesis_texts([best], [sentence], vocabularies, trained.lexicon)
     return SentenceAttention(sentence, translation, attentions)
 
 
-def watched(model: Translator, source: list[int], target: list[int]) -> dict[str, np.ndarray]:
-    """maps_LHQK of every kind that a model has, while it reads `source` and is made to write `target`."""
+def attention_weights(model: Translator, source: list[int], target: list[int]) -> dict[str, np.ndarray]:
+    """Returns maps_LHQK of every kind that the model has, while it reads `source` and is forced to write `target`."""
     modules = [module for module in model.modules() if isinstance(module, AttentionWeights)]
-    seen: dict[int, list[Tensor]] = defaultdict(list)
+    collected: dict[int, list[Tensor]] = defaultdict(list)
 
-    def taker(number: int) -> Callable[[nn.Module, Any, Tensor], None]:
-        def take(_: nn.Module, __: Any, weights: Tensor) -> None:
-            seen[number].append(_by_heads(weights))
+    def hook_of(number: int) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(_: nn.Module, __: Any, weights: Tensor) -> None:
+            collected[number].append(_by_heads(weights))
 
-        return take
+        return hook
 
-    handles = [module.register_forward_hook(taker(number)) for number, module in enumerate(modules)]
+    handles = [module.register_forward_hook(hook_of(number)) for number, module in enumerate(modules)]
     layers: dict[str, dict[int, np.ndarray]] = {kind: {} for kind in KINDS}
     try:
         with beam_search.evaluation_mode(model):
-            read = Tokens(torch.tensor([[*source, EOS]], device=model.device), (len(source) + 1,))
-            state = model.start(model.encode(read))
-            for number, once in seen.items():
-                layers["encoder"][number] = once[0].cpu().numpy()
-            seen.clear()
+            tokens = Tokens(torch.tensor([[*source, EOS]], device=model.device), (len(source) + 1,))
+            state = model.start(model.encode(tokens))
+            for number, calls in collected.items():
+                layers["encoder"][number] = calls[0].cpu().numpy()
+            collected.clear()
             for token in (BOS, *target):
                 _, state, _ = model.step(torch.tensor([token], device=model.device), state)
     finally:
         for handle in handles:
             handle.remove()
-    for number, steps in seen.items():
+    for number, steps in collected.items():
         kind = "decoder" if steps[0].shape[2] == 1 else "cross"
-        layers[kind][number] = _steps(steps)
-    # A module's number is its place in the model, so layers come in their order.
+        layers[kind][number] = _join_steps(steps)
+    # Modules are numbered in the order of the model, so sorting by number puts the layers in order.
     return {kind: np.stack([maps[number] for number in sorted(maps)]) for kind, maps in layers.items() if maps}
 
 
 def _by_heads(weights: Tensor) -> Tensor:
-    """weights_HQK of the one sentence, from what a module sees: BHQK, or BQK or BK of a single head."""
+    """Returns weights_HQK of the one sentence from a module's BHQK, or from BQK or BK of a single head."""
     while weights.dim() < 4:
         weights = weights.unsqueeze(1)
     return weights[0].float()
 
 
-def _steps(steps: list[Tensor]) -> np.ndarray:
-    """weights_HQK from those of each step; where a step sees more than the one before, the rest is 0."""
+def _join_steps(steps: list[Tensor]) -> np.ndarray:
+    """Joins the weights of all steps to weights_HQK. Positions that an early step did not see yet are 0."""
     longest = max(weights_H1K.shape[2] for weights_H1K in steps)
     rows = [nn.functional.pad(weights_H1K, (0, longest - weights_H1K.shape[2])) for weights_H1K in steps]
     return torch.cat(rows, dim=1).cpu().numpy()
 
 
 def labels(vocabulary: Vocabulary, pieces: list[str]) -> list[str]:
-    """Pieces as a reader wants them: no marks of the vocabulary's own, and a dot before what continues a word."""
+    """Returns readable labels of pieces: without the vocabulary's marks, with a dot before a piece inside a word."""
     marked = any(SPACE in piece for piece in pieces)
     found = []
     for piece in pieces:

@@ -27,7 +27,7 @@ from bench.decoding.unk_replacement import LEXICON, Lexicon, hypothesis_texts
 from bench.experiment.loading import restored
 from bench.experiment.spec import Experiment
 from bench.system.machine import MachineSettings
-from bench.tracking.logged_model import REGISTERED
+from bench.tracking.logged_model import MODELS_URI
 from bench.tracking.reading import TrackedRun
 from bench.tracking.store import Store
 from models.parts.translator import Translator
@@ -123,7 +123,7 @@ def load(store: Store, reference: str) -> TrainedTranslator:
     """
     run = find(store, reference)
     with tempfile.TemporaryDirectory() as folder:
-        kept = store.translator(run, Path(folder))
+        kept = store.download_translator(run, Path(folder))
         if kept is None:
             raise ValueError(
                 f"run {run.id} ({run.name}) is {run.status} and has no weights; finish it, or take another"
@@ -178,8 +178,8 @@ def find(store: Store, reference: str) -> TrackedRun:
     Raises:
         ValueError: there is none; lists the newest that there are.
     """
-    if reference.startswith(REGISTERED):
-        return store.registered(reference)
+    if reference.startswith(MODELS_URI):
+        return store.registered_run(reference)
     if reference.startswith(BEST):
         return _best(store, *reference.removeprefix(BEST).rpartition("/")[::2])
     runs = sorted(

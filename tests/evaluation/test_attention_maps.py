@@ -1,4 +1,4 @@
-"""Attention taken from every architecture that has it, and its picture."""
+"""Attention weights of every architecture that has attention, and the heat map."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ import pytest
 import torch
 
 from bench.data.vocabulary import JOINER, Vocabularies, Words
-from bench.evaluation.attention_maps import KINDS, Attention, SentenceAttention, labels, look, watched
+from bench.evaluation.attention_maps import (
+    KINDS,
+    Attention,
+    SentenceAttention,
+    attention_weights,
+    labels,
+    sentence_attention,
+)
 from bench.evaluation.trained_model import TrainedTranslator
 from bench.experiment.loading import resolve
 from bench.experiment.spec import Experiment
@@ -35,36 +42,36 @@ def built(name: str) -> tuple[Experiment, Translator]:
 
 @pytest.mark.parametrize("name", WITH)
 def test_attention_over_the_source_is_what_step_returns(name: str) -> None:
-    """Every row sums to 1, and the mean over heads of what `step` gives stands among the layers or is their mean."""
+    """Rows sum to 1, and the attention that `step` returns is the head mean of one layer, or the mean over layers."""
     _, model = built(name)
-    maps_LHQK = watched(model, SOURCE, TARGET)["cross"]
+    maps_LHQK = attention_weights(model, SOURCE, TARGET)["cross"]
     assert maps_LHQK.shape[2:] == (len(TARGET) + 1, len(SOURCE) + 1)
     assert maps_LHQK.sum(-1) == pytest.approx(1, abs=1e-5)
     with torch.inference_mode():
         state = model.start(model.encode(Tokens(torch.tensor([[*SOURCE, EOS]]), (len(SOURCE) + 1,))))
-        for place, token in enumerate((BOS, *TARGET)):
+        for position, token in enumerate((BOS, *TARGET)):
             _, state, attention_BS = model.step(torch.tensor([token]), state)
             assert attention_BS is not None
-            layers_LK = maps_LHQK[:, :, place].mean(axis=1)
+            layers_LK = maps_LHQK[:, :, position].mean(axis=1)
             candidates = [*layers_LK, layers_LK.mean(axis=0)]
             assert any(np.allclose(one, attention_BS[0].numpy(), atol=1e-5) for one in candidates)
 
 
 def test_self_attention_of_the_transformer() -> None:
     experiment, model = built("transformer")
-    found = watched(model, SOURCE, TARGET)
+    found = attention_weights(model, SOURCE, TARGET)
     assert list(found) == ["cross", "encoder", "decoder"]
     layers, heads = len(found["cross"]), found["cross"].shape[1]
     assert (layers, heads) == (experiment.settings["model"]["layers"], experiment.settings["model"]["heads"])
     assert found["encoder"].shape == (layers, heads, len(SOURCE) + 1, len(SOURCE) + 1)
     past_QK = found["decoder"].reshape(-1, len(TARGET) + 1, len(TARGET) + 1)
-    assert (np.triu(past_QK, 1) == 0).all()  # nobody sees its future
+    assert (np.triu(past_QK, 1) == 0).all()  # no position attends to a later one
     assert past_QK.sum(-1) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_source_of_one_word_is_not_taken_for_the_past() -> None:
+def test_a_source_of_one_word_is_not_mistaken_for_decoder_self_attention() -> None:
     _, model = built("transformer")
-    assert {kind: maps.shape[2:] for kind, maps in watched(model, [5], []).items()} == {
+    assert {kind: maps.shape[2:] for kind, maps in attention_weights(model, [5], []).items()} == {
         "encoder": (2, 2),
         "decoder": (1, 1),
         "cross": (1, 2),
@@ -74,53 +81,53 @@ def test_a_source_of_one_word_is_not_taken_for_the_past() -> None:
 @pytest.mark.parametrize("name", WITHOUT)
 def test_models_without_attention(name: str) -> None:
     experiment, model = built(name)
-    assert watched(model, SOURCE, TARGET) == {}
+    assert attention_weights(model, SOURCE, TARGET) == {}
     words = Words(Words.learn(["a b c d e f g h"], 12).data)
     loaded = TrainedTranslator(experiment, Vocabularies(words, words), model, None)
-    with pytest.raises(ValueError, match="has no attention to look at"):
-        look(loaded, "a b")
+    with pytest.raises(ValueError, match="has no attention weights"):
+        sentence_attention(loaded, "a b")
 
 
-def test_nothing_stays_hooked() -> None:
+def test_all_hooks_are_removed() -> None:
     _, model = built("transformer")
-    watched(model, SOURCE, TARGET)
+    attention_weights(model, SOURCE, TARGET)
     assert not any(module._forward_hooks for module in model.modules())
 
 
 @pytest.fixture(scope="module")
-def looks() -> SentenceAttention:
+def attention() -> SentenceAttention:
     experiment, model = built("transformer")
     words = Words(Words.learn(["a b c d e f g h"], 12).data)
     search = replace(experiment.decoding, beam=2, extra_length=2)
-    return look(
+    return sentence_attention(
         TrainedTranslator(replace(experiment, decoding=search), Vocabularies(words, words), model, None), "a new b"
     )
 
 
-def test_what_is_looked_at_has_its_names(looks: SentenceAttention) -> None:
-    cross, encoder, decoder = (looks.attentions[kind] for kind in KINDS)
+def test_rows_and_columns_are_labelled_with_their_tokens(attention: SentenceAttention) -> None:
+    cross, encoder, decoder = (attention.attentions[kind] for kind in KINDS)
     assert cross.columns == encoder.rows == encoder.columns == ("a", "new", "b", "</s>")  # unknown words as written
     assert cross.rows[-1] == "</s>"
     assert decoder.columns == ("<s>", *cross.rows[:-1])
-    for one in looks.attentions.values():
+    for one in attention.attentions.values():
         assert one.maps_LHQK.shape[2:] == (len(one.rows), len(one.columns))
 
 
-def test_choosing(looks: SentenceAttention) -> None:
-    assert [one.title for one in looks.picked(None, None, None)] == [
+def test_selecting_kind_layer_and_head(attention: SentenceAttention) -> None:
+    assert [one.title for one in attention.select(None, None, None)] == [
         "decoder over source, layer 2 of 2, mean over 4 heads",
         "encoder self-attention, layer 2 of 2, mean over 4 heads",
     ]
-    (one,) = looks.picked(["decoder"], 1, 3)
+    (one,) = attention.select(["decoder"], 1, 3)
     assert one.title == "decoder self-attention, layer 1 of 2, head 3 of 4"
-    assert np.array_equal(one.map_QK, looks.attentions["decoder"].maps_LHQK[0, 2])
+    assert np.array_equal(one.map_QK, attention.attentions["decoder"].maps_LHQK[0, 2])
     with pytest.raises(ValueError, match="--layer: 3 is not between 1 and 2, the layers of decoder over source"):
-        looks.picked(["cross"], 3, None)
+        attention.select(["cross"], 3, None)
     with pytest.raises(ValueError, match="--head: 0 is not between 1 and 4"):
-        looks.picked(["cross"], None, 0)
-    only = replace(looks, attentions={"cross": looks.attentions["cross"]})
+        attention.select(["cross"], None, 0)
+    only = replace(attention, attentions={"cross": attention.attentions["cross"]})
     with pytest.raises(ValueError, match="--kind: this model has no encoder self-attention; it has: cross"):
-        only.picked(["encoder"], None, None)
+        only.select(["encoder"], None, None)
 
 
 def test_labels() -> None:
@@ -130,15 +137,15 @@ def test_labels() -> None:
     assert labels(words, list("a b")) == ["a", "␣", "b"]
 
 
-def test_the_picture_is_safe_and_whole(looks: SentenceAttention, tmp_path: Path) -> None:
-    """Whatever a token holds: markup, quotes and braces of the drawing's own language, other scripts, controls."""
+def test_the_heat_map_escapes_tokens_and_is_written_completely(tmp_path: Path) -> None:
+    """Tokens with markup, quotes and braces of the drawing language, other scripts or control characters are safe."""
     evil = ('<script>"', "\\'}]+x", "מים", "猫", "\x1b[31m", "😀")
-    attention = Attention("cross", evil, evil, np.eye(len(evil), dtype=np.float32)[None, None])
-    written = SentenceAttention("<b>&", "مرحبا", {"cross": attention})
-    data, picture = attention_heatmap.write(written, written.picked(None, None, None), tmp_path / "new")
-    kept = json.loads(data.read_text(encoding="utf-8"))
-    assert kept["attention"][0]["rows"] == list(evil)
-    assert kept["attention"][0]["maps"] == [[np.eye(len(evil)).tolist()]]
+    hostile = Attention("cross", evil, evil, np.eye(len(evil), dtype=np.float32)[None, None])
+    sentence = SentenceAttention("<b>&", "مرحبا", {"cross": hostile})
+    data, picture = attention_heatmap.write(sentence, sentence.select(None, None, None), tmp_path / "new")
+    stored = json.loads(data.read_text(encoding="utf-8"))
+    assert stored["attention"][0]["rows"] == list(evil)
+    assert stored["attention"][0]["maps"] == [[np.eye(len(evil)).tolist()]]
     svg = picture.read_text(encoding="utf-8")
     assert "<script" not in svg
     texts = ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text")]
@@ -147,6 +154,6 @@ def test_the_picture_is_safe_and_whole(looks: SentenceAttention, tmp_path: Path)
     assert "100" in texts
     assert "prefers-color-scheme:dark" in svg
     assert re.fullmatch(r"[a-z0-9-]+\.svg", picture.name)
-    again = attention_heatmap.write(written, written.picked(None, None, None), tmp_path / "new")
+    again = attention_heatmap.write(sentence, sentence.select(None, None, None), tmp_path / "new")
     assert again == [data, picture]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted([data.name, picture.name])
