@@ -1,4 +1,4 @@
-"""Options of the tests."""
+"""Command-line options and shared fixtures of the tests."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="Where tests/test_contract.py runs the models: cpu or cuda.")
+    parser.addoption("--device", default="cpu", help="Device of the tests that run models on one: cpu or cuda.")
 
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """The device of --device. A GPU is not to round to TF32: fp32 is held to 1e-4."""
-    chosen = torch.device(str(request.config.getoption("--device")))
-    if chosen.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by deterministic algorithms
+    """The device of --device. TF32 is turned off, because the tests compare fp32 results with a tolerance of 1e-4."""
+    device = torch.device(str(request.config.getoption("--device")))
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by deterministic algorithms
     before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-    yield chosen
+    yield device
     torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.fixture
 def same_bits(device: torch.device) -> Iterator[None]:
-    """On a GPU, algorithms whose sums have a fixed order; on a CPU there are no others."""
+    """Use algorithms whose sums have a fixed order. Only a GPU has others."""
     torch.use_deterministic_algorithms(device.type == "cuda")
     yield
     torch.use_deterministic_algorithms(False)

@@ -1,4 +1,4 @@
-"""The smallest job there is: a few hundred sentence pairs in files, a Transformer of a few thousand weights."""
+"""A job that takes seconds: a few hundred sentence pairs in files, a Transformer with a few thousand weights."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ WORDS = {
     "table": "Tisch",
     "king": "König",
 }
-DEEDS = {"sees": "sieht", "hears": "hört", "finds": "findet", "wants": "will"}
+VERBS = {"sees": "sieht", "hears": "hört", "finds": "findet", "wants": "will"}
 
 
 def pairs(count: int, seed: int) -> list[tuple[str, str]]:
     rng = random.Random(seed)
     found = []
     for _ in range(count):
-        who, what, deed = rng.choice(list(WORDS)), rng.choice(list(WORDS)), rng.choice(list(DEEDS))
+        subject, object_, verb = rng.choice(list(WORDS)), rng.choice(list(WORDS)), rng.choice(list(VERBS))
         number = rng.randrange(100)
         found.append(
-            (f"The {who} {deed} a {what} {number}.", f"Der {WORDS[who]} {DEEDS[deed]} {number} {WORDS[what]}.")
+            (
+                f"The {subject} {verb} a {object_} {number}.",
+                f"Der {WORDS[subject]} {VERBS[verb]} {number} {WORDS[object_]}.",
+            )
         )
     return found
 
 
 def write_corpus(folder: Path) -> None:
-    """train, val and test, each .en and .de."""
+    """Write the files train, val and test, each with the endings .en and .de."""
     for seed, (split, count) in enumerate({"train": 200, "val": 12, "test": 12}.items()):
         lines = pairs(count, seed)
         for side, language in enumerate(("en", "de")):
@@ -46,7 +49,11 @@ def corpus_flags(folder: Path) -> list[str]:
 
 
 def flags(folder: Path, **changed: object) -> list[str]:
-    """Flags of the job on the corpus in `folder`, tracked in `folder`/runs. `changed` has __ for the dot of a key."""
+    """Return the flags of the job on the corpus in `folder`, tracked in `folder`/runs.
+
+    Args:
+        changed: Settings that differ from those below. A key has __ instead of a dot.
+    """
     settings: dict[str, object] = {
         "text.vocabulary_size": 90,
         "model.width": 16,

@@ -1,7 +1,8 @@
-"""Does the reward phase do what it is for? GNMT at half of the demo's budget, then a twentieth of it more, in two ways.
+"""Compares the reward phase with further likelihood training: GNMT after 24,000 pairs, half of the budget of the demo.
 
-`python -m tests.journeys.reward SEED` prints held-out GLEU (greedy, 500 validation sentences) at the checkpoint,
-after the reward phase, and after as many further pairs of likelihood alone. No test: none demands a finding.
+`python -m tests.journeys.reward SEED` prints GLEU on 500 validation sentences (greedy search, higher is better): at the
+checkpoint after 24,000 pairs, after 1,200 more pairs of the reward phase, and after 1,200 more pairs of likelihood. It
+is not a test, because no test may require a particular finding.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from bench.training.reward import RewardSettings
 from bench.training.trainer import TrainingHooks, TrainingSettings, train
 from bench.training.validation import Score
 
-HALF, MORE = 24_000, 1_200
-REWARD = RewardSettings(share=MORE / (HALF + MORE), lr_factor=0.3)
+CHECKPOINT_PAIRS, FURTHER_PAIRS = 24_000, 1_200
+REWARD = RewardSettings(share=FURTHER_PAIRS / (CHECKPOINT_PAIRS + FURTHER_PAIRS), lr_factor=0.3)
 
 
-def trained(experiment: Experiment, job_data: JobData, folder: Path, settings: TrainingSettings) -> float:
-    """GLEU after the last update of a training that goes on from the checkpoint in `folder`, if there is one."""
+def train_gleu(experiment: Experiment, job_data: JobData, folder: Path, settings: TrainingSettings) -> float:
+    """Train, from the checkpoint in `folder` if there is one, and return the GLEU of the last weights."""
     torch.manual_seed(experiment.seed)
     model = experiment.build(len(job_data.vocabularies.source), len(job_data.vocabularies.target))
     train(
@@ -47,20 +48,20 @@ def trained(experiment: Experiment, job_data: JobData, folder: Path, settings: T
     return validate(model, job_data).gleu
 
 
-def compared(seed: int, folder: Path) -> tuple[float, float, float]:
-    """GLEU at the checkpoint, after the reward phase, after the same number of pairs without it."""
+def compare(seed: int, folder: Path) -> tuple[float, float, float]:
+    """Return the GLEU at the checkpoint, after the reward phase, and after the same number of pairs without it."""
     flags = ["--seed", str(seed), "--machine.accelerator", "cpu", "--tracking.folder", str(folder)]
     experiment = resolve(EXPERIMENTS / "gnmt.yaml", flags=flags)
-    plain = replace(experiment.training, reward=RewardSettings(), max_pairs=HALF, validations=1)
-    found = [trained(experiment, JobData.of(experiment), folder / "half", plain)]
+    plain = replace(experiment.training, reward=RewardSettings(), max_pairs=CHECKPOINT_PAIRS, validations=1)
+    found = [train_gleu(experiment, JobData.of(experiment), folder / "checkpoint", plain)]
     for name, reward in (("reward", REWARD), ("likelihood", RewardSettings())):
-        shutil.copytree(folder / "half", folder / name)
-        longer = replace(plain, reward=reward, max_pairs=HALF + MORE)
-        found.append(trained(experiment, JobData.of(experiment), folder / name, longer))
+        shutil.copytree(folder / "checkpoint", folder / name)
+        longer = replace(plain, reward=reward, max_pairs=CHECKPOINT_PAIRS + FURTHER_PAIRS)
+        found.append(train_gleu(experiment, JobData.of(experiment), folder / name, longer))
     return found[0], found[1], found[2]
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        gleu = compared(int(sys.argv[1]), Path(name))
+        gleu = compare(int(sys.argv[1]), Path(name))
     print("seed {}: checkpoint {:.2f}, reward {:.2f}, likelihood {:.2f}".format(sys.argv[1], *gleu))

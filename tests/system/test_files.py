@@ -1,4 +1,4 @@
-"""Atomic writes: the file is the old one or the new one, and nothing else stays behind."""
+"""Atomic writes: the file has the old or the new content, and no other file remains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert [path.name for path in path.parent.iterdir()] == ["file"]
 
 
-def test_another_error_leaves_nothing_either(tmp_path: Path) -> None:
+def test_an_error_other_than_oserror_leaves_no_partial_file(tmp_path: Path) -> None:
     def interrupted(partial: Path) -> None:
         partial.write_text("ha")
         raise KeyboardInterrupt
@@ -35,7 +35,7 @@ def test_another_error_leaves_nothing_either(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_content_reaches_the_disk_before_the_name(
+def test_the_content_is_flushed_before_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
 ) -> None:
     steps: list[str] = []

@@ -1,4 +1,4 @@
-"""Seconds and joules of updates on a GPU, which the host runs ahead of. The GPU is pretended."""
+"""Seconds and joules of updates on a GPU, which computes asynchronously. The GPU is simulated."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bench.training.budget import BudgetSettings, BudgetTracker, StreamClock
 
 
 class Gpu:
-    """A stream that works off updates one after the other, and a counter of joules: one a millisecond, idle or not."""
+    """A stream that computes one update after the other, and an energy counter: 1 J per millisecond, also when idle."""
 
     def __init__(self) -> None:
-        self.host = self.free = 0.0  # milliseconds: the host's clock, and when the stream has done what it was given
+        self.host = self.free = 0.0  # milliseconds: the clock of the host; the time at which the stream becomes idle
 
     def launch(self, milliseconds: float) -> None:
-        """Takes the host 1 ms."""
+        """Launch an update that takes so many milliseconds on the GPU. Launching takes the host 1 ms."""
         self.free = max(self.free, self.host) + milliseconds
         self.host += 1
 
@@ -42,19 +42,19 @@ class Gpu:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
-    pretended = Gpu()
-    monkeypatch.setattr(torch.cuda, "Event", pretended.event)
-    monkeypatch.setattr(torch.cuda, "synchronize", pretended.synchronize)
-    monkeypatch.setattr("bench.training.budget.time", SimpleNamespace(perf_counter=lambda: pretended.host / 1e3))
-    return pretended
+    simulated = Gpu()
+    monkeypatch.setattr(torch.cuda, "Event", simulated.event)
+    monkeypatch.setattr(torch.cuda, "synchronize", simulated.synchronize)
+    monkeypatch.setattr("bench.training.budget.time", SimpleNamespace(perf_counter=lambda: simulated.host / 1e3))
+    return simulated
 
 
-def metered(gpu: Gpu, limits: BudgetSettings) -> tuple[BudgetTracker, Any, Any]:
-    """(budget, update, batch) as between on_train_start and the end of a training."""
+def tracker(gpu: Gpu, limits: BudgetSettings) -> tuple[BudgetTracker, Any, Any]:
+    """Return the tracker of a training that has started, a function that does one update, and the trainer."""
     flop_counter: Any = SimpleNamespace(add=lambda _: None, model_flops=0, state_dict=dict)
     budget = BudgetTracker(limits, flop_counter)
     budget.clock = StreamClock(torch.device("cuda"))
-    budget.energy.source = "pretended"
+    budget.energy.source = "simulated"
     counter: Any = SimpleNamespace(joules=lambda before, after: after[0] - before[0], counters=lambda: [gpu.host])
     budget.energy.counter = counter
     budget.energy.last, budget.energy.at = [0], 0.0
@@ -69,9 +69,9 @@ def metered(gpu: Gpu, limits: BudgetSettings) -> tuple[BudgetTracker, Any, Any]:
     return budget, update, trainer
 
 
-def test_an_update_lasts_as_long_as_the_gpu_is_at_it(gpu: Gpu) -> None:
-    """Three of 10 ms, launched within 3 ms and with 2 ms of the host's work between them, are 30 ms."""
-    budget, update, _ = metered(gpu, BudgetSettings(max_updates=100))
+def test_seconds_of_an_update_are_those_of_the_gpu(gpu: Gpu) -> None:
+    """Three updates of 10 ms, launched within 3 ms and with 2 ms of work of the host between them, take 30 ms."""
+    budget, update, _ = tracker(gpu, BudgetSettings(max_updates=100))
     for _ in range(3):
         update(10)
         gpu.host += 2
@@ -83,8 +83,8 @@ def test_an_update_lasts_as_long_as_the_gpu_is_at_it(gpu: Gpu) -> None:
     assert budget.seconds == pytest.approx(0.030)
 
 
-def test_what_lies_between_a_wait_and_the_next_update_does_not_count(gpu: Gpu) -> None:
-    budget, update, _ = metered(gpu, BudgetSettings(max_updates=100))
+def test_time_between_a_synchronization_and_the_next_update_is_not_counted(gpu: Gpu) -> None:
+    budget, update, _ = tracker(gpu, BudgetSettings(max_updates=100))
     update(10)
     budget.synchronize()
     gpu.host = gpu.free = gpu.host + 500  # a validation
@@ -94,15 +94,15 @@ def test_what_lies_between_a_wait_and_the_next_update_does_not_count(gpu: Gpu) -
     assert budget.energy.total == pytest.approx(20)
 
 
-def test_a_checkpoint_holds_the_seconds_of_all_updates(gpu: Gpu) -> None:
-    budget, update, _ = metered(gpu, BudgetSettings(max_updates=100))
+def test_a_checkpoint_contains_the_seconds_of_all_updates(gpu: Gpu) -> None:
+    budget, update, _ = tracker(gpu, BudgetSettings(max_updates=100))
     update(10)
     update(10)
     assert budget.state_dict()["seconds"] == pytest.approx(0.020)
 
 
-def test_a_budget_of_seconds_is_asked_at_every_update(gpu: Gpu) -> None:
-    budget, update, trainer = metered(gpu, BudgetSettings(max_seconds=0.015))
+def test_a_budget_in_seconds_is_checked_at_every_update(gpu: Gpu) -> None:
+    budget, update, trainer = tracker(gpu, BudgetSettings(max_seconds=0.015))
     update(10)
     assert not trainer.should_stop
     update(10)
@@ -110,8 +110,8 @@ def test_a_budget_of_seconds_is_asked_at_every_update(gpu: Gpu) -> None:
     assert budget.seconds == pytest.approx(0.020)
 
 
-def test_the_end_of_a_training_waits(gpu: Gpu) -> None:
-    budget, update, trainer = metered(gpu, BudgetSettings(max_updates=2))
+def test_the_end_of_training_synchronizes(gpu: Gpu) -> None:
+    budget, update, trainer = tracker(gpu, BudgetSettings(max_updates=2))
     update(10)
     update(10)
     assert trainer.should_stop
@@ -119,12 +119,12 @@ def test_the_end_of_a_training_waits(gpu: Gpu) -> None:
 
 
 @pytest.mark.parametrize("limits", [BudgetSettings(max_seconds=1.0), BudgetSettings(max_updates=100)])
-def test_waiting_for_the_gpu_is_no_overhead(gpu: Gpu, limits: BudgetSettings) -> None:
-    """Neither that for a budget of seconds nor that of a checkpoint, which begins like all of it at `aside`."""
-    budget, update, _ = metered(gpu, limits)
+def test_waiting_for_the_gpu_is_not_counted_as_overhead(gpu: Gpu, limits: BudgetSettings) -> None:
+    """Neither the waiting for a budget in seconds nor that of a checkpoint, written after `overhead_start`, is counted."""
+    budget, update, _ = tracker(gpu, limits)
     update(10)
     budget.overhead_start = gpu.host / 1e3
     budget.state_dict()
-    gpu.host += 3  # it is written
+    gpu.host += 3  # the checkpoint is written
     budget.overhead_s += gpu.host / 1e3 - budget.overhead_start
     assert budget.overhead_s == pytest.approx(0.003)

@@ -1,4 +1,4 @@
-"""One model in several processes: to rounding what one process gives. Whole runs: journeys/test_processes.py."""
+"""Distributed training gives the result of one process up to rounding. Whole runs: journeys/test_processes.py."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pairs(count: int) -> Pairs:
 
 
 def parts(text: Pairs, group: int, batch: int) -> list[Batch]:
-    """What each of so many processes reads of a batch."""
+    """Return the part of a batch that each of `group` processes reads."""
     found = []
     for rank in range(group):
         batches = PairBatches(text, 40, seed=3)
@@ -43,7 +43,7 @@ def parts(text: Pairs, group: int, batch: int) -> list[Batch]:
 
 
 def sentences(batch: Batch) -> list[tuple[int, ...]]:
-    """Each pair of a batch as one tuple of ids."""
+    """Return each pair of a batch as one tuple of ids, sorted."""
     return sorted(
         tuple(torch.cat([ids_S, ids_T]).tolist())
         for ids_S, ids_T in zip(
@@ -56,7 +56,7 @@ def sentences(batch: Batch) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("group", [2, 3])
 @pytest.mark.parametrize("batch", range(6))
-def test_the_parts_are_the_batch(group: int, batch: int) -> None:
+def test_the_parts_of_all_processes_make_up_the_batch(group: int, batch: int) -> None:
     text = pairs(50)
     (whole,) = parts(text, 1, batch)
     dealt = parts(text, group, batch)
@@ -71,7 +71,7 @@ def test_the_parts_are_the_batch(group: int, batch: int) -> None:
 
 
 def gradient(model: Translator, batch: Batch) -> tuple[float, torch.Tensor]:
-    """The loss, and all gradients in one row."""
+    """Return the loss, and all gradients as one vector."""
     model.zero_grad()
     loss = model.training_step(batch, 0)
     loss.backward()
@@ -79,8 +79,10 @@ def gradient(model: Translator, batch: Batch) -> tuple[float, torch.Tensor]:
 
 
 @pytest.mark.parametrize("per", ["token", "sentence"])
-@pytest.mark.parametrize("group", [2, 3, 60])  # 60: more than there are pairs in a batch
-def test_the_mean_over_the_parts_is_the_mean_over_the_whole(group: int, per: Literal["token", "sentence"]) -> None:
+@pytest.mark.parametrize("group", [2, 3, 60])  # 60 is more than the pairs of a batch
+def test_the_mean_gradient_of_the_parts_is_the_gradient_of_the_batch(
+    group: int, per: Literal["token", "sentence"]
+) -> None:
     torch.manual_seed(1)
     model = Model(Config(layers=1, width=16, inner=32, heads=2, dropout=0.0), VOCABULARY, VOCABULARY).double()
     model.optimization = OptimizationSettings(normalization=per)
@@ -92,12 +94,12 @@ def test_the_mean_over_the_parts_is_the_mean_over_the_whole(group: int, per: Lit
     torch.testing.assert_close(torch.stack(gradients).mean(0), gradient_P, rtol=0, atol=1e-12)
 
 
-def test_alone_nothing_is_told() -> None:
+def test_a_single_process_needs_no_communication() -> None:
     assert SINGLE_PROCESS.broadcast("x") == "x"
     assert SINGLE_PROCESS.mean([1.5, 2.5]) == [1.5, 2.5]
 
 
-def test_machines_must_know_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_of_process_0_must_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(ValueError, match="MASTER_ADDR"):
         master_address()
@@ -106,8 +108,8 @@ def test_machines_must_know_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> 
     assert master_address() == ("host", 4000)
 
 
-def test_lightning_leaves_the_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its launcher sets them wherever this variable is not set: two on two cores, for a process that has one."""
+def test_lightning_does_not_change_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the variable is set, its launcher sets them: on two cores to two, for a process that should use one."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     store = TCPStore("127.0.0.1", 0, 1, True)
     machine = MachineSettings(accelerator="cpu", threads=1)
@@ -119,6 +121,6 @@ def test_lightning_leaves_the_threads_alone(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("name", "machine"), [("devices", MachineSettings(devices=0)), ("num_nodes", MachineSettings(num_nodes=0))]
 )
-def test_there_is_no_run_in_no_process(name: str, machine: MachineSettings) -> None:
+def test_a_run_needs_at_least_one_process(name: str, machine: MachineSettings) -> None:
     with pytest.raises(ValueError, match=f"machine.{name}: 0 is too small"), machine.applied():
         pass

@@ -1,4 +1,4 @@
-"""The reward phase: GLEU by hand, draws from the model's own distribution, the true gradient, and the whole cost."""
+"""The reward phase: GLEU against values computed by hand, samples against the model's distribution, gradient, cost."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def sentences(tokens: Tokens) -> list[list[int]]:
     return [ids[:length] for ids, length in zip(tokens.ids_BS.tolist(), tokens.lengths_B, strict=True)]
 
 
-def drawn_from(model: Translator, seed: int = 1, samples: int = 4) -> Samples:
+def sample(model: Translator, seed: int = 1, samples: int = 4) -> Samples:
     torch.manual_seed(seed)
     return sample_translations(model, SOURCE, [2 * length for length in TARGET.lengths_B], samples)
 
@@ -75,8 +75,12 @@ def drawn_from(model: Translator, seed: int = 1, samples: int = 4) -> Samples:
         ("a b c", "x y z", 0.0),
         ("a b c d", "a b d c", 5 / 10),  # a b c d; a b. Both have 4 + 3 + 2 + 1 n-grams
         ("a b", "a b c", 3 / 6),  # recall 3 of 6, precision 3 of 3
-        ("a b c", "a b", 3 / 6),  # and the other way round
-        ("the the the the the the the", "the cat is on the mat", 2 / 22),  # a word counts as often as in both
+        ("a b c", "a b", 3 / 6),  # and with precision and recall exchanged
+        (
+            "the the the the the the the",
+            "the cat is on the mat",
+            2 / 22,
+        ),  # a word matches at most as often as it occurs in both
         ("a b c d e f", "a b c d e", 14 / 18),  # no 5-grams
         ("", "", 1.0),
         ("", "a", 0.0),
@@ -93,16 +97,16 @@ def test_gleu_is_the_smaller_of_precision_and_recall(hypothesis: str, reference:
     assert gleu(hypothesis.split(), reference.split()) == pytest.approx(value, abs=1e-15)
 
 
-def test_words_are_those_that_bleu_counts() -> None:
+def test_words_are_split_as_in_bleu() -> None:
     assert words("Der Mann, 30 Jahre alt.") == ["Der", "Mann", ",", "30", "Jahre", "alt", "."]
     assert mean_gleu(["A cat.", "a"], ["A cat!", "a"]) == pytest.approx(100 * (3 / 6 + 1) / 2)
 
 
-# --- drawing ----------------------------------------------------------------------------------------------------------
+# --- sampling ---------------------------------------------------------------------------------------------------------
 
 
 def toy() -> Model:
-    """Three words can be written: EOS and two more."""
+    """Return a model that can write three tokens: EOS and two words."""
     torch.manual_seed(3)
     model = Model(Config(layers=1, width=4, inner=8, heads=1, dropout=0.0), 5, 5).double()
     for parameter in model.parameters():
@@ -112,11 +116,11 @@ def toy() -> Model:
 
 TOY_SOURCE = padded([[3, 4, EOS]])
 EVERY = [[EOS], [3, EOS], [4, EOS], *([a, b] for a in (3, 4) for b in (3, 4))]
-"""All that can be written in two tokens, the limit; the last four end there without EOS."""
+"""All translations of at most two tokens, which is the limit. The last four end at the limit without EOS."""
 
 
 def probabilities(model: Translator, source: Tokens = TOY_SOURCE) -> Tensor:
-    """P(Y | X) of each of EVERY, step by step."""
+    """Return P(Y | X) of each translation in EVERY, computed step by step."""
     found = []
     for sentence in EVERY:
         state, total = model.start(model.encode(source)), torch.zeros((), dtype=torch.float64)
@@ -127,7 +131,7 @@ def probabilities(model: Translator, source: Tokens = TOY_SOURCE) -> Tensor:
     return torch.stack(found)
 
 
-def test_draws_follow_the_model() -> None:
+def test_samples_follow_the_distribution_of_the_model() -> None:
     model, number = toy(), 40_000
     expected = probabilities(model)
     assert expected.sum().item() == pytest.approx(1)
@@ -142,8 +146,8 @@ def test_draws_follow_the_model() -> None:
         assert abs(counts[tuple(sentence)] - number * probability) < 4 * deviation, sentence
 
 
-def test_each_source_has_draws_of_its_own() -> None:
-    """Two sources in one batch, each with the distribution that it has alone."""
+def test_each_source_of_a_batch_has_its_own_samples() -> None:
+    """The samples of each of two sources in one batch follow the distribution of that source alone."""
     model, number, others = toy(), 4_000, padded([[4, 4, 3, EOS], [3, 4, EOS]])
     torch.manual_seed(1)
     written = sample_translations(model, others, [2, 2], number).pairs
@@ -156,8 +160,8 @@ def test_each_source_has_draws_of_its_own() -> None:
             assert abs(counts[tuple(sentence)] - number * probability) < 4 * deviation, (source, sentence)
 
 
-def test_what_is_drawn_is_well_formed() -> None:
-    pairs, rows_T = drawn_from(build("gnmt"))
+def test_samples_are_well_formed() -> None:
+    pairs, rows_T = sample(build("gnmt"))
     assert len(pairs.source.lengths_B) == 3 * 4
     assert pairs.source.ids_BS[::4].tolist() == SOURCE.ids_BS.tolist()
     assert rows_T[0] == 12
@@ -171,20 +175,20 @@ def test_what_is_drawn_is_well_formed() -> None:
         assert not any(ids[length:])
 
 
-def test_on_a_gpu_the_host_asks_at_every_fourth_step_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that have ended stay until then: they are computed and charged, and nothing is written behind their end."""
+def test_on_a_gpu_finished_samples_are_checked_at_every_fourth_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended rows remain until then. They are computed and counted, and no token is written after their end."""
     assert [should_check_finished(torch.device("cpu"), step) for step in range(4)] == [True] * 4
     assert [should_check_finished(torch.device("cuda"), step) for step in range(8)] == [False, False, False, True] * 2
     model = build("gnmt")
-    often, seldom = drawn_from(model), []
+    often, seldom = sample(model), []
     monkeypatch.setattr(
         reward, "should_check_finished", lambda _device, step: should_check_finished(torch.device("cuda"), step)
     )
-    counted = count(lambda: seldom.append(drawn_from(model)))
+    counted = count(lambda: seldom.append(sample(model)))
     (pairs, rows_T) = seldom[0]
     assert rows_T != often.rows_T
     assert all(len(set(rows_T[place : place + 4])) == 1 for place in range(0, len(rows_T), 4))
-    test_what_is_drawn_is_well_formed()
+    test_samples_are_well_formed()
     assert pairs.target.ids_BS.shape[1] == max(pairs.target.lengths_B)
     flop_counter = FlopCounter(model)
     flop_counter.add_drawn(pairs, 4, rows_T)
@@ -200,8 +204,8 @@ def gradient(model: Translator, loss: Tensor) -> Tensor:
     return torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(model.parameters()))])
 
 
-def test_the_mean_of_the_estimate_is_the_policy_gradient() -> None:
-    """Over all pairs of translations, each with its probability: (m - 1) / m of the gradient of the expected reward."""
+def test_the_expected_value_of_the_estimate_is_the_policy_gradient() -> None:
+    """Summed over all pairs of samples with their probability: (m - 1) / m of the gradient of the expected reward."""
     model = toy()
     rewards = torch.linspace(-1, 2, len(EVERY), dtype=torch.float64) ** 2
     found = probabilities(model)
@@ -220,16 +224,16 @@ def test_the_mean_of_the_estimate_is_the_policy_gradient() -> None:
 def test_the_likelihood_is_the_sum_over_tokens_and_the_mean_over_sentences() -> None:
     model = build("gnmt").double()
     loss = mixed_loss(
-        model, PAIRS, drawn_from(model), torch.ones(12, dtype=torch.float64), 0.017
-    )  # all as good: no gradient
+        model, PAIRS, sample(model), torch.ones(12, dtype=torch.float64), 0.017
+    )  # equal rewards give no gradient
     losses_N = model.token_losses(PAIRS, model.optimization.label_smoothing)
     assert loss.item() == pytest.approx(0.017 * losses_N.sum().item() / 3)
 
 
-def test_what_was_drawn_belongs_to_its_sentence() -> None:
-    """Of two sentences whose rewards differ, the gradient of the phase is the mean of those of each alone."""
+def test_samples_are_compared_within_their_sentence() -> None:
+    """The gradient of a batch of sentences with different rewards is the mean of their separate gradients."""
     model = build("gnmt", ["--model.dropout", "0.0"]).double()
-    samples, rewards_BM = drawn_from(model), torch.rand(3, 4, dtype=torch.float64) + torch.arange(3)[:, None]
+    samples, rewards_BM = sample(model), torch.rand(3, 4, dtype=torch.float64) + torch.arange(3)[:, None]
     together = gradient(model, mixed_loss(model, PAIRS, samples, rewards_BM.flatten(), 0.017))
     alone = []
     for row, sides in enumerate(zip(sentences(SOURCE), sentences(TARGET), strict=True)):
@@ -241,16 +245,16 @@ def test_what_was_drawn_belongs_to_its_sentence() -> None:
     torch.testing.assert_close(together, torch.stack(alone).mean(0), atol=1e-12, rtol=1e-9)
 
 
-def test_a_translation_is_rewarded_by_its_own_reference() -> None:
+def test_a_sample_is_compared_with_its_own_reference() -> None:
     references = padded([[5, 6, 7, 8, EOS], [9, 10, 11, 12, EOS]])
     samples = padded([sentences(references)[0]] * 3 + [sentences(references)[1], [5, 6, 7, 8, EOS], [13, EOS]])
     found = phase_at(build("perceptron"), 0.5, 8).rewards(references, samples).tolist()
-    assert found == pytest.approx([1, 1, 1, 1, 1 / 14, 1 / 14])  # of the last two the end alone is right
+    assert found == pytest.approx([1, 1, 1, 1, 1 / 14, 1 / 14])  # of the last two samples only EOS is right
 
 
-def test_better_translations_become_more_probable() -> None:
+def test_an_update_makes_better_samples_more_probable() -> None:
     model = build("gnmt").double()
-    pairs, rows_T = drawn_from(model)
+    pairs, rows_T = sample(model)
     good_R = torch.tensor([length == 3 for length in pairs.target.lengths_B], dtype=torch.float64)
     assert 0 < good_R.sum() < len(good_R)
 
@@ -275,8 +279,8 @@ def phase_at(model: Translator, share: float, updates: int) -> RewardPhase:
 
 @pytest.mark.parametrize("row", sorted(FILES))
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_every_architecture_learns_from_reward(row: str, precision: str) -> None:
-    """Each trained weight gets a gradient, also where autocast could keep the copies that were made for drawing."""
+def test_every_architecture_can_be_trained_with_reward(row: str, precision: str) -> None:
+    """Each trained weight gets a gradient, also under autocast, which could reuse the casts made for sampling."""
     model = build(row)
     phase = phase_at(model, share=0.25, updates=8)
     model.objective = phase.objective
@@ -295,7 +299,7 @@ def test_every_architecture_learns_from_reward(row: str, precision: str) -> None
     assert 0 <= phase.curves.recent["reward"][0] <= 1
 
 
-def test_the_phase_is_the_end_of_the_budget() -> None:
+def test_the_phase_is_the_last_part_of_the_budget() -> None:
     model = build("transformer-base").eval()
     for share, updates, begun in ((0.0, 9, False), (0.2, 7, False), (0.2, 8, True), (0.5, 5, True)):
         phase = phase_at(model, share, updates)
@@ -311,10 +315,10 @@ DROPPING = [row for row in FILES if hasattr(resolve(FILES[row], row=row).model, 
 @pytest.mark.parametrize(
     ("row", "rate"), [*((row, "dropout") for row in DROPPING), ("transformer-base", "attention_dropout")]
 )
-def test_dropout_acts_and_is_left_out_in_the_phase(row: str, rate: str) -> None:
+def test_dropout_is_turned_off_in_the_phase_only(row: str, rate: str) -> None:
     others = ["--model.dropout", "0.0"] if rate != "dropout" else []
     model = build(row, flags=[*others, f"--model.{rate}", "0.3"]).train()
-    if row == "moe":  # whose gates have noise of their own
+    if row == "moe":  # its gates add noise that is not dropout
         for module in model.modules():
             module.training = not isinstance(module, NoisyTopKGate)
     passes = [model.token_losses(PAIRS) for _ in range(2)]
@@ -329,10 +333,10 @@ def test_dropout_acts_and_is_left_out_in_the_phase(row: str, rate: str) -> None:
 
 
 @pytest.mark.parametrize("row", ["perceptron", "lstm", "bahdanau", "gnmt", "convs2s", "moe", "transformer-base"])
-def test_the_charge_is_what_is_executed(row: str) -> None:
+def test_the_counted_flops_are_the_executed_flops(row: str) -> None:
     model = build(row).train()
     found: list[Samples] = []
-    counted = count(lambda: found.append(drawn_from(model)))
+    counted = count(lambda: found.append(sample(model)))
     samples, rewards_R = found[0], torch.rand(12)
     assert len(set(samples.pairs.target.lengths_B)) > 1
     learning = count(lambda: mixed_loss(model, PAIRS, samples, rewards_R, 0.017).backward())
@@ -352,18 +356,18 @@ def test_without_padding_model_flops_are_executed_flops(row: str) -> None:
     assert flop_counter.model_flops == flop_counter.executed_flops
     once = model.flops_encode(4).forward + model.flops_start(4).forward
     steps = sum(model.flops_step(4, position).forward for position in range(3)) + 3 * model.flops_project().forward
-    learnt = model.flops_decode(4, 3).training + 3 * model.flops_project().training
-    assert flop_counter.model_flops == 2 * once + 6 * (steps + learnt)
+    training = model.flops_decode(4, 3).training + 3 * model.flops_project().training
+    assert flop_counter.model_flops == 2 * once + 6 * (steps + training)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (RewardSettings(share=1.0), r"training\.reward\.share: 1\.0 is not a fraction of the budget"),
         (RewardSettings(share=-0.1), r"training\.reward\.share: -0\.1"),
         (RewardSettings(samples=1), r"training\.reward\.samples: 1 is too small for a baseline"),
     ],
 )
-def test_settings_that_cannot_be_trained_with(settings: RewardSettings, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_settings_out_of_range_are_rejected(settings: RewardSettings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         settings.check()

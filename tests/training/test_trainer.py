@@ -1,4 +1,4 @@
-"""Training under a budget: a killed and resumed run is, to the bit, one that nothing happened to."""
+"""Training under a budget. A run that was killed and resumed gives the same bits as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import math
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,10 +34,10 @@ BATCH_TOKENS = 60
 
 
 class Killed(BaseException):
-    """As by kill -9: nothing after it is written."""
+    """Stands for kill -9: nothing is written after it."""
 
 
-def nothing(*_: object) -> None:
+def do_nothing(*_: object) -> None:
     pass
 
 
@@ -52,8 +50,8 @@ def pairs() -> Pairs:
     return Pairs(sources, targets)
 
 
-def settings(**changed: Any) -> TrainingSettings:
-    usual: dict[str, Any] = {
+def settings(**changes: Any) -> TrainingSettings:
+    defaults: dict[str, Any] = {
         "max_updates": 20,
         "batch_tokens": BATCH_TOKENS,
         "validations": 4,
@@ -61,7 +59,7 @@ def settings(**changed: Any) -> TrainingSettings:
         "optimizer": OptimizerSettings("Adam", 0.01),
         "schedule": LearningRateSchedule(warmup=5, decay="inverse_sqrt"),
     }
-    return TrainingSettings(**(usual | changed))
+    return TrainingSettings(**(defaults | changes))
 
 
 def model() -> Model:
@@ -75,38 +73,38 @@ def weights_of(module: Translator) -> dict[str, torch.Tensor]:
 
 @dataclass
 class Attempts:
-    """One run in one folder, as often as it takes. Keeps what the outside got to see of it."""
+    """A run in one folder, started as often as needed. Records the arguments of all calls of its hooks."""
 
     folder: Path
     settings: TrainingSettings = field(default_factory=settings)
-    seconds_between_checkpoints: float = 60.0
-    flushed: Curve = field(default_factory=list)
+    checkpoint_seconds: float = 60.0
+    points_saved: Curve = field(default_factory=list)
     resumed: Curve = field(default_factory=list)
     reported: list[Status] = field(default_factory=list)
     validated: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
 
-    def go(
+    def train(
         self,
         *,
-        report: Callable[[Status], None] = nothing,
-        score: Callable[[int], object] = nothing,
-        flush: Callable[[Curve], None] = nothing,
+        on_status: Callable[[Status], None] = do_nothing,
+        score: Callable[[int], object] = do_nothing,
+        on_points_saved: Callable[[Curve], None] = do_nothing,
         module: Translator | None = None,
     ) -> TrainingResult:
-        def scored(module: Translator) -> Score:
+        def record_score(module: Translator) -> Score:
             update = module.trainer.global_step
             self.validated[update] = weights_of(module)
-            given = score(len(self.validated))
-            bleu = given if isinstance(given, (int, float)) else module.output.weight.detach().abs().sum().item()
+            value = score(len(self.validated))
+            bleu = value if isinstance(value, (int, float)) else module.output.weight.detach().abs().sum().item()
             return Score(float(bleu), 50.0, 1.0)
 
-        def flushed(points: Curve) -> None:
-            flush(points)
-            self.flushed += points
+        def record_points(points: Curve) -> None:
+            on_points_saved(points)
+            self.points_saved += points
 
-        def reported(status: Status) -> None:
+        def record_status(status: Status) -> None:
             self.reported.append(status)
-            report(status)
+            on_status(status)
 
         signals = Signals()
         with signals.installed():
@@ -114,13 +112,13 @@ class Attempts:
                 module or model(),
                 PairBatches(pairs(), self.settings.batch_tokens, seed=3),
                 self.settings,
-                MachineSettings(accelerator="cpu", checkpoint_seconds=self.seconds_between_checkpoints),
+                MachineSettings(accelerator="cpu", checkpoint_seconds=self.checkpoint_seconds),
                 TrainingHooks(
                     decode_text=lambda sentences: [" ".join(map(str, text_only(sentence))) for sentence in sentences],
-                    score=scored,
-                    on_points_saved=flushed,
+                    score=record_score,
+                    on_points_saved=record_points,
                     on_resumed=self.resumed.extend,
-                    on_status=reported,
+                    on_status=record_status,
                 ),
                 seed=3,
                 folder=self.folder,
@@ -128,19 +126,19 @@ class Attempts:
             )
 
 
-def at(update: int, error: type[BaseException] = Killed) -> Callable[[Status], None]:
-    def report(status: Status) -> None:
+def kill_at(update: int) -> Callable[[Status], None]:
+    def on_status(status: Status) -> None:
         if status.updates == update:
-            raise error
+            raise Killed
 
-    return report
+    return on_status
 
 
-def killed(*_: object) -> None:
+def kill(*_: object) -> None:
     raise Killed
 
 
-def second(number: int) -> None:
+def kill_in_second_validation(number: int) -> None:
     if number == 2:
         raise Killed
 
@@ -149,7 +147,7 @@ def without_seconds(curve: Curve) -> Curve:
     return [point for point in curve if point[1] != "train/seconds"]
 
 
-def same(one: TrainingResult, other: TrainingResult) -> None:
+def assert_same(one: TrainingResult, other: TrainingResult) -> None:
     assert one.weights.keys() == other.weights.keys()
     for name, tensor in one.weights.items():
         assert torch.equal(tensor, other.weights[name]), name
@@ -160,55 +158,57 @@ def same(one: TrainingResult, other: TrainingResult) -> None:
     assert one.budget.flop_counter.state_dict() == other.budget.flop_counter.state_dict()
 
 
-COURSES = {
+VARIANTS = {
     "32-true": {},
     "bf16-mixed": {"precision": "bf16-mixed"},
-    "reward": {"reward": RewardSettings(share=0.5, samples=3, lr_factor=0.5)},  # from the tenth update on
+    "reward": {"reward": RewardSettings(share=0.5, samples=3, lr_factor=0.5)},  # from update 11
     "reward, bf16-mixed": {"precision": "bf16-mixed", "reward": RewardSettings(share=0.5, samples=3)},
-    "plateau": {"schedule": LearningRateSchedule(warmup=5, decay="plateau", floor=0.0005)},  # its losses are all 1.0
+    "plateau": {
+        "schedule": LearningRateSchedule(warmup=5, decay="plateau", floor=0.0005)
+    },  # all validation losses are 1.0
 }
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainingResult]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainingResult]:
     return {
-        course: Attempts(tmp_path_factory.mktemp("whole"), settings(**changed)).go()
-        for course, changed in COURSES.items()
+        variant: Attempts(tmp_path_factory.mktemp("uninterrupted"), settings(**changes)).train()
+        for variant, changes in VARIANTS.items()
     }
 
 
-@pytest.mark.parametrize("course", COURSES)
-@pytest.mark.parametrize("between", [0.0, 60.0])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, 60.0])
 @pytest.mark.parametrize(
-    "where",
+    "hooks",
     [
-        {"report": at(2)},  # before the first validation
-        {"report": at(13)},
-        {"report": at(20)},  # after the last update
-        {"score": second},  # while the weights are scored
-        {"flush": killed},  # a checkpoint stands, its points have not been sent
+        {"on_status": kill_at(2)},  # before the first validation
+        {"on_status": kill_at(13)},
+        {"on_status": kill_at(20)},  # after the last update
+        {"score": kill_in_second_validation},
+        {"on_points_saved": kill},  # a checkpoint is written, but its points have not been passed on
     ],
-    ids=["2", "13", "20", "validation", "flush"],
+    ids=["2", "13", "20", "validation", "points-saved"],
 )
-def test_killed_and_resumed_is_undisturbed(
-    tmp_path: Path, undisturbed: dict[str, TrainingResult], course: str, between: float, where: dict
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(
+    tmp_path: Path, uninterrupted: dict[str, TrainingResult], variant: str, checkpoint_seconds: float, hooks: dict
 ) -> None:
-    attempts = Attempts(tmp_path, settings(**COURSES[course]), between)
+    attempts = Attempts(tmp_path, settings(**VARIANTS[variant]), checkpoint_seconds)
     with pytest.raises(Killed):
-        attempts.go(**where)
+        attempts.train(**hooks)
     before = attempts.reported[-1].seconds if attempts.reported else 0.0
     attempts.reported.clear()
-    trained = attempts.go()
-    same(trained, undisturbed[course])
-    places = [point[:2] for point in attempts.flushed]
-    assert len(places) == len(set(places)), "a step has two values"
-    assert {*places, *(point[:2] for point in attempts.resumed)} == {point[:2] for point in trained.curve}
-    if between == 0.0 and attempts.reported:
-        assert attempts.reported[0].seconds > before, "wall time is counted on"
+    trained = attempts.train()
+    assert_same(trained, uninterrupted[variant])
+    steps = [point[:2] for point in attempts.points_saved]
+    assert len(steps) == len(set(steps)), "a step has two values"
+    assert {*steps, *(point[:2] for point in attempts.resumed)} == {point[:2] for point in trained.curve}
+    if checkpoint_seconds == 0.0 and attempts.reported:
+        assert attempts.reported[0].seconds > before, "the time before the kill is included"
 
 
-def test_the_reward_has_a_curve_and_a_cost(undisturbed: dict[str, TrainingResult]) -> None:
-    plain, rewarded = undisturbed["32-true"], undisturbed["reward"]
+def test_the_reward_phase_has_a_curve_and_adds_flops(uninterrupted: dict[str, TrainingResult]) -> None:
+    plain, rewarded = uninterrupted["32-true"], uninterrupted["reward"]
     updates = [update for update, name, _ in rewarded.curve if name == "train/reward"]
     assert updates == list(range(11, 21))
     assert without_seconds(rewarded.curve)[:10] == without_seconds(plain.curve)[:10]
@@ -221,9 +221,9 @@ def test_the_reward_has_a_curve_and_a_cost(undisturbed: dict[str, TrainingResult
     }  # of the next update
 
 
-def test_on_a_plateau_the_rate_falls_to_a_tenth_and_not_below_the_floor(undisturbed: dict[str, TrainingResult]) -> None:
-    rates = {update: value for update, name, value in undisturbed["plateau"].curve if name == "train/lr"}
-    assert rates == pytest.approx(  # validations at 5, 10, 15 and 20; the rates are those of the next update
+def test_plateau_decay_divides_the_rate_by_ten_down_to_the_floor(uninterrupted: dict[str, TrainingResult]) -> None:
+    rates = {update: value for update, name, value in uninterrupted["plateau"].curve if name == "train/lr"}
+    assert rates == pytest.approx(  # validations at 5, 10, 15 and 20; a rate is that of the next update
         {update: 0.002 * (update + 1) for update in range(1, 5)}
         | dict.fromkeys(range(5, 10), 0.01)
         | dict.fromkeys(range(10, 15), 0.001)
@@ -231,111 +231,120 @@ def test_on_a_plateau_the_rate_falls_to_a_tenth_and_not_below_the_floor(undistur
     )
 
 
-def test_every_process_and_every_update_draws_its_own_numbers() -> None:
-    samples = set()
+def test_random_numbers_differ_between_processes_and_updates() -> None:
+    numbers = set()
     for rank, update in itertools.product(range(3), range(3)):
-        # Any: as much of a trainer and a module as is read.
+        # Typed as Any because they have only the attributes that the callback reads.
         trainer: Any = SimpleNamespace(global_step=update)
         module: Any = SimpleNamespace(device=torch.device("cpu"))
         checkpoints.SeedPerUpdate(5, rank).on_train_batch_start(trainer, module, cast(Any, None), 0)
-        samples.add(torch.rand(1).item())
-    assert len(samples) == 9
+        numbers.add(torch.rand(1).item())
+    assert len(numbers) == 9
 
 
-def test_killed_again_and_again(tmp_path: Path, undisturbed: dict[str, TrainingResult]) -> None:
+def test_a_run_that_is_killed_several_times_equals_an_uninterrupted_run(
+    tmp_path: Path, uninterrupted: dict[str, TrainingResult]
+) -> None:
     attempts = Attempts(tmp_path)
     for update in (3, 6, 9, 11, 19):
         with pytest.raises(Killed):
-            attempts.go(report=at(update))
-    same(attempts.go(), undisturbed["32-true"])
+            attempts.train(on_status=kill_at(update))
+    assert_same(attempts.train(), uninterrupted["32-true"])
 
 
-def test_a_spent_budget_is_not_overspent(tmp_path: Path, undisturbed: dict[str, TrainingResult]) -> None:
+def test_a_run_with_a_used_up_budget_does_not_train_further(
+    tmp_path: Path, uninterrupted: dict[str, TrainingResult]
+) -> None:
     attempts = Attempts(tmp_path)
-    attempts.go()
+    attempts.train()
     attempts.reported.clear()
     attempts.validated.clear()
-    again = attempts.go()  # the process died while it judged
+    again = attempts.train()  # as if the process had been killed during the evaluation
     assert attempts.reported == []
     assert attempts.validated == {}
-    same(again, undisturbed["32-true"])
+    assert_same(again, uninterrupted["32-true"])
 
 
-def test_lost_updates_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_updates_are_counted_separately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "PROGRESS_INTERVAL_S", 0.0)
     attempts = Attempts(tmp_path)  # checkpoints at 5, 10, 15, 20
-    half_written = tmp_path / ".last.ckpt.1234"
-    half_written.write_bytes(b"PK")
-    lost = []
+    partial_file = tmp_path / ".last.ckpt.1234"
+    partial_file.write_bytes(b"PK")
+    repeated = []
     for update in (3, 8, 14):
         with pytest.raises(Killed):
-            attempts.go(report=at(update))
-        lost.append(update % 5)
-    trained = attempts.go()
-    assert not half_written.exists()
-    assert trained.repeated_work.updates == sum(lost)
+            attempts.train(on_status=kill_at(update))
+        repeated.append(update % 5)
+    trained = attempts.train()
+    assert not partial_file.exists()
+    assert trained.repeated_work.updates == sum(repeated)
     assert 0 < trained.repeated_work.seconds < 60
     assert trained.budget.updates == 20
-    assert Attempts(tmp_path / "other").go().repeated_work.updates == 0
+    assert Attempts(tmp_path / "other").train().repeated_work.updates == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_run_goes_on(
-    tmp_path: Path, undisturbed: dict[str, TrainingResult], number: signal.Signals
+def test_a_signal_saves_the_run_and_it_can_be_resumed(
+    tmp_path: Path, uninterrupted: dict[str, TrainingResult], number: signal.Signals
 ) -> None:
     before = signal.getsignal(number)
     attempts = Attempts(tmp_path)
 
-    def send(status: Status) -> None:
+    def send_signal(status: Status) -> None:
         if status.updates == 7:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(
-        Interrupted, match=f"{number.name}: the run is saved; run the same command again to resume"
-    ) as raised:
-        attempts.go(report=send)
+    message = f"{number.name}: the run is saved; run the same command again to resume"
+    with pytest.raises(Interrupted, match=message) as raised:
+        attempts.train(on_status=send_signal)
     assert raised.value.number == number
     assert signal.getsignal(number) == before
     attempts.reported.clear()
-    same(attempts.go(), undisturbed["32-true"])
-    assert attempts.reported[0].updates == 9  # the update that the signal came in was finished and saved
+    assert_same(attempts.train(), uninterrupted["32-true"])
+    assert attempts.reported[0].updates == 9  # the update during which the signal came was finished and saved
 
 
-def test_a_signal_outside_of_training_is_raised_at_once() -> None:
-    went_on = []
+def test_a_signal_outside_a_deferred_block_raises_at_once() -> None:
+    continued = []
 
     def outside() -> None:
         with Signals().installed():
             os.kill(os.getpid(), signal.SIGTERM)
-            went_on.append("outside")
+            continued.append("outside")
 
     def inside() -> None:
         with Signals().installed() as signals, signals.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
-            went_on.append("inside")  # and at the end of the block it is raised
+            continued.append("inside")  # raised at the end of the block
 
     for case in (outside, inside):
         with pytest.raises(Interrupted):
             case()
-    assert went_on == ["inside"]
+    assert continued == ["inside"]
 
 
 def test_a_second_signal_ends_the_process_at_once() -> None:
-    program = """
-import os, signal
-from bench.training.checkpoints import Signals
-with Signals().listening() as signals, signals.held():
-    os.kill(os.getpid(), signal.SIGTERM)
-    print("held", flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)
-    print("it went on")
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "held\n"), done.stderr
+    """In a forked process, because a new one would take seconds to import torch."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            with Signals().installed() as signals, signals.deferred():
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.write(write_end, b"deferred")
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.write(write_end, b", continued")
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        written = pipe.read()
+    _, status = os.waitpid(child, 0)
+    assert (os.waitstatus_to_exitcode(status), written) == (-signal.SIGTERM, b"deferred")
 
 
 @pytest.mark.parametrize(
-    ("limits", "reached"),
+    ("limits", "limit_reached"),
     [
         ({"max_updates": 7}, lambda budget: budget.updates == 7),
         ({"max_pairs": 60}, lambda budget: budget.pairs >= 60),
@@ -346,86 +355,86 @@ with Signals().listening() as signals, signals.held():
     ],
     ids=["updates", "pairs", "flops", "seconds", "updates-of-three", "pairs-of-three"],
 )
-def test_the_first_limit_that_is_reached_ends_the_run(
-    tmp_path: Path, limits: dict[str, float], reached: Callable[[object], bool]
+def test_the_first_limit_reached_ends_the_training(
+    tmp_path: Path, limits: dict[str, float], limit_reached: Callable[[object], bool]
 ) -> None:
     attempts = Attempts(tmp_path, settings(**({"max_updates": None} | limits)))
-    trained = attempts.go()
-    assert reached(trained.budget)
+    trained = attempts.train()
+    assert limit_reached(trained.budget)
     assert [status.fraction >= 1 for status in attempts.reported] == [False] * (trained.budget.updates - 1) + [True]
-    assert sorted(attempts.validated)[-1] == trained.budget.updates  # the last validation sees the last weights
+    assert sorted(attempts.validated)[-1] == trained.budget.updates  # the last validation scores the last weights
 
 
-def test_the_best_validation_is_scored(tmp_path: Path) -> None:
+def test_the_result_has_the_weights_of_the_best_validation(tmp_path: Path) -> None:
     bleu = {1: 3.0, 2: 9.0, 3: 9.0, 4: 5.0}
     attempts = Attempts(tmp_path)
-    trained = attempts.go(score=bleu.__getitem__)
+    trained = attempts.train(score=bleu.__getitem__)
     assert sorted(attempts.validated) == [5, 10, 15, 20]
-    assert trained.best_update == 10  # of equals, the first
+    assert trained.best_update == 10  # the first of two equal scores
     assert all(torch.equal(tensor, attempts.validated[10][name]) for name, tensor in trained.weights.items())
     assert [value for _, name, value in trained.curve if name == "validation/bleu"] == list(bleu.values())
     assert [path.name for path in tmp_path.glob("weights-*")] == ["weights-10.pt"]
 
 
 @pytest.mark.parametrize("killed_at", [None, 12, 17])
-def test_a_row_with_reward_is_judged_by_weights_that_had_it(killed_at: int | None, tmp_path: Path) -> None:
-    """The phase begins with the 11th update: what the first two validations found is not the row's."""
+def test_with_a_reward_phase_only_weights_trained_in_it_can_be_the_best(killed_at: int | None, tmp_path: Path) -> None:
+    """The phase starts with the 11th update, so the first two validations do not count, although they are better."""
     bleu = {1: 9.0, 2: 9.0, 3: 5.0, 4: 3.0}
     attempts = Attempts(tmp_path, settings(reward=RewardSettings(share=0.5, samples=2)))
     if killed_at:
         with pytest.raises(Killed):
-            attempts.go(score=bleu.__getitem__, report=at(killed_at))
-    trained = attempts.go(score=bleu.__getitem__)
+            attempts.train(score=bleu.__getitem__, on_status=kill_at(killed_at))
+    trained = attempts.train(score=bleu.__getitem__)
     assert sorted(attempts.validated) == [5, 10, 15, 20]
     assert trained.best_update == 15
     assert all(torch.equal(tensor, attempts.validated[15][name]) for name, tensor in trained.weights.items())
     assert [path.name for path in tmp_path.glob("weights-*")] == ["weights-15.pt"]
 
 
-def test_the_last_n_are_averaged(tmp_path: Path) -> None:
+def test_the_weights_of_the_last_n_validations_are_averaged(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path, settings(average=3))
     with pytest.raises(Killed):
-        attempts.go(report=at(17))
-    trained = attempts.go()
+        attempts.train(on_status=kill_at(17))
+    trained = attempts.train()
     for name, tensor in trained.weights.items():
         mean = torch.stack([attempts.validated[update][name].double() for update in (10, 15, 20)]).mean(0)
         assert torch.equal(tensor, mean.to(tensor.dtype))
     assert sorted(path.name for path in tmp_path.glob("weights-*")) == [f"weights-{n}.pt" for n in (10, 15, 20)]
 
 
-def test_weights_of_lost_work_are_not_scored(tmp_path: Path) -> None:
-    """With a budget in seconds a resumed run takes another course: its checkpoint's best is not the lost one's."""
+def test_weights_kept_after_the_last_checkpoint_are_discarded(tmp_path: Path) -> None:
+    """With a budget in seconds, a resumed run can differ from the killed one after the checkpoint."""
     attempts = Attempts(tmp_path)
     with pytest.raises(Killed):
-        attempts.go(score=lambda number: 5.0, report=at(9))
-    (tmp_path / "weights-10.pt").write_bytes(b"from a course that was lost")
-    trained = attempts.go(score=lambda number: 1.0)
+        attempts.train(score=lambda number: 5.0, on_status=kill_at(9))
+    (tmp_path / "weights-10.pt").write_bytes(b"kept by the killed process after its last checkpoint")
+    trained = attempts.train(score=lambda number: 1.0)
     assert trained.best_update == 5
     assert [path.name for path in tmp_path.glob("weights-*")] == ["weights-5.pt"]
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_ends_the_training(tmp_path: Path) -> None:
     module = model()
     torch.nn.init.constant_(module.output.weight, math.nan)
     with pytest.raises(Diverged, match="the training loss is nan at update 1"):
-        Attempts(tmp_path).go(module=module)
+        Attempts(tmp_path).train(module=module)
     assert not (tmp_path / "last.ckpt").exists()
 
 
-def test_settings_that_cannot_be_trained_with() -> None:
+def test_settings_out_of_range_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"training: no budget; set training\.max_pairs"):
         TrainingSettings().check()
     with pytest.raises(ValueError, match=r"training\.average: 11 is more than training\.validations 10"):
         TrainingSettings(max_updates=1, average=11).check()
 
 
-def test_a_truncated_checkpoint_is_named(tmp_path: Path) -> None:
-    Attempts(tmp_path, settings(max_updates=2)).go()
+def test_a_truncated_checkpoint_is_reported_with_its_path(tmp_path: Path) -> None:
+    Attempts(tmp_path, settings(max_updates=2)).train()
     path = tmp_path / "last.ckpt"
     checkpoints.check(path)
-    checkpoints.check(tmp_path / "none.ckpt")
-    whole = path.read_bytes()
-    for size in (0, 1, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
+    checkpoints.check(tmp_path / "missing.ckpt")
+    content = path.read_bytes()
+    for size in (0, 1, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
         with pytest.raises(ValueError, match=r"last\.ckpt: this checkpoint is damaged .* Delete it"):
             checkpoints.check(path)
