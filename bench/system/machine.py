@@ -83,7 +83,9 @@ class MachineSettings:
             raise ValueError("machine.accelerator: gpu is set, but no GPU is visible to torch; set it to cpu or auto")
         if self.device.type == "cuda" and self.devices > torch.cuda.device_count():
             available = torch.cuda.device_count()
-            raise ValueError(f"machine.devices: {self.devices} GPUs are required, but only {available} are visible")
+            raise ValueError(
+                f"machine.devices: {self.devices} GPUs were requested; torch sees {available}, set at most that number"
+            )
         keep_freed_memory()
         freeze_imports()
         before, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32

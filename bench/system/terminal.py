@@ -6,6 +6,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
@@ -72,6 +73,16 @@ class ProgressLine:
             console.print(" " * (console.width - 1), end="\r")
 
 
+@dataclass
+class RunningJob:
+    """A job on the board: its name, the clock reading at its start, and its first and last status."""
+
+    name: str
+    started_at: float
+    first: Status | None = None
+    last: Status | None = None
+
+
 class ProgressBoard:
     """The progress of jobs that run at the same time.
 
@@ -86,9 +97,7 @@ class ProgressBoard:
 
     def __init__(self, total: int) -> None:
         self.total, self.started, self.ended, self.started_at = total, 0, 0, time.monotonic()
-        self.jobs: dict[
-            int, tuple[str, float, Status | None, Status | None]
-        ] = {}  # by worker: name, time of start, first and last status
+        self.jobs: dict[int, RunningJob] = {}  # by worker
         self.printed_at = self.started_at
         self.live = Live(get_renderable=self.view, console=console, refresh_per_second=4, transient=True)
 
@@ -105,12 +114,12 @@ class ProgressBoard:
 
     def job_started(self, worker: int, name: str) -> None:
         self.started += 1
-        self.jobs[worker] = (name, time.monotonic(), None, None)
+        self.jobs[worker] = RunningJob(name, time.monotonic())
         say(f"[{self.started}/{max(self.total, self.started)}] {name}: starts on worker {worker}")
 
     def job_progress(self, worker: int, status: Status) -> None:
-        name, started_at, first, _ = self.jobs[worker]
-        self.jobs[worker] = (name, started_at, first or status, status)
+        job = self.jobs[worker]
+        job.first, job.last = job.first or status, status
         if not console.is_terminal and time.monotonic() - self.printed_at >= self.INTERVAL_S:
             self.printed_at = time.monotonic()
             for row in self.rows():
@@ -119,35 +128,26 @@ class ProgressBoard:
 
     def job_ended(self, worker: int, outcome: str) -> None:
         """Print how a job ended: `outcome` is its state and its result."""
-        name, started_at, _, _ = self.jobs.pop(worker)
+        job = self.jobs.pop(worker)
         self.ended += 1
-        say(f"  {name}: {outcome}, {formatting.duration(time.monotonic() - started_at)}")
+        say(f"  {job.name}: {outcome}, {formatting.duration(time.monotonic() - job.started_at)}")
 
     def rows(self) -> list[list[str]]:
         """Return a row per running job: worker, job, percentage of its budget used, best validation BLEU, time left."""
         rows = []
-        for worker, (name, _, first, status) in sorted(self.jobs.items()):
-            if first is None or status is None:
-                rows.append([str(worker), name, "preparing", "", ""])
+        for worker, job in sorted(self.jobs.items()):
+            if job.first is None or job.last is None:
+                rows.append([str(worker), job.name, "preparing", "", ""])
                 continue
-            left = seconds_left(first, status)
-            rows.append(
-                [
-                    str(worker),
-                    name,
-                    f"{min(1.0, status.fraction):4.0%}",
-                    f"{status.best:.1f} BLEU" if status.best is not None else "",
-                    "is evaluated"
-                    if status.fraction >= 1
-                    else f"{formatting.duration(left)} left"
-                    if left is not None
-                    else "",
-                ]
-            )
+            status, left = job.last, seconds_left(job.first, job.last)
+            fraction = f"{min(1.0, status.fraction):4.0%}"
+            best = f"{status.best:.1f} BLEU" if status.best is not None else ""
+            time_left = f"{formatting.duration(left)} left" if left is not None else ""
+            rows.append([str(worker), job.name, fraction, best, "evaluation" if status.fraction >= 1 else time_left])
         return rows
 
     def summary(self) -> str:
-        done = self.ended + sum(min(1.0, last.fraction) for *_, last in self.jobs.values() if last)
+        done = self.ended + sum(min(1.0, job.last.fraction) for job in self.jobs.values() if job.last)
         elapsed = time.monotonic() - self.started_at
         left = (
             f", about {formatting.duration(elapsed / done * (self.total - done))} left"
