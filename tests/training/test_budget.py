@@ -120,7 +120,7 @@ def test_the_end_of_training_synchronizes(gpu: Gpu) -> None:
 
 @pytest.mark.parametrize("limits", [BudgetSettings(max_seconds=1.0), BudgetSettings(max_updates=100)])
 def test_waiting_for_the_gpu_is_not_counted_as_overhead(gpu: Gpu, limits: BudgetSettings) -> None:
-    """This holds for a budget in seconds and for a checkpoint, whose overhead starts at `overhead_start`."""
+    """Neither with a budget in seconds nor for a checkpoint, whose overhead starts at `overhead_start`."""
     budget, update, _ = tracker(gpu, limits)
     update(10)
     budget.overhead_start = gpu.host / 1e3

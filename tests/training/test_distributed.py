@@ -32,12 +32,12 @@ def pairs(count: int) -> Pairs:
     return Pairs(sources, targets)
 
 
-def parts(text: Pairs, group: int, batch: int) -> list[Batch]:
-    """Return the part of a batch that each of `group` processes reads."""
+def parts(text: Pairs, processes: int, batch: int) -> list[Batch]:
+    """Return the part of a batch that each of `processes` processes reads."""
     found = []
-    for rank in range(group):
+    for rank in range(processes):
         batches = PairBatches(text, 40, seed=3)
-        batches.rank, batches.processes = rank, group
+        batches.rank, batches.processes = rank, processes
         found.append(batches.local_part(batches.epoch(0)[batch]))
     return found
 
@@ -54,19 +54,19 @@ def sentences(batch: Batch) -> list[tuple[int, ...]]:
     )
 
 
-@pytest.mark.parametrize("group", [2, 3])
+@pytest.mark.parametrize("processes", [2, 3])
 @pytest.mark.parametrize("batch", range(6))
-def test_the_parts_of_all_processes_make_up_the_batch(group: int, batch: int) -> None:
+def test_the_parts_of_all_processes_make_up_the_batch(processes: int, batch: int) -> None:
     text = pairs(50)
-    (whole,) = parts(text, 1, batch)
-    dealt = parts(text, group, batch)
-    assert len(whole.source.lengths_B) >= group
-    assert sorted(pair for part in dealt for pair in sentences(part)) == sentences(whole)
-    assert all(part.shapes == dealt[0].shapes for part in dealt)
-    assert [shape.source_lengths for shape in dealt[0].shapes] == [part.source.lengths_B for part in dealt]
-    assert [shape.target_lengths for shape in dealt[0].shapes] == [part.target.lengths_B for part in dealt]
-    assert [shape.padded_lengths for shape in dealt[0].shapes] == [
-        (part.source.ids_BS.shape[1], part.target.ids_BS.shape[1]) for part in dealt
+    (full_batch,) = parts(text, 1, batch)
+    split = parts(text, processes, batch)
+    assert len(full_batch.source.lengths_B) >= processes
+    assert sorted(pair for part in split for pair in sentences(part)) == sentences(full_batch)
+    assert all(part.shapes == split[0].shapes for part in split)
+    assert [shape.source_lengths for shape in split[0].shapes] == [part.source.lengths_B for part in split]
+    assert [shape.target_lengths for shape in split[0].shapes] == [part.target.lengths_B for part in split]
+    assert [shape.padded_lengths for shape in split[0].shapes] == [
+        (part.source.ids_BS.shape[1], part.target.ids_BS.shape[1]) for part in split
     ]
 
 
@@ -79,18 +79,18 @@ def gradient(model: Translator, batch: Batch) -> tuple[float, torch.Tensor]:
 
 
 @pytest.mark.parametrize("per", ["token", "sentence"])
-@pytest.mark.parametrize("group", [2, 3, 60])  # 60 is more than the pairs of a batch
+@pytest.mark.parametrize("processes", [2, 3, 60])  # 60 is more than the pairs of a batch
 def test_the_mean_gradient_of_the_parts_is_the_gradient_of_the_batch(
-    group: int, per: Literal["token", "sentence"]
+    processes: int, per: Literal["token", "sentence"]
 ) -> None:
     torch.manual_seed(1)
     model = Model(Config(layers=1, width=16, inner=32, heads=2, dropout=0.0), VOCABULARY, VOCABULARY).double()
     model.optimization = OptimizationSettings(normalization=per)
-    (whole,) = parts(pairs(50), 1, 0)
-    assert whole.loss_weight == whole.sentence_loss_weight == 1.0
-    loss, gradient_P = gradient(model, whole)
-    losses, gradients = zip(*(gradient(model, part) for part in parts(pairs(50), group, 0)), strict=True)
-    assert sum(losses) / group == pytest.approx(loss, abs=1e-12)
+    (full_batch,) = parts(pairs(50), 1, 0)
+    assert full_batch.loss_weight == full_batch.sentence_loss_weight == 1.0
+    loss, gradient_P = gradient(model, full_batch)
+    losses, gradients = zip(*(gradient(model, part) for part in parts(pairs(50), processes, 0)), strict=True)
+    assert sum(losses) / processes == pytest.approx(loss, abs=1e-12)
     torch.testing.assert_close(torch.stack(gradients).mean(0), gradient_P, rtol=0, atol=1e-12)
 
 

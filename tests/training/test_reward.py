@@ -187,7 +187,7 @@ def test_on_a_gpu_finished_samples_are_checked_at_every_fourth_step(monkeypatch:
     counted = count(lambda: seldom.append(sample(model)))
     (pairs, rows_T) = seldom[0]
     assert rows_T != often.rows_T
-    assert all(len(set(rows_T[place : place + 4])) == 1 for place in range(0, len(rows_T), 4))
+    assert all(len(set(rows_T[step : step + 4])) == 1 for step in range(0, len(rows_T), 4))
     test_samples_are_well_formed()
     assert pairs.target.ids_BS.shape[1] == max(pairs.target.lengths_B)
     flop_counter = FlopCounter(model)
