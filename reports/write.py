@@ -10,14 +10,15 @@ from typing import Any
 
 import jinja2
 
+from bench.measures import registry
+from bench.system import formatting
 from bench.system.files import write_file
 from reports.gathering import comparison
-from reports.gathering.context import Context, metric_order
+from reports.gathering.context import Context
 from reports.plots import main_plots
 from reports.plots.drawing import COLOURS, Plot, draw_ahead
 from reports.tables import detail_tables, table
 from reports.text import escaping, experimental_setup, findings
-from reports.text import formatting as f
 
 COLUMNS = (
     "suite",
@@ -49,27 +50,35 @@ def csv(context: Context) -> str:
         for row in context.rows:
             cell = row.cells[track]
             wanted = set(cell.numbers)
-            for name in f.TABLE:
+            for name in registry.IN_EVERY_ROW:
                 wanted |= (
                     {(test_set, name) for test_set in (track.test_sets or ("",))}
-                    if f.metric(name).score
+                    if registry.metric(name).score
                     else {("", name)}
                 )
             seeds, runs = " ".join(map(str, cell.runs)), " ".join(run.id for run in cell.runs.values())
             front = [context.suite, track.corpus]
-            for name in metric_order([name for _, name in wanted]):
+            for name in registry.in_registry_order({name for _, name in wanted}):
                 for test_set in (*track.test_sets, ""):
                     if (test_set, name) in wanted:
                         number = cell.numbers.get((test_set, name))
                         ends = [number.value, number.low, number.high] if number else [None] * 3
-                        middle = [test_set, row.id, track.preset, track.direction, seeds, name, *map(f.exact, ends)]
+                        middle = [
+                            test_set,
+                            row.id,
+                            track.preset,
+                            track.direction,
+                            seeds,
+                            name,
+                            *map(formatting.exact, ends),
+                        ]
                         writer.writerow([*front, *middle, number.unit if number else "", runs])
     return text.getvalue()
 
 
 def terminal(context: Context) -> tuple[list[tuple[str, str]], list[list[str]], str]:
     """Columns, rows and title for bench.terminal.table: what the rows measured, their runs behind them."""
-    say, main = context.words, table.main(context)
+    say, main = context.catalogue, table.main(context)
     kept = main.kept("own")
     headings = [(column.whole.replace(", ", "\n"), column.side) for column in (main.columns[n] for n in kept)]
     lines = []
@@ -78,7 +87,7 @@ def terminal(context: Context) -> tuple[list[tuple[str, str]], list[list[str]], 
             f"{e.text} [{e.details[0]}]" if number and (e := row[number]).details else row[number].text
             for number in kept
         ]
-        lines.append([*cells, " ".join(run.short for run in row[0].runs) or f.MISSING])
+        lines.append([*cells, " ".join(run.short for run in row[0].runs) or formatting.MISSING])
     return [*headings, (say("table.run"), "left")], lines, f"{say('title')} ({context.suite})"
 
 
@@ -111,7 +120,7 @@ def _render(template: str, context: Context, drawn: list[Plot]) -> str:
 
 def _content(context: Context, drawn: list[Plot]) -> dict[str, Any]:
     """What the three templates print: all of it made once, here."""
-    say = context.words
+    say = context.catalogue
     groups: dict[str, list[Plot]] = {}
     for plot in drawn:
         groups.setdefault(plot.group or plot.id, []).append(plot)
@@ -157,15 +166,15 @@ def _main_notes(context: Context) -> list[str]:
     cells = [cell for row in context.rows for cell in row.cells.values()]
     noisy = any(number.noisy for cell in cells for number in cell.numbers.values())
     keys = {"note": True, "first_direction": len(context.tracks) > 1, "noisy": noisy, "costs": True, "published": True}
-    return [context.words(f"table.{key}") for key, holds in keys.items() if holds]
+    return [context.catalogue(f"table.{key}") for key, holds in keys.items() if holds]
 
 
 def _side_by_side(context: Context) -> list[dict[str, Any]]:
     """For each track the chosen sentences: heading, source, reference, and each row's translation in pieces."""
-    say, found = context.words, []
+    say, found = context.catalogue, []
     for track, texts in context.translations.items():
         source, _, target = track.direction.partition("-")
-        total = f.whole(len(texts.references))
+        total = formatting.count(len(texts.references))
         sentences = []
         for number in texts.shown:
             rows = [

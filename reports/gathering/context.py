@@ -13,8 +13,7 @@ from bench.measures import published
 from bench.measures.tuning_curve import Expected
 from bench.tracking.reading import TrackedRun
 from reports.gathering.comparison import Comparison, Translations
-from reports.text.formatting import METRICS
-from reports.text.language import Words
+from reports.text.catalogue import Catalogue
 
 
 def slug(name: str) -> str:
@@ -188,7 +187,7 @@ class Context:
     experiment: str
     command: str
     written: str
-    words: Words
+    catalogue: Catalogue
     passports: Mapping[Track, Mapping[str, Any]]
     attention: Mapping[Track, Mapping[str, Mapping[str, Any]]]
     tuning: Mapping[Track, Mapping[str, Sequence[Expected]]]
@@ -232,9 +231,3 @@ def published_table() -> tuple[Published, ...]:
         )
         for line in published.table()
     )
-
-
-def metric_order(names: Sequence[str]) -> list[str]:
-    """The metrics in the order of the formatting table, others behind."""
-    known = list(METRICS)
-    return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))

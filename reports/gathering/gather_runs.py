@@ -15,15 +15,14 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 
-from bench.measures import quality
+from bench.measures import quality, registry
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
 from bench.tracking.reading import Reader, TrackedRun
 from reports.gathering import sweep_results
 from reports.gathering.comparison import Translations, changes, compare
 from reports.gathering.context import Cell, Context, Number, Row, Track, published_table
-from reports.text import formatting as f
-from reports.text.language import Words, words
+from reports.text.catalogue import Catalogue, load_catalogue
 
 STATES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "unfinished"}
 READERS = 16
@@ -68,10 +67,10 @@ def gather(
             raise ValueError(f"there are no runs in {reader.uri}; make some with bench suite experiments/demo.yaml")
         suite = suites[0]
     address = public(ui_url or reader.uri).rstrip("/")
-    now = _suite(reader, suite, address, words(language))
+    now = _suite(reader, suite, address, load_catalogue(language))
     if compare_with is None:
         return now
-    before = _suite(reader, compare_with, address, words(language))
+    before = _suite(reader, compare_with, address, load_catalogue(language))
     return replace(now, before=before, changes=_changes(now, before))
 
 
@@ -83,11 +82,11 @@ def public(address: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _suite(reader: Reader, suite: str, ui_url: str, language: Words) -> Context:
+def _suite(reader: Reader, suite: str, ui_url: str, language: Catalogue) -> Context:
     runs = reader.runs(suite)
     if not runs:
         raise ValueError(f"the suite {suite!r} in {reader.uri} has no runs yet")
-    own = reader.own(suite)
+    own = reader.parent_run(suite)
     tags = own.tags if own else {}
     chosen = _chosen(runs)
     measures = _each(chosen, reader.measures)
@@ -126,10 +125,10 @@ def _suite(reader: Reader, suite: str, ui_url: str, language: Words) -> Context:
             for comparison in compare(track.label, texts, baseline, [row for row in order if row in texts.hypotheses])
         ),
         ui_url=ui_url,
-        experiment=reader.experiment(suite),
+        experiment=reader.experiment_id(suite),
         command=tags.get("command", ""),
         written=max(run.started for run in runs).strftime("%Y-%m-%d"),
-        words=language,
+        catalogue=language,
         passports={
             track: found for track, of in first.items() if (found := _first(of, lambda run: _passport(reader, run)))
         },
@@ -161,7 +160,7 @@ def _first(runs: Sequence[TrackedRun], read: Callable[[TrackedRun], Mapping[str,
 
 
 def _passport(reader: Reader, run: TrackedRun) -> Mapping[str, Any]:
-    return reader.document(run, "corpus_stats.json")
+    return reader.read_json(run, "corpus_stats.json")
 
 
 def _attention(reader: Reader, runs: Sequence[TrackedRun]) -> dict[str, Mapping[str, Any]]:
@@ -172,12 +171,14 @@ def _attention(reader: Reader, runs: Sequence[TrackedRun]) -> dict[str, Mapping[
     rows: dict[str, TrackedRun] = {}
     for run in runs:
         rows.setdefault(run.tags.get("row", ""), run)
-    kept = _each(list(rows.values()), lambda run: [n for n in reader.files(run, "attention") if n.endswith(".json")])
+    kept = _each(
+        list(rows.values()), lambda run: [n for n in reader.list_files(run, "attention") if n.endswith(".json")]
+    )
     count = Counter(name for names in kept.values() for name in names)
     found = {}
     for row, run in rows.items():
         if names := sorted(kept[run.id], key=lambda name: (-count[name], name)):
-            read = reader.document(run, f"attention/{names[0]}").get("attention", [])
+            read = reader.read_json(run, f"attention/{names[0]}").get("attention", [])
             for one in (one for one in read if one["kind"] == "cross"):
                 weights_QK = np.mean(one["maps"][-1], axis=0)
                 found[row] = {"source": one["columns"], "target": one["rows"], "weights": weights_QK.tolist()}
@@ -197,7 +198,7 @@ def _changes(now: Context, before: Context) -> tuple[Any, ...]:
 def _split(name: str) -> tuple[str, str]:
     """A tracked name as (test set, metric): test/bleu is a score of test, test/bleu/length/1-5 stands for itself."""
     test_set, _, metric = name.rpartition("/")
-    return (test_set, metric) if test_set and "/" not in test_set and f.metric(metric).score else ("", name)
+    return (test_set, metric) if test_set and "/" not in test_set and registry.metric(metric).score else ("", name)
 
 
 def _key(run: TrackedRun) -> tuple[str, str, str]:

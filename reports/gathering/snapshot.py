@@ -20,7 +20,7 @@ from bench.tracking.reading import Reader, TrackedRun
 from reports.gathering.gather_runs import public
 
 INDEX = "snapshot.json"
-FORMAT = 1
+FORMAT = 2
 
 
 class Snapshot(Reader):
@@ -51,17 +51,17 @@ class Snapshot(Reader):
     def runs(self, suite: str) -> list[TrackedRun]:
         return [_run(entry) for entry in self._suite(suite)["runs"]]
 
-    def own(self, suite: str) -> TrackedRun | None:
+    def parent_run(self, suite: str) -> TrackedRun | None:
         entry = self._suite(suite)["own"]
         return _run(entry) if entry else None
 
-    def experiment(self, suite: str) -> str:
+    def experiment_id(self, suite: str) -> str:
         return self._suite(suite)["experiment"]
 
     def studies(self, suite: str | None = None) -> list[TrackedRun]:
         return [_run(entry) for entry in self._studies]
 
-    def files(self, run: TrackedRun, folder: str) -> list[str]:
+    def list_files(self, run: TrackedRun, folder: str) -> list[str]:
         place = self.folder / run.id / folder
         return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
 
@@ -92,17 +92,17 @@ class Recorder(Reader):
         self.asked[suite] = None
         return self.reader.runs(suite)
 
-    def own(self, suite: str) -> TrackedRun | None:
-        return self.reader.own(suite)
+    def parent_run(self, suite: str) -> TrackedRun | None:
+        return self.reader.parent_run(suite)
 
-    def experiment(self, suite: str) -> str:
-        return self.reader.experiment(suite)
+    def experiment_id(self, suite: str) -> str:
+        return self.reader.experiment_id(suite)
 
     def studies(self, suite: str | None = None) -> list[TrackedRun]:
         return self.reader.studies(suite)
 
-    def files(self, run: TrackedRun, folder: str) -> list[str]:
-        return self.reader.files(run, folder)
+    def list_files(self, run: TrackedRun, folder: str) -> list[str]:
+        return self.reader.list_files(run, folder)
 
     def artifact(self, run: TrackedRun, name: str) -> contextlib.AbstractContextManager[Path | None]:
         self.read[run.id, name] = run
@@ -128,9 +128,9 @@ class Recorder(Reader):
         return folder / INDEX
 
     def _entry(self, suite: str) -> dict[str, Any]:
-        own = self.reader.own(suite)
+        own = self.reader.parent_run(suite)
         return {
-            "experiment": self.reader.experiment(suite),
+            "experiment": self.reader.experiment_id(suite),
             "own": _entry(own) if own else None,
             "runs": [_entry(run) for run in self.reader.runs(suite)],
         }

@@ -38,7 +38,7 @@ def expected(
     """
     studies = _studies(reader, track, order)
     here = {study.id for study in studies}
-    kept = reader.document(own, "best_so_far.json").get("expected", {}) if own and tuned else {}
+    kept = reader.read_json(own, "best_so_far.json").get("expected", {}) if own and tuned else {}
     found = {
         row: [Expected(**point) for point in points]
         for row, points in kept.items()
@@ -75,4 +75,4 @@ def _swept(reader: Reader, study: TrackedRun) -> Swept:
     several = len(goals) > 1 and {"best", "settings", *goals} <= set(trials.columns)
     front = [trial for trial in trials.to_dict("records") if trial["best"]] if several else []
     points = [(tuple(float(trial[goal]) for goal in goals), json.loads(trial["settings"])) for trial in front]
-    return Swept(study.tags["row"], goals, settings, reader.document(study, "importance.json"), tuple(points))
+    return Swept(study.tags["row"], goals, settings, reader.read_json(study, "importance.json"), tuple(points))

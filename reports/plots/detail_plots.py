@@ -9,10 +9,11 @@ from typing import Any
 
 import altair as alt
 
+from bench.system import formatting
 from reports.gathering.context import Context, Track, slug
 from reports.plots.drawing import COLOURS, FONT, LETTER, NARROW, Axis, Chart, Datasets, Plot, family_scale
 from reports.tables import detail_tables
-from reports.text import formatting as f
+from reports.text import metric_format
 
 FAINT = 0.02
 """Attention below this is not drawn: it could not be seen."""
@@ -44,7 +45,7 @@ def _heat(context: Context, track: Track, name: str, key: str, metric: str, cell
     """A line for each row and a column for each part; columns in the order of the first number in their names."""
     if not cells:
         return None
-    say = context.words
+    say = context.catalogue
     return Plot(
         id=f"{name}-{track.slug}",
         title=say(f"{key}title", track=track.label),
@@ -63,7 +64,7 @@ def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int
     step = min(84.0, (total - names - 10) / len(parts))
     steep = max(map(len, parts)) * LETTER > step  # names of columns would run into each other
     values = [
-        {"row": row, "part": part, "value": value, "text": f.value(metric, value), "hover": hover}
+        {"row": row, "part": part, "value": value, "text": metric_format.value(metric, value), "hover": hover}
         for (row, part), (value, hover) in cells.items()
     ]
     turned: dict[str, Any] = {"labelAngle": -60, "labelAlign": "left"} if steep else {"labelAngle": 0}
@@ -75,10 +76,10 @@ def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int
     span = [min(value for value, _ in cells.values()), max(value for value, _ in cells.values())]
     dark = alt.Opacity("value:Q", scale=alt.Scale(domain=span, range=[0.04, 1]), legend=None)
     boxes = base.mark_rect(color=COLOURS["heat"], aria=False).encode(opacity=dark)
-    words = base.mark_text(fontSize=FONT, color=COLOURS["ink"]).encode(
+    labels = base.mark_text(fontSize=FONT, color=COLOURS["ink"]).encode(
         text=alt.Text("text:N"), description=alt.Description("hover:N")
     )
-    return alt.layer(boxes, words).properties(width=alt.Step(step), height=alt.Step(22))
+    return alt.layer(boxes, labels).properties(width=alt.Step(step), height=alt.Step(22))
 
 
 def _side(room: float, **more: Any) -> alt.Axis:
@@ -95,11 +96,11 @@ def _place(part: str) -> float:
 
 def _groups(context: Context, track: Track, names: Sequence[str]) -> Heat:
     """BLEU of each row by the groups below these names."""
-    say = context.words
+    say = context.catalogue
     return {
         (row.name, group): (
             number.value,
-            say("length.point", row=row.name, bleu=f.value("bleu", number.value), group=group),
+            say("length.point", row=row.name, bleu=metric_format.value("bleu", number.value), group=group),
         )
         for row in context.rows
         for name in names
@@ -122,7 +123,7 @@ def _depths(context: Context, track: Track) -> Plot | None:
 
 def _probes(context: Context, track: Track) -> list[Plot | None]:
     """Accuracy by phenomenon, and of each phenomenon by distance; below the rows what the target alone gives away."""
-    say, kinds = context.words, detail_tables.phenomena(context, [track])
+    say, kinds = context.catalogue, detail_tables.phenomena(context, [track])
     share = {"group": f"probes-{track.slug}", "choice": say("page.show")}
     plots = [
         _heat(
@@ -154,13 +155,16 @@ def _probes(context: Context, track: Track) -> list[Plot | None]:
 
 def _accuracies(context: Context, track: Track, parts: Mapping[str, str]) -> Heat:
     """Of every row, and at last of models that see the target alone; parts: name in the runs -> name in the plot."""
-    say, found = context.words, {}
+    say, found = context.catalogue, {}
     lines = [(row.name, "contrastive", row.cells[track]) for row in context.rows]
     lines += [(name, "target_only", cells[0]) for name, cells in detail_tables.alone(context, track).items()]
     for name, kind, cell in lines:
         for part, shown in parts.items():
             if (value := cell.value(f"{kind}/{part}")) is not None:
-                found[name, shown] = value, say("probes.point", row=name, category=shown, value=f.value(kind, value))
+                found[name, shown] = (
+                    value,
+                    say("probes.point", row=name, category=shown, value=metric_format.value(kind, value)),
+                )
     return found
 
 
@@ -169,11 +173,11 @@ def _accuracies(context: Context, track: Track, parts: Mapping[str, str]) -> Hea
 
 def _tuning(context: Context, track: Track) -> Plot | None:
     """Expected best validation BLEU against what a sweep spent."""
-    say, found = context.words, context.tuning.get(track, {})
+    say, found = context.catalogue, context.tuning.get(track, {})
     lines = [
         {
             "row": row.name,
-            "name": f.clipped(row.name),
+            "name": formatting.shortened(row.name),
             "family": row.family,
             "x": point.budget,
             "y": point.best,
@@ -182,8 +186,8 @@ def _tuning(context: Context, track: Track) -> Plot | None:
             "hover": say(
                 "tuning.point",
                 row=row.name,
-                value=f"{f.value('bleu', point.best)} ({f.interval('bleu', point.low, point.high)})",
-                place=f.brief(point.budget),
+                value=f"{metric_format.value('bleu', point.best)} ({metric_format.interval('bleu', point.low, point.high)})",
+                place=formatting.quantity(point.budget),
             ),
         }
         for row in context.rows
@@ -204,7 +208,7 @@ def _tuning(context: Context, track: Track) -> Plot | None:
 
 def _tuning_chart(data: Datasets, lines: Sequence[dict[str, Any]], titles: tuple[str, str], total: int) -> Chart:
     ends = {str(line["row"]): line for line in lines}
-    width, height = total - 70 - round(max(len(f.clipped(row)) for row in ends) * LETTER), 280
+    width, height = total - 70 - round(max(len(formatting.shortened(row)) for row in ends) * LETTER), 280
     x = Axis(titles[0], 0.0, max(float(line["x"]) for line in lines))
     y = Axis.around(titles[1], [float(line[end]) for line in lines for end in ("low", "high")], floor=0)
     colours = alt.Color("family:N", scale=family_scale([str(line["family"]) for line in lines]), legend=None)
@@ -226,13 +230,13 @@ def _tuning_chart(data: Datasets, lines: Sequence[dict[str, Any]], titles: tuple
 
 
 def _sources(context: Context, track: Track) -> Plot | None:
-    say, lines = context.words, []
+    say, lines = context.catalogue, []
     for row in context.rows:
         true, shuffled = (row.cells[track].value(name) for name in detail_tables.LOSSES)
         if true is not None and shuffled is not None:
             ends = {
                 "true": say.quantity(detail_tables.LOSSES[0], true),
-                "shuffled": f.value(detail_tables.LOSSES[1], shuffled),
+                "shuffled": metric_format.value(detail_tables.LOSSES[1], shuffled),
             }
             hover = say("sources.point", row=row.name, **ends)
             lines.append({"row": row.name, "family": row.family, "true": true, "shuffled": shuffled, "hover": hover})
@@ -275,7 +279,7 @@ def _dumbbells(data: Datasets, lines: Sequence[dict[str, Any]], title: str, tota
 
 def _attention(context: Context, track: Track) -> list[Plot]:
     """A map of each row that has kept one."""
-    say, found = context.words, context.attention.get(track, {})
+    say, found = context.catalogue, context.attention.get(track, {})
     return [
         Plot(
             id=f"attention-{slug(row.id)}{'' if slug(row.id) == row.id else f'-{number}'}-{track.slug}",

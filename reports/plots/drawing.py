@@ -16,8 +16,8 @@ import numpy as np
 import vl_convert
 from numpy.typing import NDArray
 
+from bench.system import formatting
 from reports.plots import svg_rendering
-from reports.text import formatting as f
 
 Chart = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.FacetChart
 
@@ -224,7 +224,11 @@ class Axis:
         """Those whose labels do not touch the one before."""
         kept: list[float] = []
         for tick in ticks:
-            room = (len(f.tick(kept[-1])) + len(f.tick(tick))) / 2 * LETTER + 8 if kept else 0.0
+            room = (
+                (len(formatting.axis_tick(kept[-1])) + len(formatting.axis_tick(tick))) / 2 * LETTER + 8
+                if kept
+                else 0.0
+            )
             if not kept or self.place(tick, pixels) - self.place(kept[-1], pixels) >= room:
                 kept.append(tick)
         return kept
@@ -241,7 +245,9 @@ class Axis:
         ticks = self.ticks(pixels)
         if ticks is None:
             return alt.Axis(grid=grid, tickCount=max(3, int(pixels // 60)))
-        chosen = " : ".join(f"abs(datum.value / {tick!r} - 1) < 1e-6 ? '{f.tick(tick)}'" for tick in ticks)
+        chosen = " : ".join(
+            f"abs(datum.value / {tick!r} - 1) < 1e-6 ? '{formatting.axis_tick(tick)}'" for tick in ticks
+        )
         return alt.Axis(values=ticks, labelExpr=f"{chosen} : ''", grid=grid)
 
 

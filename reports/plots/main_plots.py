@@ -13,6 +13,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from bench.system import formatting
 from reports.gathering.context import Context, Row, Track
 from reports.plots import detail_plots
 from reports.plots.drawing import (
@@ -30,9 +31,9 @@ from reports.plots.drawing import (
     place_labels,
     spread,
 )
-from reports.text import formatting as f
+from reports.text import metric_format
+from reports.text.catalogue import Catalogue
 from reports.text.findings import efficient
-from reports.text.language import Words
 
 COSTS = {"flops": "train_flops", "latency": "latency_p50_ms"}
 AXES = {"updates": ("", False), "flops": ("train/flops", True), "seconds": ("train/seconds", False)}
@@ -88,19 +89,19 @@ def all_plots(context: Context) -> list[Plot]:
 
 
 def _against(context: Context, track: Track, kind: str) -> Plot | None:
-    say, metric = context.words, COSTS[kind]
+    say, metric = context.catalogue, COSTS[kind]
     points = []
     for row in context.scored(track):
         cell = row.cells[track]
         score, cost = cell.number("bleu", track.test_set), cell.value(metric)
         if score is None or score.value is None or not cost:
             continue
-        ends = f.interval("bleu", score.low, score.high)
+        ends = metric_format.interval("bleu", score.low, score.high)
         run = next(iter(cell.runs.values())).id
         hover = say(
             "cost.point",
             row=row.name,
-            bleu=f.value("bleu", score.value) + (f" ({ends})" if ends else ""),
+            bleu=metric_format.value("bleu", score.value) + (f" ({ends})" if ends else ""),
             label=say.label(metric),
             cost=say.quantity(metric, cost),
             run=run[:8],
@@ -128,7 +129,7 @@ def _scatter(
 ) -> Chart:
     named = [point.name if len(points) <= NAMED or point in front else "" for point in points]
     crowded = total <= NARROW and sum(map(bool, named)) > CROWD
-    named = [f.clipped(name, 18 if crowded else 24) for name in named]
+    named = [formatting.shortened(name, 18 if crowded else 24) for name in named]
     room = 14 + max(map(len, named)) * LETTER if crowded else 0.0
     width, height = round(total - 60 - room), min(520, round(240 + total * 0.1 + 8 * len(points)))
     x = Axis.around(titles[0], [point.x for point in points], log=True)
@@ -193,15 +194,15 @@ class Validation:
     x: float
     y: float
 
-    def hover(self, say: Words) -> str:
-        value = f.value("bleu" if self.metric == "validation/bleu" else "validation_loss", self.y)
+    def hover(self, say: Catalogue) -> str:
+        value = metric_format.value("bleu" if self.metric == "validation/bleu" else "validation_loss", self.y)
         key = "learning.mean_point" if self.seed is None else "learning.point"
-        return say(key, row=self.row, seed=self.seed, value=value, place=f.brief(self.x))
+        return say(key, row=self.row, seed=self.seed, value=value, place=formatting.quantity(self.x))
 
 
 def _curves(context: Context, track: Track, axis: str, series: Mapping[tuple[str, int], Series]) -> Plot | None:
     """Validation BLEU and loss, one line a seed or a row."""
-    say, (against, log) = context.words, AXES[axis]
+    say, (against, log) = context.catalogue, AXES[axis]
     points: list[Validation] = []
     for (name, seed), of in series.items():
         points += _validations(name, seed, of, against)
@@ -220,7 +221,9 @@ def _curves(context: Context, track: Track, axis: str, series: Mapping[tuple[str
         choice=say("page.against"),
         title=say("learning.title", track=track.label),
         caption=f"{say('learning.caption')} {say('learning.means' if mean else 'learning.seeds')}",
-        text="; ".join(say("learning.text", row=name, bleu=f.value("bleu", point.y)) for name, point in ends.items()),
+        text="; ".join(
+            say("learning.text", row=name, bleu=metric_format.value("bleu", point.y)) for name, point in ends.items()
+        ),
         families=tuple(dict.fromkeys(row.family for row in rows)),
         draw=lambda data, width: _curve_panels(
             say, data, drawn, rows, say(f"learning.{axis}"), log, width, marked and width > NARROW
@@ -292,7 +295,7 @@ def thinned(points: Sequence[Validation], most: int) -> list[Validation]:
 
 
 def _curve_panels(
-    say: Words,
+    say: Catalogue,
     data: Datasets,
     points: Sequence[Validation],
     rows: Sequence[Row],
@@ -302,7 +305,7 @@ def _curve_panels(
     marked: bool,
 ) -> Chart:
     beside = total > 500
-    names = 32 + max(len(f.clipped(row.name)) for row in rows) * LETTER
+    names = 32 + max(len(formatting.shortened(row.name)) for row in rows) * LETTER
     width = round((total / 2 if beside else total) - 50 - names)
     height = max(260 if beside else 190, (FONT + 2) * len(rows) + 10)
     places = [point.x for point in points]
@@ -316,7 +319,7 @@ def _curve_panels(
 
 
 def _panel(
-    say: Words,
+    say: Catalogue,
     data: Datasets,
     points: Sequence[Validation],
     rows: Sequence[Row],
@@ -358,7 +361,7 @@ def _panel(
     lead = alt.Chart(data.add(leads)).mark_line(strokeWidth=0.5, opacity=0.7, aria=False)
     layers.append(lead.encode(x=x.x("x", width), y=y.y("y", height), color=colours, detail=alt.Detail("row:N")))
     texts = [
-        {"x": aside, "y": y.value(place, height), "row": name, "text": f.clipped(name)}
+        {"x": aside, "y": y.value(place, height), "row": name, "text": formatting.shortened(name)}
         for name, place in zip(ends, heights, strict=True)
     ]
     text = alt.Chart(data.add(texts)).mark_text(align="left", baseline="middle", dx=4, fontSize=FONT)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from bench.system import formatting
 from reports.gathering.comparison import Comparison
 from reports.gathering.context import Cell, Context, Number, Row, Track
 from reports.tables.table import DIRECTIONS, NONE, Column, Entry, Table, of, score, text
-from reports.text import formatting as f
+from reports.text import metric_format
 from reports.text.findings import paired
 
 SCORES = ("bleu", "chrf", "ter", "bleu_shuffled_references")
@@ -16,7 +17,7 @@ LOSSES = ("validation_loss", "validation_loss_shuffled_sources")
 
 def _front(context: Context) -> list[Column]:
     """Model, and direction where there are several."""
-    say = context.words
+    say = context.catalogue
     columns = [Column(say("table.model"), side="left"), Column(say("scores.direction"), side="left")]
     return columns if len(context.tracks) > 1 else columns[:1]
 
@@ -32,7 +33,7 @@ def _cells(context: Context) -> Iterator[tuple[Track, Row, Cell]]:
 
 def scores(context: Context) -> Table:
     """Every test set with every metric of quality."""
-    say = context.words
+    say = context.catalogue
     columns = [*_front(context), Column(say("scores.test_set"), side="left"), *(Column(say.label(n)) for n in SCORES)]
     rows = [
         (
@@ -50,25 +51,25 @@ def scores(context: Context) -> Table:
 
 def _tested(test: Comparison, context: Context) -> list[Entry]:
     """Difference, interval, p, corrected p, verdict."""
-    seeds = paired(context.words, test)
+    seeds = paired(context.catalogue, test)
     return [
-        Entry(f.difference("bleu", test.difference), (seeds,) if seeds else (), sort=test.difference),
-        Entry(f.interval("bleu", test.low, test.high), sort=test.low),
-        NONE if test.p is None else Entry(f.small(test.p), sort=test.p),
-        NONE if test.adjusted is None else Entry(f.small(test.adjusted), sort=test.adjusted),
-        text(context.words(f"verdict.{test.verdict}")),
+        Entry(metric_format.difference("bleu", test.difference), (seeds,) if seeds else (), sort=test.difference),
+        Entry(metric_format.interval("bleu", test.low, test.high), sort=test.low),
+        NONE if test.p is None else Entry(formatting.p_value(test.p), sort=test.p),
+        NONE if test.adjusted is None else Entry(formatting.p_value(test.adjusted), sort=test.adjusted),
+        text(context.catalogue(f"verdict.{test.verdict}")),
     ]
 
 
 def _tested_columns(context: Context) -> list[Column]:
     names = ("difference", "interval", "p", "holm")
-    say = context.words
+    say = context.catalogue
     return [*(Column(say(f"tests.{name}")) for name in names), Column(say("tests.verdict"), side="left")]
 
 
 def significance(context: Context) -> Table:
     """Each row against the baseline."""
-    say = context.words
+    say = context.catalogue
     columns = [*_front(context), Column(say.label("bleu")), *_tested_columns(context)]
     rows = [
         (
@@ -85,7 +86,7 @@ def significance(context: Context) -> Table:
 
 def changes(context: Context) -> Table | None:
     """Each row against itself in the suite that this one is compared with; None if there is none."""
-    say, before = context.words, context.before
+    say, before = context.catalogue, context.before
     if before is None:
         return None
     columns = [
@@ -117,7 +118,7 @@ def changes(context: Context) -> Table | None:
 
 
 def _changed(context: Context, now: Cell, old: Cell | None, test: Comparison | None) -> list[Entry]:
-    say = context.words
+    say = context.catalogue
     bleu = [cell.number("bleu", cell.track.test_set) if cell else None for cell in (old, now)]
     if test is not None:
         tested = _tested(test, context)
@@ -130,7 +131,7 @@ def _changed(context: Context, now: Cell, old: Cell | None, test: Comparison | N
             why = "verdict.other sentences" if now.runs.keys() & old.runs.keys() else "verdict.no common seed"
         tested = [NONE] * 4 + [text(say(why))]
     ratios = [
-        NONE if not a or not b else Entry(f.ratio(a / b), sort=a / b)
+        NONE if not a or not b else Entry(formatting.ratio(a / b), sort=a / b)
         for name in ("train_flops", "latency_p50_ms")
         for a, b in [(now.value(name), old.value(name) if old else None)]
     ]
@@ -139,14 +140,14 @@ def _changed(context: Context, now: Cell, old: Cell | None, test: Comparison | N
 
 def settings(context: Context) -> Table:
     """The best settings that sweeps found, and how much each matters."""
-    say = context.words
+    say = context.catalogue
     columns = [*_front(context), *(Column(say(f"tuning.{name}"), side="left") for name in ("setting", "best"))]
     rows = [
         (
             *_begin(context, context.row(swept.row), track),
             text(key),
-            text(f.searched(value)),
-            NONE if (part := swept.importance.get(key)) is None else Entry(f.percent(part), sort=part),
+            text(formatting.sampled_setting(value)),
+            NONE if (part := swept.importance.get(key)) is None else Entry(formatting.percent(part), sort=part),
         )
         for track, found in context.sweeps.items()
         for swept in found
@@ -157,14 +158,14 @@ def settings(context: Context) -> Table:
 
 def fronts(context: Context) -> Table:
     """The trials of sweeps with several goals that none beats in all of them."""
-    say = context.words
+    say = context.catalogue
     swept = [(track, one) for track, found in context.sweeps.items() for one in found if one.front]
     goals = list(dict.fromkeys(goal for _, one in swept for goal in one.goals))
     rows = [
         (
             *_begin(context, context.row(one.row), track),
             *(_goal(goal, dict(zip(one.goals, values, strict=True))) for goal in goals),
-            text(", ".join(f"{key} {f.searched(str(value))}" for key, value in chosen.items())),
+            text(", ".join(f"{key} {formatting.sampled_setting(str(value))}" for key, value in chosen.items())),
         )
         for track, one in swept
         for values, chosen in one.front
@@ -174,26 +175,26 @@ def fronts(context: Context) -> Table:
 
 
 def _goal(goal: str, values: Mapping[str, float]) -> Entry:
-    return Entry(f.value(goal, values[goal]), sort=values[goal]) if goal in values else NONE
+    return Entry(metric_format.value(goal, values[goal]), sort=values[goal]) if goal in values else NONE
 
 
 def sources(context: Context) -> Table:
     """Validation loss with the true and with shuffled sources."""
-    say = context.words
+    say = context.catalogue
     columns = [*_front(context), *(Column(say(f"sources.{name}")) for name in ("true", "shuffled", "lost"))]
     rows = []
     for track, row, cell in _cells(context):
         true, shuffled = (cell.value(name) for name in LOSSES)
         if true is None or shuffled is None:
             continue
-        lost = Entry(f.difference(LOSSES[0], shuffled - true), sort=shuffled - true)
+        lost = Entry(metric_format.difference(LOSSES[0], shuffled - true), sort=shuffled - true)
         rows.append((*_begin(context, row, track), *(of(name, cell.number(name)) for name in LOSSES), lost))
     return Table("sources", say("sources.table"), tuple(columns), tuple(rows))
 
 
 def probes(context: Context) -> Table:
     """Accuracy on contrasts by phenomenon, those of models that see the target alone below it, and alignment error."""
-    say = context.words
+    say = context.catalogue
     kinds = phenomena(context)
     aligned = any(cell.value("aer") is not None for _, _, cell in _cells(context))
     columns = [
@@ -229,7 +230,7 @@ def alone(context: Context, track: Track) -> dict[str, list[Cell]]:
 
     It is one for each vocabulary of the targets, after which it is named where there are several.
     """
-    say, found = context.words, {}
+    say, found = context.catalogue, {}
     for cell in (row.cells[track] for row in context.rows):
         if cell.below("target_only") or cell.value("aer_diagonal") is not None:
             recorded = say.recorded(next(iter(cell.runs.values())).tags.get("vocabulary.target", ""))
@@ -251,7 +252,7 @@ def phenomena(context: Context, tracks: Sequence[Track] = ()) -> list[str]:
 
 def published(context: Context) -> Table:
     """Table 2 of Vaswani et al. 2017, whole."""
-    say = context.words
+    say = context.catalogue
     names = [(direction, direction.upper()) for direction in DIRECTIONS]
     columns = [
         Column(say("table.model"), side="left"),
@@ -263,8 +264,14 @@ def published(context: Context) -> Table:
     rows = [
         (
             text(line.row),
-            *(NONE if (b := line.bleu.get(d)) is None else Entry(f.score(b), sort=b) for d in DIRECTIONS),
-            *(NONE if (c := line.flops.get(d)) is None else Entry(f.power(c, 1), sort=c) for d in DIRECTIONS),
+            *(
+                NONE if (b := line.bleu.get(d)) is None else Entry(formatting.published_score(b), sort=b)
+                for d in DIRECTIONS
+            ),
+            *(
+                NONE if (c := line.flops.get(d)) is None else Entry(formatting.power_of_ten(c, 1), sort=c)
+                for d in DIRECTIONS
+            ),
             *(NONE if not (t := line.clock.get(d)) else Entry(t.replace(" x ", " × ")) for d in DIRECTIONS),
             text(line.citation),
         )
@@ -275,7 +282,7 @@ def published(context: Context) -> Table:
 
 def corpus_stats(context: Context, track: Track) -> Table | None:
     """The corpus, split by split; None if no run has kept its passport."""
-    say, found = context.words, context.passports.get(track)
+    say, found = context.catalogue, context.passports.get(track)
     if not found:
         return None
     names = ("pairs", "words_source", "words_target", "mean_length", "covered", "repeated", "leaked", "near")
@@ -284,7 +291,7 @@ def corpus_stats(context: Context, track: Track) -> Table | None:
     thorough = bool(found.get("thorough"))
 
     def count(number: int | None) -> Entry:
-        return NONE if number is None else Entry(f.whole(number), sort=number)
+        return NONE if number is None else Entry(formatting.count(number), sort=number)
 
     rows = [
         (
@@ -292,8 +299,8 @@ def corpus_stats(context: Context, track: Track) -> Table | None:
             count(split["pairs"]),
             count(split["source"]["words"]),
             count(split["target"]["words"]),
-            Entry(f.fixed(split["source"]["mean"], 1), sort=split["source"]["mean"]),
-            Entry(f.percent(split["source"]["coverage"]), sort=split["source"]["coverage"]),
+            Entry(formatting.fixed(split["source"]["mean"], 1), sort=split["source"]["mean"]),
+            Entry(formatting.percent(split["source"]["coverage"]), sort=split["source"]["coverage"]),
             count(split["duplicates"] if thorough else None),
             count(overlaps[split["name"]]["pairs"] if split["name"] in overlaps else None),
             count(overlaps[split["name"]]["near_duplicates"] if split["name"] in overlaps else None),

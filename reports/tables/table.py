@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from bench.system import formatting
 from reports.gathering.context import Cell, Context, Number, Row, Track
-from reports.text import formatting as f
-from reports.text.language import Words
+from reports.text import metric_format
+from reports.text.catalogue import Catalogue
 
 SHORT = 8
 """Characters of a run's id that are printed; the whole id stands in the CSV and behind the link."""
@@ -124,22 +125,22 @@ LATENCY = ("latency_p50_ms", "latency_p95_ms")
 SPEED = ("sentences_per_s", "peak_memory_bytes", "wall_s")
 COSTS = ("clock_flops", "energy_j")
 DIRECTIONS = ("en-de", "en-fr")
-NONE = Entry(f.MISSING, quiet=True)
+NONE = Entry(formatting.MISSING, quiet=True)
 
 
 def of(name: str, number: Number | None) -> Entry:
     """A number as an entry, without its interval."""
     value = number.value if number else None
-    return NONE if value is None else Entry(f.value(name, value), sort=value)
+    return NONE if value is None else Entry(metric_format.value(name, value), sort=value)
 
 
 def score(name: str, number: Number | None) -> Entry:
     """A score with its interval, and its seeds one by one if there are several."""
     if number is None:
         return NONE
-    lines = [f.interval(name, number.low, number.high)]
+    lines = [metric_format.interval(name, number.low, number.high)]
     if len(number.seeds) > 1:
-        lines.append(", ".join(f.value(name, value) for value in number.seeds.values()))
+        lines.append(", ".join(metric_format.value(name, value) for value in number.seeds.values()))
     return replace(of(name, number), details=tuple(line for line in lines if line))
 
 
@@ -150,7 +151,7 @@ def text(content: str) -> Entry:
 
 def main(context: Context) -> Table:
     """The comparison: what each row measured, and what its paper published."""
-    say, tracks = context.words, context.tracks
+    say, tracks = context.catalogue, context.tracks
     cost, latency = say("table.cost"), say("table.latency")
     several = len(tracks) > 1
     columns = [
@@ -201,7 +202,7 @@ def _runs(context: Context, cells: Sequence[Cell]) -> tuple[Run, ...]:
     return tuple(
         Run(
             run.id,
-            f"{cell.track.label} " * several + context.words("table.seed", seed=seed),
+            f"{cell.track.label} " * several + context.catalogue("table.seed", seed=seed),
             context.link(run.id),
         )
         for cell in cells
@@ -209,13 +210,13 @@ def _runs(context: Context, cells: Sequence[Cell]) -> tuple[Run, ...]:
     )
 
 
-def _or_not(say: Words, cell: Cell, name: str) -> Entry:
+def _or_not(say: Catalogue, cell: Cell, name: str) -> Entry:
     """A cost that only some machines give. Where it is not there, that is said in words."""
     entry = of(name, cell.number(name))
     return Entry(say("not_measured"), quiet=True) if entry is NONE and cell.runs else entry
 
 
-def _bleu(say: Words, cell: Cell, best: bool) -> Entry:
+def _bleu(say: Catalogue, cell: Cell, best: bool) -> Entry:
     entry = score("bleu", cell.number("bleu", cell.track.test_set))
     if entry is NONE:
         return Entry(say(f"state.{cell.state}")) if cell.state != "finished" else NONE
@@ -235,6 +236,6 @@ def _published(row: Row) -> list[Entry]:
         return [NONE] * 4
     bleu, flops = ([numbers.get(direction) for direction in DIRECTIONS] for numbers in (line.bleu, line.flops))
     return [
-        *(NONE if number is None else Entry(f.score(number), sort=number) for number in bleu),
-        *(NONE if number is None else Entry(f.power(number, 1), sort=number) for number in flops),
+        *(NONE if number is None else Entry(formatting.published_score(number), sort=number) for number in bleu),
+        *(NONE if number is None else Entry(formatting.power_of_ten(number, 1), sort=number) for number in flops),
     ]

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.experiment.fairness import SHARED
+from bench.measures import registry
+from bench.system import formatting
 from bench.tracking.reading import TrackedRun
 from reports.gathering.context import Context, Row, Track
 from reports.tables.table import DIRECTIONS
-from reports.text import formatting as f
+from reports.text.catalogue import Catalogue
 from reports.text.findings import single_seed
-from reports.text.language import Words
 
 RECIPES = (
     "bleu",
@@ -40,7 +41,7 @@ class Fact:
 
 def facts(context: Context, track: Track) -> list[Fact]:
     """Settings and surroundings of the runs on a track."""
-    say = context.words
+    say = context.catalogue
     runs = [(row.name, run) for row in context.rows for run in row.cells[track].runs.values()]
 
     def fact(key: str, of: Callable[[TrackedRun], str]) -> Fact:
@@ -48,7 +49,7 @@ def facts(context: Context, track: Track) -> list[Fact]:
 
     def settings(group: str, *names: str) -> Callable[[TrackedRun], str]:
         return lambda run: ", ".join(
-            f"{say(f'setting.{name}')} {f.setting(value)}"
+            f"{say(f'setting.{name}')} {formatting.setting(value)}"
             for name in names
             if (value := run.params.get(f"{group}.{name}")) not in (None, "None", "")
         )
@@ -75,7 +76,7 @@ def facts(context: Context, track: Track) -> list[Fact]:
 
 def _tuning(context: Context, track: Track) -> list[tuple[str, str]]:
     """(row, what tuning its settings got); nothing if the suite took no settings from sweeps."""
-    say, tuned = context.words, context.tuned
+    say, tuned = context.catalogue, context.tuned
 
     def pairs(number: float | None) -> str:
         return say("protocol.other_unit") if number is None else say.count("pair", round(number))
@@ -89,13 +90,13 @@ def _tuning(context: Context, track: Track) -> list[tuple[str, str]]:
 
 
 def _provenance(context: Context, track: Track, name: str) -> Fact:
-    say, test_set = context.words, track.test_set if f.metric(name).score else ""
+    say, test_set = context.catalogue, track.test_set if registry.metric(name).score else ""
     numbers = [(row.name, row.cells[track].numbers.get((test_set, name))) for row in context.rows]
     recipes = [(row, say.recorded(number.provenance)) for row, number in numbers if number and number.value is not None]
     return Fact(say.label(name), _shared(say, recipes))
 
 
-def _shared(say: Words, values: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def _shared(say: Catalogue, values: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     rows: dict[str, list[str]] = {}
     for name, value in values:
         of_value = rows.setdefault(value, [])
@@ -114,14 +115,14 @@ def _hashes(tag: str) -> str:
     return "SHA-256 " + ", ".join(f"{split} {digest}" for split, digest in hashes.items())
 
 
-def _vocabulary(say: Words, tags: Mapping[str, str]) -> str:
+def _vocabulary(say: Catalogue, tags: Mapping[str, str]) -> str:
     source, target = (say.recorded(tags.get(f"vocabulary.{side}", "")) for side in ("source", "target"))
     if source == target:
         return source
     return say("protocol.vocabulary_text", source=source, target=target)
 
 
-def _hardware(say: Words, tags: Mapping[str, str]) -> str:
+def _hardware(say: Catalogue, tags: Mapping[str, str]) -> str:
     if "hardware.cpu" not in tags:
         return ""
     gpu = tags.get("hardware.gpu", "none")
@@ -134,14 +135,14 @@ def _software(tags: Mapping[str, str]) -> str:
     return ", ".join([*([f"Python {tags['python']}"] if "python" in tags else []), *sorted(packages)])
 
 
-def _code(say: Words, tags: Mapping[str, str]) -> str:
+def _code(say: Catalogue, tags: Mapping[str, str]) -> str:
     commit = tags.get("mlflow.source.git.commit", "")[:12]
     return say("protocol.dirty", commit=commit) if tags.get("git.dirty") == "true" else commit
 
 
 def departures(context: Context) -> list[tuple[str, str]]:
     """(row, in what it departs): its own note, and settings in which it differs from most rows of its track."""
-    say = context.words
+    say = context.catalogue
     found = [(row.name, say.recorded(row.note)) for row in context.rows if row.note]
     for track in context.tracks:
         runs = [(row.name, run) for row in context.rows for run in row.cells[track].runs.values()]
@@ -161,18 +162,20 @@ def commands(context: Context) -> list[tuple[str, str]]:
     """(row, the command that repeats it): the first seed of each track; others differ in --seed alone."""
     found = []
     if context.command:
-        found.append((context.words("protocol.all_rows"), context.command))
+        found.append((context.catalogue("protocol.all_rows"), context.command))
     for row in context.rows:
         for cell in row.cells.values():
             for run in list(cell.runs.values())[:1]:
-                see = context.words("protocol.see_config", run=run.id)  # a row of somebody's own, in a file elsewhere
+                see = context.catalogue(
+                    "protocol.see_config", run=run.id
+                )  # a row of somebody's own, in a file elsewhere
                 found.append((row.name, run.tags.get("command") or see))
     return found
 
 
 def missing(context: Context) -> list[tuple[str, str]]:
     """(what was not measured, why)."""
-    say, found = context.words, []
+    say, found = context.catalogue, []
     measured = [row for row in context.rows if any(cell.runs for cell in row.cells.values())]
     for row in context.rows:
         for track, cell in row.cells.items():
@@ -201,7 +204,7 @@ def missing(context: Context) -> list[tuple[str, str]]:
 
 def _sections(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]:
     """Sections that the report lacks."""
-    say = context.words
+    say = context.catalogue
     names = {metric for row in measured for cell in row.cells.values() for _, metric in cell.numbers}
     absent = {
         "tuning": "no_trials" if not context.tuning else "",
@@ -218,14 +221,14 @@ def _sections(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]
 
 def _metrics(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]:
     """Metrics of the table without a value, rows with the same reason together."""
-    say = context.words
+    say = context.catalogue
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in measured:
         for track, cell in row.cells.items():
             if not cell.runs:
                 continue
-            for name in f.TABLE:
-                for test_set in (track.test_sets or ("",)) if f.metric(name).score else ("",):
+            for name in registry.IN_EVERY_ROW:
+                for test_set in (track.test_sets or ("",)) if registry.metric(name).score else ("",):
                     number = cell.numbers.get((test_set, name))
                     if number is None or number.value is None:
                         known = number.provenance if number else ""

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from bench.measures.significance import LEVEL
+from bench.system import formatting
 from reports.gathering.comparison import Comparison
 from reports.gathering.context import Context, Row, Track
-from reports.text import formatting as f
-from reports.text.language import Words
+from reports.text import metric_format
+from reports.text.catalogue import Catalogue
 
 Item = TypeVar("Item")
 
@@ -25,7 +26,7 @@ def sentences(context: Context) -> list[str]:
 
 def caveat(context: Context) -> str:
     """How it was tested, and what the intervals and tests do not cover."""
-    say = context.words
+    say = context.catalogue
     lines = []
     sizes = sorted({test.size for test in context.comparisons if test.p is not None})
     if sizes:
@@ -48,7 +49,7 @@ def single_seed(context: Context) -> list[str]:
     return [row.name for row in context.rows if any(len(cell.runs) == 1 for cell in row.cells.values())]
 
 
-def paired(say: Words, test: Comparison) -> str:
+def paired(say: Catalogue, test: Comparison) -> str:
     """By which seeds two rows are paired, where one of them has others as well."""
     seeds = ", ".join(map(str, test.seeds))
     return say("tests.paired", seeds=seeds, total=test.of) if len(test.seeds) < test.of else ""
@@ -56,7 +57,7 @@ def paired(say: Words, test: Comparison) -> str:
 
 def warnings(context: Context) -> list[str]:
     """What makes the comparison doubtful: test sentences that stand in the training text, and unequal tuning."""
-    say, found = context.words, []
+    say, found = context.catalogue, []
     if owing := [row for row in context.rows if context.tuned.get(row.id, {}).get("debt")]:
         rows = say.listed([f"{row.name} ({say.count('pair', context.tuned[row.id]['debt'])})" for row in owing])
         found.append(say("warning.debt", rows=rows))
@@ -69,15 +70,15 @@ def warnings(context: Context) -> list[str]:
 
 
 def _of(context: Context, track: Track) -> list[str]:
-    say, rows = context.words, context.scored(track)
+    say, rows = context.catalogue, context.scored(track)
     if not rows:
         return [say("finding.nothing")]
     best, others = rows[0], rows[1:]
     place = f"{track.corpus} ({track.test_set})"
     score = best.cells[track].number("bleu", track.test_set)
     assert score is not None
-    ends = f.interval("bleu", score.low, score.high)
-    result = f.value("bleu", score.value) + (f" ({ends})" if ends else "")
+    ends = metric_format.interval("bleu", score.low, score.high)
+    result = metric_format.value("bleu", score.value) + (f" ({ends})" if ends else "")
     if not others:
         return [say("finding.alone", row=best.name, place=place, score=result)]
     standing = _standing(context, track, best, others)
@@ -86,7 +87,7 @@ def _of(context: Context, track: Track) -> list[str]:
 
 def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) -> str:
     """Which of the others it is significantly above."""
-    say = context.words
+    say = context.catalogue
     tests = {row.id: test.reversed() for row in others if (test := context.comparison(track, row.id, best.id))}
 
     def those(verdict: str) -> list[Row]:
@@ -94,11 +95,11 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
 
     def against(row: Row) -> str:
         test = tests[row.id]
-        parts = [f"{f.difference('bleu', test.difference)} {paired(say, test)}".strip()]
+        parts = [f"{metric_format.difference('bleu', test.difference)} {paired(say, test)}".strip()]
         if test.verdict == "no significant difference" and test.adjusted is not None and test.adjusted <= LEVEL:
-            parts.append(say("standing.seeds", interval=f.interval("bleu", test.low, test.high)))
+            parts.append(say("standing.seeds", interval=metric_format.interval("bleu", test.low, test.high)))
         elif test.adjusted is not None:
-            parts.append(f.probability(test.adjusted))
+            parts.append(formatting.p_equals(test.adjusted))
         return f"{row.name} ({', '.join(parts)})"
 
     better, level, same = those("better"), those("no significant difference"), those("identical")
@@ -127,12 +128,14 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
     return ", ".join(parts)
 
 
-def _largest(say: Words, tests: Iterable[Comparison]) -> str:
+def _largest(say: Catalogue, tests: Iterable[Comparison]) -> str:
     """The p that all of them stay at or below."""
-    return say("standing.all", p=f.at_most(max(test.adjusted for test in tests if test.adjusted is not None)))
+    return say(
+        "standing.all", p=formatting.p_at_most(max(test.adjusted for test in tests if test.adjusted is not None))
+    )
 
 
-def _cost(say: Words, track: Track, rows: Sequence[Row]) -> list[str]:
+def _cost(say: Catalogue, track: Track, rows: Sequence[Row]) -> list[str]:
     """What the highest score cost, beside the next one's, and which rows are worth their cost."""
     flops = {row.id: row.cells[track].value("train_flops") or 0.0 for row in rows}
     costed = [row for row in rows if flops[row.id]]
@@ -144,7 +147,7 @@ def _cost(say: Words, track: Track, rows: Sequence[Row]) -> list[str]:
     return [
         say(
             "finding.cost",
-            flops=f.value("train_flops", flops[best.id]),
+            flops=metric_format.value("train_flops", flops[best.id]),
             compared=say.compared(flops[best.id], flops[second.id], second.name),
             front=say("finding.cheapest")
             if len(front) == 1

@@ -13,6 +13,7 @@ import pytest
 
 from bench.measures.measure import Measure
 from bench.measures.quality import statistics
+from bench.system import formatting
 from bench.tracking.store import Store
 from reports import write
 from reports.gathering import gather_runs
@@ -21,9 +22,8 @@ from reports.gathering.context import Context
 from reports.gathering.gather_runs import gather
 from reports.plots import detail_plots
 from reports.tables import detail_tables, table
-from reports.text import experimental_setup, findings
-from reports.text import formatting as f
-from reports.text.language import words
+from reports.text import experimental_setup, findings, metric_format
+from reports.text.catalogue import load_catalogue
 from tests.helpers import synthetic_runs
 from tests.helpers.synthetic_runs import HOSTILE, Synthetic
 
@@ -68,22 +68,22 @@ def level(store: Store) -> Context:
     ],
 )
 def test_numbers_as_text(metric: str, number: float | None, text: str):
-    assert f.value(metric, number) == text
+    assert metric_format.value(metric, number) == text
 
 
 def test_intervals_differences_and_probabilities():
-    assert f.interval("bleu", 1.0, 2.04) == "1.0–2.0"
-    assert f.interval("bleu", -2.0, 1.0) == "−2.0 … 1.0"
-    assert f.interval("bleu", None, None) == ""
-    assert [f.difference("bleu", number) for number in (1.5, -1.5)] == ["+1.5", "−1.5"]
-    assert [f.probability(p) for p in (0.0004, 0.012)] == ["p\u00a0<\u00a00.001", "p\u00a0=\u00a00.012"]
-    assert [words().compared(a, b, "X") for a, b in ((5, 2), (3, 4), (4, 3), (1, 1))] == [
+    assert metric_format.interval("bleu", 1.0, 2.04) == "1.0–2.0"
+    assert metric_format.interval("bleu", -2.0, 1.0) == "−2.0 … 1.0"
+    assert metric_format.interval("bleu", None, None) == ""
+    assert [metric_format.difference("bleu", number) for number in (1.5, -1.5)] == ["+1.5", "−1.5"]
+    assert [formatting.p_equals(p) for p in (0.0004, 0.012)] == ["p\u00a0<\u00a00.001", "p\u00a0=\u00a00.012"]
+    assert [load_catalogue().compared(a, b, "X") for a, b in ((5, 2), (3, 4), (4, 3), (1, 1))] == [
         "2.5 times those of X",
         "25\u00a0% fewer than X",
         "33\u00a0% more than X",
         "as many as X",
     ]
-    assert [f.exact(number) for number in (3e12, 0.1, None, float("inf"))] == ["3000000000000", "0.1", "", ""]
+    assert [formatting.exact(number) for number in (3e12, 0.1, None, float("inf"))] == ["3000000000000", "0.1", "", ""]
 
 
 # --- the tidy table ---------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_newest_finished_run_of_each_seed_counts(level: Context):
 
 def test_a_row_that_never_ran_has_its_name_and_what_was_published(store: Store):
     about = {"last": {"name": "Transformer (base)", "year": "2017"}}
-    parent = store.parent("stopped", {"rows": "first,last", "baseline": "last", "about": json.dumps(about)})
+    parent = store.start_parent("stopped", {"rows": "first,last", "baseline": "last", "about": json.dumps(about)})
     Synthetic("first", "First", 2014, 2, 1e12).write(store, "stopped", parent)
     row = gather_runs.gather(store, "stopped").row("last")
     assert (row.name, row.year) == ("Transformer (base)", 2017)
@@ -145,7 +145,7 @@ def test_finding_names_the_best_row_and_its_significance(odd: Context):
     (paragraph,) = findings.sentences(odd)
     best = odd.row("best").cells[odd.tracks[0]].number("bleu", "test")
     assert best is not None
-    score = f"{f.value('bleu', best.value)} ({f.interval('bleu', best.low, best.high)})"
+    score = f"{metric_format.value('bleu', best.value)} ({metric_format.interval('bleu', best.low, best.high)})"
     assert paragraph.startswith(
         f"Transformer (base) has the highest BLEU on toy-en-de (test), {score}: significantly ab"
     )
@@ -206,7 +206,7 @@ def test_a_row_picked_after_looking_is_tested_as_all_pairs(mixed: Context):
     assert test is not None
     assert test.adjusted is not None
     assert (
-        f"Base ({f.difference('bleu', -test.difference)} by seed 1 of 2, {f.probability(test.adjusted)})"
+        f"Base ({metric_format.difference('bleu', -test.difference)} by seed 1 of 2, {formatting.p_equals(test.adjusted)})"
         in (findings.sentences(mixed)[0])
     )
     assert "Holm-corrected for 2–3\u00a0tests. The highest row was picked" in findings.caveat(mixed)
@@ -234,7 +234,7 @@ def test_a_difference_has_to_exceed_what_seeds_make():
 
 
 def test_several_p_share_the_largest():
-    assert [f.at_most(p) for p in (0.0004, 0.042, 0.0424)] == [
+    assert [formatting.p_at_most(p) for p in (0.0004, 0.042, 0.0424)] == [
         "p\u00a0<\u00a00.001",
         "p\u00a0≤\u00a00.042",
         "p\u00a0≤\u00a00.043",
@@ -249,7 +249,7 @@ def test_several_seeds_are_averaged_and_printed_one_by_one(level: Context):
     assert number.value == pytest.approx(sum(value or 0 for value in number.seeds.values()) / 2)
     assert "2 seeds and sentences" in number.provenance
     entry = table.score("bleu", number)
-    assert entry.details[1] == ", ".join(f.value("bleu", value) for value in number.seeds.values())
+    assert entry.details[1] == ", ".join(metric_format.value("bleu", value) for value in number.seeds.values())
     assert cell.failures == ((3, "interrupted", "SIGTERM: saved"),)
 
 
@@ -312,7 +312,7 @@ def test_recipes_of_all_seeds_are_kept():
 
 
 def test_a_noisy_timing_adds_a_note_below_the_table(odd: Context, monkeypatch: pytest.MonkeyPatch):
-    note = odd.words("table.noisy")
+    note = odd.catalogue("table.noisy")
     assert note not in write._main_notes(odd)
     numbers, key = odd.row("twin").cells[odd.tracks[0]].numbers, ("", "latency_p50_ms")
     monkeypatch.setitem(numbers, key, replace(numbers[key], noisy=True))
@@ -384,7 +384,7 @@ def test_each_vocabulary_has_a_target_alone_of_its_own(store: Store):
 def test_what_a_sweep_found_is_a_table(odd: Context):
     best = odd.row("best").name
     assert [[entry.text for entry in row] for row in detail_tables.settings(odd).rows] == [
-        [best, "training.optimizer.lr", "0.00312", f.percent(0.75)]
+        [best, "training.optimizer.lr", "0.00312", formatting.percent(0.75)]
     ]
     assert [[entry.text for entry in row] for row in detail_tables.fronts(odd).rows] == [
         [best, "10.0", "5.00", "training.optimizer.lr 0.001"],
@@ -444,5 +444,5 @@ def test_the_command_of_a_suite_is_the_one_that_was_given(store: Store):
     synthetic_runs.suite(store, "demo", [Synthetic("low", "Low", 2014, 2, 1e12)], "low", "low")
     assert "All rows" not in dict(experimental_setup.commands(gather(store, "demo")))
     command = "bench suite experiments/demo.yaml --seeds 1 2 3"
-    store.parent("demo", {"command": command})
+    store.start_parent("demo", {"command": command})
     assert dict(experimental_setup.commands(gather(store, "demo")))["All rows"] == command

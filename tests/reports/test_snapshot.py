@@ -17,7 +17,7 @@ from reports import write
 from reports.gathering import gather_runs, snapshot
 from reports.gathering.context import Context
 from reports.tables import detail_tables
-from reports.text import language
+from reports.text import catalogue
 from tests.helpers import synthetic_runs
 from tests.helpers.synthetic_runs import Synthetic
 
@@ -105,7 +105,7 @@ def test_the_command_exports_and_reads_a_snapshot(store: Store, tmp_path: Path, 
     ("arguments", "message"),
     [
         (["--from", "nowhere"], "--from: nowhere has no readable snapshot.json; make one with bench report --export"),
-        (["--from", "a", "--export", "b"], "give one of the two"),
+        (["--from", "a", "--export", "b"], "remove one of the flags"),
         (["--suite", "later", "--lang", "tlh"], "--lang: there is no 'tlh'; there are: en, ko"),
         (["--suite", "later", "--compare", "never"], "there is no suite 'never'"),
     ],
@@ -197,9 +197,9 @@ def test_a_row_is_tested_on_the_track_whose_numbers_are_printed(store: Store):
 
 
 def test_catalogues_have_the_same_keys_and_values():
-    english = language.words("en").texts
-    for name in language.languages():
-        texts = language.words(name).texts
+    english = catalogue.load_catalogue("en").texts
+    for name in catalogue.languages():
+        texts = catalogue.load_catalogue(name).texts
         assert texts.keys() == english.keys()
         for key, text in texts.items():
             names = [sorted(set(re.findall(r"\{\w*\}", each))) for each in (text, english[key])]
@@ -209,7 +209,7 @@ def test_catalogues_have_the_same_keys_and_values():
 
 def test_what_the_experiments_say_of_themselves_is_translated():
     """Not a row or a suite of somebody's own."""
-    korean, files = language.words("ko"), architectures()
+    korean, files = catalogue.load_catalogue("ko"), architectures()
     suites = [Suite.read(EXPERIMENTS / f"{name}.yaml") for name in ("demo", "ladder", "multi30k-cpu", "multi30k")]
     notes = (resolve(files[row], row=row).about.note for row in suites[1].rows)
     said = [*(suite.question for suite in suites), *filter(None, notes)]
@@ -227,22 +227,24 @@ def test_a_korean_report_is_korean(store: Store, tmp_path: Path):
         assert re.search("[가-힣]", "".join(element.itertext())), "".join(element.itertext())
     for form in ("report.md", "report.tex"):
         text = (tmp_path / form).read_text()
-        english = [value for value in language.words("en").texts.values() if len(value) > 25 and "{" not in value]
+        english = [
+            value for value in catalogue.load_catalogue("en").texts.values() if len(value) > 25 and "{" not in value
+        ]
         assert [value for value in english if value in text] == []
 
 
 def test_korean_particles_do_not_hang_on_what_is_put_in():
     """Their form depends on the last sound of the word before them, which a template does not know."""
-    for key, text in language.words("ko").texts.items():
+    for key, text in catalogue.load_catalogue("ko").texts.items():
         assert not re.search(r"\}(은|는|이|가|을|를|과|와|으로|로)(?![가-힣])", text), key
 
 
 def test_recorded_text_is_translated_piece_by_piece():
-    korean = language.words("ko")
+    korean = catalogue.load_catalogue("ko")
     assert korean.recorded("closed form, real tokens; mean of 3 seeds") == "닫힌 식, 실제 토큰; 시드 3개의 평균"
     assert (
         korean.recorded("batch 1; reference's length; beam 5; NVIDIA H200")
         == "배치 1; 참조문과 같은 길이; 빔 5; NVIDIA H200"
     )
     assert korean.recorded("sacreBLEU nrefs:1; no such phrase") == "sacreBLEU nrefs:1; no such phrase"
-    assert language.words("en").recorded("closed form") == "closed form"
+    assert catalogue.load_catalogue("en").recorded("closed form") == "closed form"
