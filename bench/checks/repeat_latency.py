@@ -79,13 +79,13 @@ def median(timing: Timing) -> float:
 
 def repeated(store: Store, references: Sequence[str], times: int) -> Iterator[RepeatedLatency]:
     """Each run `times` times: all runs once, then all again, so that a slow change of the machine meets all alike."""
-    runs = [trained_model.find(store, reference) for reference in references]
+    runs = [trained_model.find_run(store, reference) for reference in references]
     benches = [benched(store, run) for run in runs]
     timings: list[list[Timing]] = [[] for _ in runs]
     for _ in range(times):
         for (loaded, bench), found in zip(benches, timings, strict=True):
             here = "cpu" if loaded.model.device.type == "cpu" else "gpu"  # the run may have had GPUs that are not here
-            with replace(loaded.experiment.machine, accelerator=here, devices=1).ready():
+            with replace(loaded.experiment.machine, accelerator=here, devices=1).applied():
                 found.append(bench.one_by_one(SECONDS * 2 / 3))
     for run, found in zip(runs, timings, strict=True):
         yield RepeatedLatency(run, [median(timing) for timing in found], found)

@@ -198,12 +198,14 @@ def translate_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.system.terminal import printable
     from bench.tracking.store import Store, TrackingSettings
 
-    chunks = trained_model.sentences(args.sentences, args.file, sys.stdin)
+    chunks = trained_model.read_sentences(args.sentences, args.file, sys.stdin)
     store = Store(TrackingSettings(args.uri, args.folder))
     translator = trained_model.load(store, args.run)
     if args.others:
-        translator = trained_model.join([translator, *(trained_model.load(store, other) for other in args.others)])
-    settings = translator.searching(args.beam)
+        translator = trained_model.join_ensemble(
+            [translator, *(trained_model.load(store, other) for other in args.others)]
+        )
+    settings = translator.decoding_settings(args.beam)
     if not 1 <= args.n_best <= settings.beam:
         raise ValueError(f"--n_best: {args.n_best} is not between 1 and the beam, {settings.beam}; raise --beam")
     read = truncated = 0
@@ -229,9 +231,9 @@ def probe_command(args: argparse.Namespace, _: list[str]) -> int:
 
     contrasts = read(args.file) if args.file else None
     store = Store(TrackingSettings(args.uri, args.folder))
-    runs = probe_model.runs(store, args.runs, args.suite)
-    terminal.table(*probe_model.table(runs, store, contrasts))
-    if len(runs) == 1 and contrasts is None and (rows := probe_model.shown(runs[0], store)):
+    runs = probe_model.select_runs(store, args.runs, args.suite)
+    terminal.table(*probe_model.accuracy_table(runs, store, contrasts))
+    if len(runs) == 1 and contrasts is None and (rows := probe_model.illustration_rows(runs[0], store)):
         terminal.say("")
         columns = [("source", "left"), ("right", "left"), ("wrong", "left"), ("P(right) of the two, %", "right")]
         terminal.table(columns, rows)
@@ -245,7 +247,7 @@ def attention_command(args: argparse.Namespace, _: list[str]) -> int:
     from reports.plots import attention_heatmap
 
     store = Store(TrackingSettings(args.uri, args.folder))
-    run = trained_model.find(store, args.run)
+    run = trained_model.find_run(store, args.run)
     attention = attention_maps.sentence_attention(trained_model.load(store, run.id), args.sentence)
     selected = attention.select(args.kind, args.layer, args.head)
     terminal.say(terminal.printable(attention.translation))
@@ -261,7 +263,7 @@ def promote_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.tracking.store import Store, TrackingSettings
 
     store = Store(TrackingSettings(args.uri, args.folder))
-    terminal.say(store.promote(trained_model.find(store, args.run), args.name))
+    terminal.say(store.promote(trained_model.find_run(store, args.run), args.name))
     return 0
 
 

@@ -159,7 +159,7 @@ def score_test_sets(
             for measure in scores
         ]
         if split is next(iter(job_data.corpus.tests.values())):
-            measures += probe_model.groups(name, split, hypotheses, experiment)
+            measures += probe_model.scores_by_group(name, split, hypotheses, experiment)
         shuffled = [*split.targets[1:], *split.targets[:1]]
         measures.append(Measure(f"{name}/bleu_shuffled_references", quality.bleu(hypotheses, shuffled), "percent"))
         limit = f"of {len(split)}; sources with more than {job_data.source_length_limit} tokens are cut to that length"

@@ -1,6 +1,6 @@
-"""The code of a logged model, run by MLflow where `mlflow models serve` or `mlflow.pyfunc.load_model` opens one.
+"""The code of a logged model. MLflow runs it in `mlflow models serve` and `mlflow.pyfunc.load_model`.
 
-A request holds sentences, the answer as many translations, the same as of `bench translate`:
+A request contains sentences; the response contains one translation for each, the same as `bench translate` gives:
 
     curl localhost:5000/invocations -H 'Content-Type: application/json' -d '{"inputs": ["A man is riding a bike."]}'
 """
@@ -16,21 +16,21 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from bench.evaluation import trained_model
 
 
-class Served(PythonModel):
-    """A translator behind MLflow's one method."""
+class ServedTranslator(PythonModel):
+    """A translator with the interface that MLflow serves."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        self.translator = trained_model.opened(Path(context.artifacts["translator"]))
+        self.translator = trained_model.load_folder(Path(context.artifacts["translator"]))
 
-    # MLflow's own method has neither body nor annotation; a checker concludes that it returns None, and every answer
-    # would be a wrong one.
+    # MLflow's method has neither a body nor annotations, so pyright infers that it returns None and would report every
+    # other return type.
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, context: Any, model_input: list[str], params: dict[str, Any] | None = None
     ) -> list[str]:
-        """The best translation of each sentence; `params` may set the beam."""
-        settings = self.translator.searching((params or {}).get("beam"))
+        """Returns the best translation of each sentence. `params` may set `beam`."""
+        settings = self.translator.decoding_settings((params or {}).get("beam"))
         found, _ = self.translator.translate(model_input, settings)
         return [candidates[0].text for candidates in found]
 
 
-set_model(Served())
+set_model(ServedTranslator())

@@ -1,6 +1,6 @@
-"""A trained translator, taken out of a tracked run: for `bench translate`, for pictures of attention, for serving.
+"""Loads a trained translator from a tracked run: for `bench translate`, attention maps and serving.
 
-The run's model is a folder: config.yaml says how to build the network and to search, beside it lie the weights, the
+The run's model is a folder: config.yaml says how to build the network and how to search; beside it are the weights, the
 vocabularies and, with `decoding.pos_unk`, the lexicon.
 """
 
@@ -36,7 +36,7 @@ BEST = "best:"
 
 
 class Candidate(NamedTuple):
-    """A translation and its score, log P(Y|X) / lp(Y) in nats."""
+    """A translation and its score: log P(Y|X) / lp(Y), in nats."""
 
     text: str
     score: float
@@ -44,7 +44,7 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainedTranslator:
-    """A run's model with its weights, in evaluation mode, its vocabularies, and the settings it was judged by."""
+    """A run's model with its weights, in evaluation mode, its vocabularies, and the settings of its evaluation."""
 
     experiment: Experiment
     vocabularies: Vocabularies
@@ -52,45 +52,54 @@ class TrainedTranslator:
     lexicon: Lexicon | None
 
     def ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Token ids of the sources, and how many of them were over the limit and have been cut."""
-        return truncate(self.vocabularies.source.encode(plain(sentences)), self.experiment.text.source_length_limit)
+        """Returns the token ids of the sources, and how many sources were longer than the limit and were truncated."""
+        return truncate(
+            self.vocabularies.source.encode(blank_to_empty(sentences)), self.experiment.text.source_length_limit
+        )
 
     def translate(
         self, sentences: Sequence[str], settings: DecodingSettings | None = None
     ) -> tuple[list[list[Candidate]], int]:
-        """The best translations of each sentence, best first, and how many sentences have been cut.
+        """Returns the translations of each sentence, best first, and how many sentences were truncated.
 
-        An empty sentence has the empty translation. `settings` are the run's own if not given.
+        The translation of an empty sentence is empty.
+
+        Args:
+            settings: By default the run's own.
         """
-        ids, cut = self.ids(sentences)
+        ids, truncated = self.ids(sentences)
         found = beam_search.translate(self.model, ids, settings or self.experiment.decoding)
-        every = [each for hypotheses in found for each in hypotheses]
-        origins = [source for source, hypotheses in zip(plain(sentences), found, strict=True) for _ in hypotheses]
-        texts = iter(hypothesis_texts(every, origins, self.vocabularies, self.lexicon))
-        return [[Candidate(next(texts), each.score) for each in hypotheses] for hypotheses in found], cut
+        flat = [one for hypotheses in found for one in hypotheses]
+        sources = [
+            source for source, hypotheses in zip(blank_to_empty(sentences), found, strict=True) for _ in hypotheses
+        ]
+        texts = iter(hypothesis_texts(flat, sources, self.vocabularies, self.lexicon))
+        return [[Candidate(next(texts), one.score) for one in hypotheses] for hypotheses in found], truncated
 
-    def searching(self, beam: int | None) -> DecodingSettings:
-        """The run's own search, with another beam if one is given."""
+    def decoding_settings(self, beam: int | None) -> DecodingSettings:
+        """The run's own decoding settings, with another beam size if one is given."""
         own = self.experiment.decoding
         return own if beam is None else replace(own, beam=beam)
 
 
-def plain(sentences: Sequence[str]) -> list[str]:
-    """White space alone is an empty sentence."""
+def blank_to_empty(sentences: Sequence[str]) -> list[str]:
+    """Replaces sentences that are only white space by empty ones."""
     return [sentence if sentence.strip() else "" for sentence in sentences]
 
 
-def sentences(given: Sequence[str], files: Sequence[Path], stdin: TextIO, chunk: int = 1000) -> Iterator[list[str]]:
-    """What is to be translated, in chunks: from the command line, else from files, else from standard input.
+def read_sentences(
+    given: Sequence[str], files: Sequence[Path], stdin: TextIO, chunk: int = 1000
+) -> Iterator[list[str]]:
+    """Yields the sentences to translate, in chunks: from the command line, else from files, else from standard input.
 
-    A terminal is read line by line, so that each is answered at once.
+    A terminal is read line by line, so that each line is answered at once.
 
     Raises:
-        ValueError: a file is missing, or something is not UTF-8; says the line.
+        ValueError: a file is missing, or a line is not UTF-8 (the message has its number).
     """
     for file in files:
         if not file.is_file():
-            raise ValueError(f"--file: there is no file {file}")
+            raise ValueError(f"--file: there is no file {file}; check the path")
     if given and files:
         raise ValueError("--file: give sentences or files, not both")
     return _chunks(given, files, stdin, 1 if stdin.isatty() else chunk)
@@ -116,31 +125,31 @@ def _line(raw: bytes, number: int, file: Path | None) -> str:
 
 
 def load(store: Store, reference: str) -> TrainedTranslator:
-    """The translator of the run that `reference` names: see `find`.
+    """Loads the translator of the run that `reference` names: see `find_run`.
 
     Raises:
-        ValueError: there is no such run, or it has not been finished.
+        ValueError: there is no such run, or it is not finished.
     """
-    run = find(store, reference)
-    with tempfile.TemporaryDirectory() as folder:
-        kept = store.download_translator(run, Path(folder))
-        if kept is None:
+    run = find_run(store, reference)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = store.download_translator(run, Path(temporary))
+        if folder is None:
             raise ValueError(
-                f"run {run.id} ({run.name}) is {run.status} and has no weights; finish it, or take another"
+                f"run {run.id} ({run.name}) is {run.status} and has no weights; finish it, or choose a finished run"
             )
-        return opened(kept)
+        return load_folder(folder)
 
 
-def opened(folder: Path) -> TrainedTranslator:
-    """The translator whose configuration, weights, vocabularies and lexicon are in a folder.
+def load_folder(folder: Path) -> TrainedTranslator:
+    """Loads a translator from the folder with its configuration, weights, vocabularies and lexicon.
 
-    One that was trained on a GPU is opened on the CPU where there is none.
+    A model that was trained on a GPU is loaded on the CPU where there is no GPU.
     """
     experiment = restored(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
     vocabularies = Vocabularies(
         vocabulary.load(folder / "source.vocabulary"), vocabulary.load(folder / "target.vocabulary")
     )
-    torch.backends.cudnn.allow_tf32 = False  # as when it was judged: machine.py
+    torch.backends.cudnn.allow_tf32 = False  # as in its evaluation: machine.py
     model = experiment.build(len(vocabularies.source), len(vocabularies.target))
     model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     lexicon = Lexicon.load(folder / LEXICON) if experiment.decoding.replaces_unknown_words else None
@@ -148,12 +157,12 @@ def opened(folder: Path) -> TrainedTranslator:
     return TrainedTranslator(experiment, vocabularies, model.to(device).eval(), lexicon)
 
 
-def join(translators: Sequence[TrainedTranslator]) -> TrainedTranslator:
-    """An ensemble of several runs' models, with the settings of the first.
+def join_ensemble(translators: Sequence[TrainedTranslator]) -> TrainedTranslator:
+    """Returns an ensemble of the models of several runs, with the settings of the first run.
 
     Raises:
-        ValueError: they do not read and write with the same vocabularies, one of them is an ensemble itself, or the
-            first one's search needs attention, which one does not have.
+        ValueError: the vocabularies differ, a model is an ensemble itself, or the first run's search needs attention
+            and a model has none.
     """
     first = translators[0]
     for other in translators:
@@ -162,26 +171,28 @@ def join(translators: Sequence[TrainedTranslator]) -> TrainedTranslator:
             if own.hash != its.hash:
                 raise ValueError(
                     f"{name}: an ensemble needs one {side} vocabulary; this one has sha256 {its.hash[:12]}, that of "
-                    f"{first.experiment.name} {own.hash[:12]}"
+                    f"{first.experiment.name} {own.hash[:12]}; choose runs that were trained with the same one"
                 )
         if other.experiment.members:
-            raise ValueError(f"{name}: is an ensemble; name the runs of its members, which stand in its tag `members`")
-    model = Ensemble([each.model for each in translators]).to(first.model.device).eval()
+            raise ValueError(f"{name}: is an ensemble; name the runs of its members, which its tag `members` lists")
+    model = Ensemble([one.model for one in translators]).to(first.model.device).eval()
     beam_search.check_attention(model, first.experiment.decoding)
     return replace(first, model=model)
 
 
-def find(store: Store, reference: str) -> TrackedRun:
-    """A run by its id, by its name (the newest finished one), by `models:/NAME/VERSION`, or by `best:SUITE/ROW`: the
-    best on the validation set.
+def find_run(store: Store, reference: str) -> TrackedRun:
+    """Returns the run that `reference` names.
+
+    A reference is a run id, a run name (the newest finished run of that name), `models:/NAME/VERSION`, or
+    `best:SUITE/ROW` (the row's run with the highest validation BLEU).
 
     Raises:
-        ValueError: there is none; lists the newest that there are.
+        ValueError: there is no such run; the message lists the newest finished runs.
     """
     if reference.startswith(MODELS_URI):
         return store.registered_run(reference)
     if reference.startswith(BEST):
-        return _best(store, *reference.removeprefix(BEST).rpartition("/")[::2])
+        return _best_run(store, *reference.removeprefix(BEST).rpartition("/")[::2])
     runs = sorted(
         (run for suite in store.suites() for run in store.runs(suite)), key=lambda run: run.started, reverse=True
     )
@@ -192,7 +203,7 @@ def find(store: Store, reference: str) -> TrackedRun:
     return next((run for run in named if run.status == "FINISHED"), named[0])
 
 
-def _best(store: Store, suite: str, row: str) -> TrackedRun:
+def _best_run(store: Store, suite: str, row: str) -> TrackedRun:
     if not suite:
         raise ValueError(f"{BEST}{row}: write {BEST}SUITE/ROW; suites: {', '.join(store.suites()) or 'none yet'}")
     finished = [run for run in store.runs(suite) if run.status == "FINISHED"]

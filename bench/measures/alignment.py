@@ -125,7 +125,7 @@ def alignment_error_rate(
     return Measure("aer", 100 * (1 - agreeing / all_links), "percent", 100 * low, 100 * high, provenance)
 
 
-def single_look(found: Iterable[AbstractSet[Link]], gold: Iterable[AbstractSet[Link]]) -> Measure:
+def one_link_error_rate(found: Iterable[AbstractSet[Link]], gold: Iterable[AbstractSet[Link]]) -> Measure:
     """Error rate of one link a target word, judged by what one link can do: always right is 0.
 
     A target word without a gold link, such as a comma, has nothing to look for and is left out. A gold link is sure if

@@ -225,7 +225,7 @@ def _join_members(
     remove_partial_files(folder)
     runs = [member.run.id for member in members if member.run]
     writer.tag({"members": ", ".join(runs)})
-    joined = trained_model.join([trained_model.load(store, run_id) for run_id in runs])
+    joined = trained_model.join_ensemble([trained_model.load(store, run_id) for run_id in runs])
     return joined.model, ensemble_costs([member.measures for member in members])
 
 

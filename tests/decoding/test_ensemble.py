@@ -230,14 +230,14 @@ def test_the_logged_model_translates_as_in_its_evaluation(finished: JobResult, f
     loaded = trained_model.load(store, finished.run.id)
     assert [best.text for best, *_ in loaded.translate(list(table["source"]))[0]] == wanted
     members = [trained_model.load(store, run_id) for run_id in finished.run.tags["members"].split(", ")]
-    joined = trained_model.join(members)
+    joined = trained_model.join_ensemble(members)
     assert [best.text for best, *_ in joined.translate(list(table["source"]))[0]] == wanted
     scores = [[best.score for best, *_ in each.translate(list(table["source"]))[0]] for each in (joined, *members)]
     assert scores[0] not in scores[1:]
     with pytest.raises(ValueError, match="is an ensemble; name the runs of its members"):
-        trained_model.join([members[0], loaded])
+        trained_model.join_ensemble([members[0], loaded])
     elsewhere = [replace(member, model=member.model.to("meta")) for member in members]
-    assert trained_model.join(elsewhere).model.device.type == "meta"  # the device to which sources are moved
+    assert trained_model.join_ensemble(elsewhere).model.device.type == "meta"  # the device to which sources are moved
 
 
 def test_translate_with_a_second_run(

@@ -80,7 +80,7 @@ def test_a_language_is_asked_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> N
     made = grammar.contrastive("order", settings, size=8)
     monkeypatch.setattr(grammar, "contrastive", contrastive)
     monkeypatch.setattr(grammar, "nested", lambda *_: [])
-    found = grammar._asked(settings, "en", "de")
+    found = grammar._generate_probes(settings, "en", "de")
     (one,) = found.contrasts
     assert (one.source, one.right, one.wrong) == (made[0].source, made[0].right, (made[0].wrong,))
     assert (one.category, one.distance) == ("order", made[0].distance)
@@ -90,13 +90,13 @@ def test_what_needs_no_model_is_found_once_for_all_rows(
     asked: Probes, experiment: Experiment, job_data: JobData, model: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = job_data.corpus.train.targets[:50]
-    first = probe_model.contrasts(model, job_data.vocabularies, asked.contrasts[:40], text)
+    first = probe_model.contrast_accuracies(model, job_data.vocabularies, asked.contrasts[:40], text)
     monkeypatch.setattr(probe_model.probes, "TargetOnly", None)  # so that it cannot be made again
     again = JobData.of(experiment).vocabularies  # the next row reads its own
     assert again.target is not job_data.vocabularies.target
-    assert probe_model.contrasts(model, again, asked.contrasts[:40], text) == first
+    assert probe_model.contrast_accuracies(model, again, asked.contrasts[:40], text) == first
     with pytest.raises(TypeError):
-        probe_model.contrasts(model, again, asked.contrasts[:40], text[:-1])  # another text
+        probe_model.contrast_accuracies(model, again, asked.contrasts[:40], text[:-1])  # another text
 
 
 @pytest.mark.parametrize("kind", ["subwords", "words", "characters"])
@@ -134,14 +134,14 @@ def test_models_without_attention_say_so(
     experiment: Experiment, job_data: JobData, model: Translator, asked: Probes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alignment, "forced_attention", lambda *_: None)
-    aer, baseline = probe_model.alignments(model, job_data.vocabularies, asked.test[:50], 100)
+    aer, baseline = probe_model.alignment_error_rates(model, job_data.vocabularies, asked.test[:50], 100)
     assert (aer.value, aer.provenance) == (None, "not measured: the model has no attention")
     assert baseline.value is not None
 
 
 def test_groups_of_a_test_set(experiment: Experiment, job_data: JobData) -> None:
     split = job_data.corpus.tests["test"]
-    found = probe_model.groups("test", split, split.targets, experiment)
+    found = probe_model.scores_by_group("test", split, split.targets, experiment)
     names = [measure.metric for measure in found]
     assert names[:3] == ["test/bleu/length/1-5", "test/bleu/length/6-10", "test/bleu/length/11-15"]
     assert names[-2:] == ["test/bleu/depth/0", "test/bleu/depth/1"]
@@ -158,5 +158,5 @@ def test_a_corpus_of_sentence_pairs_is_asked_nothing(
     assert probe_model.probe(model, plain, job_data, notes) == []
     assert notes.tables == {}
     split = corpus_loading.load(plain.corpus).tests["test"]
-    (short,) = probe_model.groups("test", split, split.targets, plain)
+    (short,) = probe_model.scores_by_group("test", split, split.targets, plain)
     assert (short.metric, short.value) == ("test/bleu/length/6-10", None)

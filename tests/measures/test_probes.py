@@ -247,9 +247,9 @@ def test_alignment_error_rate_by_hand() -> None:
 def test_one_look_a_word() -> None:
     """Zur is said by two words, of which one look finds one; the comma is said by none."""
     gold = [{(0, 0), (1, 2), (2, 2)}]
-    assert alignment.single_look([{(0, 0), (0, 1), (2, 2)}], gold).value == pytest.approx(0)
+    assert alignment.one_link_error_rate([{(0, 0), (0, 1), (2, 2)}], gold).value == pytest.approx(0)
     # A = 2, S = 1, A and S = 0, A and P = 1.
-    assert alignment.single_look([{(1, 0), (0, 1), (2, 2)}], gold).value == pytest.approx(100 * (1 - 1 / 3))
+    assert alignment.one_link_error_rate([{(1, 0), (0, 1), (2, 2)}], gold).value == pytest.approx(100 * (1 - 1 / 3))
     assert alignment.diagonal(4, 2) == {(0, 0), (2, 1)}
     assert alignment.diagonal(1, 3) == {(0, 0), (0, 1), (0, 2)}
 
