@@ -1,4 +1,4 @@
-"""A corpus: splits of sentence pairs in one direction, and what a corpus knows about its own text."""
+"""A corpus: splits of sentence pairs in one direction, and annotations that some corpora have of their own text."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class CorpusSettings:
 
     Attributes:
         name: NAME-SRC-TGT, such as grammar-en-de or multi30k-en-fr; `files` takes its languages from the file endings.
-        path: The folder of a corpus that lies on disk (multi30k; default: the environment variable MULTI30K).
+        path: For `multi30k`: its folder; null: that of the environment variable MULTI30K, or the downloaded files.
         train: For `files`: the two files of the training pairs, source first.
         val: For `files`: the two files of the validation pairs.
         test: For `files`: the two files of the test pairs.
         pairs: For `grammar`: the number of training pairs to generate.
         lemmas: For `grammar`: the number of lemmas in use.
-        depth: For `grammar`: how deep relative clauses may nest.
+        depth: For `grammar`: largest nesting depth of clauses.
     """
 
     name: str = "grammar-en-de"
@@ -34,7 +34,7 @@ class CorpusSettings:
 
 @dataclass(frozen=True)
 class Split:
-    """Sentence i of `sources` is translated by sentence i of `targets`."""
+    """Sentence pairs: sentence i of `targets` is the translation of sentence i of `sources`."""
 
     sources: list[str]
     targets: list[str]
@@ -47,7 +47,7 @@ class Split:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over both sides, line by line: two splits with one hash hold the same text."""
+        """SHA-256 of both sides, line by line: two splits with the same hash have the same text."""
         digest = hashlib.sha256()
         for source, target in self:
             digest.update(f"{source}\n{target}\n".encode())
@@ -56,7 +56,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The splits of one corpus in one direction. The first of `tests` is the one that a table quotes."""
+    """The splits of one corpus in one direction. The first test set of `tests` is the one shown in tables."""
 
     name: str
     source_language: str
@@ -77,14 +77,14 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A decision that a model has to make.
+    """A contrastive example: the model must find the right translation more probable than the wrong ones.
 
     Attributes:
         source: The sentence to translate.
         right: Its translation.
-        wrong: Translations with one form that does not fit; all of them have to be less probable.
-        category: The phenomenon.
-        distance: How far what decides the form stands from the form, in the test set's own unit; None: not said.
+        wrong: Wrong translations; they differ from the right one in one form.
+        category: The linguistic phenomenon.
+        distance: Distance between the form and the word that determines it, in the unit of the test set; None: unknown.
     """
 
     source: str
@@ -96,16 +96,16 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Example:
-    """A sentence pair with what is known about it.
+    """An annotated sentence pair.
 
     Attributes:
-        source: The sentence as it is written.
-        target: Its translation.
+        source: The source sentence as text.
+        target: The target sentence as text.
         source_words: Words and punctuation marks of the source.
-        target_words: The same of the target.
-        alignment: (i, j) where source word i and target word j say the same part of the meaning.
-        content: For source and target, the words that carry meaning of their own (nouns, verbs, adjectives, ...).
-        depth: How deep relative clauses nest.
+        target_words: Words and punctuation marks of the target.
+        alignment: (i, j) for each source word i and target word j that express the same part of the meaning.
+        content: For source and target, the indices of the content words (nouns, verbs, adjectives, ...).
+        depth: Nesting depth of clauses.
         labels: The phenomena in it, such as pronoun, relative, polarity=negative or tense=perfect.
     """
 
@@ -121,12 +121,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Probes:
-    """What a corpus knows of its own text, for questions that a score over a whole test set does not answer.
+    """Annotated data for questions that a score over a whole test set does not answer.
 
     Attributes:
-        contrasts: Of every phenomenon that the target language shows; none of their sentences is in the training text.
-        test: The first of the corpus's test sets, sentence by sentence.
-        deeper: Sentences whose clauses nest deeper than any of the training text.
+        contrasts: Contrasts of every phenomenon that the target language has. None of their sentences is in the
+            training text.
+        test: The sentences of the first test set.
+        deeper: Sentences with a larger nesting depth than any sentence of the training text.
         illustrations: A few contrasts to print or draw for a person; too few to compute a score from.
     """
 

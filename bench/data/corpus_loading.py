@@ -1,6 +1,6 @@
 """Finds a corpus by its name, NAME-SRC-TGT, among the files of corpora/, and loads it.
 
-`grammar-en-de` is corpora/grammar.py, read from English into German.
+For example, `grammar-en-de` is corpora/grammar.py with source language en and target language de.
 """
 
 from __future__ import annotations
@@ -16,49 +16,49 @@ from bench.data.corpus import Corpus, CorpusSettings, Probes
 
 
 def names() -> list[str]:
-    """The corpora there are: the files of corpora/."""
+    """Names of all corpora: the files of corpora/."""
     return sorted(module.name for module in pkgutil.iter_modules(corpora.__path__) if not module.name.startswith("_"))
 
 
 def descriptions() -> dict[str, str]:
-    """Name -> the first line of its file. Nothing is imported for it, since a corpus may need a package of its own."""
+    """Name -> the first docstring line of its file. Nothing is imported, because a corpus may need an extra package."""
     folder = Path(corpora.__file__).parent
     texts = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in names()}
     return {name: (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0] for name, text in texts.items()}
 
 
 def fetch(name: str) -> Path:
-    """Fetches a corpus from where it is published; gives the folder in which it is kept from now on.
+    """Download a corpus from where it is published. Returns the folder in which it is stored.
 
     Raises:
-        ValueError: there is no such corpus, it has nothing to fetch, or fetching failed.
+        ValueError: there is no such corpus, it needs no download, or the download failed.
     """
     known = {each: importlib.import_module(f"bench.data.corpora.{each}") for each in names()}
-    fetching = [each for each, module in known.items() if hasattr(module, "fetch")]
-    if name not in fetching:
-        raise ValueError(f"there is nothing to fetch for {name!r}; corpora that can be fetched: {', '.join(fetching)}")
+    fetchable = [each for each, module in known.items() if hasattr(module, "fetch")]
+    if name not in fetchable:
+        raise ValueError(f"there is nothing to fetch for {name!r}; corpora that can be fetched: {', '.join(fetchable)}")
     return known[name].fetch()
 
 
 def qualified_name(settings: CorpusSettings) -> str:
-    """NAME-SRC-TGT; where `name` has no languages (`files`), they are the endings of the training files."""
+    """NAME-SRC-TGT. If `name` has no languages (`files`), they are the endings of the training files."""
     if "-" in settings.name or not settings.train:
         return settings.name
     return "-".join([settings.name, *(path.removesuffix(".gz").rpartition(".")[2] for path in settings.train)])
 
 
 def load(settings: CorpusSettings) -> Corpus:
-    """The corpus that `settings.name` names.
+    """The corpus with the name `settings.name`.
 
     Raises:
-        ValueError: there is no such corpus, or its files are not what they should be; says the file and the mend.
+        ValueError: there is no such corpus, or a file is missing or has a wrong format.
     """
     module, source, target = _module(settings)
     return module.load(settings, source, target)
 
 
 def probes(settings: CorpusSettings) -> Probes | None:
-    """What the corpus knows of its own text; None if it is sentence pairs and no more.
+    """The probes of a corpus; None if it has only sentence pairs.
 
     Raises:
         ValueError: as `load`.
@@ -68,7 +68,7 @@ def probes(settings: CorpusSettings) -> Probes | None:
 
 
 def _module(settings: CorpusSettings) -> tuple[ModuleType, str, str]:
-    """The file of the corpus that `settings.name` names, and its two languages."""
+    """The module of the corpus with the name `settings.name`, its source and its target language."""
     name, *languages = settings.name.split("-")
     if name not in names():
         raise ValueError(

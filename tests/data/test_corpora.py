@@ -1,4 +1,4 @@
-"""Corpora from files, and what is said about bad ones: one line that names the file, the line and the mend."""
+"""Corpora from files. For a bad file the error is one line with the file, the line number and how to fix it."""
 
 import gzip
 import os
@@ -16,7 +16,7 @@ GERMAN = "Ein Mann fährt.\n\nZwei Hunde laufen.\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A miniature of Multi30k."""
+    """A folder with the files of Multi30k, each with a few lines."""
     for split in ("train", "val", "test_2016_flickr"):
         (tmp_path / f"{split}.en").write_text(ENGLISH)
         with gzip.open(tmp_path / f"{split}.de.gz", "wb") as file:
@@ -34,12 +34,14 @@ def files(folder: Path, name: str = "files", **changed: list[str] | None) -> Cor
     return load(CorpusSettings(**{**settings, **changed}))
 
 
-def test_the_corpora_are_the_public_files_of_the_folder() -> None:
+def test_each_file_without_leading_underscore_is_a_corpus() -> None:
     assert {"files", "grammar", "multi30k"} <= set(names())
     assert not [name for name in names() if name.startswith("_")]
 
 
-def test_multi30k_is_read_from_a_folder_plain_or_packed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multi30k_is_read_from_a_folder_of_plain_or_gzipped_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     corpus = load(CorpusSettings(name="multi30k-de-en", path=str(folder)))
     assert (corpus.name, corpus.direction) == ("multi30k-de-en", "de-en")
     assert list(corpus.train) == list(zip(GERMAN.split("\n")[:-1], ENGLISH.split("\n")[:-1], strict=True))
@@ -49,7 +51,7 @@ def test_multi30k_is_read_from_a_folder_plain_or_packed(folder: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "said"),
+    ("name", "path", "message"),
     [
         ("multi30k", "{}", "write multi30k-SRC-TGT"),
         ("multi30k-en", "{}", "is not NAME-SRC-TGT"),
@@ -59,13 +61,13 @@ def test_multi30k_is_read_from_a_folder_plain_or_packed(folder: Path, monkeypatc
         ("multi31k-en-de", "{}", "there is no corpus 'multi31k'"),
     ],
 )
-def test_multi30k_says_what_is_missing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, path: str | None, said: str
+def test_multi30k_error_names_what_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, path: str | None, message: str
 ) -> None:
     monkeypatch.delenv("MULTI30K", raising=False)
     with pytest.raises(ValueError, match=r"^corpus\.\w+: |^/") as raised:
         load(CorpusSettings(name=name, path=path and path.format(folder)))
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
@@ -75,14 +77,14 @@ def test_multi30k_needs_a_test_set(folder: Path) -> None:
         load(CorpusSettings(name="multi30k-en-de", path=str(folder)))
 
 
-def test_files_take_their_languages_from_their_endings(folder: Path) -> None:
+def test_languages_are_the_file_endings(folder: Path) -> None:
     corpus = files(folder)
     assert (corpus.name, corpus.source_language, corpus.target_language) == ("files-en-de", "en", "de")
-    assert corpus.tests["test"].targets[1] == ""  # an empty line is a sentence like any other
+    assert corpus.tests["test"].targets[1] == ""  # an empty line is an empty sentence
     assert files(folder, "files-fr-ko").direction == "fr-ko"
 
 
-def test_one_file_may_hold_both_sides(folder: Path) -> None:
+def test_one_file_can_have_both_sides(folder: Path) -> None:
     table, objects, nested = folder / "a.tsv", folder / "b.jsonl.gz", folder / "c.jsonl"
     table.write_text("One.\tEins.\tby somebody\r\n\tZwei.\r\n")
     objects.write_bytes(gzip.compress(b'{"de": "Eins.", "en": "One.", "id": 3}\n{"en": "", "de": "Zwei."}\n', mtime=0))
@@ -98,25 +100,25 @@ def test_only_line_feeds_end_a_line(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"One.\nTwo.\n", "train.en has 2 lines and {}/train.de.gz has 3"),
         (b"", "{}/train.en: the file is empty"),
         (b"\n\n", "{}/train.en: the file is empty"),
         (b"One.\nTw\xff.\n\n", "{}/train.en: line 2 is not valid UTF-8"),
-        (None, "{}/train.en: there is no such file; name one that there is"),
+        (None, "{}/train.en: file not found; check the path"),
     ],
 )
-def test_a_bad_text_file_is_named(folder: Path, content: bytes | None, said: str) -> None:
+def test_the_error_for_a_bad_text_file_names_it(folder: Path, content: bytes | None, message: str) -> None:
     (folder / "train.en").unlink() if content is None else (folder / "train.en").write_bytes(content)
     with pytest.raises(ValueError, match=r"train\.en") as raised:
         files(folder)
-    assert said.format(folder) in str(raised.value)
+    assert message.format(folder) in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "message"),
     [
         ("a.tsv", b"One.\tEins.\nTwo.\n", "line 2 is not two columns"),
         ("a.jsonl", b'{"en": "a", "de": "b"}\n{"en": "a"}\n', "line 2 is not a JSON object"),
@@ -125,31 +127,33 @@ def test_a_bad_text_file_is_named(folder: Path, content: bytes | None, said: str
         ("a.jsonl", b"[1]\n", "line 1 is not"),
         ("a.jsonl", b"{\n", "line 1 is not"),
         ("a.csv", b"One.,Eins.\n", "must be .tsv or .jsonl"),
-        ("a.tsv.gz", b"One.\tEins.\n", "not a whole gzip file"),
-        ("a.tsv.gz", gzip.compress(b"One.\tEins.\n", mtime=0)[:-4], "not a whole gzip file"),
+        ("a.tsv.gz", b"One.\tEins.\n", "damaged or incomplete gzip file"),
+        ("a.tsv.gz", gzip.compress(b"One.\tEins.\n", mtime=0)[:-4], "damaged or incomplete gzip file"),
     ],
 )
-def test_a_bad_table_is_named(folder: Path, file: str, content: bytes, said: str) -> None:
+def test_the_error_for_a_bad_table_names_it(folder: Path, file: str, content: bytes, message: str) -> None:
     (folder / file).write_bytes(content)
     with pytest.raises(ValueError, match=f"{folder}/{file}: ") as raised:
         files(folder, "files-en-de", val=[str(folder / file)])
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("key", ["train", "val", "test"])
-def test_a_missing_setting_is_named(folder: Path, key: str) -> None:
+def test_the_error_for_a_missing_setting_names_it(folder: Path, key: str) -> None:
     for value in (None, [], ["a", "b", "c"]):
         with pytest.raises(ValueError, match=rf"corpus\.{key}: give two text files"):
             files(folder, "files-en-de", **{key: value})
 
 
 @pytest.mark.parametrize("train", [["data/a", "data/b"], ["a.en", "b.en"], ["a.tsv"], ["a.en", "./b"]])
-def test_endings_that_name_no_languages_are_refused(folder: Path, train: list[str]) -> None:
+def test_file_endings_that_are_no_languages_are_an_error(folder: Path, train: list[str]) -> None:
     with pytest.raises(ValueError, match="write files-SRC-TGT"):
         files(folder, train=train)
 
 
-@pytest.mark.skipif("MULTI30K" not in os.environ, reason="MULTI30K names no folder with the Multi30k files")
+@pytest.mark.skipif(
+    "MULTI30K" not in os.environ, reason="The environment variable MULTI30K is not set to the folder of Multi30k"
+)
 def test_the_real_multi30k() -> None:
     corpus = load(CorpusSettings(name="multi30k-en-de"))
     assert (len(corpus.train), len(corpus.validation)) == (29000, 1014)

@@ -1,4 +1,4 @@
-"""Fetching from a server that breaks off, sends something else, or cannot continue; the server is a local one."""
+"""Downloads from a local server that closes the connection, sends another file, or does not support resuming."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ HASH = hashlib.sha256(TEXT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves FILE, or `content`, at every path; closes the connection after `most` bytes."""
+    """Serves FILE, or `content`, at every path, and closes the connection after `max_bytes` bytes."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.most, self.ranges = FILE, len(FILE), True
+        self.content, self.max_bytes, self.ranges = FILE, len(FILE), True
         self.files: dict[str, bytes] = {}
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
 
     @property
     def url(self) -> str:
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         wanted = self.headers["Range"]
-        self.server.asked.append((self.path, wanted))
+        self.server.requests.append((self.path, wanted))
         if self.server.files and self.path not in self.server.files:
             self.send_error(404)
             return
@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if begin else 200)
         self.send_header("Content-Length", str(len(content) - begin))
         self.end_headers()
-        self.wfile.write(content[begin : begin + self.server.most])
+        self.wfile.write(content[begin : begin + self.server.max_bytes])
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -70,27 +70,27 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "deeper" / "file.gz"
     assert fetch(f"{server.url}/file.gz", path, HASH)
     assert path.read_bytes() == FILE
     assert not fetch(f"{server.url}/file.gz", path, HASH)
-    assert server.asked == [("/file.gz", None)]
+    assert server.requests == [("/file.gz", None)]
     assert [found.name for found in path.parent.iterdir()] == ["file.gz"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_what_broke_off_is_continued(server: Server, tmp_path: Path, ranges: bool) -> None:
+def test_an_interrupted_download_is_resumed(server: Server, tmp_path: Path, ranges: bool) -> None:
     path, third = tmp_path / "file.gz", len(FILE) // 3
-    server.most, server.ranges = third, ranges
-    with pytest.raises(ValueError, match=r"/file\.gz: .*the same command continues"):
+    server.max_bytes, server.ranges = third, ranges
+    with pytest.raises(ValueError, match=r"/file\.gz: .*run the same command again to resume"):
         fetch(f"{server.url}/file.gz", path, HASH)
     assert not path.exists()
     assert (tmp_path / "file.gz.part").stat().st_size == third
-    server.most = len(FILE)
+    server.max_bytes = len(FILE)
     assert fetch(f"{server.url}/file.gz", path, HASH)
     assert path.read_bytes() == FILE
-    assert server.asked[-1] == ("/file.gz", f"bytes={third}-")
+    assert server.requests[-1] == ("/file.gz", f"bytes={third}-")
     assert [found.name for found in tmp_path.iterdir()] == ["file.gz"]
 
 
@@ -99,46 +99,52 @@ def test_what_broke_off_is_continued(server: Server, tmp_path: Path, ranges: boo
     [gzip.compress(b"Another text.\n", mtime=0), b"<html>Not found</html>", FILE[:-1]],
     ids=["another text", "a page", "cut off"],
 )
-def test_something_else_is_refused_and_not_kept(server: Server, tmp_path: Path, content: bytes) -> None:
+def test_another_file_is_refused_and_deleted(server: Server, tmp_path: Path, content: bytes) -> None:
     server.content = content
     path = tmp_path / "file.gz"
-    with pytest.raises(ValueError, match=r"/file\.gz: SHA-256 of the text is .*, not .*; nothing is kept, try again"):
+    with pytest.raises(
+        ValueError, match=r"/file\.gz: SHA-256 of the text is .*, not .*; the file was deleted, try again"
+    ):
         fetch(f"{server.url}/file.gz", path, HASH)
     assert list(tmp_path.iterdir()) == []
     server.content = FILE
     assert fetch(f"{server.url}/file.gz", path, HASH)
 
 
-def test_a_damaged_file_is_fetched_again(server: Server, tmp_path: Path) -> None:
+def test_a_damaged_file_is_downloaded_again(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "file.gz"
     path.write_bytes(FILE[:100])
     assert fetch(f"{server.url}/file.gz", path, HASH)
     assert path.read_bytes() == FILE
 
 
-def test_a_part_that_is_whole_is_taken(server: Server, tmp_path: Path) -> None:
+def test_a_complete_part_file_is_used(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.gz.part").write_bytes(FILE)
     assert fetch(f"{server.url}/file.gz", tmp_path / "file.gz", HASH)
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_a_part_that_is_too_long_is_thrown_away(server: Server, tmp_path: Path) -> None:
+def test_a_part_file_that_is_too_long_is_deleted(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.gz.part").write_bytes(bytes(len(FILE) + 5))
     with pytest.raises(ValueError, match=r"416 .*try again"):
         fetch(f"{server.url}/file.gz", tmp_path / "file.gz", HASH)
     assert fetch(f"{server.url}/file.gz", tmp_path / "file.gz", HASH)
 
 
-def test_a_server_that_is_not_there_is_named(server: Server, tmp_path: Path) -> None:
+def test_the_error_for_an_unreachable_server_names_the_address(server: Server, tmp_path: Path) -> None:
     server.files = {"/other": FILE}
     with pytest.raises(ValueError, match=r"/file\.gz: the server answers 404 Not Found"):
         fetch(f"{server.url}/file.gz", tmp_path / "file.gz", HASH)
-    with pytest.raises(ValueError, match=r"^http://127\.0\.0\.1:1/file\.gz: cannot be fetched \(.*the same command"):
+    with pytest.raises(
+        ValueError, match=r"^http://127\.0\.0\.1:1/file\.gz: download failed \(.*run the same command again"
+    ):
         fetch("http://127.0.0.1:1/file.gz", tmp_path / "file.gz", HASH)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_multi30k_is_fetched_into_the_cache(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multi30k_is_downloaded_to_the_cache_folder(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = {name: f"{name} one\n{name} two\n".encode() for name in multi30k.TEXTS}
     server.files = {f"/{name}.gz": gzip.compress(text, mtime=0) for name, text in texts.items()}
     monkeypatch.setattr(multi30k, "TEXTS", {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()})
@@ -147,11 +153,11 @@ def test_multi30k_is_fetched_into_the_cache(server: Server, tmp_path: Path, monk
     monkeypatch.delenv("MULTI30K", raising=False)
     with pytest.raises(ValueError, match=r"^corpus\.path: multi30k is not here; fetch it with `bench data fetch"):
         load(CorpusSettings("multi30k-en-fr"))
-    assert server.asked == []  # nothing is fetched unasked
+    assert server.requests == []  # loading does not start a download
     assert multi30k.fetch() == cache_folder("multi30k") == tmp_path / "attention-ladder" / "multi30k"
-    assert len(server.asked) == 12
+    assert len(server.requests) == 12
     corpus = load(CorpusSettings("multi30k-en-fr"))
     assert list(corpus.tests) == ["test_2016_flickr", "test_2017_flickr"]
     assert list(corpus.train) == [("train.en one", "train.fr one"), ("train.en two", "train.fr two")]
     multi30k.fetch()
-    assert len(server.asked) == 12
+    assert len(server.requests) == 12

@@ -384,11 +384,11 @@ def test_any_size_and_depth(lemmas: int, depth: int, seed: int) -> None:
 @pytest.mark.parametrize(
     ("changed", "source", "message"),
     [
-        (CorpusSettings(lemmas=10_000), "en", r"corpus.lemmas: 10000 is not between \d+ and \d+, the largest there is"),
+        (CorpusSettings(lemmas=10_000), "en", r"corpus.lemmas: 10000 is not between \d+ and \d+, the number of all lemmas"),
         (CorpusSettings(lemmas=1), "en", "corpus.lemmas: 1 is not between"),
         (CorpusSettings(depth=-1), "en", "corpus.depth: -1 is negative"),
         (CorpusSettings(pairs=0), "en", "corpus.pairs: 0"),
-        (CorpusSettings(), "tlh", "corpus.name: the grammar speaks no 'tlh'; choose two of de, en"),
+        (CorpusSettings(), "tlh", "corpus.name: the grammar has no language 'tlh'; choose two of de, en"),
         (CorpusSettings(), "de", "corpus.name: .* twice"),
     ],
 )

@@ -1,8 +1,10 @@
-"""What a run is asked beyond its test set: the grammar's questions, put to a small untrained model."""
+"""The probes of a run, with the grammar's probes and a small untrained model."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ from tests.helpers import tiny_job
 
 SMALL = ["--corpus.pairs", "400", "--text.vocabulary_size", "300", "--model.width", "16", "--model.inner", "16"]
 SMALL += ["--model.layers", "1", "--model.heads", "2", "--decoding.beam", "1", "--decoding.extra_length", "5"]
+DEEPER = 25  # sentences of each depth beyond that of the training text
 
 
-class Notes:
-    """In place of an open run: what is kept with it."""
+class FakeRunWriter:
+    """Replaces an open run. Stores the tables that are written to it."""
 
     def __init__(self) -> None:
         self.tables: dict[str, dict[str, list[Any]]] = {}
@@ -34,9 +37,23 @@ class Notes:
         self.tables[name] = columns
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_probes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Reduces the test sets and probes, which take 30 s to generate in full. They must not enter the shared cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(grammar, "TEST_PAIRS", 200)
+        patch.setattr(grammar, "NAMES_PAIRS", 100)
+        patch.setattr(grammar, "contrastive", partial(grammar.contrastive, size=60))
+        patch.setattr(grammar, "nested", partial(grammar.nested, size=DEEPER))
+        yield
+    grammar._probes.cache_clear()
+    grammar._generate_splits.cache_clear()
+
+
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
-    folder = tmp_path_factory.mktemp("probing")
+    folder = tmp_path_factory.mktemp("probes")
     return resolve(tiny_job.FILE, preset="demo", row=None, flags=[*SMALL, "--tracking.folder", str(folder)])
 
 
@@ -51,32 +68,30 @@ def model(experiment: Experiment, job_data: JobData) -> Translator:
 
 
 @pytest.fixture(scope="module")
-def asked(experiment: Experiment) -> Probes:
+def probes(experiment: Experiment) -> Probes:
     found = corpus_loading.probes(experiment.corpus)
     assert found is not None
     return found
 
 
-def test_what_the_grammar_asks(asked: Probes, job_data: JobData) -> None:
-    assert list(dict.fromkeys(one.category for one in asked.contrasts)) == ["pronoun", "sense", "agreement", "order"]
+def test_the_probes_of_the_grammar(probes: Probes, job_data: JobData) -> None:
+    assert list(dict.fromkeys(one.category for one in probes.contrasts)) == ["pronoun", "sense", "agreement", "order"]
     split = job_data.corpus.tests["test"]
-    assert [(one.source, one.target) for one in asked.test] == list(split)
-    assert {one.depth for one in asked.test} == {0, 1}
-    assert {one.depth for one in asked.deeper} == {2, 3}
+    assert [(one.source, one.target) for one in probes.test] == list(split)
+    assert {one.depth for one in probes.test} == {0, 1}
+    assert {one.depth for one in probes.deeper} == {2, 3}
     trained = set(job_data.corpus.train.sources) | set(job_data.corpus.train.targets)
-    assert not trained & {text for one in asked.deeper for text in (one.source, one.target)}
-    assert not trained & {text for one in asked.contrasts for text in (one.source, one.right)}
+    assert not trained & {text for one in probes.deeper for text in (one.source, one.target)}
+    assert not trained & {text for one in probes.contrasts for text in (one.source, one.right)}
 
 
-def test_a_language_is_asked_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A phenomenon that the target language does not show is passed over."""
-
+def test_phenomena_that_the_target_language_lacks_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     def contrastive(phenomenon: str, settings: CorpusSettings, *languages: str) -> list[Any]:
         if phenomenon != "order":
             raise ValueError(f"{languages[1]} does not show {phenomenon}")
         return made[:1]
 
-    settings = CorpusSettings(pairs=400)  # which the other tests have drawn
+    settings = CorpusSettings(pairs=400)  # those of the other tests
     made = grammar.contrastive("order", settings, size=8)
     monkeypatch.setattr(grammar, "contrastive", contrastive)
     monkeypatch.setattr(grammar, "nested", lambda *_: [])
@@ -86,24 +101,24 @@ def test_a_language_is_asked_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> N
     assert (one.category, one.distance) == ("order", made[0].distance)
 
 
-def test_what_needs_no_model_is_found_once_for_all_rows(
-    asked: Probes, experiment: Experiment, job_data: JobData, model: Translator, monkeypatch: pytest.MonkeyPatch
+def test_the_target_only_model_is_computed_once_for_all_rows(
+    probes: Probes, experiment: Experiment, job_data: JobData, model: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = job_data.corpus.train.targets[:50]
-    first = probe_model.contrast_accuracies(model, job_data.vocabularies, asked.contrasts[:40], text)
-    monkeypatch.setattr(probe_model.probes, "TargetOnly", None)  # so that it cannot be made again
-    again = JobData.of(experiment).vocabularies  # the next row reads its own
+    first = probe_model.contrast_accuracies(model, job_data.vocabularies, probes.contrasts[:40], text)
+    monkeypatch.setattr(probe_model.probes, "TargetOnly", None)  # so that a second computation fails
+    again = JobData.of(experiment).vocabularies  # as the next row does
     assert again.target is not job_data.vocabularies.target
-    assert probe_model.contrast_accuracies(model, again, asked.contrasts[:40], text) == first
+    assert probe_model.contrast_accuracies(model, again, probes.contrasts[:40], text) == first
     with pytest.raises(TypeError):
-        probe_model.contrast_accuracies(model, again, asked.contrasts[:40], text[:-1])  # another text
+        probe_model.contrast_accuracies(model, again, probes.contrasts[:40], text[:-1])  # another text
 
 
 @pytest.mark.parametrize("kind", ["subwords", "words", "characters"])
-def test_pieces_of_every_kind_belong_to_words(asked: Probes, job_data: JobData, kind: Any) -> None:
-    text = Split([one.source for one in asked.test], [one.target for one in asked.test])
+def test_pieces_of_every_kind_of_vocabulary_belong_to_words(probes: Probes, job_data: JobData, kind: Any) -> None:
+    text = Split([one.source for one in probes.test], [one.target for one in probes.test])
     vocabularies = build(TextSettings(kind, 300), text)
-    for one in asked.test:
+    for one in probes.test:
         for vocabulary, sentence, words in (
             (vocabularies.source, one.source, one.source_words),
             (vocabularies.target, one.target, one.target_words),
@@ -111,9 +126,9 @@ def test_pieces_of_every_kind_belong_to_words(asked: Probes, job_data: JobData, 
             assert set(alignment.words_of(vocabulary.split(sentence), words)) == set(range(len(words)))
 
 
-def test_everything_that_is_asked(experiment: Experiment, job_data: JobData, model: Translator) -> None:
-    notes: Any = Notes()
-    found = {measure.metric: measure for measure in probe_model.probe(model, experiment, job_data, notes)}
+def test_all_probes_are_measured(experiment: Experiment, job_data: JobData, model: Translator) -> None:
+    writer: Any = FakeRunWriter()
+    found = {measure.metric: measure for measure in probe_model.probe(model, experiment, job_data, writer)}
     for phenomenon in ("pronoun", "sense", "agreement", "order"):
         ours, theirs = found[f"contrastive/{phenomenon}"], found[f"target_only/{phenomenon}"]
         for measure in (ours, theirs):
@@ -125,21 +140,21 @@ def test_everything_that_is_asked(experiment: Experiment, job_data: JobData, mod
         assert "5-gram model of 400 training targets" in theirs.provenance
     assert found["deeper/bleu/depth/2"].value is not None
     assert "beam 1; clauses deeper than any of the training text" in found["deeper/bleu/depth/3"].provenance
-    assert len(notes.tables["hypotheses/deeper.json"]["hypothesis"]) == 200
-    # Untrained attention is next to even: it finds the right word about as often as chance does.
+    assert len(writer.tables["hypotheses/deeper.json"]["hypothesis"]) == 2 * DEEPER
+    # Untrained attention is nearly uniform: it finds the right word about as often as guessing does.
     assert (found["aer"].value or 0) > (found["aer_diagonal"].value or 100)
 
 
-def test_models_without_attention_say_so(
-    experiment: Experiment, job_data: JobData, model: Translator, asked: Probes, monkeypatch: pytest.MonkeyPatch
+def test_models_without_attention_have_a_reason_instead_of_an_error_rate(
+    experiment: Experiment, job_data: JobData, model: Translator, probes: Probes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alignment, "forced_attention", lambda *_: None)
-    aer, baseline = probe_model.alignment_error_rates(model, job_data.vocabularies, asked.test[:50], 100)
+    aer, baseline = probe_model.alignment_error_rates(model, job_data.vocabularies, probes.test[:50], 100)
     assert (aer.value, aer.provenance) == (None, "not measured: the model has no attention")
     assert baseline.value is not None
 
 
-def test_groups_of_a_test_set(experiment: Experiment, job_data: JobData) -> None:
+def test_scores_by_length_and_depth(experiment: Experiment, job_data: JobData) -> None:
     split = job_data.corpus.tests["test"]
     found = probe_model.scores_by_group("test", split, split.targets, experiment)
     names = [measure.metric for measure in found]
@@ -148,15 +163,15 @@ def test_groups_of_a_test_set(experiment: Experiment, job_data: JobData) -> None
     assert all(measure.value in (None, pytest.approx(100)) for measure in found)
 
 
-def test_a_corpus_of_sentence_pairs_is_asked_nothing(
+def test_a_corpus_of_sentence_pairs_has_no_probes(
     experiment: Experiment, job_data: JobData, model: Translator, tmp_path: Path
 ) -> None:
     tiny_job.write_corpus(tmp_path)
     train, val, test = ([f"{tmp_path}/{split}.en", f"{tmp_path}/{split}.de"] for split in ("train", "val", "test"))
     plain = replace(experiment, corpus=CorpusSettings("files", train=train, val=val, test=test))
-    notes: Any = Notes()
-    assert probe_model.probe(model, plain, job_data, notes) == []
-    assert notes.tables == {}
+    writer: Any = FakeRunWriter()
+    assert probe_model.probe(model, plain, job_data, writer) == []
+    assert writer.tables == {}
     split = corpus_loading.load(plain.corpus).tests["test"]
     (short,) = probe_model.scores_by_group("test", split, split.targets, plain)
     assert (short.metric, short.value) == ("test/bleu/length/6-10", None)

@@ -1,6 +1,6 @@
-"""The corpora: one file each, found by its name.
+"""The corpora, one file each. A corpus is found by its file name, so there is no list of corpora to edit.
 
-`grammar-en-de` is the file grammar.py, read from English into German. A corpus is a file with a function
-`load(settings, source, target) -> Corpus`. It is found by its file name, so there is no list of corpora to edit.
-Files whose names begin with an underscore are helpers.
+For example, the corpus `grammar-en-de` is the file grammar.py with source language en and target language de. The file
+of a corpus has a function `load(settings, source, target) -> Corpus`. Files whose names begin with an underscore are
+helpers.
 """

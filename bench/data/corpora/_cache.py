@@ -1,4 +1,4 @@
-"""What takes seconds to make and is the same everywhere, kept in the cache folder for the next process."""
+"""A cache on disk for results that are deterministic and take seconds to compute."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from pydantic import TypeAdapter, ValidationError
 from bench.data.corpora._download import cache_folder
 from bench.system.files import write_file
 
-Kind = TypeVar("Kind")
+Value = TypeVar("Value")
 
 
-def cached(kind: type[Kind], make: Callable[[], Kind], name: str, settings: Any, made_by: Iterable[Path]) -> Kind:
-    """What `make` gives: read from its file, or made and written there.
+def cached(
+    value_type: type[Value], compute: Callable[[], Value], name: str, settings: Any, code_files: Iterable[Path]
+) -> Value:
+    """The result of `compute`, read from a file of the cache, or computed and written to it.
 
-    The file is named after the settings and the contents of all files that decide what is made, so it is never stale:
-    with other code there is another file. One that cannot be read or written is as good as none.
+    The name of the file is a hash of the settings and of the content of `code_files`. So a cached result is never out
+    of date: after a change of the code, another file is used. A file that cannot be read or written is ignored.
 
     Args:
-        kind: The type: plain values, lists, tuples, sets, mappings and dataclasses of them.
-        make: Makes it.
-        name: The folder in the cache.
-        settings: What decides, beside the files; something whose repr says all of it.
-        made_by: Code and data.
+        value_type: Type of the result: plain values, lists, tuples, sets, mappings and dataclasses of them.
+        compute: Computes the result.
+        name: Subfolder of the cache folder.
+        settings: Everything else that the result depends on; its repr must be complete.
+        code_files: Code and data files that the result depends on.
     """
-    digest = hashlib.sha256(repr((str(kind), settings)).encode())
-    for path in sorted(made_by):
+    digest = hashlib.sha256(repr((str(value_type), settings)).encode())
+    for path in sorted(code_files):
         digest.update(path.read_bytes())
-    adapter, path = TypeAdapter(kind), cache_folder(name) / f"{digest.hexdigest()[:32]}.json"
+    adapter, path = TypeAdapter(value_type), cache_folder(name) / f"{digest.hexdigest()[:32]}.json"
     with suppress(OSError, ValidationError):
         return adapter.validate_json(path.read_bytes())
-    made = make()
-    with suppress(OSError):  # a full disk, a folder of somebody else
-        write_file(path, adapter.dump_json(made))
-    return made
+    value = compute()
+    with suppress(OSError):  # for example a full disk, or a folder without write permission
+        write_file(path, adapter.dump_json(value))
+    return value

@@ -1,4 +1,4 @@
-"""Sentence pairs from files of lines, tables and JSON lines, plain or gzipped. What is wrong is said in one line."""
+"""Readers of sentence pairs from text files, .tsv and .jsonl, plain or gzipped. Each error message is one line."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from bench.data.corpus import Split
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, as they stand; `.gz` is unpacked.
+    """The lines of a UTF-8 file; `.gz` is decompressed.
 
-    Only line feeds end a line (one file must not have more lines than its counterpart because of a Unicode separator
-    inside a sentence). A byte-order mark and carriage returns at line ends are dropped.
+    Only a line feed ends a line. Otherwise a Unicode separator inside a sentence would give a file more lines than its
+    translation has. A byte-order mark and carriage returns at line ends are removed.
 
     Raises:
-        ValueError: the file cannot be read, is empty, or is not UTF-8; names the file and the line.
+        ValueError: the file cannot be read, is empty, or is not UTF-8. The message names the file and the line.
     """
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
             data = gzip.decompress(data)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: not a whole gzip file ({error}); fetch or pack it again") from error
+        raise ValueError(f"{path}: damaged or incomplete gzip file ({error}); download or compress it again") from error
     except FileNotFoundError as error:
-        packed = path.with_name(f"{path.name}.gz")
-        mend = f"did you mean {packed.name}?" if packed.exists() else "name one that there is"
-        raise ValueError(f"{path}: there is no such file; {mend}") from error
+        compressed = path.with_name(f"{path.name}.gz")
+        hint = f"did you mean {compressed.name}?" if compressed.exists() else "check the path"
+        raise ValueError(f"{path}: file not found; {hint}") from error
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     try:
@@ -37,12 +37,12 @@ def lines(path: Path) -> list[str]:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}: line {line} is not valid UTF-8; convert the file, for example with iconv") from error
     if not text.strip():
-        raise ValueError(f"{path}: the file is empty; give one with a sentence in each line")
+        raise ValueError(f"{path}: the file is empty; it must have one sentence per line")
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
 def two_files(source: Path, target: Path) -> Split:
-    """Line i of one file translates line i of the other.
+    """The sentence pairs of two files; line i of one is the translation of line i of the other.
 
     Raises:
         ValueError: as `lines`, or the files have different numbers of lines.
@@ -57,31 +57,34 @@ def two_files(source: Path, target: Path) -> Split:
 
 
 def one_file(path: Path, source: str, target: str) -> Split:
-    """Both sides from one file: `.tsv`, source and target in the first two columns, or `.jsonl`, keyed by language.
+    """The sentence pairs of one file.
 
-    A line of JSON is {"en": "...", "de": "..."} or, as in Hugging Face data sets, the same under "translation".
+    In a `.tsv` file, source and target are the first two columns. A line of a `.jsonl` file is
+    {"en": "...", "de": "..."} or, as in Hugging Face data sets, the same under the key "translation".
 
     Raises:
-        ValueError: as `lines`, or a line is not like that; names the file and the line.
+        ValueError: as `lines`, or a line has another format. The message names the file and the line.
     """
     kind = path.name.removesuffix(".gz").rpartition(".")[2]
     if kind not in ("tsv", "jsonl"):
-        raise ValueError(f"{path}: one file for both sides must be .tsv or .jsonl; otherwise give two, source first")
+        raise ValueError(
+            f"{path}: a file with both sides must be .tsv or .jsonl; otherwise give two files, source first"
+        )
     sources, targets = [], []
     for number, line in enumerate(lines(path), start=1):
         pair = line.split("\t")[:2] if kind == "tsv" else from_json(line, source, target)
         if len(pair) != 2 or "\n" in "".join(pair):
-            wanted = (
+            expected = (
                 "two columns" if kind == "tsv" else f'a JSON object with one line of text for "{source}" and "{target}"'
             )
-            raise ValueError(f"{path}: line {number} is not {wanted}")
+            raise ValueError(f"{path}: line {number} is not {expected}")
         sources.append(pair[0])
         targets.append(pair[1])
     return Split(sources, targets)
 
 
 def from_json(line: str, source: str, target: str) -> list[str]:
-    """Both sentences, or [] where the line does not hold them."""
+    """Source and target sentence of a JSON line, or [] if it does not contain both."""
     try:
         content = json.loads(line)
         pair = [content.get("translation", content)[language] for language in (source, target)]

@@ -1,4 +1,4 @@
-"""Anybody's sentence pairs: two text files a split, source first, or one .tsv or .jsonl; each may be gzipped."""
+"""Your own sentence pairs: for each split two text files, source first, or one .tsv or .jsonl; .gz is possible."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from bench.data.corpus_loading import qualified_name
 
 
 def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
-    """The pairs in `settings.train`, `val` and `test`.
+    """The corpus in the files `settings.train`, `val` and `test`.
 
     Raises:
-        ValueError: a setting is missing, or a file is not what it should be.
+        ValueError: a setting is missing, or a file has a wrong format.
     """
     name = qualified_name(settings)
     if settings.train and not source:
@@ -31,7 +31,7 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
 
 
 def languages(train: list[str], name: str) -> tuple[str, str]:
-    """Source and target language, which the endings of the training files say: files-fr-en from [a.fr,a.en.gz]."""
+    """Source and target language by the file endings of the training files: (fr, en) for [a.fr,a.en.gz]."""
     _, *found = name.split("-")
     if len(train) != 2 or len(found) != 2 or not all(map(str.isalnum, found)) or found[0] == found[1]:
         raise ValueError(

@@ -1,7 +1,7 @@
 """Multi30k: 29,000 captions of photographs in English, German, French. Elliott et al. 2016, 2017.
 
-A folder of train, val, test_2016_flickr and test_2017_flickr, each .en, .de and .fr, plain or .gz; `bench data fetch
-multi30k` makes one from the public repository. The captions are for non-commercial research.
+The folder has the files train, val, test_2016_flickr and test_2017_flickr, each as .en, .de and .fr, plain or .gz.
+`bench data fetch multi30k` downloads them from the public repository. The captions are for non-commercial research.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from bench.data.corpus import Corpus, CorpusSettings, Split
 TESTS = ("test_2016_flickr", "test_2017_flickr")
 ADDRESS = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
 
-# SHA-256 of each text, unpacked (the bytes of a .gz also depend on who packed it): `gzip -dc FILE.gz | sha256sum` over
-# a copy of that folder whose archives bear the names and dates of December 2017, when it was published.
+# SHA-256 of each decompressed text (the bytes of a .gz also depend on the program that compressed it), computed by
+# `gzip -dc FILE.gz | sha256sum` on a copy of that folder with the file names and dates of December 2017, when it was
+# published.
 TEXTS = {
     "train.en": "460a15fbd157e34a7a9957ee388c1ca247fe47af3ef25fb50442af6c274e0fc6",
     "train.de": "2c2b73fd2b548fbcde3a875e0a78d6ee94d498bfdee6bd3eae3945779e9ddf72",
@@ -36,56 +37,61 @@ TEXTS = {
 
 
 def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
-    """The splits in the folder `settings.path`, in that which the environment variable MULTI30K names, or as fetched.
+    """The corpus in the folder `settings.path`, else that of the environment variable MULTI30K, else the cache folder.
 
     Raises:
-        ValueError: no folder is named, or files are missing or not what they should be.
+        ValueError: there is no such folder, or files are missing or have a wrong format.
     """
     if not source:
         raise ValueError("corpus.name: multi30k needs its languages; write multi30k-SRC-TGT, such as multi30k-en-de")
-    where, cache = settings.path or os.environ.get("MULTI30K"), cache_folder("multi30k")
-    if not where and not all((cache / f"{text}.gz").exists() for text in TEXTS):
+    path, cache = settings.path or os.environ.get("MULTI30K"), cache_folder("multi30k")
+    if not path and not all((cache / f"{text}.gz").exists() for text in TEXTS):
         raise ValueError(
-            "corpus.path: multi30k is not here; fetch it with `bench data fetch multi30k`, or name its folder with "
+            "corpus.path: multi30k is not here; fetch it with `bench data fetch multi30k`, or set its folder with "
             "--corpus.path or the environment variable MULTI30K"
         )
-    folder = Path(where) if where else cache
+    folder = Path(path) if path else cache
     if not folder.is_dir():
-        raise ValueError(f"corpus.path: there is no folder {folder}")
+        raise ValueError(f"corpus.path: there is no folder {folder}; check the path")
 
     def read(split: str) -> Split:
         return two_files(find(folder, split, source), find(folder, split, target))
 
     train, validation = read("train"), read("val")
-    both = [name for name in TESTS if all(candidates(folder, name, side) for side in (source, target))]
-    if not both:
+    test_sets = [name for name in TESTS if all(candidates(folder, name, side) for side in (source, target))]
+    if not test_sets:
         raise ValueError(f"{folder}: there is no test set for {source}-{target}; one of {', '.join(TESTS)} is needed")
-    tests = {name: read(name) for name in both}
+    tests = {name: read(name) for name in test_sets}
     return Corpus(f"multi30k-{source}-{target}", source, target, train, validation, tests)
 
 
 def candidates(folder: Path, split: str, language: str) -> list[Path]:
-    """The files that hold this side of a split."""
+    """The existing files with this language of a split, plain or gzipped."""
     paths = (folder / f"{split}.{language}", folder / f"{split}.{language}.gz")
     return [path for path in paths if path.is_file()]
 
 
 def find(folder: Path, split: str, language: str) -> Path:
+    """The file with this language of a split.
+
+    Raises:
+        ValueError: there is none.
+    """
     found = candidates(folder, split, language)
     if not found:
-        there = sorted({path.name.removesuffix(".gz").rpartition(".")[2] for path in folder.glob("train.*")})
+        languages = sorted({path.name.removesuffix(".gz").rpartition(".")[2] for path in folder.glob("train.*")})
         raise ValueError(
             f"{folder}: there is no {split}.{language}, nor {split}.{language}.gz; it has train files for "
-            f"{', '.join(there) or 'no language'}"
+            f"{', '.join(languages) or 'no language'}"
         )
     return found[0]
 
 
 def fetch() -> Path:
-    """Fetches what is missing of the twelve files, and gives the folder in which they are kept.
+    """Download those of the twelve files that are missing. Returns the folder.
 
     Raises:
-        ValueError: a file cannot be fetched, or is not what it was when this was written.
+        ValueError: a download failed, or a file differs from the published one (`TEXTS`).
     """
     folder = cache_folder("multi30k")
     for text, sha256 in TEXTS.items():

@@ -1,1 +1,1 @@
-"""The engine of the corpus `grammar`: meanings, languages as data, and what is generated from both."""
+"""The engine of the corpus `grammar`: meanings, languages defined by data, and the sentences generated from both."""

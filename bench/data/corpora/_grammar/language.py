@@ -1,20 +1,21 @@
-"""One language, from its data: puts a meaning into words.
+"""One language, defined by its data. It expresses a meaning as a sentence.
 
-A template says in which order a node's slots are spoken, and with which features:
+A template defines the order in which the slots of a node are expressed, and with which features:
 
     Phrase:
       gives: gender=noun.gender number person=third
       say: determiner(case number gender=noun.gender) noun(case number) relative(number gender=noun.gender)
 
-    name(...)     the slot `name`; nothing if the meaning leaves it empty. a.b is the slot b of the slot a
-    <name>(...)   another template, over the same node and its features, with these features added
+    name(...)     the slot `name`; nothing if the slot is empty. a.b is the slot b of the slot a
+    <name>(...)   another template for the same node and its features, with these features added
     @name(...)    a function word of the language; @name^slot aligns it with that slot's words
-    %a.b          the word that the feature b of the slot a holds (a preposition that a verb governs)
+    %a.b          the word in feature b of the slot a (a preposition that a verb governs)
     ","           punctuation, or any other text
 
-Among the features, `case` passes on the one of that name, `case=dat` sets it, `case=verb.case` takes it from a slot
-and `number=.count` from another feature of the node. A list of `{when: ..., say: ...}` is tried from the top:
-`tense=past`, `!tense=past`, `modal` (the slot is filled) and `object.number=one`, joined by blanks, must all hold.
+Features: `case` passes on the feature of that name, `case=dat` sets it, `case=verb.case` takes it from a slot, and
+`number=.count` takes it from another feature of the node. `gives` defines the features of the node itself. In a list of
+`{when: ..., say: ...}` the first entry whose condition holds is used. All parts of a condition, separated by spaces,
+must hold: `tense=past`, `!tense=past`, `modal` (the slot is filled), `object.number=one`.
 """
 
 from __future__ import annotations
@@ -28,14 +29,22 @@ from bench.data.corpora._grammar.meaning import Node
 from bench.data.corpora._grammar.morphology import Lexeme, Morphology
 
 Features = dict[str, str]
-Speak = Callable[[Node, Features, "list[Word]"], None]
+Realize = Callable[[Node, Features, "list[Word]"], None]
 Condition = Callable[[Node, Features], bool]
 ITEM = re.compile(r'"[^"]*"|[<@%]?[\w.]+>?(?:\^[\w.]+)?(?:\([^)]*\))?')
 
 
 @dataclass(slots=True)
 class Word:
-    """A word of a sentence. Words of two languages with a common origin are translations of each other."""
+    """A word of a sentence.
+
+    Attributes:
+        text: Its form.
+        group: Its part of speech.
+        origins: The parts of the meaning that it expresses. Words of two languages with a common origin are aligned.
+        lexeme: The lexeme of the form; None for punctuation and fused words.
+        values: Values of the lexeme's features.
+    """
 
     text: str
     group: str
@@ -44,7 +53,7 @@ class Word:
     values: tuple[str, ...] = ()
 
     def other(self, feature: str, value: str) -> str | None:
-        """The same word with another value of one feature; None if its form does not depend on it."""
+        """The form of the word with another value of one feature; None if the form does not depend on the feature."""
         names = [name for name, _ in self.lexeme.features] if self.lexeme else []
         if feature not in names or self.lexeme is None:
             return None
@@ -53,7 +62,7 @@ class Word:
 
 
 class Language:
-    """Templates, words and spelling of one language."""
+    """Templates, lexicon and spelling of one language."""
 
     def __init__(self, code: str, data: Mapping[str, Any]):
         self.code = code
@@ -76,67 +85,71 @@ class Language:
         self.junctures = [
             (entry["word"], re.compile(entry["before"]), entry["say"]) for entry in spelling.get("junctures", ())
         ]
-        self._given: dict[str, dict[str, Callable[[Node, Features], str | None]]] = {}
-        self._templates: dict[str, Speak] = {}
+        self._template_features: dict[str, dict[str, Callable[[Node, Features], str | None]]] = {}
+        self._templates: dict[str, Realize] = {}
         for name, template in data["templates"].items():
             cases = (
                 template
                 if isinstance(template, list)
                 else [template if isinstance(template, dict) else {"say": template}]
             )
-            self._given[name] = {}
+            self._template_features[name] = {}
             for case in cases:
-                self._given[name] |= dict(self._features(case.get("gives", "")))
+                self._template_features[name] |= dict(self._features(case.get("gives", "")))
             self._templates[name] = self._cases(cases)
 
     def words(self, meaning: Node) -> list[Word]:
-        """The sentence as words and punctuation marks."""
+        """The words and punctuation marks of the sentence that expresses a meaning."""
         words: list[Word] = []
         self._templates[meaning.kind](meaning, {}, words)
         return self._spell(words)
 
     def text(self, words: list[Word]) -> str:
-        """The sentence as it is written."""
+        """The sentence as text, with a capital first letter and without spaces before punctuation marks."""
         text = "".join(word.text if word.text in self.punctuation else f" {word.text}" for word in words).strip()
         return text[:1].upper() + text[1:]
 
     def lexeme(self, node: Node) -> Lexeme:
+        """The lexeme for the concept of a node."""
         assert node.concept is not None
         try:
             return self.lexemes[node.concept.group, node.concept.name]
         except KeyError:
-            raise ValueError(f"languages/{self.code}.yaml: no {node.concept.group} for {node.concept.name}") from None
+            raise ValueError(
+                f"languages/{self.code}.yaml: the lexicon has no {node.concept.group} for {node.concept.name}; add it"
+            ) from None
 
     def feature(self, node: Node, name: str) -> str | None:
-        """A feature of a node: of the meaning itself, of its word in this language, or as its template gives it."""
+        """A feature of a node: from the meaning, from its word in this language, or from `gives` of its template."""
         if name in node.features:
             return node.features[name]
         if node.concept is not None:
             return self.lexeme(node).inherent.get(name)
-        given = self._given.get(node.kind, {}).get(name)
-        return given(node, {}) if given else None
+        lookup = self._template_features.get(node.kind, {}).get(name)
+        return lookup(node, {}) if lookup else None
 
     def _spell(self, words: list[Word]) -> list[Word]:
-        spelt: list[Word] = []
+        """The words after spelling rules: only the strongest of adjacent marks, fused words, changes at junctures."""
+        spelled: list[Word] = []
         for word in words:
-            previous = spelt[-1] if spelt else None
+            previous = spelled[-1] if spelled else None
             if previous and word.text in self.punctuation and previous.text in self.punctuation:
                 if self.punctuation[word.text] > self.punctuation[previous.text]:
-                    spelt[-1] = word
+                    spelled[-1] = word
                 continue
             pairs = self.fusions.get((previous.group, word.group)) if previous else None
             if previous and pairs and (previous.text, word.text) in pairs:
                 text = pairs[previous.text, word.text]
-                spelt[-1] = Word(text, previous.group, previous.origins + word.origins)
+                spelled[-1] = Word(text, previous.group, previous.origins + word.origins)
                 continue
-            for text, before, say in self.junctures:
+            for text, before, replacement in self.junctures:
                 if previous and previous.text == text and before.match(word.text):
-                    previous.text = say
-            spelt.append(word)
-        return spelt
+                    previous.text = replacement
+            spelled.append(word)
+        return spelled
 
     def _path(self, path: str) -> Callable[[Node], Node | None]:
-        """The node that a path of slots leads to."""
+        """A function that follows a path of slots from a node; it returns None if a slot is empty."""
         names = path.split(".")
 
         def follow(node: Node) -> Node | None:
@@ -148,6 +161,7 @@ class Language:
         return follow
 
     def _lookup(self, path: str) -> Callable[[Node, Features], str | None]:
+        """A function that finds the feature at the end of a path of slots."""
         slots, _, name = path.rpartition(".")
         if slots:
             follow = self._path(slots)
@@ -164,7 +178,7 @@ class Language:
         return own
 
     def _features(self, text: str) -> list[tuple[str, Callable[[Node, Features], str | None]]]:
-        """`case gender=noun.gender person=third`: names, and how to find their values."""
+        """The names in `case gender=noun.gender person=third`, each with a function that finds its value."""
         found: list[tuple[str, Callable[[Node, Features], str | None]]] = []
         for part in text.split():
             name, equals, value = part.partition("=")
@@ -175,42 +189,43 @@ class Language:
         return found
 
     def _condition(self, text: str) -> Condition:
+        """The condition of a `when` entry."""
         tests: list[Condition] = []
         for part in text.split():
             negated = part.startswith("!")
             path, equals, value = part.lstrip("!").partition("=")
             if equals:
-                look, values = self._lookup(path), frozenset(value.split("|"))
-                tests.append(lambda n, f, look=look, values=values, no=negated: (look(n, f) in values) != no)
+                lookup, values = self._lookup(path), frozenset(value.split("|"))
+                tests.append(lambda n, f, lookup=lookup, values=values, no=negated: (lookup(n, f) in values) != no)
             else:
                 follow = self._path(path)
                 tests.append(lambda n, f, follow=follow, no=negated: (follow(n) is not None) != no)
         return lambda node, features: all(test(node, features) for test in tests)
 
-    def _cases(self, cases: Sequence[Mapping[str, str]]) -> Speak:
+    def _cases(self, cases: Sequence[Mapping[str, str]]) -> Realize:
         compiled = [(self._condition(case.get("when", "")), self._sequence(case.get("say", ""))) for case in cases]
         if len(compiled) == 1 and "when" not in cases[0]:
             return compiled[0][1]
 
-        def speak(node: Node, features: Features, words: list[Word]) -> None:
-            for holds, say in compiled:
+        def realize(node: Node, features: Features, words: list[Word]) -> None:
+            for holds, realize_case in compiled:
                 if holds(node, features):
-                    say(node, features, words)
+                    realize_case(node, features, words)
                     return
 
-        return speak
+        return realize
 
-    def _sequence(self, text: str) -> Speak:
+    def _sequence(self, text: str) -> Realize:
         assert not ITEM.sub("", text).strip(), f"languages/{self.code}.yaml: cannot read {text!r}"
         items = [self._item(item) for item in ITEM.findall(text)]
 
-        def speak(node: Node, features: Features, words: list[Word]) -> None:
+        def realize(node: Node, features: Features, words: list[Word]) -> None:
             for item in items:
                 item(node, features, words)
 
-        return speak
+        return realize
 
-    def _item(self, text: str) -> Speak:
+    def _item(self, text: str) -> Realize:
         if text[0] == '"':
             literal = text[1:-1]
             return lambda node, features, words: words.append(Word(literal, "", ()))
@@ -224,53 +239,53 @@ class Language:
             return self._governed(name[1:])
         follow = self._path(name)
 
-        def speak(node: Node, features: Features, words: list[Word]) -> None:
+        def realize(node: Node, features: Features, words: list[Word]) -> None:
             slot = follow(node)
             if slot is None:
                 return
-            given = {key: value for key, look in passed if (value := look(node, features)) is not None}
+            slot_features = {key: value for key, lookup in passed if (value := lookup(node, features)) is not None}
             if slot.concept is None:
-                self._templates[slot.kind](slot, given, words)
+                self._templates[slot.kind](slot, slot_features, words)
                 return
-            self._say(self.lexeme(slot), given, slot, words)
+            self._append_form(self.lexeme(slot), slot_features, slot, words)
 
-        return speak
+        return realize
 
-    def _template_call(self, name: str, passed: list[tuple[str, Any]]) -> Speak:
-        def speak(node: Node, features: Features, words: list[Word]) -> None:
-            more = {key: value for key, look in passed if (value := look(node, features)) is not None}
-            self._templates[name](node, {**features, **more} if more else features, words)
+    def _template_call(self, name: str, passed: list[tuple[str, Any]]) -> Realize:
+        def realize(node: Node, features: Features, words: list[Word]) -> None:
+            added = {key: value for key, lookup in passed if (value := lookup(node, features)) is not None}
+            self._templates[name](node, {**features, **added} if added else features, words)
 
-        return speak
+        return realize
 
-    def _function_word(self, text: str, passed: list[tuple[str, Any]]) -> Speak:
+    def _function_word(self, text: str, passed: list[tuple[str, Any]]) -> Realize:
         name, _, path = text.partition("^")
         lexeme = self.function_words[name]
         follow = self._path(path) if path else None
 
-        def speak(node: Node, features: Features, words: list[Word]) -> None:
-            given = {key: value for key, look in passed if (value := look(node, features)) is not None}
+        def realize(node: Node, features: Features, words: list[Word]) -> None:
+            slot_features = {key: value for key, lookup in passed if (value := lookup(node, features)) is not None}
             origin = (follow(node) if follow else None) or (node, name)
-            self._say(lexeme, given, origin, words)
+            self._append_form(lexeme, slot_features, origin, words)
 
-        return speak
+        return realize
 
-    def _governed(self, path: str) -> Speak:
+    def _governed(self, path: str) -> Realize:
         slot, _, name = path.rpartition(".")
         follow = self._path(slot)
 
-        def speak(node: Node, features: Features, words: list[Word]) -> None:
+        def realize(node: Node, features: Features, words: list[Word]) -> None:
             found = follow(node)
             for form in (self.feature(found, name) or "").split() if found else ():
                 words.append(Word(form, name, (found,)))
 
-        return speak
+        return realize
 
-    def _say(self, lexeme: Lexeme, features: Features, origin: Any, words: list[Word]) -> None:
-        """Append the form that agrees; a feature that nobody passed on has its unmarked value."""
+    def _append_form(self, lexeme: Lexeme, features: Features, origin: Any, words: list[Word]) -> None:
+        """Append the form with these features to `words`; a feature without a value has its unmarked value."""
         values = tuple([features.get(name, unmarked) for name, unmarked in lexeme.features])
         if values not in lexeme.forms:
-            wanted = " ".join(f"{name}={value}" for (name, _), value in zip(lexeme.features, values, strict=True))
-            raise ValueError(f"languages/{self.code}.yaml: {lexeme.name} has no form for {wanted}")
+            missing = " ".join(f"{name}={value}" for (name, _), value in zip(lexeme.features, values, strict=True))
+            raise ValueError(f"languages/{self.code}.yaml: {lexeme.name} has no form for {missing}; add it")
         for text in lexeme.forms[values]:
             words.append(Word(text, lexeme.group, (origin,), lexeme, values))

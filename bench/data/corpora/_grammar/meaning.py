@@ -1,16 +1,16 @@
-"""What can be said: concepts, and the rules that join them into meanings no language has yet put into words.
+"""Language-independent meanings: concepts, and the rules that combine them.
 
-A meaning is a tree of `Node`. Its grammar is data (languages/meaning.yaml): concepts with the classes that say what
-goes with what, and rules whose slots are filled from left to right. A slot is one of
+A meaning is a tree of `Node`. Its grammar is data (languages/meaning.yaml): concepts with semantic classes, which
+restrict how concepts combine, and rules whose slots are filled from left to right. A slot is one of
 
     verb: transitive                          a concept of the category `transitive`
     noun: noun(is~class, count~'count')       a concept whose field `is` shares a class with the parameter `class`
     object: Phrase(verb.object)               a rule of `Phrase`, its parameter set to the field `object` of the verb
-    it: "&object"                             the node that already stands in `object`
+    it: "&object"                             the node that is already in the slot `object`
     tense: [present, past]                    a feature, one of several values ({present: 2, past: 3} with weights)
 
-`name?0.3` is filled with probability 0.3. `costs: 1` takes one from the depth, which bounds recursion. `as: Phrase`
-makes the node a Phrase to the languages, and `head` names the slot whose concept speaks for the whole.
+`name?0.3` is filled with probability 0.3. `costs: 1` subtracts one from the depth, which limits recursion. `as: Phrase`
+makes languages treat the node as a Phrase. `head` names the slot whose concept represents the whole node.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Classes = frozenset[str]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Concept:
-    """A word's meaning: `fields` holds sets of classes, such as what a verb takes as its object."""
+    """The meaning of a word. `fields` has sets of semantic classes, such as the possible objects of a verb."""
 
     name: str
     category: str
@@ -52,18 +52,18 @@ class Node:
     costs: int = 0
 
     def walk(self: Node) -> Iterator[Node]:
-        """The node and all below it; one that is referred to again is met once."""
+        """The node and all nodes below it, each once, even if several slots refer to it."""
         seen: set[Node] = set()
-        waiting = [self]
-        while waiting:
-            node = waiting.pop()
+        pending = [self]
+        while pending:
+            node = pending.pop()
             if node not in seen:
                 seen.add(node)
                 yield node
-                waiting.extend(node.slots.values())
+                pending.extend(node.slots.values())
 
     def depth(self) -> int:
-        """The costs summed along the most expensive branch: how deep clauses nest."""
+        """The sum of costs along the most expensive branch: the nesting depth of clauses."""
         return self.costs + max((slot.depth() for slot in self.slots.values()), default=0)
 
 
@@ -92,7 +92,7 @@ class Rule:
 
 
 class DeadEndError(Exception):
-    """The choices made so far leave a slot that no concept fits."""
+    """No concept fits a required slot after the choices made so far."""
 
 
 @dataclass
@@ -108,42 +108,48 @@ Scope = dict[str, Any]
 
 
 class Meaning:
-    """The concepts in use and the rules over them: draws meanings and counts them."""
+    """The concepts in use and the rules. Draws random meanings and counts all possible ones."""
 
     def __init__(self, data: Mapping[str, Any], concepts: list[Concept]):
         self.concepts: dict[str, list[Concept]] = {category: [] for category in data["concepts"]}
         for concept in concepts:
             self.concepts[concept.category].append(concept)
-        self.likely: dict[str, float] = {}  # other probabilities for optional slots
-        self.classes = expanded(data["classes"])
+        self.slot_probabilities: dict[str, float] = {}  # overrides the probability of optional slots
+        self.classes = expand_classes(data["classes"])
         self.symbols: dict[str, Symbol] = {}
         for heading, rules in data["rules"].items():
             name, arguments = _call(heading)
             self.symbols[name] = Symbol(
                 name, tuple(value for _, value in arguments), [_rule(name, rule) for rule in rules]
             )
-        self._fitting: dict[tuple[Any, ...], tuple[list[Concept], list[float]]] = {}
+        self._candidates: dict[tuple[Any, ...], tuple[list[Concept], list[float]]] = {}
         self._choices: dict[tuple[Any, ...], tuple[list[Rule], list[float]]] = {}
         self._counts: dict[tuple[Any, ...], Counter[Concept | None]] = {}
 
     def draw(self, rng: random.Random, symbol: str, depth: int, *arguments: str | Classes) -> Node:
-        """One meaning, at random; the arguments are those of the symbol.
+        """A random meaning.
+
+        Args:
+            rng: Source of random numbers.
+            symbol: Name of the rules for the root.
+            depth: Largest nesting depth of clauses.
+            arguments: Arguments of the symbol.
 
         Raises:
-            ValueError: no meaning of this kind can be built from the concepts in use.
+            ValueError: no such meaning can be built from the concepts in use.
         """
         for _ in range(1000):
             try:
-                return self._grow(rng, symbol, arguments, depth)
+                return self._expand(rng, symbol, arguments, depth)
             except DeadEndError:
                 continue
         raise ValueError(f"corpus.lemmas: too few words to build {symbol}; raise corpus.lemmas")
 
     def count(self, symbol: str, depth: int) -> int:
-        """How many different meanings there are, exactly."""
+        """The exact number of different meanings."""
         return sum(self._count(symbol, (), depth).values())
 
-    def _grow(self, rng: random.Random, name: str, arguments: tuple[Any, ...], depth: int) -> Node:
+    def _expand(self, rng: random.Random, name: str, arguments: tuple[Any, ...], depth: int) -> Node:
         rules, weights = self._rules(name, arguments, depth)
         if not rules:
             raise DeadEndError
@@ -152,20 +158,22 @@ class Meaning:
         slots: dict[str, Node] = {}
         features: dict[str, str] = {key: value for key, value in scope.items() if isinstance(value, str)}
         for step in rule.steps:
-            likely = self.likely.get(step.slot, step.probability) if step.probability < 1 else 1
-            if likely < 1 and (rng.random() >= likely or not self._reachable(step, scope, depth - rule.costs)):
+            probability = self.slot_probabilities.get(step.slot, step.probability) if step.probability < 1 else 1
+            if probability < 1 and (
+                rng.random() >= probability or not self._reachable(step, scope, depth - rule.costs)
+            ):
                 continue
             if step.values:
                 features[step.slot] = scope[step.slot] = step.values[bisect(step.weights, rng.random())]
             elif step.target == "&":
-                slots[step.slot] = scope[step.slot] = self._referred(scope, step)
+                slots[step.slot] = scope[step.slot] = self._referenced(scope, step)
             elif step.target in self.symbols:
-                values = self._passed(step, scope)
-                slots[step.slot] = scope[step.slot] = self._grow(rng, step.target, values, depth - rule.costs)
+                values = self._argument_values(step, scope)
+                slots[step.slot] = scope[step.slot] = self._expand(rng, step.target, values, depth - rule.costs)
             else:
-                fitting, sums = self._fit(step, scope)
-                if fitting:
-                    concept = fitting[bisect(sums, rng.random() * sums[-1])]
+                candidates, sums = self._fit(step, scope)
+                if candidates:
+                    concept = candidates[bisect(sums, rng.random() * sums[-1])]
                     slots[step.slot] = scope[step.slot] = Node(concept.group, {}, {}, concept, concept, concept.label)
                 elif step.probability == 1:
                     raise DeadEndError
@@ -173,7 +181,10 @@ class Meaning:
         return Node(rule.kind, slots, features, None, head, rule.label, rule.costs)
 
     def _rules(self, name: str, arguments: tuple[Any, ...], depth: int) -> tuple[list[Rule], list[float]]:
-        """The rules that may apply, with their summed weights: deep enough, and no concept is missing at once."""
+        """The applicable rules with cumulative weights.
+
+        A rule applies if the depth allows it and each required slot that depends only on the arguments has a concept.
+        """
         key = (name, arguments, depth)
         if key not in self._choices:
             symbol = self.symbols[name]
@@ -194,37 +205,40 @@ class Meaning:
         return self._choices[key]
 
     def _reachable(self, step: Step, scope: Scope, depth: int) -> bool:
-        """Whether an optional slot can be filled at all."""
+        """Whether an optional slot can be filled."""
         if step.target not in self.symbols:
             return True
-        return bool(self._rules(step.target, self._passed(step, scope), depth)[0])
+        return bool(self._rules(step.target, self._argument_values(step, scope), depth)[0])
 
-    def _passed(self, step: Step, scope: Scope) -> tuple[Any, ...]:
+    def _argument_values(self, step: Step, scope: Scope) -> tuple[Any, ...]:
         return tuple([self._value(path, scope, passed=True) for _, path in step.arguments])
 
-    def _referred(self, scope: Scope, step: Step) -> Node:
+    def _referenced(self, scope: Scope, step: Step) -> Node:
         node = scope[step.arguments[0][1]]
         assert isinstance(node, Node)
         return node
 
     def _fit(self, step: Step, scope: Scope) -> tuple[list[Concept], list[float]]:
-        """The concepts that fit a slot, with their summed weights."""
-        wanted = tuple(self._value(path, scope) for _, path in step.arguments)
-        key = (step.target, step.arguments, wanted)
-        if key not in self._fitting:
-            fitting = [
+        """The concepts that fit a slot, with cumulative weights."""
+        required = tuple(self._value(path, scope) for _, path in step.arguments)
+        key = (step.target, step.arguments, required)
+        if key not in self._candidates:
+            candidates = [
                 concept
                 for concept in self.concepts[step.target]
                 if all(
                     name.startswith("!") != bool(concept.fields[name.lstrip("!")] & classes)
-                    for (name, _), classes in zip(step.arguments, wanted, strict=True)
+                    for (name, _), classes in zip(step.arguments, required, strict=True)
                 )
             ]
-            self._fitting[key] = fitting, list(accumulate(concept.weight for concept in fitting))
-        return self._fitting[key]
+            self._candidates[key] = candidates, list(accumulate(concept.weight for concept in candidates))
+        return self._candidates[key]
 
     def _value(self, path: str, scope: Scope, *, passed: bool = False) -> Any:
-        """The classes that an argument stands for: 'human', a parameter, a feature (passed as it is), verb.object."""
+        """The classes of an argument: 'human', a parameter, a feature or verb.object.
+
+        With `passed`, a feature is returned as a string, to be passed on to another symbol.
+        """
         if path[0] == "'":
             return self.classes.get(path[1:-1], frozenset({path[1:-1]}))
         name, _, inner = path.partition(".")
@@ -237,7 +251,7 @@ class Meaning:
         return frozenset({value}) if isinstance(value, str) and not passed else value
 
     def _count(self, name: str, arguments: tuple[Any, ...], depth: int) -> Counter[Concept | None]:
-        """Meanings of one symbol, by the concept at their head (later slots may depend on it)."""
+        """Number of meanings of a symbol for each concept at the head, because later slots can depend on the head."""
         key = (name, arguments, depth)
         if key not in self._counts:
             total: Counter[Concept | None] = Counter()
@@ -260,9 +274,9 @@ class Meaning:
         if step.values:
             options.update(step.values)
         elif step.target == "&":
-            options[self._referred(scope, step).head] = 1
+            options[self._referenced(scope, step).head] = 1
         elif step.target in self.symbols:
-            options.update(self._count(step.target, self._passed(step, scope), depth))
+            options.update(self._count(step.target, self._argument_values(step, scope), depth))
         else:
             options.update(self._fit(step, scope)[0])
         total: Counter[Concept | None] = Counter()
@@ -280,8 +294,8 @@ class Meaning:
         return total
 
 
-def expanded(classes: Mapping[str, str]) -> dict[str, Classes]:
-    """Classes that stand for several others, in the order of the file: a later one may use an earlier one."""
+def expand_classes(classes: Mapping[str, str]) -> dict[str, Classes]:
+    """Name -> the classes it stands for. A definition can use names that are defined before it."""
     known: dict[str, Classes] = {}
     for name, parts in classes.items():
         known[name] = frozenset().union(*(known.get(part, frozenset({part})) for part in parts.split()))
@@ -289,16 +303,16 @@ def expanded(classes: Mapping[str, str]) -> dict[str, Classes]:
 
 
 def concepts_of(data: Mapping[str, Any]) -> list[Concept]:
-    """Every concept of the data, in the order of frequency with the parts of speech kept in proportion."""
-    classes = expanded(data["classes"])
+    """All concepts in order of frequency. Every prefix of the list has the categories in the same proportions."""
+    classes = expand_classes(data["classes"])
     ranked: list[tuple[float, Concept]] = []
     for category, entry in data["concepts"].items():
         defaults = {name: default for name, _, default in (part.partition("=") for part in entry["fields"])}
         for rank, (name, text) in enumerate(entry["words"].items()):
-            written = [part.strip() for part in (text or "").split("/")] + [""] * len(defaults)
+            parts = [part.strip() for part in (text or "").split("/")] + [""] * len(defaults)
             fields = {
                 key: frozenset().union(*(classes.get(value, frozenset({value})) for value in (part or default).split()))
-                for (key, default), part in zip(defaults.items(), written, strict=False)
+                for (key, default), part in zip(defaults.items(), parts, strict=False)
             }
             weight = entry.get("weights", {}).get(name, 1)
             concept = Concept(name, category, entry.get("group", category), fields, weight, entry.get("label"))
@@ -316,20 +330,21 @@ def _call(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 
 def _rule(name: str, data: Mapping[str, Any]) -> Rule:
+    """One rule of the symbol `name`, parsed from its data."""
     steps = []
     for key, value in data.items():
         if key in ("weight", "costs", "head", "label", "as"):
             continue
         slot, _, probability = key.partition("?")
-        share = float(probability or 1)
+        fill_probability = float(probability or 1)
         if isinstance(value, str):
             target, arguments = _call(f"&({value[1:]})" if value[0] == "&" else value)
-            steps.append(Step(slot, share, target, arguments))
+            steps.append(Step(slot, fill_probability, target, arguments))
         else:
             weights = value if isinstance(value, dict) else dict.fromkeys(value, 1)
             total = sum(weights.values())
             sums = tuple(weight / total for weight in accumulate(weights.values()))
-            steps.append(Step(slot, share, "", (), tuple(weights), (*sums[:-1], 1.0)))
+            steps.append(Step(slot, fill_probability, "", (), tuple(weights), (*sums[:-1], 1.0)))
     return Rule(
         tuple(steps),
         data.get("weight", 1),

@@ -1,4 +1,4 @@
-"""Words and their forms. A paradigm is data: the parts an entry lists, what they default to, and a table of forms.
+"""Words and their forms. A paradigm is data: the parts of a lexicon entry, their defaults, and a table of forms.
 
     noun:
       entry: [base, plural]                            # child: child children
@@ -6,8 +6,8 @@
       features: [number]
       forms: {one: "{base}", many: "{plural}"}
 
-A table is nested by the values of its features. A row with as many words as the last feature has values gives one to
-each; a row that ends early holds for all values of the features it leaves out.
+A table is nested by the values of its features. If a row has as many words as the last feature has values, each value
+gets one word. A row that is not nested down to the last feature applies to all values of the remaining features.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Lexeme:
-    """A word of one language: `forms` by the values of `features`, each of which comes with its unmarked value."""
+    """A word of one language.
+
+    Attributes:
+        name: Its concept, or the name of a function word.
+        group: Its paradigm.
+        features: (name, unmarked value) of each feature that its forms depend on.
+        forms: Values of the features -> the words of the form.
+        inherent: Features of the word itself, such as its gender.
+    """
 
     name: str
     group: str
@@ -38,13 +46,13 @@ class Morphology:
         self.paradigms = paradigms
 
     def lexeme(self, group: str, name: str, entry: str | Mapping[str, Any]) -> Lexeme:
-        """The word with all its forms.
+        """A word with all its forms.
 
         Args:
-            group: The paradigm, such as noun; `paradigm=NAME` in the entry chooses another one.
+            group: The paradigm, such as noun; `paradigm=NAME` in the entry selects another one.
             name: The concept, or the name of a function word.
-            entry: The parts in the paradigm's order, then others as part=text; or a table of its own (`forms`, its
-                `features`, and whatever else holds of the word). _ is a blank within a part.
+            entry: The parts in the order of the paradigm, then further parts as part=text; or a table of its own
+                (`forms`, `features`, and other features of the word). _ is a space within a part.
         """
         if isinstance(entry, Mapping):
             inherent = {key: text for key, text in entry.items() if key not in ("features", "forms")}
@@ -55,7 +63,7 @@ class Morphology:
         parts |= dict(zip(paradigm["entry"], (word for word in words if "=" not in word), strict=False))
         for part, default in paradigm.get("defaults", {}).items():
             if part not in parts:
-                parts[part] = default.format(**parts) if isinstance(default, str) else rewritten(default, parts)
+                parts[part] = default.format(**parts) if isinstance(default, str) else apply_rules(default, parts)
         return self._inflected(group, name, paradigm.get("features", ()), paradigm["forms"], parts)
 
     def _inflected(self, group: str, name: str, features: Any, rows: Any, parts: Mapping[str, str]) -> Lexeme:
@@ -67,7 +75,7 @@ class Morphology:
         return Lexeme(name, group, unmarked, forms, parts)
 
     def table(self, features: tuple[str, ...], rows: Any) -> dict[tuple[str, ...], str]:
-        """A nested table, spread out: every combination of the features' values that it covers, with its pattern."""
+        """A nested table as a flat one: each combination of feature values that it has -> its pattern."""
         if not isinstance(rows, Mapping):
             text = str(rows if rows is not None else "")
             last = self.domains[features[-1]] if features else []
@@ -76,16 +84,16 @@ class Morphology:
             if len(last) > 1 and len(columns) == len(last):
                 return {key: columns[last.index(key[-1])] for key in keys}
             return dict.fromkeys(keys, text)
-        spread: dict[tuple[str, ...], str] = {}
+        flat: dict[tuple[str, ...], str] = {}
         for values, row in rows.items():
             for value in self.domains[features[0]] if values == "any" else values.split():
-                assert value in self.domains[features[0]], f"{value} is no {features[0]}"
-                spread |= {(value, *key): pattern for key, pattern in self.table(features[1:], row).items()}
-        return spread
+                assert value in self.domains[features[0]], f"{value} is not a value of {features[0]}"
+                flat |= {(value, *key): pattern for key, pattern in self.table(features[1:], row).items()}
+        return flat
 
 
-def rewritten(default: Mapping[str, Any], parts: Mapping[str, str]) -> str:
-    """The first rule (a regular expression and what replaces it) that matches the text `of`."""
+def apply_rules(default: Mapping[str, Any], parts: Mapping[str, str]) -> str:
+    """The text `of` of a default, changed by the first rule (regular expression: replacement) that matches."""
     text = default["of"].format(**parts)
     for pattern, replacement in default["rules"].items():
         if re.search(pattern, text):
