@@ -97,7 +97,7 @@ def only_run(folder: Path) -> tuple[Store, TrackedRun]:
 
 def load_weights(store: Store, run: TrackedRun, folder: Path) -> dict[str, torch.Tensor]:
     """Return the weights of a run's logged model, downloaded into `folder`."""
-    translator = store.translator(run, folder)
+    translator = store.download_translator(run, folder)
     assert translator
     return torch.load(translator / "weights.pt", weights_only=True)
 

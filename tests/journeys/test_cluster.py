@@ -1,4 +1,4 @@
-"""Eight jobs on two Ray nodes of this machine; two workers and one node are killed, and nothing is lost.
+"""Six jobs on two Ray nodes of this machine; two workers and one node are killed, and nothing is lost.
 
 What is killed, and when within a stage of the suite, is random. A lost node is replaced, as the manager of a cluster
 would do.
@@ -25,7 +25,7 @@ from tests.journeys.commands import BENCH, load_weights, wait_until
 
 pytestmark = pytest.mark.journey
 
-JOBS = 8
+JOBS = 6
 SUITE = f"question: Is anything lost?\nrows: [transformer-base]\nseeds: {list(range(1, JOBS + 1))}\n"
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
 

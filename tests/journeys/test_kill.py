@@ -15,6 +15,7 @@ from subprocess import Popen
 
 import pytest
 
+from tests.helpers import tiny_job
 from tests.journeys.commands import (
     BENCH,
     EXPERIMENTS,
@@ -30,9 +31,9 @@ from tests.journeys.commands import (
 
 pytestmark = pytest.mark.journey
 
-GRAMMAR = ("--corpus.name", "grammar-en-de", "--corpus.pairs", "600")
+GRAMMAR = ("--corpus.name", "grammar-en-de", "--corpus.pairs", "600", "--text.vocabulary_size", "300")
 SETTINGS = {
-    "text.vocabulary_size": 300,
+    "text.vocabulary_size": 90,
     "model.width": 32,
     "model.inner": 64,
     "model.layers": 1,
@@ -71,9 +72,14 @@ def start_run(folder: Path, *flags: str) -> Popen[str]:
     return start(BENCH, "run", EXPERIMENTS / "transformer.yaml", *settings, "--tracking.folder", folder, *flags)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_ten_kills(tracking_folder: Callable[[Path], Path], tmp_path: Path, precision: str) -> None:
-    flags = (*GRAMMAR, "--training.precision", precision)
+@pytest.mark.parametrize(
+    ("precision", "text"), [("32-true", "grammar"), ("bf16-mixed", "files")], ids=["32-true", "bf16-mixed"]
+)
+def test_ten_kills(
+    corpus: Path, tracking_folder: Callable[[Path], Path], tmp_path: Path, precision: str, text: str
+) -> None:
+    """The grammar corpus adds its probes to the evaluation; one of the two is enough for them."""
+    flags = ("--training.precision", precision, *(GRAMMAR if text == "grammar" else tiny_job.corpus_flags(corpus)))
     undisturbed, killed = tracking_folder(tmp_path / "undisturbed"), tmp_path / "killed"
     finish(start_run(undisturbed, *flags))
     rng = random.Random(f"kill {precision}")
@@ -93,10 +99,10 @@ def test_ten_kills(tracking_folder: Callable[[Path], Path], tmp_path: Path, prec
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_saves_the_run_and_says_so(
-    tracking_folder: Callable[[Path], Path], tmp_path: Path, number: signal.Signals
+    corpus: Path, tracking_folder: Callable[[Path], Path], tmp_path: Path, number: signal.Signals
 ) -> None:
-    folder = tracking_folder(tmp_path / "signalled")
-    process = start_run(folder, *GRAMMAR)
+    folder, flags = tracking_folder(tmp_path / "signalled"), tiny_job.corpus_flags(corpus)
+    process = start_run(folder, *flags)
     wait_until(process, is_written(folder, f"{JOB_FOLDER}/progress.json"))
     process.send_signal(number)
     printed, _ = process.communicate(timeout=120)
@@ -105,7 +111,7 @@ def test_a_signal_saves_the_run_and_says_so(
     assert "the same command" in printed
     assert only_run(folder)[1].status == "KILLED"
     assert list(folder.glob(f"{JOB_FOLDER}/last.ckpt"))
-    finish(start_run(folder, *GRAMMAR))
+    finish(start_run(folder, *flags))
     assert only_run(folder)[1].status == "FINISHED"
 
 

@@ -34,13 +34,13 @@ rows: [lstm, transformer-base]
 preset: demo
 seeds: [1, 2]
 settings:
-  corpus: {pairs: 600}
-  text: {vocabulary_size: 300}
+  corpus: {name: files, train: TRAIN, val: VAL, test: TEST}
+  text: {vocabulary_size: 90}
   training: {max_pairs: 2400, batch_tokens: 600, validations: 3}
   decoding: {beam: 2, extra_length: 5}
   machine: {threads: 1}
 """
-SENTENCES = ["The child is young.", "She poured water from the pitcher into the cup until it was full.", ""]
+SENTENCES = ["The man sees a bird 7.", "The king wants a table 12.", ""]
 
 
 @contextmanager
@@ -67,10 +67,13 @@ def server(command: list[str | Path], address: str, log: Path, **environment: st
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Return the address of an MLflow server with one finished suite, and the folder of the runs."""
     folder = tmp_path_factory.mktemp("ui")
-    (folder / "pair.yaml").write_text(SUITE)
+    suite = SUITE
+    for split in ("train", "val", "test"):
+        suite = suite.replace(split.upper(), f"[{corpus}/{split}.en, {corpus}/{split}.de]")
+    (folder / "pair.yaml").write_text(suite)
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command: list[str | Path] = [BIN / "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
@@ -128,7 +131,7 @@ def test_two_runs_of_a_suite_are_compared(store: tuple[str, Path], page: Page) -
     open_runs(page, address)
     page.locator(".ag-row", has_text="pair").get_by_role("button").first.click()  # unfold the jobs of the suite's run
     for row in ("lstm", "transformer-base"):
-        link = page.get_by_role("link", name=f"{row} grammar-en-de demo s1", exact=True)
+        link = page.get_by_role("link", name=f"{row} files-en-de demo s1", exact=True)
         page.locator(".ag-row", has=link).get_by_role("checkbox").first.click()
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible(timeout=60_000)
@@ -170,7 +173,7 @@ def test_the_page_links_to_its_runs(store: tuple[str, Path], page: Page) -> None
     run = str(link.get_attribute("href")).rpartition("/")[2]
     page.goto(str(link.get_attribute("href")))
     expect(page.get_by_text(run).first).to_be_visible(timeout=60_000)
-    expect(page.get_by_text(re.compile("(lstm|transformer-base) grammar-en-de demo s1")).first).to_be_visible()
+    expect(page.get_by_text(re.compile("(lstm|transformer-base) files-en-de demo s1")).first).to_be_visible()
     page.screenshot(path=folder / "run.png")
 
 
