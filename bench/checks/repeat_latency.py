@@ -1,4 +1,4 @@
-"""Latency of finished runs, measured again several times: is a printed difference larger than the measurement's own?"""
+"""`bench latency`: measures the latency of finished runs several times, to show how reproducible the numbers are."""
 
 from __future__ import annotations
 
@@ -14,99 +14,108 @@ from bench.tracking.reading import TrackedRun
 from bench.tracking.store import Store
 
 AGREES = 0.05
-"""Medians of one run that lie within so much of each other agree."""
+"""Medians of one run agree if the largest exceeds the smallest by at most this share."""
 
 
 @dataclass(frozen=True)
 class RepeatedLatency:
-    """The median latency of one run, measured several times, each time with its noise."""
+    """The median latency of one run, measured several times.
+
+    Attributes:
+        medians: p50 of each measurement in milliseconds.
+        timings: All samples of each measurement, with its noise.
+    """
 
     run: TrackedRun
     medians: list[float]
     timings: list[Timing]
 
     @property
-    def apart(self) -> float:
-        """(largest - smallest) / smallest."""
-        return _apart(self.medians)
+    def difference(self) -> float:
+        """(largest - smallest) / smallest median."""
+        return _difference(self.medians)
 
     @property
-    def machine_apart(self) -> float:
-        """The same of the reference work: what the machine itself was faster and slower by."""
-        return _apart([timing.reference_ms for timing in self.timings])
+    def machine_difference(self) -> float:
+        """(largest - smallest) / smallest of the reference work: how much the machine's own speed changed."""
+        return _difference([timing.reference_ms for timing in self.timings])
 
     @property
     def verdict(self) -> str:
-        """Of a median that is not like the others: it is a noisy one; or the machine's pace was as much another, by its
-        reference work; or there is no such reason: APART.
+        """Whether the medians agree, and the reason if they do not.
+
+        "within 5%": they agree. "noisy": those of the quiet measurements agree, or at most one was quiet. "machine's
+        pace": those agree after division by the reference work. "APART": none of these.
         """
-        if self.apart <= AGREES:
+        if self.difference <= AGREES:
             return f"within {AGREES:.0%}"
         quiet = [(ms, timing) for ms, timing in zip(self.medians, self.timings, strict=True) if timing.quiet]
-        if _apart([ms for ms, _ in quiet]) <= AGREES:
+        if _difference([ms for ms, _ in quiet]) <= AGREES:
             return "noisy"
-        at_one_pace = _apart([ms / timing.reference_ms for ms, timing in quiet])
-        return "machine's pace" if at_one_pace <= AGREES else "APART"
+        at_same_pace = _difference([ms / timing.reference_ms for ms, timing in quiet])
+        return "machine's pace" if at_same_pace <= AGREES else "APART"
 
 
-def _apart(values: Sequence[float]) -> float:
+def _difference(values: Sequence[float]) -> float:
     return max(values) / min(values) - 1 if values else 0.0
 
 
-def benched(store: Store, run: TrackedRun) -> tuple[trained_model.TrainedTranslator, LatencyBenchmark]:
-    """A run's translator, and the sentences of its first test set that latency is measured on.
+def load_benchmark(store: Store, run: TrackedRun) -> tuple[trained_model.TrainedTranslator, LatencyBenchmark]:
+    """Loads a run's translator, and the sentences of its first test set on which latency is measured.
 
     Raises:
-        ValueError: the run has not been judged.
+        ValueError: the run has not been evaluated.
     """
     loaded = trained_model.load(store, run.id)
     test_set = next((m.metric.rpartition("/")[0] for m in store.measures(run) if m.metric.endswith("/bleu")), "")
     text = store.hypotheses(run, test_set)
     if not len(text):
         raise ValueError(
-            f"run {run.id} ({run.name}) is {run.status} and has no translations; finish it, or take another"
+            f"run {run.id} ({run.name}) is {run.status} and has no translations; finish it, or choose another run"
         )
     sources, _ = loaded.ids(list(text["source"]))
     targets = loaded.vocabularies.target.encode(list(text["reference"]))
     return loaded, LatencyBenchmark.of(loaded.model, sources, targets, loaded.experiment.decoding, TABLE_BATCH)
 
 
-def median(timing: Timing) -> float:
-    """p50 of the translations as long as their references: the middle third of each pass."""
+def median_ms(timing: Timing) -> float:
+    """The p50 of the translations with forced lengths, which are the middle third of each pass."""
     _, whole_PN, _ = np.split(np.array(timing.passes), 3, axis=1)
     return float(np.median(whole_PN))
 
 
-def repeated(store: Store, references: Sequence[str], times: int) -> Iterator[RepeatedLatency]:
-    """Each run `times` times: all runs once, then all again, so that a slow change of the machine meets all alike."""
+def measure_repeatedly(store: Store, references: Sequence[str], times: int) -> Iterator[RepeatedLatency]:
+    """Measures every run `times` times, in turn, so that a slow change of the machine affects all runs equally."""
     runs = [trained_model.find_run(store, reference) for reference in references]
-    benches = [benched(store, run) for run in runs]
+    benches = [load_benchmark(store, run) for run in runs]
     timings: list[list[Timing]] = [[] for _ in runs]
     for _ in range(times):
         for (loaded, bench), found in zip(benches, timings, strict=True):
-            here = "cpu" if loaded.model.device.type == "cpu" else "gpu"  # the run may have had GPUs that are not here
+            here = (
+                "cpu" if loaded.model.device.type == "cpu" else "gpu"
+            )  # the run may have used GPUs that this machine lacks
             with replace(loaded.experiment.machine, accelerator=here, devices=1).applied():
-                found.append(bench.one_by_one(SECONDS * 2 / 3))
+                found.append(bench.time_single_sentences(SECONDS * 2 / 3))
     for run, found in zip(runs, timings, strict=True):
-        yield RepeatedLatency(run, [median(timing) for timing in found], found)
+        yield RepeatedLatency(run, [median_ms(timing) for timing in found], found)
 
 
 def show(store: Store, references: Sequence[str], times: int) -> bool:
-    """Prints the medians of each run; whether every one agrees with itself, or its noise says why it does not."""
-    found = list(repeated(store, references, times))
+    """Prints the medians of each run. Returns False if those of a run differ without a known reason."""
+    found = list(measure_repeatedly(store, references, times))
     rows = [
         [
-            each.run.name,
-            *(f"{ms:.2f}" for ms in each.medians),
-            f"{each.apart:.1%}",
-            f"{each.machine_apart:.1%}",
-            each.verdict,
+            one.run.name,
+            *(f"{ms:.2f}" for ms in one.medians),
+            f"{one.difference:.1%}",
+            f"{one.machine_difference:.1%}",
+            one.verdict,
         ]
-        for each in found
+        for one in found
     ]
     numbers = [(f"p50, {number} (ms)", "right") for number in range(1, times + 1)]
-    terminal.table([("run", "left"), *numbers, ("apart", "right"), ("machine", "right"), ("", "left")], rows)
-    for each in found:
-        for number, timing in enumerate(each.timings, start=1):
-            terminal.say(f"{each.run.name}, {number}: {timing.noise}")
-    return all(each.verdict != "APART" for each in found)
+    terminal.table([("run", "left"), *numbers, ("difference", "right"), ("machine", "right"), ("", "left")], rows)
+    for one in found:
+        for number, timing in enumerate(one.timings, start=1):
+            terminal.say(f"{one.run.name}, {number}: {timing.noise}")
+    return all(one.verdict != "APART" for one in found)

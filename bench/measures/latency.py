@@ -1,15 +1,16 @@
-"""How fast a model translates: time for one sentence, sentences per second, by the protocol of docs/latency.md.
+"""The speed of translation: time for one sentence and sentences per second, by the protocol of docs/latency.md.
 
-From token ids in memory to the best hypothesis's ids in memory, with the run's own beam; no tokenisation. Output
-lengths are forced to the reference's, so that no model is fast by saying little; free-running is a second figure. The
-sentences stand at equal distances in the test set and are the same for all models. One process; warmed up;
-the device is waited for before each reading of the clock.
+A measurement starts with token ids in memory and ends with the ids of the best hypothesis in memory, with the run's own
+beam; tokenisation is excluded. Output lengths are forced to those of the references, so that a model does not look fast
+because its outputs are short; free-running output is a second figure. The sentences are evenly spaced in the test set
+and the same for all models. One process; warmed up; the device is synchronised before each reading of the clock.
 
-Sources of error are measured, not assumed: the share of all cores that other processes took (above 5 % is noise) and
-the spread between passes over the same sentences (above 10 % is noise). A noisy attempt is repeated, three in all while
-the budget of time lasts; the calmest is kept and its noise is printed in the recipe. A virtual processor whose
-neighbours are busy runs slower for moments or minutes with neither to be seen, so a fixed piece of work is timed after
-each translation, too: what it takes is printed, and above 10 % between its slow and its fast times is noise.
+Sources of error are measured: the share of all cores that other processes use (above 5 % counts as noise) and the
+spread between passes over the same sentences (above 10 % counts as noise). A noisy attempt is repeated, up to three
+attempts while the time budget lasts; the least noisy one counts, and its noise is part of the provenance. On a virtual
+machine with busy neighbours a processor can be slower for moments or minutes without an effect on either number.
+Therefore a fixed piece of work is timed after each translation as well; its median is printed, and a difference above
+10 % between its slow and its fast times counts as noise.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from models.parts.translator import Translator
 
 BATCHES = (1, 8, 32, 128)
 TABLE_BATCH = 32
-"""Sentences that are timed one by one, and the batch of `sentences_per_s` and `peak_memory_bytes` in the table."""
+"""Number of sentences that are timed singly, and the batch size of `sentences_per_s` and `peak_memory_bytes`."""
 
 SECONDS = 9.0
-"""For the figures of one row: a ladder of twenty is timed in three minutes."""
+"""Time for the figures of one row, so that a suite of twenty rows is timed in three minutes."""
 
 OTHERS_LIMIT, SPREAD_LIMIT, ATTEMPTS = 0.05, 0.10, 3
 
@@ -45,61 +46,63 @@ Ids = Sequence[list[int]]
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of every sample of every pass, and the noise while they were taken.
+    """The samples of one measurement, and the noise while they were taken.
 
     Attributes:
-        passes: One list of samples for each pass over the same work.
-        others: Share of all cores that other processes used, 0 to 1.
-        references: What `reference_work` took after each sample.
-        attempts: How often the measurement was begun.
+        passes: One list of samples, in milliseconds, for each pass over the same work.
+        other_share: Share of all cores that other processes used, 0 to 1.
+        reference_times_ms: The time of `reference_work` after each sample.
+        attempts: Number of this attempt, from 1.
     """
 
     passes: list[list[float]]
-    others: float
-    references: list[float]
+    other_share: float
+    reference_times_ms: list[float]
     attempts: int = 1
 
     @property
     def reference_ms(self) -> float:
-        """The median of the reference work."""
-        return statistics.median(self.references)
+        """Median time of the reference work."""
+        return statistics.median(self.reference_times_ms)
 
     @property
-    def unsteady(self) -> float:
-        """(slow - fast) / median of the reference work, slow and fast being its ninth and its first decile."""
-        fast, slow = np.quantile(self.references, (0.1, 0.9))
+    def pace_variation(self) -> float:
+        """(slow - fast) / median of the reference work; slow is its ninth and fast its first decile."""
+        fast, slow = np.quantile(self.reference_times_ms, (0.1, 0.9))
         return float(slow - fast) / self.reference_ms
 
     @property
     def spread(self) -> float:
-        """(slowest - fastest) / median of the passes' sums."""
+        """(slowest - fastest) / median of the total times of the passes."""
         sums = [sum(samples) for samples in self.passes]
         return (max(sums) - min(sums)) / statistics.median(sums)
 
     @property
     def quiet(self) -> bool:
-        return self.others <= OTHERS_LIMIT and max(self.spread, self.unsteady) <= SPREAD_LIMIT
+        """True if all three kinds of noise are within their limits."""
+        return self.other_share <= OTHERS_LIMIT and max(self.spread, self.pace_variation) <= SPREAD_LIMIT
 
     @property
     def disturbance(self) -> float:
-        """By which attempts are compared."""
-        return self.others + self.spread + self.unsteady
+        """The sum of the three kinds of noise, by which attempts are compared."""
+        return self.other_share + self.spread + self.pace_variation
 
     @property
     def noise(self) -> str:
+        """The noise in words, for the provenance."""
         verdict = "quiet" if self.quiet else "NOISY"
         return (
-            f"{verdict}: other processes {self.others:.0%} of the cores, spread {self.spread:.0%}, "
-            f"machine {self.unsteady:.0%}, "
+            f"{verdict}: other processes {self.other_share:.0%} of the cores, spread {self.spread:.0%}, "
+            f"machine {self.pace_variation:.0%}, "
             f"{len(self.passes)} passes, attempt {self.attempts}, reference work {self.reference_ms:.2f} ms"
         )
 
 
-class Others:
-    """The share of all cores that other processes use between `Others()` and `share()`.
+class OtherProcesses:
+    """The share of all cores that other processes use between `OtherProcesses()` and `share()`.
 
-    Busy time of the machine minus this process's own, over wall time x cores. Clock ticks are 10 ms: an error of 1 %
-    in a second.
+    Computed as (busy time of the machine - that of this process) / (wall time x cores). The clock ticks are 10 ms, an
+    error of 1 % in one second.
     """
 
     def __init__(self) -> None:
@@ -114,12 +117,13 @@ class Others:
         return total - idle, own.user + own.system
 
     def share(self, seconds: float) -> float:
+        """Returns the share, 0 to 1. `seconds` is the wall time since the object was created."""
         busy, own = (now - begin for now, begin in zip(self._now(), self.begin, strict=True))
         return max(0.0, busy - own) / (seconds * (psutil.cpu_count() or 1))
 
 
 def reference_work() -> float:
-    """Milliseconds of 200 operations on 5 x 64 numbers, called from Python, which is most of what decoding is."""
+    """Milliseconds of 200 operations on 5 x 64 numbers called from Python, similar to the work of decoding."""
     numbers, rows = torch.ones(5, 64), torch.arange(5)
     with torch.inference_mode():
         begin = time.perf_counter()
@@ -129,33 +133,34 @@ def reference_work() -> float:
         return (time.perf_counter() - begin) * 1e3
 
 
-def timed(work: Sequence[Callable[[], float]], seconds: float) -> Timing:
-    """Repeats a pass, at least twice, until a third of the seconds is spent; begins again where that was noisy.
+def time_passes(work: Sequence[Callable[[], float]], seconds: float) -> Timing:
+    """Repeats a pass at least twice and until a third of `seconds` is spent; starts again if that was noisy.
 
-    Beside other workers of the same driver there are two passes, once: they are the noise, and would be so again.
+    Beside other workers of the same driver there is one attempt of two passes: the other workers cause the noise, so it
+    would be the same in every further attempt.
 
     Args:
-        work: What a pass consists of; each piece says how many milliseconds it took.
-        seconds: All attempts together.
+        work: The pieces of work of one pass; each returns its time in milliseconds.
+        seconds: For all attempts together.
     """
-    best, spent = None, 0.0
+    best, elapsed = None, 0.0
     seconds, attempts = (0.0, 1) if siblings() else (seconds, ATTEMPTS)
     for attempt in range(1, 1 + attempts):
         gc.collect()
-        others, begin = Others(), time.perf_counter()
+        other_processes, begin = OtherProcesses(), time.perf_counter()
         passes: list[list[float]] = []
-        references: list[float] = []
+        reference_times_ms: list[float] = []
         while len(passes) < 2 or time.perf_counter() - begin < seconds / ATTEMPTS:
             passes.append([])
             for piece in work:
                 passes[-1].append(piece())
-                references.append(reference_work())
+                reference_times_ms.append(reference_work())
         took = time.perf_counter() - begin
-        spent += took
-        timing = Timing(passes, others.share(took), references, attempt)
-        if best is None or timing.disturbance < best.disturbance:
+        elapsed += took
+        timing = Timing(passes, other_processes.share(took), reference_times_ms, attempt)
+        if best is None or timing.total_noise < best.total_noise:
             best = timing
-        if best.quiet or spent >= seconds:
+        if best.quiet or elapsed >= seconds:
             break
     assert best is not None
     return best
@@ -166,9 +171,9 @@ class LatencyBenchmark:
     """A model with the sentences that it is timed on.
 
     Attributes:
-        model: Where it is is where it runs.
+        model: It runs on the device where it is.
         sources: Token ids without EOS.
-        lengths: Tokens to write for each source, EOS included: the reference's.
+        lengths: Number of tokens to write for each source: that of the reference, with EOS.
         settings: Beam and length penalty.
     """
 
@@ -181,31 +186,34 @@ class LatencyBenchmark:
     def of(
         cls, model: Translator, sources: Ids, targets: Ids, settings: DecodingSettings, sentences: int
     ) -> LatencyBenchmark:
-        """Takes so many sentences at equal distances from a test set."""
+        """Selects the given number of evenly spaced sentences of a test set."""
         count = min(sentences, len(sources))
-        places = [number * len(sources) // count for number in range(count)]
-        return cls(model, [sources[p] for p in places], [len(targets[p]) + 1 for p in places], settings)
+        indices = [number * len(sources) // count for number in range(count)]
+        return cls(model, [sources[i] for i in indices], [len(targets[i]) + 1 for i in indices], settings)
 
-    def wait(self) -> None:
+    def synchronize(self) -> None:
+        """Waits until the device has finished its work."""
         if self.model.device.type != "cpu":
             torch.accelerator.synchronize()
 
-    def milliseconds(self, sources: Ids, lengths: list[int] | None, batch: int = 1) -> float:
+    def time_ms(self, sources: Ids, lengths: list[int] | None, batch: int = 1) -> float:
+        """Translates `sources` and returns the time in milliseconds. `lengths` None: free-running."""
         settings = replace(self.settings, batch_sentences=batch)
-        self.wait()
+        self.synchronize()
         begin = time.perf_counter()
         translate(self.model, sources, settings, forced_lengths=lengths)
-        self.wait()
+        self.synchronize()
         return (time.perf_counter() - begin) * 1e3
 
     def warm_up(self) -> None:
-        """Shapes, caches and clocks: three translations, the longest among them."""
-        longest = max(range(len(self.sources)), key=lambda place: len(self.sources[place]) + self.lengths[place])
-        for place in (0, longest, longest):
-            self.milliseconds([self.sources[place]], [self.lengths[place]])
+        """Three translations, two of them of the longest sentence: warms up shapes, caches and clock rates."""
+        longest = max(range(len(self.sources)), key=lambda index: len(self.sources[index]) + self.lengths[index])
+        for index in (0, longest, longest):
+            self.time_ms([self.sources[index]], [self.lengths[index]])
 
     @property
     def provenance(self) -> str:
+        """Beam, precision and hardware."""
         device = self.model.device
         if device.type == "cuda":
             where = torch.cuda.get_device_name(device)
@@ -219,21 +227,24 @@ class LatencyBenchmark:
 
     # --- what is measured ---------------------------------------------------------------------------------------
 
-    def one_by_one(self, seconds: float) -> Timing:
-        """Passes over the sentences, each for its first token, then for the whole of each, then free-running."""
-        first = [partial(self.milliseconds, [source], [1]) for source in self.sources]
-        whole = [partial(self.milliseconds, [s], [n]) for s, n in zip(self.sources, self.lengths, strict=True)]
-        free = [partial(self.milliseconds, [source], None) for source in self.sources]
+    def time_single_sentences(self, seconds: float) -> Timing:
+        """Times passes over the single sentences: first tokens, then forced lengths, then free-running.
+
+        Each pass has 3 N samples: N sentences for each of the three.
+        """
+        first = [partial(self.time_ms, [source], [1]) for source in self.sources]
+        whole = [partial(self.time_ms, [s], [n]) for s, n in zip(self.sources, self.lengths, strict=True)]
+        free = [partial(self.time_ms, [source], None) for source in self.sources]
         self.warm_up()
-        return timed(first + whole + free, seconds)
+        return time_passes(first + whole + free, seconds)
 
-    def alone(self, seconds: float) -> list[Measure]:
-        """Latency of one sentence alone: percentiles, forced and free; time to the first token, and of each later one.
+    def single_sentence_measures(self, seconds: float) -> list[Measure]:
+        """Latency of single sentences: percentiles (forced and free), time to the first token and per later token.
 
-        The first token is a translation of length one, which reads the source; a later token costs
+        The time to the first token is that of a translation of length one, including the encoder. A later token takes
         (whole - first) / (tokens - 1).
         """
-        timing = self.one_by_one(seconds)
+        timing = self.time_single_sentences(seconds)
         first_PN, whole_PN, free_PN = np.split(np.array(timing.passes), 3, axis=1)
         provenance = (
             f"batch 1; {{}}; {len(self.sources)} sentences, {whole_PN.size} samples; {self.provenance}; {timing.noise}"
@@ -260,23 +271,23 @@ class LatencyBenchmark:
             Measure("tokens_per_s_b1", sum(self.lengths) * rate, "1/s", provenance=forced, noisy=noisy),
         ]
 
-    def together(self, few: LatencyBenchmark, seconds: float) -> list[Measure]:
-        """Sentences and written tokens (EOS counted, padding not) per second, by batch size.
+    def batch_measures(self, few: LatencyBenchmark, seconds: float) -> list[Measure]:
+        """Sentences and output tokens (EOS included, padding excluded) per second, by batch size.
 
-        A batch of 128 is made of this bench's sentences, the smaller ones of the `few`. A pass takes all sizes.
+        The batch of 128 has the sentences of this benchmark, the smaller batches those of `few`. A pass has all sizes.
         """
         plans = [(few, batch, False) for batch in BATCHES[1:-1]] + [
             (self, BATCHES[-1], False),
             (few, TABLE_BATCH, True),
         ]
         work = [
-            partial(bench.milliseconds, bench.sources, None if free else bench.lengths, batch)
+            partial(bench.time_ms, bench.sources, None if free else bench.lengths, batch)
             for bench, batch, free in plans
         ]
         if self.model.device.type != "cpu":
-            for piece in work:  # warms up; a CPU prepares nothing for a shape, and `alone` has run the code
+            for piece in work:  # on a GPU kernels are prepared for each shape; on a CPU the code is already warm
                 piece()
-        timing = timed(work, seconds)
+        timing = time_passes(work, seconds)
         noisy, measures = not timing.quiet, []
         for (bench, batch, free), took_P in zip(plans, np.array(timing.passes).T, strict=True):
             rate, sentences = 1e3 / float(np.median(took_P)), len(bench.sources)
@@ -293,16 +304,17 @@ class LatencyBenchmark:
 def measure(
     model: Translator, sources: Ids, targets: Ids, settings: DecodingSettings, seconds: float = SECONDS
 ) -> list[Measure]:
-    """The whole protocol of docs/latency.md, and the peak memory of decoding.
+    """Measures everything in the protocol of docs/latency.md, and the peak memory of decoding.
 
-    Takes about `seconds` on a noisy machine and a third of them on a quiet one; two passes at least.
+    Takes about `seconds` on a noisy machine and a third of that on a quiet one, but at least two passes.
     """
     few, many = (LatencyBenchmark.of(model, sources, targets, settings, count) for count in (TABLE_BATCH, BATCHES[-1]))
-    alone, together = few.alone(seconds * 2 / 3), many.together(few, seconds / 3)
-    quoted = next(each for each in together if each.metric == f"sentences_per_s_b{TABLE_BATCH}")
+    single = few.single_sentence_measures(seconds * 2 / 3)
+    batches = many.batch_measures(few, seconds / 3)
+    table_rate = next(one for one in batches if one.metric == f"sentences_per_s_b{TABLE_BATCH}")
     return [
-        *alone,
-        replace(quoted, metric="sentences_per_s"),
-        *together,
+        *single,
+        replace(table_rate, metric="sentences_per_s"),
+        *batches,
         decoding_memory(model, few.sources, replace(settings, batch_sentences=TABLE_BATCH), few.lengths),
     ]
