@@ -169,7 +169,7 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
     reader = snapshot.Recorder(store) if args.export else store
     context = gather_runs.gather(reader, args.suite, args.ui_url, args.lang, args.compare)
     if isinstance(reader, snapshot.Recorder):
-        terminal.say(f"{reader.keep(args.export)}")
+        terminal.say(f"{reader.export(args.export)}")
     if args.format == "csv":
         sys.stdout.write(write.csv(context))
         return 0

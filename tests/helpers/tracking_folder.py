@@ -23,8 +23,9 @@ DATABASES = ("mlflow.db", "optuna.db")
 
 
 @functools.cache
-def _template(factory: pytest.TempPathFactory) -> Path:
-    folder = factory.mktemp("databases")
+def _template(base: Path) -> Path:
+    folder = base / "databases"
+    folder.mkdir()
     # The URI is passed, because MLflow writes the URI of the last store to the environment.
     _ = Store(TrackingSettings(f"sqlite:///{folder}/mlflow.db", str(folder))).client
     open_storage(None, folder)
@@ -38,7 +39,7 @@ def create(folder: Path, factory: pytest.TempPathFactory) -> Path:
     """Creates a tracking folder with empty databases; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in DATABASES:
-        shutil.copy(_template(factory) / name, folder / name)
+        shutil.copy(_template(factory.getbasetemp()) / name, folder / name)
     return folder
 
 

@@ -24,7 +24,7 @@ from bench.evaluation.evaluate import with_shuffled_sources
 from bench.experiment.job_data import JobData
 from bench.experiment.loading import resolve
 from bench.experiment.spec import Experiment
-from bench.measures import quality
+from bench.measures import quality, registry
 from bench.measures.measure import Measure
 from bench.runs.job import JobResult, run
 from bench.system.machine import MachineSettings
@@ -32,16 +32,13 @@ from bench.system.progress import Status
 from bench.tracking.store import Store, TrackingSettings
 from bench.training.budget import Diverged, HostClock
 from bench.training.checkpoints import Interrupted
-from reports.text import catalogue, experimental_setup
-from tests.helpers import tiny_job, tracking_folder
+from reports.text import catalogue
+from tests.helpers import quick_evaluation, tiny_job, tracking_folder
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_latency() -> Iterator[None]:
-    """Skips latency, which has its own tests and would take longer than the rest of a tiny job."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.evaluation.evaluate.latency, "measure", lambda *_: [])
-        patch.setattr(bench.evaluation.evaluate.costs, "SIDE", 128)
+def without_timings() -> Iterator[None]:
+    with quick_evaluation.without_timings():
         yield
 
 
@@ -126,6 +123,7 @@ def test_every_number_of_a_run_is_documented(finished: JobResult, store: Store) 
     assert {"test/bleu", "validation_loss", "train/lr", "validation/gleu"} <= logged
     unknown = [name for name in logged if not known.fullmatch(name) and not known.fullmatch(name.removeprefix("test/"))]
     assert unknown == []
+    assert [measure.metric for measure in finished.measures if registry.find(measure.metric) is None] == []
 
 
 def test_provenance_in_a_report_is_translated(finished: JobResult) -> None:
@@ -133,7 +131,7 @@ def test_provenance_in_a_report_is_translated(finished: JobResult) -> None:
     provenances = [
         m.provenance
         for m in finished.measures
-        if m.metric.rpartition("/")[2] in experimental_setup.RECIPES and m.provenance
+        if m.metric.rpartition("/")[2] in registry.PRINTED_PROVENANCE and m.provenance
     ]
     pieces = {
         piece for provenance in provenances for piece in provenance.split("; ") if not piece.startswith("sacreBLEU ")
@@ -230,7 +228,7 @@ def test_a_model_that_was_trained_on_a_gpu_can_be_loaded_without_one(
     config = yaml.safe_load((files / "config.yaml").read_text())
     config["machine"]["accelerator"] = "gpu"
     (files / "config.yaml").write_text(yaml.safe_dump(config))
-    opened = trained_model.opened(files)
+    opened = trained_model.load_folder(files)
     assert opened.model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert not torch.backends.cudnn.allow_tf32
 
@@ -269,7 +267,15 @@ def test_a_job_whose_clock_lags_is_shown_and_measured(
 ) -> None:
     """Of 300 updates, every second one is a point of the curves and reads the clock: the first has no seconds yet."""
     monkeypatch.setattr("bench.training.budget.HostClock", LaggingClock)
-    job = experiment(folder, training__max_updates=300, training__validations=1, tracking__folder=tmp_path / "runs")
+    monkeypatch.setattr(bench.runs.job, "evaluate_job", lambda model, costs, *_: costs)  # which other tests check
+    monkeypatch.setattr(bench.runs.job, "_log_model", lambda *_: None)
+    job = experiment(
+        folder,
+        training__max_updates=300,
+        training__validations=1,
+        training__batch_tokens=100,
+        tracking__folder=tmp_path / "runs",
+    )
     result = run(job, store, "ahead")
     first, *later = [line for line in capsys.readouterr().out.splitlines() if " updates" in line]
     assert "  1 updates" in first
@@ -315,9 +321,9 @@ def test_a_promoted_model_has_an_address(finished: JobResult, store: Store) -> N
     address = store.promote(finished.run, "nmt-en-de")
     assert address == "models:/nmt-en-de/1"
     assert store.promote(finished.run, "nmt-en-de") == address  # the same model gets no new version
-    assert trained_model.find(store, address).id == finished.run.id
+    assert trained_model.find_run(store, address).id == finished.run.id
     with pytest.raises(ValueError, match="there are: models:/nmt-en-de/1"):
-        trained_model.find(store, "models:/nmt-en-de/7")
+        trained_model.find_run(store, "models:/nmt-en-de/7")
     with pytest.raises(ValueError, match="--name"):
         store.promote(finished.run, "a/b")
 
