@@ -1,8 +1,11 @@
-"""Runs in MLflow: written while a job trains, read by reports. Only this folder and serving.py import mlflow.
+"""Runs in MLflow: written while a job trains, read by reports.
 
-One MLflow experiment a suite; in it one parent run, the suite, and one child run a job. A run holds the resolved
-configuration (config.yaml and params), data hashes as dataset inputs, learning curves (metrics and curves.parquet),
-the final measures (metrics and measures.json) and the hypotheses as tables; its model is a LoggedModel (models.py).
+Only this package and evaluation/serving.py import mlflow.
+
+Each suite is one MLflow experiment. It contains one parent run for the suite and one child run for each job. A run
+contains the resolved configuration (config.yaml and params), the hashes of the data as dataset inputs, the learning
+curves (metrics and curves.parquet), the final measures (metrics and measures.json) and the hypotheses as tables. The
+model of a run is a LoggedModel (logged_model.py).
 """
 
 from __future__ import annotations

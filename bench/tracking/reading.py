@@ -1,4 +1,4 @@
-"""What a report reads of a run, wherever the run is kept: an MLflow store, or a folder that a store was exported to."""
+"""The interface through which reports read runs, from an MLflow store or from a folder that a store was exported to."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from bench.measures.quality import Statistics
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run as a report reads it.
+    """A run in the form that reports read.
 
     Attributes:
-        artifacts: Address of its files.
+        artifacts: URI of its files.
     """
 
     id: str
@@ -36,10 +36,10 @@ class TrackedRun:
 
 
 class Reader(Protocol):
-    """Runs and their files.
+    """Reads runs and their files.
 
     Attributes:
-        uri: Where they are.
+        uri: Where the runs are stored.
     """
 
     uri: str
@@ -52,54 +52,55 @@ class Reader(Protocol):
         """All jobs of a suite, newest first. Raises ValueError if there is no such suite."""
         ...
 
-    def own(self, suite: str) -> TrackedRun | None:
-        """The suite's own run, the parent of its jobs."""
+    def parent_run(self, suite: str) -> TrackedRun | None:
+        """The run of the suite, which is the parent of its jobs; None if there is none."""
         ...
 
-    def experiment(self, suite: str) -> str:
+    def experiment_id(self, suite: str) -> str:
         """The id of a suite's MLflow experiment."""
         ...
 
     def artifact(self, run: TrackedRun, name: str) -> AbstractContextManager[Path | None]:
-        """A file of a run, there while the block runs; None if the run has none of that name."""
+        """A file of a run, available while the block runs; None if the run has no file of that name."""
         ...
 
-    def files(self, run: TrackedRun, folder: str) -> list[str]:
-        """Names of a run's files in a folder."""
+    def list_files(self, run: TrackedRun, folder: str) -> list[str]:
+        """Names of the files of a run in a folder of its artifacts, sorted."""
         ...
 
     def studies(self, suite: str | None = None) -> list[TrackedRun]:
-        """The studies of a sweep, or of all sweeps, newest first; none if there are none."""
+        """The studies of one sweep, or of all sweeps, newest first."""
         ...
 
     def measures(self, run: TrackedRun) -> list[Measure]:
-        """The final numbers of a run that has been judged; none of another."""
+        """The final numbers of a run; empty if it has not been evaluated."""
         with self.artifact(run, "measures.json") as path:
             try:
                 return [Measure(**entry) for entry in json.loads(path.read_text())["measures"]] if path else []
-            except json.JSONDecodeError:  # half-written by a process that was killed
+            except json.JSONDecodeError:  # incomplete, because the process was killed while it wrote the file
                 return []
 
     def curves(self, run: TrackedRun) -> pd.DataFrame:
-        """Columns update, name, value; empty for a run that has not ended."""
+        """The learning curves, with the columns update, name and value; empty if training has not ended."""
         with self.artifact(run, "curves.parquet") as path:
             if path is None:
                 return pd.DataFrame(columns=["update", "name", "value"])
-            return parquet.ParquetFile(path).read(use_threads=False).to_pandas()  # half the time of pandas' own way
+            # Half the time of pandas.read_parquet.
+            return parquet.ParquetFile(path).read(use_threads=False).to_pandas()
 
     def hypotheses(self, run: TrackedRun, test_set: str) -> pd.DataFrame:
-        """Columns source, reference, hypothesis."""
+        """The translations of a test set; columns source, reference and hypothesis; empty if there are none."""
         with self.artifact(run, f"hypotheses/{test_set}.json") as path:
             if path is None:
                 return pd.DataFrame(columns=["source", "reference", "hypothesis"])
             return pd.DataFrame(**json.loads(path.read_text()))
 
     def statistics(self, run: TrackedRun, test_set: str) -> list[Statistics]:
-        """Of every metric of quality; none of a run that kept none."""
+        """The sentence statistics of every quality metric on a test set; empty if the run has none."""
         with self.artifact(run, f"statistics/{test_set}.npz") as path:
             return quality.read(path) if path else []
 
-    def document(self, run: TrackedRun, name: str) -> dict[str, Any]:
-        """A JSON file of a run; empty if there is none."""
+    def read_json(self, run: TrackedRun, name: str) -> dict[str, Any]:
+        """The content of a JSON file of a run; empty if the run has no file of that name."""
         with self.artifact(run, name) as path:
             return json.loads(path.read_text()) if path else {}

@@ -1,4 +1,4 @@
-"""Waiting for a store that is away: a server or a database that does not answer is asked again."""
+"""Retries: a call to a server or database that does not answer is repeated until it does."""
 
 from __future__ import annotations
 
@@ -14,98 +14,105 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-PATIENCE = 600.0
-"""Seconds that a store may be away before those who wait for it give up."""
+MAX_OUTAGE_SECONDS = 600.0
+"""Seconds that a store may be unreachable before a waiting call fails."""
 
-RETRY_EVERY = 2.0
+RETRY_SECONDS = 2.0
 """Seconds between two attempts."""
 
-AWAY = ("failed with exception", "OperationalError", "Max retries exceeded")
-"""What the errors say of a store that does not answer, and those of a wrong request do not."""
+OUTAGE_TEXTS = ("failed with exception", "OperationalError", "Max retries exceeded")
+"""Texts in the errors of a store that does not answer. Errors of invalid requests do not contain them."""
 
-SQLITE = "sqlite3.OperationalError"
-"""A file is never away. It may be locked by another writer for a while; if the disk is full, waiting mends nothing."""
+SQLITE_ERROR = "sqlite3.OperationalError"
+"""Text in every error of a SQLite file. Only a lock is temporary: waiting does not help if the disk is full."""
 
-Answer = TypeVar("Answer")
-said = logging.getLogger("bench.tracking")
+Result = TypeVar("Result")
+logger = logging.getLogger("bench.tracking")
 
 
-def is_away(error: MlflowException) -> bool:
-    """Whether the store may answer later."""
+def is_outage(error: MlflowException) -> bool:
+    """Whether the store may answer if the call is repeated later."""
     text = str(error)
-    return "locked" in text if SQLITE in text else any(words in text for words in AWAY)
+    return "locked" in text if SQLITE_ERROR in text else any(words in text for words in OUTAGE_TEXTS)
 
 
-def patiently(ask: Callable[[], Answer], deadline: Callable[[], float]) -> Answer:
-    """Asks until the store answers. Raises MlflowException for a refusal, and once `deadline()` has passed."""
-    away = False
+def retry_until(call: Callable[[], Result], deadline: Callable[[], float]) -> Result:
+    """Repeats a call until the store answers, and returns the answer.
+
+    Args:
+        deadline: Returns the time (of `time.monotonic`) after which the call is not repeated.
+
+    Raises:
+        MlflowException: the store refuses the request, or does not answer before the deadline.
+    """
+    waiting = False
     while True:
         try:
-            answer = ask()
+            result = call()
         except MlflowException as error:
-            if time.monotonic() > deadline() or not is_away(error):
+            if time.monotonic() > deadline() or not is_outage(error):
                 raise
-            if not away:
-                said.warning("the tracking store does not answer; waiting for it")
-            away = True
-            time.sleep(RETRY_EVERY)
+            if not waiting:
+                logger.warning("the tracking store does not answer; waiting for it")
+            waiting = True
+            time.sleep(RETRY_SECONDS)
         else:
-            if away:
-                said.warning("the tracking store is back")
-            return answer
+            if waiting:
+                logger.warning("the tracking store answers again")
+            return result
 
 
 class RetryingClient:
-    """An MlflowClient each of whose calls waits for a store that is away, PATIENCE seconds at most."""
+    """An MlflowClient whose calls wait for an unreachable store, each for MAX_OUTAGE_SECONDS at most."""
 
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
 
     def __getattr__(self, name: str) -> Any:
-        call = getattr(self._client, name)
-        if not callable(call):
-            return call
+        method = getattr(self._client, name)
+        if not callable(method):
+            return method
 
-        def ask(*arguments: Any, **named: Any) -> Any:
-            deadline = time.monotonic() + PATIENCE
-            return patiently(lambda: call(*arguments, **named), lambda: deadline)
+        def retrying(*args: Any, **kwargs: Any) -> Any:
+            deadline = time.monotonic() + MAX_OUTAGE_SECONDS
+            return retry_until(lambda: method(*args, **kwargs), lambda: deadline)
 
-        return ask
+        return retrying
 
 
 class BackgroundWriter:
-    """Metrics on their way to the store: sent in the background, in order, and again until the store has taken them.
+    """Sends metrics to the store from a thread, in order, and repeats each batch until the store has accepted it.
 
-    The thread is a daemon: a process that ends without `flush`, because it failed, does not wait for the store.
+    The thread is a daemon, so that a process that failed and does not call `flush` ends without waiting for the store.
     """
 
     def __init__(self, send: Callable[[list[Metric]], object]) -> None:
         self.send = send
-        self.waiting = queue.Queue[list[Metric] | None]()  # None ends the thread
-        self.sender: threading.Thread | None = None
+        self.batches = queue.Queue[list[Metric] | None]()  # None ends the thread
+        self.thread: threading.Thread | None = None
         self.failure: Exception | None = None
         self.deadline = math.inf
 
     def put(self, metrics: list[Metric]) -> None:
-        self.waiting.put(metrics)
-        if self.sender is None:
-            self.sender = threading.Thread(target=self._deliver, name="metrics", daemon=True)
-            self.sender.start()
+        self.batches.put(metrics)
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._send_batches, name="metrics", daemon=True)
+            self.thread.start()
 
-    def _deliver(self) -> None:
-        while (metrics := self.waiting.get()) is not None:
+    def _send_batches(self) -> None:
+        while (metrics := self.batches.get()) is not None:
             try:
-                patiently(lambda metrics=metrics: self.send(metrics), lambda: self.deadline)
-            except Exception as error:  # told to whoever flushes, instead of ending the thread
+                retry_until(lambda metrics=metrics: self.send(metrics), lambda: self.deadline)
+            except Exception as error:  # `flush` raises it; here it would end the thread
                 self.failure = self.failure or error
 
     def flush(self) -> None:
-        """Waits until all has arrived. Raises MlflowException if the store stays away for PATIENCE seconds."""
-        if self.sender is None:
+        """Waits until the store has all batches. Raises MlflowException if it stays unreachable or refuses one."""
+        if self.thread is None:
             return
-        self.deadline = time.monotonic() + PATIENCE
-        self.waiting.put(None)
-        self.sender.join()
-        self.sender, self.deadline, failure, self.failure = None, math.inf, self.failure, None
+        self.deadline = time.monotonic() + MAX_OUTAGE_SECONDS
+        self.batches.put(None)
+        self.thread.join()
+        self.thread, self.deadline, failure, self.failure = None, math.inf, self.failure, None
         if failure:
             raise failure

@@ -1,4 +1,4 @@
-"""The MLflow store: where it is, how it is opened, and its runs as reports and resumed jobs read them."""
+"""The MLflow store: where it is, how it is opened, and how reports and resumed jobs read its runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 import filelock
+from mlflow.entities import Experiment as MlflowExperiment
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
@@ -28,22 +29,37 @@ from sqlalchemy.exc import SQLAlchemyError
 from bench.system.files import fill_file, remove_partial_files
 from bench.tracking import logged_model
 from bench.tracking.reading import Reader, TrackedRun
-from bench.tracking.retry import PATIENCE, RetryingClient, patiently
+from bench.tracking.retry import MAX_OUTAGE_SECONDS, RetryingClient, retry_until
 from bench.tracking.run_writer import RunWriter
 
-PARENT = "mlflow.parentRunId"
-TRAINING_VIEW = "custom_model_development"  # what the UI calls "Model training"; its default view is for chat traces
-FINAL = {"FINISHED", "FAILED", "KILLED"}
-PROBE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""The first question to a server, with which its absence is found out in seconds."""
+STORE_FORMAT = 2
+"""Version of what this code writes: tags, metrics and files of runs, logged models, and attributes of Optuna studies.
+
+It is raised when older data can no longer be read. Format 1 is everything written before this number existed.
+"""
+
+FORMAT_TAG = "attention_ladder.format"
+"""Tag of an MLflow experiment that holds the STORE_FORMAT of its runs."""
+
+RUNS_OF_THIS_PROJECT = (
+    "tags.kind = 'job' AND tags.row LIKE '%' AND tags.preset LIKE '%'",
+    "tags.kind = 'suite' AND tags.suite LIKE '%' AND tags.rows LIKE '%'",
+    "tags.kind = 'study' AND tags.study LIKE '%'",
+)
+"""Queries that find the runs of this project, of any format, but not the runs of other projects on the same server."""
+
+PARENT_TAG = "mlflow.parentRunId"
+TRAINING_VIEW = "custom_model_development"  # the UI calls it "Model training"; its default view is for chat traces
+FIRST_REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""Limits of the first request to a server, so that an unreachable server is reported within seconds."""
 
 StoreFailure = (MlflowException, SQLAlchemyError, sqlite3.Error)
-"""What the methods of Store and Job raise when the store does not take or give."""
+"""Exceptions that the methods of Store and RunWriter raise if the store cannot be read or written."""
 
 
 @dataclass
 class TrackingSettings:
-    """Where runs are kept.
+    """Where runs are stored.
 
     Attributes:
         uri: MLflow tracking URI; null for the environment variable MLFLOW_TRACKING_URI, else a SQLite file in `folder`.
@@ -62,70 +78,89 @@ class TrackingSettings:
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlflow.db'}"
 
 
+def check_format(found: object, what: str, advice: str) -> None:
+    """Raises ValueError if data was written in another format than STORE_FORMAT.
+
+    Args:
+        found: The format number that was stored with the data; None if there is none, which means format 1.
+        what: The data, as the subject of the message.
+        advice: What the user can do.
+    """
+    if str(found) != str(STORE_FORMAT):
+        raise ValueError(
+            f"{what} has format {1 if found is None else found}, written by another version of attention-ladder; "
+            f"this version reads format {STORE_FORMAT}; {advice}"
+        )
+
+
 @functools.lru_cache(maxsize=4096)
-def _files(address: str, uri: str) -> ArtifactRepository:
-    """The files of a run. Asked for by its id instead, MLflow would ask the store for their address each time."""
-    return get_artifact_repository(address, tracking_uri=uri)
+def _artifact_repository(artifact_uri: str, tracking_uri: str) -> ArtifactRepository:
+    """The files of a run. Through the run id instead, MLflow would ask the store for their address at every access."""
+    return get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)
 
 
-def tracked(run: MlflowRun) -> TrackedRun:
-    """An MLflow run as a report reads it."""
+def to_tracked_run(run: MlflowRun) -> TrackedRun:
+    """Converts an MLflow run into the form that reports read."""
     info, data = run.info, run.data
     started = datetime.fromtimestamp((info.start_time or 0) / 1000, UTC)
-    name, files = info.run_name or "", info.artifact_uri or ""
-    return TrackedRun(info.run_id, name, info.status, started, data.tags, data.params, data.metrics, files)
+    name, artifacts = info.run_name or "", info.artifact_uri or ""
+    return TrackedRun(info.run_id, name, info.status, started, data.tags, data.params, data.metrics, artifacts)
 
 
 class Store(Reader):
     """An MLflow tracking store.
 
-    `known` says that it has been reached before, by who asks for work on it: then it is waited for, PATIENCE seconds
-    at most, instead of being an error at once.
+    Args:
+        settings: Where the store is.
+        wait: If a server does not answer, wait for it for MAX_OUTAGE_SECONDS at most, instead of raising at once. For
+            workers, whose driver has reached the store before.
 
     Raises:
-        ValueError: the store cannot be reached or opened; says where it should be.
+        ValueError: the store cannot be reached or opened, or holds runs in another format than STORE_FORMAT.
     """
 
-    def __init__(self, settings: TrackingSettings, known: bool = False) -> None:
-        self.settings, self.uri, self.known = settings, settings.resolved_uri, known
-        self.file = Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
-        if not self.new:
+    def __init__(self, settings: TrackingSettings, wait: bool = False) -> None:
+        self.settings, self.uri, self.wait = settings, settings.resolved_uri, wait
+        self.database = Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+        if not self.is_missing:
             _ = self.client
 
     @property
-    def new(self) -> bool:
-        """Whether there is no store yet. It is made when something is written: a question leaves nothing behind."""
-        return self.file is not None and not self.file.exists()
+    def is_missing(self) -> bool:
+        """Whether the SQLite file does not exist yet. The first write creates it; reading creates nothing."""
+        return self.database is not None and not self.database.exists()
 
     @functools.cached_property
     def client(self) -> MlflowClient:
         try:
-            return self._open_sqlite(self.file) if self.file else self._open_server()
+            client = self._open_sqlite(self.database) if self.database else self._open_server()
+            self._check_experiments(client)
         except (*StoreFailure, OSError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise ValueError(
                 f"tracking.uri: cannot open {self.uri}: {reason}; start the server, or choose another store"
             ) from error
+        return client
 
     def _open_server(self) -> MlflowClient:
-        patient = {key: os.environ.get(key) for key in PROBE}
-        os.environ.update(PROBE)
-        deadline = time.monotonic() + (PATIENCE if self.known else 0)
+        previous = {key: os.environ.get(key) for key in FIRST_REQUEST_LIMITS}
+        os.environ.update(FIRST_REQUEST_LIMITS)
+        deadline = time.monotonic() + (MAX_OUTAGE_SECONDS if self.wait else 0)
         try:
             client = MlflowClient(self.uri)
-            patiently(lambda: client.search_experiments(max_results=1), lambda: deadline)
+            retry_until(lambda: client.search_experiments(max_results=1), lambda: deadline)
         finally:
-            os.environ.update({key: value for key, value in patient.items() if value is not None})
-            for key in (key for key, value in patient.items() if value is None):
+            os.environ.update({key: value for key, value in previous.items() if value is not None})
+            for key in (key for key, value in previous.items() if value is None):
                 del os.environ[key]
-        return cast(MlflowClient, RetryingClient(client))  # it was there: from now on it is waited for
+        return cast(MlflowClient, RetryingClient(client))  # the server has answered once: later calls wait for it
 
     def _open_sqlite(self, path: Path) -> MlflowClient:
-        """The first process makes the tables, with the others waiting: they would get in each other's way."""
+        """Opens a SQLite store. The lock prevents several processes from creating the tables at the same time."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):
             if not path.exists():
-                # Created beside and renamed: a process that is killed meanwhile leaves no incomplete tables.
+                # Created under another name and renamed: a process that is killed here leaves no incomplete tables.
                 remove_partial_files(path.parent, path.name)
                 fill_file(path, lambda new: MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1))
             with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -134,26 +169,54 @@ class Store(Reader):
             client.search_experiments(max_results=1)
         return client
 
-    def experiment(self, suite: str) -> str:
-        """The id of a suite's MLflow experiment, made if need be."""
+    def _check_experiments(self, client: MlflowClient) -> None:
+        """Raises ValueError if an experiment holds runs of this project in another format.
+
+        Experiments without the tag are searched, because a server may hold experiments of other projects.
+        """
+        advice = "choose another --tracking.folder or --tracking.uri, or delete this experiment from a shared server"
+        untagged: list[MlflowExperiment] = []
+        for experiment in _all_experiments(client):
+            if FORMAT_TAG in experiment.tags:
+                check_format(experiment.tags[FORMAT_TAG], self._named(experiment.name), advice)
+            else:
+                untagged.append(experiment)
+        names = {experiment.experiment_id: experiment.name for experiment in untagged}
+        for query in RUNS_OF_THIS_PROJECT if names else ():
+            for run in client.search_runs(list(names), query, ViewType.ACTIVE_ONLY, 1):
+                check_format(None, self._named(names[run.info.experiment_id]), advice)
+
+    def _named(self, experiment: str) -> str:
+        return f"tracking.uri: the experiment {experiment!r} in {self.uri}"
+
+    def experiment_id(self, suite: str) -> str:
+        """The id of a suite's MLflow experiment, which is created if it does not exist.
+
+        Raises:
+            ValueError: an experiment of this name was deleted and has another format.
+        """
         found = self.client.get_experiment_by_name(suite)
-        if found:
-            if found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(found.experiment_id)
-            return found.experiment_id
-        local = self.uri.startswith("sqlite:///")
-        location = (self.settings.path / "artifacts" / suite).as_uri() if local else None
-        try:
-            return self.client.create_experiment(suite, location, {"mlflow.experimentKind": TRAINING_VIEW})
-        except MlflowException:  # another process was faster
-            found = self.client.get_experiment_by_name(suite)
-            if found is None:
-                raise
-            return found.experiment_id
+        if found is None:
+            local = self.uri.startswith("sqlite:///")
+            location = (self.settings.path / "artifacts" / suite).as_uri() if local else None
+            tags = {"mlflow.experimentKind": TRAINING_VIEW, FORMAT_TAG: str(STORE_FORMAT)}
+            try:
+                return self.client.create_experiment(suite, location, tags)
+            except MlflowException:  # another process has created it in the meantime
+                found = self.client.get_experiment_by_name(suite)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            advice = "give the suite's file another name, or remove the experiment for good with mlflow gc"
+            check_format(found.tags.get(FORMAT_TAG), f"{self._named(suite)} was deleted and", advice)
+            self.client.restore_experiment(found.experiment_id)
+        elif FORMAT_TAG not in found.tags:  # created by somebody else; `_check_experiments` has found no runs of ours
+            self.client.set_experiment_tag(found.experiment_id, FORMAT_TAG, str(STORE_FORMAT))
+        return found.experiment_id
 
     def suites(self) -> list[str]:
         """Names of all suites, the one with the newest run first."""
-        if self.new:
+        if self.is_missing:
             return []
         experiments = {e.experiment_id: e.name for e in self.client.search_experiments()}
         if not experiments:
@@ -164,65 +227,69 @@ class Store(Reader):
             newest[name] = max(newest.get(name, 0), run.info.start_time or 0)
         return sorted(newest, key=lambda name: -newest[name])
 
-    def parent(self, suite: str, tags: Mapping[str, str], study: str = "") -> str:
-        """The id of the suite's own run, or that of a sweep's study, made if need be, with these tags."""
-        own = self.own(suite, study)
-        if own is None:
+    def start_parent(self, suite: str, tags: Mapping[str, str], study: str = "") -> str:
+        """Sets the parent run of a suite, or of a study of a sweep, to RUNNING and adds tags; returns its id.
+
+        The run is created if it does not exist.
+        """
+        parent = self.parent_run(suite, study)
+        if parent is None:
             kind = {"kind": "study", "study": study} if study else {"kind": "suite"}
-            own = tracked(self.client.create_run(self.experiment(suite), tags=kind, run_name=study or suite))
-        run_id = own.id
-        self.client.update_run(run_id, "RUNNING")
-        RunWriter(self.client, run_id).tag({"suite": suite, **tags})
-        return run_id
+            run = self.client.create_run(self.experiment_id(suite), tags=kind, run_name=study or suite)
+            parent = to_tracked_run(run)
+        self.client.update_run(parent.id, "RUNNING")
+        RunWriter(self.client, parent.id).tag({"suite": suite, **tags})
+        return parent.id
 
-    def attach(self, suite: str, folder: Path, name: str) -> None:
-        """Copies what is in a folder to the artifacts of a suite's own run."""
-        own = self.own(suite)
-        if own:
-            self.client.log_artifacts(own.id, str(folder), name)
+    def log_to_parent(self, suite: str, folder: Path, name: str) -> None:
+        """Copies the content of `folder` into the folder `name` of the artifacts of a suite's parent run."""
+        parent = self.parent_run(suite)
+        if parent:
+            self.client.log_artifacts(parent.id, str(folder), name)
 
-    def own(self, suite: str, study: str = "") -> TrackedRun | None:
-        """The suite's own run, the parent of its jobs; or that of a sweep's study."""
+    def parent_run(self, suite: str, study: str = "") -> TrackedRun | None:
+        """The run of a suite, or of a study of a sweep, that is the parent of its jobs; None if there is none."""
         query = f"tags.kind = 'study' and tags.study = '{study}'" if study else "tags.kind = 'suite'"
-        runs = self._search([self.experiment(suite)], query)
-        return tracked(runs[0]) if runs else None
+        runs = self._search([self.experiment_id(suite)], query)
+        return to_tracked_run(runs[0]) if runs else None
 
     def studies(self, suite: str | None = None) -> list[TrackedRun]:
-        """The studies of a sweep, or of all sweeps, newest first; none if there are none."""
-        if self.new:
+        """The studies of one sweep, or of all sweeps, newest first."""
+        if self.is_missing:
             return []
         named = [self.client.get_experiment_by_name(suite)] if suite else self.client.search_experiments()
         sweeps = [experiment.experiment_id for experiment in named if experiment]
-        return [tracked(run) for run in self._search(sweeps, "tags.kind = 'study'")] if sweeps else []
+        return [to_tracked_run(run) for run in self._search(sweeps, "tags.kind = 'study'")] if sweeps else []
 
-    def add(self, run: TrackedRun, file: Path, folder: str) -> None:
-        """Copies a file to the artifacts of a run, which stays as it is otherwise."""
+    def log_file(self, run: TrackedRun, file: Path, folder: str) -> None:
+        """Copies a file to the artifacts of a run and changes nothing else of the run."""
         self.client.log_artifact(run.id, str(file), folder)
 
     def trials(self, sweep: str, study: str) -> list[TrackedRun]:
         """The jobs of a study, newest first."""
-        query = f"tags.kind = 'tuning' and tags.study = '{study}'"
-        return [tracked(run) for run in self._search([self.experiment(sweep)], query)]
+        query = f"tags.kind = 'trial' and tags.study = '{study}'"
+        return [to_tracked_run(run) for run in self._search([self.experiment_id(sweep)], query)]
 
     def end(self, run_id: str, status: str) -> None:
-        """Closes a suite's own run as FINISHED, FAILED (a job failed) or KILLED."""
+        """Ends a parent run as FINISHED, FAILED (a job failed) or KILLED."""
         self.client.set_terminated(run_id, status)
 
-    def find(self, suite: str, job: str) -> list[TrackedRun]:
+    def find(self, suite: str, job_hash: str) -> list[TrackedRun]:
         """The runs of a job in a suite, newest first."""
-        found = None if self.new else self.client.get_experiment_by_name(suite)
+        found = None if self.is_missing else self.client.get_experiment_by_name(suite)
         if found is None:
             return []
-        return [tracked(run) for run in self._search([found.experiment_id], f"tags.job_hash = '{job}'")]
+        runs = self._search([found.experiment_id], f"tags.job_hash = '{job_hash}'")
+        return [to_tracked_run(run) for run in runs]
 
     def begin(self, suite: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> RunWriter:
-        """A new run."""
-        every = {"kind": "job", "suite": suite, **tags} | ({PARENT: parent} if parent else {})
-        run = self.client.create_run(self.experiment(suite), tags=every, run_name=name)
+        """Creates a run for a job."""
+        every = {"kind": "job", "suite": suite, **tags} | ({PARENT_TAG: parent} if parent else {})
+        run = self.client.create_run(self.experiment_id(suite), tags=every, run_name=name)
         return RunWriter(self.client, run.info.run_id)
 
     def resume(self, run_id: str) -> RunWriter:
-        """The same run again, its status set back to RUNNING."""
+        """Opens an existing run again: sets its status to RUNNING and removes the reason of its earlier end."""
         self.client.update_run(run_id, "RUNNING")
         if "reason" in self.client.get_run(run_id).data.tags:
             self.client.delete_tag(run_id, "reason")
@@ -232,65 +299,77 @@ class Store(Reader):
         """All jobs of a suite, newest first.
 
         Raises:
-            ValueError: there is no such suite; lists those that there are.
+            ValueError: there is no such suite; the message lists the existing ones.
         """
-        found = None if self.new else self.client.get_experiment_by_name(suite)
+        found = None if self.is_missing else self.client.get_experiment_by_name(suite)
         if found is None:
             known = ", ".join(self.suites()) or "none yet"
             raise ValueError(f"--suite: there is no suite {suite!r} in {self.uri}; there are: {known}")
-        return [tracked(run) for run in self._search([found.experiment_id], "tags.kind = 'job'")]
+        return [to_tracked_run(run) for run in self._search([found.experiment_id], "tags.kind = 'job'")]
 
     def run(self, run_id: str) -> TrackedRun:
-        return tracked(self.client.get_run(run_id))
+        return to_tracked_run(self.client.get_run(run_id))
 
     def download(self, run: TrackedRun, name: str, folder: Path) -> Path | None:
-        """An artifact of a run, copied into `folder`; None if the run has none of that name."""
+        """Copies an artifact of a run into `folder`; returns None if the run has no artifact of that name."""
         with self.artifact(run, name) as path:
             return Path(shutil.copy(path, folder)) if path else None
 
-    def translator(self, run: TrackedRun, into: Path) -> Path | None:
-        """The folder of a run's translator, copied to below `into`; None if the run has no model."""
-        return logged_model.fetch(self.client, run.id, into)
+    def download_translator(self, run: TrackedRun, folder: Path) -> Path | None:
+        """Copies the translator of a run into a folder below `folder`; returns None if the run has no model."""
+        return logged_model.download(self.client, run.id, folder)
 
     def promote(self, run: TrackedRun, name: str) -> str:
-        """Registers a run's model; returns its address. Raises ValueError if there is none or the name is bad."""
+        """Registers a run's model and returns its URI. Raises ValueError if there is no model or the name is bad."""
         return logged_model.promote(self.client, run.id, name)
 
-    def registered(self, reference: str) -> TrackedRun:
+    def registered_run(self, reference: str) -> TrackedRun:
         """The run of models:/NAME/VERSION. Raises ValueError if there is no such model."""
-        return self.run(logged_model.run_of(self.client, reference))
+        return self.run(logged_model.registered_run_id(self.client, reference))
 
     @contextlib.contextmanager
     def artifact(self, run: TrackedRun, name: str) -> Iterator[Path | None]:
-        if run.artifacts.startswith("file:"):  # on this machine: nothing to copy, no question to the store
+        if run.artifacts.startswith("file:"):  # on this machine: neither a copy nor a request to the store is needed
             path = Path(local_file_uri_to_path(run.artifacts)) / name
             yield path if path.is_file() else None
             return
         with tempfile.TemporaryDirectory() as folder:
             try:
-                path = Path(_files(run.artifacts, self.uri).download_artifacts(name, folder))
+                path = Path(_artifact_repository(run.artifacts, self.uri).download_artifacts(name, folder))
             except (MlflowException, OSError):
                 path = None
             yield path
 
-    def files(self, run: TrackedRun, folder: str) -> list[str]:
+    def list_files(self, run: TrackedRun, folder: str) -> list[str]:
         if run.artifacts.startswith("file:"):
-            place = Path(local_file_uri_to_path(run.artifacts)) / folder
-            return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+            path = Path(local_file_uri_to_path(run.artifacts)) / folder
+            return sorted(file.name for file in path.iterdir()) if path.is_dir() else []
         try:
-            return sorted(Path(file.path).name for file in _files(run.artifacts, self.uri).list_artifacts(folder))
+            files = _artifact_repository(run.artifacts, self.uri).list_artifacts(folder)
+            return sorted(Path(file.path).name for file in files)
         except MlflowException:
             return []
 
     def _search(self, experiments: list[str], query: str) -> list[MlflowRun]:
+        """All active runs that match a query, newest first."""
         runs: list[MlflowRun] = []
         token = None
-        while token is not None or not runs:
+        while True:
             page = self.client.search_runs(
                 experiments, query, ViewType.ACTIVE_ONLY, 1000, ["attributes.start_time DESC"], token
             )
             runs += page
             token = page.token
             if not token:
-                break
-        return runs
+                return runs
+
+
+def _all_experiments(client: MlflowClient) -> list[MlflowExperiment]:
+    experiments: list[MlflowExperiment] = []
+    token = None
+    while True:
+        page = client.search_experiments(ViewType.ACTIVE_ONLY, 1000, page_token=token)
+        experiments += page
+        token = page.token
+        if not token:
+            return experiments

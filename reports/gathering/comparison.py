@@ -1,4 +1,4 @@
-"""What translations say beyond a score: paired tests, intervals over seeds, words that differ from the reference."""
+"""Comparisons of translations: paired tests, intervals over seeds, words that differ from the reference."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bench.measures import quality
 from bench.measures.quality import Statistics
 from bench.measures.significance import each, holm, joined, p_values, paired_tests, verdict
 
-SHOWN = 5
-"""Sentences shown side by side: at equal distances in the test set, so that nobody has chosen them."""
+SHOWN_SENTENCES = 5
+"""Number of sentences shown side by side. They stand at equal distances in the test set, so nobody selects them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Translations:
-    """What every row made of a test set: row -> seed -> lines, and metric -> row -> seed -> what scores are made of."""
+    """The translations of a test set: row -> seed -> lines, and metric -> row -> seed -> sentence statistics."""
 
     direction: str
     test_set: str
@@ -30,10 +30,10 @@ class Translations:
     statistics: dict[str, dict[str, dict[int, Statistics]]]
 
     @property
-    def shown(self) -> list[int]:
-        """Numbers of the sentences shown side by side, from 0."""
+    def shown_sentences(self) -> list[int]:
+        """Indices of the sentences shown side by side."""
         last = len(self.references) - 1
-        return sorted({round(last * part / (SHOWN - 1)) for part in range(SHOWN)})
+        return sorted({round(last * n / (SHOWN_SENTENCES - 1)) for n in range(SHOWN_SENTENCES)})
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Comparison:
     """A paired test of two rows on BLEU.
 
     Attributes:
-        row, against: Ids of the two.
-        difference: BLEU of the row minus that of the other, over the seeds that both have.
-        low, high: Its 95 % interval, by paired bootstrap over sentences; with several seeds it covers these as well.
-        p: As sacreBLEU gives it; None where the outputs are identical. It holds for the trained seeds.
-        adjusted: Holm-corrected, ties counted.
+        row, against: Ids of the two rows.
+        difference: BLEU of `row` minus that of `against`, mean over the seeds that both have.
+        low, high: Its 95 % interval by paired bootstrap over sentences; with several seeds it covers the seeds too.
+        p: Two-sided p as computed by sacreBLEU; None if the outputs are identical. It holds for the trained seeds only.
+        adjusted: p with ties counted, after Holm's correction.
         verdict: better, worse, no significant difference, identical; by the corrected p at 5 %, and with several seeds
             only if the interval excludes 0, too.
-        seeds: Those that both have, by which they are paired.
-        of: How many seeds the two have, one's or the other's.
-        size: How many tests were corrected for.
+        seeds: The seeds that both rows have; the test pairs by them.
+        total_seeds: Number of seeds that at least one of the rows has.
+        corrected_for: Number of tests in Holm's correction.
     """
 
     track: str
@@ -63,21 +63,21 @@ class Comparison:
     adjusted: float | None
     verdict: str
     seeds: tuple[int, ...]
-    of: int
-    size: int
+    total_seeds: int
+    corrected_for: int
 
     def reversed(self) -> Comparison:
-        """The other row against this one."""
+        """The same test with the two rows exchanged."""
         verdict = {"better": "worse", "worse": "better"}.get(self.verdict, self.verdict)
         ends = {"difference": -self.difference, "low": -self.high, "high": -self.low}
         return replace(self, row=self.against, against=self.row, verdict=verdict, **ends)
 
 
 def compare(track: str, texts: Translations, baseline: str, rows: Sequence[str]) -> list[Comparison]:
-    """Every row against the baseline; and where another row scores highest, every row against that one.
+    """Tests every row against the baseline and, if another row has the highest score, every row against that one.
 
-    The baseline was named beforehand: Holm's correction counts the rows. The highest row was picked from the data, as
-    if all pairs had been tested: the correction counts the pairs.
+    The baseline is named before the results are known, so Holm's correction counts the rows. The highest row is
+    selected by the results, as if all pairs had been tested, so its correction counts the pairs.
     """
     systems = {row: of for row in rows if (of := texts.statistics["bleu"].get(row))}
     if not systems:
@@ -92,22 +92,23 @@ def compare(track: str, texts: Translations, baseline: str, rows: Sequence[str])
 def _against(
     track: str, against: str, systems: Mapping[str, Mapping[int, Statistics]], tests: int | None = None
 ) -> list[Comparison]:
+    """Tests every other row against `against`; Holm's correction counts `tests` if given, else the rows that differ."""
     theirs = systems[against]
     others = {row: runs for row, runs in systems.items() if row != against and runs.keys() & theirs.keys()}
     found = paired_tests(theirs, others, tests)
-    size = tests or sum(paired.p is not None for paired in found.values())
+    corrected_for = tests or sum(paired.p is not None for paired in found.values())
 
     def comparison(row: str) -> Comparison:
         paired = found[row]
-        return _comparison(track, (row, against), (others[row], theirs), (paired.p, paired.adjusted), size)
+        return _comparison(track, (row, against), (others[row], theirs), (paired.p, paired.adjusted), corrected_for)
 
     return each(comparison, found)
 
 
 def changes(track: str, now: Translations, before: Translations) -> list[Comparison]:
-    """Each row against itself in another suite, over the seeds that both have; corrected for the rows that differ.
+    """Tests each row against itself in another suite, over the seeds that both have.
 
-    Empty where the two have not translated the same sentences.
+    Holm's correction counts the rows whose translations differ. The result is empty if the references differ.
     """
     if now.references != before.references:
         return []
@@ -123,8 +124,8 @@ def changes(track: str, now: Translations, before: Translations) -> list[Compari
             ps[row] = p_values(joined([theirs[seed] for seed in seeds]), joined([ours[seed] for seed in seeds]))
     adjusted = dict(zip(ps, holm([with_ties for _, with_ties in ps.values()]), strict=True))
     return [
-        _comparison(track, (row, row), of, (ps[row][0], adjusted[row]) if row in ps else (None, None), len(ps))
-        for row, of in pairs.items()
+        _comparison(track, (row, row), both, (ps[row][0], adjusted[row]) if row in ps else (None, None), len(ps))
+        for row, both in pairs.items()
     ]
 
 
@@ -133,9 +134,9 @@ def _comparison(
     rows: tuple[str, str],
     runs: tuple[Mapping[int, Statistics], Mapping[int, Statistics]],
     p: tuple[float | None, float | None],
-    size: int,
+    corrected_for: int,
 ) -> Comparison:
-    """Of two rows, their runs by seed, and p as it is and corrected."""
+    """The comparison of two rows. `runs` are their statistics by seed; `p` is before and after Holm's correction."""
     ours, theirs = runs
     seeds = sorted(ours.keys() & theirs.keys())
     difference = fmean(ours[seed].score - theirs[seed].score for seed in seeds)
@@ -143,15 +144,16 @@ def _comparison(
     found = verdict(difference, p[1])
     if found != "identical" and len(seeds) > 1 and low <= 0 <= high:
         found = "no significant difference"
-    of = len(ours.keys() | theirs.keys())
-    return Comparison(track, *rows, difference, low, high, *p, found, tuple(seeds), of, size)
+    total_seeds = len(ours.keys() | theirs.keys())
+    return Comparison(track, *rows, difference, low, high, *p, found, tuple(seeds), total_seeds, corrected_for)
 
 
 def _interval(pairs: Sequence[tuple[Statistics, Statistics]]) -> tuple[float, float]:
-    """Of the mean difference over seeds: both systems of a pair are resampled with the same sentences.
+    """95 % interval of the mean difference over seeds. Both systems are resampled with the same sentences.
 
-    With several seeds each resample is moved by the standard error over seeds times a draw of Student's t with k - 1
-    degrees of freedom: what a mean over k other seeds may give, two or three of which know their variance badly.
+    With k > 1 seeds each resample is moved by the standard error over seeds times a draw of Student's t with k - 1
+    degrees of freedom. The interval then covers the mean over k other seeds, although two or three seeds estimate their
+    variance badly.
     """
     weights_RN = quality.weights_of_resamples(len(pairs[0][0].rows_NK))
     differences_SR = [
@@ -166,8 +168,8 @@ def _interval(pairs: Sequence[tuple[Statistics, Statistics]]) -> tuple[float, fl
     return quality.ends(means_R)
 
 
-def differing(hypothesis: str, reference: str) -> list[tuple[str, bool]]:
-    """A translation in pieces: (text, whether the reference lacks it at this place)."""
+def mark_differences(hypothesis: str, reference: str) -> list[tuple[str, bool]]:
+    """A translation in pieces: (text, whether it differs from the reference at this position)."""
     ours, theirs = hypothesis.split(), reference.split()
     matcher = difflib.SequenceMatcher(None, ours, theirs, autojunk=False)
     pieces = []

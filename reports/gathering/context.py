@@ -1,4 +1,4 @@
-"""What a report says: every form of it (page, Markdown, LaTeX, CSV) is made of one Context."""
+"""The data of a report. Every form of it (page, Markdown, LaTeX, CSV) is made from one Context."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from reports.text.catalogue import Catalogue
 
 
 def slug(name: str) -> str:
-    """For file names and anchors; names that differ in case and punctuation alone have the same."""
+    """A name for files and anchors. Names that differ only in case and punctuation have the same slug."""
     return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
 
 
 @dataclass(frozen=True)
 class Track:
-    """What the rows of one column have in common: corpus (with its direction) and preset.
+    """One translation task of a suite: a corpus with its direction, at a preset. Tables have columns for each track.
 
     Attributes:
-        label: The direction, with corpus or preset behind it where several tracks share one.
-        test_sets: The first is the one of the main table.
+        label: The direction, followed by corpus or preset where they are needed to distinguish tracks.
+        test_sets: Names of the test sets; the comparison table shows the first.
     """
 
     corpus: str
@@ -38,10 +38,12 @@ class Track:
 
     @property
     def key(self) -> tuple[str, str, str]:
+        """Corpus, preset and direction: runs with the same key belong to the track."""
         return self.corpus, self.preset, self.direction
 
     @property
     def test_set(self) -> str:
+        """The first test set, or "" without scores."""
         return self.test_sets[0] if self.test_sets else ""
 
     @property
@@ -49,14 +51,14 @@ class Track:
         return slug(self.label)
 
     def among(self, others: Sequence[Track]) -> Track | None:
-        """The track of another suite with the same text, at the same preset if there is one."""
+        """The track with the same corpus and direction among those of another suite, if possible at the same preset."""
         same = [other for other in others if (other.corpus, other.direction) == (self.corpus, self.direction)]
         return next((other for other in same if other.preset == self.preset), same[0] if same else None)
 
 
 @dataclass(frozen=True)
 class Number:
-    """A measured number over the seeds of a row: their mean, its interval, and the seeds one by one.
+    """A measured number of a row: the mean over its seeds, its interval, and the value of each seed.
 
     Attributes:
         noisy: True if the timing of any seed was noisy.
@@ -73,14 +75,14 @@ class Number:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One row on one track.
+    """The results of one row on one track.
 
     Attributes:
-        runs: The finished runs that count, by seed.
+        runs: The newest finished run of each seed.
         state: finished, failed, interrupted, unfinished, or not run.
-        failures: Seeds that were begun and have no result: seed, state, reason.
-        numbers: (test set, or nothing for costs; metric) -> number.
-        curves: Learning curves by seed: columns update, name, value.
+        failures: Seeds that were started and have no result: seed, state, reason.
+        numbers: (test set, or "" for costs; metric) -> number.
+        curves: Seed -> learning curves, with columns update, name, value.
     """
 
     track: Track
@@ -91,16 +93,17 @@ class Cell:
     curves: dict[int, pd.DataFrame]
 
     def number(self, metric: str, test_set: str = "") -> Number | None:
-        """None where it was not measured."""
+        """The number of a metric; None if it was not measured."""
         found = self.numbers.get((test_set, metric))
         return found if found and found.value is not None else None
 
     def value(self, metric: str, test_set: str = "") -> float | None:
+        """The value of a metric; None if it was not measured."""
         found = self.number(metric, test_set)
         return found.value if found else None
 
     def below(self, name: str) -> dict[str, Number]:
-        """What was measured of parts: of contrastive, for example, pronoun -> number and pronoun/3 -> number."""
+        """The measured parts of a metric: for contrastive, pronoun -> number and pronoun/3 -> number."""
         return {
             metric.removeprefix(f"{name}/"): number
             for (test_set, metric), number in self.numbers.items()
@@ -110,7 +113,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Published:
-    """A line of table 2 of Vaswani et al. 2017; by direction."""
+    """A line of table 2 of Vaswani et al. 2017. BLEU, FLOPs and training time are by direction."""
 
     row: str
     citation: str
@@ -123,7 +126,7 @@ class Published:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A line of the table."""
+    """A row of the comparison: one architecture (or ensemble) of the suite, with its results on every track."""
 
     id: str
     name: str
@@ -136,14 +139,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Swept:
-    """What a sweep found for a row.
+class SweepSummary:
+    """The result of a sweep for one row.
 
     Attributes:
-        goals: The metrics that it was to make better.
-        settings: Key -> the best value, in the first goal, as it is tracked.
-        importance: Key -> its part of the variance of the first goal over the trials (PED-ANOVA); empty with too few.
-        front: With several goals the Pareto front: each trial's values of the goals, and its settings.
+        goals: The metrics that it optimized.
+        settings: Key -> value in the best trial by the first goal, as stored.
+        importance: Key -> share of the variance of the first goal over the trials (PED-ANOVA); empty with few trials.
+        front: With several goals the Pareto front: values of the goals and settings of each trial.
     """
 
     row: str
@@ -155,24 +158,25 @@ class Swept:
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """Everything that a report says.
+    """Everything that a report shows.
 
     Attributes:
-        baseline: Id of the row that the others are compared with.
-        tracks: The columns: corpora with their direction and preset.
-        rows: The lines, in the suite's order.
-        translations: Track -> what every row made of its first test set.
-        comparisons: Paired tests, each row against the baseline, and each against the best.
-        passports: Track -> what is known of its corpus; attention: track -> row -> where it looks.
-        tuning: Track -> row -> expected best validation BLEU against the sentence pairs that a sweep spent.
-        tuned: Row -> the tuning of its settings in sentence pairs: granted, spent, debt (what it got beyond the row
-            that got least); empty where the suite took no settings from sweeps.
-        sweeps: Track -> what sweeps found for its rows.
-        before: The suite that this one is compared with, and the paired tests of each row against itself there.
-        ui_url: Address of the MLflow UI that has the runs, empty if unknown.
-        experiment: Id of the suite in MLflow.
-        command: The command that was last given for it, empty if its runs were not made by one.
-        written: When the newest run began, as the date of the report: the same runs give the same bytes.
+        baseline: Id of the row that the suite compares the others with.
+        rows: The rows in the order of the suite.
+        translations: Track -> the translations of its first test set by all rows.
+        comparisons: Paired tests: each row against the baseline, and each row against the highest.
+        corpus_stats: Track -> the stored statistics of its corpus.
+        attention: Track -> row -> attention weights of one sentence, with its tokens.
+        tuning: Track -> row -> expected best validation BLEU against the sentence pairs used for tuning.
+        tuned: Row -> sentence pairs of its tuning: granted, spent, and debt (the amount above that of the row with the
+            least); empty if the suite takes no settings from sweeps.
+        sweeps: Track -> the results of sweeps for its rows.
+        before: The suite that this one is compared with; None without --compare.
+        changes: Paired tests of each row against itself in `before`.
+        ui_url: Address of the MLflow UI that shows the runs; empty if unknown.
+        experiment: Id of the suite's experiment in MLflow.
+        command: The last command of the suite; empty if its runs were started one by one.
+        written: Start of the newest run, as the date of the report, so that the same runs give the same bytes.
     """
 
     suite: str
@@ -188,36 +192,37 @@ class Context:
     command: str
     written: str
     catalogue: Catalogue
-    passports: Mapping[Track, Mapping[str, Any]]
+    corpus_stats: Mapping[Track, Mapping[str, Any]]
     attention: Mapping[Track, Mapping[str, Mapping[str, Any]]]
     tuning: Mapping[Track, Mapping[str, Sequence[Expected]]]
     tuned: Mapping[str, Mapping[str, Any]]
-    sweeps: Mapping[Track, tuple[Swept, ...]]
+    sweeps: Mapping[Track, tuple[SweepSummary, ...]]
     before: Context | None = None
     changes: tuple[Comparison, ...] = ()
 
     def row(self, identifier: str) -> Row:
+        """The row with an id."""
         return next(row for row in self.rows if row.id == identifier)
 
     def scored(self, track: Track) -> list[Row]:
-        """The rows that have a BLEU score on a track, the highest first."""
+        """The rows with a BLEU score on a track, sorted from high to low."""
         scores = {row.id: row.cells[track].value("bleu", track.test_set) for row in self.rows}
         found = [row for row in self.rows if scores[row.id] is not None]
         return sorted(found, key=lambda row: -(scores[row.id] or 0.0))
 
     def comparison(self, track: Track, row: str, against: str) -> Comparison | None:
-        """The test of a row among those of all rows against another one."""
+        """The paired test of a row against another row of this suite; None if it was not tested."""
         key = track.label, row, against
         return next((found for found in self.comparisons if (found.track, found.row, found.against) == key), None)
 
     def link(self, run_id: str) -> str:
-        """Address of a run in the MLflow UI, or nothing."""
+        """Address of a run in the MLflow UI; empty if the UI is unknown."""
         return f"{self.ui_url}/#/experiments/{self.experiment}/runs/{run_id}" if self.ui_url else ""
 
 
 @functools.cache
 def published_table() -> tuple[Published, ...]:
-    """Table 2 of Vaswani et al. 2017 as printed, and the row that the slides leave out."""
+    """Table 2 of Vaswani et al. 2017 as printed, with the row that the slides omit."""
     directions = {"en-de": "en_de", "en-fr": "en_fr"}
     return tuple(
         Published(

@@ -1,4 +1,4 @@
-"""From tracked runs to a Context: the only part of a report that reads runs."""
+"""Reads the tracked runs of a suite into a Context. No other module reads runs, except sweep_results.py for studies."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from reports.gathering.context import Cell, Context, Number, Row, Track, publish
 from reports.text.catalogue import Catalogue, load_catalogue
 
 STATES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "unfinished"}
-READERS = 16
-"""Files that are read at once: a server answers many questions in the time of one."""
+PARALLEL_READS = 16
+"""Files that are read at the same time: a tracking server answers many requests in the time of one."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
-    """What the runs that count hold, by the id of the run."""
+class RunContents:
+    """The stored results of the newest finished runs, by run id."""
 
     measures: Mapping[str, list[Measure]]
     curves: Mapping[str, pd.DataFrame]
@@ -41,23 +41,23 @@ class Read:
     """(run, test set) -> source, reference, hypothesis."""
 
     statistics: Mapping[tuple[str, str], Mapping[str, Statistics]]
-    """(run, test set) -> metric -> what its scores are made of."""
+    """(run, test set) -> metric -> the sentence statistics of its score."""
 
 
 def gather(
     reader: Reader, suite: str | None, ui_url: str | None = None, language: str = "en", compare_with: str | None = None
 ) -> Context:
-    """Reads a suite, the newest if none is named, and one that it is compared with.
+    """Reads a suite, and the suite that it is compared with, if any.
 
     Args:
         reader: Where the runs are.
-        suite: Its name.
+        suite: Its name; None for the newest.
         ui_url: Address of the MLflow UI; by default the reader's own address where it is a server.
-        language: Of the report.
-        compare_with: Another suite.
+        language: Language of the report.
+        compare_with: Name of another suite.
 
     Raises:
-        ValueError: there is no such suite or language, or the suite has no runs, or the address is none.
+        ValueError: the suite or language does not exist, the suite has no runs, or the address is not http(s).
     """
     if ui_url and not ui_url.startswith(("http://", "https://")):
         raise ValueError(f"--ui_url: {ui_url!r} does not begin with http:// or https://")
@@ -66,7 +66,7 @@ def gather(
         if not suites:
             raise ValueError(f"there are no runs in {reader.uri}; make some with bench suite experiments/demo.yaml")
         suite = suites[0]
-    address = public(ui_url or reader.uri).rstrip("/")
+    address = public_address(ui_url or reader.uri).rstrip("/")
     now = _suite(reader, suite, address, load_catalogue(language))
     if compare_with is None:
         return now
@@ -74,34 +74,45 @@ def gather(
     return replace(now, before=before, changes=_changes(now, before))
 
 
-def public(address: str) -> str:
-    """The address of a server without a name and password in it; nothing if it is a place on this machine."""
+def public_address(address: str) -> str:
+    """The address of a server without user name and password; empty for a path on this machine."""
     if not address.startswith(("http://", "https://")):
         return ""
     parts = urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _suite(reader: Reader, suite: str, ui_url: str, language: Catalogue) -> Context:
+def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue) -> Context:
+    """The context of one suite.
+
+    Raises:
+        ValueError: the suite does not exist or has no runs.
+    """
     runs = reader.runs(suite)
     if not runs:
         raise ValueError(f"the suite {suite!r} in {reader.uri} has no runs yet")
-    own = reader.parent_run(suite)
-    tags = own.tags if own else {}
-    chosen = _chosen(runs)
-    measures = _each(chosen, reader.measures)
+    parent = reader.parent_run(suite)
+    tags = parent.tags if parent else {}
+    finished = _newest_finished(runs)
+    measures = _read_each(finished, reader.measures)
     tracks = _tracks(runs, measures)
-    wanted = [
-        (run, test_set) for run in chosen for track in tracks if track.key == _key(run) for test_set in track.test_sets
+    with_test_set = [
+        (run, test_set)
+        for run in finished
+        for track in tracks
+        if track.key == _track_key(run)
+        for test_set in track.test_sets
     ]
-    read = Read(
+    contents = RunContents(
         measures,
-        _each(chosen, reader.curves),
-        _many(wanted, lambda run, test_set: reader.hypotheses(run, test_set)),
-        _many(wanted, lambda run, test_set: {kept.metric: kept for kept in reader.statistics(run, test_set)}),
+        _read_each(finished, reader.curves),
+        _read_each_test_set(with_test_set, lambda run, test_set: reader.hypotheses(run, test_set)),
+        _read_each_test_set(
+            with_test_set, lambda run, test_set: {one.metric: one for one in reader.statistics(run, test_set)}
+        ),
     )
     texts = {
-        (track, test_set): _translations(read, track, test_set, chosen)
+        (track, test_set): _translations(contents, track, test_set, finished)
         for track in tracks
         for test_set in track.test_sets
     }
@@ -110,13 +121,13 @@ def _suite(reader: Reader, suite: str, ui_url: str, language: Catalogue) -> Cont
     }
     order = _order(runs, tags)
     tuned, about = (json.loads(tags.get(name) or "{}") for name in ("tuning", "about"))
-    first = {track: [run for run in chosen if _key(run) == track.key] for track in tracks}
+    runs_of = {track: [run for run in finished if _track_key(run) == track.key] for track in tracks}
     return Context(
         suite=suite,
         question=tags.get("question", ""),
         baseline=(baseline := tags.get("baseline", "") if tags.get("baseline") in order else order[-1]),
         tracks=tracks,
-        rows=tuple(_row(identifier, runs, about.get(identifier, {}), tracks, read, texts) for identifier in order),
+        rows=tuple(_row(identifier, runs, about.get(identifier, {}), tracks, contents, texts) for identifier in order),
         published=published_table(),
         translations=translations,
         comparisons=tuple(
@@ -128,56 +139,56 @@ def _suite(reader: Reader, suite: str, ui_url: str, language: Catalogue) -> Cont
         experiment=reader.experiment_id(suite),
         command=tags.get("command", ""),
         written=max(run.started for run in runs).strftime("%Y-%m-%d"),
-        catalogue=language,
-        passports={
-            track: found for track, of in first.items() if (found := _first(of, lambda run: _passport(reader, run)))
+        catalogue=catalogue,
+        corpus_stats={
+            track: stats for track, of_track in runs_of.items() if (stats := _corpus_stats(reader, of_track))
         },
-        attention={track: _attention(reader, of) for track, of in first.items()},
-        tuning={track: best for track in tracks if (best := sweep_results.expected(reader, track, order, own, tuned))},
+        attention={track: _attention(reader, of_track) for track, of_track in runs_of.items()},
+        tuning={
+            track: best
+            for track in tracks
+            if (best := sweep_results.expected_best_curves(reader, track, order, parent, tuned))
+        },
         tuned=tuned,
-        sweeps={track: found for track in tracks if (found := sweep_results.read(reader, track, order, tuned))},
+        sweeps={track: found for track in tracks if (found := sweep_results.read_sweeps(reader, track, order, tuned))},
     )
 
 
-def _each(runs: Sequence[TrackedRun], read: Callable[[TrackedRun], Item]) -> dict[str, Item]:
-    """Something of every run, many at once."""
-    with ThreadPoolExecutor(READERS) as pool:
+def _read_each(runs: Sequence[TrackedRun], read: Callable[[TrackedRun], Item]) -> dict[str, Item]:
+    """Run id -> what `read` returns for the run. Many runs are read at the same time."""
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
         return dict(zip((run.id for run in runs), pool.map(read, runs), strict=True))
 
 
-def _many(
-    wanted: Sequence[tuple[TrackedRun, str]], read: Callable[[TrackedRun, str], Item]
+def _read_each_test_set(
+    pairs: Sequence[tuple[TrackedRun, str]], read: Callable[[TrackedRun, str], Item]
 ) -> dict[tuple[str, str], Item]:
-    """Something of every run and test set, many at once."""
-    with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda pair: read(*pair), wanted)
-        return {(run.id, test_set): item for (run, test_set), item in zip(wanted, found, strict=True)}
+    """(run id, test set) -> what `read` returns for them. Many are read at the same time."""
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        found = pool.map(lambda pair: read(*pair), pairs)
+        return {(run.id, test_set): item for (run, test_set), item in zip(pairs, found, strict=True)}
 
 
-def _first(runs: Sequence[TrackedRun], read: Callable[[TrackedRun], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What the first run that has it says: the runs of a track share their corpus."""
-    return next((found for run in runs[:3] if (found := read(run))), {})
-
-
-def _passport(reader: Reader, run: TrackedRun) -> Mapping[str, Any]:
-    return reader.read_json(run, "corpus_stats.json")
+def _corpus_stats(reader: Reader, runs: Sequence[TrackedRun]) -> Mapping[str, Any]:
+    """The corpus statistics of a track, from the first run that has stored them: all runs share the corpus."""
+    return next((stats for run in runs[:3] if (stats := reader.read_json(run, "corpus_stats.json"))), {})
 
 
 def _attention(reader: Reader, runs: Sequence[TrackedRun]) -> dict[str, Mapping[str, Any]]:
-    """Row -> where its first seed looks: tokens of source and target, and the weights of the last layer.
+    """Row -> attention of its first seed in one sentence: source, target, weights of the last layer (mean of heads).
 
-    Every run keeps one sentence, and `bench attention` any other. Of several, the one that most rows have.
+    Every run stores one sentence, and `bench attention` adds others. Of several, the one that most rows have is read.
     """
     rows: dict[str, TrackedRun] = {}
     for run in runs:
         rows.setdefault(run.tags.get("row", ""), run)
-    kept = _each(
+    files = _read_each(
         list(rows.values()), lambda run: [n for n in reader.list_files(run, "attention") if n.endswith(".json")]
     )
-    count = Counter(name for names in kept.values() for name in names)
+    count = Counter(name for names in files.values() for name in names)
     found = {}
     for row, run in rows.items():
-        if names := sorted(kept[run.id], key=lambda name: (-count[name], name)):
+        if names := sorted(files[run.id], key=lambda name: (-count[name], name)):
             read = reader.read_json(run, f"attention/{names[0]}").get("attention", [])
             for one in (one for one in read if one["kind"] == "cross"):
                 weights_QK = np.mean(one["maps"][-1], axis=0)
@@ -186,7 +197,7 @@ def _attention(reader: Reader, runs: Sequence[TrackedRun]) -> dict[str, Mapping[
 
 
 def _changes(now: Context, before: Context) -> tuple[Any, ...]:
-    """The paired test of each row against itself in the other suite, on tracks that both have."""
+    """The paired test of each row against itself in the other suite, on the tracks that both suites have."""
     found = []
     for track, texts in now.translations.items():
         earlier = track.among(before.tracks)
@@ -196,12 +207,12 @@ def _changes(now: Context, before: Context) -> tuple[Any, ...]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A tracked name as (test set, metric): test/bleu is a score of test, test/bleu/length/1-5 stands for itself."""
+    """A stored name as (test set, metric): test/bleu is ("test", "bleu"); test/bleu/length/1-5 is ("", whole name)."""
     test_set, _, metric = name.rpartition("/")
     return (test_set, metric) if test_set and "/" not in test_set and registry.metric(metric).score else ("", name)
 
 
-def _key(run: TrackedRun) -> tuple[str, str, str]:
+def _track_key(run: TrackedRun) -> tuple[str, str, str]:
     return run.tags.get("corpus", ""), run.tags.get("preset", ""), run.tags.get("direction", "")
 
 
@@ -209,27 +220,27 @@ def _seed(run: TrackedRun) -> int:
     return int(run.tags.get("seed") or 0)
 
 
-def _chosen(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
-    """The newest finished run of each row, track and seed, by seed; `runs` come newest first."""
+def _newest_finished(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
+    """The newest finished run of each row, track and seed, sorted by seed. `runs` are sorted from new to old."""
     newest: dict[tuple[object, ...], TrackedRun] = {}
     for run in runs:
         if run.status == "FINISHED":
-            newest.setdefault((run.tags.get("row", ""), *_key(run), _seed(run)), run)
+            newest.setdefault((run.tags.get("row", ""), *_track_key(run), _seed(run)), run)
     return sorted(newest.values(), key=_seed)
 
 
 def _order(runs: Sequence[TrackedRun], tags: dict[str, str]) -> list[str]:
-    """The suite's order; rows that it does not name follow by year."""
+    """Ids of the rows in the order of the suite. Rows that the suite does not name follow by year."""
     named = [row for row in tags.get("rows", "").split(",") if row]
     others = {run.tags.get("row", ""): run.tags.get("year", "") for run in runs}
     return named + sorted((row for row in others if row not in named), key=lambda row: (others[row], row))
 
 
 def _tracks(runs: Sequence[TrackedRun], measures: Mapping[str, list[Measure]]) -> tuple[Track, ...]:
-    """The columns, the oldest first, with the shortest label that tells them apart."""
+    """The tracks, the oldest first, each with the shortest label that distinguishes it."""
     test_sets: dict[tuple[str, str, str], list[str]] = {}
     for run in reversed(runs):
-        names = test_sets.setdefault(_key(run), [])
+        names = test_sets.setdefault(_track_key(run), [])
         for measure in measures.get(run.id, []):
             test_set, _ = _split(measure.metric)
             if test_set and test_set not in names:
@@ -247,13 +258,13 @@ def _tracks(runs: Sequence[TrackedRun], measures: Mapping[str, list[Measure]]) -
     return tuple(Track(*key, label(key), tuple(test_sets[key])) for key in keys)
 
 
-def _translations(read: Read, track: Track, test_set: str, chosen: Sequence[TrackedRun]) -> Translations:
-    """What the rows made of a test set. A row that was given other sentences than the first is left out."""
+def _translations(contents: RunContents, track: Track, test_set: str, finished: Sequence[TrackedRun]) -> Translations:
+    """The translations of a test set by all rows. Runs whose references differ from those of the first are left out."""
     found = Translations(track.direction, test_set, [], [], {}, {metric: {} for metric in quality.METRICS})
-    for run in chosen:
-        if _key(run) != track.key:
+    for run in finished:
+        if _track_key(run) != track.key:
             continue
-        table = read.tables[run.id, test_set]
+        table = contents.tables[run.id, test_set]
         if table.empty:
             continue
         if not found.references:
@@ -263,11 +274,11 @@ def _translations(read: Read, track: Track, test_set: str, chosen: Sequence[Trac
             continue
         row, seed, lines = run.tags.get("row", ""), _seed(run), list(table["hypothesis"])
         found.hypotheses.setdefault(row, {})[seed] = lines
-        kept = dict(read.statistics[run.id, test_set])
-        if "bleu" not in kept:  # an older run has kept none
-            kept["bleu"] = _bleu(tuple(lines), tuple(found.references))
-        for metric, of in kept.items():
-            found.statistics[metric].setdefault(row, {})[seed] = of
+        statistics = dict(contents.statistics[run.id, test_set])
+        if "bleu" not in statistics:  # compute what the run has not stored
+            statistics["bleu"] = _bleu(tuple(lines), tuple(found.references))
+        for metric, of_sentences in statistics.items():
+            found.statistics[metric].setdefault(row, {})[seed] = of_sentences
     return found
 
 
@@ -281,15 +292,15 @@ def _row(
     runs: Sequence[TrackedRun],
     about: Mapping[str, str],
     tracks: Sequence[Track],
-    read: Read,
+    contents: RunContents,
     texts: dict[tuple[Track, str], Translations],
 ) -> Row:
-    own = [run for run in runs if run.tags.get("row", "") == identifier]
-    tags = own[0].tags if own else about
+    of_row = [run for run in runs if run.tags.get("row", "") == identifier]
+    tags = of_row[0].tags if of_row else about
     name, year = tags.get("name") or identifier, tags.get("year", "")
 
     def cell(track: Track) -> Cell:
-        return _cell(identifier, track, [run for run in own if _key(run) == track.key], read, texts)
+        return _cell(identifier, track, [run for run in of_row if _track_key(run) == track.key], contents, texts)
 
     return Row(
         id=identifier,
@@ -307,32 +318,33 @@ def _cell(
     row: str,
     track: Track,
     runs: Sequence[TrackedRun],
-    read: Read,
+    contents: RunContents,
     texts: dict[tuple[Track, str], Translations],
 ) -> Cell:
-    finished = {_seed(run): run for run in _chosen(runs)}
-    begun = {_seed(run): run for run in reversed(runs)}  # the newest of each seed stays
+    finished = {_seed(run): run for run in _newest_finished(runs)}
+    newest = {_seed(run): run for run in reversed(runs)}  # sorted from old to new, so a newer run replaces an older
     failures = [
         (seed, STATES.get(run.status, run.status.lower()), run.tags.get("reason", ""))
-        for seed, run in sorted(begun.items())
+        for seed, run in sorted(newest.items())
         if seed not in finished
     ]
     by_name: dict[str, dict[int, Measure]] = {}
     for seed, run in finished.items():
-        for measure in read.measures[run.id]:
+        for measure in contents.measures[run.id]:
             by_name.setdefault(measure.metric, {})[seed] = measure
     numbers = {}
     for name, of_seeds in by_name.items():
         test_set, metric = _split(name)
         number = _number(of_seeds)
         if len(of_seeds) > 1 and metric in quality.METRICS and (track, test_set) in texts:
-            kept = texts[track, test_set].statistics[metric].get(row, {})
-            if kept.keys() == of_seeds.keys():
-                over = quality.measure(list(kept.values()))
-                provenance = _together(
-                    [over.provenance, *(seed.provenance for seed in of_seeds.values())], but=quality.sentence_interval()
+            statistics = texts[track, test_set].statistics[metric].get(row, {})
+            if statistics.keys() == of_seeds.keys():
+                over_seeds = quality.measure(list(statistics.values()))
+                provenance = _merged_provenance(
+                    [over_seeds.provenance, *(seed.provenance for seed in of_seeds.values())],
+                    without=quality.sentence_interval(),
                 )
-                number = Number(number.value, number.unit, over.low, over.high, provenance, number.seeds)
+                number = Number(number.value, number.unit, over_seeds.low, over_seeds.high, provenance, number.seeds)
         numbers[test_set, metric] = number
     return Cell(
         track=track,
@@ -340,14 +352,15 @@ def _cell(
         state="finished" if finished else STATES.get(runs[0].status, "unfinished") if runs else "not run",
         failures=tuple(failures),
         numbers=numbers,
-        curves={seed: read.curves[run.id] for seed, run in finished.items()},
+        curves={seed: contents.curves[run.id] for seed, run in finished.items()},
     )
 
 
 def _number(of_seeds: dict[int, Measure]) -> Number:
-    """The mean over seeds, without an interval if there are several; scores get theirs from the sentences.
+    """The mean over seeds. Of several seeds it has no interval; `_cell` computes that of scores from the sentences.
 
-    Its recipe has every piece of the seeds' recipes once; or if a seed has no value, that seed's reason.
+    Its provenance joins those of the seeds. If a seed has no value, neither has the mean, and the provenance is that
+    seed's reason.
     """
     first = next(iter(of_seeds.values()))
     values = {seed: measure.value for seed, measure in of_seeds.items()}
@@ -355,13 +368,15 @@ def _number(of_seeds: dict[int, Measure]) -> Number:
         return Number(first.value, first.unit, first.low, first.high, first.provenance, values, first.noisy)
     if absent := [measure for measure in of_seeds.values() if measure.value is None]:
         return Number(None, first.unit, None, None, absent[0].provenance, values, absent[0].noisy)
-    provenance = _together([*(measure.provenance for measure in of_seeds.values()), f"mean of {len(values)} seeds"])
+    provenance = _merged_provenance(
+        [*(measure.provenance for measure in of_seeds.values()), f"mean of {len(values)} seeds"]
+    )
     mean = fmean(number for number in values.values() if number is not None)
     noisy = any(measure.noisy for measure in of_seeds.values())
     return Number(mean, first.unit, None, None, provenance, values, noisy)
 
 
-def _together(recipes: Sequence[str], but: str = "") -> str:
-    """Joins every distinct piece of several provenances, without the piece `but`."""
-    pieces = (piece for provenance in recipes for piece in provenance.split("; ") if piece and piece != but)
+def _merged_provenance(provenances: Sequence[str], without: str = "") -> str:
+    """Joins every distinct piece of several provenances, without the piece `without`."""
+    pieces = (piece for provenance in provenances for piece in provenance.split("; ") if piece and piece != without)
     return "; ".join(dict.fromkeys(pieces))

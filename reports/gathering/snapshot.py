@@ -1,6 +1,6 @@
-"""A folder that holds what a report reads of a suite: a report made from it has the same bytes, without the store.
+"""A snapshot: a folder with everything that a report reads of a suite. A report made from it has the same bytes.
 
-snapshot.json       the suites: id in MLflow, own run, jobs; and where they came from, if that was a server
+snapshot.json       the suites: experiment id in MLflow, parent run, jobs; and the address of the server, if any
 RUN/...             the files of each run that a report reads
 """
 
@@ -17,30 +17,30 @@ from typing import Any
 
 from bench.system.files import write_file
 from bench.tracking.reading import Reader, TrackedRun
-from reports.gathering.gather_runs import public
+from reports.gathering.gather_runs import public_address
 
 INDEX = "snapshot.json"
 FORMAT = 2
 
 
 class Snapshot(Reader):
-    """Reads such a folder.
+    """Reads the runs of a suite from a snapshot.
 
     Raises:
-        ValueError: it is none, or was written by another version.
+        ValueError: the folder is not a snapshot, or another version of this program wrote it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
             index = json.loads((folder / INDEX).read_text())
-            kept = index["format"]
+            version = index["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"--from: {folder} has no readable {INDEX}; make one with bench report --export"
             ) from error
-        if kept != FORMAT:
-            raise ValueError(f"--from: {folder} has format {kept}, this version reads {FORMAT}; export it again")
+        if version != FORMAT:
+            raise ValueError(f"--from: {folder} has format {version}, this version reads {FORMAT}; export it again")
         self.uri: str = index["uri"]
         self._suites: dict[str, dict[str, Any]] = index["suites"]
         self._studies: list[dict[str, Any]] = index["studies"]
@@ -62,8 +62,8 @@ class Snapshot(Reader):
         return [_run(entry) for entry in self._studies]
 
     def list_files(self, run: TrackedRun, folder: str) -> list[str]:
-        place = self.folder / run.id / folder
-        return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+        artifacts = self.folder / run.id / folder
+        return sorted(path.name for path in artifacts.iterdir()) if artifacts.is_dir() else []
 
     def _suite(self, suite: str) -> dict[str, Any]:
         if suite not in self._suites:
@@ -78,18 +78,18 @@ class Snapshot(Reader):
 
 
 class Recorder(Reader):
-    """Reads from another reader, and remembers what was read so that it can be kept."""
+    """Reads through another reader and records what was read, so that `export` can write it as a snapshot."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader, self.uri = reader, reader.uri
-        self.read: dict[tuple[str, str], TrackedRun] = {}
-        self.asked: dict[str, None] = {}
+        self.artifacts_read: dict[tuple[str, str], TrackedRun] = {}
+        self.suites_read: dict[str, None] = {}
 
     def suites(self) -> list[str]:
         return self.reader.suites()
 
     def runs(self, suite: str) -> list[TrackedRun]:
-        self.asked[suite] = None
+        self.suites_read[suite] = None
         return self.reader.runs(suite)
 
     def parent_run(self, suite: str) -> TrackedRun | None:
@@ -105,14 +105,17 @@ class Recorder(Reader):
         return self.reader.list_files(run, folder)
 
     def artifact(self, run: TrackedRun, name: str) -> contextlib.AbstractContextManager[Path | None]:
-        self.read[run.id, name] = run
+        self.artifacts_read[run.id, name] = run
         return self.reader.artifact(run, name)
 
-    def keep(self, folder: Path) -> Path:
-        """Writes everything that was read into a folder, the index last: without it the folder is no snapshot."""
+    def export(self, folder: Path) -> Path:
+        """Writes everything that was read into a folder and returns the path of its index.
+
+        The index is written last, so that an incomplete folder is not taken for a snapshot.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / INDEX).unlink(missing_ok=True)
-        for (_, name), run in self.read.items():
+        for (_, name), run in self.artifacts_read.items():
             with self.reader.artifact(run, name) as path:
                 if path is not None:
                     to = folder / run.id / PurePosixPath(name)
@@ -120,9 +123,9 @@ class Recorder(Reader):
                     shutil.copyfile(path, to)
         index = {
             "format": FORMAT,
-            "uri": public(self.uri),  # a path says nothing on another machine
+            "uri": public_address(self.uri),  # no path of this machine
             "studies": [_entry(study) for study in self.reader.studies()],
-            "suites": {suite: self._entry(suite) for suite in self.asked},
+            "suites": {suite: self._entry(suite) for suite in self.suites_read},
         }
         write_file(folder / INDEX, json.dumps(index, indent=1))
         return folder / INDEX
@@ -137,8 +140,8 @@ class Recorder(Reader):
 
 
 def _entry(run: TrackedRun) -> dict[str, Any]:
-    kept = {key: value for key, value in run.tags.items() if not key.startswith(("mlflow.user", "mlflow.source.name"))}
-    return asdict(run) | {"started": run.started.isoformat(), "tags": kept, "artifacts": ""}
+    tags = {key: value for key, value in run.tags.items() if not key.startswith(("mlflow.user", "mlflow.source.name"))}
+    return asdict(run) | {"started": run.started.isoformat(), "tags": tags, "artifacts": ""}
 
 
 def _run(entry: dict[str, Any]) -> TrackedRun:

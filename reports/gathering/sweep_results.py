@@ -1,4 +1,4 @@
-"""What sweeps found for the rows of a suite, as their own runs in MLflow tell it (bench/tuning.py writes them)."""
+"""Results of the sweeps of a suite's rows, from the MLflow runs of their studies (see bench/sweep/run_sweep.py)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pandas as pd
 
 from bench.measures.tuning_curve import Expected, expected_best
 from bench.tracking.reading import Reader, TrackedRun
-from reports.gathering.context import Swept, Track
+from reports.gathering.context import SweepSummary, Track
 
 
 def _studies(reader: Reader, track: Track, order: Sequence[str]) -> list[TrackedRun]:
-    """Of rows of the suite, on the track's text at its preset; the newest first."""
+    """The studies of the suite's rows on the corpus and preset of a track, the newest first."""
     return [
         study
         for study in reader.studies()
@@ -28,51 +28,53 @@ def _trials(reader: Reader, study: TrackedRun) -> pd.DataFrame:
         return pd.DataFrame(**json.loads(path.read_text())) if path else pd.DataFrame()
 
 
-def expected(
-    reader: Reader, track: Track, order: Sequence[str], own: TrackedRun | None, tuned: Mapping[str, Any]
+def expected_best_curves(
+    reader: Reader, track: Track, order: Sequence[str], parent: TrackedRun | None, tuned: Mapping[str, Any]
 ) -> dict[str, list[Expected]]:
-    """Row -> expected best validation BLEU against pairs spent.
+    """Row -> expected best validation BLEU against the sentence pairs used for tuning.
 
-    Of the study that the suite took its settings from; of other rows, of the newest sweep on this track that measured
-    it. A trial that failed has found nothing: its score is 0.
+    The curve is that of the study whose settings the suite uses. For other rows it is computed from the newest sweep on
+    this track that measured validation BLEU. A failed trial counts as a score of 0.
     """
     studies = _studies(reader, track, order)
-    here = {study.id for study in studies}
-    kept = reader.read_json(own, "best_so_far.json").get("expected", {}) if own and tuned else {}
+    study_ids = {study.id for study in studies}
+    stored = reader.read_json(parent, "best_so_far.json").get("expected", {}) if parent and tuned else {}
     found = {
         row: [Expected(**point) for point in points]
-        for row, points in kept.items()
-        if tuned.get(row, {}).get("study") in here
+        for row, points in stored.items()
+        if tuned.get(row, {}).get("study") in study_ids
     }
     for study in studies:
         if (row := study.tags["row"]) in found:
             continue
         trials = _trials(reader, study)
         if {"validation_bleu", "pairs"} <= set(trials.columns):
-            if "trial" in trials:  # an attempt that was lost is part of the job that went on
+            if "trial" in trials:  # the attempts of a trial are one job that was resumed
                 trials = pd.DataFrame(trials.groupby("trial", sort=False)[["validation_bleu", "pairs"]].max())
             bleu, pairs = (trials[name].astype(float) for name in ("validation_bleu", "pairs"))
             scores, pairs = (column.fillna(0.0).tolist() for column in (bleu, pairs))
-            if any(pairs) and len(bleu.dropna()):  # a sweep by another goal may have asked for no BLEU
+            if any(pairs) and len(bleu.dropna()):  # a sweep with another goal may not have measured BLEU
                 found[row] = expected_best(scores, pairs)
     return found
 
 
-def read(reader: Reader, track: Track, order: Sequence[str], tuned: Mapping[str, Any]) -> tuple[Swept, ...]:
-    """Of each row that was swept the study that the suite took its settings from, or else the newest."""
-    chosen: dict[str, TrackedRun] = {}
+def read_sweeps(
+    reader: Reader, track: Track, order: Sequence[str], tuned: Mapping[str, Any]
+) -> tuple[SweepSummary, ...]:
+    """A summary of one study for each row: the one whose settings the suite uses, or else the newest."""
+    by_row: dict[str, TrackedRun] = {}
     for study in _studies(reader, track, order):
         row = study.tags["row"]
-        if study.id == tuned.get(row, {}).get("study") or row not in chosen:
-            chosen[row] = study
-    return tuple(_swept(reader, chosen[row]) for row in order if row in chosen)
+        if study.id == tuned.get(row, {}).get("study") or row not in by_row:
+            by_row[row] = study
+    return tuple(_sweep_summary(reader, by_row[row]) for row in order if row in by_row)
 
 
-def _swept(reader: Reader, study: TrackedRun) -> Swept:
+def _sweep_summary(reader: Reader, study: TrackedRun) -> SweepSummary:
     trials, goals = _trials(reader, study), tuple(filter(None, study.tags.get("goals", "").split(", ")))
     best = {key.removeprefix("best."): value for key, value in study.tags.items() if key.startswith("best.")}
     settings = {key: value for key, value in best.items() if "." in key}  # not best.run and best.job_hash
     several = len(goals) > 1 and {"best", "settings", *goals} <= set(trials.columns)
     front = [trial for trial in trials.to_dict("records") if trial["best"]] if several else []
     points = [(tuple(float(trial[goal]) for goal in goals), json.loads(trial["settings"])) for trial in front]
-    return Swept(study.tags["row"], goals, settings, reader.read_json(study, "importance.json"), tuple(points))
+    return SweepSummary(study.tags["row"], goals, settings, reader.read_json(study, "importance.json"), tuple(points))

@@ -21,7 +21,7 @@ from mlflow.tracking import MlflowClient
 import bench.tracking.retry
 from bench.measures.measure import Measure
 from bench.tracking.run_writer import RunWriter
-from bench.tracking.store import Store, TrackingSettings, tracked
+from bench.tracking.store import Store, TrackingSettings, to_tracked_run
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,10 @@ def test_what_never_reached_the_store_is_sent_on_resume(store: Store) -> None:
     job.finish("KILLED")
     resumed = store.resume(job.id)
     assert store.run(job.id).status == "RUNNING"
-    assert resumed.missing(whole) == whole[4:]
-    resumed.curve(resumed.missing(whole))
+    assert resumed.missing_points(whole) == whole[4:]
+    resumed.curve(resumed.missing_points(whole))
     resumed.finish("FINISHED")
-    assert resumed.missing(whole) == []
+    assert resumed.missing_points(whole) == []
     for name in ("train/loss", "train/lr"):
         assert values(store, job.id, name) == [(update, update / 10) for update in range(1, 6)]
     run = store.run(job.id)
@@ -110,7 +110,7 @@ def test_a_table_written_again_is_no_longer(store: Store, monkeypatch: pytest.Mo
         "hypothesis": ["c"],
     }
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)  # load_table asks for nothing else
-    frame = store.client.load_table(store.experiment("tables"), "h/test.json", [job.id])
+    frame = store.client.load_table(store.experiment_id("tables"), "h/test.json", [job.id])
     assert list(frame["source"]) == ["<b>One</b>", 'Two "\n']
     assert store.hypotheses(store.run(job.id), "other").empty
 
@@ -132,8 +132,8 @@ def test_measures_written_again_have_one_value_each(store: Store, tmp_path: Path
 
 
 def test_a_parent_is_made_once(store: Store) -> None:
-    one = store.parent("family", {"question": "Why?"})
-    assert store.parent("family", {"question": "How?"}) == one
+    one = store.start_parent("family", {"question": "Why?"})
+    assert store.start_parent("family", {"question": "How?"}) == one
     child = store.begin("family", "child", {"job_hash": "abc"}, one)
     assert store.run(child.id).tags["mlflow.parentRunId"] == one
     assert store.run(one).tags["question"] == "How?"
@@ -153,14 +153,14 @@ def test_datasets_written_again_are_there_once(store: Store) -> None:
 def test_params_are_kept_whole(store: Store) -> None:
     job = begin(store, "params")
     job.params({f"key{n}": n for n in range(230)} | {"long": "x" * 7000})
-    run = tracked(store.client.get_run(job.id))
+    run = to_tracked_run(store.client.get_run(job.id))
     assert len(run.params) == 231
     assert len(run.params["long"]) == 6000
 
 
 def test_a_deleted_suite_comes_back(store: Store) -> None:
     begin(store, "deleted")
-    store.client.delete_experiment(store.experiment("deleted"))
+    store.client.delete_experiment(store.experiment_id("deleted"))
     begin(store, "deleted", job_hash="new")
     assert {run.tags["job_hash"] for run in store.runs("deleted")} >= {"new"}
 
@@ -198,7 +198,7 @@ class NoExperiments(BaseHTTPRequestHandler):
 def test_a_worker_waits_for_a_server_that_its_driver_has_reached(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(bench.tracking.retry, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(bench.tracking.retry, "RETRY_SECONDS", 0.01)
     with ThreadingHTTPServer(("127.0.0.1", 0), NoExperiments, bind_and_activate=False) as server:
         server.server_bind()  # from here on the address is taken, and connections to it are refused
 
@@ -213,13 +213,13 @@ def test_a_worker_waits_for_a_server_that_its_driver_has_reached(
 
         starting = threading.Thread(target=begin)
         starting.start()
-        store = Store(TrackingSettings(f"http://127.0.0.1:{server.server_port}"), known=True)
+        store = Store(TrackingSettings(f"http://127.0.0.1:{server.server_port}"), wait=True)
         assert store.suites() == []
         server.shutdown()
         starting.join()
     waited, back = said()
     assert "does not answer" in waited
-    assert "is back" in back
+    assert "answers again" in back
 
 
 @pytest.mark.parametrize("content", [b"not a database, but long enough for one" * 40, b"SQLite format 3\0"])
@@ -240,15 +240,15 @@ def test_where_runs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 def test_a_store_that_was_away_has_every_point_in_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     job = begin(store, "outage")
-    real, failures = job.backlog.send, [MlflowException("API request to http://x failed with exception refused")] * 3
+    real, failures = job.background.send, [MlflowException("API request to http://x failed with exception refused")] * 3
 
     def send(metrics: list[Metric]) -> None:
         if failures:
             raise failures.pop()
         real(metrics)
 
-    monkeypatch.setattr(bench.tracking.retry, "RETRY_EVERY", 0.01)
-    job.backlog.send = send
+    monkeypatch.setattr(bench.tracking.retry, "RETRY_SECONDS", 0.01)
+    job.background.send = send
     whole = [(update, "train/loss", update / 10) for update in range(1, 8)]
     job.curve(whole[:3])  # does not wait
     job.curve(whole[3:])
@@ -258,15 +258,15 @@ def test_a_store_that_was_away_has_every_point_in_the_end(store: Store, monkeypa
 
 
 def test_a_store_that_stays_away_or_refuses_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.tracking.retry, "RETRY_EVERY", 0.01)
-    monkeypatch.setattr(bench.tracking.retry, "PATIENCE", 0.05)
+    monkeypatch.setattr(bench.tracking.retry, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(bench.tracking.retry, "MAX_OUTAGE_SECONDS", 0.05)
     for error in ("API request failed with exception refused", "Invalid value for parameter"):
         job = begin(store, "away")
 
         def send(metrics: list[Metric], error: str = error) -> None:
             raise MlflowException(error)
 
-        job.backlog.send = send
+        job.background.send = send
         job.curve([(1, "train/loss", 0.5)])
         with pytest.raises(MlflowException, match=error):
             job.finish("FINISHED")
@@ -277,14 +277,14 @@ LOCKED = "(sqlite3.OperationalError) database is locked"
 
 
 def test_a_full_disk_is_no_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.tracking.retry, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(bench.tracking.retry, "RETRY_SECONDS", 0.01)
     errors = [MlflowException(FULL), *[MlflowException(LOCKED)] * 3]
 
     def ask() -> None:
         raise errors.pop()
 
     with pytest.raises(MlflowException, match="disk is full"):
-        bench.tracking.retry.patiently(ask, lambda: math.inf)
+        bench.tracking.retry.retry_until(ask, lambda: math.inf)
     assert errors == [], "a lock passes"
 
 
@@ -300,7 +300,7 @@ BackgroundWriter(send).put([])
 
 
 def test_a_server_that_comes_back_answers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(bench.tracking.retry, "RETRY_EVERY", 0.01)
+    monkeypatch.setattr(bench.tracking.retry, "RETRY_SECONDS", 0.01)
     answers: list[Exception | str] = [MlflowException("API request to http://x failed with exception y"), "run"]
 
     class Client:
@@ -314,7 +314,7 @@ def test_a_server_that_comes_back_answers(monkeypatch: pytest.MonkeyPatch, caplo
 
     patient = bench.tracking.retry.RetryingClient(cast(MlflowClient, Client()))  # of which it asks no more
     assert (patient.get_run("abc"), patient.tracking_uri) == ("run abc", "http://x")
-    assert caplog.messages == ["the tracking store does not answer; waiting for it", "the tracking store is back"]
+    assert caplog.messages == ["the tracking store does not answer; waiting for it", "the tracking store answers again"]
     answers.append(MlflowException("no such run"))
     with pytest.raises(MlflowException, match="no such run"):
         patient.get_run("abc")
