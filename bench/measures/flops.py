@@ -42,7 +42,7 @@ class FlopCounter:
         self._pair: dict[tuple[int, int], int] = {}
         self._padded: dict[tuple[int, int], int] = {}
         # Caches of this ledger, not of the class: one on a method would keep every model alive that was ever trained.
-        self._step, self._drawn = functools.cache(self._cost_step), functools.cache(self._cost_drawn)
+        self._step, self._sampling = functools.cache(self._cost_step), functools.cache(self._cost_sampling)
 
     def add(self, batch: Batch) -> None:
         """Adds one training batch: forward, loss and backward; all parts of it, if several processes read it.
@@ -65,7 +65,7 @@ class FlopCounter:
             self.executed_flops -= encoder.training * padding(sources, padded[0])
             self.executed_flops -= decoder.training * padding(targets, padded[1])
 
-    def add_drawn(self, pairs: Batch, count: int, rows_T: Sequence[int]) -> None:
+    def add_samples(self, pairs: Batch, count: int, rows_T: Sequence[int]) -> None:
         """Adds what a model wrote itself and was trained on (reward.py): `count` translations of each source in a row.
 
         To write: encode and start once a source, a step and a projection for each token, forward. To learn: decode and
@@ -76,7 +76,7 @@ class FlopCounter:
         for length in sources[::count]:
             self.model_flops += self._begun(length)
         for pair in zip(sources, targets, strict=True):
-            self.model_flops += self._drawn(*pair)
+            self.model_flops += self._sampling(*pair)
         project, padded = self.model.flops_project(), self.model.flops_decode(source_length, target_length)
         encoder, decoder = self.model.flops_skipped_at_padding()
         self.executed_flops += self._begun(source_length) * (len(sources) // count)
@@ -92,7 +92,7 @@ class FlopCounter:
     def _cost_step(self, source_length: int, position: int) -> int:
         return self.model.flops_step(source_length, position).forward
 
-    def _cost_drawn(self, source_length: int, target_length: int) -> int:
+    def _cost_sampling(self, source_length: int, target_length: int) -> int:
         steps = sum(self._step(source_length, position) for position in range(target_length))
         learnt = self.model.flops_decode(source_length, target_length).training
         project = self.model.flops_project()

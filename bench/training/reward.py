@@ -254,7 +254,7 @@ class RewardPhase(pl.Callback):
         self.has_trained = True
         limits_B = [MAX_LENGTH_RATIO * length for length in batch.target.lengths_B]
         samples = sample_translations(model, batch.source, limits_B, self.settings.samples)
-        self.budget.flop_counter.add_drawn(samples.pairs, self.settings.samples, samples.rows_T)
+        self.budget.flop_counter.add_samples(samples.pairs, self.settings.samples, samples.rows_T)
         rewards_R = self.rewards(batch.target, samples.pairs.target).to(model.device)
         self.curves.record("reward", rewards_R.mean())
         return mixed_loss(model, batch, samples, rewards_R, self.settings.ml_weight)

@@ -191,7 +191,7 @@ def test_on_a_gpu_finished_samples_are_checked_at_every_fourth_step(monkeypatch:
     test_samples_are_well_formed()
     assert pairs.target.ids_BS.shape[1] == max(pairs.target.lengths_B)
     flop_counter = FlopCounter(model)
-    flop_counter.add_drawn(pairs, 4, rows_T)
+    flop_counter.add_samples(pairs, 4, rows_T)
     learning = count(lambda: mixed_loss(model, PAIRS, Samples(pairs, rows_T), torch.rand(12), 0.017).backward())
     flop_counter.add(PAIRS)
     assert counted + learning == flop_counter.executed_flops
@@ -342,7 +342,7 @@ def test_the_counted_flops_are_the_executed_flops(row: str) -> None:
     learning = count(lambda: mixed_loss(model, PAIRS, samples, rewards_R, 0.017).backward())
     flop_counter = FlopCounter(model)
     flop_counter.add(PAIRS)
-    flop_counter.add_drawn(samples.pairs, 4, samples.rows_T)
+    flop_counter.add_samples(samples.pairs, 4, samples.rows_T)
     assert counted + learning == flop_counter.executed_flops
     assert flop_counter.model_flops < flop_counter.executed_flops
 
@@ -352,7 +352,7 @@ def test_without_padding_model_flops_are_executed_flops(row: str) -> None:
     model, written = build(row), padded([[5, 6, EOS]] * 6)
     sources = padded([[7, 8, 9, EOS]] * 6)
     flop_counter = FlopCounter(model)
-    flop_counter.add_drawn(Batch(sources, written), 3, [6] * 3)
+    flop_counter.add_samples(Batch(sources, written), 3, [6] * 3)
     assert flop_counter.model_flops == flop_counter.executed_flops
     once = model.flops_encode(4).forward + model.flops_start(4).forward
     steps = sum(model.flops_step(4, position).forward for position in range(3)) + 3 * model.flops_project().forward
