@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CONSTRAINTS := $(wildcard constraints-$(VERSION).txt)
+GPU_PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON))
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
 
-.PHONY: demo demo-all test check format journeys clean
+.PHONY: demo demo-all test check format journeys gpu clean
 
 demo: .venv/installed ## five rungs of the ladder on the embedded corpus: trains, measures, writes the report
 	.venv/bin/bench suite experiments/demo.yaml
@@ -17,6 +18,9 @@ test: .venv/installed-dev ## every test but the journeys; one thread for each of
 
 journeys: .venv/installed-dev ## the slow, whole-system tests, two at a time
 	.venv/bin/python -m pytest tests/journeys --numprocesses 2 --dist loadgroup -o addopts="-q --strict-markers --strict-config --import-mode=importlib" --timeout 900
+
+gpu: ## checks on a CUDA GPU in at most ten minutes, offline: installs nothing (docs/gpu.md); MULTI30K=FOLDER uses the captions
+	$(GPU_PYTHON) -m bench.checks.gpu $(GPU_FLAGS)
 
 check: .venv/installed-dev ## format, lint, types
 	.venv/bin/ruff format --check .
