@@ -1,4 +1,4 @@
-"""Writes a report in every form: a page, Markdown, LaTeX, tidy CSV, and its plots as files."""
+"""Writes a report in every form: HTML page, Markdown, LaTeX, tidy CSV, and its plots as SVG and PDF."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from reports.gathering import comparison
 from reports.gathering.context import Context
 from reports.plots import main_plots
 from reports.plots.drawing import COLOURS, Plot, draw_ahead
-from reports.tables import detail_tables, table
+from reports.tables import detail_tables
+from reports.tables.comparison_table import comparison_table
 from reports.text import escaping, experimental_setup, findings
 
 COLUMNS = (
@@ -35,13 +36,13 @@ COLUMNS = (
     "unit",
     "run",
 )
-"""Of the tidy CSV; scripts lean on them."""
+"""Columns of the tidy CSV. Scripts read them by name, so they do not change."""
 
 
 def csv(context: Context) -> str:
-    """The tidy table: one line per row, direction, test set and metric. What was not measured is empty.
+    """The tidy table: one line for each row, direction, test set and metric; empty where nothing was measured.
 
-    Costs belong to no test set; seeds and runs are lists with spaces between.
+    The test set of costs is empty. Seeds and runs are lists separated by spaces.
     """
     text = io.StringIO()
     writer = csv_module.writer(text, lineterminator="\n")
@@ -49,18 +50,18 @@ def csv(context: Context) -> str:
     for track in context.tracks:
         for row in context.rows:
             cell = row.cells[track]
-            wanted = set(cell.numbers)
+            entries = set(cell.numbers)
             for name in registry.IN_EVERY_ROW:
-                wanted |= (
+                entries |= (
                     {(test_set, name) for test_set in (track.test_sets or ("",))}
                     if registry.metric(name).score
                     else {("", name)}
                 )
             seeds, runs = " ".join(map(str, cell.runs)), " ".join(run.id for run in cell.runs.values())
             front = [context.suite, track.corpus]
-            for name in registry.in_registry_order({name for _, name in wanted}):
+            for name in registry.in_registry_order({name for _, name in entries}):
                 for test_set in (*track.test_sets, ""):
-                    if (test_set, name) in wanted:
+                    if (test_set, name) in entries:
                         number = cell.numbers.get((test_set, name))
                         ends = [number.value, number.low, number.high] if number else [None] * 3
                         middle = [
@@ -77,36 +78,38 @@ def csv(context: Context) -> str:
 
 
 def terminal(context: Context) -> tuple[list[tuple[str, str]], list[list[str]], str]:
-    """Columns, rows and title for bench.terminal.table: what the rows measured, their runs behind them."""
-    say, main = context.catalogue, table.main(context)
-    kept = main.kept("own")
-    headings = [(column.whole.replace(", ", "\n"), column.side) for column in (main.columns[n] for n in kept)]
+    """Columns, rows and title of the comparison for bench.system.terminal.table. The last column has the runs."""
+    say, table = context.catalogue, comparison_table(context)
+    numbers = table.column_numbers("own")
+    headings = [
+        (column.full_heading.replace(", ", "\n"), column.side) for column in (table.columns[n] for n in numbers)
+    ]
     lines = []
-    for row in main.rows:
+    for row in table.rows:
         cells = [
-            f"{e.text} [{e.details[0]}]" if number and (e := row[number]).details else row[number].text
-            for number in kept
+            f"{entry.text} [{entry.details[0]}]" if number and entry.details else entry.text
+            for number, entry in ((number, row[number]) for number in numbers)
         ]
         lines.append([*cells, " ".join(run.short for run in row[0].runs) or formatting.MISSING])
     return [*headings, (say("table.run"), "left")], lines, f"{say('title')} ({context.suite})"
 
 
 def page(context: Context) -> str:
-    """The page: one file that needs no other."""
+    """The HTML page. It needs no other file."""
     return _render("page.html.j2", context, main_plots.all_plots(context))
 
 
 def all_forms(context: Context, out: Path) -> list[Path]:
-    """Writes every form into `out`, each beside its place and then renamed; returns the files."""
-    drawn = main_plots.all_plots(context)
-    draw_ahead(drawn)
+    """Writes every form into the folder `out` and returns the paths of the files."""
+    plots = main_plots.all_plots(context)
+    draw_ahead(plots)
     files: dict[str, str | bytes] = {
-        "report.html": _render("page.html.j2", context, drawn),
-        "report.md": _render("page.md.j2", context, drawn),
-        "report.tex": _render("page.tex.j2", context, drawn),
+        "report.html": _render("page.html.j2", context, plots),
+        "report.md": _render("page.md.j2", context, plots),
+        "report.tex": _render("page.tex.j2", context, plots),
         "report.csv": csv(context),
     }
-    for plot in drawn:
+    for plot in plots:
         files[f"plots/{plot.id}.svg"] = plot.svg()
         files[f"plots/{plot.id}.pdf"] = plot.pdf()
     for name, content in files.items():
@@ -114,15 +117,15 @@ def all_forms(context: Context, out: Path) -> list[Path]:
     return [out / name for name in files]
 
 
-def _render(template: str, context: Context, drawn: list[Plot]) -> str:
-    return _environment(template).get_template(template).render(**_content(context, drawn))
+def _render(template: str, context: Context, plots: list[Plot]) -> str:
+    return _environment(template).get_template(template).render(**_content(context, plots))
 
 
-def _content(context: Context, drawn: list[Plot]) -> dict[str, Any]:
-    """What the three templates print: all of it made once, here."""
+def _content(context: Context, plots: list[Plot]) -> dict[str, Any]:
+    """The variables of the three templates."""
     say = context.catalogue
     groups: dict[str, list[Plot]] = {}
-    for plot in drawn:
+    for plot in plots:
         groups.setdefault(plot.group or plot.id, []).append(plot)
     figures = list(groups.values())
     baseline = context.row(context.baseline).name
@@ -134,7 +137,7 @@ def _content(context: Context, drawn: list[Plot]) -> dict[str, Any]:
         "warnings": findings.warnings(context),
         "meta": say("page.meta", suite=context.suite, rows=say.count("row", len(context.rows)), date=context.written),
         "question": say.recorded(context.question),
-        "main": table.main(context),
+        "main": comparison_table(context),
         "main_notes": _main_notes(context),
         "scores": detail_tables.scores(context),
         "changes": detail_tables.changes(context),
@@ -154,7 +157,7 @@ def _content(context: Context, drawn: list[Plot]) -> dict[str, Any]:
             (track, experimental_setup.facts(context, track), detail_tables.corpus_stats(context, track))
             for track in context.tracks
         ],
-        "departures": experimental_setup.departures(context),
+        "deviations": experimental_setup.deviations(context),
         "commands": experimental_setup.commands(context),
         "missing": experimental_setup.missing(context),
         "known_families": list(COLOURS),
@@ -162,25 +165,25 @@ def _content(context: Context, drawn: list[Plot]) -> dict[str, Any]:
 
 
 def _main_notes(context: Context) -> list[str]:
-    """What is to be known of the comparison, below it."""
+    """The notes below the comparison."""
     cells = [cell for row in context.rows for cell in row.cells.values()]
     noisy = any(number.noisy for cell in cells for number in cell.numbers.values())
-    keys = {"note": True, "first_direction": len(context.tracks) > 1, "noisy": noisy, "costs": True, "published": True}
-    return [context.catalogue(f"table.{key}") for key, holds in keys.items() if holds]
+    notes = {"note": True, "first_direction": len(context.tracks) > 1, "noisy": noisy, "costs": True, "published": True}
+    return [context.catalogue(f"table.{key}") for key, printed in notes.items() if printed]
 
 
 def _side_by_side(context: Context) -> list[dict[str, Any]]:
-    """For each track the chosen sentences: heading, source, reference, and each row's translation in pieces."""
+    """For each track the sentences that are shown: heading, source, reference, and the translation of each row."""
     say, found = context.catalogue, []
     for track, texts in context.translations.items():
         source, _, target = track.direction.partition("-")
         total = formatting.count(len(texts.references))
         sentences = []
-        for number in texts.shown:
+        for number in texts.shown_sentences:
             rows = [
                 (
                     row.name,
-                    comparison.differing(
+                    comparison.mark_differences(
                         next(iter(texts.hypotheses[row.id].values()))[number], texts.references[number]
                     ),
                 )
@@ -196,8 +199,8 @@ def _side_by_side(context: Context) -> list[dict[str, Any]]:
 @functools.cache
 def _environment(template: str) -> jinja2.Environment:
     html, tex = template.endswith(".html.j2"), template.endswith(".tex.j2")
-    # Braces and percent signs are LaTeX's own.
-    marks: dict[str, Any] = {
+    # Not {{ and {%, because braces and percent signs are LaTeX syntax.
+    delimiters: dict[str, Any] = {
         "block_start_string": "<%",
         "block_end_string": "%>",
         "variable_start_string": "<<",
@@ -213,7 +216,7 @@ def _environment(template: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        **(marks if tex else {}),
+        **(delimiters if tex else {}),
     )
     environment.filters["raw"] = escaping.Raw
     environment.filters["code"] = escaping.code

@@ -54,11 +54,11 @@ def _print_error(reason: str) -> int:
 
 
 def run_command(args: argparse.Namespace, flags: list[str]) -> int:
-    from bench.experiment.loading import layered, parser, resolve
+    from bench.experiment.loading import merge_settings, settings_parser, resolve
 
     if args.settings:
-        _, merged = layered(args.file, args.preset, args.row, [])
-        parser(merged["model"]["name"]).print_help()
+        _, merged = merge_settings(args.file, args.preset, args.row, [])
+        settings_parser(merged["model"]["name"]).print_help()
         return 0
     experiment = resolve(args.file, preset=args.preset, row=args.row, flags=flags)
 
@@ -111,14 +111,14 @@ def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
 
 
 def sweep_command(args: argparse.Namespace, flags: list[str]) -> int:
-    from bench.experiment.loading import architectures
-    from bench.experiment.yaml_layers import choose
+    from bench.experiment.loading import row_files
+    from bench.experiment.yaml_layers import check_known
     from bench.sweep.settings import Sweep
 
     sweep = Sweep.read(args.file)
     sweep.trials = args.trials or sweep.trials
     for row in args.row:
-        choose("row", row, list(architectures()), Path("--row"))
+        check_known("row", row, list(row_files()), Path("--row"))
 
     from bench.runs.worker_pool import LocalBackend
     from bench.sweep.run_sweep import print_results, run_sweep

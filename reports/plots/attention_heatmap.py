@@ -1,4 +1,4 @@
-"""Attention as heat maps: one SVG for a sentence, which follows the light or dark of whoever shows it."""
+"""Attention of one sentence as heat maps, in an SVG that follows the light or dark mode of its viewer."""
 
 from __future__ import annotations
 
@@ -16,42 +16,48 @@ from bench.system.files import write_file
 from bench.system.terminal import printable
 from reports.plots.drawing import COLOURS, FONT, Chart, Datasets
 
-LIGHT = COLOURS | {"lit": "#fdfdfd"}
-CELL = 26  # pixels
-BESIDE = 1100  # pixels, beyond which a map stands below the one before
-SHOWN = 0.095  # weights from here on are written into their cells, in percent
+LIGHT = COLOURS | {"text_on_dark_cell": "#fdfdfd"}
+CELL = 26
+"""Side of a cell in pixels."""
+
+MAX_WIDTH = 1100
+"""Pixels: maps that are wider together stand below one another."""
+
+MIN_PRINTED_WEIGHT = 0.095
+"""Weights from here on are printed in their cells, in percent."""
+
 DARK = {
     "ink": "#e4e6e9",
     "quiet": "#a3a9b1",
     "rule": "#33373d",
     "paper": "#16181b",
     "attention": "#f0857a",
-    "lit": "#16181b",
+    "text_on_dark_cell": "#16181b",
 }
-"""In the dark, where the viewer says so; a viewer that knows no styles shows the light one."""
+"""Colours in dark mode. A viewer without style sheets shows the light colours."""
 
 
-def write(looks: SentenceAttention, picked: Sequence[AttentionMap], folder: Path) -> list[Path]:
-    """The picture and the data, as files named after the sentence and what is shown of it; whole or not at all."""
-    shown = hashlib.sha256("; ".join(one.title for one in picked).encode()).hexdigest()[:8]
-    data = json.dumps(looks.data(), ensure_ascii=False)
+def write(attention: SentenceAttention, selected: Sequence[AttentionMap], folder: Path) -> list[Path]:
+    """Writes the SVG and the data as JSON, named after the sentence and the selected maps. Returns the paths."""
+    selection = hashlib.sha256("; ".join(one.title for one in selected).encode()).hexdigest()[:8]
+    data = json.dumps(attention.data(), ensure_ascii=False)
     texts = {
-        f"{looks.name}.json": data,
-        f"{looks.name}-{shown}.svg": svg(looks, picked),
+        f"{attention.name}.json": data,
+        f"{attention.name}-{selection}.svg": svg(attention, selected),
     }
     for file, text in texts.items():
         write_file(folder / file, text)
     return [folder / file for file in texts]
 
 
-def svg(looks: SentenceAttention, picked: Sequence[AttentionMap]) -> str:
-    """The maps side by side: a row for each token that looks, a column for each that is looked at."""
+def svg(attention: SentenceAttention, selected: Sequence[AttentionMap]) -> str:
+    """The maps side by side: a row for each token that attention, a column for each that is looked at."""
     data = Datasets()
-    maps = [_map(data, one) for one in picked]
-    wide = sum(CELL * len(one.attention.columns) + 120 for one in picked)
-    chart = alt.hconcat(*maps, spacing=36) if wide <= BESIDE else alt.vconcat(*maps, spacing=28)
+    maps = [_map(data, one) for one in selected]
+    wide = sum(CELL * len(one.attention.columns) + 120 for one in selected)
+    chart = alt.hconcat(*maps, spacing=36) if wide <= MAX_WIDTH else alt.vconcat(*maps, spacing=28)
     title = alt.TitleParams(
-        [_line(looks.source), _line(looks.translation)],
+        [_line(attention.source), _line(attention.translation)],
         anchor="start",
         fontSize=FONT + 1,
         fontWeight="normal",
@@ -87,7 +93,7 @@ def _map(data: Datasets, one: AttentionMap) -> Chart:
             "row": row,
             "column": column,
             "weight": round(float(weight), 4),
-            "percent": f"{100 * weight:.0f}" if weight >= SHOWN else "",
+            "percent": f"{100 * weight:.0f}" if weight >= MIN_PRINTED_WEIGHT else "",
             "what": f"{rows[row]} looks at {columns[column]}: {100 * weight:.1f} %",
         }
         for row, weights_K in enumerate(one.map_QK)
@@ -105,7 +111,7 @@ def _map(data: Datasets, one: AttentionMap) -> Chart:
         base.transform_filter(f"datum.percent != '' && datum.weight {compared} 0.6").mark_text(
             fontSize=FONT - 2, color=colour, aria=False
         )
-        for compared, colour in (("<", COLOURS["ink"]), (">=", LIGHT["lit"]))
+        for compared, colour in (("<", COLOURS["ink"]), (">=", LIGHT["text_on_dark_cell"]))
     ]
     layers = [paper, heat, *(text.encode(text=alt.Text("percent:N")) for text in texts)]
     title = alt.TitleParams(
@@ -116,17 +122,18 @@ def _map(data: Datasets, one: AttentionMap) -> Chart:
 
 
 def _names(tokens: Sequence[str]) -> str:
-    """A Vega expression from a place to its token. Escaped by number: no token can end the string it stands in."""
+    """A Vega expression from a position to its token. Characters are escaped by number: no token can end its string."""
     quoted = ",".join('"' + "".join(f"\\u{unit:04x}" for unit in _units(token)) + '"' for token in tokens)
     return f"[{quoted}][datum.value]"
 
 
 def _units(token: str) -> list[int]:
-    """UTF-16 code units, which is what an expression counts in."""
+    """The UTF-16 code units of a text: the escapes of a Vega expression are such units."""
     encoded = token.encode("utf-16-be", "replace")
-    return [int.from_bytes(encoded[place : place + 2], "big") for place in range(0, len(encoded), 2)]
+    return [int.from_bytes(encoded[n : n + 2], "big") for n in range(0, len(encoded), 2)]
 
 
 def _line(text: str, longest: int = 160) -> str:
+    """The text without control characters, cut to `longest` characters."""
     shown = printable(text)
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}\u2026"

@@ -1,4 +1,4 @@
-"""Plots of one measure by parts: BLEU by length and depth, probes, tuning, losses, and maps of attention."""
+"""Plots after the main ones: BLEU by length and depth, probes, tuning, use of the source, and attention maps."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from reports.plots.drawing import COLOURS, FONT, LETTER, NARROW, Axis, Chart, Da
 from reports.tables import detail_tables
 from reports.text import metric_format
 
-FAINT = 0.02
-"""Attention below this is not drawn: it could not be seen."""
+MIN_DRAWN_WEIGHT = 0.02
+"""Attention weights below this are not drawn, because they would be invisible."""
 
-SIDE, CELL = 210, 30
-"""Pixels for the names beside a plot, what is longer is cut off; and the least that a number takes, such as 88.6."""
+MAX_NAMES_WIDTH, MIN_CELL_WIDTH = 210, 30
+"""In pixels: the width of names beside a plot, beyond which they are cut; and the width of a number such as 88.6."""
 
-Heat = Mapping[tuple[str, str], tuple[float, str]]
-"""(row, part) -> value and what is said of it."""
+HeatCells = Mapping[tuple[str, str], tuple[float, str]]
+"""(row, column) -> value and its tooltip."""
 
 
-def all_pictures(context: Context) -> list[Plot]:
-    """In the order of the page."""
+def all_detail_plots(context: Context) -> list[Plot]:
+    """All plots of this file, in the order of the page."""
     found: list[Plot | None] = []
     for track in context.tracks:
         found += [_tuning(context, track), _lengths(context, track), _depths(context, track)]
@@ -38,11 +38,13 @@ def all_pictures(context: Context) -> list[Plot]:
     return [plot for plot in found if plot]
 
 
-# --- rows by parts, the cells the darker the higher -------------------------------------------------------------------
+# --- heat maps: rows by groups of sentences or contrasts --------------------------------------------------------------
 
 
-def _heat(context: Context, track: Track, name: str, key: str, metric: str, cells: Heat, **more: Any) -> Plot | None:
-    """A line for each row and a column for each part; columns in the order of the first number in their names."""
+def _heat_plot(
+    context: Context, track: Track, name: str, key: str, metric: str, cells: HeatCells, **more: Any
+) -> Plot | None:
+    """A heat map, one line per row. Columns are sorted by the first number in their names. None without cells."""
     if not cells:
         return None
     say = context.catalogue
@@ -57,12 +59,12 @@ def _heat(context: Context, track: Track, name: str, key: str, metric: str, cell
     )
 
 
-def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int) -> Chart:
+def _heat_chart(data: Datasets, cells: HeatCells, title: str, metric: str, total: int) -> Chart:
     rows, parts = (list(dict.fromkeys(cell[place] for cell in cells)) for place in (0, 1))
-    side = max(100, min(SIDE, total - 22 - CELL * len(parts)))
+    side = max(100, min(MAX_NAMES_WIDTH, total - 22 - MIN_CELL_WIDTH * len(parts)))
     names = min(side, max(map(len, rows)) * LETTER) + 12
     step = min(84.0, (total - names - 10) / len(parts))
-    steep = max(map(len, parts)) * LETTER > step  # names of columns would run into each other
+    steep = max(map(len, parts)) * LETTER > step  # names of columns would overlap
     values = [
         {"row": row, "part": part, "value": value, "text": metric_format.value(metric, value), "hover": hover}
         for (row, part), (value, hover) in cells.items()
@@ -70,7 +72,7 @@ def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int
     turned: dict[str, Any] = {"labelAngle": -60, "labelAlign": "left"} if steep else {"labelAngle": 0}
     top = alt.Axis(title=title, orient="top", ticks=False, domain=False, labelLimit=100, **turned)
     base = alt.Chart(data.add(values)).encode(
-        x=alt.X("part:N", sort=sorted(parts, key=_place), axis=top),
+        x=alt.X("part:N", sort=sorted(parts, key=_first_number), axis=top),
         y=alt.Y("row:N", sort=rows, title=None, axis=_side(names, labelLimit=round(0.9 * side))),
     )
     span = [min(value for value, _ in cells.values()), max(value for value, _ in cells.values())]
@@ -83,19 +85,25 @@ def _heat_chart(data: Datasets, cells: Heat, title: str, metric: str, total: int
 
 
 def _side(room: float, **more: Any) -> alt.Axis:
-    """The names of the rows beside a plot; it keeps the room, since the drawing program takes letters for narrower."""
-    look = {"ticks": False, "domain": False, "labelColor": COLOURS["ink"], "labelPadding": 8, "labelLimit": SIDE}
+    """The axis with the names of the rows. Its width is fixed, because Vega underestimates the width of letters."""
+    look = {
+        "ticks": False,
+        "domain": False,
+        "labelColor": COLOURS["ink"],
+        "labelPadding": 8,
+        "labelLimit": MAX_NAMES_WIDTH,
+    }
     return alt.Axis(minExtent=round(room), **look | more)
 
 
-def _place(part: str) -> float:
-    """The first number in a name; a name without one stands first."""
+def _first_number(part: str) -> float:
+    """The first number in a name, by which columns are sorted; -1 for a name without a number."""
     digits = re.search(r"\d+", part)
     return float(digits[0]) if digits else -1.0
 
 
-def _groups(context: Context, track: Track, names: Sequence[str]) -> Heat:
-    """BLEU of each row by the groups below these names."""
+def _groups(context: Context, track: Track, names: Sequence[str]) -> HeatCells:
+    """BLEU of each row by groups of sentences, which are stored below these names."""
     say = context.catalogue
     return {
         (row.name, group): (
@@ -110,23 +118,23 @@ def _groups(context: Context, track: Track, names: Sequence[str]) -> Heat:
 
 
 def _lengths(context: Context, track: Track) -> Plot | None:
-    return _heat(
+    return _heat_plot(
         context, track, "length", "length.", "bleu", _groups(context, track, [f"{track.test_set}/bleu/length"])
     )
 
 
 def _depths(context: Context, track: Track) -> Plot | None:
-    """Depths of the test set, and those below any of the training text."""
+    """BLEU by depth in the test set, and in sentences nested deeper than any of the training data."""
     names = [f"{track.test_set}/bleu/depth", "deeper/bleu/depth"]
-    return _heat(context, track, "depth", "length.depth_", "bleu", _groups(context, track, names))
+    return _heat_plot(context, track, "depth", "length.depth_", "bleu", _groups(context, track, names))
 
 
 def _probes(context: Context, track: Track) -> list[Plot | None]:
-    """Accuracy by phenomenon, and of each phenomenon by distance; below the rows what the target alone gives away."""
+    """Accuracy by phenomenon, and for each phenomenon by distance. The target-only models stand below the rows."""
     say, kinds = context.catalogue, detail_tables.phenomena(context, [track])
     share = {"group": f"probes-{track.slug}", "choice": say("page.show")}
     plots = [
-        _heat(
+        _heat_plot(
             context,
             track,
             "probes",
@@ -148,16 +156,18 @@ def _probes(context: Context, track: Track) -> list[Plot | None]:
             cells = _accuracies(context, track, distances)
             more = share | {"tab": say("probes.by_distance", phenomenon=say.recorded(kind))}
             plots.append(
-                _heat(context, track, f"probes-{number + 1}", "probes.distance_", "contrastive", cells, **more)
+                _heat_plot(context, track, f"probes-{number + 1}", "probes.distance_", "contrastive", cells, **more)
             )
     return plots
 
 
-def _accuracies(context: Context, track: Track, parts: Mapping[str, str]) -> Heat:
-    """Of every row, and at last of models that see the target alone; parts: name in the runs -> name in the plot."""
+def _accuracies(context: Context, track: Track, parts: Mapping[str, str]) -> HeatCells:
+    """Accuracy of every row, then of the target-only models. `parts`: stored name -> name in the plot."""
     say, found = context.catalogue, {}
     lines = [(row.name, "contrastive", row.cells[track]) for row in context.rows]
-    lines += [(name, "target_only", cells[0]) for name, cells in detail_tables.alone(context, track).items()]
+    lines += [
+        (name, "target_only", cells[0]) for name, cells in detail_tables.target_only_models(context, track).items()
+    ]
     for name, kind, cell in lines:
         for part, shown in parts.items():
             if (value := cell.value(f"{kind}/{part}")) is not None:
@@ -172,7 +182,7 @@ def _accuracies(context: Context, track: Track, parts: Mapping[str, str]) -> Hea
 
 
 def _tuning(context: Context, track: Track) -> Plot | None:
-    """Expected best validation BLEU against what a sweep spent."""
+    """Expected best validation BLEU against the sentence pairs used for tuning."""
     say, found = context.catalogue, context.tuning.get(track, {})
     lines = [
         {
@@ -186,7 +196,8 @@ def _tuning(context: Context, track: Track) -> Plot | None:
             "hover": say(
                 "tuning.point",
                 row=row.name,
-                value=f"{metric_format.value('bleu', point.best)} ({metric_format.interval('bleu', point.low, point.high)})",
+                value=metric_format.value("bleu", point.best)
+                + f" ({metric_format.interval('bleu', point.low, point.high)})",
                 place=formatting.quantity(point.budget),
             ),
         }
@@ -254,7 +265,7 @@ def _sources(context: Context, track: Track) -> Plot | None:
 
 
 def _dumbbells(data: Datasets, lines: Sequence[dict[str, Any]], title: str, total: int) -> Chart:
-    names = min(SIDE, round(max(len(str(line["row"])) for line in lines) * LETTER) + 12)
+    names = min(MAX_NAMES_WIDTH, round(max(len(str(line["row"])) for line in lines) * LETTER) + 12)
     width = total - 20 - names
     x = Axis.around(title, [float(line[key]) for line in lines for key in ("true", "shuffled")], floor=0)
     y = alt.Y("row:N", sort=None, title=None, axis=_side(names, grid=False))
@@ -278,7 +289,7 @@ def _dumbbells(data: Datasets, lines: Sequence[dict[str, Any]], title: str, tota
 
 
 def _attention(context: Context, track: Track) -> list[Plot]:
-    """A map of each row that has kept one."""
+    """The attention map of each row that has stored one."""
     say, found = context.catalogue, context.attention.get(track, {})
     return [
         Plot(
@@ -299,13 +310,13 @@ def _attention(context: Context, track: Track) -> list[Plot]:
 
 
 def _map(data: Datasets, total: int, shown: Mapping[str, Any]) -> Chart:
-    """A box for each pair of words; words that occur twice are told apart by their places."""
+    """A cell for each pair of words. Words are identified by position, because a word may occur twice."""
     source, target = list(shown["source"]), list(shown["target"])
     cells = [
         {"s": s, "t": t, "weight": weight}
         for t, line in enumerate(shown["weights"])
         for s, weight in enumerate(line)
-        if weight >= FAINT
+        if weight >= MIN_DRAWN_WEIGHT
     ]
     names = max(map(len, target)) * LETTER + 20
     step = min(26.0 if total > NARROW else 18.0, (total - names) / len(source))
@@ -313,7 +324,7 @@ def _map(data: Datasets, total: int, shown: Mapping[str, Any]) -> Chart:
     y = alt.Y("t:O", axis=None, scale=alt.Scale(domain=list(range(len(target)))))
     dark = alt.Opacity("weight:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None)
     boxes = alt.Chart(data.add(cells)).mark_rect(color=COLOURS["ink"], aria=False).encode(x=x, y=y, opacity=dark)
-    # Words are texts of their own: in an axis they would have to stand in an expression, and they are anybody's.
+    # Words are drawn as text marks, not as labels of an axis: labels are expressions, which corpus text must not enter.
     above = alt.Chart(data.add({"s": place, "word": word} for place, word in enumerate(source)))
     above = above.mark_text(angle=300, align="left", fontSize=FONT, color=COLOURS["ink"], aria=False)
     beside = alt.Chart(data.add({"t": place, "word": word} for place, word in enumerate(target)))

@@ -1,4 +1,4 @@
-"""How a plot is drawn: an Altair chart as SVG that follows the page's colours, and as SVG and PDF files."""
+"""The class Plot, which renders an Altair chart as SVG and PDF, and the placing of axes and labels."""
 
 from __future__ import annotations
 
@@ -33,26 +33,27 @@ COLOURS = {
     "attention": "#c0392b",
     "heat": "#7fb4e8",
 }
-"""On white, each at a contrast of 4.5 or more where it draws; in the dark the page sets other values for the names."""
+"""Colours on white, with a contrast of at least 4.5 for text and marks. In dark mode the page sets others."""
 
 FORMS = ("wide", "narrow")
-"""A page has every plot in both and shows the one that fits; files have the first."""
+"""The page has every plot in both forms and shows the one that fits the screen; the files have the first."""
 
 NARROW = 340
-"""Width of the drawing that a page shows on a small screen."""
+"""Width in pixels of the drawing for a small screen."""
 
 FONT = 12
 LETTER = 7.2
-"""Mean width of a letter in pixels at that size, for placing names: of DejaVu Sans, the widest font of the page."""
+"""Mean width of a letter in pixels at size FONT, for placing names: of DejaVu Sans, the widest font of the page."""
 
 
 class Datasets:
-    """The data of a chart, kept beside it: Altair copies whatever stands inside at every step."""
+    """The data of a chart, stored outside of it, because Altair copies data inside a chart at every step."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[dict[str, Any]]] = {}
 
     def add(self, values: Iterable[Mapping[str, Any]]) -> alt.NamedData:
+        """Stores the values and returns a reference to them for a chart."""
         name = f"data-{len(self.values)}"
         self.values[name] = [dict(value) for value in values]
         return alt.NamedData(name=name)
@@ -60,18 +61,19 @@ class Datasets:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot with its words.
+    """A plot with its texts.
 
     Attributes:
-        id: Name of its files and of its place on the page.
-        tab: Its name among the plots of its group, of which the page shows one at a time.
-        group: Plots that are the same but for one choice; `choice` says of what.
+        id: Name of its files and anchor on the page.
         title: What is plotted.
-        caption: What to see.
-        text: The same in words, for those who do not see it.
-        families: Families of rows that it colours.
-        draw: The chart at a width in pixels, with its data in the given dictionary.
-        width: Of the drawing on a large screen and in files.
+        caption: What to look for.
+        text: The content in words, for readers who cannot see the plot.
+        families: Families of rows that have a colour in it.
+        draw: Returns the chart at a width in pixels; it stores the data in the given Datasets.
+        group: Plots with the same group differ in one choice, and the page shows one of them at a time.
+        tab: Name of the plot in its group.
+        choice: What the reader chooses in the group, such as the axis.
+        width: Width in pixels on a large screen and in files.
     """
 
     id: str
@@ -86,17 +88,19 @@ class Plot:
     width: int = 960
 
     def svg(self, form: str = "wide") -> str:
+        """The drawing in a form, wide or narrow."""
         return _svg(self, form)
 
     def pdf(self) -> bytes:
+        """The wide drawing as PDF."""
         return vl_convert.svg_to_pdf(self.svg())
 
     def inline(self, form: str, figure: str = "") -> str:
-        """SVG to stand in a page: colours become the page's variables, ids are told apart.
+        """SVG for the page: colours become the variables of the page, and ids become unique.
 
         Args:
             form: wide or narrow.
-            figure: Id of the figure whose caption is its name; its own if it stands alone.
+            figure: Id of the figure whose caption names the drawing; by default the plot's own id.
         """
         svg, names = self.svg(form), {colour: name for name, colour in COLOURS.items()}
         svg = re.sub(
@@ -105,13 +109,13 @@ class Plot:
             svg,
         )
         svg = re.sub(r'(\bid="|url\(#)(\w+)', rf"\g<1>{self.id}-{form}-\g<2>", svg)
-        # What a line or a name says is which row it belongs to: for the script that brings it forward.
+        # The label of a line or a name is its row. The script of the page needs it to highlight the row.
         svg = re.sub(
             r' aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="(?:line|text) mark"',
             r' data-row="\1"',
             svg,
         )
-        # Vega names its axes as symbols of their own; to a reader of the page they are part of the picture.
+        # Vega labels axes as separate symbols. Screen readers should treat them as parts of the drawing.
         svg = re.sub(r' role="graphics-(object|symbol)"(?! aria-roledescription="point")', "", svg)
         svg = re.sub(r' aria-roledescription="(?!point")[^"]*"| aria-label="[^"]*-axis [^"]*"', "", svg)
         label = f' role="group" aria-labelledby="{figure or self.id}-caption"'
@@ -120,8 +124,8 @@ class Plot:
     def _spec(self, form: str) -> dict[str, Any]:
         datasets = Datasets()
         chart = self.draw(datasets, self.width if form == "wide" else NARROW)
-        # Altair's own checks cost more than all else here; the drawings are checked by the tests. For the same reason
-        # channels are written as objects throughout: a plain "row:N" is looked up among all classes each time.
+        # No validation: Altair's checks take most of the time, and the tests check the drawings. For the same reason
+        # all channels are objects: Altair would look up a plain "row:N" among all its classes each time.
         spec = chart.to_dict(validate=False) | {"datasets": datasets.values}
         colours = {"labelColor": COLOURS["quiet"], "titleColor": COLOURS["ink"]}
         lines = {"gridColor": COLOURS["rule"], "domainColor": COLOURS["quiet"], "tickColor": COLOURS["quiet"]}
@@ -143,39 +147,40 @@ class Plot:
 
 
 def colour(family: str) -> str:
-    """The colour of a family; ink for one that has none."""
+    """The colour of a family; ink for an unknown family."""
     return COLOURS.get(family, COLOURS["ink"])
 
 
 def family_scale(families: Sequence[str]) -> alt.Scale:
+    """The scale from families to their colours."""
     order = sorted(set(families))
     return alt.Scale(domain=order, range=[colour(name) for name in order])
 
 
 @functools.lru_cache(maxsize=256)
 def _svg(plot: Plot, form: str) -> str:
-    """The same drawing goes into the page and into files."""
-    return _ahead.pop((plot, form), None) or svg_rendering.svg(json.dumps(plot._spec(form)))
+    """The drawing of a plot. It is cached, because the page and the files use the same one."""
+    return _drawn_ahead.pop((plot, form), None) or svg_rendering.render_svg(json.dumps(plot._spec(form)))
 
 
-_ahead: dict[tuple[Plot, str], str] = {}
-"""Drawn, and not asked for yet."""
+_drawn_ahead: dict[tuple[Plot, str], str] = {}
+"""Drawings that draw_ahead has made and nobody has used yet."""
 
-MANY = 40
-"""So many drawings are worth the start of other processes."""
+PARALLEL_FROM = 40
+"""From this number of drawings on, parallel processes save more time than their start takes."""
 
 
 def draw_ahead(plots: Sequence[Plot]) -> None:
-    """Draws what a page will ask for, if it is much."""
+    """Renders all drawings of a page in parallel, if there are many."""
     wanted = [(plot, form) for plot in plots for form in FORMS]
-    if len(wanted) >= MANY:
-        drawn = svg_rendering.svgs(json.dumps(plot._spec(form)) for plot, form in wanted)
-        _ahead.update(zip(wanted, drawn, strict=True))
+    if len(wanted) >= PARALLEL_FROM:
+        drawn = svg_rendering.render_svgs(json.dumps(plot._spec(form)) for plot, form in wanted)
+        _drawn_ahead.update(zip(wanted, drawn, strict=True))
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale with a fixed domain, so that places on it are known before it is drawn."""
+    """A scale with a fixed domain, so that positions on it are known before it is drawn."""
 
     title: str
     low: float
@@ -184,7 +189,7 @@ class Axis:
 
     @classmethod
     def around(cls, title: str, values: Sequence[float], *, log: bool = False, floor: float | None = None) -> Axis:
-        """An axis with a margin around the values, which does not go below the floor."""
+        """An axis with a margin around the values. It does not extend below `floor`."""
         low, high = min(values), max(values)
         if log:
             margin = max(1.25, (high / low) ** 0.08)
@@ -194,17 +199,20 @@ class Axis:
         return cls(title, low if floor is None else max(floor, low), high)
 
     def place(self, value: float, pixels: float) -> float:
-        """Pixels from the lower end."""
+        """Distance of a value from the lower end of the axis, in pixels."""
         change = math.log if self.log else float
         return (change(value) - change(self.low)) / (change(self.high) - change(self.low)) * pixels
 
     def value(self, place: float, pixels: float) -> float:
-        """What stands at so many pixels from the lower end."""
+        """The value at a distance in pixels from the lower end of the axis."""
         part = place / pixels
         return self.low * (self.high / self.low) ** part if self.log else self.low + (self.high - self.low) * part
 
     def ticks(self, pixels: float) -> list[float] | None:
-        """For a logarithmic axis: powers of ten, with 3 between where there are few; round steps if it is short."""
+        """Ticks of a logarithmic axis: powers of ten, 3 × 10ⁿ between them if there is room; round steps if short.
+
+        None for a linear axis, whose ticks Vega selects.
+        """
         if not self.log:
             return None
         most = max(3, int(pixels // (60 if self.high < 100_000 else 90)))  # the width of 20, and of 2.5 × 10¹²
@@ -221,7 +229,7 @@ class Axis:
         return self._apart(ticks, pixels)
 
     def _apart(self, ticks: Sequence[float], pixels: float) -> list[float]:
-        """Those whose labels do not touch the one before."""
+        """The ticks whose labels do not touch the previous label."""
         kept: list[float] = []
         for tick in ticks:
             room = (
@@ -253,7 +261,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Label:
-    """A text placed beside a point, in pixels from the lower left corner; `point` where a line has to lead to it."""
+    """A text beside a point, in pixels from the lower left corner. A line leads from `point`, if given, to the text."""
 
     text: str
     x: float
@@ -264,7 +272,7 @@ class Label:
 
 Box = tuple[float, float, float, float]
 
-PLACES = [
+LABEL_OFFSETS = [
     (dx, dy)
     for far in (0, 14, 28, 44, 62, 82, 104)
     for dx, dy in (
@@ -273,7 +281,7 @@ PLACES = [
         *((s * (9 + far / 2), t * (12 + far)) for t in (1, -1) for s in (1, -1)),
     )
 ]
-"""Where a label may stand from its point: right, left, above and below, near first."""
+"""Possible positions of a label relative to its point: right, left, above and below, the nearest first."""
 
 
 def place_labels(
@@ -283,13 +291,13 @@ def place_labels(
     line: Sequence[tuple[float, float]],
     size: tuple[float, float],
 ) -> list[Label]:
-    """Labels near their points so that they cover little: each takes the best place that is left, one after another.
+    """Places labels near their points with little overlap: each label in turn takes the best free position.
 
     Args:
         names: Texts.
-        points: Their points in pixels.
+        points: Positions of their points in pixels.
         bars: Lower and upper end of the interval at each point, in pixels.
-        line: Corners of a line that should not be crossed.
+        line: Corners of a line that labels should not cross.
         size: Width and height of the plot.
     """
     taken: list[Box] = [(x - 5, low, x + 5, high) for (x, _), (low, high) in zip(points, bars, strict=True)]
@@ -302,7 +310,7 @@ def place_labels(
     for name, (x, y) in zip(names, points, strict=True):
         width, taken_B4 = len(name) * LETTER, np.array(taken)
         best: tuple[float, Label, Box] | None = None
-        for dx, dy in PLACES:
+        for dx, dy in LABEL_OFFSETS:
             left = x + dx - (0 if dx > 0 else width)
             box = (left, y + dy - 7, left + width, y + dy + 7)
             outside = max(0.0, -box[0]) + max(0.0, box[2] - size[0]) + max(0.0, -box[1]) + max(0.0, box[3] - size[1])
@@ -319,7 +327,7 @@ def place_labels(
 def labels_beside(
     names: Sequence[str], points: Sequence[tuple[float, float]], size: tuple[float, float]
 ) -> list[Label]:
-    """Labels in a column right of the plot, in the order of their points' heights, with a line from each point."""
+    """Places labels in a column right of the plot, sorted by the heights of their points. Each has a line to its point."""
     width, height = size
     named = [(name, point) for name, point in zip(names, points, strict=True) if name]
     heights = spread([y for _, (_, y) in named], FONT + 2, height)
@@ -327,14 +335,14 @@ def labels_beside(
 
 
 def _overlap(one: Box, others_B4: NDArray[np.float64]) -> float:
-    """What a box covers of others, in square pixels."""
+    """The area of a box that is covered by others, in square pixels."""
     across_B = np.minimum(one[2], others_B4[:, 2]) - np.maximum(one[0], others_B4[:, 0])
     along_B = np.minimum(one[3], others_B4[:, 3]) - np.maximum(one[1], others_B4[:, 1])
     return float(across_B.clip(0) @ along_B.clip(0))
 
 
 def spread(places: Sequence[float], gap: float, high: float) -> list[float]:
-    """Places moved apart until neighbours are `gap` away from each other, none above `high`, in the order given."""
+    """Moves positions apart until neighbours have the distance `gap` and none is above `high`. Keeps their order."""
     order = sorted(range(len(places)), key=lambda number: places[number])
     moved = list(places)
     for below, number in itertools.pairwise(order):

@@ -1,7 +1,4 @@
-"""The plots of a report, each with a caption that says what to see: BLEU against a cost, and learning curves.
-
-Those of one measure by parts of the text stand in detail_plots.py.
-"""
+"""The main plots of a report: BLEU against a cost, and learning curves. The other plots are in detail_plots.py."""
 
 from __future__ import annotations
 
@@ -33,37 +30,37 @@ from reports.plots.drawing import (
 )
 from reports.text import metric_format
 from reports.text.catalogue import Catalogue
-from reports.text.findings import efficient
+from reports.text.findings import pareto_front
 
 COSTS = {"flops": "train_flops", "latency": "latency_p50_ms"}
 AXES = {"updates": ("", False), "flops": ("train/flops", True), "seconds": ("train/seconds", False)}
-"""Of the learning curves: which curve gives x, and whether its axis is logarithmic."""
+"""Axis of the learning curves -> the curve that gives x ("" for the update), and whether the axis is logarithmic."""
 
 PANELS = {"validation/bleu": "learning.bleu", "validation/loss": "learning.loss"}
-NAMED = 40
-"""More rows than this, and only those on the front are named."""
+MAX_NAMED = 40
+"""With more rows than this, only those on the Pareto front have names."""
 
-CROWD = 8
-"""On a small screen more names than this stand in a column beside the plot."""
+MAX_NAMED_NARROW = 8
+"""With more names than this, a small screen has them in a column beside the plot."""
 
-LINES = 12
-"""More lines than this, and the seeds of a row are drawn as their mean."""
+MAX_LINES = 12
+"""With more lines than this, each row has one line, the mean of its seeds."""
 
-MARKED = 480
-"""With more points than this in all tracks together, learning curves are lines alone; on a small screen always."""
+MAX_MARKED_POINTS = 480
+"""With more points than this in all tracks together, and on a small screen, learning curves have no point marks."""
 
-LONGEST = 60
-"""Points of a line: more cannot be told apart."""
+MAX_POINTS_PER_LINE = 60
+"""Maximum of points of a line: more could not be distinguished."""
 
-DRAWN = 1200
-"""About so many points the lines of all tracks have together; longer lines are thinned."""
+MAX_DRAWN_POINTS = 1200
+"""Approximate maximum of points of all tracks together; longer lines are thinned."""
 
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 
 
 @dataclass(frozen=True)
 class Point:
-    """A row in a plot of BLEU against a cost."""
+    """A row in a plot of BLEU against a cost. `low` and `high` are the ends of the interval of `y`."""
 
     name: str
     family: str
@@ -76,19 +73,19 @@ class Point:
 
 
 def all_plots(context: Context) -> list[Plot]:
-    """In the order of the page."""
-    found = [_against(context, track, kind) for kind in COSTS for track in context.tracks]
+    """All plots of the report, in the order of the page."""
+    found = [_cost_plot(context, track, kind) for kind in COSTS for track in context.tracks]
     for track in context.tracks:
         cells = [(row.name, row.cells[track].curves) for row in context.rows]
         series = {(name, seed): _series(curve) for name, curves in cells for seed, curve in curves.items()}
         found += [_curves(context, track, axis, series) for axis in AXES]
-    return [*(plot for plot in found if plot), *detail_plots.all_pictures(context)]
+    return [*(plot for plot in found if plot), *detail_plots.all_detail_plots(context)]
 
 
 # --- BLEU against a cost ----------------------------------------------------------------------------------------------
 
 
-def _against(context: Context, track: Track, kind: str) -> Plot | None:
+def _cost_plot(context: Context, track: Track, kind: str) -> Plot | None:
     say, metric = context.catalogue, COSTS[kind]
     points = []
     for row in context.scored(track):
@@ -111,7 +108,7 @@ def _against(context: Context, track: Track, kind: str) -> Plot | None:
         points.append(Point(row.name, row.family, cost, score.value, low, high, hover, context.link(run) or None))
     if not points:
         return None
-    front = efficient(points, [point.y for point in points], [point.x for point in points])
+    front = pareto_front(points, [point.y for point in points], [point.x for point in points])
     return Plot(
         id=f"bleu-{kind}-{track.slug}",
         title=say(f"cost.{kind}.title", track=track.label),
@@ -127,8 +124,8 @@ def _against(context: Context, track: Track, kind: str) -> Plot | None:
 def _scatter(
     data: Datasets, points: Sequence[Point], front: Sequence[Point], titles: tuple[str, str], total: int
 ) -> Chart:
-    named = [point.name if len(points) <= NAMED or point in front else "" for point in points]
-    crowded = total <= NARROW and sum(map(bool, named)) > CROWD
+    named = [point.name if len(points) <= MAX_NAMED or point in front else "" for point in points]
+    crowded = total <= NARROW and sum(map(bool, named)) > MAX_NAMED_NARROW
     named = [formatting.shortened(name, 18 if crowded else 24) for name in named]
     room = 14 + max(map(len, named)) * LETTER if crowded else 0.0
     width, height = round(total - 60 - room), min(520, round(240 + total * 0.1 + 8 * len(points)))
@@ -185,7 +182,7 @@ def _scatter(
 
 @dataclass(frozen=True)
 class Validation:
-    """A validation of one run, at its place on the axis that is plotted; seed None: the mean of its row's seeds."""
+    """A validation of one run, at its position `x` on the plotted axis. With seed None it is the mean over seeds."""
 
     row: str
     seed: int | None
@@ -201,7 +198,7 @@ class Validation:
 
 
 def _curves(context: Context, track: Track, axis: str, series: Mapping[tuple[str, int], Series]) -> Plot | None:
-    """Validation BLEU and loss, one line a seed or a row."""
+    """The plot of validation BLEU and loss against one axis, with a line for each seed or each row."""
     say, (against, log) = context.catalogue, AXES[axis]
     points: list[Validation] = []
     for (name, seed), of in series.items():
@@ -210,9 +207,9 @@ def _curves(context: Context, track: Track, axis: str, series: Mapping[tuple[str
         return None
     lines = {(point.row, point.seed) for point in points}
     rows = [row for row in context.rows if any(name == row.name for name, _ in lines)]
-    mean = len(lines) > max(LINES, len(rows))
-    drawn = thinned(_means(points) if mean else points, DRAWN // len(context.tracks))
-    marked = len(drawn) * len(context.tracks) <= MARKED
+    mean = len(lines) > max(MAX_LINES, len(rows))
+    drawn = thinned(_means(points) if mean else points, MAX_DRAWN_POINTS // len(context.tracks))
+    marked = len(drawn) * len(context.tracks) <= MAX_MARKED_POINTS
     ends = {point.row: point for point in drawn if point.metric == "validation/bleu"}
     return Plot(
         id=f"curves-{axis}-{track.slug}",
@@ -232,11 +229,11 @@ def _curves(context: Context, track: Track, axis: str, series: Mapping[tuple[str
 
 
 Series = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Name of a curve -> updates and values, in their order."""
+"""Name of a curve -> updates and values, sorted by update."""
 
 
 def _series(curve: pd.DataFrame) -> Series:
-    """The curves of a run that are plotted."""
+    """The curves of a run that the plots need."""
     codes, names = pd.factorize(curve["name"])
     updates, values = (curve[column].to_numpy(dtype=float) for column in ("update", "value"))
     found: Series = {}
@@ -249,15 +246,15 @@ def _series(curve: pd.DataFrame) -> Series:
 
 
 def _validations(row: str, seed: int, series: Series, against: str) -> list[Validation]:
-    """Of one run, in its order; x is interpolated where validations fall between logged updates."""
+    """The validations of one run, sorted by update. x is interpolated if a validation is between two logged updates."""
     if against and not (against in series and len(series[against][0])):
         return []
     found = []
     for metric in PANELS:
         updates, values = series.get(metric, (np.zeros(0), np.zeros(0)))
-        if len(updates) > LONGEST:
-            kept = np.linspace(0, len(updates) - 1, LONGEST).round().astype(int)
-            updates, values = updates[kept], values[kept]
+        if len(updates) > MAX_POINTS_PER_LINE:
+            indices = np.linspace(0, len(updates) - 1, MAX_POINTS_PER_LINE).round().astype(int)
+            updates, values = updates[indices], values[indices]
         places = np.interp(updates, *series[against]) if against else updates
         found += [
             Validation(row, seed, metric, int(update), float(x), float(y))
@@ -268,20 +265,21 @@ def _validations(row: str, seed: int, series: Series, against: str) -> list[Vali
 
 
 def _means(points: Sequence[Validation]) -> list[Validation]:
-    """The seeds of each row as one line: the mean of their first validations, of their second ones, ..."""
+    """One line for each row: the mean over seeds of their first validations, of their second validations, and so on."""
     lines: dict[tuple[str, str], dict[int | None, list[Validation]]] = {}
     for point in points:
         lines.setdefault((point.row, point.metric), {}).setdefault(point.seed, []).append(point)
     return [
         Validation(row, None, metric, same[0].update, fmean(p.x for p in same), fmean(p.y for p in same))
         for (row, metric), seeds in lines.items()
-        for same in zip(*seeds.values(), strict=False)  # a seed may have fewer
+        for same in zip(*seeds.values(), strict=False)  # a seed may have fewer validations
     ]
 
 
 def thinned(points: Sequence[Validation], most: int) -> list[Validation]:
-    """So few points of each line, evenly spread from its first to its last, that all lines together have about `most`;
-    six a line at least.
+    """Thins lines, evenly from first to last point, until all lines together have about `most` points.
+
+    A line keeps at least six points.
     """
     lines: dict[tuple[str, int | None, str], list[Validation]] = {}
     for point in points:
@@ -345,8 +343,8 @@ def _panel(
     layers: list[alt.Chart] = [lines]
     if marked:
         layers.append(base.mark_point(filled=True, size=18, opacity=1).encode(description=alt.Description("hover:N")))
-    # Lines may end at different costs: the names stand beside the plot, at the heights of the ends of first seeds, and
-    # a thin line leads from each end to its name.
+    # Lines may end at different costs, so names at their ends could overlap. The names stand beside the plot, at the
+    # heights of the ends of the first seeds, and a thin line leads from each end to its name.
     ends: dict[str, Validation] = {}
     for point in points:
         if point.row not in ends or (point.seed or 0) <= (ends[point.row].seed or 0):

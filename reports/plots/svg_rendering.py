@@ -1,7 +1,7 @@
-"""From Vega-Lite to SVG, in a process of its own where there is much to draw.
+"""Renders Vega-Lite specifications to SVG, many of them in parallel processes.
 
-Vega keeps the interpreter to itself while it draws: threads would wait for one another. The processes import this file
-and nothing else of the project.
+Vega holds the interpreter lock while it draws, so threads would wait for one another. A process imports only this file
+of the project and therefore starts quickly.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from concurrent.futures import ProcessPoolExecutor
 
 import vl_convert
 
-MOST = 4
-"""Processes at most: somebody has to write the specifications."""
+MAX_PROCESSES = 4
+"""Upper limit of processes: the main process, which writes the specifications, cannot supply more."""
 
 
-def svg(specification: str) -> str:
-    """One drawing."""
+def render_svg(specification: str) -> str:
+    """The SVG of one specification."""
     return vl_convert.vegalite_to_svg(specification)
 
 
-def svgs(specifications: Iterable[str]) -> list[str]:
-    """All of them, drawn while the next are written."""
-    processes = min(MOST, os.cpu_count() or 1)
+def render_svgs(specifications: Iterable[str]) -> list[str]:
+    """The SVGs of all specifications, rendered while the next specifications are written."""
+    processes = min(MAX_PROCESSES, os.cpu_count() or 1)
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        drawings = [pool.submit(svg, each) for each in specifications]
-        return [drawing.result() for drawing in drawings]
+        pending = [pool.submit(render_svg, each) for each in specifications]
+        return [drawing.result() for drawing in pending]

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, copying, the choice of an axis and tooltips. Without scripts the page says the same, in the suite's order.
+// Sorts tables, copies run ids, switches between plots and shows tooltips. Without scripts the page has the same content.
 
 const words = document.body.dataset;
 
@@ -30,7 +30,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// A page in a sandboxed frame may not use the clipboard: then the whole id is shown, selected.
+// A page in a sandboxed frame may not use the clipboard. Then the full id is shown and selected.
 for (const run of document.querySelectorAll(".run")) {
   const button = document.createElement("button");
   button.type = "button";
@@ -67,7 +67,7 @@ for (const figure of document.querySelectorAll("figure.choice")) {
   });
   figure.prepend(tabs);
 }
-// Paper cannot be asked for another choice: it gets all of them, each with its name, and the screen its own back.
+// On paper nobody can switch: print all plots with their names, and restore the state of the screen afterwards.
 const opened = new Map();
 addEventListener("beforeprint", () => {
   document.querySelectorAll("[data-tab][hidden]").forEach((panel) => {
@@ -106,7 +106,7 @@ for (const point of document.querySelectorAll('svg [aria-roledescription="point"
   target.addEventListener("blur", () => (tip.hidden = true));
 }
 
-// A line of the learning curves and its name belong together: pointing at one dims the others.
+// Pointing at a learning curve or at its name dims all other curves.
 for (const svg of document.querySelectorAll("figure svg")) {
   const marks = [...svg.querySelectorAll("[data-row]")];
   const rows = new Set(marks.filter((mark) => mark.tagName === "path").map((mark) => mark.dataset.row));

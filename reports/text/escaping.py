@@ -1,6 +1,7 @@
-"""Text as LaTeX and Markdown. Names, notes and corpus text are anybody's: none of it may act as markup.
+"""Escapes text for LaTeX and Markdown. Names, notes and corpus text come from others and must not act as markup.
 
-HTML is escaped by Jinja2's autoescape; the other two by `finalize`, which Jinja2 calls for every expression it prints.
+Jinja2's autoescape escapes HTML. For the other two, Jinja2 calls these functions (`finalize`) for every expression that
+a template prints.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ TEX = {
     "Δ": r"$\Delta$",
 }
 SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
-FAMILIAR = re.compile(r"[ -~\u00a1-\u017f\u2018-\u201e\u2026\u20ac]")
-"""What pdfLaTeX sets with T1 fonts."""
+HAS_GLYPH = re.compile(r"[ -~\u00a1-\u017f\u2018-\u201e\u2026\u20ac]")
+"""Characters for which pdfLaTeX has a glyph in T1 fonts."""
 
 
 class Raw(str):
-    """Text that is markup already."""
+    """Text that is markup already and is not escaped."""
 
 
 def latex(text: object) -> str:
-    r"""Text as LaTeX. What pdfLaTeX has no glyph for goes through \other{code point}{character}: see the template."""
+    r"""Text as LaTeX. Characters without a glyph in pdfLaTeX become \other{code point}{character}, see the template."""
     if isinstance(text, Raw):
         return text
     parts = []
@@ -50,18 +51,18 @@ def latex(text: object) -> str:
             parts.append(f"$^{{{part.translate(SUPERSCRIPTS)}}}$")
         else:
             parts.append(re.sub(r"([-',`])(?=\1)", r"\1{}", "".join(_tex(letter) for letter in part)))
-    # Two hyphens of a text stay two hyphens; a dash of ours is one.
+    # LaTeX joins two hyphens of a text to a dash; {} keeps them apart. The dashes of TEX are written as \0 until here.
     return "".join(parts).replace("\0", "-")
 
 
 def _tex(letter: str) -> str:
     if letter in TEX:
         return TEX[letter].replace("-", "\0") if letter in "–—−" else TEX[letter]
-    return letter if FAMILIAR.fullmatch(letter) else rf"\other{{{ord(letter):04X}}}{{{letter}}}"
+    return letter if HAS_GLYPH.fullmatch(letter) else rf"\other{{{ord(letter):04X}}}{{{letter}}}"
 
 
 def markdown(text: object) -> str:
-    """Text as GitHub-flavoured Markdown, fit for the cell of a table."""
+    """Text as GitHub-flavoured Markdown that also fits into a cell of a table."""
     if isinstance(text, Raw):
         return text
     line = _line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -69,10 +70,10 @@ def markdown(text: object) -> str:
 
 
 def code(text: object) -> Raw:
-    """One line of an indented block of Markdown, where nothing is markup."""
+    """Text as one line of an indented code block of Markdown, where nothing is markup."""
     return Raw(_line(text))
 
 
 def _line(text: object) -> str:
-    """One line without control characters."""
+    """The text as one line without control characters; None is empty."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", "" if text is None else str(text))

@@ -1,4 +1,4 @@
-"""How the numbers came about: settings, hardware, data, the command that repeats each row, and what is missing."""
+"""The experimental setup: settings, hardware, data, commands that repeat each row, and what was not measured."""
 
 from __future__ import annotations
 
@@ -6,41 +6,29 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.experiment.fairness import SHARED
+from bench.experiment.fairness import SHARED_SETTINGS
 from bench.measures import registry
 from bench.system import formatting
 from bench.tracking.reading import TrackedRun
 from reports.gathering.context import Context, Row, Track
-from reports.tables.table import DIRECTIONS
+from reports.tables.comparison_table import DIRECTIONS
 from reports.text.catalogue import Catalogue
 from reports.text.findings import single_seed
 
-RECIPES = (
-    "bleu",
-    "train_flops",
-    "clock_flops",
-    "energy_j",
-    "latency_p50_ms",
-    "sentences_per_s",
-    "peak_memory_bytes",
-    "wall_s",
-    "validation_loss",
-)
-
-
 COUNTS = {"cores": "hardware.cores", "threads": "threads"}
+"""Text of the catalogue -> tag of a run."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A line of the protocol: one value that all rows share, or each value with its rows."""
+    """A line of the setup: one value that all rows share, or each value with the rows that have it."""
 
     label: str
     values: tuple[tuple[str, str], ...]  # (value, rows that have it; empty for all)
 
 
 def facts(context: Context, track: Track) -> list[Fact]:
-    """Settings and surroundings of the runs on a track."""
+    """Settings, provenance of the numbers, hardware and software of the runs on a track. Empty lines are left out."""
     say = context.catalogue
     runs = [(row.name, run) for row in context.rows for run in row.cells[track].runs.values()]
 
@@ -59,14 +47,14 @@ def facts(context: Context, track: Track) -> list[Fact]:
     found = [
         Fact(say("protocol.corpus"), ((say("protocol.corpus_text", **corpus), ""),)),
         fact("data", lambda run: _hashes(run.tags.get("data", ""))),
-        fact("text", settings("text", *SHARED["text"])),
+        fact("text", settings("text", *SHARED_SETTINGS["text"])),
         fact("vocabulary", lambda run: _vocabulary(say, run.tags)),
-        fact("budget", settings("training", *SHARED["training"])),
+        fact("budget", settings("training", *SHARED_SETTINGS["training"])),
         Fact(say("protocol.tuning"), _shared(say, _tuning(context, track))),
         fact("batches", settings("training", "batch_tokens", "precision", "clip")),
-        fact("search", settings("decoding", *SHARED["decoding"])),
+        fact("search", settings("decoding", *SHARED_SETTINGS["decoding"])),
         Fact(say("protocol.seeds"), _shared(say, seeds)),
-        *(_provenance(context, track, name) for name in RECIPES),
+        *(_provenance(context, track, name) for name in registry.PRINTED_PROVENANCE),
         fact("hardware", lambda run: _hardware(say, run.tags)),
         fact("software", lambda run: _software(run.tags)),
         fact("code", lambda run: _code(say, run.tags)),
@@ -75,7 +63,7 @@ def facts(context: Context, track: Track) -> list[Fact]:
 
 
 def _tuning(context: Context, track: Track) -> list[tuple[str, str]]:
-    """(row, what tuning its settings got); nothing if the suite took no settings from sweeps."""
+    """(row, sentence pairs of its tuning); empty if the suite takes no settings from sweeps."""
     say, tuned = context.catalogue, context.tuned
 
     def pairs(number: float | None) -> str:
@@ -92,11 +80,14 @@ def _tuning(context: Context, track: Track) -> list[tuple[str, str]]:
 def _provenance(context: Context, track: Track, name: str) -> Fact:
     say, test_set = context.catalogue, track.test_set if registry.metric(name).score else ""
     numbers = [(row.name, row.cells[track].numbers.get((test_set, name))) for row in context.rows]
-    recipes = [(row, say.recorded(number.provenance)) for row, number in numbers if number and number.value is not None]
-    return Fact(say.label(name), _shared(say, recipes))
+    provenances = [
+        (row, say.recorded(number.provenance)) for row, number in numbers if number and number.value is not None
+    ]
+    return Fact(say.label(name), _shared(say, provenances))
 
 
 def _shared(say: Catalogue, values: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The values of a `Fact` from (row, value)."""
     rows: dict[str, list[str]] = {}
     for name, value in values:
         of_value = rows.setdefault(value, [])
@@ -140,18 +131,18 @@ def _code(say: Catalogue, tags: Mapping[str, str]) -> str:
     return say("protocol.dirty", commit=commit) if tags.get("git.dirty") == "true" else commit
 
 
-def departures(context: Context) -> list[tuple[str, str]]:
-    """(row, in what it departs): its own note, and settings in which it differs from most rows of its track."""
+def deviations(context: Context) -> list[tuple[str, str]]:
+    """(row, deviation): the note of the row, and settings in which it differs from most rows of its track."""
     say = context.catalogue
     found = [(row.name, say.recorded(row.note)) for row in context.rows if row.note]
     for track in context.tracks:
         runs = [(row.name, run) for row in context.rows for run in row.cells[track].runs.values()]
-        for group, keys in SHARED.items():
+        for group, keys in SHARED_SETTINGS.items():
             for key in (f"{group}.{key}" for key in keys):
                 values = _shared(say, [(name, run.params.get(key) or "None") for name, run in runs])
                 usual = max(values, key=lambda entry: entry[1].count(",")) if len(values) > 1 else None
                 found += [
-                    (rows, say("protocol.departure", key=key, value=value, usual=usual[0], track=track.label))
+                    (rows, say("protocol.deviation", key=key, value=value, usual=usual[0], track=track.label))
                     for value, rows in values
                     if usual and value != usual[0]
                 ]
@@ -159,22 +150,21 @@ def departures(context: Context) -> list[tuple[str, str]]:
 
 
 def commands(context: Context) -> list[tuple[str, str]]:
-    """(row, the command that repeats it): the first seed of each track; others differ in --seed alone."""
+    """(row, the command that repeats its first seed on a track). Other seeds differ only in --seed."""
     found = []
     if context.command:
         found.append((context.catalogue("protocol.all_rows"), context.command))
     for row in context.rows:
         for cell in row.cells.values():
             for run in list(cell.runs.values())[:1]:
-                see = context.catalogue(
-                    "protocol.see_config", run=run.id
-                )  # a row of somebody's own, in a file elsewhere
-                found.append((row.name, run.tags.get("command") or see))
+                # A row from a file outside experiments/ has no command that works elsewhere.
+                see_config = context.catalogue("protocol.see_config", run=run.id)
+                found.append((row.name, run.tags.get("command") or see_config))
     return found
 
 
 def missing(context: Context) -> list[tuple[str, str]]:
-    """(what was not measured, why)."""
+    """(what was not measured, why): failed seeds, metrics, single seeds, directions and sections."""
     say, found = context.catalogue, []
     measured = [row for row in context.rows if any(cell.runs for cell in row.cells.values())]
     for row in context.rows:
@@ -185,7 +175,9 @@ def missing(context: Context) -> list[tuple[str, str]]:
                 for seed, state, reason in cell.failures
             )
             if not cell.runs:
-                found.append((say("missing.place", row=row.name, track=track.label), why or say(f"state.{cell.state}")))
+                found.append(
+                    (say("missing.row_and_track", row=row.name, track=track.label), why or say(f"state.{cell.state}"))
+                )
             elif why:
                 found.append((say("missing.some_seeds", row=row.name, track=track.label), why))
     found += _metrics(context, measured)
@@ -203,7 +195,7 @@ def missing(context: Context) -> list[tuple[str, str]]:
 
 
 def _sections(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]:
-    """Sections that the report lacks."""
+    """The sections that the report does not have."""
     say = context.catalogue
     names = {metric for row in measured for cell in row.cells.values() for _, metric in cell.numbers}
     absent = {
@@ -213,14 +205,15 @@ def _sections(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]
         "attention": "no_attention" if not any(context.attention.values()) else "",
     }
     found = [(say(f"missing.{what}"), say(f"missing.{why}")) for what, why in absent.items() if why]
-    without = [track.corpus for track in context.tracks if track not in context.passports]
+    without = [track.corpus for track in context.tracks if track not in context.corpus_stats]
     return found + [
-        (say("missing.passport"), say("missing.no_passport", corpus=corpus)) for corpus in dict.fromkeys(without)
+        (say("missing.corpus_stats"), say("missing.no_corpus_stats", corpus=corpus))
+        for corpus in dict.fromkeys(without)
     ]
 
 
 def _metrics(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]:
-    """Metrics of the table without a value, rows with the same reason together."""
+    """Metrics with `in_every_row` that have no value. Rows with the same reason are joined."""
     say = context.catalogue
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in measured:
@@ -236,11 +229,11 @@ def _metrics(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]
                         names = reasons.setdefault((say.label(name), reason), [])
                         if row.name not in names:
                             names.append(row.name)
-    everyone = len(measured)
+    all_rows = len(measured)
     return [
         (
             say("missing.every_row", label=label)
-            if len(names) == everyone > 1
+            if len(names) == all_rows > 1
             else say("missing.rows", label=label, rows=", ".join(names)),
             reason,
         )

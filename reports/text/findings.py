@@ -1,4 +1,4 @@
-"""The finding in two generated sentences: what the paired tests say of the rows' BLEU, and at what cost."""
+"""The finding in two generated sentences: the result of the paired tests on BLEU, and the training cost."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from reports.text.catalogue import Catalogue
 
 Item = TypeVar("Item")
 
-NAMED = 4
-"""More rows than this are counted, not named."""
+MAX_NAMED = 4
+"""If there are more rows than this, the text has their number instead of their names."""
 
 
 def sentences(context: Context) -> list[str]:
-    """One paragraph of two sentences for each track."""
+    """The finding: one paragraph of two sentences for each track."""
     named = len(context.tracks) > 1
-    return [(f"{track.label}: " if named else "") + " ".join(_of(context, track)) for track in context.tracks]
+    return [
+        (f"{track.label}: " if named else "") + " ".join(_track_sentences(context, track)) for track in context.tracks
+    ]
 
 
 def caveat(context: Context) -> str:
-    """How it was tested, and what the intervals and tests do not cover."""
+    """How significance was tested, and what the intervals and tests do not cover."""
     say = context.catalogue
     lines = []
-    sizes = sorted({test.size for test in context.comparisons if test.p is not None})
+    sizes = sorted({test.corrected_for for test in context.comparisons if test.p is not None})
     if sizes:
         lines.append(say("caveat.tests", tests=say.count("test", sizes[-1], sizes[0])))
     if any(test.against != context.baseline for test in context.comparisons):
@@ -39,29 +41,29 @@ def caveat(context: Context) -> str:
     elif seeds:
         lines.append(say("caveat.seeds", seeds=say.count("seed", seeds[-1], seeds[0])))
         if single := single_seed(context):
-            few = len(single) <= NAMED
+            few = len(single) <= MAX_NAMED
             lines.append(say("caveat.some", rows=say.listed(single) if few else say.count("row", len(single))))
     return " ".join(lines)
 
 
 def single_seed(context: Context) -> list[str]:
-    """Names of the rows that have one seed on some track."""
+    """Names of the rows with only one seed on at least one track."""
     return [row.name for row in context.rows if any(len(cell.runs) == 1 for cell in row.cells.values())]
 
 
-def paired(say: Catalogue, test: Comparison) -> str:
-    """By which seeds two rows are paired, where one of them has others as well."""
+def paired_seeds(say: Catalogue, test: Comparison) -> str:
+    """The seeds by which two rows are paired, if one of them has other seeds as well; else empty."""
     seeds = ", ".join(map(str, test.seeds))
-    return say("tests.paired", seeds=seeds, total=test.of) if len(test.seeds) < test.of else ""
+    return say("tests.paired", seeds=seeds, total=test.total_seeds) if len(test.seeds) < test.total_seeds else ""
 
 
 def warnings(context: Context) -> list[str]:
-    """What makes the comparison doubtful: test sentences that stand in the training text, and unequal tuning."""
+    """Reasons to doubt the comparison: unequal tuning, and test sentences that are also in the training data."""
     say, found = context.catalogue, []
-    if owing := [row for row in context.rows if context.tuned.get(row.id, {}).get("debt")]:
-        rows = say.listed([f"{row.name} ({say.count('pair', context.tuned[row.id]['debt'])})" for row in owing])
+    if with_debt := [row for row in context.rows if context.tuned.get(row.id, {}).get("debt")]:
+        rows = say.listed([f"{row.name} ({say.count('pair', context.tuned[row.id]['debt'])})" for row in with_debt])
         found.append(say("warning.debt", rows=rows))
-    for track, corpus_stats in context.passports.items():
+    for track, corpus_stats in context.corpus_stats.items():
         for overlap in corpus_stats.get("overlaps", ()):
             if overlap["other_split"] == "train" and overlap["pairs"]:
                 pairs = say.count("pair", overlap["pairs"])
@@ -69,51 +71,55 @@ def warnings(context: Context) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _of(context: Context, track: Track) -> list[str]:
+def _track_sentences(context: Context, track: Track) -> list[str]:
+    """The sentences of one track: the highest BLEU and its tests, and the cost."""
     say, rows = context.catalogue, context.scored(track)
     if not rows:
         return [say("finding.nothing")]
     best, others = rows[0], rows[1:]
-    place = f"{track.corpus} ({track.test_set})"
+    test_set = f"{track.corpus} ({track.test_set})"
     score = best.cells[track].number("bleu", track.test_set)
     assert score is not None
     ends = metric_format.interval("bleu", score.low, score.high)
     result = metric_format.value("bleu", score.value) + (f" ({ends})" if ends else "")
     if not others:
-        return [say("finding.alone", row=best.name, place=place, score=result)]
+        return [say("finding.alone", row=best.name, test_set=test_set, score=result)]
     standing = _standing(context, track, best, others)
-    return [say("finding.best", row=best.name, place=place, score=result, standing=standing), *_cost(say, track, rows)]
+    return [
+        say("finding.best", row=best.name, test_set=test_set, score=result, standing=standing),
+        *_cost(say, track, rows),
+    ]
 
 
 def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) -> str:
-    """Which of the others it is significantly above."""
+    """The part of the sentence that says which other rows the best row is significantly above."""
     say = context.catalogue
     tests = {row.id: test.reversed() for row in others if (test := context.comparison(track, row.id, best.id))}
 
-    def those(verdict: str) -> list[Row]:
+    def with_verdict(verdict: str) -> list[Row]:
         return [row for row in others if row.id in tests and tests[row.id].verdict == verdict]
 
     def against(row: Row) -> str:
         test = tests[row.id]
-        parts = [f"{metric_format.difference('bleu', test.difference)} {paired(say, test)}".strip()]
+        parts = [f"{metric_format.difference('bleu', test.difference)} {paired_seeds(say, test)}".strip()]
         if test.verdict == "no significant difference" and test.adjusted is not None and test.adjusted <= LEVEL:
             parts.append(say("standing.seeds", interval=metric_format.interval("bleu", test.low, test.high)))
         elif test.adjusted is not None:
             parts.append(formatting.p_equals(test.adjusted))
         return f"{row.name} ({', '.join(parts)})"
 
-    better, level, same = those("better"), those("no significant difference"), those("identical")
-    below = those("worse")  # on the seeds that both have; the best has others as well
+    better, level, same = with_verdict("better"), with_verdict("no significant difference"), with_verdict("identical")
+    below = with_verdict("worse")  # possible if the best row has seeds that the other row does not have
     untested = [row for row in others if row.id not in tests]
     if len(better) == len(others):
         if len(others) == 1:
             return say("standing.above", rows=against(others[0]))
-        return say("standing.above_all", row=against(others[0]), p=_largest(say, [tests[row.id] for row in better]))
+        return say("standing.above_all", row=against(others[0]), p=_p_of_all(say, [tests[row.id] for row in better]))
     parts = []
     if len(better) == 1:
         parts.append(say("standing.above", rows=against(better[0])))
     elif better:
-        p = _largest(say, [tests[row.id] for row in better])
+        p = _p_of_all(say, [tests[row.id] for row in better])
         parts.append(say("standing.above", rows=f"{say.listed([row.name for row in better])} ({p})"))
     if level:
         key = "standing.but_not_above" if better else "standing.not_above"
@@ -128,22 +134,22 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
     return ", ".join(parts)
 
 
-def _largest(say: Catalogue, tests: Iterable[Comparison]) -> str:
-    """The p that all of them stay at or below."""
+def _p_of_all(say: Catalogue, tests: Iterable[Comparison]) -> str:
+    """The upper bound of the corrected p of all tests."""
     return say(
         "standing.all", p=formatting.p_at_most(max(test.adjusted for test in tests if test.adjusted is not None))
     )
 
 
 def _cost(say: Catalogue, track: Track, rows: Sequence[Row]) -> list[str]:
-    """What the highest score cost, beside the next one's, and which rows are worth their cost."""
+    """The cost of the highest score compared with that of the second highest, and the rows on the Pareto front."""
     flops = {row.id: row.cells[track].value("train_flops") or 0.0 for row in rows}
     costed = [row for row in rows if flops[row.id]]
     if rows[0] not in costed or len(costed) < 2:
         return []
     best, second = costed[:2]
     scores = [row.cells[track].value("bleu", track.test_set) or 0.0 for row in costed]
-    front = efficient(costed, scores, [flops[row.id] for row in costed])
+    front = pareto_front(costed, scores, [flops[row.id] for row in costed])
     return [
         say(
             "finding.cost",
@@ -156,11 +162,11 @@ def _cost(say: Catalogue, track: Track, rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def efficient(items: Sequence[Item], scores: Sequence[float], costs: Sequence[float]) -> list[Item]:
-    """Those that no better or equal item undercuts (Pareto front), the cheapest first."""
+def pareto_front(items: Sequence[Item], scores: Sequence[float], costs: Sequence[float]) -> list[Item]:
+    """The Pareto front, the cheapest first: items without another item of at least the same score at lower cost."""
     front, cheapest = [], float("inf")
-    for place in sorted(range(len(items)), key=lambda place: (-scores[place], costs[place])):
-        if costs[place] < cheapest:
-            front.append(items[place])
-            cheapest = costs[place]
+    for n in sorted(range(len(items)), key=lambda n: (-scores[n], costs[n])):
+        if costs[n] < cheapest:
+            front.append(items[n])
+            cheapest = costs[n]
     return front[::-1]

@@ -182,11 +182,11 @@ def test_latex_compiles(written: Path, tmp_path: Path):
 def test_what_is_drawn_ahead_is_the_same(level: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     found = main_plots.all_plots(level)
     alone = [drawing._svg.__wrapped__(plot, form) for plot in found for form in drawing.FORMS]
-    monkeypatch.setattr(drawing, "MANY", 1)
+    monkeypatch.setattr(drawing, "PARALLEL_FROM", 1)
     drawing.draw_ahead(found)
-    monkeypatch.setattr(drawing.svg_rendering, "svg", None)  # nothing is left to be drawn
+    monkeypatch.setattr(drawing.svg_rendering, "render_svg", None)  # nothing is left to be drawn
     assert [plot.svg(form) for plot in found for form in drawing.FORMS] == alone
-    assert not drawing._ahead
+    assert not drawing._drawn_ahead
 
 
 def test_every_plot_is_valid_and_drawn_as_svg_and_pdf(odd: Context, written: Path):
@@ -230,9 +230,9 @@ def test_a_row_without_latency_is_left_out_of_its_plot(odd: Context):
 
 
 def test_pareto_front():
-    assert findings.efficient(["a", "b", "c", "d"], [9, 8, 7, 6], [5, 7, 2, 2]) == ["c", "a"]
-    assert findings.efficient(["dear", "cheap"], [5, 5], [2, 1]) == ["cheap"]  # the same score for less
-    assert findings.efficient([], [], []) == []
+    assert findings.pareto_front(["a", "b", "c", "d"], [9, 8, 7, 6], [5, 7, 2, 2]) == ["c", "a"]
+    assert findings.pareto_front(["dear", "cheap"], [5, 5], [2, 1]) == ["cheap"]  # the same score for less
+    assert findings.pareto_front([], [], []) == []
 
 
 def test_labels_keep_clear_of_each_other_and_of_the_edge():
@@ -278,12 +278,12 @@ def test_ticks_of_a_logarithmic_axis_are_round(low: float, high: float, ticks: l
 
 
 def test_words_that_differ():
-    assert comparison.differing("der Koch trinkt", "der Mann trinkt Wasser") == [
+    assert comparison.mark_differences("der Koch trinkt", "der Mann trinkt Wasser") == [
         ("der", False),
         ("Koch", True),
         ("trinkt", False),
     ]
-    assert comparison.differing("", "der Mann") == []
+    assert comparison.mark_differences("", "der Mann") == []
 
 
 def test_a_row_may_be_called_anything(store: Store, tmp_path: Path):
@@ -308,7 +308,7 @@ def test_a_suite_without_a_finished_run_has_a_report(store: Store, tmp_path: Pat
     synthetic_runs.suite(store, "failed", [failed], "low", "low")
     write.all_forms(gather(store, "failed"), tmp_path)
     for name in ("report.html", "report.md", "report.tex"):
-        assert "Commands that repeat it" not in (tmp_path / name).read_text()
+        assert "Commands that repeat the runs" not in (tmp_path / name).read_text()
 
 
 @pytest.mark.parametrize("parts", [3, 7])

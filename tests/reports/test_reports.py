@@ -21,7 +21,9 @@ from reports.gathering.comparison import Translations, compare
 from reports.gathering.context import Context
 from reports.gathering.gather_runs import gather
 from reports.plots import detail_plots
-from reports.tables import detail_tables, table
+from reports.tables import detail_tables
+from reports.tables.comparison_table import comparison_table
+from reports.tables.table import score_entry
 from reports.text import experimental_setup, findings, metric_format
 from reports.text.catalogue import load_catalogue
 from tests.helpers import synthetic_runs
@@ -155,9 +157,9 @@ def test_finding_names_the_best_row_and_its_significance(odd: Context):
 
 
 def test_best_is_marked_only_where_it_is_significant(odd: Context, level: Context):
-    marked = [row[0].sort for row in table.main(odd).rows for entry in row if entry.best]
+    marked = [row[0].sort for row in comparison_table(odd).rows for entry in row if entry.best]
     assert marked == ["Transformer (base)"]
-    assert not any(entry.best for row in table.main(level).rows for entry in row)
+    assert not any(entry.best for row in comparison_table(level).rows for entry in row)
 
 
 def test_identical_translations_are_called_identical(level: Context):
@@ -165,7 +167,7 @@ def test_identical_translations_are_called_identical(level: Context):
     assert test is not None
     assert (test.difference, test.p, test.adjusted, test.verdict, test.seeds) == (0, None, None, "identical", (1, 2))
     english_german, english_french = findings.sentences(level)
-    assert "with the very translations of Two" in english_german
+    assert "with the same translations as Two" in english_german
     assert english_french.endswith("there is nothing to compare it with.")
     assert "p" not in [entry.text for row in detail_tables.significance(level).rows for entry in row]
 
@@ -184,9 +186,7 @@ def mixed(store: Store) -> Context:
 
 def test_rows_with_one_seed_among_others_are_named(mixed: Context):
     assert "1–2\u00a0seeds per row: values are means" in findings.caveat(mixed)
-    assert "One seed: Base; their intervals and tests cover the choice of test sentences alone" in findings.caveat(
-        mixed
-    )
+    assert "One seed: Base; their intervals and tests cover only the choice of test sentences" in findings.caveat(mixed)
     assert dict(experimental_setup.missing(mixed))["Variation between seeds, Base"] == "one seed per row"
 
 
@@ -195,21 +195,21 @@ def test_the_seeds_that_are_paired_are_printed_where_they_are_not_all(mixed: Con
     assert low[2].details == high[2].details == ("by seed 1 of 2",)
     below = mixed.comparison(mixed.tracks[0], "low", "high")
     assert below is not None
-    assert (below.seeds, below.of) == ((1, 2), 2)
+    assert (below.seeds, below.total_seeds) == ((1, 2), 2)
 
 
 def test_a_row_picked_after_looking_is_tested_as_all_pairs(mixed: Context):
     """Three rows: two tests against the baseline, three pairs for the highest; the finding and bold use the latter."""
-    sizes = {(test.row, test.against): test.size for test in mixed.comparisons}
+    sizes = {(test.row, test.against): test.corrected_for for test in mixed.comparisons}
     assert sizes == {("low", "base"): 2, ("high", "base"): 2, ("low", "high"): 3, ("base", "high"): 3}
     test = mixed.comparison(mixed.tracks[0], "base", "high")
     assert test is not None
     assert test.adjusted is not None
     assert (
-        f"Base ({metric_format.difference('bleu', -test.difference)} by seed 1 of 2, {formatting.p_equals(test.adjusted)})"
-        in (findings.sentences(mixed)[0])
+        f"Base ({metric_format.difference('bleu', -test.difference)} by seed 1 of 2, "
+        f"{formatting.p_equals(test.adjusted)})" in findings.sentences(mixed)[0]
     )
-    assert "Holm-corrected for 2–3\u00a0tests. The highest row was picked" in findings.caveat(mixed)
+    assert "Holm-corrected for 2–3\u00a0tests. The highest row was selected" in findings.caveat(mixed)
 
 
 def test_a_difference_has_to_exceed_what_seeds_make():
@@ -248,7 +248,7 @@ def test_several_seeds_are_averaged_and_printed_one_by_one(level: Context):
     assert list(number.seeds) == [1, 2]
     assert number.value == pytest.approx(sum(value or 0 for value in number.seeds.values()) / 2)
     assert "2 seeds and sentences" in number.provenance
-    entry = table.score("bleu", number)
+    entry = score_entry("bleu", number)
     assert entry.details[1] == ", ".join(metric_format.value("bleu", value) for value in number.seeds.values())
     assert cell.failures == ((3, "interrupted", "SIGTERM: saved"),)
 
@@ -259,12 +259,12 @@ def test_what_was_not_measured_is_said_with_its_reason(odd: Context, level: Cont
     assert found["absent, EN-DE"] == "not run"
     assert found[f"Latency p50, Plain {HOSTILE}"] == "no clock"
     assert found["Peak memory, every row"] == "not recorded by the run"
-    assert found["EN-FR"].startswith("no run of this suite")
+    assert found["EN-FR"].startswith("the suite has no run of it")
     assert dict(experimental_setup.missing(level))["Two, EN-DE, some seeds"] == "seed 3 interrupted (SIGTERM: saved)"
 
 
 def test_published_numbers_stand_in_columns_of_their_own(odd: Context):
-    main = table.main(odd)
+    main = comparison_table(odd)
     own = [column.own for column in main.columns]
     assert own == sorted(own, reverse=True)
     published = [entry.text for entry, ours in zip(main.rows[-1], own, strict=True) if not ours]
@@ -331,7 +331,7 @@ def test_what_was_measured_of_parts_is_no_test_set(odd: Context):
 
 def test_probes_stand_beside_what_the_target_alone_gives_away(odd: Context):
     rows = [[entry.text for entry in row] for row in detail_tables.probes(odd).rows]
-    assert rows == [["Transformer (base)", "75.0", "50.0"], ["target alone", "60.0", "50.0"]]
+    assert rows == [["Transformer (base)", "75.0", "50.0"], ["target only", "60.0", "50.0"]]
 
 
 def test_attention_is_the_mean_over_heads_of_the_last_layer(odd: Context):
@@ -363,7 +363,7 @@ def test_a_tuning_budget_that_is_not_in_pairs_is_said_to_be_none(store: Store):
     synthetic_runs.tuned(store, "timed", "low", debt=None, granted=None)
     context = gather(store, "timed")
     facts = {fact.label: fact.values for fact in experimental_setup.facts(context, context.tracks[0])}
-    assert "in another unit than pairs granted" in facts["Tuning"][0][0]
+    assert "not measured in pairs granted" in facts["Tuning"][0][0]
     assert findings.warnings(context) == []
 
 
@@ -376,9 +376,9 @@ def test_each_vocabulary_has_a_target_alone_of_its_own(store: Store):
     synthetic_runs.suite(store, "vocabularies", runs, "one,two,letters", "one")
     context = gather(store, "vocabularies")
     names = [row[0].text for row in detail_tables.probes(context).rows]
-    assert names == ["one", "two", "letters", "target alone, 400 subwords", "target alone, 50 characters"]
-    plot = next(plot for plot in detail_plots.all_pictures(context) if plot.id.startswith("probes"))
-    assert "target alone, 50 characters: 60.0 % at pronoun" in plot.text
+    assert names == ["one", "two", "letters", "target only, 400 subwords", "target only, 50 characters"]
+    plot = next(plot for plot in detail_plots.all_detail_plots(context) if plot.id.startswith("probes"))
+    assert "target only, 50 characters: 60.0 % at pronoun" in plot.text
 
 
 def test_what_a_sweep_found_is_a_table(odd: Context):
@@ -398,7 +398,7 @@ def test_leakage_is_a_warning(odd: Context, level: Context):
     assert warning in write.page(odd)
     assert findings.warnings(level) == []
     missing = dict(experimental_setup.missing(level))
-    for what in ("Best-so-far against tuning budget", "BLEU by length", "Attention maps", "Data passport"):
+    for what in ("Expected best against tuning budget", "BLEU by length", "Attention maps", "Corpus statistics"):
         assert missing[what]
         assert what not in dict(experimental_setup.missing(odd))
 
@@ -417,7 +417,8 @@ def test_a_row_that_is_better_where_both_have_seeds_is_named(store: Store):
     (paragraph,) = findings.sentences(context)
     assert paragraph.startswith("Top has the highest BLEU")
     assert re.search(
-        r"\): significantly below One \(−\d+\.\d by seed 1 of 6, p.*?\), where both have seeds\. It took", paragraph
+        r"\): significantly below One \(−\d+\.\d by seed 1 of 6, p.*?\), on the seeds that both have\. It took",
+        paragraph,
     )
 
 

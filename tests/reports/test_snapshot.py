@@ -9,7 +9,7 @@ import html5lib
 import pytest
 
 from bench.cli.main import main
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import row_files, resolve
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.suite import Suite
 from bench.tracking.store import Store
@@ -47,7 +47,7 @@ def compared(store: Store) -> Context:
 def test_a_report_from_a_snapshot_has_the_same_bytes(store: Store, compared: Context, tmp_path: Path):
     recorder = snapshot.Recorder(store)
     gather_runs.gather(recorder, "later", compare_with="earlier")
-    recorder.keep(tmp_path / "kept")
+    recorder.export(tmp_path / "kept")
     again = gather_runs.gather(snapshot.Snapshot(tmp_path / "kept"), "later", compare_with="earlier")
     ours, theirs = (
         {
@@ -64,7 +64,7 @@ def test_a_report_from_a_snapshot_has_the_same_bytes(store: Store, compared: Con
 def test_a_snapshot_names_no_place_on_this_machine(store: Store, tmp_path: Path):
     recorder = snapshot.Recorder(store)
     gather_runs.gather(recorder, "later")
-    kept = recorder.keep(tmp_path / "kept").read_text()
+    kept = recorder.export(tmp_path / "kept").read_text()
     assert str(store.settings.path) not in kept
     assert snapshot.Snapshot(tmp_path / "kept").suites() == ["later"]
 
@@ -73,7 +73,7 @@ def test_a_password_in_an_address_stays_out_of_snapshot_and_page(store: Store, t
     recorder = snapshot.Recorder(store)
     recorder.uri = "https://user:secret@host:5000/mlflow"
     page = write.page(gather_runs.gather(recorder, "later"))
-    kept = recorder.keep(tmp_path / "kept").read_text()
+    kept = recorder.export(tmp_path / "kept").read_text()
     assert "https://host:5000/mlflow/#/experiments/" in page
     assert '"uri": "https://host:5000/mlflow"' in kept
     assert "secret" not in page + kept + write.page(gather_runs.gather(store, "later", "http://me:secret@[::1]:5000"))
@@ -135,7 +135,7 @@ def test_what_changed_is_tested_in_pairs(compared: Context):
     before, now, difference, _, p, adjusted, verdict, flops, latency = lines["Tested"]
     assert float(difference) == pytest.approx(float(now) - float(before), abs=0.11)
     assert tested.difference > 0
-    assert (tested.size, verdict, flops, latency) == (1, "better", "×\u00a03.00", "×\u00a01.00")
+    assert (tested.corrected_for, verdict, flops, latency) == (1, "better", "×\u00a03.00", "×\u00a01.00")
     assert p == adjusted  # one row differs: nothing to correct for
     assert lines["Same"][2:7] == ["+0.0", "0.0–0.0", "—", "—", "identical"]
     assert (lines["New"][6], lines["Gone"][0]) == ("only now", "only before")
@@ -161,7 +161,7 @@ def test_suites_without_a_common_seed_are_not_tested(store: Store):
     synthetic_runs.suite(store, "others", runs, "tested,gone", "tested")
     table = detail_tables.changes(gather_runs.gather(store, "later", compare_with="others"))
     assert table
-    verdicts = {row[0].text: [entry.text for entry in row if not entry.quiet] for row in table.rows}
+    verdicts = {row[0].text: [entry.text for entry in row if not entry.missing] for row in table.rows}
     assert "no common seed" in verdicts["Tested"]
     assert verdicts["Same"][-1] == "only now"
 
@@ -209,7 +209,7 @@ def test_catalogues_have_the_same_keys_and_values():
 
 def test_what_the_experiments_say_of_themselves_is_translated():
     """Not a row or a suite of somebody's own."""
-    korean, files = catalogue.load_catalogue("ko"), architectures()
+    korean, files = catalogue.load_catalogue("ko"), row_files()
     suites = [Suite.read(EXPERIMENTS / f"{name}.yaml") for name in ("demo", "ladder", "multi30k-cpu", "multi30k")]
     notes = (resolve(files[row], row=row).about.note for row in suites[1].rows)
     said = [*(suite.question for suite in suites), *filter(None, notes)]

@@ -29,7 +29,7 @@ from bench.measures.measure import Measure
 from bench.runs.job import JobResult, run
 from bench.system.machine import MachineSettings
 from bench.system.progress import Status
-from bench.tracking.store import Store, TrackingSettings
+from bench.tracking.store import STORE_FORMAT, Store, TrackingSettings
 from bench.training.budget import Diverged, HostClock
 from bench.training.checkpoints import Interrupted
 from reports.text import catalogue
@@ -96,7 +96,7 @@ def test_a_run_contains_settings_scores_and_curves(
     assert (run.status, run.name) == ("FINISHED", "transformer-base files-en-de demo s1")
     config = store.download(run, "config.yaml", tmp_path)
     assert config
-    assert yaml.safe_load(config.read_text()) == experiment(folder).settings
+    assert yaml.safe_load(config.read_text()) == {"format": STORE_FORMAT} | experiment(folder).settings
     assert run.params["training.max_updates"] == "12"
     assert run.tags["direction"] == "en-de"
     assert run.tags["vocabulary.target"].startswith("90 subwords, sha256 ")
