@@ -1,6 +1,6 @@
-"""Does attention find the word that is being translated? Alignment error rate against gold alignments.
+"""Alignment error rate of attention against gold alignments: does it find the source word that is being translated?
 
-Letters: S source tokens with EOS  T target tokens with EOS
+Letters: B batch  S source tokens with EOS  T target tokens with EOS
 """
 
 from __future__ import annotations
@@ -28,61 +28,61 @@ RESAMPLES, SEED = 1000, 12345
 def forced_attention(
     model: Translator, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], batch_sentences: int = 64
 ) -> list[np.ndarray] | None:
-    """attention_TS of each pair while the model is made to write the target; None if the model does not attend.
+    """Returns attention_TS of each pair while the model is forced to write the target; None if it has no attention.
 
-    Gold alignments hold for the reference, so it is the reference that has to be written. Row t is where the model
-    looked in the step that wrote token t.
+    The model writes the reference because gold alignments hold for the reference. Row t is the attention of the step
+    that writes token t.
     """
     ours, theirs = Sentences.of(sources), Sentences.of(targets)
-    falling = np.argsort(-theirs.lengths, kind="stable")
-    found: list[np.ndarray] = [np.zeros((0, 0))] * len(falling)
+    by_length = np.argsort(-theirs.lengths, kind="stable")
+    found: list[np.ndarray] = [np.zeros((0, 0))] * len(by_length)
     with evaluation_mode(model):
-        for begin in range(0, len(falling), batch_sentences):
-            places = falling[begin : begin + batch_sentences]
-            source, target = ours.tokens(places).to(model.device), theirs.tokens(places).to(model.device)
+        for begin in range(0, len(by_length), batch_sentences):
+            indices = by_length[begin : begin + batch_sentences]
+            source, target = ours.tokens(indices).to(model.device), theirs.tokens(indices).to(model.device)
             state = model.start(model.encode(source))
-            previous_B = torch.full((len(places),), BOS, device=model.device)
-            looks = []
+            previous_B = torch.full((len(indices),), BOS, device=model.device)
+            steps = []
             for position in range(target.ids_BS.shape[1]):
                 _, state, attention_BS = model.step(previous_B, state)
                 if attention_BS is None:
                     return None
-                looks.append(attention_BS.float())
+                steps.append(attention_BS.float())
                 previous_B = target.ids_BS[:, position]
-            looks_BTS = torch.stack(looks, dim=1).cpu().numpy()
-            for row, place in enumerate(places):
-                found[place] = looks_BTS[row, : target.lengths_B[row], : source.lengths_B[row]]
+            attention_BTS = torch.stack(steps, dim=1).cpu().numpy()
+            for row, index in enumerate(indices):
+                found[index] = attention_BTS[row, : target.lengths_B[row], : source.lengths_B[row]]
     return found
 
 
 def words_of(pieces: Sequence[str], words: Sequence[str]) -> list[int]:
-    """For each piece, the word that its first letter belongs to.
+    """Returns for each piece the index of the word that contains its first letter.
 
-    Pieces and words spell the same letters, small or capital; white space, SentencePiece's mark for it and the joiner
-    of `vocabulary.Words` count as nothing. A piece of white space alone belongs to the word that follows.
+    Pieces and words must have the same letters; case is ignored. White space, SentencePiece's mark for it and the
+    joiner of `vocabulary.Words` are not letters. A piece that is only white space belongs to the word that follows it.
 
     Raises:
         ValueError: the letters differ.
     """
-    letters = [place for place, word in enumerate(words) for _ in word]
-    spelt = "".join(words)
-    found, at = [], 0
+    word_of_letter = [index for index, word in enumerate(words) for _ in word]
+    text = "".join(words)
+    found, position = [], 0
     for piece in pieces:
-        bare = "".join(piece.replace("\u2581", " ").strip(JOINER).split())
-        if spelt[at : at + len(bare)].lower() != bare.lower():
-            raise ValueError(f"the piece {piece!r} does not continue {spelt[:at]!r} as {spelt!r} does")
-        found.append(letters[min(at, len(letters) - 1)])
-        at += len(bare)
-    if at != len(spelt):
-        raise ValueError(f"the pieces end before {spelt[at:]!r}")
+        letters = "".join(piece.replace("\u2581", " ").strip(JOINER).split())
+        if text[position : position + len(letters)].lower() != letters.lower():
+            raise ValueError(f"the piece {piece!r} does not continue {text[:position]!r} as {text!r} does")
+        found.append(word_of_letter[min(position, len(word_of_letter) - 1)])
+        position += len(letters)
+    if position != len(text):
+        raise ValueError(f"the pieces end before {text[position:]!r}")
     return found
 
 
 def links(attention_TS: np.ndarray, source_words: Sequence[int], target_words: Sequence[int]) -> set[Link]:
-    """Each target word is linked with the source word that it looked at most.
+    """Links each target word with the source word that receives the largest attention weight.
 
-    The weights of a word's pieces are summed on the source side and averaged on the target side. EOS of both sides
-    takes part in nothing: weight on the source's EOS is as good as none.
+    The weights of a word's pieces are summed on the source side and averaged on the target side. EOS is excluded on
+    both sides; attention to the source's EOS is not redistributed.
     """
     weights = np.zeros((max(target_words) + 1, max(source_words) + 1))
     for piece, target in enumerate(target_words):
@@ -93,7 +93,7 @@ def links(attention_TS: np.ndarray, source_words: Sequence[int], target_words: S
 
 
 def diagonal(source_words: int, target_words: int) -> set[Link]:
-    """Each target word with the source word at the same part of the sentence: what needs no attention."""
+    """Links each target word with the source word at the same relative position: a baseline without attention."""
     return {(min(source_words - 1, word * source_words // target_words), word) for word in range(target_words)}
 
 
@@ -102,10 +102,14 @@ def alignment_error_rate(
     sure: Iterable[AbstractSet[Link]],
     possible: Iterable[AbstractSet[Link]] | None = None,
 ) -> Measure:
-    """AER = 1 - (|A with S| + |A with P|) / (|A| + |S|), A found, S sure, P possible links (S among them), in percent.
+    """AER = 1 - (|A with S| + |A with P|) / (|A| + |S|) in percent; 0 is perfect.
 
-    Och and Ney 2003, Computational Linguistics 29(1), section 5. 0 is perfect. The interval is a bootstrap over
-    sentences.
+    Args:
+        found: A, the links to evaluate, for each sentence.
+        sure: S, the sure gold links.
+        possible: P, the possible gold links, to which the sure ones are added; by default only the sure ones.
+
+    Och and Ney 2003, Computational Linguistics 29(1), section 5. The interval is a bootstrap over sentences.
     """
     gold = list(sure)
     wider = gold if possible is None else [p | s for p, s in zip(possible, gold, strict=True)]
@@ -126,10 +130,10 @@ def alignment_error_rate(
 
 
 def one_link_error_rate(found: Iterable[AbstractSet[Link]], gold: Iterable[AbstractSet[Link]]) -> Measure:
-    """Error rate of one link a target word, judged by what one link can do: always right is 0.
+    """AER where each target word has one link, adapted so that always correct links give 0.
 
-    A target word without a gold link, such as a comma, has nothing to look for and is left out. A gold link is sure if
-    it is its target word's only one; of several (zur: to the) each is possible and none can be missed.
+    A target word without a gold link, such as a comma, is excluded. A gold link is sure if it is the only one of its
+    target word; if a target word has several (zur: to the), each of them is possible and none is sure.
     """
     links_of, sure, possible = [], [], []
     for ours, theirs in zip(found, gold, strict=True):

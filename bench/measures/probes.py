@@ -1,11 +1,11 @@
-"""What a model knows of a language, one phenomenon at a time: contrastive accuracy, and BLEU by group.
+"""Probes by linguistic phenomenon: accuracy on contrasts, and BLEU by group of sentences.
 
 A contrast is a source with its right translation and one or more wrong ones that differ in a single form. The model
-decides for the translation to which it gives the highest probability, log P(Y|X) summed over all tokens and EOS.
+decides for the translation with the highest probability, log P(Y|X) summed over all tokens and EOS.
 Sennrich 2017, EACL, "How Grammatical is Character-level NMT?" (LingEval97); Müller et al. 2018, WMT (ContraPro).
 
-Beside each accuracy stand chance, its 95 % interval, and the accuracy of a model that sees the target only
-(`TargetOnly`): what a probe's author gave away in the target cannot be credited to a translator.
+Each accuracy has its 95 % interval, the chance level, and for comparison the accuracy of a target-only model
+(`TargetOnly`). Accuracy up to that of the target-only model needs no translation.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from models.parts.batch import Batch
 from models.parts.translator import Translator
 
 DISTANCES = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 15))
-"""Groups of distances; contrasts further apart are one more group, as in LingEval97."""
+"""Groups of distances (first, last); larger distances form one more group, as in LingEval97."""
 
 FEWEST = 20
-"""Sentences below which a group has no score: its interval would say nothing."""
+"""A group of fewer sentences has no score, because its interval would be too wide."""
 
 Key = TypeVar("Key", bound=Hashable)
 Ids = Sequence[Sequence[int]]
 Scorer = Callable[[Ids, Ids], np.ndarray]
-"""From source and target ids to log P of each target, in nats."""
+"""Takes source and target ids; returns log P of each target in nats."""
 
 
 def read(path: Path) -> list[Contrast]:
-    """Contrasts from a file: JSON as in LingEval97 or ContraPro, else tab-separated columns.
+    """Reads contrasts from a file: JSON as in LingEval97 or ContraPro, otherwise tab-separated columns.
 
-    LingEval97 holds several errors for a sentence, each a decision of its own; in ContraPro the right pronoun has to
-    beat all the others at once. The columns are source, right, wrong, category and, if there is a fifth, distance.
+    LingEval97 has several errors for a sentence, and each is one contrast. In ContraPro the right pronoun has to beat
+    all wrong ones at once. The columns are source, right, wrong, category and, optionally, distance.
 
     Raises:
-        ValueError: the file is missing or none of these; says where.
+        ValueError: the file is missing or has none of these formats; the message names the line or entry.
     """
     if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"there is no file {path}; check the path")
     try:
         text = path.read_text(encoding="utf-8-sig")
         entries = json.loads(text) if text.lstrip().startswith("[") else None
@@ -66,7 +66,7 @@ def read(path: Path) -> list[Contrast]:
     else:
         found = [one for number, entry in enumerate(entries) for one in _entry(path, number, entry)]
     if not found:
-        raise ValueError(f"{path}: there are no contrasts in it")
+        raise ValueError(f"{path}: there are no contrasts in it; docs/probes.md describes the formats")
     return found
 
 
@@ -80,18 +80,20 @@ def _entry(path: Path, number: int, entry: Any) -> list[Contrast]:
         raise ValueError(f"{where}: lacks {error}") from error
     for one in found:
         if not one.wrong:
-            raise ValueError(f"{where}: has no wrong translation")
+            raise ValueError(f"{where}: has no wrong translation; give at least one")
         if not all(isinstance(text, str) for text in (one.source, one.right, *one.wrong, one.category)):
-            raise ValueError(f"{where}: a sentence or category is no text")
+            raise ValueError(f"{where}: a sentence or category is not a string")
         if not (one.distance is None or isinstance(one.distance, int)):
-            raise ValueError(f"{where}: the distance {one.distance!r} is no whole number")
+            raise ValueError(f"{where}: the distance {one.distance!r} is not a whole number")
     return found
 
 
 def _line(path: Path, number: int, line: str) -> Contrast:
     source, right, wrong, category, *rest = line.split("\t") if line.count("\t") in (3, 4) else [""] * 4
     if not source or (rest and not rest[0].isdecimal()):
-        raise ValueError(f"{path}, line {number}: expected source, right, wrong, category and perhaps a distance")
+        raise ValueError(
+            f"{path}, line {number}: expected source, right, wrong, category and optionally a distance, in columns"
+        )
     return Contrast(source, right, (wrong,), category, int(rest[0]) if rest else None)
 
 
@@ -112,77 +114,79 @@ def _contrapro(entry: dict[str, Any]) -> list[Contrast]:
 
 
 def of_model(model: Translator, batch_sentences: int = 64) -> Scorer:
-    """Log P(Y|X) by a translator, from the losses that it is trained on, without label smoothing."""
+    """Returns a scorer that computes log P(Y|X) of a translator from its token losses without label smoothing."""
 
     def score(sources: Ids, targets: Ids) -> np.ndarray:
         ours, theirs = Sentences.of(sources), Sentences.of(targets)
-        falling = np.argsort(-theirs.lengths, kind="stable")
-        found = np.zeros(len(falling))
+        by_length = np.argsort(-theirs.lengths, kind="stable")
+        found = np.zeros(len(by_length))
         with evaluation_mode(model):
-            for begin in range(0, len(falling), batch_sentences):
-                places = falling[begin : begin + batch_sentences]
-                batch = Batch(ours.tokens(places), theirs.tokens(places)).to(model.device)
+            for begin in range(0, len(by_length), batch_sentences):
+                indices = by_length[begin : begin + batch_sentences]
+                batch = Batch(ours.tokens(indices), theirs.tokens(indices)).to(model.device)
                 losses = model.token_losses(batch).double().cpu().split(list(batch.target.lengths_B))
-                found[places] = [-float(torch.sum(loss_T)) for loss_T in losses]
+                found[indices] = [-float(torch.sum(loss_T)) for loss_T in losses]
         return found
 
     return score
 
 
 class TargetOnly:
-    """An n-gram model of the target language: what can be decided without the source.
+    """An n-gram model of the target language: it can only decide contrasts that need no source.
 
-    P(w | h) = (c(h w) + t(h) P(w | h')) / (c(h) + t(h)), h' being h without its oldest word, c counts, and t(h) how
-    many different words followed h; below the unigrams, 1 / V. Witten and Bell 1991, IEEE Transactions on Information
-    Theory 37(4).
+    P(w | h) = (c(h w) + t(h) P(w | h')) / (c(h) + t(h)). h' is h without its oldest word, c are counts, and t(h) is the
+    number of different words that follow h; below the unigrams, P is 1 / V. Witten and Bell 1991, IEEE Transactions on
+    Information Theory 37(4).
     """
 
     def __init__(self, targets: Ids, vocabulary: int, order: int = 5) -> None:
         self.order, self.vocabulary = order, vocabulary
         self.follows: dict[tuple[int, ...], dict[int, int]] = defaultdict(dict)
-        for words, place in self._places(targets):
+        for words, position in self._positions(targets):
             for length in range(order):
-                followers = self.follows[words[place - length : place]]
-                followers[words[place]] = followers.get(words[place], 0) + 1
+                followers = self.follows[words[position - length : position]]
+                followers[words[position]] = followers.get(words[position], 0) + 1
         self.totals = {history: sum(followers.values()) for history, followers in self.follows.items()}
 
-    def _places(self, sentences: Ids) -> Iterable[tuple[tuple[int, ...], int]]:
-        """Every word with its history: begin marks before the first, one end mark after the last."""
+    def _positions(self, sentences: Ids) -> Iterable[tuple[tuple[int, ...], int]]:
+        """Yields each position with the words of its sentence, padded by start marks and one end mark."""
         for sentence in sentences:
             words = (-1,) * (self.order - 1) + tuple(sentence) + (-2,)
-            yield from ((words, place) for place in range(self.order - 1, len(words)))
+            yield from ((words, position) for position in range(self.order - 1, len(words)))
 
-    def probability(self, words: tuple[int, ...], place: int) -> float:
+    def probability(self, words: tuple[int, ...], position: int) -> float:
+        """P of the word at a position, given the words before it."""
         found = 1 / self.vocabulary
         for length in range(self.order):
-            followers = self.follows.get(words[place - length : place])
+            followers = self.follows.get(words[position - length : position])
             if followers is None:
                 break
-            total, kinds = self.totals[words[place - length : place]], len(followers)
-            found = (followers.get(words[place], 0) + kinds * found) / (total + kinds)
+            total, kinds = self.totals[words[position - length : position]], len(followers)
+            found = (followers.get(words[position], 0) + kinds * found) / (total + kinds)
         return found
 
     def __call__(self, sources: Ids, targets: Ids) -> np.ndarray:
-        """Log P of each target; the sources are not looked at."""
+        """Returns log P of each target. The sources are ignored."""
         return np.array(
-            [sum(math.log(self.probability(*where)) for where in self._places([target])) for target in targets]
+            [sum(math.log(self.probability(*one)) for one in self._positions([target])) for target in targets]
         )
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How a contrast was decided: credit 1 for the right translation, 0 for a wrong one, shared between equals."""
+    """The result of a contrast: credit 1 for the right translation, 0 for a wrong one, 1 / n if n are identical."""
 
     contrast: Contrast
     credit: float
 
     @property
     def chance(self) -> float:
+        """The credit that guessing gets on average."""
         return 1 / (1 + len(self.contrast.wrong))
 
 
 def decide(contrasts: Sequence[Contrast], vocabularies: Vocabularies, score: Scorer) -> list[Decision]:
-    """Scores every translation once and decides each contrast."""
+    """Scores every translation once and decides every contrast."""
     counts = [1 + len(contrast.wrong) for contrast in contrasts]
     sources = vocabularies.source.encode([contrast.source for contrast in contrasts])
     targets = vocabularies.target.encode([text for one in contrasts for text in (one.right, *one.wrong)])
@@ -190,7 +194,7 @@ def decide(contrasts: Sequence[Contrast], vocabularies: Vocabularies, score: Sco
     decisions, begin = [], 0
     for contrast, count in zip(contrasts, counts, strict=True):
         (right, *wrong), (ids, *others) = scores[begin : begin + count], targets[begin : begin + count]
-        # Two texts may have the same ids (unknown words): a tie, whatever rounding makes of it.
+        # Two texts with the same ids (unknown words) are a tie, even if rounding makes their scores differ.
         equals = sum(other == ids for other in others)
         beaten = all(score < right for score, other in zip(wrong, others, strict=True) if other != ids)
         decisions.append(Decision(contrast, 1 / (1 + equals) if beaten else 0.0))
@@ -199,13 +203,14 @@ def decide(contrasts: Sequence[Contrast], vocabularies: Vocabularies, score: Sco
 
 
 def wilson(successes: float, trials: int) -> tuple[float, float]:
-    """95 % interval of a proportion; Wilson 1927. Sound for few trials and near 0 and 1, unlike p +- 1.96 sd."""
+    """95 % interval of a proportion; Wilson 1927. Unlike p +- 1.96 sd it is valid for few trials and near 0 and 1."""
     z, p = 1.959964, successes / trials
     middle, width = p + z * z / (2 * trials), z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2))
     return max(0.0, (middle - width) / (1 + z * z / trials)), min(1.0, (middle + width) / (1 + z * z / trials))
 
 
 def _accuracy(metric: str, decisions: Sequence[Decision]) -> Measure:
+    """The mean credit in percent, with its interval and the chance level."""
     number, credit = len(decisions), sum(decision.credit for decision in decisions)
     low, high = wilson(credit, number)
     chance = 100 * sum(decision.chance for decision in decisions) / number
@@ -214,7 +219,7 @@ def _accuracy(metric: str, decisions: Sequence[Decision]) -> Measure:
 
 
 def distance_group(distance: int) -> str:
-    """0, 1, 2, 3-4, 5-8, 9-15 or over-15: about as far again in each. (MLflow has no > in the name of a metric.)"""
+    """0, 1, 2, 3-4, 5-8, 9-15 or over-15; each group is about twice as wide. (MLflow allows no > in metric names.)"""
     for begin, end in DISTANCES:
         if distance <= end:
             return str(end) if begin == end else f"{begin}-{end}"
@@ -222,9 +227,9 @@ def distance_group(distance: int) -> str:
 
 
 def accuracies(decisions: Sequence[Decision], name: str = "contrastive") -> list[Measure]:
-    """Accuracy over all decisions, for each category, and for each distance that has FEWEST of a category's.
+    """Accuracy over all decisions, of each category, and of each distance with at least FEWEST decisions of a category.
 
-    Named NAME, NAME/CATEGORY and NAME/CATEGORY/DISTANCE.
+    The metrics are NAME, NAME/CATEGORY and NAME/CATEGORY/DISTANCE.
     """
     groups: dict[str, list[Decision]] = {name: list(decisions)}
     for category in dict.fromkeys(decision.contrast.category for decision in decisions):
@@ -242,23 +247,23 @@ def accuracies(decisions: Sequence[Decision], name: str = "contrastive") -> list
 
 
 def by_group(system: Statistics, groups: Sequence[Key]) -> dict[Key, Measure]:
-    """The score of each group of sentences, from rows that were read already: by length, by depth of clauses, ..."""
+    """Returns the score of each group of sentences. `groups` has the group of each sentence of `system`."""
     rows: dict[Key, list[int]] = defaultdict(list)
     for row, group in enumerate(groups):
         rows[group].append(row)
     found = {}
-    for group, places in rows.items():
-        if len(places) < FEWEST:
-            provenance = f"not measured: {len(places)} sentences, fewer than {FEWEST}"
-            found[group] = Measure(system.metric, None, "percent", provenance=provenance, count=len(places))
+    for group, members in rows.items():
+        if len(members) < FEWEST:
+            provenance = f"not measured: {len(members)} sentences, fewer than {FEWEST}"
+            found[group] = Measure(system.metric, None, "percent", provenance=provenance, count=len(members))
         else:
-            one = measure([replace(system, rows_NK=system.rows_NK[places])])
-            found[group] = replace(one, provenance=f"{len(places)} sentences; {one.provenance}", count=len(places))
+            one = measure([replace(system, rows_NK=system.rows_NK[members])])
+            found[group] = replace(one, provenance=f"{len(members)} sentences; {one.provenance}", count=len(members))
     return found
 
 
 def length_groups(sources: Sequence[str], width: int = 5, last: int = 30) -> list[str]:
-    """The group of each source by its words: 1-5, 6-10, ..., 26-30, over-30."""
+    """Returns the length group of each source, in words: 1-5, 6-10, ..., 26-30, over-30."""
     groups = []
     for source in sources:
         words = max(1, len(source.split()))

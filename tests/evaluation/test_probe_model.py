@@ -24,7 +24,7 @@ from tests.helpers import tiny_job
 
 SMALL = ["--corpus.pairs", "400", "--text.vocabulary_size", "300", "--model.width", "16", "--model.inner", "16"]
 SMALL += ["--model.layers", "1", "--model.heads", "2", "--decoding.beam", "1", "--decoding.extra_length", "5"]
-DEEPER = 25  # sentences of each depth beyond that of the training text
+DEEPER = 20  # sentences of each depth beyond that of the training text
 
 
 class FakeRunWriter:
