@@ -1,14 +1,16 @@
 """RNNsearch. Bahdanau, Cho and Bengio 2015, "Neural Machine Translation by Jointly Learning to Align and Translate".
 
-Follow Figure 1 and appendix A: a bidirectional GRU annotates every source word with h_j = [forward; backward]; before
-each target word the decoder scores all annotations against its state (additive attention), and their weighted sum, the
-context c_i, enters all gates of its GRU; a maxout layer reads state, previous word and context.
+The architecture follows Figure 1 and appendix A. A bidirectional GRU computes an annotation h_j = [forward; backward]
+of every source word. Before each target word the decoder scores all annotations against its state (additive attention).
+Their weighted sum, the context c_i, enters all gates of the decoder's GRU. A maxout layer reads state, previous word
+and context.
 
-Whatever does not depend on the recurrence is made for all positions at once: U_a h_j and the products of the words
+What does not depend on the recurrence is computed for all positions at once: U_a h_j and the products with the words
 before the loop, the maxout layer after it. The encoder has no attention inside its loop, so it runs on fused kernels,
-which apply the reset gate after the recurrent product (the paper has U (r * h)); the decoder keeps the paper's form.
+which apply the reset gate after the recurrent product (the paper has U (r * h)); the decoder has the paper's form.
 
-The readout takes s_i as in equation 4; appendix A.2.2 prints s_{i-1} (from memory). No biases, as the equations print.
+The readout reads s_i as in equation 4; appendix A.2.2 prints s_{i-1} (from memory). No biases: the equations print
+none.
 
 Letters: B batch  S source length  T target length  E embedding  D state  A alignment units  M maxout units
 """
@@ -31,8 +33,8 @@ from models.parts.translator import State, Step, Translator
 class Annotator(nn.Module):
     """h_j = [forward h_j; backward h_j]; section 3.2.
 
-    The backward direction reads each sentence reversed within its own length. Padding stays behind the words in both
-    directions, where it changes no annotation of a word.
+    The backward direction reads each sentence reversed within its own length. Padding comes after the words in both
+    directions, where it does not change the annotation of any word.
     """
 
     def __init__(self, embedding: int, width: int) -> None:
@@ -41,7 +43,7 @@ class Annotator(nn.Module):
         self.backwards = nn.GRU(embedding, width, bias=False, batch_first=True)
 
     def forward(self, x_BSE: Tensor, reversal_BS: Tensor, zeros_1BD: Tensor) -> Tensor:
-        """h_BS2D."""
+        """Return h_BS2D."""
         forward_BSD, _ = run_fused(self.forwards, x_BSE, zeros_1BD)
         backward_BSD, _ = run_fused(self.backwards, reorder_positions(x_BSE, reversal_BS), zeros_1BD)
         return torch.cat((forward_BSD, reorder_positions(backward_BSD, reversal_BS)), dim=-1)
@@ -54,7 +56,8 @@ class Decoder(nn.Module):
     z_i = sigma(W_z y + U_z s + C_z c)
     r_i = sigma(W_r y + U_r s + C_r c)
 
-    The matrices of the gates stand side by side: `W` holds W_z, W_r, W, `C` likewise, and `U_gates` holds U_z, U_r.
+    The matrices of the gates stand side by side: `W` holds W_z, W_r, W; `C` holds C_z, C_r, C; `U_gates` holds U_z,
+    U_r.
     """
 
     def __init__(self, embedding: int, width: int, units: int) -> None:
@@ -68,7 +71,7 @@ class Decoder(nn.Module):
     def forward(
         self, from_y_B3D: Tensor, s_BD: Tensor, h_BS2D: Tensor, keys_BSA: Tensor, mask_BS: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(next s_BD, context_B2D, weights_BS); `from_y_B3D` is W y."""
+        """Return (next s_BD, context_B2D, weights_BS); `from_y_B3D` is the product of `W` and y."""
         weights_BS = self.attention(s_BD, keys_BSA, mask_BS)
         context_B2D = weighted_sum(weights_BS, h_BS2D)
         width = s_BD.shape[1]
@@ -89,7 +92,7 @@ class Config:
         alignment: Units of the alignment model (n').
         maxout: Units of the maxout layer (l).
         dropout: Rate on embeddings and before the softmax (none in the paper).
-        initial: Standard deviation of the first weights, recurrence and attention apart; narrow nets need a larger one.
+        initial: Standard deviation of the initial weights, except recurrence and attention; narrow nets need more.
     """
 
     embedding: int = 620
@@ -107,7 +110,7 @@ class Memory(NamedTuple):
 
 
 class Model(Translator):
-    """RNNsearch on the contract."""
+    """RNNsearch, the model of Figure 1."""
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
@@ -126,7 +129,7 @@ class Model(Translator):
         self.initialize()
 
     def initialize(self) -> None:
-        """Appendix B.1: recurrent matrices orthogonal, others N(0, 0.01^2); the attention begins as it says itself."""
+        """Appendix B.1: recurrent matrices orthogonal, others N(0, 0.01^2); `AdditiveAttention` initializes itself."""
         for name, parameter in self.named_parameters():
             if "weight_hh" in name or name.startswith("decoder.U"):
                 for square_DD in parameter.detach().split(self.config.width):
@@ -141,11 +144,11 @@ class Model(Translator):
         return Memory(h_BS2D, self.decoder.attention.keys(h_BS2D), source.mask_BS)
 
     def first_state(self, memory: Memory) -> Tensor:
-        """s_0 = tanh(W_s h_1), of the backward direction, which ends at the first word."""
+        """Return s_0 = tanh(W_s h_1), h_1 of the backward direction, which ends at the first word."""
         return torch.tanh(self.W_s(memory.h_BS2D[:, 0, self.config.width :]))
 
     def readout(self, s: Tensor, y: Tensor, context: Tensor) -> Tensor:
-        """t_i,j = max(t~_i,2j-1, t~_i,2j), t~_i = U_o s_i + V_o E y_{i-1} + C_o c_i; W_o is `output`."""
+        """Return t_i,j = max(t~_i,2j-1, t~_i,2j), t~_i = U_o s_i + V_o E y_{i-1} + C_o c_i; W_o is `output`."""
         pairs = self.U_o(s) + self.V_o(y) + self.C_o(context)
         return self.dropout(pairs.unflatten(-1, (-1, 2)).amax(dim=-1))
 
@@ -169,8 +172,8 @@ class Model(Translator):
     def flops_encode(self, source_length: int) -> Flops:
         """Two GRUs of three gates, and U_a h_j."""
         embedding, width = self.config.embedding, self.config.width
-        annotate = matmul_flops(source_length, embedding + width, 3 * width) * 2
-        return annotate + self.decoder.attention.flops_keys(source_length)
+        annotations = matmul_flops(source_length, embedding + width, 3 * width) * 2
+        return annotations + self.decoder.attention.flops_keys(source_length)
 
     def flops_decode(self, source_length: int, target_length: int) -> Flops:
         return self.flops_start(source_length) + self.flops_step(source_length, 0) * target_length
@@ -179,8 +182,8 @@ class Model(Translator):
         return matmul_flops(1, self.config.width, self.config.width)
 
     def flops_step(self, source_length: int, position: int) -> Flops:
-        """Attention; three gates that read word, state and context; maxout layer."""
+        """Attention; three gates, which read word, state and context; the maxout layer."""
         width = self.config.width
-        attend = self.decoder.attention.flops_scores(source_length) + matmul_flops(1, source_length, 2 * width)
+        attention = self.decoder.attention.flops_scores(source_length) + matmul_flops(1, source_length, 2 * width)
         inputs = self.config.embedding + width + 2 * width
-        return attend + matmul_flops(1, inputs, 3 * width) + matmul_flops(1, inputs, 2 * self.config.maxout)
+        return attention + matmul_flops(1, inputs, 3 * width) + matmul_flops(1, inputs, 2 * self.config.maxout)

@@ -1,19 +1,19 @@
 """ByteNet. Kalchbrenner et al. 2016, "Neural Machine Translation in Linear Time", the translation model (Figure 1).
 
-Characters to characters, in time linear in their number: a stack of dilated convolutions reads the source, and a second
-one, whose convolutions see no later position, is stacked on it position by position. No attention, no pooling: target
-position t reads what the encoder holds at position t, so the encoder's output has a length of its own, the unfolded
-length |t^| = a |s| + b with a = 1.20 and b = 0 (dynamic unfolding, equation 2); the padding character fills the source
-up to it. A hypothesis that grows past |t^| reads zeros there and goes on from what it has written. Lengths count the
-end of sentence.
+It translates characters to characters in time linear in their number. A stack of dilated convolutions reads the source.
+A second stack, with causal convolutions, is placed on top of it, position by position. There is no attention and no
+pooling: target position t reads the encoder's output at position t. The encoder's output therefore has its own length,
+the unfolded length |t^| = a |s| + b with a = 1.20 and b = 0 (dynamic unfolding, equation 2); the source is filled with
+the padding character up to this length. A hypothesis that becomes longer than |t^| reads zeros there and continues from
+its own past. Lengths include the end of sentence.
 
-The dilation doubles from 1 to 16 and begins again: five blocks of kernel 3 see 1 + 2 (1 + 2 + 4 + 8 + 16) = 63 places.
-A batch's padding, which lies beyond |t^|, is zeroed before every convolution. The paper fills sentences up to multiples
-of 50 characters before it unfolds them, to make batches of equal lengths; here a sentence is read as it is
+The dilation doubles from 1 to 16 and then starts at 1 again: five blocks of kernel 3 see 1 + 2 (1 + 2 + 4 + 8 + 16) =
+63 positions. The padding of a batch, beyond |t^|, is set to zero before every convolution. The paper fills sentences up
+to multiples of 50 characters before unfolding, for batches of equal lengths; here sentences are not filled
 (DECISIONS.md, 2026-11-26).
 
-From memory, since nobody checked them against the paper: that the decoder adds the encoder's output to the embedding of
-the character before; that the last block is followed by layer norm and ReLU, and these by the softmax.
+From memory, not checked against the paper: that the decoder adds the encoder's output to the embedding of the previous
+character; that the last block is followed by layer norm, ReLU and the softmax.
 
 Letters: B batch  S source length  U unfolded length  T target length  D width of a block (d); the stream has 2 D
 """
@@ -50,11 +50,11 @@ class Block(nn.Module):
         self.widen = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, 2 * width), nn.Dropout(dropout))
 
     def inputs(self, x_BT2D: Tensor) -> Tensor:
-        """What the convolution reads."""
+        """Return the input of the convolution."""
         return functional.relu(self.norm(self.narrow(x_BT2D)))
 
     def convolved(self, inputs_BTD: Tensor, x_BT2D: Tensor) -> Tensor:
-        """x', one position for each window that fits into the inputs."""
+        """Return x', with one position for each window that fits into the inputs."""
         return x_BT2D + self.widen(self.convolve(windows(inputs_BTD, self.kernel, self.dilation)))
 
     def flops(self, positions: int) -> Flops:
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 class EncoderBlock(Block):
-    """Windows are centred."""
+    """A block with centred windows."""
 
     def forward(self, x_BU2D: Tensor, mask_BU1: Tensor) -> Tensor:
         left = self.context // 2
@@ -71,12 +71,12 @@ class EncoderBlock(Block):
 
 
 class DecoderBlock(Block):
-    """Masked: no window reaches beyond its own position. `before_BPD` are the (k - 1) r inputs before the first."""
+    """A causal block: no window contains a later position. `past_BPD` holds the (k - 1) r inputs before the first."""
 
-    def forward(self, x_BT2D: Tensor, before_BPD: Tensor) -> tuple[Tensor, Tensor]:
-        """(x', the inputs to keep)."""
-        inputs_BTD, before_BPD = prepend_past(before_BPD, self.inputs(x_BT2D))
-        return self.convolved(inputs_BTD, x_BT2D), before_BPD
+    def forward(self, x_BT2D: Tensor, past_BPD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (x', the next past_BPD)."""
+        inputs_BTD, past_BPD = prepend_past(past_BPD, self.inputs(x_BT2D))
+        return self.convolved(inputs_BTD, x_BT2D), past_BPD
 
 
 @dataclass
@@ -87,9 +87,9 @@ class Config:
         blocks: Residual blocks of the encoder, and of the decoder.
         width: Width inside a block (d); the stream between blocks has 2 d.
         kernel: Width of the convolutions (k).
-        dilations: Dilations of the blocks (r), in turn.
-        unfold: Unfolded length over source length (a).
-        dropout: Rate on embeddings and on what a block adds (none in the paper).
+        dilations: Dilations of the blocks (r), repeated in this order.
+        unfold: Unfolded length divided by source length (a).
+        dropout: Rate on embeddings and on the residual branch of a block (none in the paper).
     """
 
     blocks: int = 30
@@ -102,11 +102,11 @@ class Config:
 
 class Past(NamedTuple):
     position_B: Tensor
-    before: tuple[Tensor, ...]  # before_BPD of each block
+    inputs: tuple[Tensor, ...]  # past_BPD of each block
 
 
 class Model(Translator):
-    """ByteNet on the contract. The memory is the encoder's output, zero beyond a sentence's unfolded length."""
+    """ByteNet. The memory is the encoder's output, with zeros beyond the unfolded length of a sentence."""
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
@@ -125,7 +125,10 @@ class Model(Translator):
         self.output = nn.Linear(2 * width, target_vocabulary)
 
     def unfolded(self, length: int) -> int:
-        """|t^| of a source of this length, whole; a margin keeps 1.2 x 5 at 6 in binary."""
+        """Return |t^| for a source of this length, rounded up.
+
+        The margin of 1e-6 keeps 1.2 x 5 at 6: in binary floating point the product is slightly larger.
+        """
         return max(length, math.ceil(self.config.unfold * length - 1e-6))
 
     def encode(self, source: Tokens) -> Tensor:
@@ -142,30 +145,33 @@ class Model(Translator):
         return self.advance(target.ids_BS, self.start(memory))[0]
 
     def start(self, memory: Tensor) -> State:
-        """The memory with a zero behind it, for all positions past its end; zeros before every convolution."""
+        """Return the first state: zeros before every convolution.
+
+        The memory gets one more position of zeros, which all target positions past its end read.
+        """
         position_B = torch.zeros(len(memory), dtype=torch.long, device=memory.device)
-        before = tuple(memory.new_zeros(len(memory), block.context, block.width) for block in self.decoder)
-        return State(functional.pad(memory, (0, 0, 0, 1)), Past(position_B, before))
+        inputs = tuple(memory.new_zeros(len(memory), block.context, block.width) for block in self.decoder)
+        return State(functional.pad(memory, (0, 0, 0, 1)), Past(position_B, inputs))
 
     def step(self, previous_B: Tensor, state: State) -> Step:
         hidden_B1D, past = self.advance(previous_B[:, None], state)
         return Step(hidden_B1D[:, 0], State(state.source, past), None)
 
     def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, Past]:
-        """(what the softmax takes at each position, the past after the last one)."""
-        memory_BU2D, (position_B, before) = state
-        places_BT = position_B[:, None] + torch.arange(ids_BT.shape[1], device=ids_BT.device)
-        _, behind, width = memory_BU2D.shape
-        below_BT2D = memory_BU2D.gather(1, places_BT.clamp(max=behind - 1)[..., None].expand(-1, -1, width))
-        x_BT2D, kept = self.dropout(self.target_embedding(ids_BT)) + below_BT2D, []
-        for block, before_BPD in zip(self.decoder, before, strict=True):
-            x_BT2D, before_BPD = block(x_BT2D, before_BPD)
-            kept.append(before_BPD)
-        past = Past(position_B + ids_BT.shape[1], tuple(kept))
+        """Return (the input of the softmax at each position, the past after the last position)."""
+        memory_BU2D, (position_B, inputs) = state
+        position_BT = position_B[:, None] + torch.arange(ids_BT.shape[1], device=ids_BT.device)
+        _, length, width = memory_BU2D.shape
+        source_BT2D = memory_BU2D.gather(1, position_BT.clamp(max=length - 1)[..., None].expand(-1, -1, width))
+        x_BT2D, new_inputs = self.dropout(self.target_embedding(ids_BT)) + source_BT2D, []
+        for block, past_BPD in zip(self.decoder, inputs, strict=True):
+            x_BT2D, past_BPD = block(x_BT2D, past_BPD)
+            new_inputs.append(past_BPD)
+        past = Past(position_B + ids_BT.shape[1], tuple(new_inputs))
         return functional.relu(self.norm(x_BT2D)), past
 
     def flops_encode(self, source_length: int) -> Flops:
-        """The encoder works at every unfolded position."""
+        """Return the FLOPs of the encoder at every unfolded position."""
         return sum((block.flops(self.unfolded(source_length)) for block in self.encoder), NO_FLOPS)
 
     def flops_decode(self, source_length: int, target_length: int) -> Flops:

@@ -1,20 +1,20 @@
 """CNN. Kalchbrenner and Blunsom 2013, "Recurrent Continuous Translation Models": the first of its two models, RCTM I.
 
-A convolutional sentence model makes one vector of the source, and a recurrent language model writes the target, with
-that vector at every position. Equations of the paper (from memory, since nobody checked them against it), with f_i the
-words of the target, e the source, sigma the nonlinearity and csm(e) the source's vector:
+A convolutional sentence model encodes the source as one vector, and a recurrent language model writes the target; it
+reads that vector at every position. Equations of the paper (from memory, not checked against it), with f_i the words of
+the target, e the source, sigma the nonlinearity and csm(e) the vector of the source:
 
 s = S csm(e)
 h_1 = sigma(I v(f_1) + s), h_{i+1} = sigma(R h_i + I v(f_{i+1}) + s)
 o_{i+1} = O h_i, p(f_{i+1} | f_1, ..., f_i, e) = softmax(o_{i+1})
 
-Kept of the sentence model: layers without pooling between them, kernels that grow by one from layer to layer (2, 3, 4,
-...), a nonlinearity after each. Simplified:
-- the paper convolves each dimension of the words apart; here a kernel mixes all of them;
-- in the paper every layer makes the sentence shorter, and kernels fitted to what is left bring it down to one column;
-  here each layer keeps the length, zeros behind the end, and the maximum over the positions is the sentence's vector;
-- sigma is tanh; the softmax is over all words, not over classes first.
-RCTM II, which guesses the target's length and makes as many columns from the source's n-grams, is not here.
+As in the paper, the sentence model has no pooling between layers, kernels that grow by one from layer to layer (2, 3,
+4, ...) and a nonlinearity after each layer. Simplified: - in the paper a kernel convolves each dimension of the words
+separately; here it mixes all dimensions; - in the paper every layer shortens the sentence, and kernels of fitting sizes
+reduce the rest to one column; here every
+  layer keeps the length, with zeros after the end, and the sentence's vector is the maximum over positions;
+- sigma is tanh; the softmax is over all words, not over word classes first.
+RCTM II, which predicts the target's length and computes as many columns from the source's n-grams, is not implemented.
 
 The recurrence is one fused kernel that reads [v(f_i); csm(e)], so S is multiplied at every position.
 
@@ -38,7 +38,7 @@ from models.parts.translator import State, Step, Translator
 
 
 class Convolution(nn.Module):
-    """y_j = tanh(K [x_j; ...; x_{j+k-1}] + b). Padding and what lies behind it are zeros."""
+    """y_j = tanh(K [x_j; ...; x_{j+k-1}] + b). Positions of padding and after the end of the batch are zeros."""
 
     def __init__(self, inputs: int, width: int, kernel: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Config:
 
     Attributes:
         embedding: Width of a word.
-        layers: Layers of the sentence model; the first has a kernel of 2, each further one is wider by 1.
+        layers: Layers of the sentence model; the first has a kernel of 2, and each further kernel is wider by 1.
         channels: Width of the sentence model's layers.
         hidden: Width of the recurrent state.
         dropout: Rate on embeddings, on the sentence's vector and before the softmax (none in the paper).
@@ -68,7 +68,7 @@ class Config:
 
 
 class Model(Translator):
-    """RCTM I on the contract. The memory is csm(e)."""
+    """RCTM I. The memory is csm(e)."""
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Model(Translator):
         self.csm = Stack[Convolution](
             Convolution(widths[layer], widths[layer + 1], layer + 2) for layer in range(config.layers)
         )
-        # Holds [I S] and R: two matrices, no biases.
+        # Its two matrices are [I S] and R.
         self.recurrence = nn.RNN(config.embedding + config.channels, config.hidden, bias=False, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.hidden, target_vocabulary, bias=False)
@@ -95,7 +95,7 @@ class Model(Translator):
         return self.advance(target.ids_BS, self.start(memory))[0]
 
     def start(self, memory: Tensor) -> State:
-        """A zero state, so that h_1 has no term R h_0."""
+        """Return a zero state, so that h_1 has no term R h_0."""
         return State(memory, self.initial_state(len(memory), 1, self.config.hidden, like=memory))
 
     def step(self, previous_B: Tensor, state: State) -> Step:
@@ -103,7 +103,7 @@ class Model(Translator):
         return Step(hidden_B1D[:, 0], State(state.source, past_B1D), None)
 
     def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """(h of each position, the last one)."""
+        """Return (h of each position, h of the last position)."""
         csm_BC, past_B1D = state
         v_BTE = self.dropout(self.target_embedding(ids_BT))
         inputs_BTX = torch.cat((v_BTE, csm_BC[:, None].expand(-1, ids_BT.shape[1], -1)), dim=-1)

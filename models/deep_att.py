@@ -6,19 +6,20 @@ neighbouring layers by a path without nonlinearity and without recurrence:
 f^1_t = W^1 x_t,  f^k_t = W^k [Half(f^{k-1}_t), Dr(h^{k-1}_t)],  h^k_t, s^k_t = r^k(f^k_t, h^k_{t'}, s^k_{t'})
 
 f has the width of the four gates, Half(f) is its first half, Dr is dropout. The encoder is interleaved: t' is t - 1 in
-the odd layers and t + 1 in the even ones, and a second column of layers reads the other way round. On top
+the odd layers and t + 1 in the even layers; a second column of layers reads in the opposite directions. On top
 
 e_t = [h^{n_e,1}_t, f^{n_e,1}_t, h^{n_e,2}_t, f^{n_e,2}_t],  2 x (512 + 2048) = 5120 wide, and e'_t = W_p e_t, 1280.
 
 The decoder has n_d such layers and one direction: f^1_t = W^1 [y_{t-1}, c_t], with the context c_t = sum_s a_t,s e'_s.
 
 From the paper's abstract and summary: fast-forward connections, interleaving, attention, n_e + n_d = 16. From a
-secondary note, unchecked: two columns, n_e = 9 and n_d = 7, cells of 512, words of 256, f^k and Half(f) as above,
-dropout 0.1, 5120 and 1280. Ours, where neither says: a_t is additive attention asked by h^1_{t-1}; the softmax reads
-what a further layer would, [Half(f), Dr(h)]; the decoder begins with zeros; no peepholes, no biases; first weights.
+secondary note, not checked: two columns, n_e = 9 and n_d = 7, 512 cells, words of width 256, f^k and Half(f) as above,
+dropout 0.1, 5120 and 1280. Ours, where neither says: a_t is additive attention with the query h^1_{t-1}; the softmax
+reads what a further layer would read, [Half(f), Dr(h)]; the decoder begins with zeros; no peepholes, no biases; the
+initial weights.
 
-Since f leaves the cell, no fused LSTM can be used, which keeps it inside: it would be computed twice. Instead f is made
-for all positions at once, the loop is left with one product, and both columns go through it together.
+A fused LSTM does not return f, so with one f would be computed twice. Instead f is computed for all positions at once.
+The loop over positions then has one product, and computes both columns together.
 
 Letters: B batch  S source length  T target length  P columns  D cells  E words  A width of e'  X input of a layer
 """
@@ -40,7 +41,7 @@ from models.parts.translator import State, Step, Translator
 
 
 class Block(nn.Module):
-    """The blocks f and r of one layer, in each of P columns. r: with g for the four parts of f^k_t + U^k h^k_{t'},
+    """The blocks f and r of one layer, for each of P columns. With g for the four parts of f^k_t + U^k h^k_{t'}, r is
 
     i, f, o = sigma(g_i), sigma(g_f), sigma(g_o);  s_t = f * s_{t'} + i * tanh(g_s);  h_t = o * tanh(s_t)
     """
@@ -51,11 +52,11 @@ class Block(nn.Module):
         self.U = nn.Parameter(torch.empty(columns, width, 4 * width))
 
     def feed(self, x_PBTX: Tensor) -> Tensor:
-        """f_PBT4D."""
+        """Return f_PBT4D of every position."""
         return torch.bmm(x_PBTX.flatten(1, 2), self.W).unflatten(1, x_PBTX.shape[1:3])
 
     def recur(self, f_PBT4D: Tensor, h_PBD: Tensor, s_PBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(h_PBTD, last h_PBD, last s_PBD)."""
+        """Return (h_PBTD, last h_PBD, last s_PBD)."""
         states = []
         for f_PB4D in f_PBT4D.unbind(dim=2):
             h_PBD, s_PBD = lstm_update(torch.baddbmm(f_PB4D, h_PBD, self.U), s_PBD)
@@ -76,9 +77,9 @@ class Config:
         decoder_layers: Layers of the decoder (n_d).
         embedding: Width of a word.
         width: Cells of a layer in one column.
-        annotation: Width of e', to which e (10 times the cells) is projected; also units of the attention.
+        annotation: Width of e', to which e (10 times the cells) is projected; also the units of the attention.
         dropout: Rate on h between layers and before the softmax (Dr).
-        initial: Weights begin uniform between minus and plus this; narrow nets need a larger one.
+        initial: Initial weights are uniform between minus and plus this; narrow nets need a larger one.
     """
 
     encoder_layers: int = 9
@@ -92,7 +93,10 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("encoder_layers", "decoder_layers"):
             if getattr(self, name) < 2:
-                raise ValueError(f"model.{name}: {getattr(self, name)} leaves no fast-forward connection; at least 2")
+                raise ValueError(
+                    f"model.{name}: {getattr(self, name)}; expected at least 2, because fast-forward "
+                    "connections join two layers. Use a larger number."
+                )
 
 
 class Memory(NamedTuple):
@@ -107,7 +111,7 @@ class Past(NamedTuple):
 
 
 class Model(Translator):
-    """Deep-Att on the contract."""
+    """Deep-Att."""
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
@@ -128,46 +132,45 @@ class Model(Translator):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -config.initial, config.initial)
 
-    def forwarded(self, f: Tensor, h: Tensor) -> Tensor:
-        """[Half(f), Dr(h)]."""
+    def fast_forward(self, f: Tensor, h: Tensor) -> Tensor:
+        """Return [Half(f), Dr(h)], the input of the next layer."""
         return torch.cat((f[..., : f.shape[-1] // 2], self.dropout(h)), dim=-1)
 
     def encode(self, source: Tokens) -> Memory:
-        """Each column is kept in the order in which it is read, and turned round from layer to layer.
+        """Return the memory.
 
-        A sentence is reversed within its own length; padding stays behind the words.
+        The positions of each column are stored in the order in which its layer reads them, so they are reversed from
+        layer to layer. A sentence is reversed within its own length; padding stays after the words.
         """
-        x_BSE, turned_BS = self.source_embedding(source.ids_BS), source.reversal_BS
-        x_PBSX = torch.stack((x_BSE, reorder_positions(x_BSE, turned_BS)))
-        f_PBS4D = h_PBSD = x_PBSX  # rebound by the first layer
+        x_BSE, reversal_BS = self.source_embedding(source.ids_BS), source.reversal_BS
+        x_PBSX = torch.stack((x_BSE, reorder_positions(x_BSE, reversal_BS)))
+        f_PBS4D = h_PBSD = x_PBSX  # replaced by the first layer
         zeros_PBD = self.initial_state(2, len(x_BSE), self.config.width, like=x_BSE)
         for number, block in enumerate(self.encoder):
             if number:
-                x_PBSX = torch.stack([reorder_positions(x_BSX, turned_BS) for x_BSX in self.forwarded(f_PBS4D, h_PBSD)])
+                columns = self.fast_forward(f_PBS4D, h_PBSD)
+                x_PBSX = torch.stack([reorder_positions(x_BSX, reversal_BS) for x_BSX in columns])
             f_PBS4D = block.feed(x_PBSX)
             h_PBSD, _, _ = block.recur(f_PBS4D, zeros_PBD, zeros_PBD)
-        tops = torch.cat((h_PBSD, f_PBS4D), dim=-1).unbind()
-        first_read_backwards = self.config.encoder_layers % 2 == 0
-        e_BSX = torch.cat(
-            [
-                reorder_positions(e, turned_BS) if backwards else e
-                for e, backwards in zip(tops, (first_read_backwards, not first_read_backwards), strict=True)
-            ],
-            dim=-1,
-        )
+        top_1_BSX, top_2_BSX = torch.cat((h_PBSD, f_PBS4D), dim=-1).unbind()
+        if self.config.encoder_layers % 2 == 0:  # the top layer of the first column read backwards
+            top_1_BSX = reorder_positions(top_1_BSX, reversal_BS)
+        else:
+            top_2_BSX = reorder_positions(top_2_BSX, reversal_BS)
+        e_BSX = torch.cat((top_1_BSX, top_2_BSX), dim=-1)
         e_BSA = self.W_p(e_BSX)
         return Memory(e_BSA, self.attention.keys(e_BSA), source.mask_BS)
 
-    def first(self, memory: Memory) -> Past:
+    def initial_past(self, memory: Memory) -> Past:
         shape = len(memory.e_BSA), self.config.decoder_layers, self.config.width
         zeros_BLD = self.initial_state(*shape, like=memory.e_BSA)
         return Past(zeros_BLD, zeros_BLD)
 
     def decode(self, memory: Memory, target: Tokens) -> Tensor:
-        return self.advance(self.target_embedding(target.ids_BS), memory, self.first(memory))[0]
+        return self.advance(self.target_embedding(target.ids_BS), memory, self.initial_past(memory))[0]
 
     def start(self, memory: Memory) -> State:
-        return State(memory, self.first(memory))
+        return State(memory, self.initial_past(memory))
 
     def step(self, previous_B: Tensor, state: State) -> Step:
         y_B1E = self.target_embedding(previous_B[:, None])
@@ -175,25 +178,25 @@ class Model(Translator):
         return Step(hidden_B1X[:, 0], State(state.source, past), weights_BS)
 
     def advance(self, y_BTE: Tensor, memory: Memory, past: Past) -> tuple[Tensor, Past, Tensor]:
-        """([Half(f), Dr(h)] of the top layer at each position, past after the last, weights_BS at the last)."""
-        h_BD, s_BD, fs, hs, looked = past.h_BLD[:, 0], past.s_BLD[:, 0], [], [], []
+        """Return ([Half(f), Dr(h)] of the top layer, past after the last position, weights_BS at the last position)."""
+        h_BD, s_BD, fs, hs, attention = past.h_BLD[:, 0], past.s_BLD[:, 0], [], [], []
         for from_y_B4D in self.W_y(y_BTE).unbind(dim=1):
-            looked.append(self.attention(h_BD, memory.keys_BSA, memory.mask_BS))
-            f_B4D = from_y_B4D + self.W_c(weighted_sum(looked[-1], memory.e_BSA))
+            attention.append(self.attention(h_BD, memory.keys_BSA, memory.mask_BS))
+            f_B4D = from_y_B4D + self.W_c(weighted_sum(attention[-1], memory.e_BSA))
             h_BD, s_BD = lstm_update(f_B4D + self.U(h_BD), s_BD)
             fs.append(f_B4D)
             hs.append(h_BD)
         f_BT4D, h_BTD, last = torch.stack(fs, dim=1), torch.stack(hs, dim=1), [(h_BD, s_BD)]
         for number, block in enumerate(self.decoder, start=1):
-            f_1BT4D = block.feed(self.forwarded(f_BT4D, h_BTD)[None])
+            f_1BT4D = block.feed(self.fast_forward(f_BT4D, h_BTD)[None])
             h_1BTD, h_1BD, s_1BD = block.recur(f_1BT4D, past.h_BLD[None, :, number], past.s_BLD[None, :, number])
             f_BT4D, h_BTD = f_1BT4D[0], h_1BTD[0]
             last.append((h_1BD[0], s_1BD[0]))
         h_BLD, s_BLD = (torch.stack(state, dim=1) for state in zip(*last, strict=True))
-        return self.forwarded(f_BT4D, h_BTD), Past(h_BLD, s_BLD), looked[-1]
+        return self.fast_forward(f_BT4D, h_BTD), Past(h_BLD, s_BLD), attention[-1]
 
     def flops_encode(self, source_length: int) -> Flops:
-        """Two columns of blocks, W_p and the keys of the attention."""
+        """Two columns of blocks; W_p; the keys of the attention."""
         width, annotation = self.config.width, self.config.annotation
         cost = matmul_flops(source_length, 10 * width, annotation) + self.attention.flops_keys(source_length)
         for block in self.encoder:

@@ -1,11 +1,11 @@
 """Multi-layer perceptron as a translator: trained embeddings, hidden layers, back-propagation.
 
 Rumelhart, Hinton and Williams 1986, "Learning representations by back-propagating errors" (row mlp: sigmoid units);
-Krizhevsky et al. 2012 (row mlp-relu: rectified units with dropout). Words enter as in Bengio et
-al. 2003, "A neural probabilistic language model": the embeddings of a fixed window side by side.
+Krizhevsky et al. 2012 (row mlp-relu: rectified units with dropout). The input is as in Bengio et al. 2003, "A neural
+probabilistic language model": the concatenated embeddings of a fixed window of words.
 
-The network sees at target position t: the source words at t-2 ... t+2 (PAD outside the sentence), the mean of the
-source, and the last two target words, exactly as the perceptron does.
+At target position t the network sees the same as the perceptron: the source words at t-2 ... t+2 (PAD outside the
+sentence), the mean of the source, and the last two target words.
 
 Letters: B batch  S source length  T target length  W window slots  P padded source  D embedding  V vocabulary
 """
@@ -25,7 +25,7 @@ from models.parts.translator import State, Step, Translator
 
 BEFORE, AFTER = 2, 2  # source words on either side of the current position
 SLOTS = BEFORE + 1 + AFTER
-RECENT = 2  # target words that are seen
+RECENT = 2  # target words before the current position
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 
 
@@ -49,14 +49,14 @@ class Config:
 
 
 class Memory(NamedTuple):
-    words_BPD: Tensor  # embeddings of BEFORE times PAD, the source, one PAD that stands for all words after it
+    words_BPD: Tensor  # embeddings of PAD (BEFORE times), the source, one PAD for all positions after it
     mean_BD: Tensor
 
 
 class Model(Translator):
     """x = [E x_{t-2}; ...; E x_{t+2}; mean_s E x_s; F y_{t-2}; F y_{t-1}], h_1 = phi(W_1 x + b_1).
 
-    Further layers: h_l = phi(W_l h_{l-1} + b_l); the last one goes to the softmax. E and F are the embeddings.
+    Further layers: h_l = phi(W_l h_{l-1} + b_l); the softmax reads the last one. E and F are the embeddings.
     """
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
@@ -67,9 +67,9 @@ class Model(Translator):
         self.widths = [(SLOTS + 1 + RECENT) * config.embedding, *[config.hidden] * config.layers]
         self.hidden = nn.Sequential(
             *(
-                part
+                module
                 for inner, outer in zip(self.widths, self.widths[1:], strict=False)
-                for part in (nn.Linear(inner, outer), ACTIVATIONS[config.activation](), nn.Dropout(config.dropout))
+                for module in (nn.Linear(inner, outer), ACTIVATIONS[config.activation](), nn.Dropout(config.dropout))
             )
         )
         self.output = nn.Linear(config.hidden, target_vocabulary)
@@ -99,14 +99,14 @@ class Model(Translator):
 
     def step(self, previous_B: Tensor, state: State) -> Step:
         (words_BPD, mean_BD), (position_B, before_B) = state.source, state.past
-        place_BW = position_B[:, None] + torch.arange(SLOTS, device=position_B.device)
-        place_BW = place_BW.clamp(max=words_BPD.shape[1] - 1)
-        slots_BWD = words_BPD.gather(1, place_BW[..., None].expand(-1, -1, words_BPD.shape[2]))
+        index_BW = position_B[:, None] + torch.arange(SLOTS, device=position_B.device)
+        index_BW = index_BW.clamp(max=words_BPD.shape[1] - 1)
+        slots_BWD = words_BPD.gather(1, index_BW[..., None].expand(-1, -1, words_BPD.shape[2]))
         recent_BWD = self.target_embedding(torch.stack((before_B, previous_B), dim=1))
         x_BD = torch.cat((slots_BWD, mean_BD[:, None], recent_BWD), dim=1).flatten(1)
         return Step(self.hidden(x_BD), State(state.source, (position_B + 1, previous_B)), None)
 
-    # Cost: the hidden layers at each target position; windows and means are looked up and added.
+    # FLOPs: the hidden layers at each target position. Embeddings and means cost none.
 
     def flops_encode(self, source_length: int) -> Flops:
         return NO_FLOPS

@@ -1,22 +1,25 @@
 """GNMT. Wu et al. 2016, "Google's Neural Machine Translation System: Bridging the Gap between Human and Machine
 Translation".
 
-Follow Figures 1 to 3: an encoder of LSTM layers, the lowest of which reads in both directions; a decoder of as many
-LSTM layers; residual connections from the third layer up in both. With m^l_t for the output of layer l at step t:
+The architecture follows Figures 1 to 3: an encoder of LSTM layers, the lowest of which reads in both directions; a
+decoder with as many LSTM layers; residual connections from the third layer up in both. With m^l_t for the output of
+layer l at step t:
 
 x^l_t = m^l_t for the first two layers,  x^l_t = m^l_t + x^{l-1}_t from the third (equation 6)
 
-The context a_t enters every layer of the decoder beside x^{l-1}_t. It is asked for by the output of the lowest decoder
-layer at the step before, d_{t-1}, so that only this layer has the attention inside its recurrence (equation 4):
+Every decoder layer reads the context a_t together with x^{l-1}_t. The query of the attention is the output of the
+lowest decoder layer at the previous step, d_{t-1}, so that only this layer has the attention inside its recurrence
+(equation 4):
 
 e_t,s = v_a^T tanh(W_a d_{t-1} + U_a x_s),  p_t = softmax(e_t),  a_t = sum_s p_t,s x_s
 
-So the lowest layer is unrolled; all others are plain recurrences over what is below them and a_t, and run on fused
-kernels. The decoder begins with zeros, not with the encoder's states. No biases: the equations print none. The width of
-the attention's hidden layer is not in the paper; here it is that of the states, as in the released re-implementations,
-where attention looks from the same step, though ("gnmt_v2", another architecture). From memory: 1024 units.
+So the lowest layer is unrolled. All other layers are plain recurrences over the layer below and a_t, and run on fused
+kernels. The decoder begins with zeros, not with the encoder's states. No biases: the equations print none. The paper
+does not give the width of the attention's hidden layer; here it is the width of the states, as in the released
+re-implementations (in these, however, the query is from the same step: "gnmt_v2", another architecture). From memory:
+1024 units.
 
-Not here: quantisation clipping. Length and coverage penalty and beam pruning belong to the search.
+Not implemented: quantization clipping. Length penalty, coverage penalty and beam pruning belong to the search.
 
 Letters: B batch  S source length  T target length  L layers above the lowest  D width
 """
@@ -46,10 +49,10 @@ class Layer(nn.LSTM):
     def __init__(self, input_width: int, width: int) -> None:
         super().__init__(input_width, width, bias=False, batch_first=True)
 
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch's own names are not ours
-        self, x_BTD: Tensor, before: tuple[Tensor, Tensor]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch uses other argument names
+        self, x_BTD: Tensor, states: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        return run_fused(super().forward, x_BTD, before)
+        return run_fused(super().forward, x_BTD, states)
 
 
 @dataclass
@@ -59,8 +62,8 @@ class Config:
     Attributes:
         layers: Layers of the encoder, and of the decoder; residual connections begin at the third.
         width: Width of embeddings, states and the attention's hidden layer.
-        dropout: Rate on what enters each layer and the softmax (section 8.3: 0.2, or 0.3 for small data).
-        initial: Weights begin uniform between minus and plus this; narrow nets need a larger one.
+        dropout: Rate on the input of each layer and of the softmax (section 8.3: 0.2, or 0.3 for small data).
+        initial: Initial weights are uniform between minus and plus this; narrow nets need a larger one.
     """
 
     layers: int = 8
@@ -70,7 +73,10 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.layers < 3:
-            raise ValueError(f"model.layers: {self.layers} leaves no residual connection; at least 3")
+            raise ValueError(
+                f"model.layers: {self.layers}; expected at least 3, because residual connections begin at "
+                "the third layer. Use a larger number."
+            )
 
 
 class Memory(NamedTuple):
@@ -80,14 +86,14 @@ class Memory(NamedTuple):
 
 
 class Past(NamedTuple):
-    d_BD: Tensor  # d_{t-1} and its cell
+    d_BD: Tensor  # d_{t-1}, the state of the lowest layer, and its cell
     c_BD: Tensor
-    h_BLD: Tensor  # of the layers above
+    h_BLD: Tensor  # states and cells of the layers above
     c_BLD: Tensor
 
 
 class Model(Translator):
-    """GNMT on the contract."""
+    """GNMT."""
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
@@ -107,7 +113,7 @@ class Model(Translator):
             nn.init.uniform_(parameter, -config.initial, config.initial)
 
     def encode(self, source: Tokens) -> Memory:
-        """The backward direction reads each sentence reversed within its own length; padding stays behind the words."""
+        """Return the memory. The backward direction reads each sentence reversed within its own length."""
         e_BSD = self.dropout(self.source_embedding(source.ids_BS))
         zeros_1BD = self.initial_state(1, len(e_BSD), self.config.width, like=e_BSD)
         forward_BSD, _ = self.forwards(e_BSD, (zeros_1BD, zeros_1BD))
@@ -118,17 +124,17 @@ class Model(Translator):
             x_BSD = m_BSD + x_BSD if number else m_BSD
         return Memory(x_BSD, self.attention.keys(x_BSD), source.mask_BS)
 
-    def first(self, memory: Memory) -> Past:
+    def initial_past(self, memory: Memory) -> Past:
         sentences, width = len(memory.x_BSD), self.config.width
         zeros_BD = self.initial_state(sentences, width, like=memory.x_BSD)
         zeros_BLD = self.initial_state(sentences, self.config.layers - 1, width, like=memory.x_BSD)
         return Past(zeros_BD, zeros_BD, zeros_BLD, zeros_BLD)
 
     def decode(self, memory: Memory, target: Tokens) -> Tensor:
-        return self.advance(self.dropout(self.target_embedding(target.ids_BS)), memory, self.first(memory))[0]
+        return self.advance(self.dropout(self.target_embedding(target.ids_BS)), memory, self.initial_past(memory))[0]
 
     def start(self, memory: Memory) -> State:
-        return State(memory, self.first(memory))
+        return State(memory, self.initial_past(memory))
 
     def step(self, previous_B: Tensor, state: State) -> Step:
         y_B1D = self.dropout(self.target_embedding(previous_B[:, None]))
@@ -136,33 +142,33 @@ class Model(Translator):
         return Step(x_B1D[:, 0], State(state.source, past), weights_BS)
 
     def advance(self, y_BTD: Tensor, memory: Memory, past: Past) -> tuple[Tensor, Past, Tensor]:
-        """(x_BTD of the top layer, past after the last position, weights_BS at the last position)."""
-        d_BD, c_BD, lowest, contexts, looked = past.d_BD, past.c_BD, [], [], []
+        """Return (x_BTD of the top layer, past after the last position, weights_BS at the last position)."""
+        d_BD, c_BD, lowest, contexts, attention = past.d_BD, past.c_BD, [], [], []
         for from_y_B4D in self.W_y(y_BTD).unbind(dim=1):
-            looked.append(self.attention(d_BD, memory.keys_BSD, memory.mask_BS))
-            a_BD = weighted_sum(looked[-1], memory.x_BSD)
+            attention.append(self.attention(d_BD, memory.keys_BSD, memory.mask_BS))
+            a_BD = weighted_sum(attention[-1], memory.x_BSD)
             d_BD, c_BD = self.lowest(self.dropout(a_BD), d_BD, c_BD, from_y_B4D)
             lowest.append(d_BD)
             contexts.append(a_BD)
         x_BTD, a_BTD, states = torch.stack(lowest, dim=1), torch.stack(contexts, dim=1), []
         for number, layer in enumerate(self.decoder):
-            before = (past.h_BLD[:, number][None].contiguous(), past.c_BLD[:, number][None].contiguous())
-            m_BTD, new_states = layer(self.dropout(torch.cat((x_BTD, a_BTD), dim=-1)), before)
+            old_states = (past.h_BLD[:, number][None].contiguous(), past.c_BLD[:, number][None].contiguous())
+            m_BTD, new_states = layer(self.dropout(torch.cat((x_BTD, a_BTD), dim=-1)), old_states)
             x_BTD = m_BTD + x_BTD if number else m_BTD
             states.append(new_states)
         h_BLD, c_BLD = (torch.cat(state, dim=0).transpose(0, 1) for state in zip(*states, strict=True))
-        return self.dropout(x_BTD), Past(d_BD, c_BD, h_BLD, c_BLD), looked[-1]
+        return self.dropout(x_BTD), Past(d_BD, c_BD, h_BLD, c_BLD), attention[-1]
 
-    # Cost of an LSTM layer at one position: its input and its state go through the matrices of four gates.
+    # FLOPs of an LSTM layer at one position: input and state are multiplied by the matrices of four gates.
 
     def flops_encode(self, source_length: int) -> Flops:
-        """Both directions of the lowest layer, the second with its double input, the others; U_a x_s."""
+        """Both directions of the lowest layer; the second layer, with double input; the other layers; U_a x_s."""
         width, further = self.config.width, self.config.layers - 2
         inputs = 2 * (width + width) + (2 * width + width) + further * (width + width)
         return matmul_flops(source_length, inputs, 4 * width) + self.attention.flops_keys(source_length)
 
     def flops_step(self, source_length: int, position: int) -> Flops:
-        """Attention; every layer reads what is below it, the context, and its state."""
+        """Attention; all layers, each of which reads the layer below, the context and its own state."""
         width = self.config.width
-        attend = self.attention.flops_scores(source_length) + matmul_flops(1, source_length, width)
-        return attend + matmul_flops(1, 3 * width, 4 * width) * self.config.layers
+        attention = self.attention.flops_scores(source_length) + matmul_flops(1, source_length, width)
+        return attention + matmul_flops(1, 3 * width, 4 * width) * self.config.layers

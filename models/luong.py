@@ -1,19 +1,20 @@
 """Luong, Pham and Manning 2015, "Effective Approaches to Attention-based Neural Machine Translation".
 
-Follow Figures 2 to 4: stacked LSTMs read the source from its end and write the target from the encoder's last states;
-the top state h_t scores the encoder's top states; the context c_t and h_t make an attentional state, which goes to the
-softmax and, "input feeding", is read with the next word:
+The architecture follows Figures 2 to 4. Stacked LSTMs read the source from its end and write the target, beginning with
+the encoder's last states. The top state h_t is the query of attention over the encoder's top states. The context c_t
+and h_t give an attentional state, which is the input of the softmax and, with "input feeding", is read with the next
+word:
 
 h~_t = tanh(W_c [c_t; h_t]),  p(y_t) = softmax(W_s h~_t)
 
-The row is global attention with the general score. Local attention (section 3.2) looks at 2 D + 1 words around p_t:
+The row has global attention with the general score. Local attention (section 3.2) is over 2 D + 1 words around p_t:
 
 local-m  p_t = t
 local-p  p_t = S sigma(v_p^T tanh(W_p h_t)), and each weight is multiplied by exp(-(s - p_t)^2 / (2 (D / 2)^2))
 
-The encoder's states are put back into the order of the sentence, so that p_t = t counts words from its beginning; past
-the last word, p_t stays there. No biases, so that padding in front of the reversed source leaves the fused kernel's
-state at zero. Weights outside the window are computed and thrown away, and so are charged.
+The encoder's states are put back into the order of the sentence, so that p_t = t counts words from its beginning; p_t
+does not move past the last word. No biases, so that padding before the reversed source leaves the state of the fused
+kernel at zero. Weights outside the window are computed and discarded, so their FLOPs are counted.
 
 Letters: B batch  S source length  T target length  L layers  D width  (the window's D is `window`)
 """
@@ -35,7 +36,7 @@ from models.parts.translator import State, Step, Translator
 
 
 class Window(nn.Module):
-    """Local attention: which words may be looked at around p_t, and, for local-p, how sharply."""
+    """The window of local attention around p_t, and for local-p the Gaussian factor of the weights."""
 
     def __init__(self, width: int, words: int, predictive: bool) -> None:
         super().__init__()
@@ -45,18 +46,19 @@ class Window(nn.Module):
             self.v_p = nn.Linear(width, 1, bias=False)
 
     def forward(self, h_BD: Tensor, position_B: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(mask_BS of the window, focus_BS or None). Words and positions are counted from 1, as in the paper."""
+        """Return (mask_BS of the window, factor_BS or None). Positions are counted from 1, as in the paper."""
         length_B1 = mask_BS.sum(dim=1, keepdim=True)
-        place_S = torch.arange(1, mask_BS.shape[1] + 1, device=mask_BS.device)
+        position_S = torch.arange(1, mask_BS.shape[1] + 1, device=mask_BS.device)
         if not self.predictive:
-            distance_BS = place_S - torch.minimum(position_B[:, None] + 1, length_B1)
+            distance_BS = position_S - torch.minimum(position_B[:, None] + 1, length_B1)
             return mask_BS & (distance_BS.abs() <= self.words), None
         centre_B1 = length_B1 * torch.sigmoid(self.v_p(torch.tanh(self.W_p(h_BD))))
-        distance_BS = place_S - centre_B1
-        focus_BS = torch.exp(-(distance_BS**2) / (2 * (self.words / 2) ** 2))
-        return mask_BS & (distance_BS.abs() <= self.words), focus_BS
+        distance_BS = position_S - centre_B1
+        factor_BS = torch.exp(-(distance_BS**2) / (2 * (self.words / 2) ** 2))
+        return mask_BS & (distance_BS.abs() <= self.words), factor_BS
 
     def flops(self) -> Flops:
+        """Return the FLOPs of one query."""
         if not self.predictive:
             return NO_FLOPS
         return matmul_flops(1, self.W_p.in_features, self.W_p.out_features) + matmul_flops(1, self.v_p.in_features, 1)
@@ -72,9 +74,9 @@ class Config:
         score: dot, general, concat or location.
         reach: global: all words; local-m, local-p: a window around a monotonic or a predicted position.
         window: Words on either side of the position (D), for local attention.
-        places: Words of the longest source that the location score can look at.
+        places: Source positions that the location score covers; positions beyond get weight 0.
         dropout: Rate on embeddings, between layers and before the softmax (Zaremba et al. 2014).
-        initial: First weights are uniform in (-initial, initial); narrow nets need more than the paper's 0.1.
+        initial: Initial weights are uniform in (-initial, initial); narrow nets need more than the paper's 0.1.
     """
 
     layers: int = 4
@@ -96,21 +98,24 @@ class Memory(NamedTuple):
 class Past(NamedTuple):
     h_BLD: Tensor
     c_BLD: Tensor
-    fed_BD: Tensor  # h~_{t-1}
+    attentional_BD: Tensor  # h~_{t-1}
     position_B: Tensor
 
 
 class Model(Translator):
-    """Stacked LSTMs with attention and input feeding on the contract."""
+    """Stacked LSTMs with attention and input feeding."""
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
         if config.score == "location" and config.reach != "global":
-            raise ValueError("model.score: location looks at fixed places, so it needs model.reach global")
+            raise ValueError(
+                f"model.score: location has fixed positions and cannot be used with model.reach {config.reach}; "
+                "expected model.reach global. Change one of the two."
+            )
         self.config = config
         width = config.width
-        between = config.dropout if config.layers > 1 else 0.0
-        forms = {
+        between = config.dropout if config.layers > 1 else 0.0  # torch warns about dropout in a single layer
+        scores = {
             "dot": DotAttention,
             "general": GeneralAttention,
             "concat": ConcatAttention,
@@ -121,7 +126,7 @@ class Model(Translator):
         self.encoder = nn.LSTM(width, width, config.layers, bias=False, batch_first=True, dropout=between)
         self.W_y = nn.Linear(width, 4 * width, bias=False)
         self.decoder = Stack[LSTMCell](LSTMCell(width, width) for _ in range(config.layers))
-        self.attention = forms[config.score](width)
+        self.attention = scores[config.score](width)
         self.window = Window(width, config.window, config.reach == "local-p") if config.reach != "global" else None
         self.W_c = nn.Linear(2 * width, width, bias=False)
         self.dropout = nn.Dropout(config.dropout)
@@ -135,8 +140,8 @@ class Model(Translator):
         zeros_LBD = self.initial_state(self.config.layers, len(ids_BS), self.config.width, like=x_BSD)
         h_BSD, (h_LBD, c_LBD) = run_fused(self.encoder, x_BSD, (zeros_LBD, zeros_LBD))
         h_BSD = h_BSD.flip(1)
-        fed_BD = self.initial_state(len(ids_BS), self.config.width, like=x_BSD)
-        past = Past(h_LBD.transpose(0, 1), c_LBD.transpose(0, 1), fed_BD, torch.zeros_like(ids_BS[:, 0]))
+        attentional_BD = self.initial_state(len(ids_BS), self.config.width, like=x_BSD)
+        past = Past(h_LBD.transpose(0, 1), c_LBD.transpose(0, 1), attentional_BD, torch.zeros_like(ids_BS[:, 0]))
         return Memory(h_BSD, self.attention.keys(h_BSD), source.mask_BS), past
 
     def decode(self, memory: tuple[Memory, Past], target: Tokens) -> Tensor:
@@ -144,7 +149,7 @@ class Model(Translator):
         attentional = []
         for from_y_B4D in self.W_y(self.dropout(self.target_embedding(target.ids_BS))).unbind(dim=1):
             past, _ = self.advance(from_y_B4D, source, past)
-            attentional.append(past.fed_BD)
+            attentional.append(past.attentional_BD)
         return self.dropout(torch.stack(attentional, dim=1))
 
     def start(self, memory: tuple[Memory, Past]) -> State:
@@ -153,25 +158,25 @@ class Model(Translator):
     def step(self, previous_B: Tensor, state: State) -> Step:
         from_y_B4D = self.W_y(self.dropout(self.target_embedding(previous_B)))
         past, weights_BS = self.advance(from_y_B4D, state.source, state.past)
-        return Step(self.dropout(past.fed_BD), State(state.source, past), weights_BS)
+        return Step(self.dropout(past.attentional_BD), State(state.source, past), weights_BS)
 
     def advance(self, from_y_B4D: Tensor, source: Memory, past: Past) -> tuple[Past, Tensor]:
-        """(past after one more position, weights_BS); `from_y_B4D` is W_y y, for the gates of the lowest layer."""
-        x_BD, more_B4D, states = past.fed_BD, from_y_B4D, []
+        """Return (past after one more position, weights_BS); `from_y_B4D` is W_y y, for the lowest layer."""
+        x_BD, added_B4D, states = past.attentional_BD, from_y_B4D, []
         for layer, cell in enumerate(self.decoder):
-            h_BD, c_BD = cell(x_BD, past.h_BLD[:, layer], past.c_BLD[:, layer], more_B4D)
+            h_BD, c_BD = cell(x_BD, past.h_BLD[:, layer], past.c_BLD[:, layer], added_B4D)
             states.append((h_BD, c_BD))
-            x_BD, more_B4D = self.dropout(h_BD), 0.0
+            x_BD, added_B4D = self.dropout(h_BD), 0.0
         h_BLD, c_BLD = (torch.stack(state, dim=1) for state in zip(*states, strict=True))
-        h_BD, mask_BS, focus_BS = h_BLD[:, -1], source.mask_BS, None
+        h_BD, mask_BS, factor_BS = h_BLD[:, -1], source.mask_BS, None
         if self.window is not None:
-            mask_BS, focus_BS = self.window(h_BD, past.position_B, mask_BS)
-        weights_BS = self.attention(h_BD, source.keys_BSD, mask_BS, focus_BS)
+            mask_BS, factor_BS = self.window(h_BD, past.position_B, mask_BS)
+        weights_BS = self.attention(h_BD, source.keys_BSD, mask_BS, factor_BS)
         context_BD = weighted_sum(weights_BS, source.h_BSD)
-        fed_BD = torch.tanh(self.W_c(torch.cat((context_BD, h_BD), dim=1)))
-        return Past(h_BLD, c_BLD, fed_BD, past.position_B + 1), weights_BS
+        attentional_BD = torch.tanh(self.W_c(torch.cat((context_BD, h_BD), dim=1)))
+        return Past(h_BLD, c_BLD, attentional_BD, past.position_B + 1), weights_BS
 
-    # Cost of an LSTM layer at one position: its input and its state go through the matrices of four gates.
+    # FLOPs of an LSTM layer at one position: input and state are multiplied by the matrices of four gates.
 
     def flops_encode(self, source_length: int) -> Flops:
         width = self.config.width
@@ -182,6 +187,6 @@ class Model(Translator):
         """The word; the layers, the lowest of which reads h~; scores and weighted sum; W_c."""
         width = self.config.width
         layers = matmul_flops(1, width, 4 * width) + matmul_flops(1, 2 * width, 4 * width) * self.config.layers
-        attend = self.attention.flops_scores(source_length) + matmul_flops(1, source_length, width)
+        attention = self.attention.flops_scores(source_length) + matmul_flops(1, source_length, width)
         local = self.window.flops() if self.window is not None else NO_FLOPS
-        return layers + attend + local + matmul_flops(1, 2 * width, width)
+        return layers + attention + local + matmul_flops(1, 2 * width, width)

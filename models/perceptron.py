@@ -1,13 +1,13 @@
 """Perceptron as a translator. Rosenblatt 1958, "The perceptron: a probabilistic model for information storage".
 
-Figure 1 of the paper: sensory units S are wired to association units A by fixed random connections; an A-unit fires
-when the sum of its inputs reaches a threshold; only the connections from A-units to responses R learn. Here the sensory
-units are words, and the response is the next target word.
+Figure 1 of the paper: sensory units S are connected to association units A by fixed random connections; an A-unit fires
+when the sum of its inputs reaches a threshold; only the connections from A-units to responses R are trained. Here the
+sensory units are words, and the response is the next target word.
 
-The perceptron sees at target position t: the source words at t-2 ... t+2 (PAD outside the sentence), the mean of the
-source, and the last two target words. Two departures, without which it could not be trained beside the other rows:
-the responses compete in a softmax instead of firing one by one, and learn by its gradient instead of by error
-correction.
+At target position t the perceptron sees the source words at t-2 ... t+2 (PAD outside the sentence), the mean of the
+source, and the last two target words. There are two differences from the paper, without which it could not be trained
+like the other rows: the responses are the classes of a softmax instead of separate units, and they are trained by its
+gradient instead of by error correction.
 
 Letters: B batch  S source length  T target length  W window slots  P padded source  A association units  V vocabulary
 """
@@ -27,13 +27,13 @@ from models.parts.translator import State, Step, Translator
 
 BEFORE, AFTER = 2, 2  # source words on either side of the current position
 SLOTS = BEFORE + 1 + AFTER
-RECENT = 2  # target words that are seen
+RECENT = 2  # target words before the current position
 
 
 class Association(nn.Module):
     """a = [sum over slots k of E_k[word in slot k] + mean over the source of E_mean >= theta].
 
-    The random connections E are the same for every run with the same seed, so no checkpoint has to hold them.
+    The random connections E depend on their seed only, so checkpoints do not store them.
     """
 
     source_WVA: Tensor
@@ -53,12 +53,12 @@ class Association(nn.Module):
         self.register_buffer("target_WVA", connections(RECENT, target_vocabulary, units), persistent=False)
 
     def mean(self, source: Tokens) -> Tensor:
-        """mean_BA of the sources."""
+        """Return mean_BA of the sources."""
         drawn_BSA = functional.embedding(source.ids_BS, self.mean_VA)
         return (drawn_BSA * source.mask_BS[..., None]).sum(dim=1) / source.length_B[:, None]
 
     def forward(self, source_ids_BTW: Tensor, mean_BTA: Tensor, target_ids_BTW: Tensor) -> Tensor:
-        """fired_BTA: 1 for the units that fire, 0 for the others."""
+        """Return fired_BTA: 1 for the units that fire, 0 for the others."""
         sum_BTA = mean_BTA
         for ids_BTW, table_WVA in ((source_ids_BTW, self.source_WVA), (target_ids_BTW, self.target_WVA)):
             for slot, table_VA in enumerate(table_WVA):
@@ -72,8 +72,8 @@ class Config:
 
     Attributes:
         units: Association units.
-        threshold: Sum at which a unit fires (theta); one connection has standard deviation 1, a unit's sum about 2.7.
-        connections_seed: Seed of the random connections, which belong to the architecture and not to a run.
+        threshold: Sum at which a unit fires (theta). One connection has standard deviation 1, the sum of a unit 2.7.
+        connections_seed: Seed of the random connections. They are part of the architecture, not of a job's seed.
     """
 
     units: int = 2048
@@ -82,12 +82,12 @@ class Config:
 
 
 class Memory(NamedTuple):
-    ids_BP: Tensor  # BEFORE times PAD, the source, one PAD that stands for all words after it
+    ids_BP: Tensor  # PAD (BEFORE times), the source, one PAD for all positions after it
     mean_BA: Tensor
 
 
 class Model(Translator):
-    """softmax(W a + b), the one trained layer, on the association units."""
+    """softmax(W a + b) of the association units a; W and b are the only trained parameters."""
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
@@ -105,11 +105,11 @@ class Model(Translator):
     def decode(self, memory: Memory, target: Tokens) -> Tensor:
         length = target.ids_BS.shape[1]
         position_T = torch.arange(length, device=target.ids_BS.device)
-        place_TW = (position_T[:, None] + torch.arange(SLOTS, device=position_T.device)).clamp(
+        index_TW = (position_T[:, None] + torch.arange(SLOTS, device=position_T.device)).clamp(
             max=memory.ids_BP.shape[1] - 1
         )
         recent_ids_BTW = functional.pad(target.ids_BS, (RECENT - 1, 0), value=PAD).unfold(1, RECENT, 1)
-        return self.association(memory.ids_BP[:, place_TW], memory.mean_BA[:, None], recent_ids_BTW)
+        return self.association(memory.ids_BP[:, index_TW], memory.mean_BA[:, None], recent_ids_BTW)
 
     def start(self, memory: Memory) -> State:
         position_B = torch.zeros_like(memory.ids_BP[:, 0])
@@ -117,12 +117,12 @@ class Model(Translator):
 
     def step(self, previous_B: Tensor, state: State) -> Step:
         (ids_BP, mean_BA), (position_B, before_B) = state.source, state.past
-        place_BW = position_B[:, None] + torch.arange(SLOTS, device=position_B.device)
-        source_ids_BW = ids_BP.gather(1, place_BW.clamp(max=ids_BP.shape[1] - 1))
+        index_BW = position_B[:, None] + torch.arange(SLOTS, device=position_B.device)
+        source_ids_BW = ids_BP.gather(1, index_BW.clamp(max=ids_BP.shape[1] - 1))
         hidden_BA = self.association(source_ids_BW, mean_BA, torch.stack((before_B, previous_B), dim=-1))
         return Step(hidden_BA, State(state.source, (position_B + 1, previous_B)), None)
 
-    # Cost: random connections are looked up and added; the trained layer's input needs no gradient.
+    # Random connections are looked up and added, which costs no FLOPs. The trained layer's input needs no gradient.
 
     def flops_encode(self, source_length: int) -> Flops:
         return NO_FLOPS

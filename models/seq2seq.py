@@ -1,16 +1,16 @@
-"""Encoder-decoders without attention: one recurrent net reads the source, another goes on from its last state.
+"""Encoder-decoders without attention: a recurrent encoder reads the source, a decoder starts from its last state.
 
 Row lstm: Sutskever et al. 2014, "Sequence to Sequence Learning with Neural Networks". 4 + 4 LSTM layers, the source
 read from its end, no biases: 384M parameters at the paper's size, of which 64M recurrent.
 Row gru: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
-Translation". A summary c of the source enters every step of the decoder, and a maxout layer reads it.
+Translation". Every step of the decoder and a maxout layer read a summary c of the source.
 Row rnn: Sutskever's scheme, the source read from its end, with the cell of Elman 1990, "Finding Structure in Time".
 
-Padding stands before the source, with embeddings of zero. A cell without biases stays in its zero state as long as it
-reads zeros, so the last state of the fused kernel is the exact one for every sentence, and nothing has to be packed.
+Padding is placed before the source, with embeddings of zero. A cell without biases stays in its zero state as long as
+it reads zeros, so the last state of the fused kernel is exact for every sentence, without packed sequences.
 
-From memory, since nobody checked them against the papers: Cho's equations of the readout and the low rank of G; the
-initial states tanh(V h) and tanh(V' c).
+From memory, not checked against the papers: Cho's equations of the readout and the low rank of G; the initial states
+tanh(V h) and tanh(V' c).
 
 Letters: B batch  S source length  T target length  L layers  E embedding  D width of the state  M maxout units
 """
@@ -34,7 +34,7 @@ GATES = {"elman": 1, "gru": 3, "lstm": 4}
 
 
 class Recurrence(nn.Module):
-    """Layers of one cell, fused; no biases. With h = h_{t-1}, layer by layer:
+    """Fused recurrent layers of one type of cell, without biases. With h = h_{t-1}, in each layer:
 
     elman  h_t = tanh(W x_t + U h)
     gru    r = sigma(W_r x_t + U_r h), z = sigma(W_z x_t + U_z h), n = tanh(W x_t + r * (U h)), h_t = (1-z) * n + z * h
@@ -52,45 +52,49 @@ class Recurrence(nn.Module):
         )
 
     def forward(self, x_BTE: Tensor, states: States) -> tuple[Tensor, States]:
-        """(h_BTD of the top layer, states after the last position)."""
+        """Return (h_BTD of the top layer, states after the last position)."""
         first, *rest = (state_BLD.transpose(0, 1).contiguous() for state_BLD in states)
         h_BTD, last = run_fused(self.layers, x_BTE, (first, *rest) if rest else first)
         last = last if rest else (last,)
         return h_BTD, tuple(state_LBD.transpose(0, 1) for state_LBD in last)
 
 
-class Handover(nn.Module):
-    """Sutskever: the decoder goes on from the encoder's states, layer by layer, and its state goes to the softmax."""
+class StateBridge(nn.Module):
+    """Sutskever: the decoder starts from the encoder's states, layer by layer, and the softmax reads its top state."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config, self.input_width, self.output_width = config, config.embedding, config.hidden
 
-    def summarise(self, states: States) -> States:
+    def summarize(self, states: States) -> States:
+        """Return what the decoder knows of the source, computed from the encoder's last states."""
         return states
 
-    def begin(self, summary: States) -> States:
+    def initial_states(self, summary: States) -> States:
+        """Return the decoder's states before the first step."""
         return summary
 
     def inputs(self, e_BTE: Tensor, summary: States) -> Tensor:
+        """Return the input of the decoder's recurrence."""
         return e_BTE
 
     def readout(self, h_BTD: Tensor, e_BTE: Tensor, summary: States) -> Tensor:
+        """Return the input of the softmax."""
         return h_BTD
 
-    def flops_summarise(self) -> Flops:
+    def flops_summarize(self) -> Flops:
         return NO_FLOPS
 
-    flops_begin = flops_readout = flops_summarise
+    flops_initial_states = flops_readout = flops_summarize
 
 
-class Summary(Handover):
-    """Cho: c = tanh(V h_S), h'_0 = tanh(V' c); the decoder reads [e(y_{t-1}); c], and the softmax G s_t, where
+class SummaryBridge(StateBridge):
+    """Cho: c = tanh(V h_S), h'_0 = tanh(V' c). The decoder reads [e(y_{t-1}); c], and the softmax reads G s_t, where
 
     s'_t = O_h h'_t + O_y e(y_{t-1}) + O_c c,  s_t,i = max(s'_t,2i-1, s'_t,2i),  G = G_l G_r of the rank of e.
 
-    The summary handed over is (c, O_c c). Here c reaches the candidate state outside the reset gate, in the paper
-    inside: the fused kernel takes c as an input.
+    The summary is (c, O_c c). Here c enters the candidate state outside the reset gate, because c is an input of the
+    fused kernel; in the paper it enters inside.
     """
 
     def __init__(self, config: Config) -> None:
@@ -104,11 +108,11 @@ class Summary(Handover):
         self.O_c = nn.Linear(width, 2 * config.maxout, bias=False)
         self.G_r = nn.Linear(config.maxout, embedding, bias=False)
 
-    def summarise(self, states: States) -> States:
+    def summarize(self, states: States) -> States:
         c_BD = torch.tanh(self.V(states[0][:, -1]))
         return c_BD, self.O_c(c_BD)
 
-    def begin(self, summary: States) -> States:
+    def initial_states(self, summary: States) -> States:
         return (torch.tanh(self.V_prime(summary[0])).unflatten(-1, (self.config.layers, -1)),)
 
     def inputs(self, e_BTE: Tensor, summary: States) -> Tensor:
@@ -119,10 +123,10 @@ class Summary(Handover):
         s_BTM = self.O_h(h_BTD) + self.O_y(e_BTE) + from_c_BM[:, None]
         return self.G_r(s_BTM.unflatten(-1, (-1, 2)).amax(dim=-1))
 
-    def flops_summarise(self) -> Flops:
+    def flops_summarize(self) -> Flops:
         return matmul_flops(1, self.config.hidden, self.config.hidden + 2 * self.config.maxout)
 
-    def flops_begin(self) -> Flops:
+    def flops_initial_states(self) -> Flops:
         return matmul_flops(1, self.config.hidden, self.config.layers * self.config.hidden)
 
     def flops_readout(self) -> Flops:
@@ -142,8 +146,8 @@ class Config:
         maxout: Units of the maxout layer (gru only).
         reverse: Read the source from its end.
         dropout: Rate on embeddings, between layers and before the softmax (Zaremba et al. 2014; none in the papers).
-        initial: Half the width (lstm) or the standard deviation (others) of the first weights' distribution; narrow
-            nets need a larger one than the papers' 0.08 and 0.01.
+        initial: Initial weights: uniform in (-initial, initial) for lstm, standard deviation for the others; narrow
+            nets need more than the papers' 0.08 and 0.01.
     """
 
     cell: Literal["elman", "gru", "lstm"] = "lstm"
@@ -157,12 +161,12 @@ class Config:
 
 
 class Model(Translator):
-    """p(y | x) = prod_t p(y_t | v, y_1, ..., y_{t-1}), where v is all that is known of the source."""
+    """p(y | x) = prod_t p(y_t | v, y_1, ..., y_{t-1}), where v, the memory, is the decoder's only knowledge of x."""
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
         self.config = config
-        self.bridge = Summary(config) if config.cell == "gru" else Handover(config)
+        self.bridge = SummaryBridge(config) if config.cell == "gru" else StateBridge(config)
         self.source_embedding = nn.Embedding(source_vocabulary, config.embedding)
         self.target_embedding = nn.Embedding(target_vocabulary, config.embedding)
         self.encoder = Recurrence(config, config.embedding)
@@ -185,32 +189,32 @@ class Model(Translator):
     def encode(self, source: Tokens) -> States:
         ids_BS = source.ids_BS
         if self.config.reverse:
-            ids_BS = ids_BS.flip(1)  # and the padding comes first
+            ids_BS = ids_BS.flip(1)  # which also moves the padding to the front
         else:
-            place_S = torch.arange(ids_BS.shape[1], device=ids_BS.device)
-            ids_BS = ids_BS.gather(1, (place_S + source.length_B[:, None]) % ids_BS.shape[1])
+            position_S = torch.arange(ids_BS.shape[1], device=ids_BS.device)
+            ids_BS = ids_BS.gather(1, (position_S + source.length_B[:, None]) % ids_BS.shape[1])
         e_BSE = self.dropout(self.source_embedding(ids_BS)) * (ids_BS != PAD)[..., None]
         zeros_BLD = self.initial_state(len(ids_BS), self.config.layers, self.config.hidden, like=e_BSE)
         _, states = self.encoder(e_BSE, (zeros_BLD,) * (2 if self.config.cell == "lstm" else 1))
-        return self.bridge.summarise(states)
+        return self.bridge.summarize(states)
 
     def decode(self, memory: States, target: Tokens) -> Tensor:
-        return self.advance(target.ids_BS, memory, self.bridge.begin(memory))[0]
+        return self.advance(target.ids_BS, memory, self.bridge.initial_states(memory))[0]
 
     def start(self, memory: States) -> State:
-        return State(memory, self.bridge.begin(memory))
+        return State(memory, self.bridge.initial_states(memory))
 
     def step(self, previous_B: Tensor, state: State) -> Step:
         hidden_B1D, states = self.advance(previous_B[:, None], state.source, state.past)
         return Step(hidden_B1D[:, 0], State(state.source, states), None)
 
     def advance(self, ids_BT: Tensor, summary: States, states: States) -> tuple[Tensor, States]:
-        """(what the softmax takes at each position, states after the last one)."""
+        """Return (input of the softmax at each position, states after the last position)."""
         e_BTE = self.dropout(self.target_embedding(ids_BT))
         h_BTD, states = self.decoder(self.bridge.inputs(e_BTE, summary), states)
         return self.bridge.readout(self.dropout(h_BTD), e_BTE, summary), states
 
-    # Cost of a layer at one position: input and state go through the matrices of all gates.
+    # FLOPs of a layer at one position: input and state are multiplied by the matrices of all gates.
 
     def flops_layers(self, input_width: int) -> Flops:
         columns, width = GATES[self.config.cell] * self.config.hidden, self.config.hidden
@@ -218,13 +222,13 @@ class Model(Translator):
         return first + further * (2 * self.config.layers - 1)
 
     def flops_encode(self, source_length: int) -> Flops:
-        return self.flops_layers(self.config.embedding) * source_length + self.bridge.flops_summarise()
+        return self.flops_layers(self.config.embedding) * source_length + self.bridge.flops_summarize()
 
     def flops_decode(self, source_length: int, target_length: int) -> Flops:
         return self.flops_start(source_length) + self.flops_step(source_length, 0) * target_length
 
     def flops_start(self, source_length: int) -> Flops:
-        return self.bridge.flops_begin()
+        return self.bridge.flops_initial_states()
 
     def flops_step(self, source_length: int, position: int) -> Flops:
         return self.flops_layers(self.bridge.input_width) + self.bridge.flops_readout()

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.parts.attention import AdditiveAttention, MultiHeadAttention, masked_softmax, scaled_dot_product, weighted_sum
+from models.parts.attention import (
+    AdditiveAttention,
+    MultiHeadAttention,
+    masked_softmax,
+    scaled_dot_product,
+    weighted_sum,
+)
 
 
 def test_the_slides_scaled_dot_products() -> None:
@@ -93,7 +99,7 @@ def test_watched_weights_are_those_of_the_fused_kernel(causal: bool) -> None:
 def test_one_look_equals_many() -> None:
     attend, x_BTD, memory_BSD, mask_BS = multi_head()
     many_BTD = attend(x_BTD, attend.keys_values(memory_BSD), mask_BS[:, None, None])
-    one_BD, weights_BS = attend.look(x_BTD[:, 1], attend.keys_values(memory_BSD), mask_BS)
+    one_BD, weights_BS = attend.forward_with_weights(x_BTD[:, 1], attend.keys_values(memory_BSD), mask_BS)
     torch.testing.assert_close(one_BD, many_BTD[:, 1], atol=1e-12, rtol=0)
     torch.testing.assert_close(weights_BS.sum(dim=1), torch.ones(2, dtype=torch.float64))
     assert (weights_BS[1, 3:] == 0).all()

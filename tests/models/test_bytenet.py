@@ -147,7 +147,7 @@ def test_steps_keep_only_the_last_inputs_of_each_convolution() -> None:
     state = model.start(model.encode(sentence(3)))
     for _ in range(3):
         state = model.step(torch.tensor([7]), state).state
-    assert [before_BPD.shape[1] for before_BPD in state.past.before] == [2, 4, 8, 16, 32]
+    assert [past_BPD.shape[1] for past_BPD in state.past.inputs] == [2, 4, 8, 16, 32]
 
 
 def test_paper_preset_is_the_papers() -> None:

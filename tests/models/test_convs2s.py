@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from bench.decoding.beam_search import DecodingSettings, translate
 from bench.measures.memory import emptied
-from models.convs2s import Config, EncoderBlock, Model, Normalised
+from models.convs2s import Config, EncoderBlock, Model, WeightNormLinear
 from models.parts.batch import BOS, EOS, Tokens
 from models.parts.convolution import windows
 
@@ -31,7 +31,7 @@ def build(config: Config = SMALL) -> Model:
 
 def weight(layer: torch.nn.Module) -> Tensor:
     """The product g v / ||v||, written out."""
-    assert isinstance(layer, Normalised)
+    assert isinstance(layer, WeightNormLinear)
     rows = zip(layer.g[:, 0], layer.weight, strict=True)
     return torch.stack([g * v_row / v_row.square().sum().sqrt() for g, v_row in rows])
 
@@ -52,7 +52,7 @@ def test_windows_are_a_convolution() -> None:
 def test_an_encoder_block_is_its_equation() -> None:
     torch.manual_seed(2)
     block, x_TD = EncoderBlock(4, 6, 3, 0.0).double(), torch.randn(5, 4, dtype=torch.float64)
-    assert isinstance(block.residual, Normalised)
+    assert isinstance(block.residual, WeightNormLinear)
     mask_1S1 = torch.tensor([True] * 3 + [False] * 2)[None, :, None]
     padded_TD = torch.cat((torch.zeros(1, 4), x_TD[:3], torch.zeros(3, 4)))  # words 3 and 4 are padding
     for i in range(5):
@@ -84,14 +84,14 @@ def test_a_decoder_block_is_its_equations() -> None:
 
 def test_only_look_ups_are_not_normalised() -> None:
     with_matrices = [module for module in build().modules() if isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding))]
-    plain = [module for module in with_matrices if not isinstance(module, Normalised)]
+    plain = [module for module in with_matrices if not isinstance(module, WeightNormLinear)]
     assert len(with_matrices) > 20
     assert len(plain) == 4
     assert all(isinstance(module, nn.Embedding) for module in plain)
 
 
 def test_normalised_weights_have_a_length_and_a_direction() -> None:
-    layer, x_BD = Normalised(3, 4), torch.randn(2, 3)
+    layer, x_BD = WeightNormLinear(3, 4), torch.randn(2, 3)
     plain_BD = functional.linear(x_BD, layer.weight)
     torch.testing.assert_close(layer(x_BD), plain_BD)  # g begins as the length of v
     layer.weight.data *= 7
@@ -101,7 +101,7 @@ def test_normalised_weights_have_a_length_and_a_direction() -> None:
 
 
 def test_weights_made_for_decoding_are_made_again_when_they_change() -> None:
-    layer, x_BD = Normalised(3, 4), torch.randn(2, 3)
+    layer, x_BD = WeightNormLinear(3, 4), torch.randn(2, 3)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, nesterov=True)
     for _ in range(3):
         with torch.inference_mode():
@@ -112,7 +112,7 @@ def test_weights_made_for_decoding_are_made_again_when_they_change() -> None:
         with torch.no_grad():
             torch.testing.assert_close(layer(x_BD), functional.linear(x_BD, weight(layer), layer.bias))
             assert not torch.equal(layer(x_BD), before_BD)
-    other = Normalised(3, 4)
+    other = WeightNormLinear(3, 4)
     with torch.no_grad():
         other(x_BD)
         other.load_state_dict(layer.state_dict())
@@ -124,10 +124,10 @@ def test_weights_made_for_decoding_are_made_again_when_they_change() -> None:
 def test_what_was_made_is_given_up_and_counted() -> None:
     """A validation leaves it behind in training mode, too; measured is what begins without it and makes it."""
     model = build().train()
-    layers = [module for module in model.modules() if isinstance(module, Normalised)]
+    layers = [module for module in model.modules() if isinstance(module, WeightNormLinear)]
     translate(model, [[11, 12]], DecodingSettings(beam=2))
-    assert all(layer.made for layer in layers)
-    assert not any(layer.made for layer in emptied(model).modules() if isinstance(layer, Normalised))
+    assert all(layer.cached for layer in layers)
+    assert not any(layer.cached for layer in emptied(model).modules() if isinstance(layer, WeightNormLinear))
     assert model.training
     model.eval()
     with torch.no_grad():

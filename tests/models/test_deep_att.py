@@ -1,4 +1,4 @@
-"""Deep-Att against its equations, and what the paper fixes."""
+"""Deep-Att compared with its equations, and with the numbers of the paper."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.deep_att import Block, Config, Model
 from models.parts.batch import BOS, EOS, Batch, Tokens
+from tests.helpers.reference_lstm import lstm_step
 
 LENGTHS = (5, 2, 4)
 SOURCE = Tokens(torch.tensor([[11, 12, 13, 14, EOS], [21, EOS, 0, 0, 0], [16, 17, 18, EOS, 0]]), LENGTHS)
@@ -27,32 +28,25 @@ def build(**settings: Any) -> Model:
     return model
 
 
-def r(f_4D: Tensor, u_D4D: Tensor, h_D: Tensor, s_D: Tensor) -> tuple[Tensor, Tensor]:
-    """The recurrent block: (h, s)."""
-    g_i, g_f, g_o, g_s = (f_4D + h_D @ u_D4D).chunk(4)
-    s_D = torch.sigmoid(g_f) * s_D + torch.sigmoid(g_i) * torch.tanh(g_s)
-    return torch.sigmoid(g_o) * torch.tanh(s_D), s_D
-
-
-def layer(x_SX: Tensor, w_X4D: Tensor, u_D4D: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
-    """(f, h) of one layer of one column over a whole sentence."""
+def run_layer(x_SX: Tensor, w_X4D: Tensor, u_D4D: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
+    """Return (f, h) of one layer of one column for a whole sentence."""
     f_S4D = x_SX @ w_X4D
     h_D = s_D = torch.zeros(D, dtype=x_SX.dtype)
     states = [h_D] * len(x_SX)
-    for place in reversed(range(len(x_SX))) if backwards else range(len(x_SX)):
-        h_D, s_D = r(f_S4D[place], u_D4D, h_D, s_D)
-        states[place] = h_D
+    for position in reversed(range(len(x_SX))) if backwards else range(len(x_SX)):
+        h_D, s_D = lstm_step(f_S4D[position] + h_D @ u_D4D, s_D, "ifog")
+        states[position] = h_D
     return f_S4D, torch.stack(states)
 
 
 def annotate(model: Model, ids_S: Tensor) -> Tensor:
-    """e'_t of one sentence: in the first column the odd layers read forwards, in the second the even ones."""
+    """Return e'_t of one sentence: in the first column the odd layers read forwards, in the second the even layers."""
     tops = []
     for column in (0, 1):
         x_SX = top = model.source_embedding(ids_S)
         for number, block in enumerate(model.encoder, start=1):
             backwards = (number + column) % 2 == 0
-            f_S4D, h_SD = layer(x_SX, block.W[column], block.U[column], backwards)
+            f_S4D, h_SD = run_layer(x_SX, block.W[column], block.U[column], backwards)
             x_SX = torch.cat((f_S4D[:, : 2 * D], h_SD), dim=1)
             top = torch.cat((h_SD, f_S4D), dim=1)
         tops.append(top)
@@ -63,7 +57,7 @@ def annotate(model: Model, ids_S: Tensor) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("layers", [2, 3])
-def test_the_encoder_is_interleaved_in_two_columns(layers: int) -> None:
+def test_encoder_is_interleaved_in_two_columns(layers: int) -> None:
     model = build(encoder_layers=layers)
     e_BSA = model.encode(SOURCE).e_BSA
     for row, length in enumerate(LENGTHS):
@@ -72,7 +66,7 @@ def test_the_encoder_is_interleaved_in_two_columns(layers: int) -> None:
 
 
 @torch.no_grad()
-def test_the_decoder_is_its_equations() -> None:
+def test_decoder_equals_its_equations() -> None:
     model = build()
     memory = model.encode(SOURCE)
     found_BTX = model.decode(memory, PREFIX)
@@ -85,20 +79,20 @@ def test_the_decoder_is_its_equations() -> None:
             scores_S = torch.stack([v_a[0] @ torch.tanh(w_a @ h_D + u_a @ e_A) for e_A in e_SA])
             c_A = (torch.softmax(scores_S, dim=0)[:, None] * e_SA).sum(dim=0)
             f_4D = model.W_y.weight @ model.target_embedding.weight[word] + model.W_c.weight @ c_A
-            h_D, s_D = r(f_4D, model.U.weight.T, h_D, s_D)
+            h_D, s_D = lstm_step(f_4D + model.U.weight @ h_D, s_D, "ifog")
             fs.append(f_4D)
             hs.append(h_D)
         f_T4D, h_TD = torch.stack(fs), torch.stack(hs)
         for block in model.decoder:
             x_TX = torch.cat((f_T4D[:, : 2 * D], h_TD), dim=1)
-            f_T4D, h_TD = layer(x_TX, block.W[0], block.U[0], backwards=False)
+            f_T4D, h_TD = run_layer(x_TX, block.W[0], block.U[0], backwards=False)
         wanted_TX = torch.cat((f_T4D[:, : 2 * D], h_TD), dim=1)
         torch.testing.assert_close(found_BTX[row], wanted_TX, atol=1e-10, rtol=0)
 
 
 @torch.no_grad()
 def test_fast_forward_connections_are_linear() -> None:
-    """With every h silenced, e' is a linear function of each word alone, through all layers."""
+    """If the next layers do not read h, e' is a linear function of each word alone, through all layers."""
     model = build()
     for block in list(model.encoder)[1:]:
         block.W[:, 2 * D :] = 0
@@ -115,13 +109,13 @@ def test_fast_forward_connections_are_linear() -> None:
 def test_dropout_is_on_h_only() -> None:
     model = build(dropout=0.5).train()
     f, h = torch.ones(3, 4 * D), torch.ones(3, D)
-    x = model.forwarded(f, h)
+    x = model.fast_forward(f, h)
     assert (x[:, : 2 * D] == 1).all()
     assert set(x[:, 2 * D :].flatten().tolist()) == {0.0, 2.0}
 
 
-def test_the_loop_has_one_product_for_both_columns() -> None:
-    """All that does not recur is made before it: S products of U and one of W for each layer."""
+def test_recurrence_has_one_product_per_position_for_both_columns() -> None:
+    """What does not depend on the recurrence is computed before it: each layer has S products with U and one with W."""
     with torch.device("meta"):
         block = Block(2, 12, D)
         f_PBS4D = block.feed(torch.ones(2, 3, 7, 12))
@@ -132,13 +126,13 @@ def test_the_loop_has_one_product_for_both_columns() -> None:
     assert counter.get_flop_counts()["Global"] == {torch.ops.aten.baddbmm: 7 * 2 * 2 * 3 * D * 4 * D}
 
 
-def test_at_least_two_layers() -> None:
+def test_fewer_than_two_layers_are_refused() -> None:
     for name in ("encoder_layers", "decoder_layers"):
-        with pytest.raises(ValueError, match=rf"model\.{name}: 1 leaves no fast-forward"):
+        with pytest.raises(ValueError, match=rf"model\.{name}: 1; expected at least 2, because fast-forward"):
             Config(**{name: 1})
 
 
-def test_every_weight_is_trained() -> None:
+def test_every_weight_gets_a_gradient() -> None:
     model = build().train()
     model.training_step(Batch(SOURCE, Tokens(PREFIX.ids_BS[:, 1:], (5,) * 3)), 0).backward()
     for name, parameter in model.named_parameters():
@@ -146,8 +140,8 @@ def test_every_weight_is_trained() -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_annotations_have_the_published_width() -> None:
-    """E is 2 x (512 + 2048) = 5120 wide and projected to 1280."""
+def test_annotation_widths_are_the_published_ones() -> None:
+    """The annotation e has width 2 x (512 + 2048) = 5120 and is projected to 1280."""
     with torch.device("meta"):
         model = Model(Config(), 50, 50)
     assert (model.W_p.in_features, model.W_p.out_features) == (2 * (512 + 2048), 1280) == (5120, 1280)

@@ -1,4 +1,4 @@
-"""GNMT against its equations, and what the paper fixes."""
+"""GNMT compared with its equations, and with the numbers of the paper."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.decoding.beam_search import DecodingSettings, translate
-from models.gnmt import Config, Layer, Model
+from models.gnmt import Config, Model
 from models.parts.batch import BOS, EOS, Tokens
+from tests.helpers.reference_lstm import lstm_step, run_lstm
 
 LENGTHS = (5, 2, 4)
 SOURCE = Tokens(torch.tensor([[11, 12, 13, 14, EOS], [21, EOS, 0, 0, 0], [16, 17, 18, EOS, 0]]), LENGTHS)
@@ -27,56 +28,39 @@ def build(**settings: Any) -> Model:
     return model
 
 
-def lstm_update(gates_4D: Tensor, c_D: Tensor, order: str) -> tuple[Tensor, Tensor]:
-    """(h, c); `order` names the gates as they stand in the matrices."""
-    part = dict(zip(order, gates_4D.chunk(4), strict=True))
-    c_D = torch.sigmoid(part["f"]) * c_D + torch.sigmoid(part["i"]) * torch.tanh(part["g"])
-    return torch.sigmoid(part["o"]) * torch.tanh(c_D), c_D
-
-
-def run(layer: Layer, x_TE: Tensor) -> Tensor:
-    """The layer written out, from zeros; m_TD."""
-    w_x, w_h = layer.get_parameter("weight_ih_l0"), layer.get_parameter("weight_hh_l0")
-    h_D = c_D = torch.zeros(w_h.shape[1], dtype=x_TE.dtype)
-    states = []
-    for x_E in x_TE:
-        h_D, c_D = lstm_update(w_x @ x_E + w_h @ h_D, c_D, "ifgo")
-        states.append(h_D)
-    return torch.stack(states)
-
-
-def read_source(model: Model, ids_S: Tensor) -> Tensor:
+def encode_sentence(model: Model, ids_S: Tensor) -> Tensor:
+    """Return x_SD of one sentence without padding, by the equations."""
     e_SD = model.source_embedding(ids_S)
-    x_SD = torch.cat((run(model.forwards, e_SD), run(model.backwards, e_SD.flip(0)).flip(0)), dim=1)
+    x_SD = torch.cat((run_lstm(model.forwards, e_SD)[0], run_lstm(model.backwards, e_SD.flip(0))[0].flip(0)), dim=1)
     for number, layer in enumerate(model.encoder, start=2):
-        m_SD = run(layer, x_SD)
+        m_SD, _ = run_lstm(layer, x_SD)
         x_SD = m_SD + x_SD if number >= 3 else m_SD
     return x_SD
 
 
 @torch.no_grad()
-def test_the_encoder_is_figure_3_of_each_sentence_alone() -> None:
+def test_encoder_equals_figure_3_for_each_sentence_alone() -> None:
     model = build()
     x_BSD = model.encode(SOURCE).x_BSD
     for row, length in enumerate(LENGTHS):
-        wanted_SD = read_source(model, SOURCE.ids_BS[row, :length])
+        wanted_SD = encode_sentence(model, SOURCE.ids_BS[row, :length])
         torch.testing.assert_close(x_BSD[row, :length], wanted_SD, atol=1e-10, rtol=0)
 
 
 @torch.no_grad()
-def test_the_decoder_looks_from_the_lowest_layer_of_the_step_before() -> None:
-    """Attention, contexts in all layers and residual connections from the third, one number at a time."""
+def test_decoder_attends_with_the_lowest_layer_of_the_previous_step() -> None:
+    """Attention, contexts in all layers and residual connections from the third layer up, one position at a time."""
     model = build()
     memory = model.encode(SOURCE)
     found_BTD = model.decode(memory, PREFIX)
     w_a, u_a, v_a = (model.get_parameter(f"attention.{name}.weight") for name in ("W_a", "U_a", "v_a"))
-    looked = []
+    attention = []
     state = model.start(memory)
     for previous_B in PREFIX.ids_BS.unbind(dim=1):
         _, state, attention_BS = model.step(previous_B, state)
-        looked.append(attention_BS)
+        attention.append(attention_BS)
     for row, length in enumerate(LENGTHS):
-        source_SD = read_source(model, SOURCE.ids_BS[row, :length])
+        source_SD = encode_sentence(model, SOURCE.ids_BS[row, :length])
         d_D = c_D = torch.zeros(6, dtype=torch.float64)
         lowest, contexts = [], []
         for position, word in enumerate(PREFIX.ids_BS[row].tolist()):
@@ -85,29 +69,29 @@ def test_the_decoder_looks_from_the_lowest_layer_of_the_step_before() -> None:
             a_D = (p_S[:, None] * source_SD).sum(dim=0)
             y_D = model.target_embedding.weight[word]
             gates_4D = model.W_y.weight @ y_D + model.lowest.gates.weight @ torch.cat((a_D, d_D))
-            d_D, c_D = lstm_update(gates_4D, c_D, "ifog")
+            d_D, c_D = lstm_step(gates_4D, c_D, "ifog")
             lowest.append(d_D)
             contexts.append(a_D)
-            attention_BS = looked[position]
+            attention_BS = attention[position]
             assert attention_BS is not None
             torch.testing.assert_close(attention_BS[row, :length], p_S, atol=1e-10, rtol=0)
         x_TD, a_TD = torch.stack(lowest), torch.stack(contexts)
         for number, layer in enumerate(model.decoder, start=2):
-            m_TD = run(layer, torch.cat((x_TD, a_TD), dim=1))
+            m_TD, _ = run_lstm(layer, torch.cat((x_TD, a_TD), dim=1))
             x_TD = m_TD + x_TD if number >= 3 else m_TD
         torch.testing.assert_close(found_BTD[row], x_TD, atol=1e-10, rtol=0)
 
 
 @torch.no_grad()
-def test_fused_layers_in_fp32() -> None:
-    """In fp32 an LSTM runs on another kernel (oneDNN)."""
+def test_encoder_equals_its_equations_in_fp32() -> None:
+    """In fp32 on a CPU, PyTorch runs an LSTM on another kernel (oneDNN)."""
     model = build().float()
     x_BSD = model.encode(SOURCE).x_BSD
-    torch.testing.assert_close(x_BSD[0], read_source(model, SOURCE.ids_BS[0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x_BSD[0], encode_sentence(model, SOURCE.ids_BS[0]), atol=1e-5, rtol=0)
 
 
 def test_only_the_lowest_layer_is_unrolled() -> None:
-    """A longer target has more products of the lowest layer, not more calls of the fused ones."""
+    """The fused layers are called once for the whole target; only the lowest layer runs once per position."""
     model, calls = build(), []
     for layer in (model.forwards, model.backwards, *model.encoder, *model.decoder):
         layer.register_forward_hook(lambda _layer, inputs, _output: calls.append(inputs[0].shape[1]))
@@ -115,12 +99,12 @@ def test_only_the_lowest_layer_is_unrolled() -> None:
     assert calls == [5] * 5 + [6] * 3
 
 
-def test_at_least_three_layers() -> None:
-    with pytest.raises(ValueError, match=r"model\.layers: 2 leaves no residual"):
+def test_fewer_than_three_layers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"model\.layers: 2; expected at least 3, because residual"):
         Config(layers=2)
 
 
-def test_weights_begin_uniform() -> None:
+def test_initial_weights_are_uniform() -> None:
     """U(-0.04, 0.04); section 8.3."""
     model = Model(Config(layers=3, width=64), 50, 50)
     for parameter in model.parameters():
@@ -128,25 +112,25 @@ def test_weights_begin_uniform() -> None:
     assert model.lowest.gates.weight.std().item() == pytest.approx(0.04 / 3**0.5, rel=0.02)
 
 
-def test_the_search_asks_it_for_coverage() -> None:
-    """The score is log P / lp + cp, cp from where the model looks, step by step."""
+def test_beam_search_uses_its_attention_for_the_coverage_penalty() -> None:
+    """The score is log P / lp + cp, with cp from the sum of the attention weights of all steps."""
     model, source = build(), [11, 12, 13, 14, 15]
     search = DecodingSettings(beam=8, alpha=0.2, coverage=0.2, extra_length=0)
     best = translate(model, [source], search)[0][0]
     state = model.start(model.encode(Tokens(torch.tensor([[*source, EOS]]), (6,))))
-    looked_S = torch.zeros(6, dtype=torch.float64)
+    attention_S = torch.zeros(6, dtype=torch.float64)
     for previous in [BOS, *best.ids]:
         _, state, attention_BS = model.step(torch.tensor([previous]), state)
         assert attention_BS is not None
-        looked_S += attention_BS[0].detach()
-    cp = 0.2 * looked_S.clamp(max=1.0).log().sum().item()
+        attention_S += attention_BS[0].detach()
+    cp = 0.2 * attention_S.clamp(max=1.0).log().sum().item()
     assert cp < -0.01
     lp = ((5 + len(best.ids) + 1) / 6) ** 0.2
-    assert best.score == pytest.approx(best.log_probability / lp + cp, abs=1e-5)  # summed in single precision
+    assert best.score == pytest.approx(best.log_probability / lp + cp, abs=1e-5)  # the search sums in single precision
 
 
-def test_paper_size_is_the_sum_of_its_matrices() -> None:
-    """Published 278M (by Shazeer et al. 2017); with 32,000 pieces 79.7M + 100.7M + 2.1M + 65.5M + 32.8M = 280.7M."""
+def test_paper_size_equals_the_sum_of_its_matrices() -> None:
+    """Published: 278M (by Shazeer et al. 2017). Here, with 32,000 pieces: 79.7 + 100.7 + 2.1 + 65.5 + 32.8 = 280.7M."""
     n, pieces = 1024, 32_000
     encoder = 2 * 4 * n * (n + n) + 4 * n * (2 * n + n) + 6 * 4 * n * (n + n)
     decoder = 8 * 4 * n * (n + n + n)
@@ -158,15 +142,15 @@ def test_paper_size_is_the_sum_of_its_matrices() -> None:
     assert found[0] == pytest.approx(278e6, rel=0.02)
 
 
-def test_paper_cost_of_a_timestep() -> None:
-    """214M multiply-adds, as Shazeer et al. 2017 count: a source position, a target position and the softmax."""
+def test_cost_per_timestep_at_paper_size() -> None:
+    """214M multiply-adds, counted as in Shazeer et al. 2017: a source position, a target position and the softmax."""
     with torch.device("meta"):
         model = Model(Config(), 32_000, 32_000)
     cost = model.flops_encode(1) + model.flops_step(1, 0) + model.flops_project()
     assert cost.forward / 2 == pytest.approx(214e6, rel=0.02)
 
 
-def test_cost_is_what_is_counted() -> None:
+def test_closed_form_flops_equal_the_counted_flops() -> None:
     with torch.device("meta"):
         model = Model(Config(layers=5, width=6), 30, 40).eval()
         source, target = (Tokens(torch.ones(3, length, dtype=torch.long), (length,) * 3) for length in (5, 4))

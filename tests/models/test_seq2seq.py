@@ -1,4 +1,4 @@
-"""Encoder-decoders without attention: fused cells against their equations, padding, what each paper fixes."""
+"""Encoder-decoders without attention: fused cells compared with their equations, padding, details of each paper."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.parts.batch import BOS, EOS, Tokens
 from models.seq2seq import Config, Model, Recurrence
+from tests.helpers.reference_lstm import PYTORCH_ORDER, lstm_step
 
 CellType = Literal["elman", "gru", "lstm"]
 CELLS: tuple[CellType, ...] = ("elman", "gru", "lstm")
@@ -28,8 +29,8 @@ def build(cell: CellType, **settings: int | bool) -> Model:
     return model
 
 
-def written_out(cell: str, x_TE: Tensor, w_x: Tensor, w_h: Tensor, h_D: Tensor, c_D: Tensor) -> tuple[Tensor, Tensor]:
-    """(h of every position, the last c) of one layer, by the equations in Recurrence; gates in PyTorch's order."""
+def run_layer(cell: str, x_TE: Tensor, w_x: Tensor, w_h: Tensor, h_D: Tensor, c_D: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (h of every position, the last c) of one layer, by the equations in the docstring of Recurrence."""
     h_TD = []
     for x_E in x_TE:
         from_x, from_h = w_x @ x_E, w_h @ h_D
@@ -40,21 +41,19 @@ def written_out(cell: str, x_TE: Tensor, w_x: Tensor, w_h: Tensor, h_D: Tensor, 
             r, z = torch.sigmoid(xr + hr), torch.sigmoid(xz + hz)
             h_D = (1 - z) * torch.tanh(xn + r * hn) + z * h_D
         else:
-            i, f, g, o = (from_x + from_h).chunk(4)
-            c_D = torch.sigmoid(f) * c_D + torch.sigmoid(i) * torch.tanh(g)
-            h_D = torch.sigmoid(o) * torch.tanh(c_D)
+            h_D, c_D = lstm_step(from_x + from_h, c_D, PYTORCH_ORDER)
         h_TD.append(h_D)
     return torch.stack(h_TD), c_D
 
 
-def run_written_out(
+def run_reference(
     recurrence: Recurrence, cell: str, x_TE: Tensor, states: list[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(h_TD of the top layer, last h_LD, last c_LD); `states` are h_LD and c_LD before the first position."""
+    """Return (h_TD of the top layer, last h_LD, last c_LD); `states` are h_LD and c_LD before the first position."""
     last_h, last_c = [], []
     for layer in range(2):
         w_x, w_h = (recurrence.layers.get_parameter(f"weight_{part}_l{layer}") for part in ("ih", "hh"))
-        x_TE, c_D = written_out(cell, x_TE, w_x, w_h, states[0][layer], states[-1][layer])
+        x_TE, c_D = run_layer(cell, x_TE, w_x, w_h, states[0][layer], states[-1][layer])
         last_h.append(x_TE[-1])
         last_c.append(c_D)
     return x_TE, torch.stack(last_h), torch.stack(last_c)
@@ -62,13 +61,13 @@ def run_written_out(
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_fused_cells_are_their_equations(cell: CellType, dtype: torch.dtype, tolerance: float) -> None:
+def test_fused_cells_equal_their_equations(cell: CellType, dtype: torch.dtype, tolerance: float) -> None:
     recurrence = build(cell).encoder.to(dtype)
     x_BTE = torch.randn(3, 7, 5, dtype=dtype)
     states = tuple(torch.randn(3, 2, 6, dtype=dtype) for _ in range(2 if cell == "lstm" else 1))
     h_BTD, last = recurrence(x_BTE, states)
     for row in range(3):
-        top_TD, h_LD, c_LD = run_written_out(recurrence, cell, x_BTE[row], [state[row] for state in states])
+        top_TD, h_LD, c_LD = run_reference(recurrence, cell, x_BTE[row], [state[row] for state in states])
         torch.testing.assert_close(h_BTD[row], top_TD, atol=tolerance, rtol=0)
         for found, wanted in zip(last, (h_LD, c_LD), strict=False):
             torch.testing.assert_close(found[row], wanted, atol=tolerance, rtol=0)
@@ -77,8 +76,8 @@ def test_fused_cells_are_their_equations(cell: CellType, dtype: torch.dtype, tol
 
 @pytest.mark.parametrize("cell", ["elman", "lstm"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_all_states_are_handed_over_exactly_whatever_the_padding(cell: CellType, reverse: bool) -> None:
-    """Of every layer, and of an LSTM the cell too: as if the sentence, read its way, had been written out alone."""
+def test_memory_has_the_exact_last_states_for_any_padding(cell: CellType, reverse: bool) -> None:
+    """The states of every layer, with an LSTM's cells, equal those of each sentence alone by the equations."""
     model = build(cell, reverse=reverse)
     lengths = (6, 2, 4)
     ids_BS = torch.tensor([[11, 12, 13, 14, 15, EOS], [21, EOS, 0, 0, 0, 0], [16, 17, 18, EOS, 0, 0]])
@@ -87,42 +86,42 @@ def test_all_states_are_handed_over_exactly_whatever_the_padding(cell: CellType,
     for row, length in enumerate(lengths):
         ids_S = ids_BS[row, :length].flip(0) if reverse else ids_BS[row, :length]
         zeros = [torch.zeros(2, 6, dtype=torch.float64)] * 2
-        _, *states = run_written_out(model.encoder, cell, model.source_embedding(ids_S), zeros)
+        _, *states = run_reference(model.encoder, cell, model.source_embedding(ids_S), zeros)
         for found, wanted in zip(memory, states, strict=False):
             torch.testing.assert_close(found[row], wanted, atol=1e-10, rtol=0)
 
 
-def test_the_lstm_decoder_goes_on_from_the_encoder() -> None:
+def test_lstm_decoder_starts_from_the_encoder_states() -> None:
     model = build("lstm")
     memory = model.encode(sentence(11, 12, EOS))
     found_TD = model.decode(memory, sentence(BOS, 21, 22))[0]
     words_TE = model.target_embedding(torch.tensor([BOS, 21, 22]))
-    wanted_TD, _, _ = run_written_out(model.decoder, "lstm", words_TE, [state[0] for state in memory])
+    wanted_TD, _, _ = run_reference(model.decoder, "lstm", words_TE, [state[0] for state in memory])
     torch.testing.assert_close(found_TD, wanted_TD, atol=1e-10, rtol=0)
 
 
-def test_cho_feeds_the_summary_to_every_step_and_to_the_readout() -> None:
+def test_gru_decoder_and_readout_read_the_summary_at_every_step() -> None:
     model = build("gru", layers=2, reverse=False)
     source, prefix = sentence(11, 12, EOS), torch.tensor([BOS, 21, 22])
-    cho = model.bridge
+    bridge = model.bridge
     v, v_prime, o_h, o_y, o_c, g_r = (
-        cho.get_parameter(f"{name}.weight") for name in ("V", "V_prime", "O_h", "O_y", "O_c", "G_r")
+        bridge.get_parameter(f"{name}.weight") for name in ("V", "V_prime", "O_h", "O_y", "O_c", "G_r")
     )
     zeros = [torch.zeros(2, 6, dtype=torch.float64)] * 2
-    h_SD, _, _ = run_written_out(model.encoder, "gru", model.source_embedding(source.ids_BS[0]), zeros)
+    h_SD, _, _ = run_reference(model.encoder, "gru", model.source_embedding(source.ids_BS[0]), zeros)
     c_D = torch.tanh(v @ h_SD[-1])
     first_LD = torch.tanh(v_prime @ c_D).view(2, 6)
     words_TE = model.target_embedding(prefix)
     inputs_TE = torch.cat((words_TE, c_D.expand(3, 6)), dim=1)
-    h_TD, _, _ = run_written_out(model.decoder, "gru", inputs_TE, [first_LD])
+    h_TD, _, _ = run_reference(model.decoder, "gru", inputs_TE, [first_LD])
     pairs_TM = h_TD @ o_h.T + words_TE @ o_y.T + c_D @ o_c.T
     maxout_TM = torch.maximum(pairs_TM[:, 0::2], pairs_TM[:, 1::2])
     found_TE = model.decode(model.encode(source), Tokens(prefix[None], (3,)))[0]
     torch.testing.assert_close(found_TE, maxout_TM @ g_r.T, atol=1e-10, rtol=0)
 
 
-def test_sutskevers_weights_begin_uniform() -> None:
-    """U(-0.08, 0.08) at the paper's width of 1000, no biases anywhere."""
+def test_initial_weights_of_lstm_are_uniform() -> None:
+    """U(-0.08, 0.08) at the paper's width of 1000, and no biases."""
     torch.manual_seed(1)
     model = Model(Config(cell="lstm", layers=1), 50, 50)
     assert not [name for name, _ in model.named_parameters() if "bias" in name]
@@ -131,7 +130,7 @@ def test_sutskevers_weights_begin_uniform() -> None:
         assert parameter.std().item() == pytest.approx(0.08 / 3**0.5, rel=0.02)
 
 
-def test_chos_recurrent_matrices_begin_orthogonal() -> None:
+def test_initial_recurrent_matrices_of_gru_are_orthogonal() -> None:
     model = Model(Config(cell="gru", layers=1, embedding=20, hidden=1000, initial=0.01), 50, 50)
     for name, parameter in model.named_parameters():
         if name.endswith("weight_hh_l0"):

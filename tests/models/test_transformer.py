@@ -84,7 +84,7 @@ def embedded(table: nn.Embedding, ids_T: Tensor) -> Tensor:
 def read_source(model: Model, ids_S: Tensor, pre_norm: bool) -> Tensor:
     x_SD = embedded(model.source_embedding, ids_S)
     for layer in model.encoder:
-        norms = [each.norm for each in layer.around]
+        norms = [each.norm for each in layer.residuals]
         x_SD = around(lambda y, f=layer.self_attention: attend(f, y, y), x_SD, norms[0], pre_norm)
         x_SD = around(lambda y, f=layer.feed_forward: feed_forward(f, y), x_SD, norms[1], pre_norm)
     return torch.stack([layer_norm(x_D, model.encoder_norm) for x_D in x_SD]) if pre_norm else x_SD
@@ -93,7 +93,7 @@ def read_source(model: Model, ids_S: Tensor, pre_norm: bool) -> Tensor:
 def write_target(model: Model, source_SD: Tensor, ids_T: Tensor, pre_norm: bool) -> Tensor:
     x_TD = embedded(model.target_embedding, ids_T)
     for layer in model.decoder:
-        norms = [each.norm for each in layer.around]
+        norms = [each.norm for each in layer.residuals]
         x_TD = around(lambda y, f=layer.self_attention: attend(f, y, y, causal=True), x_TD, norms[0], pre_norm)
         x_TD = around(lambda y, f=layer.source_attention: attend(f, y, source_SD), x_TD, norms[1], pre_norm)
         x_TD = around(lambda y, f=layer.feed_forward: feed_forward(f, y), x_TD, norms[2], pre_norm)
