@@ -10,13 +10,9 @@ model of a run is a LoggedModel (logged_model.py).
 
 from __future__ import annotations
 
-import logging
 import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
-for name in ("mlflow", "alembic"):
-    logging.getLogger(name).setLevel(logging.ERROR)

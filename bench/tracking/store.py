@@ -32,6 +32,9 @@ from bench.tracking.reading import Reader, TrackedRun
 from bench.tracking.retry import MAX_OUTAGE_SECONDS, RetryingClient, retry_until
 from bench.tracking.run_writer import RunWriter
 
+for name in ("mlflow", "alembic"):  # after the import of mlflow, which sets its own level
+    logging.getLogger(name).setLevel(logging.ERROR)
+
 STORE_FORMAT = 2
 """Version of what this code writes: tags, metrics and files of runs, logged models, and attributes of Optuna studies.
 
