@@ -1,7 +1,7 @@
-"""The clock estimate of training cost and the machine's own ceiling, by which it is made.
+"""The clock estimate of training cost, and the machine's measured rate on which it is based.
 
-The papers' estimates (published.py) are seconds on all devices x a sustained rate of one; for our runs the rate is the
-machine's measured matrix-product ceiling. Model FLOPs over the clock estimate is the MFU.
+The papers' estimates (published.py) multiply the seconds on all devices by a sustained rate of one device. For our runs
+the rate is the machine's measured rate of matrix products, its ceiling. MFU is model FLOPs / clock estimate.
 """
 
 from __future__ import annotations
@@ -16,70 +16,74 @@ from bench.measures.measure import Measure
 from bench.measures.published import clock_flops
 
 SMALLEST, SIDE, GPU_SIDE = 256, 2048, 8192
-"""Rows and columns of the matrices of `ceiling`: 17.2 GFLOP a product, far beyond any cache of a processor. A GPU does
-that in 20 microseconds, as long as it takes to launch it; there a product has 1.1 TFLOP."""
+"""Sides of the matrices of `ceiling`. A product of 2048 x 2048 is 17.2 GFLOP, far beyond the cache of any processor. A
+GPU computes it in 20 microseconds, which is as long as a launch takes; there a product has 1.1 TFLOP.
+"""
 
 
 def ceiling(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Measure:
-    """FLOPs per second of the product of two square matrices, after two to warm up.
+    """The rate of matrix products in FLOP/s: the upper limit for any model, and so the reference for MFU.
 
-    On a processor the median of five of 2048 x 2048. On a GPU the fastest of twenty of 8192 x 8192: processes that
-    share one take turns, and a product that had to wait for its turn says nothing about the device.
-    The matrices are smaller where such a product would take longer than a second: a processor without instructions for
-    bf16 needs one minute for it.
-    Nothing that a model does is faster, so it is the yardstick of MFU. Measured once per process and number of threads,
-    with the precision settings as they are then.
+    On a processor it is the median of five products of 2048 x 2048. On a GPU it is the fastest of twenty products of
+    8192 x 8192, because processes that share a GPU take turns, and a product that waited for its turn does not show the
+    rate of the device. The matrices are smaller where a product would take more than a second: without instructions for
+    bf16 a processor needs one minute. Two products warm up. Measured once per process and number of threads, with the
+    precision settings of that moment.
     """
     return _ceiling(device, dtype, torch.get_num_threads(), SIDE if device == "cpu" else GPU_SIDE)
 
 
 @functools.cache
 def _ceiling(device: str, dtype: torch.dtype, threads: int, largest: int) -> Measure:
-    place = torch.device(device)
-    on_cpu = place.type == "cpu"
-    left, right = (torch.randn(largest, largest, device=place).to(dtype) for _ in range(2))
+    where = torch.device(device)
+    on_cpu = where.type == "cpu"
+    left, right = (torch.randn(largest, largest, device=where).to(dtype) for _ in range(2))
     side = min(SMALLEST, largest)
 
-    def once() -> float:
+    def sample() -> float:
         begin = time.perf_counter()
         torch.mm(left[:side, :side], right[:side, :side])
         if not on_cpu:
             torch.accelerator.synchronize()
         return time.perf_counter() - begin
 
-    while side < largest and min(once(), once()) < 1 / 8:  # twice the side is eight times the work
+    while side < largest and min(sample(), sample()) < 1 / 8:  # twice the side is eight times the work
         side *= 2
     for _ in range(2):
-        once()
-    samples = [once() for _ in range(5 if on_cpu else 20)]
+        sample()
+    samples = [sample() for _ in range(5 if on_cpu else 20)]
     middle = statistics.median(samples)
     rate = 2 * side**3 / (middle if on_cpu else min(samples))
     spread = (max(samples) - min(samples)) / middle
-    where = f"{threads} threads" if on_cpu else torch.cuda.get_device_name(place)
-    chosen = f"{'median' if on_cpu else 'fastest'} of {len(samples)}"
-    provenance = f"{chosen} products of {side} x {side}, {dtype}, {where}, spread {spread:.0%}"
+    hardware = f"{threads} threads" if on_cpu else torch.cuda.get_device_name(where)
+    statistic = f"{'median' if on_cpu else 'fastest'} of {len(samples)}"
+    provenance = f"{statistic} products of {side} x {side}, {dtype}, {hardware}, spread {spread:.0%}"
     return Measure("ceiling_flops_per_s", rate, "FLOP/s", provenance=provenance.replace("torch.", ""))
 
 
 def costs(model_flops: int, train_seconds: float, limit: Measure, devices: int = 1) -> list[Measure]:
-    """The clock estimate of a run, and its MFU = model FLOPs / (device-seconds x ceiling).
+    """The ceiling, the clock estimate of a run, and its MFU = model FLOPs / (device-seconds x ceiling).
 
-    Neither is given where the run was faster than the ceiling: other work slowed down the products it was measured by.
+    Estimate and MFU are None if the run was faster than the ceiling: then other work had slowed down the products from
+    which the ceiling was measured.
+
+    Args:
+        limit: From `ceiling`.
     """
     assert limit.value is not None
 
-    def none(why: str) -> list[Measure]:
+    def not_measured(reason: str) -> list[Measure]:
         names = (("clock_flops", "FLOP"), ("mfu", "1"))
-        return [Measure(name, None, unit, provenance=f"not measured: {why}") for name, unit in names]
+        return [Measure(name, None, unit, provenance=f"not measured: {reason}") for name, unit in names]
 
     if train_seconds <= 0:
-        return none("no training time")
+        return not_measured("no training time")
     estimate = clock_flops(train_seconds * devices, limit.value)
     if model_flops > estimate:
         rate = model_flops / train_seconds / devices / 1e9
         return [
             limit,
-            *none(
+            *not_measured(
                 f"updates ran at {rate:.1f} GFLOP/s, above the ceiling of {limit.value / 1e9:.1f} ({limit.provenance})"
             ),
         ]

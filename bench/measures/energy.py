@@ -1,9 +1,9 @@
-"""Joules: the difference of a counter that the hardware keeps, before and after.
+"""Energy in joules: the difference of hardware counters before and after.
 
 GPU: NVML's total-energy counter (millijoules since the driver was loaded; Volta and later), summed over the devices of
-the run. CPU: RAPL's package counters, where Linux lets one read them. Both count the whole device, idle power and other
-processes included, and not the rest of the machine. Errors: NVML is refreshed every 20 to 100 ms and is right to about
-5 %; RAPL is a model on some processors. What cannot be read is None with the reason, never 0.
+the run. CPU: RAPL's package counters, where Linux allows reading them. Both count the whole device, including idle
+power and other processes, and exclude the rest of the machine. Errors: NVML is updated every 20 to 100 ms and is
+accurate to about 5 %; on some processors RAPL is a model. Without a readable counter the value is None with the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RAPL = Path("/sys/class/powercap")
 
 
 class Rapl:
-    """Package domains of Intel's running average power limit (AMD's too): microjoules, wrapping at a range."""
+    """Package domains of RAPL (running average power limit; Intel and AMD): microjoules, wrapping at a maximum."""
 
     source = "RAPL, CPU packages"
 
@@ -36,7 +36,7 @@ class Rapl:
         return [int(_text(zone / "energy_uj")) for zone in self.domains]
 
     def joules(self, before: list[int], after: list[int]) -> float:
-        """A counter that fell has wrapped once; `Energy.poll` must come before it wraps twice."""
+        """A counter that decreased has wrapped once; `Energy.poll` must be called before it wraps twice."""
         steps = zip(before, after, self.ranges, strict=True)
         return sum((new - old) % (top + 1) for old, new, top in steps) / 1e6
 
@@ -46,7 +46,7 @@ def _text(path: Path) -> str:
 
 
 class Nvml:
-    """NVML's counters of the first `count` CUDA devices that this process sees, found by their UUID."""
+    """NVML's counters of the first `count` CUDA devices that are visible to this process, identified by UUID."""
 
     def __init__(self, count: int) -> None:
         try:
@@ -64,7 +64,7 @@ class Nvml:
     def counters(self) -> list[int]:
         try:
             return [self.nvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in self.handles]
-        except self.nvml.NVMLError as error:  # a MIG slice has no counter of its own, older cards none at all
+        except self.nvml.NVMLError as error:  # a MIG slice has no counter of its own, older GPUs have none
             raise OSError(f"NVML: {error}") from error
 
     def joules(self, before: list[int], after: list[int]) -> float:
@@ -72,17 +72,17 @@ class Nvml:
 
 
 class Energy:
-    """Joules that the processors of one kind take between `skip` and `poll`, added up over all such stretches.
+    """Joules of the processors of one kind, added up over all intervals from a `skip` to the next `poll`.
 
-    Its state goes with a checkpoint, so that a resumed run adds to what the processes before it have taken; a stretch
-    that could not be read leaves the whole unmeasured. Call `poll` at least every ten minutes on a CPU: counters wrap.
+    The state is part of a checkpoint, so a resumed run adds to the joules of the processes before it. If an interval
+    cannot be read, the sum has no value. Call `poll` at least every ten minutes on a CPU, because the counters wrap.
     """
 
     def __init__(self) -> None:
         self.total, self.seconds, self.reason, self.source = 0.0, 0.0, "", ""
 
     def open(self, device: torch.device | str, count: int = 1) -> None:
-        """Finds the counters of the processors, or of `count` GPUs, and reads them for the first time."""
+        """Finds the counters of the processors, or of `count` GPUs, and makes the first reading."""
         if self.reason:
             return
         kind = torch.device(device).type
@@ -92,38 +92,38 @@ class Energy:
             if kind == "cuda":
                 torch.cuda.synchronize()
             self.counter = Nvml(count) if kind == "cuda" else Rapl()
-            if not self.source.endswith(self.counter.source):  # a run may go on with other devices
+            if not self.source.endswith(self.counter.source):  # a resumed run may have other devices
                 self.source = ", then ".join(filter(None, (self.source, self.counter.source)))
             self.when = "updates and what is between them" if kind == "cuda" else "updates only"
-            self.last, self.at = self.counter.counters(), time.perf_counter()
+            self.last, self.read_at = self.counter.counters(), time.perf_counter()
         except OSError as error:
             self.reason = str(error)
 
     def skip(self) -> None:
-        """What was taken since the last reading does not count."""
+        """Excludes the energy since the last reading."""
         self._read()
 
     def poll(self) -> None:
-        """What was taken since the last reading counts."""
+        """Adds the energy since the last reading."""
         if before := self._read():
-            counters, at = before
+            counters, time_before = before
             self.total += self.counter.joules(counters, self.last)
-            self.seconds += self.at - at
+            self.seconds += self.read_at - time_before
 
     def _read(self) -> tuple[list[int], float] | None:
-        """Reads the counters; gives what they said before and when, None where they cannot be read."""
+        """Reads the counters; returns the last reading and its time, or None if they cannot be read."""
         if self.reason:
             return None
-        before = self.last, self.at
+        before = self.last, self.read_at
         try:
-            self.last, self.at = self.counter.counters(), time.perf_counter()
+            self.last, self.read_at = self.counter.counters(), time.perf_counter()
         except OSError as error:
             self.reason = str(error)
             return None
         return before
 
     def measure(self) -> Measure:
-        """The joules of all stretches."""
+        """The joules of all intervals."""
         if self.reason or not self.source:
             return Measure("energy_j", None, "J", provenance=f"not measured: {self.reason or 'nothing has been read'}")
         watts = self.total / max(self.seconds, 1e-9)
@@ -134,7 +134,7 @@ class Energy:
         return {"total": self.total, "seconds": self.seconds, "reason": self.reason, "source": self.source}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """None is the state of a run that began in a version that read no counters."""
+        """None is the state of a run that began with a version without energy counters."""
         if state is None:
             state = {"total": 0.0, "reason": "the counters were not read when the run began", "source": ""}
         self.total, self.reason, self.source = state["total"], state["reason"], state["source"]

@@ -1,10 +1,10 @@
-"""Floating-point operations: the ledger of a training run, the cost of decoding, and counting that checks both.
+"""Floating-point operations: the counter of a training run, the cost of decoding, and a count that checks both.
 
-The convention (docs/flops.md gives the reasons): dense products and convolutions, one multiply-add = 2. Model FLOPs are
-those of each sentence pair at its real lengths; executed FLOPs are those of the padded batch that really ran.
+The convention (docs/flops.md gives the reasons): dense products and convolutions; one multiply-add = 2 FLOPs. Model
+FLOPs are those of each sentence pair at its real lengths; executed FLOPs are those of the padded batch.
 
-The ledger adds closed forms, as whole numbers. That a closed form is right is shown by `verify`, which runs the model
-on the meta device and on real tensors and counts what PyTorch dispatches; that never happens inside training.
+Training adds closed forms, as integers. `verify` checks the closed forms: it runs the model on the meta device and on
+real tensors and counts the operations that PyTorch dispatches. That never happens during training.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ aten: Any = torch.ops.aten
 
 
 class FlopCounter:
-    """Sums the cost of every batch that a model was trained on.
+    """Sums the FLOPs of every batch that a model is trained on.
 
-    Costs are cached by length, so a batch costs one dictionary look-up a sentence. Sums are Python integers: exact at
-    any size (a paper's run is 10^19, which neither a float nor 64 bits hold).
+    The costs are cached by length, so a batch needs one dictionary look-up for each sentence. The sums are Python
+    integers, which are exact at any size: a paper's run is 10^19, which neither a float nor 64 bits represent exactly.
     """
 
     def __init__(self, model: Translator) -> None:
@@ -41,14 +41,14 @@ class FlopCounter:
         self.executed_flops = 0
         self._pair: dict[tuple[int, int], int] = {}
         self._padded: dict[tuple[int, int], int] = {}
-        # Caches of this ledger, not of the class: one on a method would keep every model alive that was ever trained.
+        # Caches of the instance: a cache on a method would keep every trained model in memory.
         self._step, self._sampling = functools.cache(self._cost_step), functools.cache(self._cost_sampling)
 
     def add(self, batch: Batch) -> None:
-        """Adds one training batch: forward, loss and backward; all parts of it, if several processes read it.
+        """Adds one training batch: forward, loss and backward; of all processes together if several share the batch.
 
-        Executed: all B sentences at the padded lengths S and T, but the softmax over the vocabulary at real positions
-        only, because `token_losses` picks those out first, and so what a model spares at padding itself.
+        Executed: all B sentences at the padded lengths S and T, except the output layer, which runs only at real
+        positions (`token_losses` selects them first), and what a model skips at padding.
         """
         encoder, decoder = self.model.flops_skipped_at_padding()
         for sources, targets, padded in batch.shapes:
@@ -66,27 +66,30 @@ class FlopCounter:
             self.executed_flops -= decoder.training * padding(targets, padded[1])
 
     def add_samples(self, pairs: Batch, count: int, rows_T: Sequence[int]) -> None:
-        """Adds what a model wrote itself and was trained on (reward.py): `count` translations of each source in a row.
+        """Adds the translations that a model sampled and was trained on (reward.py): `count` for each source, in a row.
 
-        To write: encode and start once a source, a step and a projection for each token, forward. To learn: decode and
-        project, forward and backward, on the memory of the batch, which `add` charges. Executed: the rows of each step.
+        Sampling costs encode and start once for each source, and a step and a projection for each token, all forward.
+        Training costs decode and project, forward and backward; `add` already includes the encoder of the batch.
+
+        Args:
+            rows_T: Number of rows that were computed at each step, for the executed FLOPs.
         """
         sources, targets = pairs.source.lengths_B, pairs.target.lengths_B
         source_length, target_length = pairs.source.ids_BS.shape[1], pairs.target.ids_BS.shape[1]
         for length in sources[::count]:
-            self.model_flops += self._begun(length)
+            self.model_flops += self._cost_start(length)
         for pair in zip(sources, targets, strict=True):
             self.model_flops += self._sampling(*pair)
         project, padded = self.model.flops_project(), self.model.flops_decode(source_length, target_length)
         encoder, decoder = self.model.flops_skipped_at_padding()
-        self.executed_flops += self._begun(source_length) * (len(sources) // count)
+        self.executed_flops += self._cost_start(source_length) * (len(sources) // count)
         self.executed_flops -= encoder.forward * padding(sources[::count], source_length)
         for position, rows in enumerate(rows_T):
             self.executed_flops += rows * (self._step(source_length, position) + project.forward)
         self.executed_flops += len(sources) * padded.training + sum(targets) * project.training
         self.executed_flops -= decoder.training * padding(targets, target_length)
 
-    def _begun(self, source_length: int) -> int:
+    def _cost_start(self, source_length: int) -> int:
         return (self.model.flops_encode(source_length) + self.model.flops_start(source_length)).forward
 
     def _cost_step(self, source_length: int, position: int) -> int:
@@ -94,9 +97,9 @@ class FlopCounter:
 
     def _cost_sampling(self, source_length: int, target_length: int) -> int:
         steps = sum(self._step(source_length, position) for position in range(target_length))
-        learnt = self.model.flops_decode(source_length, target_length).training
+        training = self.model.flops_decode(source_length, target_length).training
         project = self.model.flops_project()
-        return steps + learnt + (project.forward + project.training) * target_length
+        return steps + training + (project.forward + project.training) * target_length
 
     def state_dict(self) -> dict[str, int]:
         return {"model_flops": self.model_flops, "executed_flops": self.executed_flops}
@@ -106,15 +109,15 @@ class FlopCounter:
 
 
 def padding(lengths: Sequence[int], width: int) -> int:
-    """Positions of padding where sentences of these lengths are padded to a width."""
+    """Number of padding positions if sentences of these lengths are padded to `width`."""
     return len(lengths) * width - sum(lengths)
 
 
 def decoding_flops(model: Translator, source_length: int, output_length: int, beam: int) -> int:
-    """Model FLOPs to translate one sentence: encode and start once, one hypothesis at the first position, `beam` after.
+    """Model FLOPs to translate one sentence: encode and start once, one hypothesis at the first position, then `beam`.
 
-    Both lengths count EOS. That the beam is full at every position after the first is what a search does that fills
-    the places of finished hypotheses again.
+    Both lengths include EOS. The beam is counted as full at every later position, because the search refills the places
+    of finished hypotheses.
     """
     total = model.flops_encode(source_length).forward + model.flops_start(source_length).forward
     for position in range(output_length):
@@ -127,19 +130,19 @@ def decoding_flops(model: Translator, source_length: int, output_length: int, be
 
 
 def _mkldnn_rnn(x: Any, w_ih: Any, w_hh: Any, *_: Any, **__: Any) -> int:
-    """One layer in one direction on CPU: every step multiplies its input and its state by a matrix each."""
+    """One layer in one direction on CPU: every step multiplies its input and its state by one matrix each."""
     return 2 * prod(x[:-1]) * (prod(w_ih) + prod(w_hh))
 
 
 def _cudnn_rnn(x: Any, weights: Any, *_: Any, **__: Any) -> int:
-    """All layers and directions at once; the vectors among the weights are biases."""
+    """All layers and directions in one call; the vectors among the weights are biases, which are free."""
     return 2 * prod(x[:-1]) * sum(prod(weight) for weight in weights if len(weight) == 2)
 
 
 def _convolution_backward(out: Any, x: Any, w: Any, *rest: Any, **__: Any) -> int:
-    """Each wanted gradient costs what the forward pass did; PyTorch's own formula multiplies by the groups again."""
-    _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted = rest
-    return 2 * x[0] * prod((x if transposed else out)[2:]) * prod(w) * (bool(wanted[0]) + bool(wanted[1]))
+    """Each requested gradient costs as much as the forward pass; PyTorch's formula counts the groups twice."""
+    _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, requested = rest
+    return 2 * x[0] * prod((x if transposed else out)[2:]) * prod(w) * (bool(requested[0]) + bool(requested[1]))
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -147,12 +150,12 @@ def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
 
 
 def _attention_backward(_out: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Four products for the two of the forward pass. The fifth, which makes the scores again, is not model FLOPs."""
+    """Four products for the two of the forward pass. A fifth recomputes the scores and is not a model FLOP."""
     return 2 * sdpa_flop_count(query, key, value)
 
 
 FORMULAS: dict[Any, Callable[..., int]] = {
-    # What PyTorch 2.13 lacks, so that it would count as nothing:
+    # Operations without a formula in PyTorch 2.13, which it would count as 0:
     aten.mkldnn_rnn_layer: _mkldnn_rnn,
     aten.mkldnn_rnn_layer_backward: lambda *args, **kwargs: 2 * _mkldnn_rnn(*args, **kwargs),
     aten._cudnn_rnn: _cudnn_rnn,
@@ -163,7 +166,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     aten.addmv: lambda _out, matrix, _vector, **_: 2 * prod(matrix),
     aten.dot: lambda left, _right, **_: 2 * prod(left),
     aten.addbmm: lambda _out, left, right, **_: 2 * prod(left) * right[-1],
-    # What it counts otherwise than the convention:
+    # Operations that PyTorch counts differently from the convention:
     aten.convolution_backward: _convolution_backward,
     aten._scaled_dot_product_flash_attention_backward: _attention_backward,
     aten._scaled_dot_product_efficient_attention_backward: _attention_backward,
@@ -190,13 +193,14 @@ _fused_sdp_choice _cudnn_rnn_flatten_weight _cudnn_init_dropout_state set_
 """
 
 FREE = frozenset(_FREE.split())
-"""Operations that cost nothing by the convention, beside views and those that PyTorch tags as pointwise: making and
+"""Operations that are free by the convention, besides views and those that PyTorch tags as pointwise: creating and
 moving numbers, look-ups, sums and maxima over an axis, softmax, norms, losses, and the elementwise part of a fused
-recurrent cell, whose products are dispatched apart."""
+recurrent cell, whose products are dispatched separately.
+"""
 
 
 class _Guard(TorchDispatchMode):
-    """Notes every executed operation that is neither counted nor known to be free."""
+    """Records every executed operation that is neither counted nor known to be free."""
 
     def __init__(self, counted: dict[Any, Any]) -> None:
         super().__init__()
@@ -210,29 +214,31 @@ class _Guard(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class Uncounted(Exception):
-    """An operation ran that has no formula and is not known to be free. It never counts as 0."""
+class UncountedOperation(Exception):
+    """An operation has no formula and is not known to be free. It must not silently count as 0."""
 
 
 def count(function: Callable[[], object]) -> int:
-    """FLOPs of what `function` runs, backward passes included: shapes of the products that PyTorch dispatches.
+    """Returns the FLOPs of `function`, backward passes included, from the shapes of the dispatched products.
 
-    The guard stands outside the counter: it sees each operation as it is executed, after compound ones are taken apart.
+    The guard is outside the counter, so it sees the operations that remain after compound ones are decomposed.
 
     Raises:
-        Uncounted: an operation ran that has no formula and is not known to be free; names it.
+        UncountedOperation: an operation has no formula and is not known to be free; the message names it.
     """
     guard = _Guard({**flop_registry, **FORMULAS})
     with guard, FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
         function()
     if guard.unknown:
-        raise Uncounted(f"no FLOP formula for {', '.join(sorted(guard.unknown))}: add to FORMULAS or FREE")
+        raise UncountedOperation(
+            f"no FLOP formula for {', '.join(sorted(guard.unknown))}: add one to FORMULAS, or the name to FREE"
+        )
     return counter.get_total_flops()
 
 
 @dataclass(frozen=True)
 class FlopCheck:
-    """One line of `verify`: the FLOPs of one pass, found in three ways."""
+    """One line of `verify`: the FLOPs of one pass, by closed form, on the meta device and on real tensors."""
 
     what: str
     closed: int
@@ -245,7 +251,7 @@ class FlopCheck:
 
 
 def _batch(lengths: tuple[int, int], sentences: int, device: torch.device | str) -> Batch:
-    """Sentences of equal lengths, so that nothing is padding."""
+    """A batch of sentences of equal lengths, so that there is no padding."""
 
     def side(length: int) -> Tokens:
         return Tokens(torch.ones(sentences, length, dtype=torch.long, device=device), (length,) * sentences)
@@ -258,7 +264,7 @@ def _counts(model: Translator, source_length: int, target_length: int, sentences
     batch = _batch((source_length, target_length), sentences, model.device)
     with torch.no_grad():
         model.eval()
-        model.set_routing("uniform")  # so that the cost depends on shapes only
+        model.set_routing("uniform")  # so that the FLOPs depend on the shapes only
         forward = count(lambda: model.token_losses(batch))
         start = count(lambda: model.start(model.encode(batch.source)))
         state, previous_B = model.start(model.encode(batch.source)), batch.target.ids_BS[:, 0]
@@ -278,9 +284,9 @@ def _counts(model: Translator, source_length: int, target_length: int, sentences
 def verify(
     model: Translator, source_length: int, target_length: int, device: torch.device | str = "cpu", sentences: int = 2
 ) -> list[FlopCheck]:
-    """Compares closed form, count on the meta device and count on real tensors, at one padded shape.
+    """Compares the closed form with the counts on the meta device and on real tensors, at one shape without padding.
 
-    The model is copied; its weights and gradients stay as they are.
+    The model is copied, so its weights and gradients do not change.
     """
     last = target_length - 1
     closed: list[Flops] = [

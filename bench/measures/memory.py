@@ -1,9 +1,9 @@
-"""Peak memory: of the weights, of a training update, of decoding. In bytes.
+"""Peak memory in bytes: of the weights, of a training update, and of decoding.
 
-On a GPU it is the most that PyTorch's allocator held at once. On the CPU it is the resident set's high-water mark,
-which Linux lets a process reset, minus what was resident before; freed pages are given back first, or the peak would
-hide in them. Errors: the allocator's rounding (below 2 MiB on a GPU), other threads' allocations; a working set below
-some 100 KiB is lost in the noise.
+On a GPU it is the maximum of PyTorch's allocator. On the CPU it is the high-water mark of the resident set, which Linux
+allows a process to reset, minus the resident set before; freed pages are returned first, because a peak within them
+would not be seen. Errors: the rounding of the allocator (below 2 MiB on a GPU) and allocations of other threads; peaks
+below about 100 KiB are lost in the noise.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from models.parts.translator import Translator
 
 
 def weights(model: Translator) -> int:
-    """Bytes of parameters and buffers, a shared one once."""
+    """Bytes of parameters and buffers; a shared one counts once."""
     tensors = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def emptied(model: Translator) -> Translator:
-    """Without what it keeps from one translation to the next, which is given up between training and evaluation."""
+def without_caches(model: Translator) -> Translator:
+    """Deletes what the model caches between translations, by switching its mode, and returns the model."""
     mode = model.training
     model.train(not mode)
     model.train(mode)
@@ -39,18 +39,18 @@ def emptied(model: Translator) -> Translator:
 
 
 def _resident() -> tuple[int, int]:
-    """(resident set now, its high-water mark) in bytes."""
+    """(current resident set, its high-water mark) in bytes."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     now, peak = (int(status[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
     return now, peak
 
 
 def working_set(work: Callable[[], object], device: torch.device) -> tuple[int | None, str]:
-    """(most bytes that `work` held beyond what was held before, how that was measured or why it was not)."""
+    """Returns (peak bytes while `work` runs minus the bytes before, how it was measured or why it was not)."""
     gc.collect()
     if device.type == "cuda":
         one = torch.ones(1, 1, device=device)
-        torch.mm(one, one)  # cuBLAS has its workspace before, whatever ran last: Lightning frees it after a training
+        torch.mm(one, one)  # allocates cuBLAS's workspace beforehand; Lightning frees it after a training
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -70,33 +70,36 @@ def working_set(work: Callable[[], object], device: torch.device) -> tuple[int |
 
 
 def _measure(metric: str, model: Translator, work: Callable[[], object], what: str) -> Measure:
-    held = weights(model)
+    weight_bytes = weights(model)
     extra, how = working_set(work, model.device)
-    value = None if extra is None else held + extra
-    return Measure(metric, value, "bytes", provenance=f"weights {held} + {what}; {how}; {model.device.type}")
+    value = None if extra is None else weight_bytes + extra
+    return Measure(metric, value, "bytes", provenance=f"weights {weight_bytes} + {what}; {how}; {model.device.type}")
 
 
 def decoding_memory(
     model: Translator, sources: Sequence[list[int]], settings: DecodingSettings, lengths: Sequence[int]
 ) -> Measure:
-    """Weights and the most that translating `sources` holds, with outputs of the given lengths (EOS included)."""
+    """Weights plus the peak while `sources` are translated to outputs of the given lengths (with EOS)."""
 
     def work() -> None:
         translate(model, sources, settings, forced_lengths=lengths)
 
     what = f"decoding {len(sources)} sentences at once, beam {settings.beam}"
-    return _measure("peak_memory_bytes", emptied(model), work, what)
+    return _measure("peak_memory_bytes", without_caches(model), work, what)
 
 
 def training_memory(model: Translator, batch: Batch, dtype: torch.dtype = torch.float32) -> Measure:
-    """Weights and the most that one update on `batch` holds: activations, gradients, the optimiser's moments.
+    """Weights plus the peak of one update on `batch`: activations, gradients and the optimizer's state.
 
-    Works on a copy, made before the measurement begins. Products in `dtype`, the weights as they are.
+    The update is made on a copy, which is created before the measurement. Matrix products are computed in `dtype`; the
+    weights keep their type.
     """
-    twin = emptied(copy.deepcopy(model)).train().to(model.device)  # which lays out cuDNN's weights again
+    twin = (
+        without_caches(copy.deepcopy(model)).train().to(model.device)
+    )  # `to` restores the contiguous layout of cuDNN's weights
     optimizer = twin.configure_optimizers()["optimizer"]
     on_device = batch.to(model.device)
-    mixed = dtype == torch.bfloat16  # as it is trained: Lightning's autocast keeps a cast for each use of a weight
+    mixed = dtype == torch.bfloat16  # as in training, where Lightning's autocast stores a cast for each use of a weight
     products = MixedPrecision("bf16-mixed", model.device.type).forward_context() if mixed else nullcontext()
 
     def work() -> None:

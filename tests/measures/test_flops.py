@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.measures.flops import FlopCheck, FlopCounter, Uncounted, count, decoding_flops, verify
+from bench.measures.flops import FlopCheck, FlopCounter, UncountedOperation, count, decoding_flops, verify
 from models import seq2seq, transformer
 from models.parts.batch import Batch, Tokens
 from models.parts.translator import Translator
@@ -94,10 +94,10 @@ def test_products_that_pytorch_forgets() -> None:
 def test_an_unknown_operation_fails_the_count() -> None:
     """Both times a product would have counted as 0: PyTorch has no formula for either."""
     a = torch.eye(3)
-    with pytest.raises(Uncounted, match="linalg"):
+    with pytest.raises(UncountedOperation, match="linalg"):
         count(lambda: torch.linalg.inv(a))
     layer = nn.Bilinear(3, 3, 2)
-    with pytest.raises(Uncounted, match="_trilinear"):
+    with pytest.raises(UncountedOperation, match="_trilinear"):
         count(lambda: layer(a, a))
 
 

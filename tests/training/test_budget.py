@@ -57,7 +57,7 @@ def tracker(gpu: Gpu, limits: BudgetSettings) -> tuple[BudgetTracker, Any, Any]:
     budget.energy.source = "simulated"
     counter: Any = SimpleNamespace(joules=lambda before, after: after[0] - before[0], counters=lambda: [gpu.host])
     budget.energy.counter = counter
-    budget.energy.last, budget.energy.at = [0], 0.0
+    budget.energy.last, budget.energy.read_at = [0], 0.0
     trainer: Any = SimpleNamespace(should_stop=False)
     batch: Any = SimpleNamespace(shapes=())
 
