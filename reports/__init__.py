@@ -1,8 +1,8 @@
 """From tracked runs to tables, plots and pages. Reads runs; never trains or measures.
 
-gathering   runs to data: the Context from which every form of the report is made, paired tests, sweeps, snapshots
-text        words and numbers: findings, formatting, escaping, translations of the page, the experimental setup
-tables      the comparison table and the tables behind it
+gathering   reads runs into a Context, from which every form of the report is made; paired tests, sweeps, snapshots
+text        findings, formats of metrics, escaping, catalogues of texts by language, the experimental setup
+tables      the comparison table and the detail tables
 plots       the plots, as SVG that follows the page's colours
 write.py    writes every form: HTML page, Markdown, LaTeX, CSV
 templates/  Jinja2 templates of the page

@@ -51,7 +51,7 @@ def write(attention: SentenceAttention, selected: Sequence[AttentionMap], folder
 
 
 def svg(attention: SentenceAttention, selected: Sequence[AttentionMap]) -> str:
-    """The maps side by side: a row for each token that attention, a column for each that is looked at."""
+    """The SVG of the selected maps, with a row for each query token and a column for each key token."""
     data = Datasets()
     maps = [_map(data, one) for one in selected]
     wide = sum(CELL * len(one.attention.columns) + 120 for one in selected)
@@ -94,7 +94,7 @@ def _map(data: Datasets, one: AttentionMap) -> Chart:
             "column": column,
             "weight": round(float(weight), 4),
             "percent": f"{100 * weight:.0f}" if weight >= MIN_PRINTED_WEIGHT else "",
-            "what": f"{rows[row]} looks at {columns[column]}: {100 * weight:.1f} %",
+            "what": f"{rows[row]} attends to {columns[column]}: {100 * weight:.1f} %",
         }
         for row, weights_K in enumerate(one.map_QK)
         for column, weight in enumerate(weights_K)

@@ -327,7 +327,7 @@ def place_labels(
 def labels_beside(
     names: Sequence[str], points: Sequence[tuple[float, float]], size: tuple[float, float]
 ) -> list[Label]:
-    """Places labels in a column right of the plot, sorted by the heights of their points. Each has a line to its point."""
+    """Places labels in a column right of the plot, sorted by the heights of their points, each with a line to it."""
     width, height = size
     named = [(name, point) for name, point in zip(names, points, strict=True) if name]
     heights = spread([y for _, (_, y) in named], FONT + 2, height)

@@ -1,1 +1,1 @@
-"""Words and numbers of a report: findings, number formats, escaping, translated texts, the experimental setup."""
+"""Texts and numbers of a report: findings, formats of metrics, escaping, catalogues by language, the setup."""

@@ -1,7 +1,7 @@
-"""No serious violation of accessibility on the page, by axe-core in a headless browser.
+"""The page has no serious accessibility violation according to axe-core in a headless browser.
 
 cd SOMEWHERE && npm install axe-core
-AXE_CORE=SOMEWHERE/node_modules/axe-core/axe.min.js python -m pytest tests/test_report_axe.py
+AXE_CORE=SOMEWHERE/node_modules/axe-core/axe.min.js python -m pytest tests/reports/test_accessibility.py
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.tracking.store import Store
 from reports import write
 from reports.gathering import gather_runs
 from tests.helpers import synthetic_runs
@@ -22,13 +23,12 @@ AXE = Path(os.environ.get("AXE_CORE", ""))
 CHROMIUM = shutil.which("chromium") or ""
 
 
+@pytest.mark.usefixtures("odd")
 @pytest.mark.skipif(not AXE.is_file(), reason="AXE_CORE does not name axe-core's axe.min.js")
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
-def test_page_has_no_serious_violation(tmp_path: Path):
+def test_page_has_no_serious_violation(store: Store, tmp_path: Path):
     from playwright.sync_api import sync_playwright
 
-    store = synthetic_runs.new_store(tmp_path)
-    synthetic_runs.odd(store)
     for language in ("en", "ko"):
         write.all_forms(gather_runs.gather(store, "odd", "http://127.0.0.1:5000", language), tmp_path / language)
     with sync_playwright() as playwright:
@@ -45,6 +45,6 @@ def test_page_has_no_serious_violation(tmp_path: Path):
                 if each["impact"] in ("serious", "critical")
             ]
             assert serious == [], f"{language}, dark: {dark}"
-            assert page.evaluate("document.documentElement.scrollWidth") <= width  # only tables scroll sideways
+            assert page.evaluate("document.documentElement.scrollWidth") <= width  # only tables may scroll horizontally
             page.close()
         browser.close()

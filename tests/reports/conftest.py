@@ -1,0 +1,75 @@
+"""Shared suites of synthetic runs. All tests use one store, because creating a store takes seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.tracking.store import Store
+from reports import write
+from reports.gathering.context import Context
+from reports.gathering.gather_runs import gather
+from tests.helpers import synthetic_runs
+from tests.helpers.synthetic_runs import Synthetic
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return synthetic_runs.new_store(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def odd(store: Store) -> Context:
+    return synthetic_runs.odd(store)
+
+
+@pytest.fixture(scope="session")
+def level(store: Store) -> Context:
+    return synthetic_runs.level(store)
+
+
+@pytest.fixture(scope="session")
+def mixed(store: Store) -> Context:
+    """Three rows. The baseline has one seed, the other two have two; another row than the baseline is the highest."""
+    runs = [
+        *(Synthetic("low", "Low", 2014, 2, 1e12, seed) for seed in (1, 2)),
+        Synthetic("base", "Base", 2015, 5, 2e12),
+        *(Synthetic("high", "High", 2017, 20, 3e12, seed) for seed in (1, 2)),
+    ]
+    synthetic_runs.suite(store, "mixed", runs, "low,base,high", "base")
+    return gather(store, "mixed")
+
+
+@pytest.fixture(scope="session")
+def compared(store: Store) -> Context:
+    """Two suites. In the later one Tested is better, Same is the same, and each suite has a row of its own."""
+    same = Synthetic("same", "Same", 2015, 4, 2e12)
+    earlier = [Synthetic("tested", "Tested", 2014, 2, 1e12), same, Synthetic("gone", "Gone", 2013, 3, 1e12)]
+    later = [Synthetic("tested", "Tested", 2014, 20, 3e12), same, Synthetic("new", "New", 2017, 3, 1e12)]
+    synthetic_runs.suite(store, "earlier", earlier, "tested,same,gone", "same")
+    synthetic_runs.suite(store, "later", later, "tested,same,new", "same")
+    return gather(store, "later", compare_with="earlier")
+
+
+@pytest.fixture(scope="session")
+def odd_report(odd: Context, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every form of the report of `odd`."""
+    folder = tmp_path_factory.mktemp("odd")
+    files = write.all_forms(odd, folder)
+    assert [path.name for path in files[:4]] == ["report.html", "report.md", "report.tex", "report.csv"]
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(files)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compared_report(compared: Context, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every form of the report of `compared`."""
+    folder = tmp_path_factory.mktemp("compared")
+    write.all_forms(compared, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def level_page(level: Context) -> str:
+    return write.page(level)

@@ -1,0 +1,131 @@
+"""Paired tests between rows and between suites."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.measures.quality import statistics
+from bench.system import formatting
+from bench.tracking.store import Store
+from reports.gathering import comparison, gather_runs
+from reports.gathering.comparison import Translations, compare
+from reports.gathering.context import Context
+from reports.tables import detail_tables
+from reports.text import findings, metric_format
+from tests.helpers import synthetic_runs
+from tests.helpers.synthetic_runs import Synthetic
+
+pytestmark = [*synthetic_runs.quiet_mlflow, pytest.mark.usefixtures("compared")]
+
+
+def test_identical_translations_are_called_identical(level: Context):
+    test = level.comparison(level.tracks[0], "one", "two")
+    assert test is not None
+    assert (test.difference, test.p, test.adjusted, test.verdict, test.seeds) == (0, None, None, "identical", (1, 2))
+    english_german, english_french = findings.sentences(level)
+    assert "with the same translations as Two" in english_german
+    assert english_french.endswith("there is nothing to compare it with.")
+    assert "p" not in [entry.text for row in detail_tables.significance(level).rows for entry in row]
+
+
+def test_the_highest_row_is_corrected_for_all_pairs(mixed: Context):
+    """Three rows: two tests against the baseline, three pairs for the highest; the finding and bold use the latter."""
+    sizes = {(test.row, test.against): test.corrected_for for test in mixed.comparisons}
+    assert sizes == {("low", "base"): 2, ("high", "base"): 2, ("low", "high"): 3, ("base", "high"): 3}
+    test = mixed.comparison(mixed.tracks[0], "base", "high")
+    assert test is not None
+    assert test.adjusted is not None
+    assert (
+        f"Base ({metric_format.difference('bleu', -test.difference)} by seed 1 of 2, "
+        f"{formatting.p_equals(test.adjusted)})" in findings.sentences(mixed)[0]
+    )
+    assert "Holm-corrected for 2–3\u00a0tests. The highest row was selected" in findings.caveat(mixed)
+
+
+def test_a_significant_difference_exceeds_the_variation_between_seeds():
+    """Whoever has the better seed wins every test on sentences; an interval over seeds says that it may be luck."""
+    wrong = {"one": {1: 4, 2: 12, 3: 5}, "two": {1: 30, 2: 6, 3: 28}, "far": {1: 1, 2: 1, 3: 1}}
+    references = [f"Der Koch sieht Kanne {number} auf dem Tisch." for number in range(400)]
+    runs = {
+        row: {
+            seed: statistics(
+                [line if place % of else "Eine Frau." for place, line in enumerate(references)], references
+            )
+            for seed, of in seeds.items()
+        }
+        for row, seeds in wrong.items()
+    }
+    texts = Translations("en-de", "test", references, references, {}, {"bleu": runs})
+    tests = {test.row: test for test in compare("EN-DE", texts, "one", list(runs)) if test.against == "one"}
+    assert tests["two"].adjusted is not None
+    assert tests["two"].adjusted < 0.01
+    assert tests["two"].low < 0 < tests["two"].high
+    assert [tests[row].verdict for row in ("two", "far")] == ["no significant difference", "worse"]
+
+
+def test_words_that_differ_from_the_reference():
+    assert comparison.mark_differences("der Koch trinkt", "der Mann trinkt Wasser") == [
+        ("der", False),
+        ("Koch", True),
+        ("trinkt", False),
+    ]
+    assert comparison.mark_differences("", "der Mann") == []
+
+
+def test_changes_are_paired_tests(compared: Context):
+    table = detail_tables.changes(compared)
+    assert table is not None
+    lines = {row[0].text: [entry.text for entry in row[1:]] for row in table.rows}
+    tested = next(test for test in compared.changes if test.row == "tested")
+    before, now, difference, _, p, adjusted, verdict, flops, latency = lines["Tested"]
+    assert float(difference) == pytest.approx(float(now) - float(before), abs=0.11)
+    assert tested.difference > 0
+    assert (tested.corrected_for, verdict, flops, latency) == (1, "better", "×\u00a03.00", "×\u00a01.00")
+    assert p == adjusted  # one row differs: nothing to correct for
+    assert lines["Same"][2:7] == ["+0.0", "0.0–0.0", "—", "—", "identical"]
+    assert (lines["New"][6], lines["Gone"][0]) == ("only now", "only before")
+
+
+def test_suites_with_other_sentences_are_not_tested(store: Store, compared: Context):
+    other = gather_runs.gather(store, "earlier")
+    track = compared.tracks[0]
+    other.translations[other.tracks[0]].references[0] = "Ein anderer Satz."
+    assert gather_runs._changes(compared, other) == ()
+    assert compared.translations[track].references[0] != "Ein anderer Satz."
+
+
+def test_suites_without_a_common_seed_are_not_tested(store: Store):
+    runs = [Synthetic("tested", "Tested", 2014, 2, 1e12, seed=2), Synthetic("gone", "Gone", 2013, 3, 1e12)]
+    synthetic_runs.suite(store, "others", runs, "tested,gone", "tested")
+    table = detail_tables.changes(gather_runs.gather(store, "later", compare_with="others"))
+    assert table
+    verdicts = {row[0].text: [entry.text for entry in row if not entry.missing] for row in table.rows}
+    assert "no common seed" in verdicts["Tested"]
+    assert verdicts["Same"][-1] == "only now"
+
+
+def test_a_row_is_compared_with_itself_at_the_same_preset(store: Store):
+    """The older suite has run it on the same text at two presets, the wrong one first."""
+    presets = {"small": 2, "demo": 20}
+    runs = [
+        Synthetic("tested", "Tested", 2014, wrong, 3e12, tags={"preset": preset}) for preset, wrong in presets.items()
+    ]
+    runs.append(Synthetic("gone", "Gone", 2013, 3, 1e12, tags={"preset": "small"}))
+    synthetic_runs.suite(store, "presets", runs, "tested,gone", "tested")
+    context = gather_runs.gather(store, "later", compare_with="presets")
+    assert [(test.row, test.verdict) for test in context.changes] == [("tested", "identical")]
+
+
+def test_a_row_is_tested_on_the_track_whose_numbers_are_printed(store: Store):
+    """The older suite has failed at the same preset, and finished at another one."""
+    runs = [
+        Synthetic("tested", "Tested", 2014, 2, 3e12, tags={"preset": "small"}),
+        Synthetic("tested", "Tested", 2014, 2, 3e12, status="FAILED", reason="out of memory"),
+    ]
+    synthetic_runs.suite(store, "halves", runs, "tested", "tested")
+    context = gather_runs.gather(store, "later", compare_with="halves")
+    assert context.changes == ()
+    table = detail_tables.changes(context)
+    assert table
+    (line,) = [[entry.text for entry in row] for row in table.rows if row[0].text == "Tested"]
+    assert (line[1], line[7]) == ("—", "only now")

@@ -1,0 +1,70 @@
+"""The generated sentences of a report, and its warnings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bench.tracking.store import Store
+from reports.gathering.context import Context
+from reports.gathering.gather_runs import gather
+from reports.text import experimental_setup, findings, metric_format
+from tests.helpers import synthetic_runs
+from tests.helpers.synthetic_runs import Synthetic
+
+pytestmark = synthetic_runs.quiet_mlflow
+
+
+def test_finding_has_the_best_row_and_its_significance(odd: Context):
+    (paragraph,) = findings.sentences(odd)
+    best = odd.row("best").cells[odd.tracks[0]].number("bleu", "test")
+    assert best is not None
+    score = f"{metric_format.value('bleu', best.value)} ({metric_format.interval('bleu', best.low, best.high)})"
+    assert paragraph.startswith(
+        f"Transformer (base) has the highest BLEU on toy-en-de (test), {score}: significantly ab"
+    )
+    assert "It took 4.00\u00a0×\u00a010¹² training FLOPs, 4.0 times those of Plain" in paragraph
+    assert "Holm-corrected for 2\u00a0tests" in findings.caveat(odd)
+    assert "One seed per row" in findings.caveat(odd)
+
+
+def test_rows_with_only_one_seed_are_named(mixed: Context):
+    assert "1–2\u00a0seeds per row: values are means" in findings.caveat(mixed)
+    assert "One seed: Base; their intervals and tests cover only the choice of test sentences" in findings.caveat(mixed)
+    assert dict(experimental_setup.missing(mixed))["Variation between seeds, Base"] == "one seed per row"
+
+
+def test_a_row_that_is_better_on_the_common_seeds_is_named(store: Store):
+    """The highest mean may be that of a row whose one seed is below that of another row, which has no other."""
+    runs = [
+        Synthetic("one", "One", 2015, 5, 1e12),
+        *(Synthetic("top", "Top", 2017, 2 if seed == 1 else 40, 2e12, seed) for seed in range(1, 7)),
+    ]
+    synthetic_runs.suite(store, "seeds", runs, "one,top", "one")
+    context = gather(store, "seeds")
+    test = context.comparison(context.tracks[0], "top", "one")
+    assert test
+    assert test.verdict == "worse"
+    (paragraph,) = findings.sentences(context)
+    assert paragraph.startswith("Top has the highest BLEU")
+    assert re.search(
+        r"\): significantly below One \(−\d+\.\d by seed 1 of 6, p.*?\), on the seeds that both have\. It took",
+        paragraph,
+    )
+
+
+def test_leakage_is_a_warning(odd: Context, level: Context, odd_report: Path):
+    (warning,) = findings.warnings(odd)
+    assert warning.startswith("Leakage: 3\u00a0pairs of the split test of toy-en-de")
+    assert warning in (odd_report / "report.html").read_text()
+    assert findings.warnings(level) == []
+    missing = dict(experimental_setup.missing(level))
+    for what in ("Expected best against tuning budget", "BLEU by length", "Attention maps", "Corpus statistics"):
+        assert missing[what]
+        assert what not in dict(experimental_setup.missing(odd))
+
+
+def test_pareto_front():
+    assert findings.pareto_front(["a", "b", "c", "d"], [9, 8, 7, 6], [5, 7, 2, 2]) == ["c", "a"]
+    assert findings.pareto_front(["dear", "cheap"], [5, 5], [2, 1]) == ["cheap"]  # the same score for less
+    assert findings.pareto_front([], [], []) == []

@@ -1,0 +1,122 @@
+"""The plots of a report, and the placing of their axes and labels."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree
+from pathlib import Path
+
+import pytest
+
+from reports.gathering.context import Context
+from reports.plots import detail_plots, drawing, main_plots
+from tests.helpers import synthetic_runs
+from tests.helpers.synthetic_runs import HOSTILE
+
+Tree = xml.etree.ElementTree.Element
+
+pytestmark = synthetic_runs.quiet_mlflow
+
+
+def test_drawings_made_in_parallel_are_the_same(level: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [plot for plot in main_plots.all_plots(level) if plot.id.endswith("en-de")]  # one plot of each kind
+    alone = [drawing._svg.__wrapped__(plot, form) for plot in found for form in drawing.FORMS]
+    monkeypatch.setattr(drawing, "PARALLEL_FROM", 1)
+    drawing.draw_ahead(found)
+    monkeypatch.setattr(drawing.svg_rendering, "render_svg", None)  # an error if something were still to be drawn
+    assert [plot.svg(form) for plot in found for form in drawing.FORMS] == alone
+    assert not drawing._drawn_ahead
+
+
+def test_every_plot_is_valid_and_drawn_as_svg_and_pdf(odd: Context, odd_report: Path):
+    found = main_plots.all_plots(odd)
+    assert [plot.id for plot in found] == [
+        "bleu-flops-en-de",
+        "bleu-latency-en-de",
+        "curves-updates-en-de",
+        "curves-flops-en-de",
+        "curves-seconds-en-de",
+        "tuning-en-de",
+        "length-en-de",
+        "depth-en-de",
+        "probes-en-de",
+        "probes-1-en-de",
+        "sources-en-de",
+        "attention-best-en-de",
+    ]
+    for plot in found:
+        plot.draw(drawing.Datasets(), 600).to_dict()  # Altair's own checks
+        xml.etree.ElementTree.parse(odd_report / "plots" / f"{plot.id}.svg")
+        assert (odd_report / "plots" / f"{plot.id}.pdf").read_bytes().startswith(b"%PDF")
+        assert plot.text
+        assert plot.caption
+
+
+def test_points_have_a_label_and_link_to_their_run(odd: Context):
+    drawn = xml.etree.ElementTree.fromstring(main_plots.all_plots(odd)[0].inline("wide"))
+    links = [element for element in drawn.iter() if element.tag.endswith("}a")]
+    assert len(links) == 3
+    labels = {mark.get("aria-label") for link in links for mark in link}
+    run = odd.row("twin").cells[odd.tracks[0]].runs[1].id
+    assert any(str(line).startswith("Twin: BLEU ") and str(line).endswith(f"run {run[:8]}") for line in labels)
+    assert any(HOSTILE in str(line) for line in labels)
+    assert "var(--attention)" in main_plots.all_plots(odd)[0].inline("narrow")
+
+
+def test_a_row_without_latency_is_not_in_the_latency_plot(odd: Context):
+    assert "Plain" in main_plots.all_plots(odd)[0].text
+    assert "Plain" not in main_plots.all_plots(odd)[1].text
+
+
+def test_labels_do_not_overlap_and_stay_inside():
+    points = [(100.0, 50.0), (104.0, 52.0), (298.0, 50.0)]
+    labels = drawing.place_labels(["first", "second", "third"], points, [(45.0, 55.0)] * 3, [], (300, 100))
+    boxes = []
+    for label in labels:
+        width = len(label.text) * drawing.LETTER
+        left = label.x - {"left": 0, "right": width, "center": width / 2}[label.align]
+        boxes.append((left, label.y - 7, left + width, label.y + 7))
+    assert all(left >= 0 and right <= 300 for left, _, right, _ in boxes)
+    assert all(
+        one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+        for number, one in enumerate(boxes)
+        for other in boxes[:number]
+    )
+
+
+def test_labels_in_a_column_keep_their_order_and_do_not_overlap():
+    points = [(10.0, 90.0), (20.0, 92.0), (15.0, 91.0), (30.0, 10.0)]
+    labels = drawing.labels_beside(["first", "second", "", "fourth"], points, (60, 100))
+    assert [(label.text, label.point, label.x, label.align) for label in labels] == [
+        ("first", points[0], 70, "left"),
+        ("second", points[1], 70, "left"),
+        ("fourth", points[3], 70, "left"),
+    ]
+    first, second, fourth = (label.y for label in labels)
+    assert second - first >= drawing.FONT
+    assert (fourth, second <= 100) == (10.0, True)
+
+
+def test_spread_keeps_order_and_distance():
+    assert drawing.spread([10, 11, 50, 99], 10, 100) == [10, 20, 50, 99]
+    assert drawing.spread([95, 96, 97], 10, 100) == [80, 90, 100]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(1e11, 1e14, [1e11, 1e12, 1e13, 1e14]), (6.0, 14.0, [6, 8, 10, 12, 14]), (3e12, 9e12, [4e12, 6e12, 8e12])],
+)
+def test_ticks_of_a_logarithmic_axis_are_round(low: float, high: float, ticks: list[float]):
+    assert drawing.Axis("x", low, high, log=True).ticks(400) == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize("parts", [3, 7])
+def test_numbers_on_a_small_screen_have_room(parts: int):
+    """Seven groups of sentence lengths beside the longest name: each of 88.6 within its cell."""
+    cells = {
+        (row, f"{n}1-{n + 1}0"): (88.6, "tooltip")
+        for row in ("Deep-Att + PosUnk Ensemble", "LSTM")
+        for n in range(1, parts + 1)
+    }
+    chart = detail_plots._heat_chart(drawing.Datasets(), cells, "words", "bleu", drawing.NARROW).to_dict()
+    assert chart["width"]["step"] >= 4 * drawing.LETTER
+    assert chart["layer"][0]["encoding"]["x"]["axis"]["labelAngle"] == (0 if parts == 3 else -60)

@@ -1,0 +1,56 @@
+"""The comparison table and the detail tables."""
+
+from __future__ import annotations
+
+from bench.tracking.store import Store
+from reports.gathering.context import Context
+from reports.gathering.gather_runs import gather
+from reports.plots import detail_plots
+from reports.tables import detail_tables
+from reports.tables.comparison_table import comparison_table
+from tests.helpers import synthetic_runs
+from tests.helpers.synthetic_runs import Synthetic
+
+pytestmark = synthetic_runs.quiet_mlflow
+
+
+def test_the_best_score_is_marked_only_if_significant(odd: Context, level: Context):
+    marked = [row[0].sort for row in comparison_table(odd).rows for entry in row if entry.best]
+    assert marked == ["Transformer (base)"]
+    assert not any(entry.best for row in comparison_table(level).rows for entry in row)
+
+
+def test_published_numbers_have_their_own_columns(odd: Context):
+    main = comparison_table(odd)
+    own = [column.own for column in main.columns]
+    assert own == sorted(own, reverse=True)
+    published = [entry.text for entry, ours in zip(main.rows[-1], own, strict=True) if not ours]
+    flops = "3.3\u00a0×\u00a010¹⁸"
+    assert published == ["27.3", "38.1", flops, flops]
+
+
+def test_the_paired_seeds_are_printed_if_they_are_not_all(mixed: Context):
+    low, high = detail_tables.significance(mixed).rows
+    assert low[2].details == high[2].details == ("by seed 1 of 2",)
+    below = mixed.comparison(mixed.tracks[0], "low", "high")
+    assert below is not None
+    assert (below.seeds, below.total_seeds) == ((1, 2), 2)
+
+
+def test_target_only_accuracy_stands_below_the_rows(odd: Context):
+    rows = [[entry.text for entry in row] for row in detail_tables.probes(odd).rows]
+    assert rows == [["Transformer (base)", "75.0", "50.0"], ["target only", "60.0", "50.0"]]
+
+
+def test_each_vocabulary_has_its_own_target_only_model(store: Store):
+    kinds = {"one": "400 subwords", "two": "400 subwords", "letters": "50 characters"}
+    runs = [
+        Synthetic(row, row, 2017, 4, 1e12, probed=True, tags={"vocabulary.target": f"{kind}, sha256 ab"})
+        for row, kind in kinds.items()
+    ]
+    synthetic_runs.suite(store, "vocabularies", runs, "one,two,letters", "one")
+    context = gather(store, "vocabularies")
+    names = [row[0].text for row in detail_tables.probes(context).rows]
+    assert names == ["one", "two", "letters", "target only, 400 subwords", "target only, 50 characters"]
+    plot = next(plot for plot in detail_plots.all_detail_plots(context) if plot.id.startswith("probes"))
+    assert "target only, 50 characters: 60.0 % at pronoun" in plot.text
