@@ -1,4 +1,4 @@
-"""Who may import whom: models < bench < reports, the order inside bench/, and one file for each heavy dependency."""
+"""Import rules: models < bench < reports, the order of packages in bench/, one home for each heavy dependency."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ORDER = re.findall(r"^(\w+)  +\w", bench.__doc__ or "", re.MULTILINE)
 """The packages of bench/, as its docstring lists them: each imports only those before it, and itself."""
 
 ONLY_IN = {
-    "mlflow": ("bench/tracking/", "bench/evaluation/serving.py"),  # the second is run by MLflow
+    "mlflow": ("bench/tracking/", "bench/evaluation/serving.py"),  # MLflow itself runs serving.py
     "optuna": ("bench/sweep/",),
     "ray": ("bench/runs/ray_cluster.py",),
 }
@@ -28,8 +28,8 @@ FILES = sorted(path for folder in ("models", "bench", "reports") for path in (RO
 BENCH = [path for path in FILES if path.is_relative_to(ROOT / "bench") and path != ROOT / "bench" / "__init__.py"]
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Full names of the modules that a file imports, wherever in it. `from a import b` gives a.b."""
+def imports_of(path: Path) -> Iterator[str]:
+    """Return the full names of everything that a file imports, at any depth. `from a import b` gives a.b."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -38,13 +38,9 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def place(module: str) -> int:
-    """Where a module of bench stands in the order."""
-    return ORDER.index(module.split(".")[1])
-
-
-def own(path: Path) -> str:
-    return path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+def package_of(module: str) -> str:
+    """Return the package of bench/ that a module belongs to: bench.data.batches gives data."""
+    return module.split(".")[1]
 
 
 def name(path: Path) -> str:
@@ -52,43 +48,48 @@ def name(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
-def test_houses_import_to_the_left_only(path: Path) -> None:
-    house = path.relative_to(ROOT).parts[0]
-    tops = {module.split(".")[0] for module in imported(path)}
-    if house == "models":
+def test_models_bench_and_reports_import_in_this_order(path: Path) -> None:
+    folder = path.relative_to(ROOT).parts[0]
+    tops = {module.split(".")[0] for module in imports_of(path)}
+    if folder == "models":
         assert not tops & {"bench", "reports", "tests"}
-    if house == "bench" and not path.is_relative_to(ROOT / "bench" / "cli"):
+    if folder == "bench" and not path.is_relative_to(ROOT / "bench" / "cli"):
         assert not tops & {"reports", "tests"}
     assert "tests" not in tops
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.is_relative_to(ROOT / "models")], ids=name)
-def test_models_know_torch_and_lightning_only(path: Path) -> None:
+def test_models_import_torch_and_lightning_only(path: Path) -> None:
     allowed = {"models", "torch", "pytorch_lightning", *sys.stdlib_module_names}
-    assert {module.split(".")[0] for module in imported(path)} <= allowed
+    assert {module.split(".")[0] for module in imports_of(path)} <= allowed
 
 
 @pytest.mark.parametrize("path", BENCH, ids=name)
-def test_bench_imports_what_stands_above(path: Path) -> None:
-    me = own(path)
-    assert me.split(".")[1] in ORDER, f"{path.name} has no place in the order: give it one here and in design"
-    for module in imported(path):
+def test_packages_of_bench_import_only_packages_above_them(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[1]
+    assert package in ORDER, f"{package}/ is missing in the list of packages in bench/__init__.py: add it there"
+    for module in imports_of(path):
         if module.startswith("bench."):
-            same = module.split(".")[1] == me.split(".")[1]
-            assert same or place(module) < place(me), f"{me} imports {module}, which stands below it"
+            imported = package_of(module)
+            assert ORDER.index(imported) <= ORDER.index(package), f"{name(path)} imports {module}, which is below it"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name == "__init__.py"], ids=name)
+def test_importing_a_package_loads_nothing(path: Path) -> None:
+    """Else a report, which needs one module of a package, would load torch. bench/tracking sets MLflow's variables."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert {module.split(".")[0] for module in imports_of(path)} <= {"__future__", "os"}
+    if path.parent.name != "tracking":
+        assert [node for node in tree.body if not isinstance(node, ast.Expr)] == []
 
 
 @pytest.mark.parametrize(("package", "home"), ONLY_IN.items())
 def test_heavy_dependencies_have_one_home(package: str, home: tuple[str, ...]) -> None:
-    users = [name(path) for path in FILES if any(module.split(".")[0] == package for module in imported(path))]
+    users = [name(path) for path in FILES if any(module.split(".")[0] == package for module in imports_of(path))]
     assert [user for user in users if not user.startswith(home)] == []
 
 
-def test_no_file_is_long() -> None:
-    assert [name(path) for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 400] == []
-
-
-def test_a_report_waits_for_no_torch() -> None:
+def test_a_report_does_not_import_torch() -> None:
     program = (
         "import sys, reports.gathering.gather_runs, reports.gathering.snapshot, reports.write; print(*sys.modules)"
     )
@@ -96,7 +97,7 @@ def test_a_report_waits_for_no_torch() -> None:
     assert not {"torch", "pytorch_lightning", "optuna"} & set(loaded)
 
 
-def test_the_command_imports_nothing_heavy_at_the_top() -> None:
+def test_the_command_imports_nothing_heavy_at_its_top() -> None:
     tree = ast.parse((ROOT / "bench" / "cli" / "main.py").read_text(encoding="utf-8"))
     top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     modules = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in top}
@@ -110,3 +111,12 @@ def test_the_command_imports_nothing_heavy_at_the_top() -> None:
         "pathlib",
         "typing",
     }
+
+
+def test_libraries_do_not_print_their_log() -> None:
+    """Libraries set the level of their loggers when they are imported, so ours has to be set after that."""
+    program = "import logging, bench.training.trainer, bench.tracking.store, bench.sweep.storage\n"
+    program += "names = 'mlflow', 'alembic', 'optuna', 'pytorch_lightning'\n"
+    program += "print(*(logging.getLogger(name).level >= logging.ERROR for name in names))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 4

@@ -94,7 +94,8 @@ def bench(*arguments: str, uri: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "View run" not in done.stdout  # MLflow's own message
+    assert "View run" not in done.stdout  # MLflow's own messages
+    assert "INFO mlflow" not in done.stdout + done.stderr
     return done.stdout
 
 
