@@ -1,4 +1,4 @@
-"""Synthetic runs for the tests of reports: written through the store like real ones, in a second or two."""
+"""Synthetic runs for the tests of reports. They are written through the store like real runs, in a second or two."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.tracking.store import Store, TrackingSettings
 from reports.gathering.context import Context
 from reports.gathering.gather_runs import gather
 
-# MLflow 3.17 uses what SQLAlchemy 2.1 (a loader) and pandas 3 (a selector of columns) deprecate.
+# MLflow 3.17 uses a loader that SQLAlchemy 2.1 deprecates and a column selector that pandas 3 deprecates.
 quiet_mlflow = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
     pytest.mark.filterwarnings("ignore:For backward compatibility, 'str' dtypes"),
@@ -30,7 +30,7 @@ REFERENCES[0], SOURCES[0] = f"Ein Satz {HOSTILE}", f"A sentence {HOSTILE}"
 
 @dataclass
 class Synthetic:
-    """A run to be written: every `wrong`-th sentence is translated wrongly."""
+    """A run to be written. Every `wrong`-th sentence is translated wrongly; it is a probed run if `probed`."""
 
     row: str
     name: str
@@ -47,12 +47,14 @@ class Synthetic:
     validations: int = 2
 
     def hypotheses(self) -> list[str]:
+        """The translations of the test set."""
         lines = list(REFERENCES)
         for number in range(self.seed - 1, len(lines), self.wrong):
             lines[number] = f"Eine Frau trinkt Wasser. {HOSTILE if number < self.wrong else ''}".strip()
         return lines
 
     def write(self, store: Store, suite: str, parent: str | None) -> str:
+        """Writes the run and returns its id."""
         tags = {
             "row": self.row,
             "name": self.name,
@@ -68,22 +70,22 @@ class Synthetic:
             "data": '{"train": "ab12"}',
             **self.tags,
         }
-        job = store.begin(suite, f"{self.row} {self.corpus}", tags, parent)
-        job.params({"training.max_pairs": 64000, "decoding.beam": 5})
+        writer = store.begin(suite, f"{self.row} {self.corpus}", tags, parent)
+        writer.params({"training.max_pairs": 64000, "decoding.beam": 5})
         if self.status != "FINISHED":
-            job.tag({"reason": self.reason})
-            job.finish(self.status)
-            return job.id
+            writer.tag({"reason": self.reason})
+            writer.finish(self.status)
+            return writer.id
         lines = self.hypotheses()
-        job.table({"source": SOURCES, "reference": REFERENCES, "hypothesis": lines}, "hypotheses/test.json")
+        writer.table({"source": SOURCES, "reference": REFERENCES, "hypothesis": lines}, "hypotheses/test.json")
         scores = [
             Measure(f"test/{m.metric}", m.value, m.unit, m.low, m.high, f"{m.provenance}; beam 5, alpha 1.0")
             for m in quality.score(lines, REFERENCES)
         ]
-        unmeasured = Measure(
+        latency = Measure(
             "latency_p50_ms", self.latency, "ms", provenance="3 sentences" if self.latency else "no clock"
         )
-        job.measures(
+        writer.measures(
             [
                 *scores,
                 Measure("params", 1_234_567, "parameters"),
@@ -91,13 +93,13 @@ class Synthetic:
                 Measure("wall_s", 61.0, "s"),
                 Measure("validation_loss", 1.25, "nats/token"),
                 Measure("validation_loss_shuffled_sources", 3.5, "nats/token"),
-                unmeasured,
+                latency,
                 *(probes(self.wrong) if self.probed else []),
             ]
         )
         if self.probed:
-            job.text(json.dumps(PASSPORT), "corpus_stats.json")
-            job.text(json.dumps(LOOKS), "attention/a-sentence.json")
+            writer.text(json.dumps(CORPUS_STATS), "corpus_stats.json")
+            writer.text(json.dumps(ATTENTION), "attention/a-sentence.json")
         points = [
             point
             for update in range(10, 10 * self.validations + 1, 10)
@@ -109,13 +111,13 @@ class Synthetic:
                 (update, "validation/loss", 3 - part),
             )
         ]
-        job.frame(pd.DataFrame(points, columns=["update", "name", "value"]), "curves.parquet")
-        job.finish("FINISHED")
-        return job.id
+        writer.frame(pd.DataFrame(points, columns=["update", "name", "value"]), "curves.parquet")
+        writer.finish("FINISHED")
+        return writer.id
 
 
 def probes(wrong: int) -> list[Measure]:
-    """What a run measures of parts: groups of sentences, contrasts, alignment."""
+    """Metrics of groups of sentences, contrasts and alignment."""
     values = {
         "test/bleu/length/1-5": 90.0,
         "test/bleu/length/6-10": 90.0 - wrong,
@@ -143,7 +145,7 @@ SIDE = {
     "longest": 14,
     "coverage": 0.98,
 }
-PASSPORT = {
+CORPUS_STATS = {
     "name": "toy-en-de",
     "splits": [
         {"name": name, "pairs": 40, "sha256": "ab", "source": SIDE, "target": SIDE, "duplicates": 1, "faults": {}}
@@ -154,7 +156,7 @@ PASSPORT = {
     ],
     "thorough": True,
 }
-LOOKS = {
+ATTENTION = {
     "source": "A b",
     "translation": "Ein b",
     "attention": [
@@ -175,16 +177,16 @@ LOOKS = {
 
 
 def sweep(store: Store, row: str, scored: bool = True) -> None:
-    """A study of four trials, one of them without a score; or all, where another goal did not ask for one."""
+    """Writes a study of four trials. One failed and has no score; with `scored` false no trial measured BLEU."""
     goals = {
         "goals": "validation_bleu, latency_p50_ms" if scored else "validation_loss",
         "best.training.optimizer.lr": "0.00312345",
         "best.run": "abc",
     }
     tags = {"row": row, "corpus": "toy-en-de", "preset": "demo", **goals}
-    study = RunWriter(store.client, store.parent("tuning", tags, study=row if scored else f"{row} by loss"))
+    study = RunWriter(store.client, store.start_parent("tuning", tags, study=row if scored else f"{row} by loss"))
     columns = {
-        "trial": [0, 1, 2, 3, 3],  # the last one was lost at its first attempt
+        "trial": [0, 1, 2, 3, 3],  # the last trial lost its first attempt
         "pairs": [1000, 1000, 1000, 600, 1000],
         "validation_bleu": [10.0, 30.0, None, None, 20.0] if scored else [None] * 5,
         "latency_p50_ms": [5.0, 9.0, None, None, 30.0],
@@ -197,30 +199,31 @@ def sweep(store: Store, row: str, scored: bool = True) -> None:
 
 
 def tuned(store: Store, suite: str, row: str, debt: float | None, granted: float | None = 8000.0) -> None:
-    """What a suite records when it takes a row's settings from a sweep."""
+    """Writes what a suite stores when it takes the settings of a row from a sweep."""
     tags = {"row": row, "corpus": "toy-en-de", "preset": "demo"}
-    study = RunWriter(store.client, store.parent("tuning", tags, study=f"{row} of {suite}"))
+    study = RunWriter(store.client, store.start_parent("tuning", tags, study=f"{row} of {suite}"))
     study.finish("FINISHED")
     got = {"sweep": "tuning", "study": study.id, "granted": granted, "spent": 6000.0, "debt": debt}
-    own = RunWriter(store.client, store.parent(suite, {}))
+    own = RunWriter(store.client, store.start_parent(suite, {}))
     own.tag({"tuning": json.dumps({row: got})})
     points = [{"budget": 1000.0, "best": 10.0, "low": 5.0, "high": 20.0}]
     own.text(json.dumps({"expected": {row: points}}), "best_so_far.json")
 
 
 def new_store(folder: Path) -> Store:
-    """Its address is given, because MLflow puts that of the last store into the environment."""
+    """An empty store. Its address is explicit, because MLflow writes the last store's address into the environment."""
     return Store(TrackingSettings(uri=f"sqlite:///{folder}/mlflow.db", folder=str(folder)))
 
 
 def suite(store: Store, name: str, runs: list[Synthetic], rows: str, baseline: str) -> list[str]:
+    """Writes a suite and returns the ids of its runs. `rows` are row ids separated by commas."""
     tags = {"question": f"Which is best? {HOSTILE}", "rows": rows, "baseline": baseline}
-    parent = store.parent(name, tags)
+    parent = store.start_parent(name, tags)
     return [run.write(store, name, parent) for run in runs]
 
 
 def odd(store: Store) -> Context:
-    """One direction, one seed; a failed row, one that never ran, two with the same translations, a hostile name."""
+    """One direction and seed; a failed row, a row without runs, two rows with the same translations, a hostile name."""
     runs = [
         Synthetic("plain", f"Plain {HOSTILE}", 2014, 2, 1e12, latency=None, tags={"note": HOSTILE}),
         Synthetic("twin", "Twin", 2015, 2, 2e12),
@@ -233,9 +236,9 @@ def odd(store: Store) -> Context:
 
 
 def level(store: Store) -> Context:
-    """Two directions and two seeds; nothing differs significantly; a run made again; a second seed that failed."""
+    """Two directions and two seeds; no significant difference; a repeated run; an interrupted seed."""
     runs = [
-        Synthetic("one", "One", 2014, 2, 9e12),  # superseded by the next
+        Synthetic("one", "One", 2014, 2, 9e12),  # replaced by the next run
         Synthetic("one", "One", 2014, 8, 1e12),
         Synthetic("one", "One", 2014, 8, 1e12, seed=2),
         Synthetic("two", "Two", 2017, 8, 2e12),

@@ -1,9 +1,9 @@
-"""How long a report of 500 runs takes, from the command to its last file, and how large its page is.
+"""Prints the time of a report of 500 runs, from the start of the command to the last file, and the size of its page.
 
-    python tests/time_report.py
+    python -m tests.helpers.time_report
 
-Prints; asserts nothing of speed, which belongs to the machine. 20 rows, 5 directions, 5 seeds; the runs are synthetic
-(40 sentences) with learning curves of 200 validations each.
+It asserts no speed, because speed depends on the machine. The runs have 20 rows, 5 directions and 5 seeds; they are
+synthetic (40 sentences), with learning curves of 200 validations each.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def main() -> None:
         assert done.returncode == 0, done.stderr
         size = (folder / "report" / "report.html").stat().st_size / 1e6
         times = os.times()
-        spent = times.children_user + times.children_system
+        processor_seconds = times.children_user + times.children_system
         load = os.getloadavg()[0]
         print(
-            f"{len(runs)} runs: {seconds:.1f} s, of it {spent:.1f} s of processor; "
+            f"{len(runs)} runs: {seconds:.1f} s, {processor_seconds:.1f} s of processor time; "
             f"page {size:.2f} MB; load of the machine {load:.1f} on {os.cpu_count()} cores"
         )
 

@@ -32,13 +32,13 @@ def test_catalogues_have_the_same_keys_and_values():
 
 
 def test_notes_and_questions_of_the_experiments_are_translated():
-    """Not a row or a suite of somebody's own."""
+    """Only those of the rows and suites in experiments/; users write their own in one language."""
     korean, files = catalogue.load_catalogue("ko"), row_files()
     suites = [Suite.read(EXPERIMENTS / f"{name}.yaml") for name in ("demo", "ladder", "multi30k-cpu", "multi30k")]
     notes = (resolve(files[row], row=row).about.note for row in suites[1].rows)
-    said = [*(suite.question for suite in suites), *filter(None, notes)]
-    assert len(said) > 8
-    assert [text for text in said if korean.recorded(text) == text] == []
+    texts = [*(suite.question for suite in suites), *filter(None, notes)]
+    assert len(texts) > 8
+    assert [text for text in texts if korean.recorded(text) == text] == []
 
 
 @pytest.mark.usefixtures("compared")
@@ -59,7 +59,7 @@ def test_a_korean_report_is_korean(store: Store, tmp_path: Path):
 
 
 def test_no_korean_particle_follows_an_inserted_value():
-    """Their form depends on the last sound of the word before them, which a template does not know."""
+    """The form of a particle depends on the last sound of the word before it, which a template does not know."""
     for key, text in catalogue.load_catalogue("ko").texts.items():
         assert not re.search(r"\}(은|는|이|가|을|를|과|와|으로|로)(?![가-힣])", text), key
 

@@ -29,7 +29,7 @@ def test_identical_translations_are_called_identical(level: Context):
 
 
 def test_the_highest_row_is_corrected_for_all_pairs(mixed: Context):
-    """Three rows: two tests against the baseline, three pairs for the highest; the finding and bold use the latter."""
+    """Of three rows, two are tested against the baseline; tests of the highest row are corrected for three pairs."""
     sizes = {(test.row, test.against): test.corrected_for for test in mixed.comparisons}
     assert sizes == {("low", "base"): 2, ("high", "base"): 2, ("low", "high"): 3, ("base", "high"): 3}
     test = mixed.comparison(mixed.tracks[0], "base", "high")
@@ -43,7 +43,7 @@ def test_the_highest_row_is_corrected_for_all_pairs(mixed: Context):
 
 
 def test_a_significant_difference_exceeds_the_variation_between_seeds():
-    """Whoever has the better seed wins every test on sentences; an interval over seeds says that it may be luck."""
+    """A row with a better seed wins every test on sentences; the interval over seeds shows that it may be chance."""
     wrong = {"one": {1: 4, 2: 12, 3: 5}, "two": {1: 30, 2: 6, 3: 28}, "far": {1: 1, 2: 1, 3: 1}}
     references = [f"Der Koch sieht Kanne {number} auf dem Tisch." for number in range(400)]
     runs = {
@@ -81,7 +81,7 @@ def test_changes_are_paired_tests(compared: Context):
     assert float(difference) == pytest.approx(float(now) - float(before), abs=0.11)
     assert tested.difference > 0
     assert (tested.corrected_for, verdict, flops, latency) == (1, "better", "×\u00a03.00", "×\u00a01.00")
-    assert p == adjusted  # one row differs: nothing to correct for
+    assert p == adjusted  # only one row differs, so the correction changes nothing
     assert lines["Same"][2:7] == ["+0.0", "0.0–0.0", "—", "—", "identical"]
     assert (lines["New"][6], lines["Gone"][0]) == ("only now", "only before")
 
@@ -105,7 +105,7 @@ def test_suites_without_a_common_seed_are_not_tested(store: Store):
 
 
 def test_a_row_is_compared_with_itself_at_the_same_preset(store: Store):
-    """The older suite has run it on the same text at two presets, the wrong one first."""
+    """The older suite has runs on the same corpus at two presets, the other preset first."""
     presets = {"small": 2, "demo": 20}
     runs = [
         Synthetic("tested", "Tested", 2014, wrong, 3e12, tags={"preset": preset}) for preset, wrong in presets.items()
@@ -117,7 +117,7 @@ def test_a_row_is_compared_with_itself_at_the_same_preset(store: Store):
 
 
 def test_a_row_is_tested_on_the_track_whose_numbers_are_printed(store: Store):
-    """The older suite has failed at the same preset, and finished at another one."""
+    """In the older suite the run at the same preset failed, and one at another preset finished."""
     runs = [
         Synthetic("tested", "Tested", 2014, 2, 3e12, tags={"preset": "small"}),
         Synthetic("tested", "Tested", 2014, 2, 3e12, status="FAILED", reason="out of memory"),

@@ -35,7 +35,7 @@ def test_rows_with_only_one_seed_are_named(mixed: Context):
 
 
 def test_a_row_that_is_better_on_the_common_seeds_is_named(store: Store):
-    """The highest mean may be that of a row whose one seed is below that of another row, which has no other."""
+    """A row with the highest mean over its seeds can be worse than another row on the seeds that both have."""
     runs = [
         Synthetic("one", "One", 2015, 5, 1e12),
         *(Synthetic("top", "Top", 2017, 2 if seed == 1 else 40, 2e12, seed) for seed in range(1, 7)),

@@ -111,7 +111,7 @@ def test_ticks_of_a_logarithmic_axis_are_round(low: float, high: float, ticks: l
 
 @pytest.mark.parametrize("parts", [3, 7])
 def test_numbers_on_a_small_screen_have_room(parts: int):
-    """Seven groups of sentence lengths beside the longest name: each of 88.6 within its cell."""
+    """With seven groups of sentence lengths beside the longest name, each 88.6 fits into its cell."""
     cells = {
         (row, f"{n}1-{n + 1}0"): (88.6, "tooltip")
         for row in ("Deep-Att + PosUnk Ensemble", "LSTM")

@@ -31,8 +31,8 @@ def test_tuning_debt_and_curve_are_those_stored_by_the_suite(store: Store):
     assert findings.warnings(context)[0].startswith("Tuning debt")
     assert "Low (8,000\u00a0pairs)" in findings.warnings(context)[0]
     facts = {fact.label: fact.values for fact in experimental_setup.facts(context, context.tracks[0])}
-    said = "8,000\u00a0pairs granted, 6,000\u00a0pairs spent, debt 8,000\u00a0pairs"
-    assert facts["Tuning"] == ((said, ""),)
+    text = "8,000\u00a0pairs granted, 6,000\u00a0pairs spent, debt 8,000\u00a0pairs"
+    assert facts["Tuning"] == ((text, ""),)
 
 
 def test_a_tuning_budget_in_another_unit_has_no_debt(store: Store):
