@@ -1,8 +1,8 @@
-"""BLEU by the protocols of the papers, beside the standard one: labelled, and never compared with it.
+"""BLEU by the protocols of the papers. These scores are labelled and never compared with the standard one.
 
 Published scores before 2018 are mostly `multi-bleu.perl` on tokenised text, which cannot be compared with sacreBLEU's
-13a (Post 2018, WMT, "A Call for Clarity in Reporting BLEU Scores"); those of "Attention Is All You Need" moreover split
-compounds at their hyphens, which makes more n-grams match.
+13a (Post 2018, WMT, "A Call for Clarity in Reporting BLEU Scores"). Those of "Attention Is All You Need" in addition
+split compounds at their hyphens, so that more n-grams match.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bench.measures.quality import Statistics, measure, statistics_by
 _LETTER = r"[^\W\d_]"
 
 _KEEP_PERIOD = {
-    # Titles, months and the like, after which a period does not end a sentence: the frequent ones of Moses's lists.
+    # Abbreviations after which a period does not end a sentence: the frequent ones of Moses's lists.
     "en": "Mr Mrs Ms Dr Prof St Jr Sr Gen Col Maj Capt Lt Sen Rep Gov vs etc Inc Ltd Co Corp No Jan Feb Mar Apr Aug "
     "Sept Oct Nov Dec Rev i.e e.g",
     "de": "Mr Mrs Dr Prof Hr Fr Frl St Str Nr bzw ca etc evtl ggf inkl usw vgl Jan Feb Mär Apr Aug Sep Okt Nov "
@@ -28,10 +28,10 @@ _KEEP_PERIOD = {
 
 
 def tokenise(line: str, language: str) -> str:
-    """Words and punctuation apart, after Moses's tokenizer.perl (Koehn et al. 2007) without aggressive hyphens.
+    """Separates words and punctuation as Moses's tokenizer.perl does (Koehn et al. 2007), without aggressive hyphens.
 
-    Its lists of abbreviations are shortened, and characters are not escaped, which changes no score. On 90,000 lines of
-    Multi30k fewer than 1 in 1,000 differ from sacremoses, all in whether a period belongs to an abbreviation.
+    The lists of abbreviations are shorter, and characters are not escaped, which changes no score. On 90,000 lines of
+    Multi30k fewer than 1 in 1,000 differ from sacremoses, all of them in whether a period belongs to an abbreviation.
     """
     text = f" {' '.join(line.split())} "
     text = re.sub(r"([^\w\s.'`,\-]|_)", r" \1 ", text)
@@ -47,46 +47,47 @@ def tokenise(line: str, language: str) -> str:
         text = text.replace("'", " ' ")
     words = text.split()
     keep = set(_KEEP_PERIOD.get(language, "").split())
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         stem = word[:-1]
         if not word.endswith(".") or not stem or set(word) == {"."}:
             continue
-        follows = words[place + 1][0] if place + 1 < len(words) else ""
+        follows = words[index + 1][0] if index + 1 < len(words) else ""
         inner = "." in stem and re.search(_LETTER, stem) is not None
         initial = len(stem) == 1 and stem.isupper()
         ordinal = language == "de" and stem.isdecimal() and len(stem) <= 2
         if not (inner or initial or ordinal or stem in keep or follows.islower()):
-            words[place] = f"{stem} ."
+            words[index] = f"{stem} ."
     return " ".join(words)
 
 
 def split_compounds(line: str) -> str:
-    """`U-Bahn` becomes `U ##AT##-##AT## Bahn`, as in tensor2tensor's get_ende_bleu.sh."""
+    """Changes `U-Bahn` to `U ##AT##-##AT## Bahn`, as tensor2tensor's get_ende_bleu.sh does."""
     return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", line)
 
 
-def _papers(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> Statistics:
-    """Statistics of text that is tokenised already, as multi-bleu.perl reads it."""
+def _multi_bleu(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> Statistics:
+    """Statistics of text that is already tokenised, without smoothing, as in multi-bleu.perl."""
     return statistics_by(BLEU(tokenize="none", smooth_method="none", force=True), metric, hypotheses, references)
 
 
 def variants(hypotheses: Sequence[str], references: Sequence[str], language: str) -> list[Measure]:
-    """BLEU lowercased, tokenised and compound-split; for Korean by morphemes and by characters.
+    """Returns BLEU lowercased, tokenised and compound-split; for Korean by morphemes and by characters.
 
-    `language` is the target's, such as de: it decides how apostrophes and abbreviations are tokenised.
+    Args:
+        language: The target language, such as de; it decides how apostrophes and abbreviations are tokenised.
     """
     found = [measure([statistics_by(BLEU(lowercase=True), "bleu_lowercase", hypotheses, references)])]
     if language == "ko":
         return [*found, *_korean(hypotheses, references)]
     ours, theirs = ([tokenise(line, language) for line in lines] for lines in (hypotheses, references))
-    tokenised = _papers("bleu_tokenised", ours, theirs)
+    tokenised = _multi_bleu("bleu_tokenised", ours, theirs)
     ours, theirs = ([split_compounds(line) for line in lines] for lines in (ours, theirs))
-    split = _papers("bleu_compound_split", ours, theirs)
+    split = _multi_bleu("bleu_compound_split", ours, theirs)
     return [*found, measure([tokenised]), measure([split])]
 
 
 def _korean(hypotheses: Sequence[str], references: Sequence[str]) -> list[Measure]:
-    """Words of Korean carry their particles with them, so 13a's words match too rarely."""
+    """BLEU by characters and by morphemes. Korean particles are part of the word, so 13a's words rarely match."""
     characters = measure([statistics_by(BLEU(tokenize="char"), "bleu_characters", hypotheses, references)])
     try:
         scorer = BLEU(tokenize="ko-mecab")

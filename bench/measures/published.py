@@ -1,7 +1,8 @@
-"""Table 2 of "Attention Is All You Need" (Vaswani et al. 2017): its numbers, and its costs computed again.
+"""Table 2 of "Attention Is All You Need" (Vaswani et al. 2017): its numbers, and a recomputation of its costs.
 
-That table does not count operations: it multiplies training time, number of GPUs and an estimate of the sustained rate
-of each GPU (its footnote 5). That is a clock estimate, printed in a column of its own and never beside counted FLOPs.
+The table does not count operations: it multiplies the training time, the number of GPUs and an estimate of the
+sustained rate of each GPU (its footnote 5). That is a clock estimate. It has a column of its own and is never mixed
+with counted FLOPs.
 """
 
 from __future__ import annotations
@@ -13,26 +14,27 @@ from pathlib import Path
 PUBLISHED = Path(__file__).with_name("published.csv")
 """BLEU and training cost as printed in Table 2, with the days and devices that the cited papers report.
 
-In the columns `clock_*`: `1 d x 96 x K80` is one day on 96 GPUs of that kind; `8 x single` an ensemble of eight.
+In the columns `clock_*`, `1 d x 96 x K80` means one day on 96 K80 GPUs, and `8 x single` an ensemble of eight models.
 """
+
 
 SUSTAINED_TFLOPS = {"K80": 2.8, "K40": 3.7, "M40": 6.0, "P100": 9.5}
 """Sustained single-precision rate of each GPU, TFLOPS; Vaswani et al. 2017, footnote 5."""
 
 TOLERANCE = 0.025
-"""Printed costs have two digits; 2.0 stands for up to 2.05, which is 2.5 % off."""
+"""Printed costs have two digits: 2.0 stands for up to 2.05, a difference of 2.5 %."""
 
 SECONDS_PER_DAY = 86_400
 
 
 def clock_flops(device_seconds: float, flops_per_second: float) -> float:
-    """Seconds on all devices together x sustained rate of one device."""
+    """Returns total device-seconds x sustained rate of one device."""
     return device_seconds * flops_per_second
 
 
 @dataclass(frozen=True)
-class Reproduced:
-    """One cost of Table 2: as printed, and by our arithmetic, in FLOPs."""
+class RecomputedCost:
+    """One training cost of Table 2 in FLOPs, as printed and as recomputed."""
 
     row: str
     direction: str
@@ -42,6 +44,7 @@ class Reproduced:
 
     @property
     def error(self) -> float:
+        """Relative difference of the recomputed from the published cost."""
         return self.computed / self.published - 1
 
     @property
@@ -50,7 +53,7 @@ class Reproduced:
 
 
 def read_clock(clock: str) -> float:
-    """FLOPs of `DAYS d x DEVICES x NAME`.
+    """Returns the FLOPs of `DAYS d x DEVICES x NAME`.
 
     >>> f"{read_clock('0.5 d x 8 x P100'):.2e}"
     '3.28e+18'
@@ -61,20 +64,20 @@ def read_clock(clock: str) -> float:
 
 
 def table() -> list[dict[str, str]]:
-    """The rows of Table 2."""
+    """Returns the rows of Table 2."""
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def verify() -> list[Reproduced]:
-    """Every training cost of Table 2 again: nine of single models by the clock, then ensembles as 8 x the single one.
+def verify() -> list[RecomputedCost]:
+    """Recomputes every training cost of Table 2: nine of single models, then ensembles as 8 x the single model.
 
-    An ensemble is held against 8 x the printed cost of its single model, which is how the table was made. The
-    Transformer's cost is printed once for both directions and is one row here.
+    The cost of an ensemble is compared with 8 x the printed cost of its single model, as the authors computed it. The
+    cost of the Transformer is printed once for both directions and is one row here.
     """
     rows = table()
     singles = {row["row"]: row for row in rows if row["members"] == "1"}
-    found: list[Reproduced] = []
+    found: list[RecomputedCost] = []
     for row in sorted(rows, key=lambda row: int(row["members"])):
         for direction in ("en_de", "en_fr"):
             cost, clock = row[f"cost_{direction}_flops"], row[f"clock_{direction}"]
@@ -86,5 +89,5 @@ def verify() -> list[Reproduced]:
             else:
                 computed = read_clock(clock)
             label = "both" if row["row"].startswith("Transformer") else direction.replace("_", "-")
-            found.append(Reproduced(row["row"], label, clock, float(cost), computed))
+            found.append(RecomputedCost(row["row"], label, clock, float(cost), computed))
     return found

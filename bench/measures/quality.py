@@ -1,10 +1,11 @@
-"""How good translations are: BLEU, chrF2 and TER by sacreBLEU on detokenised text, each with a 95 % interval.
+"""Translation quality: BLEU, chrF2 and TER by sacreBLEU on detokenised text, each with a 95 % interval.
 
-All three scores are functions of sums over sentences (n-gram matches, edits), so a test set is read once into one row
-of numbers a sentence; the score, its bootstrap interval and the paired tests of significance.py are all made of those
-rows. Scores equal sacreBLEU's command line bit for bit, because the same operations are done in the same order.
+All three scores are functions of sums over sentences (n-gram matches, edits). A test set is therefore read once into
+one row of numbers per sentence, and the score, its bootstrap interval and the paired tests of significance.py are
+computed from these rows. Scores equal those of sacreBLEU's command line bit for bit, because the operations and their
+order are the same.
 
-Letters: N sentences  K numbers a sentence  R resamples
+Letters: N sentences  K numbers per sentence  R resamples  S seeds
 """
 
 from __future__ import annotations
@@ -29,21 +30,23 @@ from bench.measures.measure import Measure
 Array = NDArray[np.float64]
 
 SEED = 12345
-"""sacreBLEU's own default seed: the interval below is the one that its command line prints as plus or minus."""
+"""sacreBLEU's default seed, so the interval below is the one that its command line prints after the plus-minus sign."""
 
 RESAMPLES = 1000
 
 METRICS = ("bleu", "chrf", "ter")
-"""What `score` measures: BLEU and chrF2 (higher is better), TER (lower is better); all in percent."""
+"""The metrics of `score`: BLEU and chrF2 (higher is better), TER (lower is better); all in percent."""
 
 
 def bleu_of(sums_RK: Array, exact: bool = True) -> Array:
     """BLEU = BP exp(1/4 sum_n log p_n), BP = exp(min(0, 1 - r/c)); Papineni et al. 2002, ACL.
 
-    A row holds c, r, the matches of 1- to 4-grams and their totals. A zero p_n becomes 1 / (2^k total_n), k counting
-    the zeros so far (sacreBLEU's smoothing `exp`, from mteval-v13a). `math` does the logarithms and the sum one by one,
-    because numpy's may differ in the last bit, and a paired test compares such bits; not `exact`, numpy does them, and
-    ten thousand rows take milliseconds.
+    A row contains c, r, the matches of 1- to 4-grams and their totals. A zero p_n becomes 1 / (2^k total_n), where k is
+    the number of zeros so far (sacreBLEU's smoothing `exp`, from mteval-v13a).
+
+    Args:
+        exact: Use `math` for each logarithm and sum. numpy may differ in the last bit, and a paired test compares such
+            bits. False uses numpy, which takes milliseconds for ten thousand rows.
     """
     length_R, reference_R = sums_RK[:, 0], sums_RK[:, 1]
     correct_R4, total_R4 = sums_RK[:, 2:6], sums_RK[:, 6:10]
@@ -52,7 +55,9 @@ def bleu_of(sums_RK: Array, exact: bool = True) -> Array:
         precision_R4 = 100.0 * np.where(correct_R4 == 0, 1.0, correct_R4) / (smooth_R4 * total_R4)
         shortfall_R = 1 - reference_R / length_R
     scores_R = np.zeros(len(sums_RK))
-    some_R = correct_R4.any(axis=1) & total_R4.all(axis=1)  # no 4-gram at all: log p_4 is minus infinity, the score 0
+    some_R = correct_R4.any(axis=1) & total_R4.all(
+        axis=1
+    )  # without a match of any order, or without a 4-gram, the score is 0
     if not exact:
         mean_R = np.log(precision_R4[some_R]).mean(axis=1)
         scores_R[some_R] = np.exp(np.minimum(shortfall_R[some_R], 0) + mean_R)
@@ -66,8 +71,8 @@ def bleu_of(sums_RK: Array, exact: bool = True) -> Array:
 def chrf_of(sums_RK: Array) -> Array:
     """chrF2 = 5 P R / (4 P + R) with P and R averaged over character 1- to 6-grams; Popovic 2015, WMT.
 
-    A row holds, for each order, the n-grams of the hypothesis, of the reference, and those in both. Orders that either
-    side lacks are left out of the averages.
+    A row contains for each order the number of n-grams of the hypothesis, of the reference, and of both. Orders that
+    are missing on one side are excluded from the averages.
     """
     precision_R, recall_R, orders_R = (np.zeros(len(sums_RK)) for _ in range(3))
     for order in range(6):
@@ -86,14 +91,14 @@ def chrf_of(sums_RK: Array) -> Array:
 
 
 def ter_of(sums_RK: Array) -> Array:
-    """TER = edits / words of the reference, a moved phrase being one edit; Snover et al. 2006, AMTA."""
+    """TER = edits / words of the reference; a moved phrase is one edit. Snover et al. 2006, AMTA."""
     edits_R, words_R = sums_RK.T
     ratio_R = np.divide(edits_R, words_R, out=np.where(edits_R > 0, 1.0, 0.0), where=words_R > 0)
     return 100 * ratio_R
 
 
 def unsmoothed_bleu_of(sums_RK: Array) -> Array:
-    """BLEU as multi-bleu.perl has it: 0 where one of the four precisions is."""
+    """BLEU of multi-bleu.perl: 0 if one of the four precisions is 0."""
     return np.where((sums_RK[:, 2:6] > 0).all(axis=1), bleu_of(sums_RK), 0.0)
 
 
@@ -108,22 +113,22 @@ SCORES: dict[str, Callable[[Array], Array]] = {
     "bleu_characters": bleu_of,
     "bleu_ko_mecab": bleu_of,
 }
-"""Of each metric: from rows of sums over sentences to scores."""
+"""For each metric the function from rows of sums over sentences to scores in percent."""
 
 HIGHEST = {metric: math.inf if metric == "ter" else 100.0 for metric in SCORES}
-"""The end of each metric's scale, in percent; the other one is 0. More words can be edited than a reference has."""
+"""Upper end of each metric's scale in percent; the lower end is 0. TER has none: edits can outnumber the words."""
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """One number row for each sentence: all that a score, its interval and a paired test need of a system's output.
+    """One row of numbers per sentence: all that a score, its interval and a paired test need of a system's output.
 
     Attributes:
         metric: A key of SCORES.
         signature: sacreBLEU's signature.
         rows_NK: The rows; whole numbers, so sums are exact in any order.
         output_hash: SHA-256 of the hypotheses: equal for identical outputs.
-        reference_hash: SHA-256 of the references: only systems with the same one can be compared.
+        reference_hash: SHA-256 of the references; only systems with equal ones can be compared.
     """
 
     metric: str
@@ -134,6 +139,7 @@ class Statistics:
 
     @property
     def score(self) -> float:
+        """The score of the whole test set in percent."""
         return float(SCORES[self.metric](self.rows_NK.sum(axis=0, keepdims=True))[0])
 
 
@@ -142,35 +148,35 @@ def _hash(lines: Sequence[str]) -> str:
 
 
 def statistics(hypotheses: Sequence[str], references: Sequence[str], metric: str = "bleu") -> Statistics:
-    """Reads one test set with one metric of `METRICS`.
+    """Computes the statistics of a system's output on one test set, for one metric of `METRICS`.
 
     Raises:
-        ValueError: the two sides differ in length, or there is nothing to score.
+        ValueError: there are not as many hypotheses as references, or there are none.
     """
     return statistics_by(_scorer(metric, tuple(references)), metric, hypotheses, references)
 
 
-@functools.lru_cache(maxsize=16)  # every validation is scored against the same references
+@functools.lru_cache(maxsize=16)  # all validations have the same references
 def _scorer(metric: str, references: tuple[str, ...]) -> Metric:
-    """One that has read its references."""
+    """Returns a sacreBLEU scorer that has already read its references."""
     return {"bleu": BLEU, "chrf": CHRF, "ter": TER}[metric](references=[list(references)])
 
 
 def statistics_by(scorer: Metric, metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> Statistics:
-    """The same with any of sacreBLEU's scorers, whose rows `SCORES[metric]` can read; one may know its references."""
+    """As `statistics`, with any sacreBLEU scorer whose rows fit `SCORES[metric]`; it may have read its references."""
     if len(hypotheses) != len(references):
-        raise ValueError(f"{len(hypotheses)} hypotheses do not pair with {len(references)} references")
+        raise ValueError(f"{len(hypotheses)} hypotheses and {len(references)} references; expected as many of each")
     if not hypotheses:
-        raise ValueError("there are no hypotheses to score")
-    unread = None if scorer._ref_cache else [list(references)]
-    rows = scorer._extract_corpus_statistics(list(hypotheses), unread)
+        raise ValueError("there are no hypotheses to score; expected at least one")
+    new_references = None if scorer._ref_cache else [list(references)]
+    rows = scorer._extract_corpus_statistics(list(hypotheses), new_references)
     signature = scorer.get_signature().format()
     return Statistics(metric, signature, np.array(rows, dtype=np.float64), _hash(hypotheses), _hash(references))
 
 
 @functools.lru_cache(maxsize=4)  # the rows of a table share their test sets
 def weights_of_resamples(sentences: int, resamples: int = RESAMPLES) -> Array:
-    """How often each sentence is drawn in each resample, (R, N): the draws of sacreBLEU's own bootstrap."""
+    """Returns how often each resample draws each sentence, (R, N), with the draws of sacreBLEU's bootstrap."""
     drawn_RN = np.random.default_rng(SEED).choice(sentences, size=(resamples, sentences), replace=True)
     flat = (drawn_RN + np.arange(resamples)[:, None] * sentences).ravel()
     weights_RN = np.bincount(flat, minlength=resamples * sentences).reshape(resamples, sentences).astype(np.float64)
@@ -179,24 +185,27 @@ def weights_of_resamples(sentences: int, resamples: int = RESAMPLES) -> Array:
 
 
 def ends(values_R: Array) -> tuple[float, float]:
-    """The middle 95 % of resampled values: 1/40 is cut off at each end, as sacreBLEU does."""
+    """Returns the ends of the middle 95 % of resampled values: 1/40 is cut off at each end, as in sacreBLEU."""
     ordered_R = np.sort(values_R)
     cut = len(ordered_R) // 40
     return float(ordered_R[cut]), float(ordered_R[-cut - 1])
 
 
 def measure(seeds: Sequence[Statistics]) -> Measure:
-    """Mean score over seeds with a 95 % interval that combines seeds and test sentences.
+    """Returns the mean score over seeds with a 95 % interval that covers both seeds and test sentences.
 
-    Sentences: bootstrap, each resample drawing the same sentences for every seed, since the seeds share the test set
-    (Koehn 2004, EMNLP). Seeds: each resample also draws k of the k seeds; that alone would understate their variance
-    by (k - 1) / k, so the drawn mean's distance from the mean of all is stretched by sqrt(k / (k - 1)) (Rao and Wu
-    1988, JASA). The variance is then that of a mean over new seeds and new sentences; for two or three seeds it is
-    itself roughly known, and the seeds should be read one by one. With one seed: "sentences only".
+    Sentences: bootstrap; each resample draws the same sentences for every seed, since the seeds share the test set
+    (Koehn 2004, EMNLP). Seeds: each resample also draws k of the k seeds. That alone understates their variance by the
+    factor (k - 1) / k, so the distance of the drawn mean from the mean of all is stretched by sqrt(k / (k - 1)) (Rao
+    and Wu 1988, JASA). The variance is then that of a mean over new seeds and new sentences. For two or three seeds it
+    is itself uncertain, so look at the single seeds too. With one seed the interval covers the sentences only.
+
+    Raises:
+        ValueError: the seeds differ in metric or test set.
     """
     first, k = seeds[0], len(seeds)
     if any(seed.metric != first.metric or seed.reference_hash != first.reference_hash for seed in seeds):
-        raise ValueError("an interval combines seeds of one metric on one test set")
+        raise ValueError("the seeds differ in metric or references; an interval needs one metric and one test set")
     weights_RN = weights_of_resamples(len(first.rows_NK))
     scores_RS = np.stack([SCORES[first.metric](weights_RN @ seed.rows_NK) for seed in seeds], axis=1)
     means_R = scores_RS.mean(axis=1)
@@ -206,7 +215,7 @@ def measure(seeds: Sequence[Statistics]) -> Measure:
         drawn_R = np.take_along_axis(scores_RS, drawn_RS, axis=1).mean(axis=1)
         means_R = means_R + (drawn_R - means_R) * math.sqrt(k / (k - 1))
         interval = f"95 % bootstrap, {RESAMPLES} resamples, {k} seeds and sentences"
-    low, high = ends(np.clip(means_R, 0.0, HIGHEST[first.metric]))  # a stretched mean may leave the scale
+    low, high = ends(np.clip(means_R, 0.0, HIGHEST[first.metric]))  # a stretched mean may be outside the scale
     provenance = f"sacreBLEU {first.signature}; {interval}"
     return Measure(first.metric, sum(seed.score for seed in seeds) / k, "percent", low, high, provenance)
 
@@ -217,18 +226,18 @@ def sentence_interval() -> str:
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[Measure]:
-    """BLEU, chrF2 and TER of detokenised text, each with its interval over sentences."""
+    """Returns BLEU, chrF2 and TER of detokenised text, each with its interval over sentences."""
     return [measure([statistics(hypotheses, references, metric)]) for metric in METRICS]
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """BLEU alone, in percent, without an interval: for validation."""
+    """Returns BLEU in percent without an interval, for validation."""
     return statistics(hypotheses, references).score
 
 
 def write(path: Path, systems: Sequence[Statistics]) -> None:
-    """Keeps statistics in one .npz file, so that a later test need not score the text again."""
-    # Any: the names are not known before, and a checker fears that one of them is the flag `allow_pickle`.
+    """Writes statistics to one .npz file, so that later tests need not score the text again."""
+    # Any, because pyright would otherwise assume that one of the names may be the flag `allow_pickle`.
     arrays: dict[str, Any] = {
         f"{number}.rows": system.rows_NK.astype(np.int32) for number, system in enumerate(systems)
     }
@@ -238,7 +247,7 @@ def write(path: Path, systems: Sequence[Statistics]) -> None:
 
 
 def read(path: Path) -> list[Statistics]:
-    """What `write` has kept."""
+    """Reads statistics that `write` has written."""
     with np.load(path, allow_pickle=False) as file:
         return [
             Statistics(str(metric), str(signature), file[f"{number}.rows"].astype(np.float64), str(ours), str(theirs))

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.measures import quality
 from bench.measures.quality import Statistics
-from bench.measures.significance import map_parallel, holm, joined, p_values, paired_tests, verdict
+from bench.measures.significance import holm, joined, map_parallel, p_values, paired_tests, verdict
 
 SHOWN_SENTENCES = 5
 """Number of sentences shown side by side. They stand at equal distances in the test set, so nobody selects them."""

@@ -7,7 +7,7 @@ import torch
 
 from bench.checks import verify
 from bench.cli.main import main
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import resolve, row_files
 from bench.measures import published
 from bench.measures.flops import FlopCheck
 from tests.helpers import tiny_job
@@ -15,7 +15,7 @@ from tests.helpers import tiny_job
 
 def test_every_row_and_every_variant_is_counted() -> None:
     forms = [(row, variant) for row, variant, _ in verify.forms()]
-    assert {row for row, _ in forms} == set(architectures())
+    assert {row for row, _ in forms} == set(row_files())
     assert ("moe", "balanced") in forms
     assert ("luong", "local-p") in forms
     changed = {variant: form.model for row, variant, form in verify.forms() if row == "moe"}
@@ -45,7 +45,7 @@ def test_costs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert "14 costs, 0 beyond 2.5%" in printed
     assert "2.322e+19" in printed
-    monkeypatch.setattr(published, "verify", lambda: [published.Reproduced("a-row", "en-de", "", 1.0, 1.03)])
+    monkeypatch.setattr(published, "verify", lambda: [published.RecomputedCost("a-row", "en-de", "", 1.0, 1.03)])
     assert main(["verify", "costs"]) == 1
     assert "DIFFERS" in capsys.readouterr().out
 

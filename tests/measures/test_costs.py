@@ -33,8 +33,8 @@ def test_ensembles_cost_eight_single_models() -> None:
 
 
 def test_a_wrong_cost_is_found() -> None:
-    assert not published.Reproduced("x", "en-de", "", published=1.0e20, computed=1.026e20).agrees
-    assert published.Reproduced("x", "en-de", "", published=1.0e20, computed=1.025e20).agrees
+    assert not published.RecomputedCost("x", "en-de", "", published=1.0e20, computed=1.026e20).agrees
+    assert published.RecomputedCost("x", "en-de", "", published=1.0e20, computed=1.025e20).agrees
 
 
 def test_the_ceiling_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def test_scores_of_odd_sums(metric: str) -> None:
 
 
 def test_a_score_needs_pairs() -> None:
-    with pytest.raises(ValueError, match="2 hypotheses do not pair with 1 references"):
+    with pytest.raises(ValueError, match="2 hypotheses and 1 references"):
         quality.score(["a", "b"], ["a"])
     with pytest.raises(ValueError, match="no hypotheses"):
         quality.bleu([], [])
