@@ -1,4 +1,4 @@
-"""A base for the small translators of tests, which write the methods that their test asks for and no others."""
+"""Base class for small translators in tests, which implement only the methods that their test needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.parts.translator import State, Step, Translator
 
 
 class Partial(Translator):
-    """A method that a test's translator has not written fails the test that calls it."""
+    """Every method fails the test that calls it, unless a subclass implements it."""
 
     def encode(self, source: Tokens) -> Any:
         raise AssertionError("encode was called")

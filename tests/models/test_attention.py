@@ -1,4 +1,4 @@
-"""The forms of attention against their equations, and the slides' worked numbers."""
+"""The forms of attention compared with their equations and with the examples of the slides."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from models.parts.attention import (
 )
 
 
-def test_the_slides_scaled_dot_products() -> None:
-    """q1.k1 = 112 and q1.k2 = 96; divided by sqrt(64) = 8: 14 and 12; softmax: 0.88 and 0.12."""
+def test_scaled_dot_product_of_the_slides() -> None:
+    """Here q1.k1 = 112 and q1.k2 = 96; divided by sqrt(64) = 8: 14 and 12; softmax: 0.88 and 0.12."""
     query_11T64 = torch.ones(1, 1, 1, 64)
     key_11S64 = torch.stack((torch.full((64,), 112 / 64), torch.full((64,), 96 / 64)))[None, None]
     products = (query_11T64 @ key_11S64.transpose(-2, -1)).flatten()
@@ -28,7 +28,7 @@ def test_the_slides_scaled_dot_products() -> None:
     assert [round(weight, 2) for weight in weights.tolist()] == [0.88, 0.12]
 
 
-def test_the_slides_weighted_sum() -> None:
+def test_weighted_sum_of_the_slides() -> None:
     """Word vectors with weights 0.1, 0.055, 0.8, 0.045, which sum to 1."""
     weights_BS = torch.tensor([[0.1, 0.055, 0.8, 0.045]], dtype=torch.float64)
     assert weights_BS.sum().item() == pytest.approx(1)
@@ -38,7 +38,7 @@ def test_the_slides_weighted_sum() -> None:
     ]
 
 
-def test_a_masked_position_has_no_weight_and_no_gradient() -> None:
+def test_masked_position_has_zero_weight_and_zero_gradient() -> None:
     scores = torch.tensor([[1.0, 2.0, 50.0]], requires_grad=True)
     weights = masked_softmax(scores, torch.tensor([True, True, False]))
     assert weights[0, 2] == 0
@@ -48,47 +48,47 @@ def test_a_masked_position_has_no_weight_and_no_gradient() -> None:
     assert scores.grad[0, 2] == 0
 
 
-def test_a_row_of_padding_alone_is_not_nan() -> None:
+def test_row_of_padding_only_has_equal_weights() -> None:
     assert masked_softmax(torch.randn(1, 4), torch.zeros(4, dtype=torch.bool)).tolist() == [[0.25] * 4]
 
 
-def multi_head() -> tuple[MultiHeadAttention, Tensor, Tensor, Tensor]:
+def build_multi_head() -> tuple[MultiHeadAttention, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     x_BTD, memory_BSD = torch.randn(2, 3, 8, dtype=torch.float64), torch.randn(2, 5, 8, dtype=torch.float64)
     mask_BS = torch.tensor([[True] * 5, [True, True, True, False, False]])
     return MultiHeadAttention(8, heads=2, dropout=0.0).double(), x_BTD, memory_BSD, mask_BS
 
 
-def test_multi_head_is_the_concatenation_of_its_heads() -> None:
+def test_multi_head_attention_is_the_concatenation_of_its_heads() -> None:
     """Section 3.2.2, head by head: rows of the stacked matrices are W_i^Q, W_i^K, W_i^V."""
-    attend, x_BTD, memory_BSD, mask_BS = multi_head()
-    w_k, w_v = attend.key_value.weight.chunk(2)
+    attention, x_BTD, memory_BSD, mask_BS = build_multi_head()
+    w_k, w_v = attention.key_value.weight.chunk(2)
     heads = []
     for head in range(2):
         rows = slice(4 * head, 4 * head + 4)
-        query_BTC, key_BSC = x_BTD @ attend.query.weight[rows].T, memory_BSD @ w_k[rows].T
+        query_BTC, key_BSC = x_BTD @ attention.query.weight[rows].T, memory_BSD @ w_k[rows].T
         scores_BTS = query_BTC @ key_BSC.transpose(1, 2) / 4**0.5
         weights_BTS = torch.softmax(scores_BTS.masked_fill(~mask_BS[:, None], -torch.inf), dim=-1)
         heads.append(weights_BTS @ (memory_BSD @ w_v[rows].T))
-    wanted_BTD = torch.cat(heads, dim=-1) @ attend.out.weight.T
-    found_BTD = attend(x_BTD, attend.keys_values(memory_BSD), mask_BS[:, None, None])
+    wanted_BTD = torch.cat(heads, dim=-1) @ attention.out.weight.T
+    found_BTD = attention(x_BTD, attention.keys_values(memory_BSD), mask_BS[:, None, None])
     torch.testing.assert_close(found_BTD, wanted_BTD, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_watched_weights_are_those_of_the_fused_kernel(causal: bool) -> None:
-    attend, x_BTD, memory_BSD, mask_BS = multi_head()
+def test_result_with_a_hook_equals_that_of_the_fused_kernel(causal: bool) -> None:
+    attention, x_BTD, memory_BSD, mask_BS = build_multi_head()
     memory_BSD, mask = (x_BTD, None) if causal else (memory_BSD, mask_BS[:, None, None])
-    fused_BTD = attend(x_BTD, attend.keys_values(memory_BSD), mask, causal=causal)
-    seen: list[Tensor] = []
+    fused_BTD = attention(x_BTD, attention.keys_values(memory_BSD), mask, causal=causal)
+    recorded: list[Tensor] = []
 
-    def note(_module: Any, _inputs: Any, weights: Tensor) -> None:
-        seen.append(weights)
+    def record(_module: Any, _inputs: Any, weights: Tensor) -> None:
+        recorded.append(weights)
 
-    attend.weights.register_forward_hook(note)
-    watched_BTD = attend(x_BTD, attend.keys_values(memory_BSD), mask, causal=causal)
-    torch.testing.assert_close(watched_BTD, fused_BTD, atol=1e-12, rtol=0)
-    (weights_BHTS,) = seen
+    attention.weights.register_forward_hook(record)
+    hooked_BTD = attention(x_BTD, attention.keys_values(memory_BSD), mask, causal=causal)
+    torch.testing.assert_close(hooked_BTD, fused_BTD, atol=1e-12, rtol=0)
+    (weights_BHTS,) = recorded
     torch.testing.assert_close(weights_BHTS.sum(dim=-1), torch.ones(2, 2, 3, dtype=torch.float64))
     if causal:
         assert (weights_BHTS.triu(diagonal=1) == 0).all()
@@ -96,39 +96,39 @@ def test_watched_weights_are_those_of_the_fused_kernel(causal: bool) -> None:
         assert (weights_BHTS[1, :, :, 3:] == 0).all()
 
 
-def test_one_look_equals_many() -> None:
-    attend, x_BTD, memory_BSD, mask_BS = multi_head()
-    many_BTD = attend(x_BTD, attend.keys_values(memory_BSD), mask_BS[:, None, None])
-    one_BD, weights_BS = attend.forward_with_weights(x_BTD[:, 1], attend.keys_values(memory_BSD), mask_BS)
+def test_single_query_with_weights_equals_many_queries() -> None:
+    attention, x_BTD, memory_BSD, mask_BS = build_multi_head()
+    many_BTD = attention(x_BTD, attention.keys_values(memory_BSD), mask_BS[:, None, None])
+    one_BD, weights_BS = attention.forward_with_weights(x_BTD[:, 1], attention.keys_values(memory_BSD), mask_BS)
     torch.testing.assert_close(one_BD, many_BTD[:, 1], atol=1e-12, rtol=0)
     torch.testing.assert_close(weights_BS.sum(dim=1), torch.ones(2, dtype=torch.float64))
     assert (weights_BS[1, 3:] == 0).all()
 
 
-def test_heads_must_divide_the_width() -> None:
+def test_width_that_is_not_divisible_by_heads_is_refused() -> None:
     with pytest.raises(ValueError, match=r"model\.width: 8 is not divisible by model\.heads \(3\)"):
         MultiHeadAttention(8, heads=3, dropout=0.0)
 
 
-def additive() -> tuple[AdditiveAttention, Tensor, Tensor, Tensor]:
+def build_additive() -> tuple[AdditiveAttention, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     query_BD, memory_BSD = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 4, 6, dtype=torch.float64)
     mask_BS = torch.tensor([[True] * 4, [True, True, False, False]])
     return AdditiveAttention(3, 6, units=5).double(), query_BD, memory_BSD, mask_BS
 
 
-def test_additive_attention_is_its_equation() -> None:
+def test_additive_attention_equals_its_equation() -> None:
     """e_ij = v_a^T tanh(W_a s_{i-1} + U_a h_j), one number at a time."""
-    attend, query_BD, memory_BSD, mask_BS = additive()
-    for parameter in attend.parameters():
+    attention, query_BD, memory_BSD, mask_BS = build_additive()
+    for parameter in attention.parameters():
         torch.nn.init.normal_(parameter)
-    w_a, u_a, v_a = attend.W_a.weight, attend.U_a.weight, attend.v_a.weight[0]
-    found_BS = attend(query_BD, attend.keys(memory_BSD), mask_BS)
+    w_a, u_a, v_a = attention.W_a.weight, attention.U_a.weight, attention.v_a.weight[0]
+    found_BS = attention(query_BD, attention.keys(memory_BSD), mask_BS)
     for sentence, length in enumerate((4, 2)):
         e_S = torch.stack(
             [
-                (v_a * torch.tanh(w_a @ query_BD[sentence] + u_a @ memory_BSD[sentence, place])).sum()
-                for place in range(length)
+                (v_a * torch.tanh(w_a @ query_BD[sentence] + u_a @ memory_BSD[sentence, position])).sum()
+                for position in range(length)
             ]
         )
         torch.testing.assert_close(found_BS[sentence, :length], e_S.exp() / e_S.exp().sum(), atol=1e-12, rtol=0)
@@ -136,8 +136,8 @@ def test_additive_attention_is_its_equation() -> None:
     assert found_BS.std() > 0.01
 
 
-def test_additive_attention_begins_uniform() -> None:
-    attend, query_BD, memory_BSD, mask_BS = additive()
-    found_BS = attend(query_BD, attend.keys(memory_BSD), mask_BS)
+def test_initial_additive_attention_is_uniform() -> None:
+    attention, query_BD, memory_BSD, mask_BS = build_additive()
+    found_BS = attention(query_BD, attention.keys(memory_BSD), mask_BS)
     assert found_BS.tolist() == [[0.25] * 4, [0.5, 0.5, 0, 0]]
-    assert attend.W_a.weight.abs().max() > 0  # so that v_a gets a gradient
+    assert attention.W_a.weight.abs().max() > 0  # so that v_a gets a gradient

@@ -1,4 +1,4 @@
-"""RNNsearch against the equations of its appendix, and what the paper fixes."""
+"""RNNsearch compared with the equations of its appendix, and with the paper's initial weights."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def build() -> Model:
     return model
 
 
-def gru(x_SE: Tensor, w_x: Tensor, w_h: Tensor) -> Tensor:
-    """Fused form, from zeros: the reset gate after the product with U."""
+def run_gru(x_SE: Tensor, w_x: Tensor, w_h: Tensor) -> Tensor:
+    """Return h_SD from zeros, with the reset gate after the product with U, as in fused kernels."""
     h_D, h_SD = torch.zeros(w_h.shape[1], dtype=x_SE.dtype), []
     for x_E in x_SE:
         (xr, xz, xn), (hr, hz, hn) = (w_x @ x_E).chunk(3), (w_h @ h_D).chunk(3)
@@ -36,14 +36,15 @@ def gru(x_SE: Tensor, w_x: Tensor, w_h: Tensor) -> Tensor:
 
 
 def annotate(model: Model, ids_S: Tensor) -> Tensor:
+    """Return the annotations h_S2D of one sentence without padding."""
     x_SE = model.source_embedding(ids_S)
     both = []
     for direction, x in ((model.encoder.forwards, x_SE), (model.encoder.backwards, x_SE.flip(0))):
-        both.append(gru(x, direction.get_parameter("weight_ih_l0"), direction.get_parameter("weight_hh_l0")))
+        both.append(run_gru(x, direction.get_parameter("weight_ih_l0"), direction.get_parameter("weight_hh_l0")))
     return torch.cat((both[0], both[1].flip(0)), dim=1)
 
 
-def test_annotations_are_two_grus_of_each_sentence_alone() -> None:
+def test_annotations_equal_two_grus_for_each_sentence_alone() -> None:
     model = build()
     ids_BS = torch.tensor([[11, 12, 13, 14, EOS], [15, EOS, 0, 0, 0], [16, 17, 18, EOS, 0]])
     h_BS2D = model.encode(Tokens(ids_BS, (5, 2, 4))).h_BS2D
@@ -52,8 +53,8 @@ def test_annotations_are_two_grus_of_each_sentence_alone() -> None:
         torch.testing.assert_close(h_BS2D[row, :length], wanted_S2D, atol=1e-10, rtol=0)
 
 
-def test_the_decoder_is_appendix_a() -> None:
-    """s_0, alignment, context in all gates, U [r * s] and the maxout readout, one number at a time."""
+def test_decoder_equals_appendix_a() -> None:
+    """s_0, alignment, context in all gates, U [r * s] and the maxout readout, one position at a time."""
     model, source, prefix = build(), torch.tensor([11, 12, 13, EOS]), [BOS, 21, 22]
     h_S2D = annotate(model, source)
     get = model.get_parameter
@@ -62,7 +63,7 @@ def test_the_decoder_is_appendix_a() -> None:
     u_z, u_r = get("decoder.U_gates.weight").chunk(2)
     w_a, u_a, v_a = (get(f"decoder.attention.{name}.weight") for name in ("W_a", "U_a", "v_a"))
     s = torch.tanh(get("W_s.weight") @ h_S2D[0, 6:])
-    wanted, looked = [], []
+    wanted, attention = [], []
     for word in prefix:
         y = model.target_embedding.weight[word]
         e_S = torch.stack([v_a[0] @ torch.tanh(w_a @ s + u_a @ h_2D) for h_2D in h_S2D])
@@ -73,20 +74,20 @@ def test_the_decoder_is_appendix_a() -> None:
         s = (1 - z) * s + z * torch.tanh(w @ y + get("decoder.U.weight") @ (r * s) + c @ context)
         pairs = get("U_o.weight") @ s + get("V_o.weight") @ y + get("C_o.weight") @ context
         wanted.append(torch.maximum(pairs[0::2], pairs[1::2]))
-        looked.append(a_S)
+        attention.append(a_S)
     memory = model.encode(Tokens(source[None], (4,)))
     found_TM = model.decode(memory, sentence(*prefix))[0]
     torch.testing.assert_close(found_TM, torch.stack(wanted), atol=1e-10, rtol=0)
     state = model.start(memory)
-    for word, a_S in zip(prefix, looked, strict=True):
+    for word, a_S in zip(prefix, attention, strict=True):
         _, state, attention_BS = model.step(torch.tensor([word]), state)
         assert attention_BS is not None
         torch.testing.assert_close(attention_BS[0], a_S, atol=1e-10, rtol=0)
         assert a_S.std() > 0.01
 
 
-def test_attention_begins_uniform() -> None:
-    """v_a = 0: every source word has the same weight, padding none."""
+def test_initial_attention_is_uniform() -> None:
+    """With v_a = 0 every source word has the same weight, and padding has none."""
     model = Model(SMALL, 30, 40).eval()
     ids_BS = torch.tensor([[11, 12, 13, EOS], [14, EOS, 0, 0]])
     step = model.step(torch.tensor([BOS, BOS]), model.start(model.encode(Tokens(ids_BS, (4, 2)))))
@@ -94,8 +95,8 @@ def test_attention_begins_uniform() -> None:
     assert step.attention_BS.tolist() == [[0.25] * 4, [0.5, 0.5, 0, 0]]
 
 
-def test_weights_begin_as_in_appendix_b() -> None:
-    """Recurrent matrices orthogonal; W_a, U_a ~ N(0, 0.001^2); v_a = 0; all others N(0, 0.01^2)."""
+def test_initial_weights_are_those_of_appendix_b() -> None:
+    """Recurrent matrices are orthogonal, W_a and U_a ~ N(0, 0.001^2), v_a = 0, all others N(0, 0.01^2)."""
     torch.manual_seed(1)
     model = Model(Config(embedding=62), 500, 500)
     orthogonal = 0

@@ -1,9 +1,9 @@
-"""What every architecture must keep, for every row of every architecture's YAML: found by listing the folder.
+"""Contract tests: what every architecture must do, tested for every row of every architecture's YAML in experiments/.
 
-Unless a test says otherwise: the demo preset, a vocabulary of a few tokens, evaluation mode, float64. Weights are moved
-away from their initial values first, where zeros and small numbers would hide mistakes.
+Unless a test says otherwise it uses the demo preset, a vocabulary of a few tokens, evaluation mode and float64, and
+adds noise to the initial weights, because zeros and small numbers would hide mistakes.
 
-On a GPU: python -m pytest tests/test_contract.py --device cuda.
+On a GPU: python -m pytest tests/models/test_contract.py --device cuda.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.data.batches import PairBatches, Pairs, Sentences
 from bench.decoding.beam_search import greedy
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.system.machine import MachineSettings, bf16_fallback
 from bench.training.checkpoints import Signals
@@ -31,12 +31,12 @@ from models.parts.batch import BOS, EOS, UNK, Batch, Tokens
 from models.parts.flops import Flops
 from models.parts.translator import Translator
 
-FILES = architectures()
+FILES = row_files()
 ROWS = sorted(FILES)
 SOURCE_LENGTHS, TARGET_LENGTHS = (6, 3, 8, 2, 7), (5, 7, 2, 9, 1)
 
-KNOWN_BY_HEART = dict.fromkeys(ROWS, 8)
-"""Sentences of eight that a row must translate without a mistake after learning them."""
+MEMORIZED = dict.fromkeys(ROWS, 8)
+"""The number of eight training sentences that a row must translate without an error."""
 
 
 def experiment(row: str, preset: str = "demo") -> Experiment:
@@ -44,23 +44,24 @@ def experiment(row: str, preset: str = "demo") -> Experiment:
 
 
 def vocabularies(job: Experiment) -> tuple[int, int]:
-    """Two sizes that differ, so that a mix-up of the sides fails, unless the architecture shares one table."""
+    """Return different sizes for source and target, so that confusing the two fails, unless they share one table."""
     return (23, 23) if getattr(job.model, "shared_embeddings", False) else (29, 23)
 
 
-def build(row: str, seed: int = 1, awake: bool = True, device: torch.device | str = "cpu") -> Translator:
+def build(row: str, seed: int = 1, noise: bool = True, device: torch.device | str = "cpu") -> Translator:
+    """Return the row's model; `noise` moves every weight away from its initial value."""
     job = experiment(row)
     torch.manual_seed(seed)
     model = job.build(*vocabularies(job)).eval()
     model.optimization = job.training
-    if awake:
+    if noise:
         for parameter in model.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape)
     return model.to(device)
 
 
 def tokens(lengths: tuple[int, ...], vocabulary: int = 23, seed: int = 1) -> Tokens:
-    """Random words, EOS at the end of each sentence, PAD behind it."""
+    """Return random words, with EOS at the end of each sentence and PAD after it."""
     ids_BS = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
     generator = torch.Generator().manual_seed(seed)
     for row_S, length in zip(ids_BS, lengths, strict=True):
@@ -73,18 +74,19 @@ def batch(device: torch.device | str = "cpu") -> Batch:
     return Batch(tokens(SOURCE_LENGTHS, seed=1), tokens(TARGET_LENGTHS, seed=2)).to(device)
 
 
-def alone(side: Tokens, row: int) -> Tokens:
+def single(side: Tokens, row: int) -> Tokens:
+    """Return one sentence of a batch, without padding."""
     length = side.lengths_B[row]
     return Tokens(side.ids_BS[row : row + 1, :length], (length,))
 
 
-def read(model: Translator, pairs: Batch) -> Tensor:
-    """hidden_BTD, teacher forcing."""
+def decode_all(model: Translator, pairs: Batch) -> Tensor:
+    """Return hidden_BTD by `decode`."""
     return model.decode(model.encode(pairs.source), pairs.prefix)
 
 
-def write(model: Translator, pairs: Batch) -> tuple[Tensor, list[Tensor | None]]:
-    """(hidden_BTD, attention_BS of each step), step by step."""
+def decode_stepwise(model: Translator, pairs: Batch) -> tuple[Tensor, list[Tensor | None]]:
+    """Return (hidden_BTD, attention_BS of each step) by `start` and `step`."""
     state, hidden, attention = model.start(model.encode(pairs.source)), [], []
     for previous_B in pairs.prefix.ids_BS.unbind(dim=1):
         hidden_BD, state, attention_BS = model.step(previous_B, state)
@@ -93,18 +95,19 @@ def write(model: Translator, pairs: Batch) -> tuple[Tensor, list[Tensor | None]]
     return torch.stack(hidden, dim=1), attention
 
 
-def picked(tree: Any, rows_N: Tensor) -> Any:
-    """The state of some sentences: every tensor of the tree has one row for each sentence."""
+def select_rows(tree: Any, rows_N: Tensor) -> Any:
+    """Return the state of some sentences; every tensor of the tree must have one row per sentence."""
     if isinstance(tree, Tensor):
         assert tree.shape[0] == len(SOURCE_LENGTHS)
         return tree.index_select(0, rows_N)
     if tree is None:
         return None
-    branches = [picked(branch, rows_N) for branch in tree]
+    branches = [select_rows(branch, rows_N) for branch in tree]
     return type(tree)(*branches) if hasattr(tree, "_fields") else tuple(branches)
 
 
 def dtypes(tree: Any) -> Iterator[torch.dtype]:
+    """Yield the dtype of every tensor of a tree."""
     if isinstance(tree, Tensor):
         yield tree.dtype
     elif isinstance(tree, (tuple, list)):
@@ -112,7 +115,7 @@ def dtypes(tree: Any) -> Iterator[torch.dtype]:
             yield from dtypes(branch)
 
 
-def assert_same_where_real(found_BTD: Tensor, wanted_BTD: Tensor, tolerance: float) -> None:
+def assert_equal_at_real_positions(found_BTD: Tensor, wanted_BTD: Tensor, tolerance: float) -> None:
     assert found_BTD.shape == wanted_BTD.shape
     for row, length in enumerate(TARGET_LENGTHS):
         difference = (found_BTD[row, :length] - wanted_BTD[row, :length]).abs().max().item()
@@ -131,39 +134,40 @@ def model(row: str, device: torch.device) -> Translator:
 
 @pytest.fixture
 def without_cudnn() -> Iterator[None]:
-    """Its recurrent layers have no backward pass in evaluation mode."""
+    """Disable cuDNN, whose recurrent layers have no backward pass in evaluation mode."""
     with torch.backends.cudnn.flags(enabled=False):
         yield
 
 
-# --- the two ways of reading agree ------------------------------------------------------------------------------------
+# --- `decode` and `step` give the same numbers ------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def test_step_by_step_equals_decode(model: Translator) -> None:
     pairs = batch(model.device)
-    wanted_BTD, (found_BTD, _) = read(model, pairs), write(model, pairs)
-    assert wanted_BTD.std() > 1e-3  # not all the same
-    assert_same_where_real(found_BTD, wanted_BTD, 1e-8)
+    wanted_BTD, (found_BTD, _) = decode_all(model, pairs), decode_stepwise(model, pairs)
+    assert wanted_BTD.std() > 1e-3  # otherwise a constant result would pass
+    assert_equal_at_real_positions(found_BTD, wanted_BTD, 1e-8)
 
 
 @torch.no_grad()
 def test_step_by_step_equals_decode_in_fp32(row: str, device: torch.device) -> None:
-    """In fp32 an LSTM runs on another kernel (oneDNN), and attention on a GPU."""
+    """In fp32 other kernels run: oneDNN for an LSTM on a CPU, fused attention on a GPU."""
     model, pairs = build(row, device=device), batch(device)
-    assert_same_where_real(write(model, pairs)[0], read(model, pairs), 1e-4)
+    assert_equal_at_real_positions(decode_stepwise(model, pairs)[0], decode_all(model, pairs), 1e-4)
 
 
 @torch.no_grad()
-def test_padding_and_neighbours_change_nothing(model: Translator) -> None:
+def test_padding_and_other_sentences_change_nothing(model: Translator) -> None:
     pairs = batch(model.device)
-    together_BTD, (written_BTD, looked) = read(model, pairs), write(model, pairs)
+    batch_BTD, (stepwise_BTD, batch_attention) = decode_all(model, pairs), decode_stepwise(model, pairs)
     for row, (source_length, target_length) in enumerate(zip(SOURCE_LENGTHS, TARGET_LENGTHS, strict=True)):
-        pair = Batch(alone(pairs.source, row), alone(pairs.target, row))
-        torch.testing.assert_close(together_BTD[row : row + 1, :target_length], read(model, pair), atol=1e-8, rtol=0)
-        steps_1TD, attention = write(model, pair)
-        torch.testing.assert_close(written_BTD[row : row + 1, :target_length], steps_1TD, atol=1e-8, rtol=0)
-        for weights_1S, weights_BS in zip(attention, looked[:target_length], strict=True):
+        pair = Batch(single(pairs.source, row), single(pairs.target, row))
+        single_1TD = decode_all(model, pair)
+        torch.testing.assert_close(batch_BTD[row : row + 1, :target_length], single_1TD, atol=1e-8, rtol=0)
+        steps_1TD, attention = decode_stepwise(model, pair)
+        torch.testing.assert_close(stepwise_BTD[row : row + 1, :target_length], steps_1TD, atol=1e-8, rtol=0)
+        for weights_1S, weights_BS in zip(attention, batch_attention[:target_length], strict=True):
             if weights_1S is None or weights_BS is None:
                 assert weights_1S is weights_BS
                 continue
@@ -173,16 +177,16 @@ def test_padding_and_neighbours_change_nothing(model: Translator) -> None:
 
 
 @torch.no_grad()
-def test_losses_come_sentence_by_sentence(model: Translator) -> None:
+def test_losses_are_ordered_by_sentence(model: Translator) -> None:
     pairs = batch(model.device)
     each = [
-        model.token_losses(Batch(alone(pairs.source, row), alone(pairs.target, row)))
+        model.token_losses(Batch(single(pairs.source, row), single(pairs.target, row)))
         for row in range(len(SOURCE_LENGTHS))
     ]
     torch.testing.assert_close(model.token_losses(pairs), torch.cat(each), atol=1e-8, rtol=0)
 
 
-# --- what a position may see ------------------------------------------------------------------------------------------
+# --- which words a position sees --------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -201,43 +205,43 @@ def test_no_position_sees_a_later_word(model: Translator) -> None:
 
 
 @pytest.mark.usefixtures("without_cudnn")
-def test_no_gradient_comes_from_a_later_word(model: Translator) -> None:
-    """The same by gradients at the embeddings; nanodo's proof. Nothing to see in frozen features (perceptron)."""
+def test_later_words_get_no_gradient(model: Translator) -> None:
+    """The same by the gradients of the embeddings, as in nanodo. Frozen features (perceptron) have no gradients."""
     source, length = tokens((6,)).to(model.device), 6
     prefix = tokens((length,), seed=3).to(model.device)
     memory = model.encode(source)
-    seen: list[Tensor] = []
+    recorded: list[Tensor] = []
 
-    def note(_module: nn.Module, _inputs: Any, words_1TE: Tensor) -> None:
-        seen.append(words_1TE)
+    def record(_module: nn.Module, _inputs: Any, words_1TE: Tensor) -> None:
+        recorded.append(words_1TE)
 
-    hooks = [module.register_forward_hook(note) for module in model.modules() if isinstance(module, nn.Embedding)]
+    hooks = [module.register_forward_hook(record) for module in model.modules() if isinstance(module, nn.Embedding)]
     hidden_1TD = model.decode(memory, prefix)
     for hook in hooks:
         hook.remove()
     if not hidden_1TD.requires_grad:
         assert not hooks
         return
-    words = [words_1TE for words_1TE in seen if words_1TE.shape[1] >= length]
+    words = [words_1TE for words_1TE in recorded if words_1TE.shape[1] >= length]
     assert words
     for position in range(length):
         target = (hidden_1TD[0, position] * torch.arange(1, hidden_1TD.shape[2] + 1, device=model.device)).sum()
         for gradient_1TE in torch.autograd.grad(target, words, retain_graph=True):
-            reached_T = gradient_1TE[0, -length:].abs().amax(dim=1)
-            assert reached_T[position] > 0
-            assert (reached_T[position + 1 :] == 0).all()
+            gradient_T = gradient_1TE[0, -length:].abs().amax(dim=1)
+            assert gradient_T[position] > 0
+            assert (gradient_T[position + 1 :] == 0).all()
 
 
 @torch.no_grad()
 def test_every_source_word_is_seen(model: Translator) -> None:
     source, target = (tokens((6,), seed=seed).to(model.device) for seed in (1, 2))
-    before_1TD = read(model, Batch(source, target))
-    for place in range(5):
+    before_1TD = decode_all(model, Batch(source, target))
+    for position in range(5):
         ids_1S = source.ids_BS.clone()
-        ids_1S[0, place] = 4 + (ids_1S[0, place] - 3) % 19
-        assert ids_1S[0, place] != source.ids_BS[0, place]
-        after_1TD = read(model, Batch(Tokens(ids_1S, (6,)), target))
-        assert (after_1TD - before_1TD).abs().max() > 1e-6, f"source word {place} changes nothing"
+        ids_1S[0, position] = 4 + (ids_1S[0, position] - 3) % 19
+        assert ids_1S[0, position] != source.ids_BS[0, position]
+        after_1TD = decode_all(model, Batch(Tokens(ids_1S, (6,)), target))
+        assert (after_1TD - before_1TD).abs().max() > 1e-6, f"source word {position} changes nothing"
 
 
 # --- states and files -------------------------------------------------------------------------------------------------
@@ -245,18 +249,18 @@ def test_every_source_word_is_seen(model: Translator) -> None:
 
 @torch.no_grad()
 def test_beams_can_be_reordered(model: Translator) -> None:
-    """Sentences picked out of the state, in another order and twice, go on as they would have."""
-    pairs, chosen_N = batch(model.device), torch.tensor([3, 0, 0, 4], device=model.device)
+    """Rows selected from the state, in another order and repeated, give the same results as in the original order."""
+    pairs, rows_N = batch(model.device), torch.tensor([3, 0, 0, 4], device=model.device)
     state = model.start(model.encode(pairs.source))
     prefix_BT = tokens((4,) * 5, seed=7).ids_BS.to(model.device)
     _, state, _ = model.step(prefix_BT[:, 0], state)
     _, state, _ = model.step(prefix_BT[:, 1], state)
     wanted = model.step(prefix_BT[:, 2], state)
-    found = model.step(prefix_BT[chosen_N, 2], picked(state, chosen_N))
-    torch.testing.assert_close(found.hidden_BD, wanted.hidden_BD[chosen_N], atol=1e-8, rtol=0)
-    further = model.step(prefix_BT[chosen_N, 3], found.state).hidden_BD
+    found = model.step(prefix_BT[rows_N, 2], select_rows(state, rows_N))
+    torch.testing.assert_close(found.hidden_BD, wanted.hidden_BD[rows_N], atol=1e-8, rtol=0)
+    found_BD = model.step(prefix_BT[rows_N, 3], found.state).hidden_BD
     wanted_BD = model.step(prefix_BT[:, 3], wanted.state).hidden_BD
-    torch.testing.assert_close(further, wanted_BD[chosen_N], atol=1e-8, rtol=0)
+    torch.testing.assert_close(found_BD, wanted_BD[rows_N], atol=1e-8, rtol=0)
 
 
 @torch.no_grad()
@@ -266,32 +270,32 @@ def test_saved_weights_give_the_same_bits(row: str, device: torch.device) -> Non
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    wanted_BTV = model.project(read(model, pairs))
-    assert not torch.equal(other.project(read(other, pairs)), wanted_BTV)
+    wanted_BTV = model.project(decode_all(model, pairs))
+    assert not torch.equal(other.project(decode_all(other, pairs)), wanted_BTV)
     other.load_state_dict(torch.load(file, weights_only=True))
-    assert torch.equal(other.project(read(other, pairs)), wanted_BTV)
+    assert torch.equal(other.project(decode_all(other, pairs)), wanted_BTV)
 
 
 class Killed(BaseException):
-    """As by kill -9: nothing after it is written."""
+    """Ends the training like kill -9: no handler writes anything after it."""
 
 
-def trained(
+def run_training(
     row: str, folder: Path, device: torch.device, killed_after: int | None = None
 ) -> tuple[list[int], TrainingResult]:
-    """(updates seen, what came out) of 5 updates by the row's own recipe, with dropout wherever it has any."""
+    """Return (updates reported, result) of 5 updates with the row's own settings, with dropout if the row has it."""
     job = experiment(row)
     if hasattr(job.model, "dropout"):
         job = resolve(FILES[row], row=row, flags=["--model.dropout", "0.3"])
     torch.manual_seed(1)
-    model, seen = job.build(*vocabularies(job)), []
+    model, reported = job.build(*vocabularies(job)), []
     sources, targets = (
-        Sentences.of([alone(side, place).ids_BS[0, :-1].tolist() for place in range(6)])
+        Sentences.of([single(side, sentence).ids_BS[0, :-1].tolist() for sentence in range(6)])
         for side in (tokens((7, 5, 6, 8, 4, 6), seed=seed) for seed in (1, 2))
     )
 
     def report(status: Status) -> None:
-        seen.append(status.updates)
+        reported.append(status.updates)
         if status.updates == killed_after:
             raise Killed
 
@@ -309,23 +313,23 @@ def trained(
             folder=folder,
             signals=signals,
         )
-    return seen, done
+    return reported, done
 
 
 @pytest.mark.usefixtures("same_bits")
 def test_killed_and_resumed_gives_the_same_bits(row: str, device: torch.device, tmp_path: Path) -> None:
-    """Five updates, against three, a kill and two more. Where and how a run may be killed: tests/test_training.py."""
-    _, whole = trained(row, tmp_path / "whole", device)
+    """Compares five updates with three, a kill and two more; tests/training/test_trainer.py tests other kills."""
+    _, uninterrupted = run_training(row, tmp_path / "uninterrupted", device)
     with pytest.raises(Killed):
-        trained(row, tmp_path / "parts", device, killed_after=3)
-    seen, resumed = trained(row, tmp_path / "parts", device)
-    assert seen == [4, 5]
-    assert whole.weights.keys() == resumed.weights.keys()
-    changed = [name for name, weight in whole.weights.items() if not torch.equal(weight, resumed.weights[name])]
+        run_training(row, tmp_path / "killed", device, killed_after=3)
+    reported, resumed = run_training(row, tmp_path / "killed", device)
+    assert reported == [4, 5]
+    assert uninterrupted.weights.keys() == resumed.weights.keys()
+    changed = [name for name, weight in uninterrupted.weights.items() if not torch.equal(weight, resumed.weights[name])]
     assert not changed
 
 
-# --- learning ---------------------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def update(model: Translator, optimizer: Any, pairs: Batch, clip: float | None) -> None:
@@ -338,8 +342,8 @@ def update(model: Translator, optimizer: Any, pairs: Batch, clip: float | None) 
 
 
 def test_five_updates_change_every_tensor(row: str, device: torch.device) -> None:
-    """From the initial weights as they are, by the row's own recipe."""
-    model, job = build(row, awake=False, device=device).train(), experiment(row)
+    """Starts from the initial weights without noise and uses the row's own optimization settings."""
+    model, job = build(row, noise=False, device=device).train(), experiment(row)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = model.configure_optimizers()
     for _ in range(5):
@@ -351,30 +355,30 @@ def test_five_updates_change_every_tensor(row: str, device: torch.device) -> Non
 
 
 def test_bf16_mixed_trains_and_writes(row: str, device: torch.device) -> None:
-    """Nothing is computed in fp16, as cuDNN's recurrent layers would be: no loss is scaled for it."""
+    """No module computes in fp16. cuDNN's recurrent layers would under autocast, but no loss is scaled for it."""
     model, pairs = build(row, device=device).train(), batch(device)
-    seen = set[torch.dtype]()
+    recorded = set[torch.dtype]()
     for module in model.modules():
-        module.register_forward_hook(lambda _module, _inputs, output: seen.update(dtypes(output)))
+        module.register_forward_hook(lambda _module, _inputs, output: recorded.update(dtypes(output)))
     with bf16_fallback(device), torch.autocast(device.type, torch.bfloat16):
         loss = model.training_step(pairs, 0)
     loss.backward()
-    trained = [parameter.grad for parameter in model.parameters()]
-    assert all(gradient is not None and gradient.isfinite().all() for gradient in trained)
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
     model.eval()
     with torch.no_grad(), bf16_fallback(device), torch.autocast(device.type, torch.bfloat16):
-        read_BTD, (written_BTD, _) = read(model, pairs), write(model, pairs)
-    exact_BTD = read(model, pairs)
+        decoded_BTD, (stepwise_BTD, _) = decode_all(model, pairs), decode_stepwise(model, pairs)
+    exact_BTD = decode_all(model, pairs)
     scale = exact_BTD.abs().max().item()
-    assert_same_where_real(read_BTD.float(), exact_BTD.detach(), 0.1 * scale)
-    assert_same_where_real(written_BTD.float(), exact_BTD.detach(), 0.1 * scale)
-    assert seen
-    assert torch.float16 not in seen
+    assert_equal_at_real_positions(decoded_BTD.float(), exact_BTD.detach(), 0.1 * scale)
+    assert_equal_at_real_positions(stepwise_BTD.float(), exact_BTD.detach(), 0.1 * scale)
+    assert recorded
+    assert torch.float16 not in recorded
 
 
-def test_a_tiny_corpus_is_learnt_by_heart(row: str, device: torch.device) -> None:
-    """Eight translations that nothing but their source tells apart come back word for word."""
-    model, job = build(row, awake=False, device=device).train(), experiment(row)
+def test_a_tiny_corpus_is_memorized(row: str, device: torch.device) -> None:
+    """Eight random targets, which only the source distinguishes, are translated without an error after training."""
+    model, job = build(row, noise=False, device=device).train(), experiment(row)
     pairs = Batch(tokens((4, 5, 6, 7, 4, 5, 6, 7), seed=5), tokens((6, 5, 4, 7, 5, 6, 7, 4), seed=6)).to(device)
     optimizer = model.configure_optimizers()
 
@@ -382,23 +386,23 @@ def test_a_tiny_corpus_is_learnt_by_heart(row: str, device: torch.device) -> Non
         rows = zip(side.ids_BS.tolist(), side.lengths_B, strict=True)
         return [ids[: length - 1] for ids, length in rows]
 
-    def right() -> int:
-        written = (hypothesis.ids for hypothesis in greedy(model, words(pairs.source), extra_length=5))
-        return sum(found == wanted for found, wanted in zip(written, words(pairs.target), strict=True))
+    def correct() -> int:
+        hypotheses = (hypothesis.ids for hypothesis in greedy(model, words(pairs.source), extra_length=5))
+        return sum(found == wanted for found, wanted in zip(hypotheses, words(pairs.target), strict=True))
 
-    assert right() == 0
-    for _ in range(16):  # on a processor without AVX-512 one head of attention needed more than 400
+    assert correct() == 0
+    for _ in range(16):  # 800 updates: on a processor without AVX-512 the row with one head needed more than 400
         for _ in range(50):
             update(model, optimizer, pairs, job.training.clip)
-        if right() >= KNOWN_BY_HEART[row]:
+        if correct() >= MEMORIZED[row]:
             return
-    pytest.fail(f"{right()} of 8 sentences after 800 updates")
+    pytest.fail(f"{correct()} of 8 sentences are correct after 800 updates")
 
 
 # --- cost and size ----------------------------------------------------------------------------------------------------
 
 
-def on_meta(row: str, preset: str, source_vocabulary: int, target_vocabulary: int) -> Translator:
+def build_on_meta(row: str, preset: str, source_vocabulary: int, target_vocabulary: int) -> Translator:
     with torch.device("meta"):
         return experiment(row, preset).build(source_vocabulary, target_vocabulary).eval()
 
@@ -410,7 +414,7 @@ def meta_tokens(sentences: int, length: int) -> Tokens:
 @pytest.mark.parametrize(("source_length", "target_length"), [(7, 5), (3, 6)])
 def test_closed_form_flops_equal_the_counted_ones(row: str, source_length: int, target_length: int) -> None:
     job, sentences = experiment(row), 2
-    model = on_meta(row, "demo", *vocabularies(job))
+    model = build_on_meta(row, "demo", *vocabularies(job))
     pairs = Batch(meta_tokens(sentences, source_length), meta_tokens(sentences, target_length))
     closed: Flops = model.flops(source_length, target_length) * sentences
     counter = FlopCounterMode(display=False)
@@ -436,18 +440,22 @@ def test_closed_form_flops_equal_the_counted_ones(row: str, source_length: int, 
             assert counter.get_total_flops() == model.flops_project().forward * sentences
 
 
-OTHER_GOALS = {
-    "perceptron": {"demo": 0, "multi30k-cpu": 0, "multi30k": 0},  # the softmax is its one trained layer
-    "moe": {"demo": 0.53e6, "multi30k-cpu": 2.63e6, "multi30k": 23.3e6},  # what a token uses: tests/test_moe.py
+OTHER_SIZES = {
+    "perceptron": {"demo": 0, "multi30k-cpu": 0, "multi30k": 0},  # only the softmax is trained
+    "moe": {
+        "demo": 0.53e6,
+        "multi30k-cpu": 2.63e6,
+        "multi30k": 23.3e6,
+    },  # sized by the parameters that a token uses: test_moe.py
     "transformer-big": {"demo": 4 * 0.3e6, "multi30k-cpu": 4 * 1.5e6, "multi30k": 4 * 5e6},  # twice base's width
 }
-"""Rows that are not sized as their preset's others; their notes say so."""
+"""Rows whose size is not that of the other rows of their preset; their notes say so."""
 
 
 @pytest.mark.parametrize(("preset", "goal"), [("demo", 0.3e6), ("multi30k-cpu", 1.5e6), ("multi30k", 5e6)])
-def test_presets_have_the_size_they_aim_at(row: str, preset: str, goal: float) -> None:
+def test_presets_have_their_target_size(row: str, preset: str, goal: float) -> None:
     job = experiment(row, preset)
-    _, outside = on_meta(row, preset, 400, 400).parameter_counts()
+    _, outside = build_on_meta(row, preset, 400, 400).parameter_counts()
     outside //= max(1, len(job.members))
-    assert outside == pytest.approx(OTHER_GOALS.get(row, {}).get(preset, goal), rel=0.2), f"{outside:,} parameters"
-    assert ("sized" in job.about.note) is (row in OTHER_GOALS)
+    assert outside == pytest.approx(OTHER_SIZES.get(row, {}).get(preset, goal), rel=0.2), f"{outside:,} parameters"
+    assert ("sized" in job.about.note) is (row in OTHER_SIZES)

@@ -1,4 +1,4 @@
-"""The multi-layer perceptron against its equations, written out for one position."""
+"""The multi-layer perceptron compared with its equations for one position."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def phi(name: str, x: Tensor) -> Tensor:
     ("position", "window", "recent"),
     [(0, (PAD, PAD, 11, 12, 13), (PAD, BOS)), (3, (12, 13, EOS, PAD, PAD), (22, 23)), (6, (PAD,) * 5, (25, 26))],
 )
-def test_hidden_layers_are_the_equations(
+def test_hidden_layers_equal_the_equations(
     activation: Literal["sigmoid", "relu"], position: int, window: tuple[int, ...], recent: tuple[int, ...]
 ) -> None:
-    """Source 11 12 13 EOS, prefix BOS 21 22 23 24 25 26; `recent` is y_{t-2}, y_{t-1}."""
+    """The source is 11 12 13 EOS, the prefix BOS 21 22 23 24 25 26; `recent` is y_{t-2}, y_{t-1}."""
     torch.manual_seed(1)
     model = Model(Config(embedding=6, hidden=9, layers=2, activation=activation, dropout=0.5), 30, 40).double().eval()
     prefix = sentence(BOS, 21, 22, 23, 24, 25, 26)
@@ -44,7 +44,7 @@ def test_hidden_layers_are_the_equations(
     assert found_H.std() > 1e-3
 
 
-def test_dropout_acts_in_training_only() -> None:
+def test_dropout_is_used_in_training_only() -> None:
     model = Model(Config(embedding=6, hidden=200, activation="relu", dropout=0.5), 30, 40)
     source, prefix = sentence(11, 12, EOS), sentence(BOS, 21)
     first, second = (model.train().decode(model.encode(source), prefix) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Rosenblatt's perceptron: random connections are fixed, units fire at a threshold, one layer learns."""
+"""Rosenblatt's perceptron: fixed random connections, units that fire at a threshold, one trained layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sentence(*ids: int) -> Tokens:
     return Tokens(torch.tensor([ids]), (len(ids),))
 
 
-def test_connections_belong_to_the_architecture_not_to_the_run() -> None:
+def test_random_connections_depend_on_their_own_seed_only() -> None:
     torch.manual_seed(1)
     one = build()
     torch.manual_seed(2)
@@ -29,7 +29,7 @@ def test_connections_belong_to_the_architecture_not_to_the_run() -> None:
 
 
 def test_units_fire_when_the_sum_reaches_the_threshold() -> None:
-    """At target position 1 of the source w0 w1 w2 EOS: the slots are PAD w0 w1 w2 EOS."""
+    """At target position 1 of the source w0 w1 w2 EOS, the window is PAD w0 w1 w2 EOS."""
     model = build(threshold=0.5)
     source, prefix = sentence(11, 12, 13, EOS), sentence(BOS, 21, 22)
     hidden_A = model.decode(model.encode(source), prefix)[0, 1]
@@ -44,21 +44,21 @@ def test_units_fire_when_the_sum_reaches_the_threshold() -> None:
 
 
 @torch.no_grad()
-def test_the_window_reaches_two_words_each_way() -> None:
+def test_window_has_two_words_on_both_sides() -> None:
     model = build()
     model.association.mean_VA.zero_()
     prefix = sentence(BOS, *range(20, 31))
     before_TA = model.decode(model.encode(sentence(*range(5, 15))), prefix)[0]
-    for place in range(10):
+    for changed_word in range(10):
         ids = list(range(5, 15))
-        ids[place] = 29
+        ids[changed_word] = 29
         after_TA = model.decode(model.encode(sentence(*ids)), prefix)[0]
         changed = (after_TA != before_TA).any(dim=1).nonzero().flatten().tolist()
-        assert changed == [position for position in range(12) if abs(position - place) <= 2]
+        assert changed == [position for position in range(12) if abs(position - changed_word) <= 2]
 
 
 @torch.no_grad()
-def test_the_last_two_target_words_are_seen_and_no_others() -> None:
+def test_only_the_last_two_target_words_are_seen() -> None:
     model, source = build(), sentence(5, 6, EOS)
     ids = [BOS, *range(20, 29)]
     before_TA = model.decode(model.encode(source), sentence(*ids))[0]
@@ -67,13 +67,13 @@ def test_the_last_two_target_words_are_seen_and_no_others() -> None:
 
 
 def test_training_costs_twice_the_forward_pass() -> None:
-    """The features need no gradient: one product forward, one for the gradient of the weights."""
+    """The features need no gradient, so there is one product forward and one for the gradient of the weights."""
     cost = build().flops(source_length=9, target_length=7)
     assert cost.forward == 7 * 2 * 200 * 40
     assert cost.training == 2 * cost.forward
 
 
-def test_the_layer_learns_by_the_gradient_of_the_softmax() -> None:
+def test_layer_is_trained_by_the_gradient_of_the_softmax() -> None:
     """dL/dW = (p - y) a^T, the multi-class form of error correction; with W = 0, p = 1/V."""
     model = build()
     pair = Batch(sentence(5, 6, EOS), sentence(EOS))

@@ -1,4 +1,4 @@
-"""The Transformer against its equations, what its rows differ in, and the papers' recipes."""
+"""The Transformer compared with its equations; differences between its rows; the paper's optimization settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREFIX = Tokens(torch.tensor([[BOS, 21, 22, 23, 24]] * 2), (5, 5))
 
 
 def build(**settings: Any) -> Model:
-    """Two layers, every weight away from its start: a LayerNorm of gain 1 and bias 0 would hide that it is missing."""
+    """Return two layers with random weights: a missing LayerNorm with gain 1 and bias 0 might go unnoticed."""
     torch.manual_seed(1)
     model = Model(Config(layers=2, width=8, inner=12, heads=2, **settings), 30, 30).double().eval()
     for parameter in model.parameters():
@@ -30,91 +30,91 @@ def build(**settings: Any) -> Model:
     return model
 
 
-# --- written out, one sentence and one position at a time -------------------------------------------------------------
+# --- the equations, one sentence and one position at a time -----------------------------------------------------------
 
 
 def layer_norm(x_D: Tensor, norm: nn.Module) -> Tensor:
-    """(x - mean) / standard deviation, times gain, plus bias."""
+    """Return (x - mean) / standard deviation, times gain, plus bias."""
     mean, variance = x_D.mean(), ((x_D - x_D.mean()) ** 2).mean()
     gain_D, bias_D = norm.get_parameter("weight"), norm.get_parameter("bias")
     return (x_D - mean) / torch.sqrt(variance + 1e-5) * gain_D + bias_D
 
 
 def attend(multi: MultiHeadAttention, queries_TD: Tensor, keys_SD: Tensor, causal: bool = False) -> Tensor:
-    """Softmax(q k / sqrt(d_k)) v in each head of width 4, side by side, times W^O."""
+    """Return the heads (width 4) softmax(q k / sqrt(d_k)) v, concatenated, times W^O."""
     w_k, w_v = multi.key_value.weight.split(8)
     rows = []
-    for place, x_D in enumerate(queries_TD):
-        seen_SD = keys_SD[: place + 1] if causal else keys_SD
+    for position, x_D in enumerate(queries_TD):
+        visible_SD = keys_SD[: position + 1] if causal else keys_SD
         heads = []
         for head in (slice(0, 4), slice(4, 8)):
             q_C = (multi.query.weight @ x_D)[head]
-            scores = torch.stack([q_C @ (w_k @ key_D)[head] / 2 for key_D in seen_SD])
+            scores = torch.stack([q_C @ (w_k @ key_D)[head] / 2 for key_D in visible_SD])
             weights = scores.exp() / scores.exp().sum()
-            heads.append(sum(a * (w_v @ key_D)[head] for a, key_D in zip(weights, seen_SD, strict=True)))
+            heads.append(sum(a * (w_v @ key_D)[head] for a, key_D in zip(weights, visible_SD, strict=True)))
         rows.append(multi.out.weight @ torch.cat(heads))
     return torch.stack(rows)
 
 
 def feed_forward(net: nn.Module, x_TD: Tensor) -> Tensor:
-    """max(0, x W_1 + b_1) W_2 + b_2; equation 2."""
+    """Return max(0, x W_1 + b_1) W_2 + b_2; equation 2."""
     w_1, b_1, w_2, b_2 = (net.get_parameter(name) for name in ("0.weight", "0.bias", "3.weight", "3.bias"))
     return torch.stack([w_2 @ (w_1 @ x_D + b_1).clamp(min=0) + b_2 for x_D in x_TD])
 
 
-def around(sublayer: Any, x_TD: Tensor, norm: nn.Module, pre_norm: bool) -> Tensor:
-    """LN(x + f(x)); with pre-norm x + f(LN(x))."""
+def residual(sublayer: Any, x_TD: Tensor, norm: nn.Module, pre_norm: bool) -> Tensor:
+    """Return LN(x + f(x)), or with pre-norm x + f(LN(x))."""
 
-    def normed(y_TD: Tensor) -> Tensor:
+    def normalized(y_TD: Tensor) -> Tensor:
         return torch.stack([layer_norm(y_D, norm) for y_D in y_TD])
 
-    return x_TD + sublayer(normed(x_TD)) if pre_norm else normed(x_TD + sublayer(x_TD))
+    return x_TD + sublayer(normalized(x_TD)) if pre_norm else normalized(x_TD + sublayer(x_TD))
 
 
-def embedded(table: nn.Embedding, ids_T: Tensor) -> Tensor:
-    """The word times sqrt(d_model), plus its position: sine in even columns, cosine in odd ones, one rate for both."""
+def embed(table: nn.Embedding, ids_T: Tensor) -> Tensor:
+    """Return word times sqrt(d_model) plus position: a sine in even columns, the cosine of the same angle after it."""
     rows = []
-    for place, word in enumerate(ids_T.tolist()):
-        angles = [place / 10000 ** (2 * i / 8) for i in range(4)]
-        position = [wave(angle) for angle in angles for wave in (math.sin, math.cos)]
-        rows.append(table.weight[word] * math.sqrt(8) + torch.tensor(position, dtype=torch.float64))
+    for position, word in enumerate(ids_T.tolist()):
+        angles = [position / 10000 ** (2 * i / 8) for i in range(4)]
+        encoding = [wave(angle) for angle in angles for wave in (math.sin, math.cos)]
+        rows.append(table.weight[word] * math.sqrt(8) + torch.tensor(encoding, dtype=torch.float64))
     return torch.stack(rows)
 
 
-def read_source(model: Model, ids_S: Tensor, pre_norm: bool) -> Tensor:
-    x_SD = embedded(model.source_embedding, ids_S)
+def encode_sentence(model: Model, ids_S: Tensor, pre_norm: bool) -> Tensor:
+    x_SD = embed(model.source_embedding, ids_S)
     for layer in model.encoder:
-        norms = [each.norm for each in layer.residuals]
-        x_SD = around(lambda y, f=layer.self_attention: attend(f, y, y), x_SD, norms[0], pre_norm)
-        x_SD = around(lambda y, f=layer.feed_forward: feed_forward(f, y), x_SD, norms[1], pre_norm)
+        norms = [module.norm for module in layer.residuals]
+        x_SD = residual(lambda y, f=layer.self_attention: attend(f, y, y), x_SD, norms[0], pre_norm)
+        x_SD = residual(lambda y, f=layer.feed_forward: feed_forward(f, y), x_SD, norms[1], pre_norm)
     return torch.stack([layer_norm(x_D, model.encoder_norm) for x_D in x_SD]) if pre_norm else x_SD
 
 
-def write_target(model: Model, source_SD: Tensor, ids_T: Tensor, pre_norm: bool) -> Tensor:
-    x_TD = embedded(model.target_embedding, ids_T)
+def decode_sentence(model: Model, source_SD: Tensor, ids_T: Tensor, pre_norm: bool) -> Tensor:
+    x_TD = embed(model.target_embedding, ids_T)
     for layer in model.decoder:
-        norms = [each.norm for each in layer.residuals]
-        x_TD = around(lambda y, f=layer.self_attention: attend(f, y, y, causal=True), x_TD, norms[0], pre_norm)
-        x_TD = around(lambda y, f=layer.source_attention: attend(f, y, source_SD), x_TD, norms[1], pre_norm)
-        x_TD = around(lambda y, f=layer.feed_forward: feed_forward(f, y), x_TD, norms[2], pre_norm)
+        norms = [module.norm for module in layer.residuals]
+        x_TD = residual(lambda y, f=layer.self_attention: attend(f, y, y, causal=True), x_TD, norms[0], pre_norm)
+        x_TD = residual(lambda y, f=layer.source_attention: attend(f, y, source_SD), x_TD, norms[1], pre_norm)
+        x_TD = residual(lambda y, f=layer.feed_forward: feed_forward(f, y), x_TD, norms[2], pre_norm)
     return torch.stack([layer_norm(x_D, model.decoder_norm) for x_D in x_TD]) if pre_norm else x_TD
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("settings", [{}, {"pre_norm": True}, {"shared_embeddings": False}], ids=str)
-def test_encoder_and_decoder_are_figure_1(settings: dict[str, Any]) -> None:
+def test_encoder_and_decoder_equal_figure_1(settings: dict[str, Any]) -> None:
     model, pre_norm = build(**settings), "pre_norm" in settings
     memory = model.encode(SOURCE)
     found_BTD = model.decode(memory, PREFIX)
     for row, length in enumerate(LENGTHS):
-        source_SD = read_source(model, SOURCE.ids_BS[row, :length], pre_norm)
+        source_SD = encode_sentence(model, SOURCE.ids_BS[row, :length], pre_norm)
         torch.testing.assert_close(memory.memory_BSD[row, :length], source_SD, atol=1e-10, rtol=0)
-        wanted_TD = write_target(model, source_SD, PREFIX.ids_BS[row], pre_norm)
+        wanted_TD = decode_sentence(model, source_SD, PREFIX.ids_BS[row], pre_norm)
         torch.testing.assert_close(found_BTD[row], wanted_TD, atol=1e-10, rtol=0)
 
 
 def test_positions_are_those_of_section_3_5() -> None:
-    """Sin and cos of pos and of pos / 100, in turn; the wavelengths go from 2 pi to 10000 x 2 pi."""
+    """Columns: sin and cos of pos, sin and cos of pos / 100. Wavelengths go from 2 pi to 10000 x 2 pi."""
     found = sinusoids(3, 4, like=torch.zeros(1, dtype=torch.float64))
     wanted = [
         [0.0, 1.0, 0.0, 1.0],
@@ -124,20 +124,20 @@ def test_positions_are_those_of_section_3_5() -> None:
     torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
-def test_three_matrices_are_one() -> None:
+def test_embeddings_and_softmax_share_one_matrix() -> None:
     """Section 3.4: both embeddings and the softmax."""
     model = build()
     assert model.source_embedding.weight is model.target_embedding.weight is model.output.weight
 
 
-# --- rows and recipes -------------------------------------------------------------------------------------------------
+# --- rows and settings ------------------------------------------------------------------------------------------------
 
 
 def row(name: str, preset: str = "paper") -> Experiment:
     return resolve(EXPERIMENTS / "transformer.yaml", preset=preset, row=name)
 
 
-def test_one_head_is_all_that_self_attention_differs_in() -> None:
+def test_self_attention_differs_from_base_in_one_head_only() -> None:
     for preset in ("demo", "multi30k-cpu", "multi30k", "paper"):
         base, other = row("transformer-base", preset), row("self-attention", preset)
         assert other.model.heads == 1 < base.model.heads
@@ -152,8 +152,8 @@ def test_big_has_twice_the_width_and_heads_of_base() -> None:
         assert big.heads == 2 * base.heads
 
 
-def test_papers_recipes() -> None:
-    """Sections 5 and 6.1: updates, dropout, and the mean of the last 5 and 20 weights, ten minutes apart."""
+def test_paper_presets_have_the_settings_of_the_paper() -> None:
+    """Sections 5 and 6.1: updates, dropout, and the average of the last 5 or 20 checkpoints, ten minutes apart."""
     base, big = row("transformer-base"), row("transformer-big")
     assert (base.training.max_updates, base.training.average, base.model.dropout) == (100_000, 5, 0.1)
     assert (big.training.max_updates, big.training.average, big.model.dropout) == (300_000, 20, 0.3)

@@ -1,4 +1,4 @@
-"""What all architectures share: padded tokens, the loss and the schedules, against literal values."""
+"""What all architectures share (padded tokens, the loss, the schedules), compared with literal values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.partial_translator import Partial
 THREE = Tokens(torch.tensor([[5, 6, 7, EOS], [8, EOS, 0, 0], [9, 10, EOS, 0]]), (4, 2, 3))
 
 
-def test_where_tokens_are_real() -> None:
+def test_masks_and_indices_of_real_tokens() -> None:
     assert THREE.length_B.tolist() == [4, 2, 3]
     assert THREE.mask_BS.int().tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]
     assert THREE.real_index_N.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 10]
@@ -24,23 +24,23 @@ def test_where_tokens_are_real() -> None:
     assert all(found.dtype == torch.long for found in (THREE.length_B, THREE.real_index_N, THREE.reversal_BS))
 
 
-def test_on_another_device_as_well() -> None:
-    """The lengths are known on the host, so nothing is asked of the device."""
-    there = THREE.to("meta")
-    for found in (there.length_B, there.mask_BS, there.reversal_BS, there.real_index_N, there.ids_N):
+def test_masks_and_indices_on_another_device() -> None:
+    """The lengths are known on the host, so nothing is read from the device."""
+    on_meta = THREE.to("meta")
+    for found in (on_meta.length_B, on_meta.mask_BS, on_meta.reversal_BS, on_meta.real_index_N, on_meta.ids_N):
         assert found.is_meta
-    assert there.real_index_N.shape == (9,)
+    assert on_meta.real_index_N.shape == (9,)
 
 
-class Known(Partial):
-    """Its loss of a token is the token's id."""
+class TokenIdLoss(Partial):
+    """A translator whose loss of a token is the token's id."""
 
     def token_losses(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         return batch.target.ids_N.float()
 
 
-def test_a_loss_is_a_mean_over_tokens_or_over_sentences() -> None:
-    model, pairs = Known(), Batch(THREE, THREE)
+def test_loss_is_a_mean_over_tokens_or_over_sentences() -> None:
+    model, pairs = TokenIdLoss(), Batch(THREE, THREE)
     assert cross_entropy_loss(model, pairs).item() == pytest.approx((5 + 6 + 7 + EOS + 8 + EOS + 9 + 10 + EOS) / 9)
     model.optimization = OptimizationSettings(normalization="sentence")
     assert cross_entropy_loss(model, pairs).item() == pytest.approx((5 + 6 + 7 + EOS + 8 + EOS + 9 + 10 + EOS) / 3)
@@ -53,23 +53,23 @@ def test_a_loss_is_a_mean_over_tokens_or_over_sentences() -> None:
         (LearningRateSchedule(warmup=4), {1: 0.25, 4: 1.0, 5: 1.0}),
         (LearningRateSchedule(warmup=4, decay="inverse_sqrt"), {2: 0.5, 4: 1.0, 16: 0.5}),
         (LearningRateSchedule(warmup=4, hold=5, decay="inverse_sqrt"), {9: 1.0, 36: 0.5}),
-        # Full for 6 updates, then halved at once, and again at each third update.
+        # The full rate for 6 updates, half of it for the next 3, and halved again after every 3 updates.
         (LearningRateSchedule(hold=6, decay="halve", every=3), {6: 1.0, 7: 0.5, 9: 0.5, 10: 0.25, 12: 0.25, 13: 0.125}),
         (LearningRateSchedule(warmup=2, decay="plateau"), {1: 0.5, 50: 1.0}),
     ],
     ids=lambda value: value.decay if isinstance(value, LearningRateSchedule) else "",
 )
-def test_schedules(schedule: LearningRateSchedule, factors: dict[int, float]) -> None:
+def test_learning_rate_schedules(schedule: LearningRateSchedule, factors: dict[int, float]) -> None:
     assert {update: schedule.factor(update) for update in factors} == factors
 
 
-def test_label_smoothing_is_a_mean_over_the_vocabulary() -> None:
-    """(1 - eps) (-log p(y)) + eps / V sum_v (-log p(v)), eps spread over all V words, the right one among them."""
+def test_label_smoothing_equals_its_equation() -> None:
+    """(1 - eps) (-log p(y)) + eps / V sum_v (-log p(v)); eps is spread over all V words, including the label y."""
     torch.manual_seed(1)
     model = Model(Config(layers=1, width=8, inner=8, heads=1, dropout=0.0), 11, 11)
     pairs = Batch(THREE, THREE)
     logs_NV = model.logits(model.encode(THREE), pairs).log_softmax(-1)
-    right_N = logs_NV.gather(1, THREE.ids_N[:, None])[:, 0]
+    label_N = logs_NV.gather(1, THREE.ids_N[:, None])[:, 0]
     model.optimization = OptimizationSettings(label_smoothing=0.1)
-    wanted = -(0.9 * right_N + 0.1 * logs_NV.mean(-1)).mean()
+    wanted = -(0.9 * label_N + 0.1 * logs_NV.mean(-1)).mean()
     assert cross_entropy_loss(model, pairs).item() == pytest.approx(wanted.item(), rel=1e-6)
