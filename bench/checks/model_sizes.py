@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import resolve, row_files
 from bench.system import terminal
 
 
@@ -39,7 +39,7 @@ class Size:
 
     def found(self) -> int:
         """Parameters of the model as it is built, on the meta device."""
-        experiment = resolve(architectures()[self.row], preset=self.preset, row=self.row, flags=self.flags)
+        experiment = resolve(row_files()[self.row], preset=self.preset, row=self.row, flags=self.flags)
         with torch.device("meta"):
             return experiment.build(*self.vocabulary).parameter_counts()[0]
 

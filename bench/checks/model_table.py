@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from bench.experiment.loading import architectures, presets_of, resolve
+from bench.experiment.loading import presets_of, resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.system import terminal
 
@@ -28,7 +28,7 @@ def show(presets: Sequence[str] | None) -> None:
         ValueError: a preset that no row has.
     """
     lines = []
-    for row, path in architectures().items():
+    for row, path in row_files().items():
         for preset in presets or presets_of(path, row):
             experiment = resolve(path, preset=preset, row=row)
             about = experiment.about

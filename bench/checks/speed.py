@@ -22,7 +22,7 @@ import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 
 from bench.experiment.job_data import JobData, model_of
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.system import terminal
 from bench.system.files import write_file
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--csv", type=Path, required=True, help="file to write; other flags are settings, as for bench run"
     )
     known, flags = parser.parse_known_args(arguments)
-    files, speeds, failed = architectures(), list[Speed](), 0
+    files, speeds, failed = row_files(), list[Speed](), 0
     for row in known.rows:
         try:
             if row not in files:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import read_yaml
 from bench.measures import published
@@ -32,7 +32,7 @@ class Counted:
 def forms() -> Iterator[tuple[str, str, Experiment]]:
     """(row, variant, experiment) of every row at the demo preset, and of the `variants` that its file names."""
     seen: set[Path] = set()
-    for row, path in architectures().items():
+    for row, path in row_files().items():
         experiment = resolve(path, row=row)
         yield row, "", experiment
         if path not in seen:

@@ -54,7 +54,7 @@ def _print_error(reason: str) -> int:
 
 
 def run_command(args: argparse.Namespace, flags: list[str]) -> int:
-    from bench.experiment.loading import merge_settings, settings_parser, resolve
+    from bench.experiment.loading import merge_settings, resolve, settings_parser
 
     if args.settings:
         _, merged = merge_settings(args.file, args.preset, args.row, [])

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import torch
-import yaml
 
 from bench.data import vocabulary
 from bench.data.batches import truncate
@@ -24,7 +23,7 @@ from bench.decoding import beam_search
 from bench.decoding.beam_search import DecodingSettings
 from bench.decoding.ensemble import Ensemble
 from bench.decoding.unk_replacement import LEXICON, Lexicon, hypothesis_texts
-from bench.experiment.loading import restored
+from bench.experiment.loading import read_config
 from bench.experiment.spec import Experiment
 from bench.system.machine import MachineSettings
 from bench.tracking.logged_model import MODELS_URI
@@ -145,7 +144,7 @@ def load_folder(folder: Path) -> TrainedTranslator:
 
     A model that was trained on a GPU is loaded on the CPU where there is no GPU.
     """
-    experiment = restored(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    experiment = read_config(folder / "config.yaml")
     vocabularies = Vocabularies(
         vocabulary.load(folder / "source.vocabulary"), vocabulary.load(folder / "target.vocabulary")
     )

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.experiment.loading import architectures, resolve
-from bench.experiment.spec import DECIDING, Experiment, flat
+from bench.experiment.loading import resolve, row_files
+from bench.experiment.spec import RESULT_SETTINGS, Experiment, flatten
 from bench.experiment.yaml_layers import EXPERIMENTS
 
 
@@ -17,14 +17,14 @@ def job_command(experiment: Experiment) -> str:
     Settings of machine and tracking are left out, because they do not change the result. Empty if the row is not one
     of experiments/.
     """
-    path = architectures().get(experiment.row)
-    defaults = flat(resolve(path, preset=experiment.preset, row=experiment.row).settings) if path else {}
+    path = row_files().get(experiment.row)
+    defaults = flatten(resolve(path, preset=experiment.preset, row=experiment.row).settings) if path else {}
     if path is None or defaults["model.name"] != experiment.architecture:
         return ""
     flags = [
         f"--{key} {shlex.quote('null' if value is None else str(value))}"
-        for key, value in sorted(flat(experiment.settings).items())
-        if key.startswith(DECIDING) and key != "model.name" and value != defaults.get(key)
+        for key, value in sorted(flatten(experiment.settings).items())
+        if key.startswith(RESULT_SETTINGS) and key != "model.name" and value != defaults.get(key)
     ]
     words = [f"bench run {EXPERIMENTS.name}/{path.name} --row {experiment.row} --preset {experiment.preset}", *flags]
     return " ".join([*words, f"--seed {experiment.seed}"])
@@ -39,7 +39,7 @@ def suite_command(suite: Path, seeds: Sequence[int], flags: Sequence[str]) -> st
     keep = False
     for word in flags:
         if word.startswith("--"):
-            keep = word.removeprefix("--").startswith(DECIDING)
+            keep = word.removeprefix("--").startswith(RESULT_SETTINGS)
         kept += [word] if keep else []
     file = f"{EXPERIMENTS.name}/{suite.name}" if suite.resolve().parent == EXPERIMENTS.resolve() else suite.name
     return shlex.join(["bench", "suite", file, "--seeds", *map(str, seeds), *kept])

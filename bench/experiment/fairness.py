@@ -1,25 +1,25 @@
-"""What the rows of one table should share, and where they do not."""
+"""Checks that the rows of one table share the settings that a fair comparison needs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # reports ask what is shared, and need no torch for it
+if TYPE_CHECKING:  # reports import this file, and must not load torch
     from bench.experiment.spec import Experiment
 
-SHARED = {
+SHARED_SETTINGS = {
     "training": ("max_pairs", "max_updates", "max_flops", "max_seconds", "validations", "average"),
     "text": ("kind", "vocabulary_size", "source_vocabulary_size", "joint", "max_length", "max_source_length"),
     "decoding": ("beam", "alpha", "length_penalty", "coverage", "prune", "pos_unk", "extra_length"),
 }
-"""Settings that the rows of one table should share."""
+"""Group -> keys of the settings that all rows of one table should share."""
 
 
-def unequal(experiments: Sequence[Experiment]) -> list[str]:
-    """In what rows of one table differ although they should not: budget, text, decoder. One line each."""
+def setting_differences(experiments: Sequence[Experiment]) -> list[str]:
+    """The shared settings (budget, text, decoder) in which rows of one table differ, one line per setting and value."""
     lines = []
-    for group, keys in SHARED.items():
+    for group, keys in SHARED_SETTINGS.items():
         for key in keys:
             values: dict[str, list[str]] = {}
             for experiment in experiments:

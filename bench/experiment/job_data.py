@@ -1,4 +1,4 @@
-"""What a job trains and is judged on: the corpus, its vocabularies, and the same text as ids."""
+"""The data of a job: the corpus, its vocabularies, and the text as token ids."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bench.experiment.spec import Experiment
 from models.parts.translator import Translator
 
 VALIDATION_SENTENCES = 500
-"""Sentences that a validation translates, from the beginning of the validation set."""
+"""Number of sentences that a validation translates, from the beginning of the validation set."""
 
 
 @dataclass(frozen=True)
 class JobData:
-    """What a job trains and is judged on: text, and the same text as ids."""
+    """The data that a job is trained and evaluated on, as text and as token ids."""
 
     corpus: Corpus
     vocabularies: Vocabularies
@@ -31,9 +31,9 @@ class JobData:
     validation: Split  # the sentences that a validation translates
     validation_pairs: Pairs
     batch_tokens: int
-    max_length: int  # of both sides of a pair
-    source_length_limit: int  # of a source to translate
-    lexicon: Lexicon | None  # what unknown words of a translation are replaced by; None: they stay
+    max_length: int  # tokens of each side of a training pair
+    source_length_limit: int  # tokens of a source to translate
+    lexicon: Lexicon | None  # translations for unknown-word replacement; None if unknown words are not replaced
 
     @classmethod
     def of(cls, experiment: Experiment) -> JobData:
@@ -51,10 +51,11 @@ class JobData:
         )
 
     def sources(self, split: Split) -> list[list[int]]:
+        """The sources of a split as token ids, cut at the length limit."""
         return self.cut(split)[0]
 
     def cut(self, split: Split) -> tuple[list[list[int]], int]:
-        """The sources to translate, and how many of them were over the limit and have been cut."""
+        """The sources of a split as token ids, and how many of them were longer than the limit and were cut."""
         return truncate(self.vocabularies.source.encode(split.sources), self.source_length_limit)
 
 
@@ -63,14 +64,14 @@ def corpus_of(experiment: Experiment) -> Corpus:
 
 
 def lexicon_of(pos_unk: str, train: Split, vocabularies: Vocabularies) -> Lexicon | None:
-    """What `decoding.pos_unk` asks for."""
+    """The lexicon that the setting `decoding.pos_unk` needs; None for "keep", an empty one for "copy"."""
     if pos_unk == "keep":
         return None
     return Lexicon.learn(train, vocabularies) if pos_unk == "dictionary" else Lexicon({})
 
 
 def model_of(experiment: Experiment, job_data: JobData) -> Translator:
-    """With its initial weights. Raises ValueError for sizes that do not fit and an optimiser that does not exist."""
+    """The model with its initial weights. Raises ValueError for invalid sizes or an unknown optimizer."""
     torch.manual_seed(experiment.seed)
     model = experiment.build(len(job_data.vocabularies.source), len(job_data.vocabularies.target))
     model.optimization = experiment.training
@@ -81,5 +82,5 @@ def model_of(experiment: Experiment, job_data: JobData) -> Translator:
 
 @functools.lru_cache(maxsize=4)
 def _corpus(settings: str) -> Corpus:
-    """The rows of a suite read the same text: it is made once."""
+    """Loads a corpus. Cached, because the rows of a suite read the same text."""
     return corpus_loading.load(CorpusSettings(**json.loads(settings)))

@@ -17,52 +17,75 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from jsonargparse import ArgumentParser
 
 import models
 from bench.data.corpus import CorpusSettings
 from bench.experiment.spec import GROUPS, Experiment, RowInfo
-from bench.experiment.yaml_layers import EXPERIMENTS, choose, merge, read_yaml
+from bench.experiment.yaml_layers import EXPERIMENTS, check_known, merge, read_yaml
+from bench.tracking.store import STORE_FORMAT, check_format
 
 Kind = TypeVar("Kind")
 
 
 def rows_of(path: Path) -> list[str]:
-    """The row ids of an architecture's file; none for a file of another kind (base, a suite, a sweep)."""
+    """The row ids in an architecture's file; empty for base.yaml and the files of suites and sweeps."""
     content = read_yaml(path)
     return list(content.get("rows", {})) if "model" in content else []
 
 
-def architectures() -> dict[str, Path]:
-    """Row id -> the file that holds it, over all of experiments/."""
+def row_files() -> dict[str, Path]:
+    """Row id -> the file that defines it, for all files of experiments/."""
     return {row: path for path in sorted(EXPERIMENTS.glob("*.yaml")) for row in rows_of(path)}
 
 
-def layered(path: Path, preset: str, row: str | None, above: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
-    """(row id, merged settings) of an architecture's file, before types are checked."""
+NOT_SETTINGS = ("presets", "rows", "search", "search_base", "search_spaces", "variants")
+"""Keys of a YAML file that are not settings of an experiment."""
+
+
+def merge_settings(
+    path: Path, preset: str, row: str | None, overrides: Sequence[Mapping[str, Any]]
+) -> tuple[str, dict[str, Any]]:
+    """Merges all layers of settings, before types are checked.
+
+    Args:
+        path: The file of an architecture.
+        row: Row id; None for the first row of the file.
+        overrides: Layers above those of the file, the last on top.
+
+    Returns:
+        The row id and the merged settings.
+
+    Raises:
+        ValueError: the file, the row or the preset is invalid.
+    """
     base, own = read_yaml(EXPERIMENTS / "base.yaml"), read_yaml(path)
     if "model" not in own or "rows" not in own:
-        raise ValueError(f"{path}: not an architecture's file, it has no model: and rows:; a suite runs by bench suite")
+        raise ValueError(
+            f"{path}: not an architecture's file; expected the keys model: and rows:; start a suite with bench suite"
+        )
     _check_levels(own, path)
     rows: dict[str, Any] = own["rows"]
     row = row or next(iter(rows))
-    choose("row", row, list(rows), path)
-    chosen = rows[row] or {}
-    single = _single(rows, row, path)  # an ensemble stands on the row whose models it joins
-    choose("preset", preset, presets_of(path, row), path)
+    check_known("row", row, list(rows), path)
+    row_layer = rows[row] or {}
+    member = _member_layer(rows, row, path)  # an ensemble has the settings of its members
+    check_known("preset", preset, presets_of(path, row), path)
 
     def plain(layer: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in layer.items() if key not in ("presets", "rows", "search", "variants")}
+        return {key: value for key, value in layer.items() if key not in NOT_SETTINGS}
 
-    layers = (base, own, single, chosen)
-    of_base, of_own, of_single, of_row = ((layer.get("presets") or {}).get(preset) or {} for layer in layers)
-    about = {"ensemble": {"about": single["about"]}} if "about" in single else {}
-    rows_own = (plain(single), of_single, about, plain(chosen), of_row)
-    return row, merge(plain(base), plain(own), of_base, of_own, *rows_own, *above)
+    def of_preset(layer: Mapping[str, Any]) -> Mapping[str, Any]:
+        return (layer.get("presets") or {}).get(preset) or {}
+
+    about = {"ensemble": {"about": member["about"]}} if "about" in member else {}
+    row_layers = (plain(member), of_preset(member), about, plain(row_layer), of_preset(row_layer))
+    return row, merge(plain(base), plain(own), of_preset(base), of_preset(own), *row_layers, *overrides)
 
 
 def _check_levels(own: Mapping[str, Any], path: Path) -> None:
-    """Raises ValueError where an architecture's file has something else than keys with settings."""
+    """Raises ValueError if a level of an architecture's file is not a mapping of settings."""
     rows, presets = own["rows"], own.get("presets")
     levels: dict[str, Any] = {"model": own["model"], "rows": rows}
     for above, level in (("rows", rows), ("presets", presets)):
@@ -70,38 +93,41 @@ def _check_levels(own: Mapping[str, Any], path: Path) -> None:
     levels |= {key: level for key, level in {"presets": presets}.items() if level is not None}
     for key, level in levels.items():
         if not (isinstance(level, Mapping) or (level is None and "." in key)):
-            raise ValueError(f"{path}: {key}: expected keys with settings below it, got {level!r}")
+            raise ValueError(
+                f"{path}: {key}: expected keys with settings below it, got {level!r}; see "
+                "docs/adding-an-architecture.md"
+            )
     if not rows:
-        raise ValueError(f"{path}: rows: names no row")
+        raise ValueError(f"{path}: rows: names no row; add at least one row id below it")
 
 
 def presets_of(path: Path, row: str) -> list[str]:
-    """The presets that a row can be run at: those of base.yaml, of its file, of the row that it joins, and its own."""
+    """The presets of a row: those of base.yaml, of its file, of its members if it is an ensemble, and its own."""
     base, own = read_yaml(EXPERIMENTS / "base.yaml"), read_yaml(path)
     rows: dict[str, Any] = own["rows"]
-    layers = (base, own, _single(rows, row, path), rows[row] or {})
+    layers = (base, own, _member_layer(rows, row, path), rows[row] or {})
     return list(dict.fromkeys(name for layer in layers for name in layer.get("presets") or {}))
 
 
-def joined(path: Path, row: str) -> str:
-    """The row whose models this row joins; empty for a model of its own."""
+def member_row(path: Path, row: str) -> str:
+    """The row id of the members of an ensemble; empty if the row is not an ensemble."""
     own = (read_yaml(path).get("rows") or {}).get(row) or {}
     return str((own.get("ensemble") or {}).get("of", ""))
 
 
-def _single(rows: Mapping[str, Any], row: str, path: Path) -> Mapping[str, Any]:
-    """The settings of the row whose models this row joins; none for a row that is a model of its own."""
-    joined = {name: str(((own or {}).get("ensemble") or {}).get("of", "")) for name, own in rows.items()}
-    if not joined[row]:
+def _member_layer(rows: Mapping[str, Any], row: str, path: Path) -> Mapping[str, Any]:
+    """The settings of the members' row of an ensemble; empty if the row is not an ensemble."""
+    member_rows = {name: str(((own or {}).get("ensemble") or {}).get("of", "")) for name, own in rows.items()}
+    if not member_rows[row]:
         return {}
-    choose("row", joined[row], [name for name, of in joined.items() if not of], path)
-    return rows[joined[row]] or {}
+    check_known("row", member_rows[row], [name for name, of in member_rows.items() if not of], path)
+    return rows[member_rows[row]] or {}
 
 
-def parser(architecture: str) -> ArgumentParser:
-    """The parser of all settings of an architecture: one group for each dataclass."""
+def settings_parser(architecture: str) -> ArgumentParser:
+    """A parser of all settings of an architecture, with one group per dataclass."""
     known = sorted(m.name for m in pkgutil.iter_modules(models.__path__) if not m.ispkg)
-    choose("model", architecture, known, Path("models"))
+    check_known("model", architecture, known, Path("models"))
     config = importlib.import_module(f"models.{architecture}").Config
     settings = ArgumentParser(prog="bench run FILE", exit_on_error=False, allow_abbrev=False)
     for group, dataclass_ in {"about": RowInfo, "model": config, **GROUPS}.items():
@@ -118,61 +144,99 @@ def resolve(
     suite: Sequence[Mapping[str, Any]] = (),
     flags: Sequence[str] = (),
 ) -> Experiment:
-    """The experiment that a file, a preset, a row, a suite's settings (layers, the last on top) and flags describe.
+    """The experiment that a file and flags describe.
+
+    Args:
+        path: The file of an architecture.
+        row: Row id; None for the first row of the file.
+        suite: Layers of settings from a suite or sweep, the last on top.
+        flags: Settings from the command line; they override everything else.
 
     Raises:
-        ValueError: one line that names the file or key, and the nearest known one.
+        ValueError: one line that names the file or the key, and the nearest known key.
     """
-    row, merged = layered(path, preset, row, suite)
+    row, merged = merge_settings(path, preset, row, suite)
     model = dict(merged.get("model") or {})
     architecture = str(model.pop("name", ""))
-    settings = parser(architecture)
+    settings = settings_parser(architecture)
     try:
         values = settings.parse_object(merged | {"model": model})
     except (ArgumentError, TypeError) as error:
-        raise ValueError(f"{path}: {explain(error, settings)}") from error
+        raise ValueError(f"{path}: {describe_parse_error(error, settings)}") from error
     try:
         values = settings.parse_args(list(flags), namespace=values) if flags else values
     except (ArgumentError, TypeError) as error:
-        raise ValueError(explain(error, settings)) from error
+        raise ValueError(describe_parse_error(error, settings)) from error
     groups = settings.instantiate(values)
     experiment = Experiment(row=row, preset=preset, architecture=architecture, **vars(groups))
+    _check_combinations(experiment, merged)
+    return experiment
+
+
+def _check_combinations(experiment: Experiment, merged: Mapping[str, Any]) -> None:
+    """Raises ValueError for settings that are valid on their own but not together.
+
+    Args:
+        merged: The settings of the files, without flags.
+    """
     experiment.training.check()
     least = 1 if experiment.members else 0
     if experiment.seed < least:
         raise ValueError(f"seed: {experiment.seed} is too small; at least {least}")
     if experiment.machine.processes > 1 and experiment.training.reward.share:
         raise ValueError(
-            "training.reward.share: the phase of reward trains in one process; set it to 0, or machine.devices to 1"
+            "training.reward.share: the reward phase trains in one process; set it to 0, or machine.devices to 1"
         )
     if experiment.machine.num_nodes > 1 and experiment.members:
-        raise ValueError("machine.num_nodes: the members of an ensemble on several machines are runs of their own")
+        raise ValueError(
+            "machine.num_nodes: the members of an ensemble on several machines are runs of their own; train each "
+            "member by its own command, then run the ensemble with machine.num_nodes 1"
+        )
     if experiment.ensemble.of != (merged.get("ensemble") or {}).get("of", ""):
-        raise ValueError("ensemble.of: is no flag; write a row of the architecture's file")
+        raise ValueError("ensemble.of: is no flag; add a row with this setting to the architecture's file")
     if experiment.decoding.replaces_unknown_words and experiment.text.kind != "words":
         raise ValueError(f"decoding.pos_unk: needs text.kind words, not {experiment.text.kind}; set either")
-    return experiment
 
 
-def restored(settings: Mapping[str, Any]) -> Experiment:
-    """The experiment whose `settings` these are: what config.yaml of a run holds. Newer settings take their defaults.
+def config_yaml(experiment: Experiment) -> str:
+    """The content of config.yaml: the format of stored data, and all settings of the experiment."""
+    document = {"format": STORE_FORMAT} | experiment.settings
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def read_config(path: Path) -> Experiment:
+    """The experiment that `config_yaml` has described in a file.
 
     Raises:
-        ValueError: they are of a version with other settings, or of none.
+        ValueError: the file has another format or other settings than this version.
+    """
+    document = read_yaml(path)
+    advice = "train the model again with this version, or open it with the version that wrote it"
+    check_format(document.pop("format", None), str(path), advice)
+    return experiment_from_settings(document)
+
+
+def experiment_from_settings(settings: Mapping[str, Any]) -> Experiment:
+    """The experiment that has these `Experiment.settings`. A missing setting takes its default.
+
+    Raises:
+        ValueError: a group or key is missing or unknown to this version.
     """
     rest = dict(settings)
     try:
         row, preset, architecture = (rest.pop(key) for key in ("row", "preset", "architecture"))
         model = {key: value for key, value in rest.pop("model").items() if key != "name"}
-        known = parser(architecture)
+        known = settings_parser(architecture)
         groups = known.instantiate(known.parse_object(rest | {"model": model}))
     except (ArgumentError, TypeError, KeyError) as error:
-        raise ValueError(f"config.yaml: not the settings of a run of this version ({error})") from error
+        raise ValueError(
+            f"config.yaml: not the settings of a run of this version ({error}); open it with the version that wrote it"
+        ) from error
     return Experiment(row=row, preset=preset, architecture=architecture, **vars(groups))
 
 
 def corpus_settings(name: str, flags: Sequence[str]) -> CorpusSettings:
-    """The corpus of this name, with flags such as --corpus.path.
+    """The settings of a corpus, from its name and flags such as --corpus.path.
 
     Raises:
         ValueError: an unknown key or a value of the wrong type.
@@ -182,21 +246,21 @@ def corpus_settings(name: str, flags: Sequence[str]) -> CorpusSettings:
     try:
         return settings.instantiate(settings.parse_args(["--corpus.name", name, *flags])).corpus
     except (ArgumentError, TypeError) as error:
-        raise ValueError(explain(error, settings)) from error
+        raise ValueError(describe_parse_error(error, settings)) from error
 
 
 def read_typed(path: Path, kind: type[Kind]) -> Kind:
-    """A YAML file as a dataclass. Raises ValueError, one line, for an unknown key or a value of the wrong type."""
+    """Reads a YAML file into a dataclass. Raises ValueError, one line, for an unknown key or a wrong type."""
     settings = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     settings.add_class_arguments(kind, "file")
     try:
         return settings.instantiate(settings.parse_object({"file": read_yaml(path)})).file
     except (ArgumentError, TypeError) as error:
-        raise ValueError(f"{path}: {explain(error, settings).replace('file.', '')}") from error
+        raise ValueError(f"{path}: {describe_parse_error(error, settings).replace('file.', '')}") from error
 
 
-def explain(error: Exception, settings: ArgumentParser) -> str:
-    """An error of jsonargparse in one line: the key, what is wrong with it, and the nearest known key."""
+def describe_parse_error(error: Exception, settings: ArgumentParser) -> str:
+    """An error of jsonargparse in one line: the key, what is wrong, and the nearest known key or the expected type."""
     text = " ".join(str(error).split())
     known = [option.lstrip("-") for action in settings._actions for option in action.option_strings]
     patterns = (
@@ -212,11 +276,11 @@ def explain(error: Exception, settings: ArgumentParser) -> str:
             near = difflib.get_close_matches(key, known, 1, 0.5)
             return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
     if found := re.search(r'Parser key "(?P<key>[\w.]+)": (?P<what>.*)', text):
-        given = re.search(r"(?:Got|Given) value: (.*)$", found["what"])
+        value = re.search(r"(?:Got|Given) value: (.*)$", found["what"])
         types = dict.fromkeys(
             re.findall(r"Expected (?:an? )?(?:<class ')?([\w.\[\], '-]+?)(?:'>)?\.?(?: -| Got| Given|$)", found["what"])
         )
         expected = re.sub(r"typing\.Literal\[(.*?)\]", lambda choices: f"one of {choices[1]}", " or ".join(types))
         expected = expected.replace("NoneType", "null").replace("'", "")
-        return f"{found['key']}: expected {expected}, got {given[1] if given else '?'}" if types else text
+        return f"{found['key']}: expected {expected}, got {value[1] if value else '?'}" if types else text
     return text

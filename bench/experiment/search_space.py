@@ -1,4 +1,4 @@
-"""What a sweep searches: the ranges under `search:` in an architecture's file, as data. No sampler is named here."""
+"""Search spaces of hyperparameters: the ranges under `search:` in the YAML files, as data. Needs no Optuna."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from bench.experiment.spec import Experiment
-from bench.experiment.yaml_layers import choose, merge, read_yaml
+from bench.experiment.yaml_layers import EXPERIMENTS, check_known, merge, read_yaml
 
 
 @dataclass(frozen=True)
 class Range:
-    """What one setting may be.
+    """The values that one setting may take.
 
     Attributes:
-        low: Smallest value; whole numbers are drawn if both ends are whole.
+        low: Smallest value. If low and high are both integers, integers are drawn.
         high: Largest value.
         log: Draw on a logarithmic scale.
-        step: Distance between two values.
-        choices: The values themselves, instead of low and high.
-        when: Other settings, searched above this one or fixed, and the value at which this one is searched.
+        step: Distance between two neighbouring values.
+        choices: List of the values, instead of low and high.
+        when: Condition: another setting -> the value that it must have for this setting to be searched. The other
+            setting is searched earlier in the space, or fixed.
     """
 
     low: float | int | None = None
@@ -36,31 +37,31 @@ class Range:
     when: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def whole(self) -> bool:
+    def is_integer(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def check(self, key: str) -> None:
-        """Raises ValueError for a range that cannot be drawn from."""
+        """Raises ValueError for a range from which no value can be drawn."""
         if bool(self.choices) == (self.low is not None or self.high is not None):
             raise ValueError(f"{key}: give either low and high, or choices")
         if self.choices:
             if self.log or self.step is not None:
-                raise ValueError(f"{key}: choices have neither log nor step")
+                raise ValueError(f"{key}: choices have neither log nor step; remove these keys")
             return
         for name, end in (("low", self.low), ("high", self.high)):
             if isinstance(end, bool) or not isinstance(end, (int, float)):
-                raise ValueError(f"{key}: {name} is {end!r}, no number")
+                raise ValueError(f"{key}: {name} is {end!r}, no number; set a number")
         assert self.low is not None
         assert self.high is not None
         if self.low >= self.high:
-            raise ValueError(f"{key}: low {self.low} is not below high {self.high}")
+            raise ValueError(f"{key}: low {self.low} is not below high {self.high}; exchange or change them")
         if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError(f"{key}: with log, low is above 0 and there is no step")
+            raise ValueError(f"{key}: with log, low is above 0 and there is no step; change low, or remove log or step")
         if self.step is not None and self.step <= 0:
-            raise ValueError(f"{key}: step {self.step} is not above 0")
+            raise ValueError(f"{key}: step {self.step} is not above 0; set a positive step")
 
-    def holds(self, value: Any) -> bool:
-        """Whether it is one of the values that may be drawn."""
+    def contains(self, value: Any) -> bool:
+        """Whether the value is one of those that may be drawn."""
         if self.choices:
             return value in self.choices
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -72,18 +73,23 @@ class Range:
 
 
 Space = Mapping[str, Range]
-"""Key, as in a flag -> what it may be; in the order in which they are drawn."""
+"""Key of a setting, such as training.optimizer.lr -> its range, in the order in which the settings are drawn."""
 
 
-def read(path: Path, preset: str, row: str) -> Space:
-    """The space of a row: the file's `search:`, then its preset's, its row's and the row's preset's, key by key.
+def read_space(path: Path, preset: str, row: str) -> Space:
+    """The search space of a row.
+
+    The file names under `search_base:` one of the spaces that base.yaml defines under `search_spaces:`, if it uses one.
+    The `search:` of the file, of its preset, of the row, and of the row's preset follow; each overrides and extends the
+    earlier ones key by key.
 
     Raises:
-        ValueError: it is empty, or an entry is not a range; names file and key.
+        ValueError: the space is empty, or an entry is not a range; the message names file and key.
     """
     own = read_yaml(path)
     rows = own.get("rows") or {}
     layers = [
+        {"search": _common_space(own, path)},
         own,
         (own.get("presets") or {}).get(preset),
         rows.get(row),
@@ -93,14 +99,14 @@ def read(path: Path, preset: str, row: str) -> Space:
     for layer in layers:
         entries |= (layer or {}).get("search") or {}
     if not entries:
-        raise ValueError(f"{path}: search: names no setting of {row}; docs/sweeps.md says how")
+        raise ValueError(f"{path}: search: names no setting of {row}; add at least one, as docs/sweeps.md describes")
     known = [part.name for part in dataclasses.fields(Range)]
     space = {}
     for key, entry in entries.items():
         if not isinstance(entry, Mapping):
             raise ValueError(f"{path}: search: {key}: expected low and high, or choices, got {entry!r}")
         for name in entry:
-            choose(f"search: {key}: key", str(name), known, path)
+            check_known(f"search: {key}: key", str(name), known, path)
         space[key] = Range(**{**entry, "choices": tuple(entry.get("choices", ()))})
         try:
             space[key].check(key)
@@ -109,57 +115,76 @@ def read(path: Path, preset: str, row: str) -> Space:
     return space
 
 
-def free(space: Space, flags: Sequence[str]) -> Space:
-    """Without the keys that flags have fixed."""
+def _common_space(own: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The entries of the space in base.yaml that an architecture's file names; none if it names none."""
+    name = own.get("search_base")
+    if name is None:
+        return {}
+    spaces = read_yaml(EXPERIMENTS / "base.yaml").get("search_spaces") or {}
+    check_known("search_base", str(name), list(spaces), path)
+    return spaces[name]
+
+
+def without_fixed(space: Space, flags: Sequence[str]) -> Space:
+    """The space without the settings that command-line flags fix."""
     fixed = {flag.partition("=")[0].removeprefix("--") for flag in flags if flag.startswith("--")}
     return {key: span for key, span in space.items() if key not in fixed}
 
 
-def setting(experiment: Experiment, key: str) -> Any:
-    """The value of a key such as training.optimizer.lr. Raises ValueError if there is no such setting."""
+def setting_value(experiment: Experiment, key: str) -> Any:
+    """The value of a setting by its key, such as training.optimizer.lr. Raises ValueError if there is none."""
     try:
         return functools.reduce(lambda part, name: part[name], key.split("."), experiment.settings)
     except (KeyError, TypeError):
-        raise ValueError(f"search: {key}: {experiment.row} has no such setting") from None
+        raise ValueError(
+            f"search: {key}: {experiment.row} has no such setting; bench run FILE --settings lists all"
+        ) from None
 
 
-def wanted(span: Range, drawn: Mapping[str, Any], experiment: Experiment) -> bool:
-    """Whether a setting is to be searched, given what has been drawn before it."""
-    return all((drawn[key] if key in drawn else setting(experiment, key)) == value for key, value in span.when.items())
+def is_active(span: Range, drawn: Mapping[str, Any], experiment: Experiment) -> bool:
+    """Whether the condition `when` of a setting holds, so that the setting is searched.
+
+    Args:
+        drawn: Key -> value, for the settings drawn before this one.
+        experiment: Supplies the values of all other settings.
+    """
+    return all(
+        (drawn[key] if key in drawn else setting_value(experiment, key)) == value for key, value in span.when.items()
+    )
 
 
-def preset(space: Space, experiment: Experiment) -> dict[str, Any]:
-    """The experiment's own values of all that is searched: a sweep's first trial.
+def preset_values(space: Space, experiment: Experiment) -> dict[str, Any]:
+    """The experiment's own values of the searched settings. They are the first trial of a sweep.
 
     Raises:
-        ValueError: one of them cannot be drawn, so that the sweep could not find the preset again.
+        ValueError: a value is outside its range, so that the sweep could never draw the preset again.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, span in space.items():
-        value = setting(experiment, key)
-        if not wanted(span, found, experiment):
+        value = setting_value(experiment, key)
+        if not is_active(span, values, experiment):
             continue
-        if not span.holds(value):
+        if not span.contains(value):
             raise ValueError(
-                f"search: {key}: the preset's {value!r} is none of its values; widen it, or fix it by --{key}"
+                f"search: {key}: the preset's {value!r} is none of its values; widen the range, or fix it by --{key}"
             )
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
-def layer(values: Mapping[str, Any]) -> dict[str, Any]:
-    """{"training.optimizer.lr": 0.1} as a layer of settings, {"training": {"optimizer": {"lr": 0.1}}}."""
-    found: dict[str, Any] = {}
+def nested_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested settings: {"training.clip": 0.1} becomes {"training": {"clip": 0.1}}."""
+    result: dict[str, Any] = {}
     for key, value in values.items():
         *groups, last = key.split(".")
         nested: Any = {last: value}
         for group in reversed(groups):
             nested = {group: nested}
-        found = merge(found, nested)
-    return found
+        result = merge(result, nested)
+    return result
 
 
-def digest(space: Space, *more: str) -> str:
-    """Names the space in a study's name: the values of a study's settings cannot change while it lasts."""
+def space_hash(space: Space, *more: str) -> str:
+    """Hash of the space and `more`. It is part of a study's name, because the space of a study must not change."""
     parts = {key: dataclasses.asdict(span) for key, span in space.items()}
     return hashlib.sha256(json.dumps([parts, *more]).encode()).hexdigest()[:8]

@@ -23,14 +23,14 @@ from models.parts.translator import Translator
 
 @dataclass
 class RowInfo:
-    """What a table says of a row.
+    """Description of a row in tables.
 
     Attributes:
         name: Printed name.
         year: Year of the paper.
         paper: Citation.
         family: feed-forward, recurrent, convolutional, mixture or attention.
-        note: In what this row departs from the others of a table, or from its paper.
+        note: How this row differs from the other rows of a table, or from its paper.
     """
 
     name: str = ""
@@ -42,12 +42,12 @@ class RowInfo:
 
 @dataclass
 class EnsembleSettings:
-    """Of a row that joins models of another row.
+    """Settings of a row that is an ensemble of models of another row.
 
     Attributes:
-        of: Row id of the single model, in the same file; empty for a row that is a model of its own.
-        members: M, the models that translate together; an ensemble of seed s has seeds M (s - 1) + 1 to M s.
-        about: What a table says of the single row; taken from there.
+        of: Row id of the members, in the same file; empty if the row is not an ensemble.
+        members: Number M of members. The members of an ensemble with seed s have the seeds M (s - 1) + 1 to M s.
+        about: Description of the members' row, copied from there.
     """
 
     of: str = ""
@@ -72,7 +72,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Experiment:
-    """One configuration with its seed: a job."""
+    """One job: a configuration with a seed."""
 
     row: str
     preset: str
@@ -90,17 +90,17 @@ class Experiment:
 
     @property
     def members(self) -> list[Experiment]:
-        """The jobs whose models an ensemble joins, those of the single row; none for a model of its own."""
-        joined = self.ensemble
-        if not joined.of:
+        """The jobs that train the members of an ensemble; empty if this is not an ensemble."""
+        ensemble = self.ensemble
+        if not ensemble.of:
             return []
-        single = replace(self, row=joined.of, about=joined.about, ensemble=EnsembleSettings())
-        first = joined.members * (self.seed - 1) + 1
-        return [replace(single, seed=seed) for seed in range(first, first + joined.members)]
+        member = replace(self, row=ensemble.of, about=ensemble.about, ensemble=EnsembleSettings())
+        first = ensemble.members * (self.seed - 1) + 1
+        return [replace(member, seed=seed) for seed in range(first, first + ensemble.members)]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that is needed to repeat the job, as plain data."""
+        """All settings that are needed to repeat the job, as nested dictionaries."""
         settings = dataclasses.asdict(self)
         if not self.ensemble.of:
             del settings["ensemble"]
@@ -112,9 +112,10 @@ class Experiment:
 
     @property
     def job_hash(self) -> str:
-        """Hash that names the job: what decides its result, not where or by which version of the code it is run.
+        """The id of the job: a hash of the settings that determine its result.
 
-        Settings that are null are left out: a new one that nobody has set, and is null then, renames no job.
+        Paths, machine, tracking and the version of the code are left out. Settings that are null are left out too, so
+        that a setting that a later version adds, with the default null, does not change the hashes of existing jobs.
         """
         settings = self.settings
         corpus = {key: value for key, value in settings["corpus"].items() if key in ("pairs", "lemmas", "depth")}
@@ -122,35 +123,35 @@ class Experiment:
         parts["corpus"] = corpus | {"name": self.corpus_name}
         if self.members:
             parts["members"] = [member.job_hash for member in self.members]
-        return hashlib.sha256(json.dumps(_given(parts), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(_without_nulls(parts), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def name(self) -> str:
-        """The run's name: what, on what, at which size, with which seed."""
+        """The name of the run: row, corpus, preset and seed."""
         return f"{self.row} {self.corpus_name} {self.preset} s{self.seed}"
 
     def build(self, source_vocabulary: int, target_vocabulary: int) -> Translator:
-        """The model with its initial weights, drawn from torch's generator as it stands."""
+        """The model with its initial weights, which are drawn from the current state of torch's random generator."""
         module = importlib.import_module(f"models.{self.architecture}")
         count = len(self.members) or 1
         models = [module.Model(self.model, source_vocabulary, target_vocabulary) for _ in range(count)]
         return Ensemble(models) if self.members else models[0]
 
 
-DECIDING = ("model.", "corpus.", "text.", "training.", "decoding.")
-"""Groups of settings that decide a job's result."""
+RESULT_SETTINGS = ("model.", "corpus.", "text.", "training.", "decoding.")
+"""Prefixes of the settings that determine the result of a job."""
 
 
-def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested settings under dotted keys."""
-    found: dict[str, Any] = {}
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one dictionary with dotted keys."""
+    result: dict[str, Any] = {}
     for key, value in settings.items():
-        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
-    return found
+        result |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return result
 
 
-def _given(settings: Any) -> Any:
-    """Without what is null."""
+def _without_nulls(settings: Any) -> Any:
+    """A copy without the settings that are null."""
     if isinstance(settings, dict):
-        return {key: _given(value) for key, value in settings.items() if value is not None}
+        return {key: _without_nulls(value) for key, value in settings.items() if value is not None}
     return settings

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from bench.experiment.job_data import JobData, model_of
-from bench.experiment.loading import restored
+from bench.experiment.loading import experiment_from_settings
 from bench.experiment.spec import Experiment
 from bench.training.checkpoints import Interrupted, Signals
 from bench.training.distributed import Rendezvous, master_address, start_followers
@@ -61,7 +61,7 @@ def main() -> int:
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_exit_with_leader, daemon=True).start()
     try:
-        follow(restored(request["settings"]), Rendezvous(**request["rendezvous"]))
+        follow(experiment_from_settings(request["settings"]), Rendezvous(**request["rendezvous"]))
     except Interrupted:
         pass
     except ValueError as error:

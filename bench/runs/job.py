@@ -12,7 +12,6 @@ from pathlib import Path
 import filelock
 import pandas as pd
 import torch
-import yaml
 
 from bench.data import vocabulary
 from bench.data.corpus import Corpus
@@ -22,7 +21,8 @@ from bench.evaluation import trained_model
 from bench.evaluation.evaluate import ensemble_costs, evaluate_job, evaluate_trial, training_costs, validate
 from bench.experiment.commands import job_command
 from bench.experiment.job_data import JobData, corpus_of, model_of
-from bench.experiment.spec import Experiment, flat
+from bench.experiment.loading import config_yaml
+from bench.experiment.spec import Experiment, flatten
 from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.system import formatting, terminal
@@ -307,8 +307,8 @@ def _warn_of_differences(run: TrackedRun, tags: dict[str, str]) -> None:
 def _write_metadata(writer: RunWriter, experiment: Experiment, job_data: JobData) -> None:
     """Writes the settings, the hashes and statistics of the corpus, and the vocabularies to the run."""
     corpus = job_data.corpus
-    writer.text(_settings_yaml(experiment), "config.yaml")
-    writer.params({key: value for key, value in flat(experiment.settings).items() if not key.startswith("about.")})
+    writer.text(config_yaml(experiment), "config.yaml")
+    writer.params({key: value for key, value in flatten(experiment.settings).items() if not key.startswith("about.")})
     splits = {"train": corpus.train, "validation": corpus.validation, **corpus.tests}
     profiles = {name: json.dumps({"pairs": len(split)}) for name, split in splits.items()}
     writer.datasets(corpus.hashes, corpus.name, profiles)
@@ -378,14 +378,10 @@ def _log_model(model: Translator, experiment: Experiment, job_data: JobData, fol
     files = folder / "translator"
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     fill_file(files / "weights.pt", lambda path: save_tensors(weights, path))
-    (files / "config.yaml").write_text(_settings_yaml(experiment), encoding="utf-8")
+    (files / "config.yaml").write_text(config_yaml(experiment), encoding="utf-8")
     for side, words in zip(("source", "target"), job_data.vocabularies, strict=True):
         words.save(files / f"{side}.vocabulary")
     if job_data.lexicon is not None:
         job_data.lexicon.save(files / LEXICON)
     example = next((source for source in job_data.validation.sources if source.strip()), "")
     writer.model(files, example, experiment.decoding.beam)
-
-
-def _settings_yaml(experiment: Experiment) -> str:
-    return yaml.safe_dump(experiment.settings, sort_keys=False, allow_unicode=True)

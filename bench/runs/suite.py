@@ -17,11 +17,11 @@ from typing import Any
 
 from bench.data import vocabulary
 from bench.experiment.commands import suite_command
-from bench.experiment.fairness import unequal
+from bench.experiment.fairness import setting_differences
 from bench.experiment.job_data import JobData
-from bench.experiment.loading import architectures, joined, read_typed, resolve
+from bench.experiment.loading import member_row, read_typed, resolve, row_files
 from bench.experiment.spec import Experiment
-from bench.experiment.yaml_layers import choose
+from bench.experiment.yaml_layers import check_known
 from bench.runs import best_settings
 from bench.runs.job import JobResult, failure_reason, run
 from bench.runs.worker import Task, TaskResult
@@ -59,9 +59,9 @@ class Suite:
     def read(cls, path: Path) -> Suite:
         """Reads a suite's file. Raises ValueError for an unknown key, a wrong type or an unknown row."""
         suite = read_typed(path, cls)
-        known = list(architectures())
+        known = list(row_files())
         for row in [*suite.rows, *([suite.baseline] if suite.baseline else []), *suite.sweeps]:
-            choose("row", row, known, path)
+            check_known("row", row, known, path)
         if not suite.rows:
             raise ValueError(f"{path}: rows: the list is empty; name at least one of: {', '.join(known)}")
         if not suite.seeds:
@@ -78,14 +78,19 @@ class Suite:
         Args:
             best: Row -> best settings, found by its sweep. An ensemble takes those of its members.
         """
-        files, best = architectures(), best or {}
+        files, best = row_files(), best or {}
         layers = [{"corpus": {"name": name}} for name in self.corpora] or [{}]
         rows = [
             resolve(
                 files[row],
                 preset=self.preset,
                 row=row,
-                suite=[best.get(row) or best.get(joined(files[row], row)) or {}, self.settings, layer, {"seed": seed}],
+                suite=[
+                    best.get(row) or best.get(member_row(files[row], row)) or {},
+                    self.settings,
+                    layer,
+                    {"seed": seed},
+                ],
                 flags=flags,
             )
             for layer in layers
@@ -215,7 +220,7 @@ def run_suite(
         if best:
             experiments = suite.experiments(flags, {row: settings.layer for row, settings in best.items()})
             best_settings.check_seeds(best, experiments)
-        for line in unequal(experiments):
+        for line in setting_differences(experiments):
             terminal.say(f"not equal: {line}")
         unfinished = [experiment for experiment in experiments if again or not is_finished(store, name, experiment)]
         for experiment in one_per_dataset(unfinished):

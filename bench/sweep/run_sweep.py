@@ -20,7 +20,7 @@ import yaml
 
 from bench.data import vocabulary
 from bench.experiment import search_space
-from bench.experiment.fairness import unequal
+from bench.experiment.fairness import setting_differences
 from bench.experiment.job_data import JobData
 from bench.runs.suite import one_per_dataset
 from bench.runs.worker import Task, TaskResult
@@ -134,12 +134,12 @@ def run_sweep(
     studies = [Study(sweep, row, preset, flags) for row in dict.fromkeys(rows)]
     bases = [study.base for study in studies]
     backend.check(bases)
-    for line in unequal(bases):
+    for line in setting_differences(bases):
         terminal.say(f"not equal: {line}")
+    store = Store(bases[0].tracking)  # first: a store of another format is refused before anything is written
     for base in one_per_dataset(bases):
         # Here, once, so that the workers need not learn the same vocabulary at the same time.
         vocabulary.save_to_cache(JobData.of(base).vocabularies)
-    store = Store(bases[0].tracking)
     opened = open_storage(storage, bases[0].tracking.path)
     try:
         for study in studies:
@@ -233,7 +233,7 @@ def log_progress(study: Study, suite: str, writer: RunWriter, store: Store) -> N
             f"{study.sweep.trials} trials.\n\nBest: [trial {best.number}]({link}), {scores}.\n\n"
             f"| setting | best |\n|---|---|{settings}"
         )
-        writer.text(yaml.safe_dump(search_space.layer(best.params), sort_keys=False), "best.yaml")
+        writer.text(yaml.safe_dump(search_space.nested_settings(best.params), sort_keys=False), "best.yaml")
     writer.tag(tags)
 
 

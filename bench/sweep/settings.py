@@ -13,7 +13,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from bench.experiment.loading import read_typed
-from bench.experiment.yaml_layers import choose
+from bench.experiment.yaml_layers import check_known
 
 Direction = Literal["minimize", "maximize"]
 
@@ -50,7 +50,7 @@ class OptunaClass:
             ValueError: the class does not exist, or does not take the arguments.
         """
         names = [name for name in module.__all__ if isinstance(getattr(module, name), type)]
-        choose(kind, self.name, [name for name in names if not name.startswith("Base")], Path(f"{kind}: name"))
+        check_known(kind, self.name, [name for name in names if not name.startswith("Base")], Path(f"{kind}: name"))
         optuna_class = getattr(module, self.name)
         parameters = inspect.signature(optuna_class).parameters
         arguments = {key: value for key, value in defaults.items() if key in parameters} | self.settings
@@ -89,7 +89,7 @@ class Sweep:
         sweep = read_typed(path, cls)
         for key, names in (("goals", sweep.goals), ("limits", list(sweep.limits))):
             for name in names:
-                choose(f"{key}: metric", name, list(GOALS), path)
+                check_known(f"{key}: metric", name, list(GOALS), path)
         if not sweep.goals:
             raise ValueError(f"{path}: goals: the list is empty; name at least one of: {', '.join(GOALS)}")
         if sweep.trials < 1:

@@ -14,7 +14,7 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from bench.experiment import search_space
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.measures.measure import Measure
 from bench.runs.job import TrialInfo
@@ -25,7 +25,7 @@ from bench.sweep.storage import HEARTBEAT_INTERVAL
 from bench.system import terminal
 from bench.system.progress import Status
 from bench.tracking.run_writer import RunWriter
-from bench.tracking.store import Store
+from bench.tracking.store import STORE_FORMAT, Store, check_format
 
 MAX_DUPLICATES = 20
 """Consecutive duplicate samples after which the search space counts as exhausted."""
@@ -74,14 +74,14 @@ class Study:
     """
 
     def __init__(self, sweep: Sweep, row: str, preset: str, flags: Sequence[str]) -> None:
-        self.sweep, self.flags, self.file = sweep, flags, architectures()[row]
+        self.sweep, self.flags, self.file = sweep, flags, row_files()[row]
         self.base = self.experiment(preset, row, {})
         if self.base.members:
             raise ValueError(f"--row {row}: an ensemble has the settings of its members; sweep {self.base.ensemble.of}")
-        self.space = search_space.free(search_space.read(self.file, preset, row), flags)
-        self.preset_values = search_space.preset(self.space, self.base)
+        self.space = search_space.without_fixed(search_space.read_space(self.file, preset, row), flags)
+        self.preset_values = search_space.preset_values(self.space, self.base)
         common = json.dumps([self.base.job_hash, sweep.goals, sweep.limits])
-        self.name = f"{self.base.name} {search_space.digest(self.space, common)}"
+        self.name = f"{self.base.name} {search_space.space_hash(self.space, common)}"
         self.jobs: dict[str, JobAttempts] = {}
         self.running: dict[int, optuna.Trial] = {}  # attempts of this driver
         self.reported: dict[int, int] = {}  # running attempt -> number of validations reported to Optuna
@@ -91,11 +91,15 @@ class Study:
         self.retry_at = 0.0
 
     def experiment(self, preset: str, row: str, values: Mapping[str, Any]) -> Experiment:
-        layers = [{"seed": self.sweep.seed}, search_space.layer(values)]
+        layers = [{"seed": self.sweep.seed}, search_space.nested_settings(values)]
         return resolve(self.file, preset=preset, row=row, suite=layers, flags=self.flags)
 
     def open(self, storage: optuna.storages.RDBStorage) -> None:
-        """Opens the study, or creates it with the settings of the preset as its first trial."""
+        """Opens the study, or creates it with the settings of the preset as its first trial.
+
+        Raises:
+            ValueError: the study exists and was written in another format.
+        """
         directions: list[Direction] = [GOALS[goal] for goal in self.sweep.goals]
         pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
         if self.sweep.prunes:
@@ -104,8 +108,14 @@ class Study:
         self.optuna_study = optuna.create_study(
             storage=storage, pruner=pruner, study_name=self.name, directions=directions, load_if_exists=True
         )
+        trials = len(self.optuna_study.get_trials(deepcopy=False))
+        stored_format = self.optuna_study.user_attrs.get("format")
+        if stored_format is None and not trials:
+            self.optuna_study.set_user_attr("format", STORE_FORMAT)
+        else:
+            check_format(stored_format, f"--storage: the study {self.name!r}", "choose another --storage")
         # If a resumed study gave its sampler the first seed again, it would draw the first settings again.
-        seed = self.sweep.seed + len(self.optuna_study.get_trials(deepcopy=False))
+        seed = self.sweep.seed + trials
         self.optuna_study.sampler = self.sweep.sampler.create(optuna.samplers, "sampler", seed=seed)
         self.refresh()
         waiting = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
@@ -194,11 +204,11 @@ class Study:
         """The settings that Optuna suggests for a trial: key -> value."""
         suggested: dict[str, Any] = {}
         for key, span in self.space.items():
-            if not search_space.wanted(span, suggested, self.base):
+            if not search_space.is_active(span, suggested, self.base):
                 continue
             if span.choices:
                 suggested[key] = trial.suggest_categorical(key, list(span.choices))
-            elif span.whole:
+            elif span.is_integer:
                 step = 1 if span.step is None else int(span.step)
                 suggested[key] = trial.suggest_int(
                     key, int(span.low or 0), int(span.high or 0), step=step, log=span.log

@@ -8,7 +8,7 @@ import torch
 import bench.checks.model_sizes
 from bench.checks.model_sizes import SIZES, Size
 from bench.cli.main import main
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import resolve, row_files
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.suite import Suite
 
@@ -24,7 +24,7 @@ def test_every_row_of_the_ladder_has_its_papers_size(capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: " ".join((size.row, size.preset, *size.flags)))
 def test_a_papers_preset_has_the_words_of_its_size(size: Size) -> None:
-    assert resolve(architectures()[size.row], preset=size.preset, row=size.row).text.sizes == size.vocabulary
+    assert resolve(row_files()[size.row], preset=size.preset, row=size.row).text.sizes == size.vocabulary
 
 
 def test_a_size_beyond_its_tolerance_is_an_error(
@@ -41,7 +41,7 @@ def test_a_size_beyond_its_tolerance_is_an_error(
 
 
 def test_sutskevers_recurrent_part_is_published_too() -> None:
-    path = architectures()["lstm"]
+    path = row_files()["lstm"]
     with torch.device("meta"):
         model = resolve(path, preset="paper", row="lstm").build(160_000, 80_000)
     assert model.parameter_counts() == (384_000_000, 64_000_000)

@@ -89,10 +89,10 @@ def test_an_invalid_file(
     [
         ([*RUN, "--row", "transformer-bse"], "no row 'transformer-bse', did you mean transformer-base? there are: "),
         ([*RUN, "--preset", "dmo"], "no preset 'dmo', did you mean demo? there are: demo, multi30k-cpu, "),
-        (["run", "experiments/none.yaml"], "experiments/none.yaml: there is no such file; those in experiments/: "),
+        (["run", "experiments/none.yaml"], "experiments/none.yaml: file not found; check the path; files in experiments/: "),
         (["run"], "the following arguments are required: file; see bench run --help"),
         (["rnu"], "invalid choice: 'rnu' (choose from "),
-        (["suite", "none.yaml"], "none.yaml: there is no such file"),
+        (["suite", "none.yaml"], "none.yaml: file not found"),
         (
             ["suite", DEMO, "--text.vocabulary_size", "10", "--corpus.pairs", "300"],
             "text.vocabulary_size: 10 is ",

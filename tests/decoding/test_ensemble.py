@@ -17,7 +17,7 @@ from bench.decoding.beam_search import DecodingSettings, translate
 from bench.decoding.ensemble import Ensemble
 from bench.evaluation import trained_model
 from bench.evaluation.evaluate import SUMMED
-from bench.experiment.loading import resolve, restored
+from bench.experiment.loading import experiment_from_settings, resolve
 from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.job import JobResult, run
@@ -102,7 +102,7 @@ def test_members_are_jobs_of_the_single_model_row() -> None:
     assert (second.row, second.about.name) == ("gnmt-ensemble", "GNMT + RL Ensemble")
     three = resolve(path, row="gnmt-ensemble", flags=["--seed", "2", "--ensemble.members", "3"])
     assert len({second.job_hash, three.job_hash, *(member.job_hash for member in second.members)}) == 4
-    assert restored(second.settings) == second
+    assert experiment_from_settings(second.settings) == second
     single = resolve(path, row="gnmt", flags=["--ensemble.members", "3"])
     assert single.job_hash == resolve(path, row="gnmt").job_hash
     assert "ensemble" not in single.settings

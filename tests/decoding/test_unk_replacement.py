@@ -17,7 +17,7 @@ from bench.decoding import unk_replacement
 from bench.decoding.beam_search import DecodingSettings, Hypothesis, translate
 from bench.decoding.unk_replacement import Lexicon, hypothesis_texts, learn_dictionary, translation_probabilities
 from bench.evaluation import trained_model
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import resolve, row_files
 from bench.measures.alignment import forced_attention
 from bench.runs.job import run
 from bench.tracking.store import Store, TrackingSettings
@@ -121,11 +121,11 @@ def test_unknown_words_are_replaced_by_the_source_word_with_most_attention() -> 
 ATTENTIVE = ["bahdanau", "deep-att", "gnmt", "local-p", "convs2s", "transformer-base"]
 
 
-@pytest.mark.parametrize("row", [row for row in ATTENTIVE if row in architectures()])
+@pytest.mark.parametrize("row", [row for row in ATTENTIVE if row in row_files()])
 def test_row_t_of_the_attention_belongs_to_token_t(row: str) -> None:
     """With real models: the attention that the search reports equals that of forced decoding of the same tokens."""
     torch.manual_seed(1)
-    model = resolve(architectures()[row], row=row).build(23, 23).eval().double()
+    model = resolve(row_files()[row], row=row).build(23, 23).eval().double()
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, dtype=parameter.dtype)
     sources = [[5, 9, 4, 7, 8, 6], [4, 6, 5], [8]]

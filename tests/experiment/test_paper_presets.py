@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bench.experiment.loading import architectures, presets_of, resolve
+from bench.experiment.loading import presets_of, resolve, row_files
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.suite import Suite
 from models.parts.optimization import LearningRateSchedule
 
-FILES = architectures()
+FILES = row_files()
 LADDER = Suite.read(EXPERIMENTS / "ladder.yaml").rows  # a row of somebody's own has a paper of its own
 
 

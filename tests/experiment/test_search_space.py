@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.experiment import search_space
-from bench.experiment.loading import architectures, joined, resolve
+from bench.experiment.loading import member_row, resolve, row_files
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.suite import Suite
 from bench.sweep.settings import Sweep
@@ -19,7 +19,7 @@ from bench.sweep.study import Study
 from tests.helpers import tiny_sweep
 
 LADDER = Suite.read(EXPERIMENTS / "ladder.yaml").rows  # a row that a user adds need not have a search space
-ROWS = [row for row in LADDER if not joined(architectures()[row], row)]
+ROWS = [row for row in LADDER if not member_row(row_files()[row], row)]
 PRESETS = ("demo", "multi30k-cpu", "multi30k")
 
 
@@ -38,7 +38,7 @@ def test_twenty_configurations_of_every_row_can_be_built(row: str) -> None:
     for trial in (optuna.create_study(sampler=sampler).ask() for _ in range(20)):
         values = study.suggest(trial)
         experiment = study.experiment("demo", row, values)
-        assert {key: search_space.setting(experiment, key) for key in values} == values
+        assert {key: search_space.setting_value(experiment, key) for key in values} == values
         with torch.device("meta"):
             model = experiment.build(100, 100)
         model.optimization = experiment.training
@@ -50,10 +50,10 @@ def test_twenty_configurations_of_every_row_can_be_built(row: str) -> None:
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_in_its_space(row: str, preset: str) -> None:
-    path = architectures()[row]
+    path = row_files()[row]
     base = resolve(path, row=row, preset=preset)
-    values = search_space.preset(search_space.read(path, preset, row), base)
-    again = resolve(path, row=row, preset=preset, suite=[search_space.layer(values)])
+    values = search_space.preset_values(search_space.read_space(path, preset, row), base)
+    again = resolve(path, row=row, preset=preset, suite=[search_space.nested_settings(values)])
     assert again.job_hash == base.job_hash
 
 
@@ -83,4 +83,4 @@ def test_a_range_that_cannot_be_drawn_from_is_refused(entry: object, message: st
     path = tmp_path / "own.yaml"
     path.write_text(json.dumps({"model": {"name": "gnmt"}, "search": {"model.dropout": entry}, "rows": {"one": {}}}))
     with pytest.raises(ValueError, match=message):
-        search_space.read(path, "demo", "one")
+        search_space.read_space(path, "demo", "one")

@@ -11,13 +11,21 @@ import pytest
 import torch
 
 from bench.experiment.commands import job_command, suite_command
-from bench.experiment.fairness import unequal
-from bench.experiment.loading import architectures, corpus_settings, layered, presets_of, read_typed, resolve, restored
+from bench.experiment.fairness import setting_differences
+from bench.experiment.loading import (
+    corpus_settings,
+    experiment_from_settings,
+    merge_settings,
+    presets_of,
+    read_typed,
+    resolve,
+    row_files,
+)
 from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import EXPERIMENTS, merge, read_yaml
 from bench.runs.suite import Suite
 
-FILES = architectures()
+FILES = row_files()
 EVERY = [(row, preset) for row in sorted(FILES) for preset in presets_of(FILES[row], row)]
 TRANSFORMER = EXPERIMENTS / "transformer.yaml"
 
@@ -105,7 +113,7 @@ rows:
 """,
     )
     suite = [{"model": {"layers": 5}, "seed": 4}, {"seed": 7}]
-    _, merged = layered(path, "demo", "one", suite)
+    _, merged = merge_settings(path, "demo", "one", suite)
     assert merged["model"] == {"name": "transformer", "layers": 5, "width": 16, "inner": 48, "heads": 8}
     job = resolve(path, row="one", suite=suite, flags=["--model.layers", "6", "--decoding.alpha=0.3"])
     assert (job.model.layers, job.seed, job.decoding.alpha, job.text.kind) == (6, 7, 0.3, "subwords")
@@ -177,7 +185,7 @@ def test_what_there_is_not_is_listed(tmp_path: Path) -> None:
         resolve, TRANSFORMER, row="transformer-bse"
     )
     assert "no preset 'multi30k-gpu', did you mean" in refused(resolve, TRANSFORMER, preset="multi30k-gpu")
-    assert "there is no such file; those in experiments/: " in refused(resolve, tmp_path / "none.yaml")
+    assert "file not found; check the path; files in experiments/: " in refused(resolve, tmp_path / "none.yaml")
     suite = written(tmp_path, "rows: [perceptron, transfromer-base]")
     assert "no row 'transfromer-base', did you mean transformer-base?" in refused(Suite.read, suite)
     assert "rows: the list is empty; name at least one of: " in refused(Suite.read, written(tmp_path, "preset: demo"))
@@ -278,14 +286,15 @@ def test_every_setting_of_a_job_is_in_its_hash() -> None:
 
 def test_the_settings_of_a_run_give_its_experiment_back() -> None:
     one = job("--training.average", "3", "--seed", "5", "--corpus.test", "[a.en,a.de]")
-    again = restored(one.settings)
+    again = experiment_from_settings(one.settings)
     assert again == one
     assert again.job_hash == one.job_hash
     older = one.settings
     del older["decoding"]["batch_sentences"]  # a setting that a run of an earlier version had not
-    assert restored(older).decoding == one.decoding
-    assert "not the settings of a run of this version" in refused(restored, one.settings | {"novelty": 3})
-    assert "not the settings of a run" in refused(restored, {})
+    assert experiment_from_settings(older).decoding == one.decoding
+    unknown = one.settings | {"novelty": 3}
+    assert "not the settings of a run of this version" in refused(experiment_from_settings, unknown)
+    assert "not the settings of a run" in refused(experiment_from_settings, {})
 
 
 def test_flags_of_a_corpus() -> None:
@@ -321,7 +330,7 @@ def test_a_row_of_a_file_elsewhere_has_no_such_command() -> None:
 
 def test_rows_that_search_otherwise_are_said_to() -> None:
     rows = {"gnmt": ("--decoding.coverage", "0.2"), "deep-att": (), "bahdanau": (), "lstm": ()}
-    lines = unequal([resolve(FILES[row], row=row, flags=flags) for row, flags in rows.items()])
+    lines = setting_differences([resolve(FILES[row], row=row, flags=flags) for row, flags in rows.items()])
     assert "gnmt: decoding.coverage 0.2, the others 0.0" in lines
     assert "deep-att: decoding.pos_unk dictionary, the others keep" in lines
 

@@ -12,7 +12,7 @@ import yaml
 
 from bench.cli.arguments import build_parser
 from bench.cli.main import main
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import resolve, row_files
 from bench.runs.ray_cluster import RayBackend, workers_per_node
 
 FILES = Path(__file__).parents[2] / "docs" / "clusters"
@@ -22,7 +22,7 @@ FILES = Path(__file__).parents[2] / "docs" / "clusters"
 def test_a_job_that_needs_more_gpus_than_a_worker_has_is_refused(gpus: float, fits: bool) -> None:
     backend = object.__new__(RayBackend)  # without a connection to Ray
     backend.gpus = gpus
-    path = architectures()["mlp"]
+    path = row_files()["mlp"]
     jobs = [resolve(path, flags=["--machine.devices", "2", "--machine.accelerator", kind]) for kind in ("cpu", "gpu")]
     backend.check(jobs[:1])
     if fits:

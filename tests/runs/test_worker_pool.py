@@ -15,7 +15,7 @@ import pytest
 import bench.runs.suite
 import bench.runs.worker
 import bench.runs.worker_pool
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import resolve, row_files
 from bench.runs.job import JobLocked, JobResult
 from bench.runs.suite import Suite, run_suite
 from bench.runs.worker import Task, WorkerReady
@@ -149,7 +149,7 @@ class EndedProcess(RunningProcess):
 
 @pytest.mark.parametrize(("reason", "state"), [("exit code 0", "stopped"), ("signal 9", "lost")])
 def test_a_worker_that_is_stopped_before_its_job_starts_is_not_lost(reason: str, state: str) -> None:
-    job, states = resolve(architectures()["mlp"]), list[str]()
+    job, states = resolve(row_files()["mlp"]), list[str]()
     jobs: Any = SimpleNamespace(on_result=lambda task, result: states.append(result.state) or result.reason)
     with open_pool(ThreadBackend(1)) as pool, ProgressBoard(1) as board:
         board.job_started(1, job.name)

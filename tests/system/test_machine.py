@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import resolve, row_files
 from bench.runs.worker_pool import LocalBackend, LocalProcess
 
 
@@ -43,7 +43,7 @@ def test_a_job_with_more_gpus_than_a_worker_has_is_rejected_before_any_job_runs(
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    path = architectures()["mlp"]
+    path = row_files()["mlp"]
     on_gpus, on_cores = (
         resolve(path, flags=["--machine.devices", "2", "--machine.accelerator", kind]) for kind in ("gpu", "cpu")
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.decoding.beam_search import should_check_finished
-from bench.experiment.loading import architectures, resolve
+from bench.experiment.loading import resolve, row_files
 from bench.measures.flops import FlopCounter, count
 from bench.system.machine import bf16_fallback
 from bench.training import reward
@@ -33,7 +33,7 @@ from models.parts.mixture_of_experts import NoisyTopKGate
 from models.parts.translator import Translator, cross_entropy_loss
 from models.transformer import Config, Model
 
-FILES = architectures()
+FILES = row_files()
 VOCABULARY = 23
 
 
