@@ -60,7 +60,7 @@ def _heat_plot(
 
 
 def _heat_chart(data: Datasets, cells: HeatCells, title: str, metric: str, total: int) -> Chart:
-    rows, parts = (list(dict.fromkeys(cell[place] for cell in cells)) for place in (0, 1))
+    rows, parts = (list(dict.fromkeys(cell[n] for cell in cells)) for n in (0, 1))
     side = max(100, min(MAX_NAMES_WIDTH, total - 22 - MIN_CELL_WIDTH * len(parts)))
     names = min(side, max(map(len, rows)) * LETTER) + 12
     step = min(84.0, (total - names - 10) / len(parts))
@@ -86,14 +86,14 @@ def _heat_chart(data: Datasets, cells: HeatCells, title: str, metric: str, total
 
 def _side(room: float, **more: Any) -> alt.Axis:
     """The axis with the names of the rows. Its width is fixed, because Vega underestimates the width of letters."""
-    look = {
+    defaults = {
         "ticks": False,
         "domain": False,
         "labelColor": COLOURS["ink"],
         "labelPadding": 8,
         "labelLimit": MAX_NAMES_WIDTH,
     }
-    return alt.Axis(minExtent=round(room), **look | more)
+    return alt.Axis(minExtent=round(room), **defaults | more)
 
 
 def _first_number(part: str) -> float:
@@ -178,7 +178,7 @@ def _accuracies(context: Context, track: Track, parts: Mapping[str, str]) -> Hea
     return found
 
 
-# --- what a sweep found -----------------------------------------------------------------------------------------------
+# --- tuning ---------------------------------------------------------------------------------------------------------
 
 
 def _tuning(context: Context, track: Track) -> Plot | None:
@@ -198,7 +198,7 @@ def _tuning(context: Context, track: Track) -> Plot | None:
                 row=row.name,
                 value=metric_format.value("bleu", point.best)
                 + f" ({metric_format.interval('bleu', point.low, point.high)})",
-                place=formatting.quantity(point.budget),
+                x=formatting.quantity(point.budget),
             ),
         }
         for row in context.rows
@@ -325,9 +325,9 @@ def _map(data: Datasets, total: int, shown: Mapping[str, Any]) -> Chart:
     dark = alt.Opacity("weight:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None)
     boxes = alt.Chart(data.add(cells)).mark_rect(color=COLOURS["ink"], aria=False).encode(x=x, y=y, opacity=dark)
     # Words are drawn as text marks, not as labels of an axis: labels are expressions, which corpus text must not enter.
-    above = alt.Chart(data.add({"s": place, "word": word} for place, word in enumerate(source)))
+    above = alt.Chart(data.add({"s": position, "word": word} for position, word in enumerate(source)))
     above = above.mark_text(angle=300, align="left", fontSize=FONT, color=COLOURS["ink"], aria=False)
-    beside = alt.Chart(data.add({"t": place, "word": word} for place, word in enumerate(target)))
+    beside = alt.Chart(data.add({"t": position, "word": word} for position, word in enumerate(target)))
     beside = beside.mark_text(align="right", fontSize=FONT, color=COLOURS["ink"], aria=False)
     layers = (
         boxes,

@@ -198,14 +198,14 @@ class Axis:
         low, high = low - margin, high + margin
         return cls(title, low if floor is None else max(floor, low), high)
 
-    def place(self, value: float, pixels: float) -> float:
+    def position(self, value: float, pixels: float) -> float:
         """Distance of a value from the lower end of the axis, in pixels."""
         change = math.log if self.log else float
         return (change(value) - change(self.low)) / (change(self.high) - change(self.low)) * pixels
 
-    def value(self, place: float, pixels: float) -> float:
+    def value_at(self, position: float, pixels: float) -> float:
         """The value at a distance in pixels from the lower end of the axis."""
-        part = place / pixels
+        part = position / pixels
         return self.low * (self.high / self.low) ** part if self.log else self.low + (self.high - self.low) * part
 
     def ticks(self, pixels: float) -> list[float] | None:
@@ -230,16 +230,16 @@ class Axis:
 
     def _apart(self, ticks: Sequence[float], pixels: float) -> list[float]:
         """The ticks whose labels do not touch the previous label."""
-        kept: list[float] = []
+        ticks_kept: list[float] = []
         for tick in ticks:
             room = (
-                (len(formatting.axis_tick(kept[-1])) + len(formatting.axis_tick(tick))) / 2 * LETTER + 8
-                if kept
+                (len(formatting.axis_tick(ticks_kept[-1])) + len(formatting.axis_tick(tick))) / 2 * LETTER + 8
+                if ticks_kept
                 else 0.0
             )
-            if not kept or self.place(tick, pixels) - self.place(kept[-1], pixels) >= room:
-                kept.append(tick)
-        return kept
+            if not ticks_kept or self.position(tick, pixels) - self.position(ticks_kept[-1], pixels) >= room:
+                ticks_kept.append(tick)
+        return ticks_kept
 
     def x(self, field: str, pixels: float) -> alt.X:
         scale = alt.Scale(type="log" if self.log else "linear", domain=[self.low, self.high], nice=False)
@@ -253,10 +253,10 @@ class Axis:
         ticks = self.ticks(pixels)
         if ticks is None:
             return alt.Axis(grid=grid, tickCount=max(3, int(pixels // 60)))
-        chosen = " : ".join(
+        expression = " : ".join(
             f"abs(datum.value / {tick!r} - 1) < 1e-6 ? '{formatting.axis_tick(tick)}'" for tick in ticks
         )
-        return alt.Axis(values=ticks, labelExpr=f"{chosen} : ''", grid=grid)
+        return alt.Axis(values=ticks, labelExpr=f"{expression} : ''", grid=grid)
 
 
 @dataclass(frozen=True)
@@ -341,10 +341,10 @@ def _overlap(one: Box, others_B4: NDArray[np.float64]) -> float:
     return float(across_B.clip(0) @ along_B.clip(0))
 
 
-def spread(places: Sequence[float], gap: float, high: float) -> list[float]:
+def spread(positions: Sequence[float], gap: float, high: float) -> list[float]:
     """Moves positions apart until neighbours have the distance `gap` and none is above `high`. Keeps their order."""
-    order = sorted(range(len(places)), key=lambda number: places[number])
-    moved = list(places)
+    order = sorted(range(len(positions)), key=lambda number: positions[number])
+    moved = list(positions)
     for below, number in itertools.pairwise(order):
         moved[number] = max(moved[number], moved[below] + gap)
     ceiling = high

@@ -131,17 +131,17 @@ def _scatter(
     width, height = round(total - 60 - room), min(520, round(240 + total * 0.1 + 8 * len(points)))
     x = Axis.around(titles[0], [point.x for point in points], log=True)
     y = Axis.around(titles[1], [end for point in points for end in (point.low, point.high)], floor=0)
-    places = [(x.place(point.x, width), y.place(point.y, height)) for point in points]
-    bars = [(y.place(point.low, height), y.place(point.high, height)) for point in points]
-    corners = [(x.place(point.x, width), y.place(point.y, height)) for point in front]
+    pixels = [(x.position(point.x, width), y.position(point.y, height)) for point in points]
+    bars = [(y.position(point.low, height), y.position(point.high, height)) for point in points]
+    corners = [(x.position(point.x, width), y.position(point.y, height)) for point in front]
     size = (width, height)
-    labels = labels_beside(named, places, size) if crowded else place_labels(named, places, bars, corners, size)
+    labels = labels_beside(named, pixels, size) if crowded else place_labels(named, pixels, bars, corners, size)
     colours = alt.Color("family:N", scale=family_scale([point.family for point in points]), legend=None)
     base = alt.Chart(data.add({k: v for k, v in vars(p).items() if v is not None} for p in points))
     base = base.encode(x=x.x("x", width))
 
-    def places_of(chosen: Sequence[tuple[float, float]]) -> list[dict[str, float]]:
-        return [{"x": x.value(across, width), "y": y.value(along, height)} for across, along in chosen]
+    def axis_values(pixels: Sequence[tuple[float, float]]) -> list[dict[str, float]]:
+        return [{"x": x.value_at(across, width), "y": y.value_at(along, height)} for across, along in pixels]
 
     layers: list[alt.Chart] = [
         alt.Chart(data.add({"x": point.x, "y": point.y} for point in front))
@@ -152,7 +152,7 @@ def _scatter(
         {**start, "number": number}
         for number, label in enumerate(labels)
         if label.point
-        for start in places_of([label.point, (label.x, label.y)])
+        for start in axis_values([label.point, (label.x, label.y)])
     ]
     if leads:
         lead = alt.Chart(data.add(leads)).mark_line(color=COLOURS["quiet"], strokeWidth=0.6, aria=False)
@@ -164,10 +164,10 @@ def _scatter(
     marks = marks.encode(y=y.y("y", height), color=colours, description=alt.Description("hover:N"))
     layers.append(marks.encode(href=alt.Href("link:N")) if points[0].link else marks)
     for align in ("left", "right"):
-        chosen = [label for label in labels if label.align == align]
+        aligned = [label for label in labels if label.align == align]
         texts = [
-            place | {"text": label.text}
-            for label, place in zip(chosen, places_of([(label.x, label.y) for label in chosen]), strict=True)
+            position | {"text": label.text}
+            for label, position in zip(aligned, axis_values([(label.x, label.y) for label in aligned]), strict=True)
         ]
         if texts:
             mark = alt.Chart(data.add(texts)).mark_text(
@@ -194,7 +194,7 @@ class Validation:
     def hover(self, say: Catalogue) -> str:
         value = metric_format.value("bleu" if self.metric == "validation/bleu" else "validation_loss", self.y)
         key = "learning.mean_point" if self.seed is None else "learning.point"
-        return say(key, row=self.row, seed=self.seed, value=value, place=formatting.quantity(self.x))
+        return say(key, row=self.row, seed=self.seed, value=value, x=formatting.quantity(self.x))
 
 
 def _curves(context: Context, track: Track, axis: str, series: Mapping[tuple[str, int], Series]) -> Plot | None:
@@ -239,9 +239,9 @@ def _series(curve: pd.DataFrame) -> Series:
     found: Series = {}
     for code, name in enumerate(names):
         if name in PANELS or name in [against for against, _ in AXES.values()]:
-            chosen = np.flatnonzero((codes == code) & np.isfinite(values))
-            chosen = chosen[np.argsort(updates[chosen], kind="stable")]
-            found[str(name)] = updates[chosen], values[chosen]
+            indices = np.flatnonzero((codes == code) & np.isfinite(values))
+            indices = indices[np.argsort(updates[indices], kind="stable")]
+            found[str(name)] = updates[indices], values[indices]
     return found
 
 
@@ -255,10 +255,10 @@ def _validations(row: str, seed: int, series: Series, against: str) -> list[Vali
         if len(updates) > MAX_POINTS_PER_LINE:
             indices = np.linspace(0, len(updates) - 1, MAX_POINTS_PER_LINE).round().astype(int)
             updates, values = updates[indices], values[indices]
-        places = np.interp(updates, *series[against]) if against else updates
+        x_values = np.interp(updates, *series[against]) if against else updates
         found += [
             Validation(row, seed, metric, int(update), float(x), float(y))
-            for update, x, y in zip(updates, places, values, strict=True)
+            for update, x, y in zip(updates, x_values, values, strict=True)
             if x > 0
         ]
     return found
@@ -286,9 +286,9 @@ def thinned(points: Sequence[Validation], most: int) -> list[Validation]:
         lines.setdefault((point.row, point.seed, point.metric), []).append(point)
     share = max(6, most // max(1, len(lines)))
     return [
-        line[round(place)]
+        line[round(index)]
         for line in lines.values()
-        for place in (np.linspace(0, len(line) - 1, share) if len(line) > share else range(len(line)))
+        for index in (np.linspace(0, len(line) - 1, share) if len(line) > share else range(len(line)))
     ]
 
 
@@ -306,12 +306,12 @@ def _curve_panels(
     names = 32 + max(len(formatting.shortened(row.name)) for row in rows) * LETTER
     width = round((total / 2 if beside else total) - 50 - names)
     height = max(260 if beside else 190, (FONT + 2) * len(rows) + 10)
-    places = [point.x for point in points]
-    x = Axis.around(title, places, log=True) if log else Axis(title, 0.0, max(places))
+    x_values = [point.x for point in points]
+    x = Axis.around(title, x_values, log=True) if log else Axis(title, 0.0, max(x_values))
     panels = [
-        _panel(say, data, chosen, rows, x, say(key), (width, height), marked)
+        _panel(say, data, panel_points, rows, x, say(key), (width, height), marked)
         for metric, key in PANELS.items()
-        if (chosen := [point for point in points if point.metric == metric])
+        if (panel_points := [point for point in points if point.metric == metric])
     ]
     return alt.hconcat(*panels, spacing=24) if beside else alt.vconcat(*panels, spacing=20)
 
@@ -349,18 +349,18 @@ def _panel(
     for point in points:
         if point.row not in ends or (point.seed or 0) <= (ends[point.row].seed or 0):
             ends[point.row] = point
-    heights = spread([y.place(point.y, height) for point in ends.values()], FONT + 1, height)
-    aside = x.value(width + 14, width)
+    heights = spread([y.position(point.y, height) for point in ends.values()], FONT + 1, height)
+    aside = x.value_at(width + 14, width)
     leads = [
         {"row": name, "x": across, "y": along}
-        for (name, end), place in zip(ends.items(), heights, strict=True)
-        for across, along in ((end.x, end.y), (x.high, end.y), (aside, y.value(place, height)))
+        for (name, end), height_of_name in zip(ends.items(), heights, strict=True)
+        for across, along in ((end.x, end.y), (x.high, end.y), (aside, y.value_at(height_of_name, height)))
     ]
     lead = alt.Chart(data.add(leads)).mark_line(strokeWidth=0.5, opacity=0.7, aria=False)
     layers.append(lead.encode(x=x.x("x", width), y=y.y("y", height), color=colours, detail=alt.Detail("row:N")))
     texts = [
-        {"x": aside, "y": y.value(place, height), "row": name, "text": formatting.shortened(name)}
-        for name, place in zip(ends, heights, strict=True)
+        {"x": aside, "y": y.value_at(height_of_name, height), "row": name, "text": formatting.shortened(name)}
+        for name, height_of_name in zip(ends, heights, strict=True)
     ]
     text = alt.Chart(data.add(texts)).mark_text(align="left", baseline="middle", dx=4, fontSize=FONT)
     layers.append(
