@@ -1,1 +1,1 @@
-"""Checks of the instrument that a reader can run: model sizes, FLOP counts, repeated latency, the table of models."""
+"""Commands that check the harness itself: model sizes, FLOPs, repeated latency, the table of models, GPU checks."""

@@ -1,32 +1,34 @@
-"""Are the paper presets as large as the papers' models? Every count beside the published one, or the sum derived here.
+"""`bench verify sizes`: compares the parameters of the paper presets with published numbers or with sums derived here.
 
-A published number is rounded and its vocabulary is often not given, so each has a tolerance of its own. Where no paper
-gives a number, the sum of the matrices in its equations stands here, written out from the equations and not from the
-code; those must be met exactly.
+A published number is rounded and often given without its vocabulary, so each has its own tolerance. Where no paper
+gives a number, the sum of the matrices in the paper's equations is written out here, independently of the code. These
+numbers must be met exactly.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
 
 from bench.experiment.loading import resolve, row_files
+from bench.experiment.spec import Experiment
 from bench.system import terminal
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a row should weigh at its paper's size.
+    """The expected number of parameters of a row at its paper's size.
 
     Attributes:
         row: Row id.
-        vocabulary: Words on each side.
-        parameters: Published or derived.
-        source: Who published it, or "derived" and from what.
-        tolerance: Largest difference, as a part of `parameters`.
+        vocabulary: Vocabulary size of source and target.
+        parameters: The expected number, published or derived.
+        source: Who published the number; or "derived", and from what.
+        tolerance: Largest allowed difference, relative to `parameters`.
         preset: Preset of the row.
-        flags: Settings in which it differs from the preset.
+        flags: Settings that differ from the preset.
     """
 
     row: str
@@ -37,15 +39,23 @@ class Size:
     preset: str = "paper"
     flags: tuple[str, ...] = ()
 
-    def found(self) -> int:
-        """Parameters of the model as it is built, on the meta device."""
-        experiment = resolve(row_files()[self.row], preset=self.preset, row=self.row, flags=self.flags)
+    @property
+    def experiment(self) -> Experiment:
+        return _resolved(self.row, self.preset, self.flags)
+
+    def count_parameters(self) -> int:
+        """Builds the model on the meta device and returns its number of parameters."""
         with torch.device("meta"):
-            return experiment.build(*self.vocabulary).parameter_counts()[0]
+            return self.experiment.build(*self.vocabulary).parameter_counts()[0]
+
+
+@functools.cache
+def _resolved(row: str, preset: str, flags: tuple[str, ...]) -> Experiment:
+    return resolve(row_files()[row], preset=preset, row=row, flags=flags)
 
 
 def _gated(gates: int, inputs: int, width: int) -> int:
-    """W and U of a recurrent layer without biases: 1 matrix of each for Elman's cell, 3 for the GRU, 4 for the LSTM."""
+    """W and U of a recurrent layer without biases: 1 matrix of each in Elman's cell, 3 in the GRU, 4 in the LSTM."""
     return gates * (inputs * width + width * width)
 
 
@@ -139,7 +149,7 @@ _CODE_EN_FR = _convs2s((6, 512, 3), (4, 768, 3), (3, 1024, 3), (1, 2048, 1), (1,
 
 
 def _variant(flag: str, published: float) -> Size:
-    """A line of Vaswani's Table 3 without the 1.95M by which base misses its own: no one vocabulary fits them all."""
+    """A line of Vaswani's Table 3 minus the 1.95M by which base differs from its own: no vocabulary fits all lines."""
     parameters = published - (65e6 - _BASE)
     source = f"{_TABLE_3}: {published / 1e6:.0f}M, less the {(65e6 - _BASE) / 1e6:.2f}M that base lacks"
     return Size("transformer-base", (37_000, 37_000), parameters, source, 0.6e6 / parameters, flags=(flag,))
@@ -180,18 +190,18 @@ SIZES = (
 
 
 def show() -> bool:
-    """Prints the table; whether every count is within its tolerance."""
-    lines, good = [], True
+    """Prints the table. Returns True if every count is within its tolerance."""
+    lines, all_within = [], True
     for size in SIZES:
-        found = size.found()
-        difference = found / size.parameters - 1
+        count = size.count_parameters()
+        difference = count / size.parameters - 1
         within = abs(difference) <= size.tolerance
-        good &= within
+        all_within &= within
         which = " ".join((size.preset, *(flag.removeprefix("--model.") for flag in size.flags)))
-        numbers = [f"{size.vocabulary[0]:,} + {size.vocabulary[1]:,}", f"{found:,}", f"{size.parameters:,.0f}"]
+        numbers = [f"{size.vocabulary[0]:,} + {size.vocabulary[1]:,}", f"{count:,}", f"{size.parameters:,.0f}"]
         numbers += [f"{difference:+.2%}", f"{size.tolerance:.1%}" if size.tolerance else "exact"]
         lines.append([size.row, which, *numbers, "" if within else "BEYOND", size.source])
     columns = [("row", "left"), ("preset", "left"), ("vocabulary", "right"), ("parameters", "right")]
-    columns += [("should be", "right"), ("difference", "right"), ("tolerance", "right"), ("", "left")]
-    terminal.table([*columns, ("by", "left")], lines)
-    return good
+    columns += [("expected", "right"), ("difference", "right"), ("tolerance", "right"), ("", "left")]
+    terminal.table([*columns, ("source", "left")], lines)
+    return all_within

@@ -1,4 +1,4 @@
-"""Proofs that a reader can run: counted FLOPs found in three ways, and the costs that the papers printed, again."""
+"""`bench verify flops` and `bench verify costs`: FLOPs counted in three ways, and the papers' costs recomputed."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from bench.system import terminal
 
 VOCABULARY = 60
 LENGTHS = (7, 5)
-"""Tokens of the source and of the target of the counted sentence pairs, so that neither is taken for the other."""
+"""Tokens of source and target in the counted sentence pairs; different, so that a mix-up of the two is noticed."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """One pass of one form of an architecture, counted in three ways."""
+    """One pass of one variant of an architecture, counted in three ways."""
 
     row: str
     variant: str
     check: FlopCheck
 
 
-def forms() -> Iterator[tuple[str, str, Experiment]]:
-    """(row, variant, experiment) of every row at the demo preset, and of the `variants` that its file names."""
+def variants() -> Iterator[tuple[str, str, Experiment]]:
+    """Yields (row, variant, experiment) of every row at the demo preset, and of the `variants` in its YAML file."""
     seen: set[Path] = set()
     for row, path in row_files().items():
         experiment = resolve(path, row=row)
@@ -42,8 +42,8 @@ def forms() -> Iterator[tuple[str, str, Experiment]]:
 
 
 def count_flops(device: str) -> Iterator[Counted]:
-    """Every form in four passes: forward, training, encode with start, one decoding step."""
-    for row, variant, experiment in forms():
+    """Counts four passes of every variant: forward, training, encode with start, one decoding step."""
+    for row, variant, experiment in variants():
         torch.manual_seed(1)
         model = experiment.build(VOCABULARY, VOCABULARY)
         for check in verify(model, *LENGTHS, device):
@@ -51,13 +51,13 @@ def count_flops(device: str) -> Iterator[Counted]:
 
 
 def flops(device: str) -> bool:
-    """Prints every count as it is; whether all agree.
+    """Prints every count. Returns True if all agree.
 
     Raises:
-        ValueError: the device is not there.
+        ValueError: the device does not exist.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device: no GPU is visible to torch; take cpu")
+        raise ValueError("--device: no GPU is visible to torch; use --device cpu")
     rows, differ = [], 0
     for counted in count_flops(device):
         check, named = counted.check, f"{counted.row}, {counted.variant}" if counted.variant else counted.row
@@ -74,23 +74,23 @@ def flops(device: str) -> bool:
 
 
 def published_costs() -> bool:
-    """Prints the training costs of Table 2 as published and as computed; whether all agree."""
+    """Prints the training costs of Table 2 as published and as recomputed. Returns True if all agree."""
     found = published.verify()
     rows = [
         [
-            each.row,
-            each.direction,
-            each.clock,
-            f"{each.published:.1e}",
-            f"{each.computed:.3e}",
-            f"{each.error:+.1%}",
-            "equal" if each.agrees else "DIFFERS",
+            one.row,
+            one.direction,
+            one.clock,
+            f"{one.published:.1e}",
+            f"{one.computed:.3e}",
+            f"{one.error:+.1%}",
+            "equal" if one.agrees else "DIFFERS",
         ]
-        for each in found
+        for one in found
     ]
     columns = [("row", "left"), ("direction", "left"), ("days x devices", "left"), ("published", "right")]
-    terminal.table([*columns, ("computed", "right"), ("off by", "right"), ("", "left")], rows)
-    differ = sum(not each.agrees for each in found)
+    terminal.table([*columns, ("computed", "right"), ("difference", "right"), ("", "left")], rows)
+    differ = sum(not one.agrees for one in found)
     terminal.say(
         f"Training cost in FLOP by the clock, Table 2 of Vaswani et al. 2017; an ensemble is 8 x the printed single "
         f"model. {len(rows)} costs, {differ} beyond {published.TOLERANCE:.1%}."

@@ -24,9 +24,9 @@ def expected_best(
     """Returns the expected best score for several budgets.
 
     A sweep ran its trials in one order; in another order it would have found its best trial earlier or later. For
-    random orders of the trials, best(b) is the highest score among the first trials whose total cost is at most b. For equal
-    costs, the mean over all orders is sum_i s_(i) C(i - 1, k - 1) / C(n, k), the expected maximum of k of the n scores
-    s_(1) <= ... <= s_(n) drawn without replacement. Pruned trials cost less, so the orders are sampled.
+    random orders of the trials, best(b) is the highest score among the first trials whose total cost is at most b. For
+    equal costs, the mean over all orders is sum_i s_(i) C(i - 1, k - 1) / C(n, k), the expected maximum of k of the n
+    scores s_(1) <= ... <= s_(n) drawn without replacement. Pruned trials cost less, so the orders are sampled.
 
     Args:
         scores: Best validation score of each trial, higher is better; for a pruned trial the best until then.

@@ -1,4 +1,4 @@
-"""The table of parameter counts at paper size: every row has a line, and every line holds."""
+"""The table of parameter counts at paper size: every row has a line, and every count is within its tolerance."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def test_every_row_of_the_ladder_has_its_papers_size(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: " ".join((size.row, size.preset, *size.flags)))
-def test_a_papers_preset_has_the_words_of_its_size(size: Size) -> None:
-    assert resolve(row_files()[size.row], preset=size.preset, row=size.row).text.sizes == size.vocabulary
+def test_a_paper_preset_has_the_vocabulary_of_its_size(size: Size) -> None:
+    assert size.experiment.text.sizes == size.vocabulary
 
 
-def test_a_size_beyond_its_tolerance_is_an_error(
+def test_a_count_beyond_its_tolerance_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (37_000, 37_000)
-    found = Size("perceptron", words, 0, "").found()
-    lines = [Size("perceptron", words, found + 1, "one more"), Size("perceptron", words, found / 1.02, "near", 0.03)]
+    count = Size("perceptron", words, 0, "").count_parameters()
+    lines = [Size("perceptron", words, count + 1, "one more"), Size("perceptron", words, count / 1.02, "near", 0.03)]
     monkeypatch.setattr(bench.checks.model_sizes, "SIZES", lines)
     assert main(["verify", "sizes"]) == 1
     _, beyond, within = capsys.readouterr().out.splitlines()
@@ -40,7 +40,7 @@ def test_a_size_beyond_its_tolerance_is_an_error(
     assert "BEYOND" not in within
 
 
-def test_sutskevers_recurrent_part_is_published_too() -> None:
+def test_the_recurrent_part_of_sutskevers_model_has_the_published_size() -> None:
     path = row_files()["lstm"]
     with torch.device("meta"):
         model = resolve(path, preset="paper", row="lstm").build(160_000, 80_000)

@@ -1,4 +1,4 @@
-"""`bench verify`: every row is counted, nothing that differs goes unseen, and the exit code says so."""
+"""`bench verify`: every row is counted, every difference is shown, and the exit code reports it."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from tests.helpers import tiny_job
 
 
 def test_every_row_and_every_variant_is_counted() -> None:
-    forms = [(row, variant) for row, variant, _ in verify.forms()]
-    assert {row for row, _ in forms} == set(row_files())
-    assert ("moe", "balanced") in forms
-    assert ("luong", "local-p") in forms
-    changed = {variant: form.model for row, variant, form in verify.forms() if row == "moe"}
+    found = list(verify.variants())
+    names = [(row, variant) for row, variant, _ in found]
+    assert {row for row, _ in names} == set(row_files())
+    assert ("moe", "balanced") in names
+    assert ("luong", "local-p") in names
+    changed = {variant: experiment.model for row, variant, experiment in found if row == "moe"}
     assert (changed[""].groups, changed["flat"].groups) == (4, 0)
 
 
 def test_flops_of_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    form = resolve(tiny_job.FILE, flags=["--model.width", "16", "--model.inner", "32", "--model.layers", "1"])
-    monkeypatch.setattr(verify, "forms", lambda: iter([("a-row", "a-form", form)]))
+    experiment = resolve(tiny_job.FILE, flags=["--model.width", "16", "--model.inner", "32", "--model.layers", "1"])
+    monkeypatch.setattr(verify, "variants", lambda: iter([("a-row", "a-variant", experiment)]))
     assert main(["verify", "flops"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("a-row, a-form") == printed.count("equal") == 4
+    assert printed.count("a-row, a-variant") == printed.count("equal") == 4
     assert "4 passes, 0 differ" in printed
     for what in ("forward", "training", "start", "step"):
         assert what in printed
 
 
-def test_a_difference_is_an_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_difference_sets_the_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     counted = verify.Counted("a-row", "", FlopCheck("step", 12, 12, 13))
     monkeypatch.setattr(verify, "count_flops", lambda device: iter([counted]))
     assert main(["verify", "flops"]) == 1
     assert "DIFFERS" in capsys.readouterr().out
 
 
-def test_costs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_papers_costs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "costs"]) == 0
     printed = capsys.readouterr().out
     assert "14 costs, 0 beyond 2.5%" in printed
@@ -51,7 +52,7 @@ def test_costs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_no_gpu_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_gpu_is_a_one_line_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "flops", "--device", "cuda"]) == 2
     assert "no GPU is visible" in capsys.readouterr().err
 
