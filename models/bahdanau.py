@@ -56,7 +56,7 @@ class Decoder(nn.Module):
     z_i = sigma(W_z y + U_z s + C_z c)
     r_i = sigma(W_r y + U_r s + C_r c)
 
-    The matrices of the gates stand side by side: `W` holds W_z, W_r, W; `C` holds C_z, C_r, C; `U_gates` holds U_z,
+    The matrices of the gates are concatenated: `W` holds W_z, W_r, W; `C` holds C_z, C_r, C; `U_gates` holds U_z,
     U_r.
     """
 

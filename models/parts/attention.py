@@ -1,9 +1,9 @@
 """Every form of attention in this project, each with its equation.
 
-Attention is the subject of the project, so all forms stand in this one file, to be read and compared, also those that
-only one architecture uses. Each form scores a query against every source position, a softmax over the real positions
-turns the scores into weights, and the result is the weighted sum of the values. The weights pass through the module
-`AttentionWeights`, so that a forward hook can record them for any layer and head.
+Attention is the subject of the project, so all forms are in this one file, to be read and compared, including those
+that only one architecture uses. Each form scores a query against every source position, a softmax over the real
+positions turns the scores into weights, and the result is the weighted sum of the values. The weights pass through the
+module `AttentionWeights`, so that a forward hook can record them for any layer and head.
 
 Letters: B batch  H heads  T queries  S keys (source positions)  D width  C width of one head
 """
@@ -49,7 +49,7 @@ def scaled_dot_product(query_BHTC: Tensor, key_BHSC: Tensor, mask: Tensor) -> Te
 class MultiHeadAttention(nn.Module):
     """MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
 
-    Vaswani et al. 2017, section 3.2.2. The W_i of all heads stand side by side in one matrix; no biases, as in the
+    Vaswani et al. 2017, section 3.2.2. The W_i of all heads are concatenated in one matrix; no biases, as in the
     paper's equation. `dropout` is applied to the weights, as in the authors' tensor2tensor.
 
     Keys and values are computed separately (`keys_values`), so that a decoder computes those of the source once and

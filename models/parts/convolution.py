@@ -3,7 +3,7 @@
 PyTorch's FLOP counter charges every element of a convolution's kernel, also those on zeros at the borders. The product
 of a window with the matrix of the kernel has the same number of multiplications, and whole sentences and single
 decoding steps can use the same code. Three architectures use `windows`. Only two (bytenet, convs2s) use `prepend_past`;
-it stands here because it is needed wherever `windows` is used in a causal convolution.
+it is here because it is needed wherever `windows` is used in a causal convolution.
 
 Letters: B batch  T length  P past positions  D width  K width of the kernel
 """

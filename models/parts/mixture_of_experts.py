@@ -2,7 +2,7 @@
 
 y = sum_i G(x)_i E_i(x), and only experts with G(x)_i > 0 are computed. The translator around it is models/moe.py. The
 layer has its own file because it is a topic of its own (gates, balancing losses, routing). Only one architecture uses
-it; it stands in parts/ because every file directly in models/ is an architecture, found by its name.
+it; it is in parts/ because every file directly in models/ is an architecture, found by its name.
 
 Ours, where the paper is silent: strictly balanced gates have an importance loss, too; the loss of their thresholds is
 a mean, has weight 1, and changes the thresholds only.
@@ -67,7 +67,7 @@ class NoisyTopKGate(nn.Module):
 
     Load(X)_i = sum_x P(x, i), P(x, i) = Phi(((x W_g)_i - kth_excluding(H(x), k, i)) / Softplus((x W_noise)_i)), the
     probability that expert i is among the top k if its noise is drawn again; appendix A. W_g and W_noise are
-    initialized with zeros and stand side by side in `W`. In evaluation mode there is no noise.
+    initialized with zeros and are concatenated in `W`. In evaluation mode there is no noise.
     """
 
     def __init__(self, width: int, experts: int, k: int) -> None:

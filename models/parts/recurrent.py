@@ -1,6 +1,6 @@
 """Parts of recurrent architectures: fused layers, one update of an LSTM written out, and reversal of sentences.
 
-`LSTMCell` is used by two architectures only (gnmt, luong). It stands here because it is the same equation as
+`LSTMCell` is used by two architectures only (gnmt, luong). It is here because it is the same equation as
 `lstm_update`, which deep_att and moe use without the cell.
 
 Letters: B batch  S source length  D width of the state  E width of the input
@@ -47,7 +47,7 @@ def lstm_update(gates_B4D: Tensor, c_BD: Tensor) -> tuple[Tensor, Tensor]:
 class LSTMCell(nn.Module):
     """i, f, o = sigma(W x + U h) each, g = tanh(W_g x + U_g h); c' = f * c + i * g, h' = o * tanh(c').
 
-    The products with x and h are one product; the matrices of all gates stand side by side.
+    The products with x and h are one product; the matrices of all gates are concatenated.
     """
 
     def __init__(self, input_width: int, width: int) -> None:

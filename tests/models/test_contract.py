@@ -442,11 +442,7 @@ def test_closed_form_flops_equal_the_counted_ones(row: str, source_length: int, 
 
 OTHER_SIZES = {
     "perceptron": {"demo": 0, "multi30k-cpu": 0, "multi30k": 0},  # only the softmax is trained
-    "moe": {
-        "demo": 0.53e6,
-        "multi30k-cpu": 2.63e6,
-        "multi30k": 23.3e6,
-    },  # sized by the parameters that a token uses: test_moe.py
+    "moe": {"demo": 0.53e6, "multi30k-cpu": 2.63e6, "multi30k": 23.3e6},  # a token uses fewer: test_moe.py
     "transformer-big": {"demo": 4 * 0.3e6, "multi30k-cpu": 4 * 1.5e6, "multi30k": 4 * 5e6},  # twice base's width
 }
 """Rows whose size is not that of the other rows of their preset; their notes say so."""
