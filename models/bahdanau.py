@@ -170,7 +170,7 @@ class Model(Translator):
         return Step(self.readout(s_BD, y_BE, context_B2D), State(state.source, s_BD), weights_BS)
 
     def flops_encode(self, source_length: int) -> Flops:
-        """Two GRUs of three gates, and U_a h_j."""
+        """Return the FLOPs of two GRUs with three gates each, and of U_a h_j."""
         embedding, width = self.config.embedding, self.config.width
         annotations = matmul_flops(source_length, embedding + width, 3 * width) * 2
         return annotations + self.decoder.attention.flops_keys(source_length)
@@ -182,7 +182,7 @@ class Model(Translator):
         return matmul_flops(1, self.config.width, self.config.width)
 
     def flops_step(self, source_length: int, position: int) -> Flops:
-        """Attention; three gates, which read word, state and context; the maxout layer."""
+        """Return the FLOPs of attention, three gates and maxout layer; the last two read word, state and context."""
         width = self.config.width
         attention = self.decoder.attention.flops_scores(source_length) + matmul_flops(1, source_length, 2 * width)
         inputs = self.config.embedding + width + 2 * width

@@ -190,7 +190,7 @@ class Past(NamedTuple):
 
 
 class Model(Translator):
-    """ConvS2S."""
+    """ConvS2S: convolutional encoder and decoder, with attention in every decoder block."""
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()

@@ -111,7 +111,7 @@ class Past(NamedTuple):
 
 
 class Model(Translator):
-    """Deep-Att."""
+    """Deep-Att: an interleaved encoder of two columns, attention, and a decoder, with fast-forward connections."""
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class Model(Translator):
         return self.fast_forward(f_BT4D, h_BTD), Past(h_BLD, s_BLD), attention[-1]
 
     def flops_encode(self, source_length: int) -> Flops:
-        """Two columns of blocks; W_p; the keys of the attention."""
+        """Return the FLOPs of two columns of blocks, W_p and the keys of the attention."""
         width, annotation = self.config.width, self.config.annotation
         cost = matmul_flops(source_length, 10 * width, annotation) + self.attention.flops_keys(source_length)
         for block in self.encoder:
@@ -204,7 +204,7 @@ class Model(Translator):
         return cost
 
     def flops_step(self, source_length: int, position: int) -> Flops:
-        """Attention; the lowest layer, which reads word, context and state; the blocks above it."""
+        """Return the FLOPs of attention, lowest layer (reads word, context and state) and the blocks above."""
         width, annotation = self.config.width, self.config.annotation
         cost = self.attention.flops_scores(source_length) + matmul_flops(1, source_length, annotation)
         cost += matmul_flops(1, self.config.embedding + annotation + width, 4 * width)

@@ -93,7 +93,7 @@ class Past(NamedTuple):
 
 
 class Model(Translator):
-    """GNMT."""
+    """GNMT: a bidirectional lowest layer, residual LSTM layers, and attention from the lowest decoder layer."""
 
     def __init__(self, config: Config, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
@@ -162,13 +162,16 @@ class Model(Translator):
     # FLOPs of an LSTM layer at one position: input and state are multiplied by the matrices of four gates.
 
     def flops_encode(self, source_length: int) -> Flops:
-        """Both directions of the lowest layer; the second layer, with double input; the other layers; U_a x_s."""
+        """Return the FLOPs of all layers and of U_a x_s.
+
+        The lowest layer has two directions, and the input of the second layer has double width.
+        """
         width, further = self.config.width, self.config.layers - 2
         inputs = 2 * (width + width) + (2 * width + width) + further * (width + width)
         return matmul_flops(source_length, inputs, 4 * width) + self.attention.flops_keys(source_length)
 
     def flops_step(self, source_length: int, position: int) -> Flops:
-        """Attention; all layers, each of which reads the layer below, the context and its own state."""
+        """Return the FLOPs of attention and all layers; each layer reads the layer below, the context and its state."""
         width = self.config.width
         attention = self.attention.flops_scores(source_length) + matmul_flops(1, source_length, width)
         return attention + matmul_flops(1, 3 * width, 4 * width) * self.config.layers

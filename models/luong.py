@@ -184,7 +184,7 @@ class Model(Translator):
         return layers + self.attention.flops_keys(source_length)
 
     def flops_step(self, source_length: int, position: int) -> Flops:
-        """The word; the layers, the lowest of which reads h~; scores and weighted sum; W_c."""
+        """Return the FLOPs of the word, the layers (the lowest reads h~), scores, weighted sum and W_c."""
         width = self.config.width
         layers = matmul_flops(1, width, 4 * width) + matmul_flops(1, 2 * width, 4 * width) * self.config.layers
         attention = self.attention.flops_scores(source_length) + matmul_flops(1, source_length, width)

@@ -220,7 +220,7 @@ class Model(Translator):
         return self.encoder_mixture.flops(), self.decoder_mixture.flops()
 
     def flops_step(self, source_length: int, position: int) -> Flops:
-        """Attention; the lower layer, which reads word and context; the mixture; the upper layer."""
+        """Return the FLOPs of attention, lower layer (reads word and context), mixture and upper layer."""
         width = self.config.width
         attention = self.attention.flops_scores(source_length) + matmul_flops(1, source_length, width)
         layers = self.flops_layer(2 * width) + self.flops_layer(width)
