@@ -18,7 +18,7 @@ from reports.gathering.context import Context
 from reports.plots import main_plots
 from reports.plots.drawing import COLOURS, Plot, draw_ahead
 from reports.tables import detail_tables
-from reports.tables.comparison_table import comparison_table
+from reports.tables.comparison_table import comparison_table, direction_note
 from reports.text import escaping, experimental_setup, findings
 
 COLUMNS = (
@@ -138,7 +138,7 @@ def _content(context: Context, plots: list[Plot]) -> dict[str, Any]:
         "meta": say("page.meta", suite=context.suite, rows=say.count("row", len(context.rows)), date=context.written),
         "question": say.recorded(context.question),
         "main": comparison_table(context),
-        "main_notes": _main_notes(context),
+        "main_notes": table_notes(context),
         "scores": detail_tables.scores(context),
         "changes": detail_tables.changes(context),
         "significance": detail_tables.significance(context),
@@ -164,12 +164,13 @@ def _content(context: Context, plots: list[Plot]) -> dict[str, Any]:
     }
 
 
-def _main_notes(context: Context) -> list[str]:
+def table_notes(context: Context) -> list[str]:
     """The notes below the comparison."""
     cells = [cell for row in context.rows for cell in row.cells.values()]
     noisy = any(number.noisy for cell in cells for number in cell.numbers.values())
-    notes = {"note": True, "first_direction": len(context.tracks) > 1, "noisy": noisy, "costs": True, "published": True}
-    return [context.catalogue(f"table.{key}") for key, printed in notes.items() if printed]
+    notes = {"first_direction": len(context.tracks) > 1, "noisy": noisy, "costs": True, "published": True}
+    printed = [context.catalogue(f"table.{key}") for key, holds in notes.items() if holds]
+    return [context.catalogue("table.note"), direction_note(context), *printed]
 
 
 def _side_by_side(context: Context) -> list[dict[str, Any]]:

@@ -17,6 +17,9 @@ COSTS = ("clock_flops", "energy_j")
 DIRECTIONS = ("en-de", "en-fr")
 """Directions of the published numbers."""
 
+METRICS = ("bleu", "train_flops", *COSTS, *LATENCY, *registry.OWN_COLUMNS)
+"""The metrics of the table that are better in one direction."""
+
 
 def comparison_table(context: Context) -> Table:
     """The table. Metrics with `own_column` in the registry have their columns after the latency."""
@@ -64,6 +67,16 @@ def comparison_table(context: Context) -> Table:
             )
         )
     return Table("comparison", say("table.caption"), tuple(columns), tuple(rows), tuple(footnotes.values()))
+
+
+def direction_note(context: Context) -> str:
+    """The note that says of which metrics higher values are better, and of which lower ones."""
+    say = context.catalogue
+    labels = {
+        better: "; ".join(say.label(name) for name in METRICS if registry.metric(name).better == better)
+        for better in ("higher", "lower")
+    }
+    return say("table.directions", **labels)
 
 
 def _runs(context: Context, cells: Sequence[Cell]) -> tuple[Run, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bench.tracking.store import Store
+from reports import write
 from reports.gathering.context import Context
 from reports.gathering.gather_runs import gather
 from reports.plots import detail_plots
 from reports.tables import detail_tables
-from reports.tables.comparison_table import comparison_table
+from reports.tables.comparison_table import comparison_table, direction_note
 from tests.helpers import synthetic_runs
 from tests.helpers.synthetic_runs import Synthetic
 
@@ -18,6 +19,15 @@ def test_the_best_score_is_marked_only_if_significant(odd: Context, level: Conte
     marked = [row[0].sort for row in comparison_table(odd).rows for entry in row if entry.best]
     assert marked == ["Transformer (base)"]
     assert not any(entry.best for row in comparison_table(level).rows for entry in row)
+
+
+def test_a_note_says_which_direction_is_better(odd: Context):
+    """The registry has the directions."""
+    note = direction_note(odd)
+    assert note.startswith(
+        "Higher is better: BLEU; Throughput. Lower is better: Training FLOPs, counted; Clock estimate"
+    )
+    assert note in write.table_notes(odd)
 
 
 def test_published_numbers_have_their_own_columns(odd: Context):

@@ -85,10 +85,10 @@ def test_terminal_form_has_a_cell_for_every_column(odd: Context):
 
 def test_a_noisy_timing_adds_a_note_below_the_table(odd: Context, monkeypatch: pytest.MonkeyPatch):
     note = odd.catalogue("table.noisy")
-    assert note not in write._main_notes(odd)
+    assert note not in write.table_notes(odd)
     numbers, key = odd.row("twin").cells[odd.tracks[0]].numbers, ("", "latency_p50_ms")
     monkeypatch.setitem(numbers, key, replace(numbers[key], noisy=True))
-    assert note in write._main_notes(odd)
+    assert note in write.table_notes(odd)
 
 
 def test_page_is_well_formed_and_accessible(tree: Tree):
