@@ -118,6 +118,7 @@ def all_forms(context: Context, out: Path) -> list[Path]:
 
 
 def _render(template: str, context: Context, plots: list[Plot]) -> str:
+    """A template with the content of the report."""
     return _environment(template).get_template(template).render(**_content(context, plots))
 
 
@@ -199,6 +200,7 @@ def _side_by_side(context: Context) -> list[dict[str, Any]]:
 
 @functools.cache
 def _environment(template: str) -> jinja2.Environment:
+    """The Jinja2 environment of a template, with the escaping of its format."""
     html, tex = template.endswith(".html.j2"), template.endswith(".tex.j2")
     # Not {{ and {%, because braces and percent signs are LaTeX syntax.
     delimiters: dict[str, Any] = {

@@ -213,6 +213,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _track_key(run: TrackedRun) -> tuple[str, str, str]:
+    """Corpus, preset and direction of a run, which identify its track."""
     return run.tags.get("corpus", ""), run.tags.get("preset", ""), run.tags.get("direction", "")
 
 
@@ -295,6 +296,7 @@ def _row(
     contents: RunContents,
     texts: dict[tuple[Track, str], Translations],
 ) -> Row:
+    """A row with its results on every track. `about` describes it if it has no run."""
     of_row = [run for run in runs if run.tags.get("row", "") == identifier]
     tags = of_row[0].tags if of_row else about
     name, year = tags.get("name") or identifier, tags.get("year", "")
@@ -321,6 +323,7 @@ def _cell(
     contents: RunContents,
     texts: dict[tuple[Track, str], Translations],
 ) -> Cell:
+    """The results of a row on a track. The interval of a score with several seeds covers seeds and sentences."""
     finished = {_seed(run): run for run in _newest_finished(runs)}
     newest = {_seed(run): run for run in reversed(runs)}  # sorted from old to new, so a newer run replaces an older
     failures = [

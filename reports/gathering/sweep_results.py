@@ -24,6 +24,7 @@ def _studies(reader: Reader, track: Track, order: Sequence[str]) -> list[Tracked
 
 
 def _trials(reader: Reader, study: TrackedRun) -> pd.DataFrame:
+    """The attempts of a study as a table; empty if it has stored none."""
     with reader.artifact(study, "trials.json") as path:
         return pd.DataFrame(**json.loads(path.read_text())) if path else pd.DataFrame()
 
@@ -71,6 +72,7 @@ def read_sweeps(
 
 
 def _sweep_summary(reader: Reader, study: TrackedRun) -> SweepSummary:
+    """Best settings, importance and Pareto front of a study."""
     trials, goals = _trials(reader, study), tuple(filter(None, study.tags.get("goals", "").split(", ")))
     best = {key.removeprefix("best."): value for key, value in study.tags.items() if key.startswith("best.")}
     settings = {key: value for key, value in best.items() if "." in key}  # not best.run and best.job_hash

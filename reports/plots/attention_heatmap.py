@@ -87,6 +87,7 @@ def svg(attention: SentenceAttention, selected: Sequence[AttentionMap]) -> str:
 
 
 def _map(data: Datasets, one: AttentionMap) -> Chart:
+    """The chart of one attention map."""
     rows, columns = ([printable(token) for token in side] for side in (one.attention.rows, one.attention.columns))
     cells = [
         {

@@ -60,6 +60,7 @@ def _heat_plot(
 
 
 def _heat_chart(data: Datasets, cells: HeatCells, title: str, metric: str, total: int) -> Chart:
+    """The chart of a heat map: a higher value has a darker cell."""
     rows, parts = (list(dict.fromkeys(cell[n] for cell in cells)) for n in (0, 1))
     side = max(100, min(MAX_NAMES_WIDTH, total - 22 - MIN_CELL_WIDTH * len(parts)))
     names = min(side, max(map(len, rows)) * LETTER) + 12
@@ -118,6 +119,7 @@ def _groups(context: Context, track: Track, names: Sequence[str]) -> HeatCells:
 
 
 def _lengths(context: Context, track: Track) -> Plot | None:
+    """BLEU by length of the source."""
     return _heat_plot(
         context, track, "length", "length.", "bleu", _groups(context, track, [f"{track.test_set}/bleu/length"])
     )
@@ -218,6 +220,7 @@ def _tuning(context: Context, track: Track) -> Plot | None:
 
 
 def _tuning_chart(data: Datasets, lines: Sequence[dict[str, Any]], titles: tuple[str, str], total: int) -> Chart:
+    """A line for each row, with the interval of its points as a shaded area."""
     ends = {str(line["row"]): line for line in lines}
     width, height = total - 70 - round(max(len(formatting.shortened(row)) for row in ends) * LETTER), 280
     x = Axis(titles[0], 0.0, max(float(line["x"]) for line in lines))
@@ -241,6 +244,7 @@ def _tuning_chart(data: Datasets, lines: Sequence[dict[str, Any]], titles: tuple
 
 
 def _sources(context: Context, track: Track) -> Plot | None:
+    """Validation loss with true and with shuffled sources; None if no row has both."""
     say, lines = context.catalogue, []
     for row in context.rows:
         true, shuffled = (row.cells[track].value(name) for name in detail_tables.LOSSES)
@@ -265,6 +269,7 @@ def _sources(context: Context, track: Track) -> Plot | None:
 
 
 def _dumbbells(data: Datasets, lines: Sequence[dict[str, Any]], title: str, total: int) -> Chart:
+    """Two marks for each row, connected by a line: filled for true, hollow for shuffled sources."""
     names = min(MAX_NAMES_WIDTH, round(max(len(str(line["row"])) for line in lines) * LETTER) + 12)
     width = total - 20 - names
     x = Axis.around(title, [float(line[key]) for line in lines for key in ("true", "shuffled")], floor=0)

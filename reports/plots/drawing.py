@@ -122,6 +122,7 @@ class Plot:
         return svg.replace(' font-family="sans-serif"', "").replace("<svg", f"<svg{label}", 1)
 
     def _spec(self, form: str) -> dict[str, Any]:
+        """The Vega-Lite specification of the plot in a form."""
         datasets = Datasets()
         chart = self.draw(datasets, self.width if form == "wide" else NARROW)
         # No validation: Altair's checks take most of the time, and the tests check the drawings. For the same reason
@@ -242,10 +243,12 @@ class Axis:
         return ticks_kept
 
     def x(self, field: str, pixels: float) -> alt.X:
+        """The horizontal channel of a field."""
         scale = alt.Scale(type="log" if self.log else "linear", domain=[self.low, self.high], nice=False)
         return alt.X(f"{field}:Q", title=self.title, scale=scale, axis=self._axis(pixels, False))
 
     def y(self, field: str, pixels: float) -> alt.Y:
+        """The vertical channel of a field."""
         scale = alt.Scale(type="log" if self.log else "linear", domain=[self.low, self.high], nice=False)
         return alt.Y(f"{field}:Q", title=self.title, scale=scale, axis=self._axis(pixels, True))
 

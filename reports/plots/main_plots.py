@@ -86,6 +86,7 @@ def all_plots(context: Context) -> list[Plot]:
 
 
 def _cost_plot(context: Context, track: Track, kind: str) -> Plot | None:
+    """The plot of BLEU against one cost; None if no row has both."""
     say, metric = context.catalogue, COSTS[kind]
     points = []
     for row in context.scored(track):
@@ -124,6 +125,7 @@ def _cost_plot(context: Context, track: Track, kind: str) -> Plot | None:
 def _scatter(
     data: Datasets, points: Sequence[Point], front: Sequence[Point], titles: tuple[str, str], total: int
 ) -> Chart:
+    """A mark with interval and name for each row, and the Pareto front as a dashed line."""
     named = [point.name if len(points) <= MAX_NAMED or point in front else "" for point in points]
     crowded = total <= NARROW and sum(map(bool, named)) > MAX_NAMED_NARROW
     named = [formatting.shortened(name, 18 if crowded else 24) for name in named]
@@ -141,6 +143,7 @@ def _scatter(
     base = base.encode(x=x.x("x", width))
 
     def axis_values(pixels: Sequence[tuple[float, float]]) -> list[dict[str, float]]:
+        """Positions in pixels as values on the axes."""
         return [{"x": x.value_at(across, width), "y": y.value_at(along, height)} for across, along in pixels]
 
     layers: list[alt.Chart] = [
@@ -192,6 +195,7 @@ class Validation:
     y: float
 
     def hover(self, say: Catalogue) -> str:
+        """The tooltip of the point."""
         value = metric_format.value("bleu" if self.metric == "validation/bleu" else "validation_loss", self.y)
         key = "learning.mean_point" if self.seed is None else "learning.point"
         return say(key, row=self.row, seed=self.seed, value=value, x=formatting.quantity(self.x))
@@ -302,6 +306,7 @@ def _curve_panels(
     total: int,
     marked: bool,
 ) -> Chart:
+    """The panels of validation BLEU and loss, side by side or one below the other."""
     beside = total > 500
     names = 32 + max(len(formatting.shortened(row.name)) for row in rows) * LETTER
     width = round((total / 2 if beside else total) - 50 - names)
@@ -326,6 +331,7 @@ def _panel(
     size: tuple[int, int],
     marked: bool,
 ) -> alt.LayerChart | alt.FacetChart:
+    """One panel: a line for each seed or row, and the names of the rows beside it."""
     width, height = size
     y = Axis.around(label, [point.y for point in points], floor=0)
     names, families = [row.name for row in rows], [row.family for row in rows]

@@ -80,6 +80,7 @@ def direction_note(context: Context) -> str:
 
 
 def _runs(context: Context, cells: Sequence[Cell]) -> tuple[Run, ...]:
+    """The runs of a row, labelled by track and seed."""
     several = len(context.tracks) > 1
     return tuple(
         Run(

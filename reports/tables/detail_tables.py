@@ -68,6 +68,7 @@ def _test_entries(test: Comparison, context: Context) -> list[Entry]:
 
 
 def _test_columns(context: Context) -> list[Column]:
+    """The columns of `_test_entries`."""
     names = ("difference", "interval", "p", "holm")
     say = context.catalogue
     return [*(Column(say(f"tests.{name}")) for name in names), Column(say("tests.verdict"), side="left")]

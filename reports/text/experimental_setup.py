@@ -78,6 +78,7 @@ def _tuning(context: Context, track: Track) -> list[tuple[str, str]]:
 
 
 def _provenance(context: Context, track: Track, name: str) -> Fact:
+    """How a metric was measured, for each row that has a value."""
     say, test_set = context.catalogue, track.test_set if registry.metric(name).score else ""
     numbers = [(row.name, row.cells[track].numbers.get((test_set, name))) for row in context.rows]
     provenances = [
@@ -99,6 +100,7 @@ def _shared(say: Catalogue, values: Sequence[tuple[str, str]]) -> tuple[tuple[st
 
 
 def _hashes(tag: str) -> str:
+    """The SHA-256 of each split, from the tag of a run."""
     try:
         hashes = json.loads(tag)
     except ValueError:
@@ -107,6 +109,7 @@ def _hashes(tag: str) -> str:
 
 
 def _vocabulary(say: Catalogue, tags: Mapping[str, str]) -> str:
+    """The vocabularies of source and target, as one text if they are equal."""
     source, target = (say.recorded(tags.get(f"vocabulary.{side}", "")) for side in ("source", "target"))
     if source == target:
         return source
@@ -114,6 +117,7 @@ def _vocabulary(say: Catalogue, tags: Mapping[str, str]) -> str:
 
 
 def _hardware(say: Catalogue, tags: Mapping[str, str]) -> str:
+    """CPU, cores, threads and GPU."""
     if "hardware.cpu" not in tags:
         return ""
     gpu = tags.get("hardware.gpu", "none")
@@ -122,11 +126,13 @@ def _hardware(say: Catalogue, tags: Mapping[str, str]) -> str:
 
 
 def _software(tags: Mapping[str, str]) -> str:
+    """Versions of Python and of the packages."""
     packages = [f"{key.removeprefix('version.')} {value}" for key, value in tags.items() if key.startswith("version.")]
     return ", ".join([*([f"Python {tags['python']}"] if "python" in tags else []), *sorted(packages)])
 
 
 def _code(say: Catalogue, tags: Mapping[str, str]) -> str:
+    """The commit, and whether there were uncommitted changes."""
     commit = tags.get("mlflow.source.git.commit", "")[:12]
     return say("protocol.dirty", commit=commit) if tags.get("git.dirty") == "true" else commit
 
