@@ -60,7 +60,9 @@ def gather(
         ValueError: the suite or language does not exist, the suite has no runs, or the address is not http(s).
     """
     if ui_url and not ui_url.startswith(("http://", "https://")):
-        raise ValueError(f"--ui_url: {ui_url!r} does not begin with http:// or https://")
+        raise ValueError(
+            f"--ui_url: {ui_url!r} does not begin with http:// or https://; give the address of an MLflow UI"
+        )
     if suite is None:
         suites = reader.suites()
         if not suites:
@@ -90,7 +92,7 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue) -> Con
     """
     runs = reader.runs(suite)
     if not runs:
-        raise ValueError(f"the suite {suite!r} in {reader.uri} has no runs yet")
+        raise ValueError(f"the suite {suite!r} in {reader.uri} has no runs yet; start it with bench suite FILE")
     parent = reader.parent_run(suite)
     tags = parent.tags if parent else {}
     finished = _newest_finished(runs)

@@ -37,10 +37,12 @@ class Snapshot(Reader):
             version = index["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"--from: {folder} has no readable {INDEX}; make one with bench report --export"
+                f"--from: {folder} has no readable {INDEX}; make one with bench report --export FOLDER"
             ) from error
         if version != FORMAT:
-            raise ValueError(f"--from: {folder} has format {version}, this version reads {FORMAT}; export it again")
+            raise ValueError(
+                f"--from: {folder} has format {version}, but this version reads format {FORMAT}; export it again"
+            )
         self.uri: str = index["uri"]
         self._suites: dict[str, dict[str, Any]] = index["suites"]
         self._studies: list[dict[str, Any]] = index["studies"]

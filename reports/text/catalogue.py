@@ -104,7 +104,7 @@ def load_catalogue(language: str = "en") -> Catalogue:
         ValueError: the language does not exist; the message lists those that do.
     """
     if language not in languages():
-        raise ValueError(f"--lang: there is no {language!r}; there are: {', '.join(languages())}")
+        raise ValueError(f"--lang: there is no language {language!r}; choose one of: {', '.join(languages())}")
     return Catalogue(language)
 
 

@@ -80,7 +80,7 @@ def test_the_command_exports_and_reads_a_snapshot(store: Store, tmp_path: Path, 
     [
         (["--from", "nowhere"], "--from: nowhere has no readable snapshot.json; make one with bench report --export"),
         (["--from", "a", "--export", "b"], "remove one of the flags"),
-        (["--suite", "later", "--lang", "tlh"], "--lang: there is no 'tlh'; there are: en, ko"),
+        (["--suite", "later", "--lang", "tlh"], "--lang: there is no language 'tlh'; choose one of: en, ko"),
         (["--suite", "later", "--compare", "never"], "there is no suite 'never'"),
     ],
 )
