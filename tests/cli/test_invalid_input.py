@@ -89,14 +89,13 @@ def test_an_invalid_file(
     [
         ([*RUN, "--row", "transformer-bse"], "no row 'transformer-bse', did you mean transformer-base? there are: "),
         ([*RUN, "--preset", "dmo"], "no preset 'dmo', did you mean demo? there are: demo, multi30k-cpu, "),
-        (["run", "experiments/none.yaml"], "experiments/none.yaml: file not found; check the path; files in experiments/: "),
+        (
+            ["run", "experiments/none.yaml"],
+            "experiments/none.yaml: file not found; check the path; files in experiments/: ",
+        ),
         (["run"], "the following arguments are required: file; see bench run --help"),
         (["rnu"], "invalid choice: 'rnu' (choose from "),
         (["suite", "none.yaml"], "none.yaml: file not found"),
-        (
-            ["suite", DEMO, "--text.vocabulary_size", "10", "--corpus.pairs", "300"],
-            "text.vocabulary_size: 10 is ",
-        ),
         (
             ["suite", DEMO, "--corpus.pair", "1"],
             "unknown key corpus.pair; did you mean",
@@ -120,6 +119,11 @@ def test_an_invalid_file(
 )
 def test_invalid_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in error_of(arguments, capsys)
+
+
+def test_an_invalid_setting_of_a_suite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["suite", DEMO, *tiny_job.corpus_flags(folder), "--text.vocabulary_size", "10"]
+    assert "text.vocabulary_size: 10 is " in error_of(arguments, capsys)
 
 
 def test_a_tracking_server_that_does_not_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

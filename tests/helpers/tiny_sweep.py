@@ -32,7 +32,9 @@ def cached_parsing() -> Iterator[None]:
             "read_yaml",
             lambda path: (read_once if path.parent == EXPERIMENTS else read)(path),
         )
-        patch.setattr(bench.experiment.loading, "parser", functools.lru_cache(bench.experiment.loading.parser))
+        patch.setattr(
+            bench.experiment.loading, "settings_parser", functools.lru_cache(bench.experiment.loading.settings_parser)
+        )
         yield
 
 
