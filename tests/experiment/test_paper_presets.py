@@ -1,8 +1,9 @@
-"""The presets named for papers against the papers' own numbers, and what of a recipe is ours.
+"""The `paper` presets, compared with the numbers of the papers.
 
-A row of the table: optimiser, rate, clip, what the loss is a mean over, schedule, beam, alpha, coverage, dropout, label
-smoothing, weights averaged. Values of the papers are those of the fidelity notes; OURS marks rows whose paper
-translates nothing or fixes no recipe, and single values where it is silent.
+Each entry has the optimization and decoding settings of a row: optimizer, learning rate, gradient clipping, what the
+loss is averaged over, schedule, beam, alpha, coverage, dropout, label smoothing, number of averaged checkpoints.
+PAPERS holds rows whose values come from a paper; comments mark single values that are our choice. OURS holds rows
+whose paper does not translate or gives no such settings.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from bench.runs.suite import Suite
 from models.parts.optimization import LearningRateSchedule
 
 FILES = row_files()
-LADDER = Suite.read(EXPERIMENTS / "ladder.yaml").rows  # a row of somebody's own has a paper of its own
+LADDER = Suite.read(EXPERIMENTS / "ladder.yaml").rows  # a row that a user adds is not listed here
 
 
-class Recipe(NamedTuple):
+class PaperSettings(NamedTuple):
     optimizer: str
     lr: float
     clip: float | None
@@ -36,8 +37,8 @@ class Recipe(NamedTuple):
 
 CONSTANT = LearningRateSchedule()
 PLATEAU = LearningRateSchedule(decay="plateau", floor=1e-4)
-CONVS2S = Recipe("SGD", 0.25, 0.1, "token", PLATEAU, 5, 1.0, dropout=0.2)  # dropout from memory
-GNMT = Recipe(
+CONVS2S = PaperSettings("SGD", 0.25, 0.1, "token", PLATEAU, 5, 1.0, dropout=0.2)  # dropout from memory
+GNMT = PaperSettings(
     "Adam",
     2e-4,
     5.0,
@@ -48,31 +49,37 @@ GNMT = Recipe(
     0.2,
     dropout=0.2,
 )
-DEEP_ATT = Recipe("Adam", 5e-4, None, "token", CONSTANT, 5, 1.0, dropout=0.1)  # all but dropout ours
+DEEP_ATT = PaperSettings("Adam", 5e-4, None, "token", CONSTANT, 5, 1.0, dropout=0.1)  # all but dropout are our choice
 NOAM = LearningRateSchedule(warmup=4000, decay="inverse_sqrt")
-BASE = Recipe("Adam", 512**-0.5 * 4000**-0.5, None, "token", NOAM, 4, 0.6, 0.0, 0.1, 0.1, 5)
-MLP = Recipe("Adam", 5e-4, None, "token", NOAM, 5, 1.0, label_smoothing=0.1)
+BASE = PaperSettings("Adam", 512**-0.5 * 4000**-0.5, None, "token", NOAM, 4, 0.6, 0.0, 0.1, 0.1, 5)
+MLP = PaperSettings("Adam", 5e-4, None, "token", NOAM, 5, 1.0, label_smoothing=0.1)
 SHORT = LearningRateSchedule(warmup=1000, decay="inverse_sqrt")
 
 OURS = {
-    ("perceptron", "paper"): Recipe("Adam", 5e-4, None, "token", SHORT, 5, 1.0),
+    ("perceptron", "paper"): PaperSettings("Adam", 5e-4, None, "token", SHORT, 5, 1.0),
     ("mlp", "paper"): MLP,
     ("mlp-relu", "paper"): MLP._replace(dropout=0.2),
-    ("cnn", "paper"): Recipe("Adam", 5e-4, None, "token", SHORT, 5, 1.0),
-    ("rnn", "paper"): Recipe("Adam", 5e-4, 1.0, "token", SHORT, 5, 1.0),
+    ("cnn", "paper"): PaperSettings("Adam", 5e-4, None, "token", SHORT, 5, 1.0),
+    ("rnn", "paper"): PaperSettings("Adam", 5e-4, 1.0, "token", SHORT, 5, 1.0),
     ("deep-att", "paper"): DEEP_ATT,
     ("deep-att-ensemble", "paper"): DEEP_ATT,
 }
 
 PAPERS = {
-    # Halved after 5 epochs of 12M / 128 = 93,750 updates, at each half of one; 7.5 epochs; beam 12.
-    ("lstm", "paper"): Recipe(
+    # The learning rate is halved after 5 epochs of 12M / 128 = 93,750 updates, then every half epoch; 7.5 epochs in
+    # all; beam 12.
+    ("lstm", "paper"): PaperSettings(
         "SGD", 0.7, 5.0, "sentence", LearningRateSchedule(hold=5 * 93_750, decay="halve", every=93_750 // 2), 12, 0.0
     ),
-    ("gru", "paper"): Recipe("Adadelta", 1.0, None, "sentence", CONSTANT, 5, 1.0),  # beam and alpha ours
-    ("bahdanau", "paper"): Recipe("Adadelta", 1.0, 1.0, "sentence", CONSTANT, 5, 1.0),  # beam and alpha ours
-    # Halved after 8 epochs of 4.5M / 128 = 35,156 updates, at each one; beam and alpha ours.
-    ("luong", "paper"): Recipe(
+    ("gru", "paper"): PaperSettings(
+        "Adadelta", 1.0, None, "sentence", CONSTANT, 5, 1.0
+    ),  # beam and alpha are our choice
+    ("bahdanau", "paper"): PaperSettings(
+        "Adadelta", 1.0, 1.0, "sentence", CONSTANT, 5, 1.0
+    ),  # beam and alpha are our choice
+    # The learning rate is halved after 8 epochs of 4.5M / 128 = 35,156 updates, then every epoch. Beam and
+    # alpha are our choice.
+    ("luong", "paper"): PaperSettings(
         "SGD",
         1.0,
         5.0,
@@ -82,7 +89,7 @@ PAPERS = {
         1.0,
         dropout=0.2,
     ),
-    ("bytenet", "paper"): Recipe("Adam", 3e-4, None, "token", CONSTANT, 12, 0.0),
+    ("bytenet", "paper"): PaperSettings("Adam", 3e-4, None, "token", CONSTANT, 12, 0.0),
     ("gnmt", "paper"): GNMT,
     ("gnmt-ensemble", "paper"): GNMT,
     ("convs2s", "paper"): CONVS2S,
@@ -93,8 +100,8 @@ PAPERS = {
     ("convs2s-ensemble", "paper-code"): CONVS2S,
     ("convs2s-ensemble", "paper-en-fr"): CONVS2S._replace(dropout=0.1),
     ("convs2s-ensemble", "paper-code-en-fr"): CONVS2S._replace(dropout=0.1),
-    # The peak of the rate is from memory; the decoder GNMT's.
-    ("moe", "paper"): Recipe(
+    # The peak learning rate is from memory; the decoder settings are those of GNMT.
+    ("moe", "paper"): PaperSettings(
         "Adam", 1e-3, None, "token", LearningRateSchedule(2000, 8000, "inverse_sqrt"), 8, 0.2, 0.2, dropout=0.4
     ),
     ("transformer-base", "paper"): BASE,
@@ -108,7 +115,7 @@ TEXTS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("lstm", "gru", "bahdanau", "luong", "cnn", "rnn", "deep-att", "deep-att-ensemble"), WORDS),
     "bytenet": {"kind": "characters", "joint": False},
 }
-"""What the sides of a paper's preset are written in; the other rows have one vocabulary of subwords."""
+"""Vocabularies of the `paper` presets. Rows that are not listed have one subword vocabulary for both sides."""
 
 OTHERS: dict[tuple[str, str], dict[str, Any]] = {
     ("lstm", "paper"): {"training.max_pairs": 7.5 * 12e6},
@@ -148,10 +155,10 @@ def value(root: Any, path: str) -> Any:
 
 
 @pytest.mark.parametrize(("row", "preset"), [*PAPERS, *OURS])
-def test_recipes(row: str, preset: str) -> None:
+def test_optimization_and_decoding_settings(row: str, preset: str) -> None:
     job = resolve(FILES[row], preset=preset, row=row)
     training, decoding = job.training, job.decoding
-    found = Recipe(
+    found = PaperSettings(
         training.optimizer.name,
         training.optimizer.lr,
         training.clip,
@@ -160,21 +167,21 @@ def test_recipes(row: str, preset: str) -> None:
         decoding.beam,
         decoding.alpha,
         decoding.coverage,
-        getattr(job.model, "dropout", 0.0),  # a perceptron has none
+        getattr(job.model, "dropout", 0.0),  # the perceptron has no dropout
         training.label_smoothing,
         training.average,
     )
-    wanted = (PAPERS | OURS)[row, preset]
-    assert found.lr == pytest.approx(wanted.lr, rel=1e-5)
-    assert found._replace(lr=wanted.lr) == wanted
+    expected = (PAPERS | OURS)[row, preset]
+    assert found.lr == pytest.approx(expected.lr, rel=1e-5)
+    assert found._replace(lr=expected.lr) == expected
     others = OTHERS.get((row, preset), {})
     assert {path: value(job, path) for path in others} == others
     assert {name: getattr(job.text, name) for name in JOINT} == TEXTS.get(row, JOINT)
-    assert job.text.source_length_limit >= 200  # a test set is translated whole
+    assert job.text.source_length_limit >= 200  # long enough for whole test sentences
     assert job.ensemble.members == 8
     assert training.precision == "bf16-mixed"
 
 
-def test_every_preset_of_a_paper_is_in_the_table() -> None:
-    every = {(row, preset) for row in LADDER for preset in presets_of(FILES[row], row) if "paper" in preset}
-    assert every == PAPERS.keys() | OURS.keys()
+def test_every_paper_preset_is_listed_here() -> None:
+    presets = {(row, preset) for row in LADDER for preset in presets_of(FILES[row], row) if "paper" in preset}
+    assert presets == PAPERS.keys() | OURS.keys()

@@ -1,9 +1,10 @@
-"""Settings: layers, flags, strictness, and what makes two commands one job."""
+"""Settings: merged layers, flags, strict parsing, and which settings change the hash of a job."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,32 @@ from bench.experiment.loading import (
 from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import EXPERIMENTS, merge, read_yaml
 from bench.runs.suite import Suite
+from tests.helpers import tiny_sweep
 
 FILES = row_files()
 EVERY = [(row, preset) for row in sorted(FILES) for preset in presets_of(FILES[row], row)]
 TRANSFORMER = EXPERIMENTS / "transformer.yaml"
 
 
-def written(folder: Path, text: str, name: str = "own.yaml") -> Path:
+@pytest.fixture(scope="module", autouse=True)
+def cached_parsing() -> Iterator[None]:
+    with tiny_sweep.cached_parsing():
+        yield
+
+
+def write_file(folder: Path, text: str, name: str = "own.yaml") -> Path:
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def refused(call: Any, *arguments: Any, **settings: Any) -> str:
+def error_of(call: Any, *arguments: Any, **settings: Any) -> str:
+    """The message of the ValueError that a call raises. Checks that it is one line."""
     with pytest.raises(ValueError, match=r"\S") as raised:
         call(*arguments, **settings)
-    said = str(raised.value)
-    assert "\n" not in said
-    return said
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
 
 
 @pytest.mark.parametrize(("row", "preset"), EVERY)
@@ -58,17 +67,17 @@ def test_every_row_at_every_preset_parses_and_builds(row: str, preset: str) -> N
     assert model.flops(25, 25).training > 0
 
 
-def test_the_rows_of_a_preset_share_what_is_compared() -> None:
+def test_the_rows_of_a_preset_share_corpus_and_budget() -> None:
     for preset in ("demo", "multi30k-cpu", "multi30k"):
         jobs = [resolve(FILES[row], preset=preset, row=row) for row, name in EVERY if name == preset]
         assert len({(job.training.max_pairs, job.corpus_name) for job in jobs}) == 1, preset
 
 
-def test_the_presets_of_a_row_are_those_of_all_its_layers() -> None:
-    usual = ["demo", "multi30k-cpu", "multi30k", "paper"]  # base.yaml's
-    assert presets_of(FILES["lstm"], "lstm") == usual  # its `paper` stands under rows: alone
+def test_the_presets_of_a_row_come_from_all_its_layers() -> None:
+    common = ["demo", "multi30k-cpu", "multi30k", "paper"]  # of base.yaml
+    assert presets_of(FILES["lstm"], "lstm") == common  # the row itself defines `paper` as well
     assert presets_of(FILES["convs2s-ensemble"], "convs2s-ensemble") == [
-        *usual,
+        *common,
         "paper-code",
         "paper-en-fr",
         "paper-code-en-fr",
@@ -87,21 +96,21 @@ def test_the_first_row_is_the_default() -> None:
     assert resolve(TRANSFORMER).preset == "demo"
 
 
-def test_layers_lie_on_one_another() -> None:
-    below = {"a": {"b": 1, "c": {"d": 2}}, "list": [1, 2], "only": 0}
-    above = {"a": {"c": {"d": 3, "e": 4}}, "list": [3]}
-    assert merge(below, above) == {"a": {"b": 1, "c": {"d": 3, "e": 4}}, "list": [3], "only": 0}
-    assert below["a"]["c"] == {"d": 2}
+def test_later_layers_override_earlier_ones() -> None:
+    earlier = {"a": {"b": 1, "c": {"d": 2}}, "list": [1, 2], "only": 0}
+    later = {"a": {"c": {"d": 3, "e": 4}}, "list": [3]}
+    assert merge(earlier, later) == {"a": {"b": 1, "c": {"d": 3, "e": 4}}, "list": [3], "only": 0}
+    assert earlier["a"]["c"] == {"d": 2}
 
 
-def test_another_optimiser_takes_nothing_of_the_one_below() -> None:
+def test_another_optimizer_does_not_inherit_settings() -> None:
     adam = {"optimizer": {"name": "Adam", "lr": 0.1, "settings": {"betas": [0.9, 0.98]}}}
     assert merge(adam, {"optimizer": {"name": "SGD", "lr": 1.0}}) == {"optimizer": {"name": "SGD", "lr": 1.0}}
     assert merge(adam, {"optimizer": {"lr": 1.0}})["optimizer"]["settings"] == {"betas": [0.9, 0.98]}
 
 
 def test_the_order_of_the_layers(tmp_path: Path) -> None:
-    path = written(
+    path = write_file(
         tmp_path,
         """
 model: {name: transformer, layers: 1, width: 8, inner: 16}
@@ -122,7 +131,7 @@ rows:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--training.max_update", "3"], "unknown key training.max_update; did you mean training.max_updates?"),
         (["--model.widht", "3"], "unknown key model.widht; did you mean model.width?"),
@@ -146,12 +155,12 @@ rows:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_bad_flag_is_named(flags: list[str], said: str) -> None:
-    assert said in refused(resolve, TRANSFORMER, flags=flags)
+def test_the_error_names_an_invalid_flag(flags: list[str], message: str) -> None:
+    assert message in error_of(resolve, TRANSFORMER, flags=flags)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("model: {name: transformer}\nrows: {a: {training: {max_update: 3}}}", "training.max_update; did you mean"),
         ("model: {name: transformer, widht: 3}\nrows: {a: }", "unknown key model.widht; did you mean model.width?"),
@@ -173,35 +182,37 @@ def test_a_bad_flag_is_named(flags: list[str], said: str) -> None:
     ],
     ids=range(17),
 )
-def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
-    path = written(tmp_path, text)
-    answer = refused(resolve, path)
-    assert said in answer
+def test_the_error_names_an_invalid_file(tmp_path: Path, text: str, message: str) -> None:
+    path = write_file(tmp_path, text)
+    answer = error_of(resolve, path)
+    assert message in answer
     assert str(path) in answer or "did you mean transformer" in answer
 
 
-def test_what_there_is_not_is_listed(tmp_path: Path) -> None:
-    assert "no row 'transformer-bse', did you mean transformer-base? there are: " in refused(
+def test_errors_of_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
+    assert "no row 'transformer-bse', did you mean transformer-base? there are: " in error_of(
         resolve, TRANSFORMER, row="transformer-bse"
     )
-    assert "no preset 'multi30k-gpu', did you mean" in refused(resolve, TRANSFORMER, preset="multi30k-gpu")
-    assert "file not found; check the path; files in experiments/: " in refused(resolve, tmp_path / "none.yaml")
-    suite = written(tmp_path, "rows: [perceptron, transfromer-base]")
-    assert "no row 'transfromer-base', did you mean transformer-base?" in refused(Suite.read, suite)
-    assert "rows: the list is empty; name at least one of: " in refused(Suite.read, written(tmp_path, "preset: demo"))
-    assert "unknown key presets; did you mean preset?" in refused(Suite.read, written(tmp_path, "presets: demo"))
-    assert "seeds: " in refused(Suite.read, written(tmp_path, "seeds: many"))
+    assert "no preset 'multi30k-gpu', did you mean" in error_of(resolve, TRANSFORMER, preset="multi30k-gpu")
+    assert "file not found; check the path; files in experiments/: " in error_of(resolve, tmp_path / "none.yaml")
+    suite = write_file(tmp_path, "rows: [perceptron, transfromer-base]")
+    assert "no row 'transfromer-base', did you mean transformer-base?" in error_of(Suite.read, suite)
+    assert "rows: the list is empty; name at least one of: " in error_of(
+        Suite.read, write_file(tmp_path, "preset: demo")
+    )
+    assert "unknown key presets; did you mean preset?" in error_of(Suite.read, write_file(tmp_path, "presets: demo"))
+    assert "seeds: " in error_of(Suite.read, write_file(tmp_path, "seeds: many"))
 
 
-def test_numbers_are_numbers(tmp_path: Path) -> None:
-    content = read_yaml(written(tmp_path, "a: 1e-9\nb: 1.0e-9\nc: 3E4\nd: -2e3\ne: 1e\nf: e9\n"))
+def test_numbers_with_an_exponent_are_numbers(tmp_path: Path) -> None:
+    content = read_yaml(write_file(tmp_path, "a: 1e-9\nb: 1.0e-9\nc: 3E4\nd: -2e3\ne: 1e\nf: e9\n"))
     assert content == {"a": 1e-9, "b": 1e-9, "c": 3e4, "d": -2000.0, "e": "1e", "f": "e9"}
 
 
-def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_bytes(b"model: {name: \xff}\n")
-    assert "own.yaml: not UTF-8 at byte 14" in refused(read_yaml, path)
+    assert "own.yaml: not UTF-8 at byte 14" in error_of(read_yaml, path)
 
 
 @dataclasses.dataclass
@@ -209,9 +220,9 @@ class Kind:
     number: int = 1
 
 
-def test_a_typed_file(tmp_path: Path) -> None:
-    assert read_typed(written(tmp_path, "number: 3"), Kind) == Kind(3)
-    assert "number: expected int, got x" in refused(read_typed, written(tmp_path, "number: x"), Kind)
+def test_a_yaml_file_is_read_into_a_dataclass(tmp_path: Path) -> None:
+    assert read_typed(write_file(tmp_path, "number: 3"), Kind) == Kind(3)
+    assert "number: expected int, got x" in error_of(read_typed, write_file(tmp_path, "number: x"), Kind)
 
 
 def job(*flags: str) -> Experiment:
@@ -231,7 +242,7 @@ def job(*flags: str) -> Experiment:
     ],
     ids=" ".join,
 )
-def test_a_job_is_the_same_wherever_it_runs(flags: tuple[str, ...]) -> None:
+def test_where_a_job_runs_does_not_change_its_hash(flags: tuple[str, ...]) -> None:
     assert job(*flags).job_hash == job().job_hash
 
 
@@ -257,12 +268,12 @@ def test_a_job_is_the_same_wherever_it_runs(flags: tuple[str, ...]) -> None:
     ],
     ids=" ".join,
 )
-def test_another_setting_is_another_job(flags: tuple[str, ...]) -> None:
+def test_settings_that_change_the_result_change_the_hash(flags: tuple[str, ...]) -> None:
     assert job(*flags).job_hash != job().job_hash
 
 
-def test_a_setting_that_is_null_renames_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setting that a later version adds is null where nobody has set it: finished runs are still found."""
+def test_a_setting_that_is_null_does_not_change_the_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a later version can add a setting, with the default null, and still find the finished runs."""
     job = resolve(TRANSFORMER)
     name, settings = job.job_hash, job.settings
     monkeypatch.setattr(Experiment, "settings", settings | {"text": settings["text"] | {"invented_later": None}})
@@ -272,7 +283,7 @@ def test_a_setting_that_is_null_renames_no_job(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_setting_of_a_job_is_in_its_hash() -> None:
-    """Of row, model, text, training, decoding: also of settings that are added later."""
+    """Covers row, model, text, training and decoding, including settings that are added later."""
     one = job()
     for group in ("model", "text", "training", "decoding"):
         for field in dataclasses.fields(getattr(one, group)):
@@ -284,25 +295,27 @@ def test_every_setting_of_a_job_is_in_its_hash() -> None:
     assert dataclasses.replace(one, row="another").job_hash != one.job_hash
 
 
-def test_the_settings_of_a_run_give_its_experiment_back() -> None:
+def test_an_experiment_is_restored_from_its_settings() -> None:
     one = job("--training.average", "3", "--seed", "5", "--corpus.test", "[a.en,a.de]")
     again = experiment_from_settings(one.settings)
     assert again == one
     assert again.job_hash == one.job_hash
     older = one.settings
-    del older["decoding"]["batch_sentences"]  # a setting that a run of an earlier version had not
+    del older["decoding"]["batch_sentences"]  # as if an earlier version did not have this setting
     assert experiment_from_settings(older).decoding == one.decoding
     unknown = one.settings | {"novelty": 3}
-    assert "not the settings of a run of this version" in refused(experiment_from_settings, unknown)
-    assert "not the settings of a run" in refused(experiment_from_settings, {})
+    assert "not the settings of a run of this version" in error_of(experiment_from_settings, unknown)
+    assert "not the settings of a run" in error_of(experiment_from_settings, {})
 
 
 def test_flags_of_a_corpus() -> None:
     assert corpus_settings("multi30k-en-fr", ["--corpus.path", "x"]).path == "x"
-    assert "unknown key corpus.paht; did you mean corpus.path?" in refused(corpus_settings, "x", ["--corpus.paht", "x"])
+    assert "unknown key corpus.paht; did you mean corpus.path?" in error_of(
+        corpus_settings, "x", ["--corpus.paht", "x"]
+    )
 
 
-def test_the_suites_of_the_ladder_have_its_rows() -> None:
+def test_the_large_suites_have_the_same_rows() -> None:
     ladder = Suite.read(EXPERIMENTS / "ladder.yaml").rows
     assert len(set(ladder)) == 20
     assert Suite.read(EXPERIMENTS / "multi30k-cpu.yaml").rows == ladder
@@ -320,22 +333,22 @@ def test_the_command_that_repeats_a_job() -> None:
     again = resolve(FILES["lstm"], preset=words[6], row=words[4], flags=words[7:])
     assert again.job_hash == changed.job_hash
     assert again.corpus.path == "a folder"
-    assert "machine" not in job_command(changed), "where it runs does not change what comes out"
+    assert "machine" not in job_command(changed), "the machine does not change the result"
 
 
-def test_a_row_of_a_file_elsewhere_has_no_such_command() -> None:
+def test_a_row_that_is_not_in_experiments_has_no_command() -> None:
     assert job_command(dataclasses.replace(resolve(FILES["lstm"], row="lstm"), row="of-my-own")) == ""
     assert job_command(dataclasses.replace(resolve(FILES["lstm"], row="lstm"), row="mlp")) == "", "another architecture"
 
 
-def test_rows_that_search_otherwise_are_said_to() -> None:
+def test_different_decoding_settings_of_rows_are_listed() -> None:
     rows = {"gnmt": ("--decoding.coverage", "0.2"), "deep-att": (), "bahdanau": (), "lstm": ()}
     lines = setting_differences([resolve(FILES[row], row=row, flags=flags) for row, flags in rows.items()])
     assert "gnmt: decoding.coverage 0.2, the others 0.0" in lines
     assert "deep-att: decoding.pos_unk dictionary, the others keep" in lines
 
 
-def test_the_command_that_repeats_a_suite_names_no_place_and_no_password() -> None:
+def test_the_command_that_repeats_a_suite_contains_no_path_and_no_password() -> None:
     flags = [
         "--tracking.uri",
         "https://bob:secret@ml.example.org",
@@ -344,6 +357,8 @@ def test_the_command_that_repeats_a_suite_names_no_place_and_no_password() -> No
         "--machine.threads=1",
     ]
     flags += ["--corpus.train", "[a b.en,a b.de]", "--decoding.beam=2", "--tracking.folder=/home/alice"]
-    told = "--training.max_pairs 32000 --corpus.train '[a b.en,a b.de]' --decoding.beam=2"
-    found = [suite_command(path, [1, 2], flags) for path in (EXPERIMENTS / "demo.yaml", Path("/home/alice/own.yaml"))]
-    assert found == [f"bench suite {file} --seeds 1 2 {told}" for file in ("experiments/demo.yaml", "own.yaml")]
+    expected = "--training.max_pairs 32000 --corpus.train '[a b.en,a b.de]' --decoding.beam=2"
+    commands = [
+        suite_command(path, [1, 2], flags) for path in (EXPERIMENTS / "demo.yaml", Path("/home/alice/own.yaml"))
+    ]
+    assert commands == [f"bench suite {file} --seeds 1 2 {expected}" for file in ("experiments/demo.yaml", "own.yaml")]

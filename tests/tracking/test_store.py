@@ -1,4 +1,4 @@
-"""The tracking store: nothing before it is needed, one value a step, and what a killed process left is completed."""
+"""The tracking store: it is created by the first write, and completes the runs that a killed process left."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def values(store: Store, run_id: str, name: str) -> list[tuple[int, float]]:
     return [(metric.step, metric.value) for metric in store.client.get_metric_history(run_id, name)]
 
 
-def test_a_question_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_reading_creates_no_store(tmp_path: Path) -> None:
     store = Store(TrackingSettings(None, str(tmp_path / "runs")))
     assert store.find("suite", "abc") == []
     assert store.suites() == []
@@ -51,7 +51,7 @@ def test_a_question_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_job_is_found_again_newest_first(store: Store) -> None:
+def test_the_runs_of_a_job_are_listed_newest_first(store: Store) -> None:
     first, second = begin(store, "found"), begin(store, "found")
     assert [run.id for run in store.find("found", "abc")] == [second.id, first.id]
     assert store.find("found", "other") == []
@@ -60,17 +60,17 @@ def test_a_job_is_found_again_newest_first(store: Store) -> None:
     assert "found" in store.suites()
 
 
-def test_what_never_reached_the_store_is_sent_on_resume(store: Store) -> None:
+def test_missing_points_are_sent_when_a_run_is_resumed(store: Store) -> None:
     job = begin(store, "curves")
-    whole = [(update, name, update / 10) for update in range(1, 6) for name in ("train/loss", "train/lr")]
-    job.curve(whole[:4])
+    points = [(update, name, update / 10) for update in range(1, 6) for name in ("train/loss", "train/lr")]
+    job.curve(points[:4])
     job.finish("KILLED")
     resumed = store.resume(job.id)
     assert store.run(job.id).status == "RUNNING"
-    assert resumed.missing_points(whole) == whole[4:]
-    resumed.curve(resumed.missing_points(whole))
+    assert resumed.missing_points(points) == points[4:]
+    resumed.curve(resumed.missing_points(points))
     resumed.finish("FINISHED")
-    assert resumed.missing_points(whole) == []
+    assert resumed.missing_points(points) == []
     for name in ("train/loss", "train/lr"):
         assert values(store, job.id, name) == [(update, update / 10) for update in range(1, 6)]
     run = store.run(job.id)
@@ -84,7 +84,7 @@ def test_more_points_than_one_request_holds(store: Store) -> None:
     assert len(values(store, job.id, "train/loss")) == 2500
 
 
-def test_the_reason_of_an_end_is_dropped_on_resume(store: Store) -> None:
+def test_resuming_a_run_removes_the_reason_of_its_end(store: Store) -> None:
     job = begin(store, "reasons", name="Transformer")
     job.tag({"reason": "SIGTERM: saved"})
     job.finish("KILLED")
@@ -94,8 +94,8 @@ def test_the_reason_of_an_end_is_dropped_on_resume(store: Store) -> None:
     assert store.run(job.id).tags["name"] == "Transformer"
 
 
-def test_a_table_written_again_is_no_longer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's log_table appends: a run that was killed while it was judged would hold its sentences twice."""
+def test_a_table_written_twice_contains_its_rows_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With MLflow's log_table, a run that was killed during its evaluation would contain its sentences twice."""
     job = begin(store, "tables")
     for _ in range(2):
         job.table(
@@ -109,13 +109,13 @@ def test_a_table_written_again_is_no_longer(store: Store, monkeypatch: pytest.Mo
         "reference": ["c"],
         "hypothesis": ["c"],
     }
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)  # load_table asks for nothing else
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)  # load_table uses this variable
     frame = store.client.load_table(store.experiment_id("tables"), "h/test.json", [job.id])
     assert list(frame["source"]) == ["<b>One</b>", 'Two "\n']
     assert store.hypotheses(store.run(job.id), "other").empty
 
 
-def test_measures_written_again_have_one_value_each(store: Store, tmp_path: Path) -> None:
+def test_measures_written_twice_have_one_value_each(store: Store, tmp_path: Path) -> None:
     job = begin(store, "measures")
     bleu = Measure("test/bleu", 30.0, "percent", 29.0, 31.0, "signature", count=40, chance=12.5, noisy=True)
     job.measures([bleu])
@@ -125,13 +125,13 @@ def test_measures_written_again_have_one_value_each(store: Store, tmp_path: Path
     found = store.measures(store.run(job.id))
     assert found[0] == bleu
     assert [(measure.metric, measure.value) for measure in found[1:]] == [("joules", None), ("params", 12)]
-    job.text('{"measures": [{"met', "measures.json")  # half-written by a process that was killed
+    job.text('{"measures": [{"met', "measures.json")  # incomplete, as after a kill
     assert store.measures(store.run(job.id)) == []
     assert store.measures(store.run(begin(store, "measures").id)) == []
     assert store.download(store.run(job.id), "none.txt", tmp_path) is None
 
 
-def test_a_parent_is_made_once(store: Store) -> None:
+def test_a_parent_run_is_created_once(store: Store) -> None:
     one = store.start_parent("family", {"question": "Why?"})
     assert store.start_parent("family", {"question": "How?"}) == one
     child = store.begin("family", "child", {"job_hash": "abc"}, one)
@@ -140,7 +140,7 @@ def test_a_parent_is_made_once(store: Store) -> None:
     assert [run.id for run in store.runs("family")] == [child.id]
 
 
-def test_datasets_written_again_are_there_once(store: Store) -> None:
+def test_datasets_written_twice_are_logged_once(store: Store) -> None:
     job = begin(store, "data")
     for _ in range(2):
         job.datasets({"train": "ab" * 32}, "grammar-en-de", {"train": '{"pairs": 3}'})
@@ -150,7 +150,7 @@ def test_datasets_written_again_are_there_once(store: Store) -> None:
     assert (found.dataset.name, found.dataset.digest) == ("grammar-en-de/train", "ab" * 16)
 
 
-def test_params_are_kept_whole(store: Store) -> None:
+def test_long_and_many_params_are_logged(store: Store) -> None:
     job = begin(store, "params")
     job.params({f"key{n}": n for n in range(230)} | {"long": "x" * 7000})
     run = to_tracked_run(store.client.get_run(job.id))
@@ -158,28 +158,28 @@ def test_params_are_kept_whole(store: Store) -> None:
     assert len(run.params["long"]) == 6000
 
 
-def test_a_deleted_suite_comes_back(store: Store) -> None:
+def test_a_deleted_suite_is_restored(store: Store) -> None:
     begin(store, "deleted")
     store.client.delete_experiment(store.experiment_id("deleted"))
     begin(store, "deleted", job_hash="new")
     assert {run.tags["job_hash"] for run in store.runs("deleted")} >= {"new"}
 
 
-def test_a_server_that_does_not_answer_is_given_up_in_seconds() -> None:
+def test_an_unreachable_server_is_reported_within_seconds() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    before, patience = time.monotonic(), os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    before, retries = time.monotonic(), os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
     with pytest.raises(
         ValueError, match=rf"^tracking\.uri: cannot open http://127\.0\.0\.1:{port}: .*start the server"
     ):
         Store(TrackingSettings(f"http://127.0.0.1:{port}"))
     assert time.monotonic() - before < 20
-    assert os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES") == patience
+    assert os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES") == retries
 
 
 class NoExperiments(BaseHTTPRequestHandler):
-    """What an empty MLflow server answers to a search for experiments."""
+    """Answers a search for experiments like an empty MLflow server."""
 
     def do_POST(self) -> None:
         body = b'{"experiments": []}'
@@ -200,13 +200,13 @@ def test_a_worker_waits_for_a_server_that_its_driver_has_reached(
 ) -> None:
     monkeypatch.setattr(bench.tracking.retry, "RETRY_SECONDS", 0.01)
     with ThreadingHTTPServer(("127.0.0.1", 0), NoExperiments, bind_and_activate=False) as server:
-        server.server_bind()  # from here on the address is taken, and connections to it are refused
+        server.server_bind()  # reserves the port; connections are still refused
 
-        def said() -> list[str]:
+        def messages() -> list[str]:
             return [record.getMessage() for record in caplog.records if record.name == "bench.tracking"]
 
         def begin() -> None:
-            while not said():
+            while not messages():
                 time.sleep(0.01)
             server.server_activate()
             server.serve_forever(poll_interval=0.01)
@@ -217,20 +217,22 @@ def test_a_worker_waits_for_a_server_that_its_driver_has_reached(
         assert store.suites() == []
         server.shutdown()
         starting.join()
-    waited, back = said()
-    assert "does not answer" in waited
-    assert "answers again" in back
+    first, second = messages()
+    assert "does not answer" in first
+    assert "answers again" in second
 
 
 @pytest.mark.parametrize("content", [b"not a database, but long enough for one" * 40, b"SQLite format 3\0"])
-def test_a_file_that_is_no_database_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mlflow.db"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"^tracking\.uri: cannot open sqlite:///{path}: "):
         Store(TrackingSettings(f"sqlite:///{path}"))
 
 
-def test_where_runs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_tracking_uri_comes_from_flag_environment_or_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert TrackingSettings().resolved_uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
@@ -238,7 +240,7 @@ def test_where_runs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert TrackingSettings("sqlite:////other.db").resolved_uri == "sqlite:////other.db"
 
 
-def test_a_store_that_was_away_has_every_point_in_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_point_arrives_after_an_outage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     job = begin(store, "outage")
     real, failures = job.background.send, [MlflowException("API request to http://x failed with exception refused")] * 3
 
@@ -249,15 +251,15 @@ def test_a_store_that_was_away_has_every_point_in_the_end(store: Store, monkeypa
 
     monkeypatch.setattr(bench.tracking.retry, "RETRY_SECONDS", 0.01)
     job.background.send = send
-    whole = [(update, "train/loss", update / 10) for update in range(1, 8)]
-    job.curve(whole[:3])  # does not wait
-    job.curve(whole[3:])
+    points = [(update, "train/loss", update / 10) for update in range(1, 8)]
+    job.curve(points[:3])  # returns at once
+    job.curve(points[3:])
     job.finish("FINISHED")
     assert failures == []
-    assert values(store, job.id, "train/loss") == [(update, value) for update, _, value in whole]
+    assert values(store, job.id, "train/loss") == [(update, value) for update, _, value in points]
 
 
-def test_a_store_that_stays_away_or_refuses_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_outage_or_a_refusal_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.tracking.retry, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(bench.tracking.retry, "MAX_OUTAGE_SECONDS", 0.05)
     for error in ("API request failed with exception refused", "Invalid value for parameter"):
@@ -276,7 +278,7 @@ FULL = "(sqlite3.OperationalError) database or disk is full"
 LOCKED = "(sqlite3.OperationalError) database is locked"
 
 
-def test_a_full_disk_is_no_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.tracking.retry, "RETRY_SECONDS", 0.01)
     errors = [MlflowException(FULL), *[MlflowException(LOCKED)] * 3]
 
@@ -285,10 +287,10 @@ def test_a_full_disk_is_no_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(MlflowException, match="disk is full"):
         bench.tracking.retry.retry_until(ask, lambda: math.inf)
-    assert errors == [], "a lock passes"
+    assert errors == [], "a lock is retried"
 
 
-def test_a_process_that_has_failed_does_not_wait_for_a_dead_store() -> None:
+def test_a_failed_process_does_not_wait_for_an_unreachable_store() -> None:
     program = """
 from mlflow.exceptions import MlflowException
 from bench.tracking.retry import BackgroundWriter
@@ -299,7 +301,9 @@ BackgroundWriter(send).put([])
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True)
 
 
-def test_a_server_that_comes_back_answers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_calls_are_retried_until_the_server_answers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(bench.tracking.retry, "RETRY_SECONDS", 0.01)
     answers: list[Exception | str] = [MlflowException("API request to http://x failed with exception y"), "run"]
 
@@ -312,9 +316,9 @@ def test_a_server_that_comes_back_answers(monkeypatch: pytest.MonkeyPatch, caplo
                 raise answer
             return f"{answer} {run_id}"
 
-    patient = bench.tracking.retry.RetryingClient(cast(MlflowClient, Client()))  # of which it asks no more
-    assert (patient.get_run("abc"), patient.tracking_uri) == ("run abc", "http://x")
+    client = bench.tracking.retry.RetryingClient(cast(MlflowClient, Client()))
+    assert (client.get_run("abc"), client.tracking_uri) == ("run abc", "http://x")
     assert caplog.messages == ["the tracking store does not answer; waiting for it", "the tracking store answers again"]
     answers.append(MlflowException("no such run"))
     with pytest.raises(MlflowException, match="no such run"):
-        patient.get_run("abc")
+        client.get_run("abc")
