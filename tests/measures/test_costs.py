@@ -1,4 +1,4 @@
-"""Table 2 of "Attention Is All You Need" again, and the machine's own ceiling."""
+"""Table 2 of "Attention Is All You Need" recomputed, and the measured rate of the machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_wrong_cost_is_found() -> None:
 
 def test_the_ceiling_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(costs, "SIDE", 128)  # as other tests do, for speed: the next one is not told the same
+        patch.setattr(costs, "SIDE", 128)  # as other tests do for speed; it must not affect the next measurement
         assert "128 x 128, float32" in costs.ceiling("cpu", torch.float32).provenance
     ceiling = costs.ceiling("cpu", torch.float32)
     assert ceiling is costs.ceiling("cpu", torch.float32)
@@ -48,7 +48,7 @@ def test_the_ceiling_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "128 x 128" not in ceiling.provenance
 
 
-def test_a_slow_product_is_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrices_are_smaller_where_products_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
 
     def product(left: torch.Tensor, right: torch.Tensor) -> None:
@@ -61,7 +61,7 @@ def test_a_slow_product_is_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measured.value == pytest.approx(2 * 512**3 / 0.2)
 
 
-def test_a_runs_costs_by_hand() -> None:
+def test_the_costs_of_a_run_equal_a_manual_calculation() -> None:
     """10 s on 2 devices at 3e9 FLOP/s are 6e10; 1.5e10 model FLOPs are a quarter of that."""
     ceiling = Measure("ceiling_flops_per_s", 3e9, "FLOP/s")
     found = {measure.metric: measure.value for measure in costs.costs(15 * 10**9, 10.0, ceiling, devices=2)}
@@ -69,7 +69,7 @@ def test_a_runs_costs_by_hand() -> None:
     assert found["mfu"] == pytest.approx(0.25)
 
 
-def test_a_gpu_that_others_use_too_is_as_fast_as_its_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_of_a_shared_gpu_is_that_of_its_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nineteen of twenty products wait for their turn."""
     clock, done = [0.0], [0]
 
@@ -86,23 +86,23 @@ def test_a_gpu_that_others_use_too_is_as_fast_as_its_fastest_product(monkeypatch
     assert measured.provenance == "fastest of 20 products of 8192 x 8192, bfloat16, H200, spread 98%"
 
 
-def test_nothing_is_said_of_a_run_that_was_faster_than_the_ceiling() -> None:
-    """1e11 FLOPs in 10 s on 2 devices are 5 GFLOP/s of each, and the products ran at 3."""
+def test_a_run_that_was_faster_than_the_ceiling_has_no_estimate() -> None:
+    """1e11 FLOPs in 10 s on 2 devices are 5 GFLOP/s on each, but the products ran at 3."""
     ceiling = Measure("ceiling_flops_per_s", 3e9, "FLOP/s", provenance="median of five")
-    kept, *none = costs.costs(10**11, 10.0, ceiling, devices=2)
-    assert kept is ceiling
+    first, *none = costs.costs(10**11, 10.0, ceiling, devices=2)
+    assert first is ceiling
     assert [(measure.metric, measure.value) for measure in none] == [("clock_flops", None), ("mfu", None)]
-    said = "not measured: updates ran at 5.0 GFLOP/s, above the ceiling of 3.0 (median of five)"
-    assert {measure.provenance for measure in none} == {said}
+    reason = "not measured: updates ran at 5.0 GFLOP/s, above the ceiling of 3.0 (median of five)"
+    assert {measure.provenance for measure in none} == {reason}
 
 
-def test_no_time_no_estimate() -> None:
+def test_without_training_time_there_is_no_estimate() -> None:
     for measure in costs.costs(10, 0.0, Measure("ceiling_flops_per_s", 3e9, "FLOP/s")):
         assert measure.value is None
         assert "not measured" in measure.provenance
 
 
-def test_the_table_is_read_as_printed() -> None:
+def test_the_published_table_is_read_unchanged() -> None:
     rows = published.table()
     assert len(rows) == 10
     assert [row["bleu_en_de"] for row in rows if row["row"] == "Transformer (big)"] == ["28.4"]

@@ -1,4 +1,4 @@
-"""Counts against sums done by hand; the ledger's promises; no operation counts as nothing by accident."""
+"""FLOP counts compared with manual sums, the counter of a run, and the guard against uncounted operations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def batch(pairs: list[tuple[int, int]], padding: int = 0) -> Batch:
 
 
 def both(module: nn.Module, run: Callable[[], Tensor]) -> tuple[int, int]:
-    """Counted FLOPs of the forward pass, and of forward and backward together."""
+    """Returns the counted FLOPs of the forward pass, and those of forward and backward together."""
     with torch.no_grad():
         forward = count(run)
     return forward, count(lambda: run().sum().backward())
@@ -45,11 +45,11 @@ def both(module: nn.Module, run: Callable[[], Tensor]) -> tuple[int, int]:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_multi_layer_perceptron(device: str) -> None:
-    """5 rows through 4 -> 8 -> 3: 2 * 5 * (4 * 8 + 8 * 3) = 560. Backward twice that; the input's gradient is made."""
+    """5 rows through 4 -> 8 -> 3: 2 * 5 * (4 * 8 + 8 * 3) = 560. Backward: twice that, with the input's gradient."""
     net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).to(device)
     x = torch.zeros(5, 4, device=device, requires_grad=True)
     assert both(net, lambda: net(x)) == (560, 3 * 560)
-    frozen = x.detach()  # no gradient of the first product's input: 2 * 5 * 4 * 8 = 320 less
+    frozen = x.detach()  # without the gradient of the input: 2 * 5 * 4 * 8 = 320 less
     assert both(net, lambda: net(frozen)) == (560, 3 * 560 - 320)
 
 
@@ -84,7 +84,7 @@ def test_a_convolution(device: str, groups: int, cost: int) -> None:
     assert both(layer, lambda: layer(x)) == (cost, 3 * cost)
 
 
-def test_products_that_pytorch_forgets() -> None:
+def test_products_without_a_formula_in_pytorch() -> None:
     matrix, vector, three = torch.zeros(3, 4), torch.zeros(4), torch.zeros(2, 3, 4)
     assert count(lambda: matrix @ vector) == 2 * 3 * 4
     assert count(lambda: vector @ vector) == 2 * 4
@@ -92,7 +92,7 @@ def test_products_that_pytorch_forgets() -> None:
 
 
 def test_an_unknown_operation_fails_the_count() -> None:
-    """Both times a product would have counted as 0: PyTorch has no formula for either."""
+    """PyTorch has no formula for either operation and would count both as 0."""
     a = torch.eye(3)
     with pytest.raises(UncountedOperation, match="linalg"):
         count(lambda: torch.linalg.inv(a))
@@ -120,7 +120,7 @@ def test_a_wrong_closed_form_is_found() -> None:
     assert not any(check.agrees for check in verify(model, 5, 4) if check.what != "start")
 
 
-def test_decoding_by_hand() -> None:
+def test_decoding_flops_equal_a_manual_sum() -> None:
     model = tiny()
     steps = [model.flops_step(5, position).forward + model.flops_project().forward for position in range(3)]
     once = model.flops_encode(5).forward + model.flops_start(5).forward
@@ -128,7 +128,7 @@ def test_decoding_by_hand() -> None:
     assert decoding_flops(model, 5, 3, beam=4) == once + steps[0] + 4 * (steps[1] + steps[2])
 
 
-# --- the ledger -------------------------------------------------------------------------------------------------------
+# --- the counter ------------------------------------------------------------------------------------------------------
 
 PAIRS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=12)
 MODEL = tiny()
@@ -143,25 +143,25 @@ def total(*batches: Batch) -> tuple[int, int]:
 
 @settings(deadline=None, max_examples=50)
 @given(PAIRS, PAIRS, st.integers(0, 9), st.randoms(use_true_random=False))
-def test_model_flops_are_additive_and_blind_to_order_and_padding(
-    one: list[tuple[int, int]], two: list[tuple[int, int]], padding: int, chance: random.Random
+def test_model_flops_are_additive_and_independent_of_order_and_padding(
+    one: list[tuple[int, int]], two: list[tuple[int, int]], padding: int, rng: random.Random
 ) -> None:
     expected, _ = total(batch(one), batch(two))
     assert expected == sum(MODEL.flops(*pair).training for pair in one + two)
-    shuffled = chance.sample(one + two, len(one + two))
+    shuffled = rng.sample(one + two, len(one + two))
     model, executed = total(batch(shuffled, padding))
     assert model == expected <= executed
 
 
 def test_executed_flops_are_those_of_the_padded_batch() -> None:
-    """Without padding they equal the model FLOPs; with it they equal the count of what really ran."""
+    """Without padding they equal the model FLOPs; with it they equal the count of the operations that ran."""
     model, executed = total(batch([(5, 4)] * 3))
     assert model == executed
     uneven = batch([(5, 4), (2, 6), (3, 3)])
     assert total(uneven)[1] == count(lambda: tiny().token_losses(uneven).mean().backward())
 
 
-def test_the_ledger_is_exact_and_resumes() -> None:
+def test_the_counter_is_exact_and_resumes() -> None:
     flop_counter = FlopCounter(MODEL)
     flop_counter.load_state_dict({"model_flops": 10**19 + 1, "executed_flops": 2 * 10**19 + 1})
     flop_counter.add(batch([(1, 1)]))
@@ -169,9 +169,9 @@ def test_the_ledger_is_exact_and_resumes() -> None:
     assert flop_counter.state_dict() == {"model_flops": 10**19 + 1 + cost, "executed_flops": 2 * 10**19 + 1 + cost}
 
 
-def test_a_batch_costs_well_under_a_millisecond() -> None:
-    chance = random.Random(1)
-    batches = [batch([(chance.randint(5, 40), chance.randint(5, 40)) for _ in range(128)]) for _ in range(50)]
+def test_adding_a_batch_takes_less_than_half_a_millisecond() -> None:
+    rng = random.Random(1)
+    batches = [batch([(rng.randint(5, 40), rng.randint(5, 40)) for _ in range(128)]) for _ in range(50)]
     flop_counter = FlopCounter(MODEL)
     for one in batches:
         flop_counter.add(one)

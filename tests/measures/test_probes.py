@@ -1,4 +1,4 @@
-"""Probes on a pretended model, whose every decision is known."""
+"""Probes of a fake model whose decisions are known."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def vocabularies() -> Vocabularies:
     return build(TextSettings(kind="words", vocabulary_size=16), Split(TEXT, TEXT))
 
 
-class Copyist(Partial):
-    """Gives a target word probability e^-1 where the source has the same word at the same place, else e^-3.
+class CopyModel(Partial):
+    """Gives a target word probability e^-1 if the source has the same word at the same position, otherwise e^-3.
 
-    Its attention looks at that place, and at EOS behind the source.
+    Its attention is on that position, and on EOS after the end of the source.
     """
 
     def __init__(self) -> None:
@@ -64,9 +64,9 @@ class Copyist(Partial):
 def test_log_probabilities_are_sums_over_a_sentence(vocabularies: Vocabularies) -> None:
     sources = vocabularies.source.encode(["der Krug ist voll", "er ist leer", "es"])
     targets = vocabularies.target.encode(["der Krug ist leer", "er ist leer", "es ist voll"])
-    for batch in (1, 2, 64):  # whatever the batches
-        found = probes.of_model(Copyist(), batch)(sources, targets)
-        # EOS stands under EOS in the first two; in the third it is three words late, under padding.
+    for batch in (1, 2, 64):  # at every batch size
+        found = probes.of_model(CopyModel(), batch)(sources, targets)
+        # EOS matches EOS in the first two; in the third it is three words later, where the source is padding.
         assert found.tolist() == [-(1 + 1 + 1 + 3 + 1), -(1 + 1 + 1 + 1), -(1 + 3 + 3 + 3)]
 
 
@@ -78,14 +78,14 @@ def test_decisions(vocabularies: Vocabularies) -> None:
         Contrast("er ist leer", "Xaver ist leer", ("Yvonne ist leer",), "unknown"),
         Contrast("das", "der", ("die",), "blind"),
     ]
-    decisions = probes.decide(contrasts, vocabularies, probes.of_model(Copyist()))
-    # Unknown words have the same ids: nobody can tell. Equal scores of different ids decide nothing, so are not right.
+    decisions = probes.decide(contrasts, vocabularies, probes.of_model(CopyModel()))
+    # Unknown words have the same ids and cannot be told apart. Equal scores of different ids are not counted as right.
     assert [decision.credit for decision in decisions] == [1, 0, 1, 0.5, 0]
     assert [decision.chance for decision in decisions] == [1 / 2, 1 / 2, 1 / 3, 1 / 2, 1 / 2]
     found = {measure.metric: measure for measure in probes.accuracies(decisions)}
     assert found["contrastive"].value == pytest.approx(50)
     assert found["contrastive/pronoun"].value == pytest.approx(50)
-    assert [metric for metric in found if metric.count("/") > 1] == []  # too few for a score of their own
+    assert [metric for metric in found if metric.count("/") > 1] == []  # too few for a separate score
     many = probes.accuracies(decisions[:2] * 20, "target_only")
     assert [(measure.metric, measure.value) for measure in many] == [
         ("target_only", 50),
@@ -117,7 +117,7 @@ def test_wilson_by_hand() -> None:
     assert probes.wilson(20, 20)[1] == 1.0
 
 
-def test_a_target_only_model_is_a_distribution_and_by_hand() -> None:
+def test_a_target_only_model_is_a_distribution_and_equals_a_manual_calculation() -> None:
     words = [[5, 6], [5, 7], [5, 6]]
     model = TargetOnly(words, vocabulary=10, order=2)
     # Unigrams: 9 tokens (with ends) of 4 kinds; 5 three times. P(5) = (3 + 4 * 1/10) / 13.
@@ -132,7 +132,7 @@ def test_a_target_only_model_is_a_distribution_and_by_hand() -> None:
     assert model([[1]], [[5, 6]]) == model([[2, 3]], [[5, 6]])
 
 
-def test_a_target_only_model_decides_what_the_target_gives_away(vocabularies: Vocabularies) -> None:
+def test_a_target_only_model_decides_contrasts_that_need_no_source(vocabularies: Vocabularies) -> None:
     baseline = TargetOnly(vocabularies.target.encode(TEXT), len(vocabularies.target))
     contrasts = [
         Contrast("", "die Tasse ist leer", ("der Tasse ist leer",), "gender"),
@@ -184,7 +184,7 @@ def test_tab_separated_files(tmp_path: Path) -> None:
     path = tmp_path / "own.tsv"
     path.write_text("a\tb\tc\tkind\r\na\tb\tc\tkind\t4\n", newline="")
     assert probes.read(path) == [Contrast("a", "b", ("c",), "kind"), Contrast("a", "b", ("c",), "kind", 4)]
-    path.write_text("a\u2028a\tb\tc\tkind\n")  # a separator of lines to Unicode, a character of the sentence to us
+    path.write_text("a\u2028a\tb\tc\tkind\n")  # a line separator in Unicode, but an ordinary character here
     assert probes.read(path) == [Contrast("a\u2028a", "b", ("c",), "kind")]
 
 
@@ -244,8 +244,8 @@ def test_alignment_error_rate_by_hand() -> None:
     assert alignment.alignment_error_rate([set()], [set()]).value is None
 
 
-def test_one_look_a_word() -> None:
-    """Zur is said by two words, of which one look finds one; the comma is said by none."""
+def test_error_rate_with_one_link_per_word() -> None:
+    """`zur` is aligned with two words, and one link can find only one; the comma is aligned with none."""
     gold = [{(0, 0), (1, 2), (2, 2)}]
     assert alignment.one_link_error_rate([{(0, 0), (0, 1), (2, 2)}], gold).value == pytest.approx(0)
     # A = 2, S = 1, A and S = 0, A and P = 1.
@@ -268,26 +268,26 @@ def test_pieces_belong_to_words() -> None:
 def test_links_are_between_words() -> None:
     """Three source pieces of two words, and EOS; two target pieces of one word, and EOS."""
     attention_TS = np.array([[0.2, 0.3, 0.4, 0.1], [0.1, 0.1, 0.0, 0.8], [1, 0, 0, 0]])
-    # Word 0: 0.5 + 0.2, word 1: 0.4 + 0. The greatest single weight is on word 1.
+    # Word 0: 0.5 + 0.2, word 1: 0.4 + 0. The largest single weight is on word 1.
     assert alignment.links(attention_TS, [0, 0, 1], [0, 0]) == {(0, 0)}
 
 
-def test_attention_while_the_reference_is_written() -> None:
-    found = alignment.forced_attention(Copyist(), [[7, 8, 9], [7]], [[7, 8], [7, 8, 9, 9]], batch_sentences=1)
+def test_attention_while_the_reference_is_forced() -> None:
+    found = alignment.forced_attention(CopyModel(), [[7, 8, 9], [7]], [[7, 8], [7, 8, 9, 9]], batch_sentences=1)
     assert found is not None
-    assert [looks_TS.shape for looks_TS in found] == [(3, 4), (5, 2)]
+    assert [attention_TS.shape for attention_TS in found] == [(3, 4), (5, 2)]
     assert found[0].argmax(axis=1).tolist() == [0, 1, 2]
     assert found[1].argmax(axis=1).tolist() == [0, 1, 1, 1, 1]
-    together = alignment.forced_attention(Copyist(), [[7, 8, 9], [7]], [[7, 8], [7, 8, 9, 9]])
-    assert together is not None
-    assert all(np.array_equal(a, b) for a, b in zip(found, together, strict=True))
+    in_one_batch = alignment.forced_attention(CopyModel(), [[7, 8, 9], [7]], [[7, 8], [7, 8, 9, 9]])
+    assert in_one_batch is not None
+    assert all(np.array_equal(a, b) for a, b in zip(found, in_one_batch, strict=True))
 
 
 def test_a_model_without_attention_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Copyist.step
+    step = CopyModel.step
 
-    def blind(self: Copyist, *args: Any) -> Step:
+    def without_attention(self: CopyModel, *args: Any) -> Step:
         return step(self, *args)._replace(attention_BS=None)
 
-    monkeypatch.setattr(Copyist, "step", blind)
-    assert alignment.forced_attention(Copyist(), [[7]], [[EOS + 5]]) is None
+    monkeypatch.setattr(CopyModel, "step", without_attention)
+    assert alignment.forced_attention(CopyModel(), [[7]], [[EOS + 5]]) is None

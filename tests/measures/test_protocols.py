@@ -1,4 +1,4 @@
-"""The papers' own BLEU: tokenised as Moses does, compounds split, no smoothing; Korean where it can be read."""
+"""The papers' BLEU: tokenised as by Moses, compounds split, no smoothing; for Korean by morphemes and characters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_compounds_are_split() -> None:
     assert split_compounds("im U-Bahn-Hof - 5") == "im U ##AT##-##AT## Bahn ##AT##-##AT## Hof - 5"
 
 
-def test_variants_are_labelled_and_by_their_recipes() -> None:
+def test_variants_have_their_names_and_settings() -> None:
     references = ["Der Mann geht in den U-Bahn-Hof.", "Ein Hund läuft, und das Kind sieht zu."]
     hypotheses = ["der Mann geht in den U-Bahn-Hof.", "Ein Hund läuft, und das Kind sieht ihm zu."]
     found = {measure.metric: measure for measure in protocols.variants(hypotheses, references, "de")}

@@ -1,4 +1,4 @@
-"""Scores, intervals and paired tests, held against sacreBLEU's own command line."""
+"""Scores, intervals and paired tests compared with sacreBLEU's command line."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ WORDS = TEXT.split()
 
 
 def references(sentences: int = 80, seed: int = 0) -> list[str]:
-    chance = random.Random(seed)
-    return [" ".join(chance.choices(WORDS, k=chance.randint(1, 14))) + "." for _ in range(sentences)]
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(1, 14))) + "." for _ in range(sentences)]
 
 
-def spoilt(lines: list[str], seed: int, rate: float = 0.15) -> list[str]:
+def with_errors(lines: list[str], seed: int, rate: float = 0.15) -> list[str]:
     """The lines with words dropped, swapped and replaced."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
 
     def line(words: list[str]) -> str:
-        kept = [chance.choice(WORDS) if chance.random() < rate / 2 else w for w in words if chance.random() > rate]
-        if chance.random() < 0.2:
-            chance.shuffle(kept)
+        kept = [rng.choice(WORDS) if rng.random() < rate / 2 else w for w in words if rng.random() > rate]
+        if rng.random() < 0.2:
+            rng.shuffle(kept)
         return " ".join(kept)
 
     return [line(text.split()) for text in lines]
@@ -58,12 +58,12 @@ def half_width(measure: Measure) -> float:
 
 def test_scores_and_intervals_equal_the_command_line(tmp_path: Path) -> None:
     refs = references()
-    hypotheses = [*spoilt(refs, 1)[:-2], "", refs[-1].upper()]
+    hypotheses = [*with_errors(refs, 1)[:-2], "", refs[-1].upper()]
     theirs = sacrebleu(tmp_path, refs, [hypotheses], "--confidence")
     for ours, printed in zip(quality.score(hypotheses, refs), theirs, strict=True):
         assert ours.value is not None
         assert round(ours.value, 14) == printed["score"]
-        assert half_width(ours) == pytest.approx(printed["confidence_var"], rel=1e-5)  # theirs are float32
+        assert half_width(ours) == pytest.approx(printed["confidence_var"], rel=1e-5)  # sacreBLEU's are float32
         signature = printed["signature"].replace("bs:1000|seed:12345|", "")
         assert ours.provenance == f"sacreBLEU {signature}; 95 % bootstrap, 1000 resamples, sentences only"
     assert quality.bleu(hypotheses, refs) == quality.score(hypotheses, refs)[0].value
@@ -71,9 +71,9 @@ def test_scores_and_intervals_equal_the_command_line(tmp_path: Path) -> None:
 
 def test_paired_tests_equal_the_command_line(tmp_path: Path) -> None:
     refs = references()
-    base = spoilt(refs, 1)
-    near = [*base[:5], refs[5], *base[6:]]  # differs in one sentence: ties decide
-    systems = [base, spoilt(refs, 2, 0.18), spoilt(refs, 3, 0.3), near]
+    base = with_errors(refs, 1)
+    near = [*base[:5], refs[5], *base[6:]]  # differs in one sentence, so ties matter
+    systems = [base, with_errors(refs, 2, 0.18), with_errors(refs, 3, 0.3), near]
     theirs = sacrebleu(tmp_path, refs, systems, "--paired-ar")
     for metric, label in zip(METRICS, ("BLEU", "chrF2", "TER"), strict=True):
         rows = [statistics(system, refs, metric) for system in systems]
@@ -86,7 +86,7 @@ def test_paired_tests_equal_the_command_line(tmp_path: Path) -> None:
 def test_three_systems_on_multi30k_equal_the_command_line(tmp_path: Path) -> None:
     """The whole of test_2016_flickr: its references with words dropped, swapped and replaced at three rates."""
     refs = load(CorpusSettings("multi30k-en-de")).tests["test_2016_flickr"].targets
-    systems = [spoilt(refs, seed, rate) for seed, rate in ((1, 0.15), (2, 0.155), (3, 0.2))]
+    systems = [with_errors(refs, seed, rate) for seed, rate in ((1, 0.15), (2, 0.155), (3, 0.2))]
     theirs = sacrebleu(tmp_path, refs, systems, "--paired-ar")
     for metric, label in zip(METRICS, ("BLEU", "chrF2", "TER"), strict=True):
         rows = [statistics(system, refs, metric) for system in systems]
@@ -110,7 +110,7 @@ def test_scores_of_odd_sums(metric: str) -> None:
         assert statistics([hypothesis], [reference], metric).score == expected
 
 
-def test_a_score_needs_pairs() -> None:
+def test_a_score_needs_as_many_hypotheses_as_references() -> None:
     with pytest.raises(ValueError, match="2 hypotheses and 1 references"):
         quality.score(["a", "b"], ["a"])
     with pytest.raises(ValueError, match="no hypotheses"):
@@ -120,19 +120,21 @@ def test_a_score_needs_pairs() -> None:
 def test_the_interval_of_four_fold_data_is_half_as_wide() -> None:
     for metric in METRICS:
         small, large = references(200, 5), references(800, 5)
-        narrow, wide = (quality.measure([statistics(spoilt(refs, 6), refs, metric)]) for refs in (large, small))
+        narrow, wide = (quality.measure([statistics(with_errors(refs, 6), refs, metric)]) for refs in (large, small))
         assert half_width(narrow) / half_width(wide) == pytest.approx(0.5, rel=0.1)
 
 
-def test_the_interval_covers_seeds_too() -> None:
-    """For seeds that differ, its width is that of the variances' sum; for equal seeds, that of the sentences alone."""
+def test_the_interval_covers_seeds() -> None:
+    """For different seeds the variances are added; for equal seeds the interval is that of the sentences alone."""
     refs = references(300)
-    one = statistics(spoilt(refs, 1), refs)
+    one = statistics(with_errors(refs, 1), refs)
     alone, equal = quality.measure([one]), quality.measure([one, one, one])
     assert (equal.low, equal.high) == pytest.approx((alone.low, alone.high), rel=1e-12)
     assert "3 seeds and sentences" in equal.provenance
 
-    seeds = [statistics(spoilt(refs, seed, rate), refs) for seed, rate in ((1, 0.10), (2, 0.15), (3, 0.20), (4, 0.25))]
+    seeds = [
+        statistics(with_errors(refs, seed, rate), refs) for seed, rate in ((1, 0.10), (2, 0.15), (3, 0.20), (4, 0.25))
+    ]
     scores = [seed.score for seed in seeds]
     found = quality.measure(seeds)
     assert found.value == pytest.approx(np.mean(scores))
@@ -147,7 +149,7 @@ def test_the_interval_covers_seeds_too() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_interval_stays_on_the_scale(metric: str) -> None:
-    """One seed perfect, one nearly, one empty: what is stretched over the seeds reaches beyond both ends."""
+    """Two perfect seeds and an empty one: the stretched means are beyond both ends of the scale."""
     refs = references(100)
     found = quality.measure([statistics(lines, refs, metric) for lines in (refs, refs, [""] * 100)])
     assert found.low is not None
@@ -156,16 +158,16 @@ def test_the_interval_stays_on_the_scale(metric: str) -> None:
     assert found.high == 100 if metric != "ter" else found.high > 100
 
 
-def test_statistics_outlive_the_process(tmp_path: Path) -> None:
+def test_statistics_are_read_back_unchanged(tmp_path: Path) -> None:
     refs = references()
-    kept = [statistics(spoilt(refs, 1), refs, metric) for metric in METRICS]
+    kept = [statistics(with_errors(refs, 1), refs, metric) for metric in METRICS]
     quality.write(tmp_path / "statistics.npz", kept)
     for before, after in zip(kept, quality.read(tmp_path / "statistics.npz"), strict=True):
         assert np.array_equal(before.rows_NK, after.rows_NK)
         assert {**vars(before), "rows_NK": 0} == {**vars(after), "rows_NK": 0}
 
 
-def test_holm_by_hand() -> None:
+def test_holm_equals_a_manual_calculation() -> None:
     assert significance.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert significance.holm([0.9, 0.8]) == [1.0, 1.0]
     assert significance.holm([0.01, 0.002], tests=6) == pytest.approx([0.05, 0.012])  # two of six
@@ -174,13 +176,13 @@ def test_holm_by_hand() -> None:
 
 def paired(metric: str = "bleu") -> dict[str, significance.Paired]:
     refs = references(150)
-    base = spoilt(refs, 1)
+    base = with_errors(refs, 1)
     runs = {
         "same": base,
         "one sentence": [refs[0], *base[1:]],
-        "alike": spoilt(refs, 2),
-        "better": spoilt(refs, 3, 0.02),
-        "worse": spoilt(refs, 4, 0.4),
+        "alike": with_errors(refs, 2),
+        "better": with_errors(refs, 3, 0.02),
+        "worse": with_errors(refs, 4, 0.4),
     }
     systems = {name: {1: statistics(lines, refs, metric)} for name, lines in runs.items()}
     return significance.paired_tests({1: statistics(base, refs, metric)}, systems)
@@ -203,7 +205,7 @@ def test_tests_are_paired_by_seed() -> None:
     refs = references(60)
 
     def runs(*seeds: int) -> dict[int, Statistics]:
-        return {seed: statistics(spoilt(refs, seed), refs) for seed in seeds}
+        return {seed: statistics(with_errors(refs, seed), refs) for seed in seeds}
 
     baseline, system = runs(1, 2, 3), {2: statistics(refs, refs), 3: statistics(refs, refs), 9: statistics(refs, refs)}
     (found,) = significance.paired_tests(baseline, {"x": system}).values()
@@ -217,8 +219,8 @@ def test_tests_are_paired_by_seed() -> None:
 
 def test_twenty_rows_are_tested_in_seconds() -> None:
     refs = references(1000)
-    baseline = {1: statistics(spoilt(refs, 1), refs)}
-    systems = {str(row): {1: statistics(spoilt(refs, row + 2), refs)} for row in range(20)}
+    baseline = {1: statistics(with_errors(refs, 1), refs)}
+    systems = {str(row): {1: statistics(with_errors(refs, row + 2), refs)} for row in range(20)}
     begin = time.process_time()
     significance.paired_tests(baseline, systems)
     assert time.process_time() - begin < 20
