@@ -35,11 +35,11 @@ def suite_command(suite: Path, seeds: Sequence[int], flags: Sequence[str]) -> st
 
     Other flags are left out, because they may hold local paths or a password in the address of a server.
     """
-    kept: list[str] = []
-    keep = False
+    included: list[str] = []
+    include = False
     for word in flags:
         if word.startswith("--"):
-            keep = word.removeprefix("--").startswith(RESULT_SETTINGS)
-        kept += [word] if keep else []
+            include = word.removeprefix("--").startswith(RESULT_SETTINGS)
+        included += [word] if include else []
     file = f"{EXPERIMENTS.name}/{suite.name}" if suite.resolve().parent == EXPERIMENTS.resolve() else suite.name
-    return shlex.join(["bench", "suite", file, "--seeds", *map(str, seeds), *kept])
+    return shlex.join(["bench", "suite", file, "--seeds", *map(str, seeds), *included])
