@@ -1,4 +1,4 @@
-"""The search against exhaustive enumeration, on a fake model with random probabilities for every prefix."""
+"""Beam search against exhaustive enumeration, with a fake model that has random probabilities for each prefix."""
 
 import math
 from dataclasses import replace
@@ -31,11 +31,11 @@ from tests.helpers.partial_translator import Partial
 ROWS = 997
 
 
-class Random(Partial):
-    """P(next token | source, prefix) is a row of a random table, picked by a hash of source and prefix.
+class RandomTable(Partial):
+    """P(next token | source, prefix) is a row of a random table, selected by a hash of source and prefix.
 
-    The hash stands in State.past and the source's part of it in State.source: a search that re-orders either wrongly
-    gets other probabilities. It attends to source position (step mod length), with weight 1.
+    The hash is in State.past and the part of it that depends on the source in State.source. So a search that reorders
+    either of them wrongly gets other probabilities. Attention to source position (step mod length) is 1.
     """
 
     def __init__(self, seed: int, vocabulary: int, sharpness: float = 2.0, dtype: torch.dtype = torch.float64) -> None:
@@ -44,8 +44,8 @@ class Random(Partial):
         self.table = torch.randn(ROWS, vocabulary, generator=random, dtype=torch.float64).to(dtype) * sharpness
 
     def encode(self, source: Tokens) -> Any:
-        place_S = torch.arange(1, source.ids_BS.shape[1] + 1)
-        return (source.ids_BS * place_S * source.mask_BS).sum(1), torch.tensor(source.lengths_B), source.ids_BS
+        position_S = torch.arange(1, source.ids_BS.shape[1] + 1)
+        return (source.ids_BS * position_S * source.mask_BS).sum(1), torch.tensor(source.lengths_B), source.ids_BS
 
     def start(self, memory: Any) -> State:
         return State(memory, (torch.zeros_like(memory[0]), torch.zeros_like(memory[0])))
@@ -60,35 +60,37 @@ class Random(Partial):
         return hidden
 
 
-class Looking(Random):
-    """Spreads its attention over the source by a row of another random table, picked by the same hash."""
+class SpreadAttention(RandomTable):
+    """The attention is the softmax of a row of another random table, selected by the same hash."""
 
     def __init__(self, seed: int, vocabulary: int, sharpness: float = 2.0) -> None:
         super().__init__(seed, vocabulary, sharpness)
-        self.gaze = 2 * torch.randn(ROWS, 20, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
+        self.attention_table = 2 * torch.randn(
+            ROWS, 20, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64
+        )
 
     def step(self, previous_B: Tensor, state: State) -> Step:
         hidden_BV, state, _ = super().step(previous_B, state)
         length_B, ids_BS = state.source[1:]
         real_BS = torch.arange(ids_BS.shape[1]) < length_B[:, None]
-        scores_BS = self.gaze[state.past[0], : ids_BS.shape[1]].masked_fill(~real_BS, -torch.inf)
+        scores_BS = self.attention_table[state.past[0], : ids_BS.shape[1]].masked_fill(~real_BS, -torch.inf)
         return Step(hidden_BV, state, scores_BS.softmax(dim=1))
 
 
-def cover(model: Random, source: list[int], target: list[int], beta: float) -> float:
-    """cp(X, Y), one token after another."""
+def coverage_penalty_of(model: RandomTable, source: list[int], target: list[int], beta: float) -> float:
+    """cp(X, Y), computed token by token."""
     ids = torch.tensor([[*source, EOS]])
     state = model.start(model.encode(Tokens(ids, (ids.shape[1],))))
-    seen = [0.0] * ids.shape[1]
+    coverage = [0.0] * ids.shape[1]
     for previous in [BOS, *target]:
         _, state, attention_1S = model.step(torch.tensor([previous]), state)
         assert attention_1S is not None
-        seen = [total + new for total, new in zip(seen, attention_1S[0].tolist(), strict=True)]
-    return beta * sum(math.log(min(total, 1.0)) for total in seen)
+        coverage = [total + new for total, new in zip(coverage, attention_1S[0].tolist(), strict=True)]
+    return beta * sum(math.log(min(total, 1.0)) for total in coverage)
 
 
-def probability(model: Random, source: list[int], target: list[int]) -> float:
-    """Log P(target, EOS | source), one token after another."""
+def probability(model: RandomTable, source: list[int], target: list[int]) -> float:
+    """Log P(target, EOS | source), computed token by token."""
     ids = torch.tensor([[*source, EOS]])
     state = model.start(model.encode(Tokens(ids, (ids.shape[1],))))
     total, previous = 0.0, BOS
@@ -99,7 +101,9 @@ def probability(model: Random, source: list[int], target: list[int]) -> float:
     return total
 
 
-def every(model: Random, source: list[int], limit: int, alpha: float, beta: float = 0.0) -> list[Hypothesis]:
+def enumerate_translations(
+    model: RandomTable, source: list[int], limit: int, alpha: float, beta: float = 0.0
+) -> list[Hypothesis]:
     """All translations of at most `limit` tokens with EOS, best first."""
     words = range(EOS + 1, model.table.shape[1])
     found = []
@@ -108,18 +112,18 @@ def every(model: Random, source: list[int], limit: int, alpha: float, beta: floa
             log_probability = probability(model, source, list(target))
             score = log_probability / length_penalty(length + 1, alpha)
             if beta:
-                score += cover(model, source, list(target), beta)
+                score += coverage_penalty_of(model, source, list(target), beta)
             found.append(Hypothesis(list(target), score, log_probability))
     return sorted(found, key=lambda hypothesis: -hypothesis.score)
 
 
 @given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 0.6, 1.0, 2.0, -0.5]), words=st.integers(1, 3))
 @settings(max_examples=25, deadline=None)
-def test_a_beam_as_wide_as_the_space_finds_the_best(seed: int, alpha: float, words: int) -> None:
-    model = Random(seed, EOS + 1 + words)
+def test_a_beam_as_wide_as_the_search_space_finds_the_best_translation(seed: int, alpha: float, words: int) -> None:
+    model = RandomTable(seed, EOS + 1 + words)
     wide = DecodingSettings(beam=200, alpha=alpha, extra_length=2)
     for source, found in zip([[5], [3, 4]], translate(model, [[5], [3, 4]], wide), strict=True):
-        expected = every(model, source, len(source) + 3, alpha)
+        expected = enumerate_translations(model, source, len(source) + 3, alpha)
         assert found[0].ids == expected[0].ids
         assert found[0].score == pytest.approx(expected[0].score, abs=1e-9)
         assert found[0].log_probability == pytest.approx(expected[0].log_probability, abs=1e-9)
@@ -128,35 +132,37 @@ def test_a_beam_as_wide_as_the_space_finds_the_best(seed: int, alpha: float, wor
         assert all(h.score == pytest.approx(known[tuple(h.ids)], abs=1e-9) for h in found)
 
 
-def searched_to_the_limit(model: Random, source: list[int], wanted: DecodingSettings) -> list[tuple[float, list[int]]]:
-    """The same beam with plain lists and no early stop."""
-    alive: list[tuple[float, list[int]]] = [(0.0, [])]
+def search_without_early_stop(
+    model: RandomTable, source: list[int], search: DecodingSettings
+) -> list[tuple[float, list[int]]]:
+    """Beam search with plain lists, which always continues to the length limit."""
+    active: list[tuple[float, list[int]]] = [(0.0, [])]
     finished = []
-    limit = len(source) + 1 + wanted.extra_length
+    limit = len(source) + 1 + search.extra_length
     for length in range(1, limit + 1):
         continued = []
-        for _, target in alive:
+        for _, target in active:
             prefix = probability_of_prefix(model, source, target)
             words = range(EOS, model.table.shape[1] if length < limit else EOS + 1)
-            least = max(prefix[1][token] for token in words) - (math.inf if wanted.prune is None else wanted.prune)
+            threshold = max(prefix[1][token] for token in words) - (math.inf if search.prune is None else search.prune)
             for token in words:
-                if prefix[1][token] >= least:
+                if prefix[1][token] >= threshold:
                     continued.append((prefix[0] + prefix[1][token], [*target, token]))
-        continued = sorted(continued, key=lambda item: -item[0])[: wanted.beam]
+        continued = sorted(continued, key=lambda item: -item[0])[: search.beam]
         for total, y in continued:
             if y[-1] == EOS:
-                penalty = cover(model, source, y[:-1], wanted.coverage) if wanted.coverage else 0.0
-                finished.append((total / wanted.length_normalizer(length) + penalty, y[:-1]))
-        alive = [(total, y) for total, y in continued if y[-1] != EOS]
-        if finished and wanted.prune is not None:
+                penalty = coverage_penalty_of(model, source, y[:-1], search.coverage) if search.coverage else 0.0
+                finished.append((total / search.length_normalizer(length) + penalty, y[:-1]))
+        active = [(total, y) for total, y in continued if y[-1] != EOS]
+        if finished and search.prune is not None:
             best = max(score for score, _ in finished)
-            alive = [
-                (total, y) for total, y in alive if total / wanted.length_normalizer(length) >= best - wanted.prune
+            active = [
+                (total, y) for total, y in active if total / search.length_normalizer(length) >= best - search.prune
             ]
     return sorted(finished, key=lambda item: -item[0])
 
 
-def probability_of_prefix(model: Random, source: list[int], target: list[int]) -> tuple[float, list[float]]:
+def probability_of_prefix(model: RandomTable, source: list[int], target: list[int]) -> tuple[float, list[float]]:
     """Log P(prefix) and log P(next token | prefix) for every token."""
     ids = torch.tensor([[*source, EOS]])
     state = model.start(model.encode(Tokens(ids, (ids.shape[1],))))
@@ -179,34 +185,36 @@ def probability_of_prefix(model: Random, source: list[int], target: list[int]) -
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_early_stop_loses_nothing(
+def test_early_stopping_does_not_change_the_result(
     seed: int, beam: int, alpha: float, sharpness: float, form: Any, prune: float | None, lengths: list[int]
 ) -> None:
-    """Nor does it change what is pruned: GNMT's two rules stand in `searched_to_the_limit`, with plain lists."""
-    model = Random(seed, 7, sharpness)
-    sources = [[4 + (place + n) % 3 for n in range(length)] for place, length in enumerate(lengths)]
+    """With pruning too: `search_without_early_stop` has the two pruning rules of GNMT, with plain lists."""
+    model = RandomTable(seed, 7, sharpness)
+    sources = [[4 + (index + n) % 3 for n in range(length)] for index, length in enumerate(lengths)]
     search = DecodingSettings(beam=beam, alpha=alpha, extra_length=4, batch_sentences=3)
-    wanted = replace(search, length_penalty=form, prune=prune)
-    for source, found in zip(sources, translate(model, sources, wanted), strict=True):
-        score, ids = searched_to_the_limit(model, source, wanted)[0]
+    search = replace(search, length_penalty=form, prune=prune)
+    for source, found in zip(sources, translate(model, sources, search), strict=True):
+        score, ids = search_without_early_stop(model, source, search)[0]
         assert found[0].score == pytest.approx(score, abs=1e-9)
         assert found[0].ids == ids
 
 
 @given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 0.2, 1.0]), beta=st.sampled_from([0.2, 1.0, 5.0]))
 @settings(max_examples=15, deadline=None)
-def test_a_beam_as_wide_as_the_space_finds_the_best_coverage(seed: int, alpha: float, beta: float) -> None:
-    model = Looking(seed, EOS + 3)
+def test_a_beam_as_wide_as_the_search_space_finds_the_best_translation_with_coverage(
+    seed: int, alpha: float, beta: float
+) -> None:
+    model = SpreadAttention(seed, EOS + 3)
     wide = DecodingSettings(beam=200, alpha=alpha, coverage=beta, extra_length=2)
     for source, found in zip([[5], [3, 4]], translate(model, [[5], [3, 4]], wide), strict=True):
-        expected = every(model, source, len(source) + 3, alpha, beta)
+        expected = enumerate_translations(model, source, len(source) + 3, alpha, beta)
         assert found[0].ids == expected[0].ids
-        assert found[0].score == pytest.approx(expected[0].score, abs=1e-5)  # summed in single precision
+        assert found[0].score == pytest.approx(expected[0].score, abs=1e-5)  # coverage is summed in single precision
         known = {tuple(h.ids): h for h in expected}
         for hypothesis in found:
             assert hypothesis.score == pytest.approx(known[tuple(hypothesis.ids)].score, abs=1e-5)
-            wanted = known[tuple(hypothesis.ids)].log_probability
-            assert hypothesis.log_probability == pytest.approx(wanted, abs=1e-9)
+            expected_log = known[tuple(hypothesis.ids)].log_probability
+            assert hypothesis.log_probability == pytest.approx(expected_log, abs=1e-9)
 
 
 @given(
@@ -218,52 +226,52 @@ def test_a_beam_as_wide_as_the_space_finds_the_best_coverage(seed: int, alpha: f
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
 )
 @settings(max_examples=40, deadline=None)
-def test_the_early_stop_loses_no_coverage(
+def test_early_stopping_does_not_change_the_result_with_coverage(
     seed: int, beam: int, alpha: float, beta: float, prune: float | None, lengths: list[int]
 ) -> None:
-    """With GNMT's pruning, too: its paper has both."""
-    model = Looking(seed, 7)
-    sources = [[4 + (place + n) % 3 for n in range(length)] for place, length in enumerate(lengths)]
+    """With pruning too, because the GNMT paper uses both."""
+    model = SpreadAttention(seed, 7)
+    sources = [[4 + (index + n) % 3 for n in range(length)] for index, length in enumerate(lengths)]
     search = DecodingSettings(beam=beam, alpha=alpha, coverage=beta, extra_length=4, batch_sentences=3)
-    wanted = replace(search, prune=prune)
-    for source, found in zip(sources, translate(model, sources, wanted), strict=True):
-        score, ids = searched_to_the_limit(model, source, wanted)[0]
+    search = replace(search, prune=prune)
+    for source, found in zip(sources, translate(model, sources, search), strict=True):
+        score, ids = search_without_early_stop(model, source, search)[0]
         assert found[0].score == pytest.approx(score, abs=1e-5)
         assert found[0].ids == ids
 
 
-def test_the_coverage_penalty_is_that_of_gnmt() -> None:
-    """Beta * sum_i log(min(sum_j p_ij, 1)): half a look costs log 2, a second look earns nothing."""
-    looked_NS = torch.tensor([[1.0, 0.5, 3.0], [1.0, 1.0, 1.0], [0.25, 0.5, 0.0]], dtype=torch.float64)
-    found = coverage_penalty(looked_NS, 0.2).tolist()
+def test_the_coverage_penalty_equals_that_of_gnmt() -> None:
+    """Beta * sum_i log(min(sum_j p_ij, 1)): coverage 0.5 costs log 2, and coverage above 1 has no effect."""
+    coverage_NS = torch.tensor([[1.0, 0.5, 3.0], [1.0, 1.0, 1.0], [0.25, 0.5, 0.0]], dtype=torch.float64)
+    found = coverage_penalty(coverage_NS, 0.2).tolist()
     assert found[0] == pytest.approx(-0.2 * math.log(2))
     assert found[1] == 0
     assert -math.inf < found[2] < -100
 
 
-def test_coverage_chooses_the_translation_that_reads_on() -> None:
-    """The fake looks at one more source token each step, so longer is better covered."""
+def test_coverage_prefers_the_translation_that_attends_to_the_whole_source() -> None:
+    """The fake model attends to one more source token at each step, so a longer translation has more coverage."""
     source = [5, 6, 7]
     short, long = (
-        translate(Random(3, 6), [source], DecodingSettings(beam=50, alpha=0.0, coverage=beta))[0][0]
+        translate(RandomTable(3, 6), [source], DecodingSettings(beam=50, alpha=0.0, coverage=beta))[0][0]
         for beta in (0.0, 9.0)
     )
     assert len(short.ids) + 1 < len(source) + 1 <= len(long.ids) + 1
     assert long.log_probability < short.log_probability == short.score
 
 
-def test_what_needs_attention_is_refused_without_it() -> None:
+def test_settings_that_need_attention_are_refused_for_a_model_without_it() -> None:
     torch.manual_seed(1)
-    blind = seq2seq.Model(seq2seq.Config(layers=1, embedding=4, hidden=4), 9, 9)
+    without_attention = seq2seq.Model(seq2seq.Config(layers=1, embedding=4, hidden=4), 9, 9)
     with pytest.raises(
         ValueError, match=r"^decoding\.coverage: this model has no attention; set decoding.coverage to 0"
     ):
-        check_attention(blind, DecodingSettings(coverage=0.2))
+        check_attention(without_attention, DecodingSettings(coverage=0.2))
     with pytest.raises(
         ValueError, match=r"^decoding\.pos_unk: this model has no attention; set decoding.pos_unk to keep"
     ):
-        check_attention(blind, DecodingSettings(pos_unk="copy"))
-    check_attention(blind, DecodingSettings())
+        check_attention(without_attention, DecodingSettings(pos_unk="copy"))
+    check_attention(without_attention, DecodingSettings())
     check_attention(small_transformer(), DecodingSettings(coverage=0.2, pos_unk="dictionary"))
 
 
@@ -272,33 +280,33 @@ def small_transformer() -> Model:
     return Model(Config(layers=2, width=16, inner=32, heads=2), 40, 40).double()
 
 
-SOURCES = [[4 + (7 * place + 3 * n) % 36 for n in range(1 + place % 9)] for place in range(23)]
+SOURCES = [[4 + (7 * index + 3 * n) % 36 for n in range(1 + index % 9)] for index in range(23)]
 
 
-@pytest.mark.parametrize("model", [Random(5, 12), small_transformer()], ids=["random", "transformer"])
-def test_a_beam_of_one_is_greedy_search(model: Translator) -> None:
+@pytest.mark.parametrize("model", [RandomTable(5, 12), small_transformer()], ids=["random", "transformer"])
+def test_a_beam_of_one_equals_greedy_search(model: Translator) -> None:
     for source, found in zip(SOURCES, greedy(model, SOURCES, extra_length=6), strict=True):
         ids = torch.tensor([[*source, EOS]])
-        written: list[int] = []
+        output: list[int] = []
         model.eval()
         with torch.inference_mode():
             state = model.start(model.encode(Tokens(ids, (ids.shape[1],))))
-            while len(written) < len(source) + 6:
-                hidden, state, _ = model.step(torch.tensor([written[-1] if written else BOS]), state)
+            while len(output) < len(source) + 6:
+                hidden, state, _ = model.step(torch.tensor([output[-1] if output else BOS]), state)
                 logits_V = model.project(hidden)[0].clone()
                 logits_V[:EOS] = -torch.inf
                 if (token := int(logits_V.argmax())) == EOS:
                     break
-                written.append(token)
-        assert found.ids == written
+                output.append(token)
+        assert found.ids == output
 
 
-@pytest.mark.parametrize("model", [Random(5, 12), small_transformer()], ids=["random", "transformer"])
+@pytest.mark.parametrize("model", [RandomTable(5, 12), small_transformer()], ids=["random", "transformer"])
 @pytest.mark.parametrize("beam", [1, 4])
-def test_the_other_sentences_of_a_batch_change_nothing(model: Translator, beam: int) -> None:
+def test_the_result_does_not_depend_on_the_other_sentences_of_a_batch(model: Translator, beam: int) -> None:
     def search(sentences: int) -> list[list[Hypothesis]]:
-        wanted = DecodingSettings(beam=beam, extra_length=8, batch_sentences=sentences)
-        return translate(model, SOURCES, wanted, attention=True)
+        search = DecodingSettings(beam=beam, extra_length=8, batch_sentences=sentences)
+        return translate(model, SOURCES, search, attention=True)
 
     alone = search(1)
     for sentences in (2, 7, 64):
@@ -311,35 +319,35 @@ def test_the_other_sentences_of_a_batch_change_nothing(model: Translator, beam: 
                 np.testing.assert_allclose(a.attention_TS, b.attention_TS, atol=1e-6)
 
 
-def test_attention_follows_the_chosen_path() -> None:
-    """The fake looks at position (step mod length) of the source, whatever it writes."""
+def test_attention_belongs_to_the_hypothesis() -> None:
+    """The fake model attends to source position (step mod length) for any output."""
     for source, found in zip(
-        SOURCES, translate(Random(1, 9), SOURCES, DecodingSettings(beam=3), attention=True), strict=True
+        SOURCES, translate(RandomTable(1, 9), SOURCES, DecodingSettings(beam=3), attention=True), strict=True
     ):
         for hypothesis in found:
             assert hypothesis.attention_TS is not None
             assert hypothesis.attention_TS.shape == (len(hypothesis.ids) + 1, len(source) + 1)
-            looked = hypothesis.attention_TS.argmax(1).tolist()
-            assert looked == [step % (len(source) + 1) for step in range(len(looked))]
+            attended = hypothesis.attention_TS.argmax(1).tolist()
+            assert attended == [step % (len(source) + 1) for step in range(len(attended))]
 
 
 @pytest.mark.parametrize("beam", [1, 5])
-def test_forced_lengths_are_kept(beam: int) -> None:
-    lengths = [1 + 3 * place % 11 for place in range(len(SOURCES))]
-    found = translate(Random(2, 30), SOURCES, DecodingSettings(beam=beam), forced_lengths=lengths)
+def test_translations_have_the_forced_lengths(beam: int) -> None:
+    lengths = [1 + 3 * index % 11 for index in range(len(SOURCES))]
+    found = translate(RandomTable(2, 30), SOURCES, DecodingSettings(beam=beam), forced_lengths=lengths)
     assert [[len(h.ids) + 1 for h in hypotheses] for hypotheses in found] == [
         [length] * len(hypotheses) for length, hypotheses in zip(lengths, found, strict=True)
     ]
 
 
-def test_an_empty_source_has_the_empty_translation() -> None:
-    found = translate(Random(2, 30), [[], [5], []], DecodingSettings(extra_length=3))
+def test_the_translation_of_an_empty_source_is_empty() -> None:
+    found = translate(RandomTable(2, 30), [[], [5], []], DecodingSettings(extra_length=3))
     assert found[0] == found[2] == [Hypothesis([], 0.0, 0.0)]
-    assert found[1] == translate(Random(2, 30), [[5]], DecodingSettings(extra_length=3))[0]
-    assert translate(Random(2, 30), [], DecodingSettings()) == []
+    assert found[1] == translate(RandomTable(2, 30), [[5]], DecodingSettings(extra_length=3))[0]
+    assert translate(RandomTable(2, 30), [], DecodingSettings()) == []
 
 
-def test_every_module_is_in_its_mode_again() -> None:
+def test_each_module_returns_to_its_previous_mode() -> None:
     model = small_transformer()
     model.train()
     model.decoder.eval()
@@ -348,32 +356,32 @@ def test_every_module_is_in_its_mode_again() -> None:
     assert [module.training for module in model.modules()] == before
 
 
-def test_the_length_penalty_is_that_of_gnmt() -> None:
+def test_the_length_penalty_equals_that_of_gnmt() -> None:
     assert length_penalty(1, 0.6) == 1.0
     assert length_penalty(7, 1.0) == 2.0
     assert length_penalty(19, 0.5) == 2.0
     assert length_penalty(30, 0.0) == 1.0
 
 
-def test_with_the_mean_a_score_is_log_p_of_a_token() -> None:
-    """ConvS2S's log P / |Y|."""
-    model, wide = Random(6, EOS + 3), DecodingSettings(beam=200, alpha=1.0, length_penalty="mean", extra_length=2)
+def test_with_length_penalty_mean_a_score_is_the_mean_log_p_per_token() -> None:
+    """As in ConvS2S: log P / |Y|."""
+    model, wide = RandomTable(6, EOS + 3), DecodingSettings(beam=200, alpha=1.0, length_penalty="mean", extra_length=2)
     (found,) = translate(model, [[5]], wide)
     assert all(h.score == pytest.approx(h.log_probability / (len(h.ids) + 1), abs=1e-9) for h in found)
-    means = [(h.log_probability / (len(h.ids) + 1), h.ids) for h in every(model, [5], 4, 0.0)]
+    means = [(h.log_probability / (len(h.ids) + 1), h.ids) for h in enumerate_translations(model, [5], 4, 0.0)]
     assert found[0].ids == max(means)[1]
     assert wide.length_normalizer(7) == 7
     assert replace(wide, alpha=0.5).length_normalizer(9) == 3
 
 
-def test_nothing_within_0_nats_of_the_best_word_is_greedy_search() -> None:
-    model = Random(5, 12)
+def test_pruning_at_0_nats_equals_greedy_search() -> None:
+    model = RandomTable(5, 12)
     pruned = translate(model, SOURCES, DecodingSettings(beam=4, prune=0.0, extra_length=6))
     assert [[h.ids for h in found] for found in pruned] == [[h.ids] for h in greedy(model, SOURCES, extra_length=6)]
 
 
-def test_scores_in_half_precision_are_summed_in_single() -> None:
-    (hypotheses,) = translate(Random(4, 9, dtype=torch.bfloat16), [[5, 6]], DecodingSettings(beam=3, alpha=0.6))
+def test_scores_of_a_half_precision_model_are_summed_in_single_precision() -> None:
+    (hypotheses,) = translate(RandomTable(4, 9, dtype=torch.bfloat16), [[5, 6]], DecodingSettings(beam=3, alpha=0.6))
     for ids, score, log_probability, _ in hypotheses:
         assert score == pytest.approx(log_probability / length_penalty(len(ids) + 1, 0.6), rel=1e-5)
         assert round(log_probability * 256) != log_probability * 256
@@ -381,18 +389,18 @@ def test_scores_in_half_precision_are_summed_in_single() -> None:
 
 @pytest.mark.parametrize("vocabulary", [3, 400, 999, 1000, 1001, 4037, 8000])
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_top_is_topk(vocabulary: int, count: int) -> None:
+def test_fast_topk_equals_topk(vocabulary: int, count: int) -> None:
     scores_NV = torch.randn(140, vocabulary, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     scores_NV[3:5, 1:] = -torch.inf
     scores_NV[5, :-1] = -torch.inf
     count = min(count, vocabulary)
-    values_NK, places_NK = fast_topk(scores_NV, count)
+    values_NK, indices_NK = fast_topk(scores_NV, count)
     assert torch.equal(values_NK, scores_NV.topk(count).values)
-    assert torch.equal(scores_NV.gather(1, places_NK), values_NK)
-    assert all(len(set(places_K)) == count for places_K in places_NK.tolist())
+    assert torch.equal(scores_NV.gather(1, indices_NK), values_NK)
+    assert all(len(set(indices_K)) == count for indices_K in indices_NK.tolist())
 
 
-def test_settings_that_make_no_search_are_refused() -> None:
+def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^decoding.coverage: -0.1 is too small; at least 0"):
         DecodingSettings(coverage=-0.1)
     with pytest.raises(ValueError, match=r"^decoding.prune: -3.0 is too small; at least 0"):
@@ -405,8 +413,8 @@ def test_settings_that_make_no_search_are_refused() -> None:
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-def test_a_model_that_has_diverged_still_ends(beam: int) -> None:
-    model = Random(1, 12)
+def test_the_search_of_a_diverged_model_ends(beam: int) -> None:
+    model = RandomTable(1, 12)
     model.table.fill_(torch.nan)
     for found in translate(model, SOURCES, DecodingSettings(beam=beam, extra_length=2)):
         assert found
