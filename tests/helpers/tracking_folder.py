@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy
+from sqlalchemy import Engine, event
 
 from bench.sweep.storage import open_storage
 from bench.tracking.store import Store, TrackingSettings
@@ -51,8 +51,8 @@ def fast_writes() -> Iterator[None]:
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA synchronous=OFF")
 
-    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", on_connect)
+    event.listen(Engine, "connect", on_connect)
     try:
         yield
     finally:
-        sqlalchemy.event.remove(sqlalchemy.Engine, "connect", on_connect)
+        event.remove(Engine, "connect", on_connect)
