@@ -63,7 +63,7 @@ def flops(device: str) -> bool:
         check, named = counted.check, f"{counted.row}, {counted.variant}" if counted.variant else counted.row
         differ += not check.agrees
         numbers = [f"{number:,}" for number in (check.closed, check.meta, check.real)]
-        rows.append([named, check.what, *numbers, "equal" if check.agrees else "DIFFERS"])
+        rows.append([named, check.pass_name, *numbers, "equal" if check.agrees else "DIFFERS"])
     columns = [("row", "left"), ("pass", "left"), ("closed form", "right"), ("meta device", "right")]
     terminal.table([*columns, (f"real tensors, {device}", "right"), ("", "left")], rows)
     terminal.say(

@@ -240,7 +240,7 @@ def count(function: Callable[[], object]) -> int:
 class FlopCheck:
     """One line of `verify`: the FLOPs of one pass, by closed form, on the meta device and on real tensors."""
 
-    what: str
+    pass_name: str
     closed: int
     meta: int
     real: int

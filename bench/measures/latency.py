@@ -52,13 +52,13 @@ class Timing:
         passes: One list of samples, in milliseconds, for each pass over the same work.
         other_share: Share of all cores that other processes used, 0 to 1.
         reference_times_ms: The time of `reference_work` after each sample.
-        attempts: Number of this attempt, from 1.
+        attempt: Number of this attempt, from 1.
     """
 
     passes: list[list[float]]
     other_share: float
     reference_times_ms: list[float]
-    attempts: int = 1
+    attempt: int = 1
 
     @property
     def reference_ms(self) -> float:
@@ -94,7 +94,7 @@ class Timing:
         return (
             f"{verdict}: other processes {self.other_share:.0%} of the cores, spread {self.spread:.0%}, "
             f"machine {self.pace_variation:.0%}, "
-            f"{len(self.passes)} passes, attempt {self.attempts}, reference work {self.reference_ms:.2f} ms"
+            f"{len(self.passes)} passes, attempt {self.attempt}, reference work {self.reference_ms:.2f} ms"
         )
 
 

@@ -69,11 +69,12 @@ def working_set(work: Callable[[], object], device: torch.device) -> tuple[int |
     return max(0, _resident()[1] - before), "resident set, high-water mark"
 
 
-def _measure(metric: str, model: Translator, work: Callable[[], object], what: str) -> Measure:
+def _measure(metric: str, model: Translator, work: Callable[[], object], activity: str) -> Measure:
     weight_bytes = weights(model)
     extra, how = working_set(work, model.device)
     value = None if extra is None else weight_bytes + extra
-    return Measure(metric, value, "bytes", provenance=f"weights {weight_bytes} + {what}; {how}; {model.device.type}")
+    provenance = f"weights {weight_bytes} + {activity}; {how}; {model.device.type}"
+    return Measure(metric, value, "bytes", provenance=provenance)
 
 
 def decoding_memory(
@@ -84,8 +85,8 @@ def decoding_memory(
     def work() -> None:
         translate(model, sources, settings, forced_lengths=lengths)
 
-    what = f"decoding {len(sources)} sentences at once, beam {settings.beam}"
-    return _measure("peak_memory_bytes", without_caches(model), work, what)
+    activity = f"decoding {len(sources)} sentences at once, beam {settings.beam}"
+    return _measure("peak_memory_bytes", without_caches(model), work, activity)
 
 
 def training_memory(model: Translator, batch: Batch, dtype: torch.dtype = torch.float32) -> Measure:
@@ -94,9 +95,8 @@ def training_memory(model: Translator, batch: Batch, dtype: torch.dtype = torch.
     The update is made on a copy, which is created before the measurement. Matrix products are computed in `dtype`; the
     weights keep their type.
     """
-    twin = (
-        without_caches(copy.deepcopy(model)).train().to(model.device)
-    )  # `to` restores the contiguous layout of cuDNN's weights
+    twin = without_caches(copy.deepcopy(model)).train()
+    twin = twin.to(model.device)  # restores the contiguous layout of cuDNN's weights, which a copy loses
     optimizer = twin.configure_optimizers()["optimizer"]
     on_device = batch.to(model.device)
     mixed = dtype == torch.bfloat16  # as in training, where Lightning's autocast stores a cast for each use of a weight

@@ -108,7 +108,7 @@ def test_an_unknown_operation_fails_the_count() -> None:
 def test_three_ways_agree(module: object) -> None:
     model = tiny() if module is transformer else seq2seq.Model(seq2seq.Config("lstm", 2, 12, 16), 11, 11)
     checks = verify(model, 5, 4)
-    assert [check.what for check in checks] == ["forward", "training", "start", "step"]
+    assert [check.pass_name for check in checks] == ["forward", "training", "start", "step"]
     assert all(check.agrees and check.closed > 0 for check in checks), checks
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not FlopCheck("forward", 1, 1, 2).agrees
@@ -117,7 +117,7 @@ def test_three_ways_agree(module: object) -> None:
 def test_a_wrong_closed_form_is_found() -> None:
     model = tiny()
     model.flops_project = lambda: tiny().flops_project() * 2
-    assert not any(check.agrees for check in verify(model, 5, 4) if check.what != "start")
+    assert not any(check.agrees for check in verify(model, 5, 4) if check.pass_name != "start")
 
 
 def test_decoding_flops_equal_a_manual_sum() -> None:

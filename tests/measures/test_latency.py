@@ -106,10 +106,10 @@ def test_a_noisy_measurement_is_repeated_and_the_least_noisy_attempt_counts(monk
     shares = iter([0.5, 0.2, 0.4])
     monkeypatch.setattr(latency.OtherProcesses, "share", lambda self, seconds: next(shares))
     timing = time_passes([slow_work], seconds=0.0001)  # used up by the first attempt
-    assert (timing.attempts, timing.other_share) == (1, 0.5)
+    assert (timing.attempt, timing.other_share) == (1, 0.5)
     shares = iter([0.5, 0.2, 0.4])
     timing = time_passes([slow_work], seconds=0.3)
-    assert (timing.attempts, timing.other_share, timing.quiet) == (2, 0.2, False)
+    assert (timing.attempt, timing.other_share, timing.quiet) == (2, 0.2, False)
     assert "NOISY: other processes 20% of the cores, spread 0%" in timing.noise
     shares = iter([0.5, 0.01])
     assert time_passes([slow_work], seconds=0.3).quiet
@@ -120,11 +120,11 @@ def test_beside_workers_of_the_same_driver_no_attempt_is_repeated(monkeypatch: p
     monkeypatch.setattr(latency.OtherProcesses, "share", lambda self, seconds: 0.5)
     monkeypatch.setenv(SIBLINGS, "1")
     timing = time_passes([slow_work], seconds=0.3)
-    assert (timing.attempts, len(timing.passes)) == (1, 2)
+    assert (timing.attempt, len(timing.passes)) == (1, 2)
     monkeypatch.setenv(SIBLINGS, "0")
     shares = iter([0.5, 0.4, 0.01])
     monkeypatch.setattr(latency.OtherProcesses, "share", lambda self, seconds: next(shares))
-    assert time_passes([slow_work], seconds=0.3).attempts == 3
+    assert time_passes([slow_work], seconds=0.3).attempt == 3
 
 
 @pytest.mark.usefixtures("steady")
