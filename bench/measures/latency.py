@@ -83,7 +83,7 @@ class Timing:
         return self.other_share <= OTHERS_LIMIT and max(self.spread, self.pace_variation) <= SPREAD_LIMIT
 
     @property
-    def disturbance(self) -> float:
+    def total_noise(self) -> float:
         """The sum of the three kinds of noise, by which attempts are compared."""
         return self.other_share + self.spread + self.pace_variation
 

@@ -65,7 +65,7 @@ def test_all_measures_of_the_protocol() -> None:
 def test_a_later_token_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """5 ms for the source and the first token, 2 ms for each later one: 5, 7 and 9 ms for 1, 2 and 3 tokens."""
     monkeypatch.setattr(
-        LatencyBenchmark, "milliseconds", lambda self, sources, lengths, batch=1: 3.0 + 2 * (lengths or [4])[0]
+        LatencyBenchmark, "time_ms", lambda self, sources, lengths, batch=1: 3.0 + 2 * (lengths or [4])[0]
     )
     bench = LatencyBenchmark(tiny(), [[5]] * 3, [1, 2, 3], DecodingSettings())
     found = by_name(bench.single_sentence_measures(0.0))
