@@ -1,16 +1,19 @@
-"""The embedded corpus: its German, its splits, its alignments and its contrastive sets."""
+"""The grammar corpus: correct German, splits, alignments and contrasts."""
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.data.corpora import grammar as grammar_corpus
 from bench.data.corpora._grammar.language import Language
 from bench.data.corpora._grammar.meaning import Meaning, Node, concepts_of
 from bench.data.corpora.grammar import Example, Grammar, contrastive, examples, load, nested
@@ -23,34 +26,46 @@ RELATIVE = {"der", "die", "das", "den", "dem", "denen"}
 TIMES = """heute Morgen;gestern Abend;heute Abend;letzte Woche;nächste Woche;jeden Tag;am Sonntag;am Abend;
 am Nachmittag;im Moment;heute;gestern;jetzt;morgen;bald;neulich""".replace("\n", "").split(";")
 PLACING = set(
-    german_rules.listed("legt legte legten gelegt legen stellt stellte stellten gestellt stellen lege stelle")
+    german_rules.word_list("legt legte legten gelegt legen stellt stellte stellten gestellt stellen lege stelle")
 )
 RESTING = set(
-    german_rules.listed("sitzt saß saßen gesessen sitzen sitze steht stand standen gestanden stehen liegt lag lagen")
+    german_rules.word_list("sitzt saß saßen gesessen sitzen sitze steht stand standen gestanden stehen liegt lag lagen")
 )
 DATIVE = set(
-    german_rules.listed("hilft half halfen geholfen folgt folgte folgten gefolgt dankt dankte dankten gedankt")
+    german_rules.word_list("hilft half halfen geholfen folgt folgte folgten gefolgt dankt dankte dankten gedankt")
 )
-DATIVE |= set(german_rules.listed("vertraut vertraute vertrauten antwortet antwortete antworteten geantwortet"))
+DATIVE |= set(german_rules.word_list("vertraut vertraute vertrauten antwortet antwortete antworteten geantwortet"))
 FULL = CorpusSettings(lemmas=470)
 SMALL = CorpusSettings()
+FEW_PAIRS = 60  # of the validation and test splits of `few_pairs`
 
 
 @pytest.fixture(scope="module")
 def sentences() -> list[Example]:
-    """10,000 sentences over all words."""
+    """10,000 random sentences with all lemmas."""
     grammar, rng = Grammar("en", "de", 470, 1), random.Random(7)
     return [grammar.example(grammar.draw(rng)) for _ in range(10_000)]
 
 
 @pytest.fixture(scope="module")
 def demo() -> Corpus:
+    """The default corpus in full size."""
     return load(CorpusSettings(), "en", "de")
+
+
+@pytest.fixture
+def few_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Validation and test splits of `FEW_PAIRS` pairs, for tests in which size is not the point; nothing is cached."""
+    monkeypatch.setattr(grammar_corpus, "TEST_PAIRS", FEW_PAIRS)
+    monkeypatch.setattr(grammar_corpus, "NAMES_PAIRS", FEW_PAIRS)
+    uncached = functools.lru_cache(grammar_corpus._generate_splits.__wrapped__)
+    monkeypatch.setattr(grammar_corpus, "_generate_splits", uncached)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 @pytest.fixture(scope="module")
 def finite() -> set[str]:
-    """Every verb form that can stand at the second place or at the end of a clause."""
+    """All finite verb forms: those that can be second or last in a clause."""
     data = Grammar("en", "de", 470, 1).target
     forms = {"hat", "habe", "haben", "ist", "bin", "sind", "wird", "werde", "werden"}
     for (group, _), lexeme in data.lexemes.items():
@@ -64,7 +79,7 @@ def finite() -> set[str]:
 
 
 def clauses(words: list[str]) -> list[tuple[str, list[str]]]:
-    """The words between commas; at depth 1 each is a whole clause (relative, subordinate) or a part of the main one."""
+    """The words between commas: at depth 1 a whole relative or subordinate clause, or a part of the main clause."""
     pronouns = german_rules.relative_pronouns(words)
     found: list[tuple[str, list[str]]] = []
     start = 0
@@ -80,16 +95,16 @@ def clauses(words: list[str]) -> list[tuple[str, list[str]]]:
 def test_articles_adjectives_and_nouns_agree(sentences: list[Example]) -> None:
     checked = 0
     for example in sentences:
-        for phrase in german_rules.noun_phrases(german_rules.spread(example.target_words)):
+        for phrase in german_rules.noun_phrases(german_rules.expand_contractions(example.target_words)):
             checked += 1
             assert phrase.readings, f"{phrase.determiner} ... {phrase.noun}: {example.target}"
     assert checked > 15_000
 
 
-def test_cases_are_those_that_verbs_and_prepositions_ask_for(sentences: list[Example]) -> None:
+def test_cases_are_those_that_verbs_and_prepositions_govern(sentences: list[Example]) -> None:
     checked: Counter[str] = Counter()
     for example in sentences:
-        words = german_rules.spread(example.target_words)
+        words = german_rules.expand_contractions(example.target_words)
         if "," in words:
             continue
         phrases = german_rules.noun_phrases(words)
@@ -98,9 +113,9 @@ def test_cases_are_those_that_verbs_and_prepositions_ask_for(sentences: list[Exa
             checked["subject"] += 1
             assert "nom" in free.pop(0).cases, example.target
             if len(free) == 1:
-                wanted = {"dat"} if DATIVE & set(words) else {"acc", "dat"}
+                expected = {"dat"} if DATIVE & set(words) else {"acc", "dat"}
                 checked["dative" if DATIVE & set(words) else "object"] += 1
-                assert free[0].cases & wanted, example.target
+                assert free[0].cases & expected, example.target
             elif len(free) == 2:
                 checked["recipient"] += 1
                 assert "dat" in free[0].cases, example.target
@@ -117,8 +132,8 @@ def test_cases_are_those_that_verbs_and_prepositions_ask_for(sentences: list[Exa
 def test_verbs_are_last_in_subordinate_clauses(sentences: list[Example], finite: set[str]) -> None:
     checked = 0
     for example in sentences:
-        for index, (kind, words) in enumerate(clauses(german_rules.spread(example.target_words))):
-            # a sentence may begin with während, the preposition
+        for index, (kind, words) in enumerate(clauses(german_rules.expand_contractions(example.target_words))):
+            # while a sentence can begin with the preposition während
             if kind == "relative" or (kind == "subordinate" and (index or "opened" in example.labels)):
                 checked += 1
                 assert words[-1] in finite, example.target
@@ -133,20 +148,24 @@ def test_verbs_are_second_in_main_clauses(sentences: list[Example], finite: set[
         words = list(example.target_words)
         text = " ".join(words)
         front = next((time for time in TIMES if text.lower().startswith(f"{time.lower()} ")), None)
-        spread = german_rules.spread(example.target_words)
+        words_expanded = german_rules.expand_contractions(example.target_words)
         if front:
             first = len(front.split())
-        else:  # a noun phrase, with a preposition or not; or one word, such as a name
-            phrases = german_rules.noun_phrases(spread)
-            starts = spread[0] in german_rules.PREPOSITIONS
+        else:  # a noun phrase with or without a preposition, or one word, such as a name
+            phrases = german_rules.noun_phrases(words_expanded)
+            starts = words_expanded[0] in german_rules.PREPOSITIONS
             first = phrases[0].end if phrases and phrases[0].start == starts else 1
         checked += 1
         assert words[first] in finite, f"{words[first]}: {example.target}"
     assert checked > 7_000
 
 
-def test_a_clause_before_the_main_one_turns_it_round(sentences: list[Example], finite: set[str]) -> None:
-    opened = [clauses(german_rules.spread(one.target_words)) for one in sentences if "opened" in one.labels]
+def test_after_a_subordinate_clause_the_main_clause_begins_with_its_verb(
+    sentences: list[Example], finite: set[str]
+) -> None:
+    opened = [
+        clauses(german_rules.expand_contractions(one.target_words)) for one in sentences if "opened" in one.labels
+    ]
     assert len(opened) > 200
     assert all(parts[1][1][0] in finite for parts in opened)
 
@@ -154,12 +173,12 @@ def test_a_clause_before_the_main_one_turns_it_round(sentences: list[Example], f
 def test_the_alignment_covers_every_content_word(sentences: list[Example]) -> None:
     for example in sentences:
         sources, targets = ({pair[side] for pair in example.alignment} for side in (0, 1))
-        left = [example.source_words[i] for i in example.content[0] - sources]
-        left += [example.target_words[j] for j in example.content[1] - targets]
-        assert not left, f"{left}: {example.source} / {example.target}"
+        unaligned = [example.source_words[i] for i in example.content[0] - sources]
+        unaligned += [example.target_words[j] for j in example.content[1] - targets]
+        assert not unaligned, f"{unaligned}: {example.source} / {example.target}"
 
 
-def test_sentences_are_written_as_people_write_them(sentences: list[Example]) -> None:
+def test_spelling_and_sentence_lengths_are_natural(sentences: list[Example]) -> None:
     for example in sentences:
         for text in (example.source, example.target):
             assert text[0].isupper()
@@ -200,46 +219,53 @@ def test_names_occur_in_no_other_split(demo: Corpus) -> None:
         assert shared - known, source
 
 
-def test_the_corpus_is_the_same_everywhere(demo: Corpus) -> None:
+def test_the_corpus_is_the_same_on_every_machine(demo: Corpus) -> None:
     assert demo.tests["test"].hash[:16] == "4173e1f3a621afcd"
-    more = load(CorpusSettings(pairs=6500), "en", "de")
-    assert more.tests["test"].hash == demo.tests["test"].hash
-    assert more.train.sources[:6000] == demo.train.sources
 
 
+@pytest.mark.usefixtures("few_pairs")
+def test_a_larger_corpus_begins_with_the_smaller_one() -> None:
+    less, more = (load(CorpusSettings(pairs=pairs), "en", "de") for pairs in (400, 450))
+    assert more.tests["test"].hash == less.tests["test"].hash
+    assert more.train.sources[:400] == less.train.sources
+    assert len(more.train) == 450
+
+
+@pytest.mark.usefixtures("few_pairs")
 def test_the_other_direction_is_the_same_text(demo: Corpus) -> None:
-    other = load(CorpusSettings(), "de", "en")
-    assert other.train.sources == demo.train.targets
-    assert other.tests["names"].targets == demo.tests["names"].sources
+    """`demo` has full size, so this also shows that the corpus does not depend on its size."""
+    other = load(CorpusSettings(pairs=400), "de", "en")
+    assert other.train.sources == demo.train.targets[:400]
+    assert other.tests["names"].targets == demo.tests["names"].sources[:FEW_PAIRS]
     assert (other.name, other.direction) == ("grammar-de-en", "de-en")
 
 
-@pytest.mark.parametrize("chosen", [SMALL, FULL], ids=["demo", "full"])
+@pytest.mark.parametrize("corpus", [SMALL, FULL], ids=["demo", "full"])
 @pytest.mark.parametrize("phenomenon", ["pronoun", "sense", "agreement", "order"])
-def test_habits_are_right_in_half_of_the_contrasts(phenomenon: str, chosen: CorpusSettings) -> None:
-    made = contrastive(phenomenon, chosen, size=210)
-    assert len(made) >= 150
-    often = Counter(one.forms[0] for one in made)
-    fixed = sorted(often)
+def test_fixed_preferences_are_right_in_half_of_the_contrasts(phenomenon: str, corpus: CorpusSettings) -> None:
+    generated = contrastive(phenomenon, corpus, size=210)
+    assert len(generated) >= 150
+    frequency = Counter(one.forms[0] for one in generated)
+    forms = sorted(frequency)
 
-    def half(habit: Callable[[str, str], float]) -> bool:
-        """Whether the one with the smaller value is right in half of them; a tie is half a point."""
-        values = [(habit(one.right, one.forms[0]), habit(one.wrong, one.forms[1])) for one in made]
-        return sum((right < wrong) + 0.5 * (right == wrong) for right, wrong in values) == len(made) / 2
+    def half(preference: Callable[[str, str], float]) -> bool:
+        """Whether choosing the translation with the smaller value is right in half of them; a tie counts half."""
+        values = [(preference(one.right, one.forms[0]), preference(one.wrong, one.forms[1])) for one in generated]
+        return sum((right < wrong) + 0.5 * (right == wrong) for right, wrong in values) == len(generated) / 2
 
-    assert half(lambda text, form: fixed.index(form))  # the same form, whatever the sentence
-    assert half(lambda text, form: len(text))  # the shorter
+    assert half(lambda text, form: forms.index(form))  # always the same form
+    assert half(lambda text, form: len(text))  # the shorter one
     assert half(lambda text, form: len(text.split()))
-    assert half(lambda text, form: -often[form])  # the more frequent
-    right, wrong = (Counter((one.distance, one.forms[i]) for one in made) for i in (0, 1))
+    assert half(lambda text, form: -frequency[form])  # the more frequent one
+    right, wrong = (Counter((one.distance, one.forms[i]) for one in generated) for i in (0, 1))
     assert right == wrong
     if phenomenon == "agreement":
-        assert {one.distance for one in made} == set(range(21))
-    train = load(chosen, "en", "de").train
-    assert not {text for one in made for text in (one.source, one.right)} & {*train.sources, *train.targets}
+        assert {one.distance for one in generated} == set(range(21))
+    train = load(corpus, "en", "de").train
+    assert not {text for one in generated for text in (one.source, one.right)} & {*train.sources, *train.targets}
 
 
-def test_contrasts_say_what_they_are_about() -> None:
+def test_contrasts_are_about_their_phenomenon() -> None:
     pronoun = {one.source: one for one in contrastive("pronoun", FULL, size=40)}
     for source, one in pronoun.items():
         assert one.category == ("goal" if "full" in source else "source")
@@ -258,48 +284,50 @@ def test_contrasts_say_what_they_are_about() -> None:
         )
 
 
-def test_a_phenomenon_that_does_not_show_is_an_error() -> None:
+@pytest.mark.usefixtures("few_pairs")
+def test_a_phenomenon_that_the_language_does_not_have_is_an_error() -> None:
+    few = CorpusSettings(pairs=100)
     with pytest.raises(ValueError, match="no phenomenon 'rhyme'; choose one of pronoun, sense, agreement, order"):
-        contrastive("rhyme", SMALL)
+        contrastive("rhyme", few)
     with pytest.raises(ValueError, match="en does not show order"):
-        contrastive("order", SMALL, "de", "en")
+        contrastive("order", few, "de", "en")
 
 
 def test_examples_are_those_of_the_split(demo: Corpus) -> None:
-    made = examples(CorpusSettings())
-    assert [one.source for one in made] == demo.tests["test"].sources
-    labels = Counter(label for one in made for label in one.labels)
+    generated = examples(CorpusSettings())
+    assert [one.source for one in generated] == demo.tests["test"].sources
+    labels = Counter(label for one in generated for label in one.labels)
     for label in ("relative", "pronoun", "polarity=negative", "tense=perfect", "tense=future", "modal", "front=time"):
         assert labels[label] > 20, label
 
 
-@pytest.mark.parametrize("depth", [0, 1, 2, 3, 5])
-def test_clauses_nest_to_any_depth(depth: int) -> None:
-    made = nested(SMALL, depth, size=20)
-    assert len(made) == 20
-    assert {one.depth for one in made} == {depth}
-    assert depth < 2 or all(one.target.count(",") >= depth for one in made)
+@pytest.mark.parametrize(("depth", "size"), [(0, 20), (1, 20), (2, 20), (3, 20), (5, 4)])  # depth 5 is rare
+def test_clauses_nest_to_any_depth(depth: int, size: int) -> None:
+    generated = nested(SMALL, depth, size=size)
+    assert len(generated) == size
+    assert {one.depth for one in generated} == {depth}
+    assert depth < 2 or all(one.target.count(",") >= depth for one in generated)
 
 
-def test_the_full_space_is_as_large_as_it_is_said_to_be() -> None:
+def test_there_are_over_a_billion_meanings() -> None:
     for lemmas, depth in ((470, 0), (120, 0)):
         assert Grammar("en", "de", lemmas, depth).count() > 10**9
     assert len(Grammar("en", "de", 470, 1).lemmas) == 470
 
 
-def test_different_meanings_are_different_pairs() -> None:
-    # The count is of meanings; it is one of pairs only as far as two meanings are never the same pair.
+def test_different_meanings_give_different_pairs() -> None:
+    # `count` counts meanings. It also counts pairs only if different meanings do not give the same pair.
     grammar, rng = Grammar("en", "de", 470, 1), random.Random(5)
 
-    def spelt(node: Node) -> str:
+    def description(node: Node) -> str:
         name = node.concept.name if node.concept else ""
-        slots = [(slot, spelt(inner)) for slot, inner in sorted(node.slots.items()) if slot != "it"]
+        slots = [(slot, description(inner)) for slot, inner in sorted(node.slots.items()) if slot != "it"]
         return f"{name}{sorted(node.features.items())}{slots}"
 
     pairs: dict[tuple[str, str], set[str]] = {}
     for _ in range(3000):
         meaning = grammar.draw(rng)
-        pairs.setdefault(grammar.texts(meaning), set()).add(spelt(meaning))
+        pairs.setdefault(grammar.texts(meaning), set()).add(description(meaning))
     assert sum(len(meanings) > 1 for meanings in pairs.values()) <= 3
 
 
@@ -336,19 +364,19 @@ lexicon:
 """
 
 
-def test_the_count_is_exact_and_a_language_is_only_data() -> None:
+def test_the_count_is_exact_and_a_language_is_defined_by_data_alone() -> None:
     data = yaml.safe_load(TOY)
     language = Language("toy", yaml.safe_load(VERB_LAST))
     for depth in (0, 1):
         meaning, rng = Meaning(data, concepts_of(data)), random.Random(1)
-        met = {
+        sentences = {
             language.text(language.words(meaning.draw(rng, "Clause", depth))) for _ in range(8000 if depth else 2000)
         }
-        # subject girl or cat, one or many; object girl, cat or book, one or many, or milk; two tenses; an owner or none
+        # Subject: girl or cat, one or many. Object: girl, cat or book, one or many; or milk. Two tenses. Owner or none.
         phrases, milk = (2 * 2, 1) if not depth else (2 * 2 * 2, 1)
-        assert meaning.count("Clause", depth) == 2 * phrases * (phrases * 3 // 2 + milk) == len(met)
-    assert "Tiloi laton boi da." in met
-    assert "Tilo o kato libon mirada." in met
+        assert meaning.count("Clause", depth) == 2 * phrases * (phrases * 3 // 2 + milk) == len(sentences)
+    assert "Tiloi laton boi da." in sentences
+    assert "Tilo o kato libon mirada." in sentences
 
 
 @pytest.mark.parametrize(
@@ -372,19 +400,23 @@ def test_forms(group: str, name: str, features: str, form: str) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(lemmas=st.integers(60, 470), depth=st.integers(0, 3), seed=st.integers(0, 2**32))
-def test_any_size_and_depth(lemmas: int, depth: int, seed: int) -> None:
+def test_sentences_are_correct_for_any_number_of_lemmas_and_any_depth(lemmas: int, depth: int, seed: int) -> None:
     grammar, rng = Grammar("en", "de", lemmas, depth), random.Random(seed)
     for _ in range(5):
         example = grammar.example(grammar.draw(rng))
         assert example.depth <= depth
-        assert german_rules.noun_phrases(german_rules.spread(example.target_words)) is not None
+        assert german_rules.noun_phrases(german_rules.expand_contractions(example.target_words)) is not None
         assert {j for _, j in example.alignment} >= example.content[1]
 
 
 @pytest.mark.parametrize(
     ("changed", "source", "message"),
     [
-        (CorpusSettings(lemmas=10_000), "en", r"corpus.lemmas: 10000 is not between \d+ and \d+, the number of all lemmas"),
+        (
+            CorpusSettings(lemmas=10_000),
+            "en",
+            r"corpus.lemmas: 10000 is not between \d+ and \d+, the number of all lemmas",
+        ),
         (CorpusSettings(lemmas=1), "en", "corpus.lemmas: 1 is not between"),
         (CorpusSettings(depth=-1), "en", "corpus.depth: -1 is negative"),
         (CorpusSettings(pairs=0), "en", "corpus.pairs: 0"),
@@ -392,6 +424,6 @@ def test_any_size_and_depth(lemmas: int, depth: int, seed: int) -> None:
         (CorpusSettings(), "de", "corpus.name: .* twice"),
     ],
 )
-def test_wrong_settings_say_the_key_and_the_mend(changed: CorpusSettings, source: str, message: str) -> None:
+def test_errors_in_settings_name_the_key_and_the_limits(changed: CorpusSettings, source: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load(changed, source, "de")

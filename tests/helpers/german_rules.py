@@ -1,20 +1,21 @@
-"""German as a school grammar has it, written down apart from the data of the corpus, to check what that data says.
+"""German grammar as in a school book, independent of the data of the corpus, which is tested against it.
 
-A noun phrase is right if some case and number fits its article, its adjective, its noun and what governs it.
+A noun phrase is correct if one combination of case and number fits its article, its adjective, its noun and the
+preposition that governs it.
 """
 
 from __future__ import annotations
 
 CASES = ("nom", "acc", "dat", "gen")
-Reading = tuple[str, str]  # (m, f, n or p for the plural; case)
+Reading = tuple[str, str]  # (gender m, f or n, or p for plural; case)
 
 
-def listed(words: str) -> list[str]:
-    """The words of a table."""
+def word_list(words: str) -> list[str]:
+    """The words of a text, separated by whitespace."""
     return words.split()
 
 
-MASCULINE = listed("""
+MASCULINE = word_list("""
 Mann Hund Tisch Becher Freund Brief Garten Vogel Baum Apfel Lehrer Vater Schlüssel Hut Junge Regen Arzt Mantel Schläger
 Wein Stuhl Wald Student Tee Nachbar Kuchen Bahnhof Ball Bruder Sturm Fluss Kranich Kran Käse Teller Bauer Ring Kaffee
 Park Fisch Löffel Bus Polizist Saft Onkel Keller Berg Regenschirm Bär Laden Eimer Koch Lärm Verein Schuh Künstler Mond
@@ -22,28 +23,28 @@ Unterricht Zug Topf Bogen Plan Turm Markt Honig Krug Sänger Schrank Computer St
 Reisebus Stern Rock Elefant Cousin Pirat Busch Bäcker See Schal Koffer Reis Stift Prinz Lastwagen Kessel Traum König
 Sessel Handschuh Frosch Journalist Wolf Bericht Teppich Gärtner Affe Löwe Kellner Spiegel Soldat Korb Esel Morgen Abend
 Tag Sonntag Moment Nachmittag""")
-FEMININE = listed("""
+FEMININE = word_list("""
 Frau Katze Tür Mutter Küche Kanne Geschichte Bank Schule Milch Flasche Lampe Kirche Zeitung Fledermaus Frage Suppe
 Tasche Schwester Brücke Blume Robbe Schüssel Uhr Kuh Feier Großmutter Kiste Ziege Karte Pfeife Gitarre Tante Keule
 Fahrkarte Schokolade Gabel Birne Schleife Maus Geige Krankenschwester Insel Marmelade Rose Bibliothek Wanne Halskette
 Jacke Puppe Postkarte Vase Palme Handfläche Limonade Säge Mahlzeit Flöte Ente Mauer Banane Königin Locke Scheune Kamera
 Leiter Zeitschrift Kartoffel Schlange Hitze Höhle Tomate Teekanne Decke Wolke Besprechung Münze Kerze Schublade
 Woche""")
-NEUTER = listed("""
+NEUTER = word_list("""
 Haus Kind Buch Wasser Auto Brot Fenster Ufer Pferd Mädchen Messer Glas Siegel Bild Hemd Dorf Bett Fahrrad Badezimmer
 Lied Kleid Spiel Streichholz Museum Klavier Geheimnis Tor Hotel Rohr Ei Büro Sofa Krankenhaus Theater Geschenk Bier
 Schwein Problem Konzert Restaurant Brötchen Schloss Radio Schlafzimmer Telefon Gedicht Kaninchen Gehege Schiff Fass
 Regal Tagebuch""")
 GENDERS = {**dict.fromkeys(MASCULINE, "m"), **dict.fromkeys(FEMININE, "f"), **dict.fromkeys(NEUTER, "n")}
-WEAK = listed(
+WEAK = word_list(
     "Junge Student Nachbar Bauer Polizist Bär Elefant Pirat Prinz Journalist Affe Löwe Soldat"
-)  # den Studenten
-SAME_PLURAL = listed(
+)  # masculine nouns with -n or -en in all cases but the nominative: den Studenten
+SAME_PLURAL = word_list(
     """Becher Lehrer Schlüssel Fenster Schläger Messer Siegel Kuchen Badezimmer Schlafzimmer Mädchen Teller Löffel Onkel
     Keller Eimer Künstler Theater Sänger Computer Brötchen Bäcker Koffer Kaninchen Sessel Gärtner Kellner Spiegel Esel
     Lastwagen Kessel Ufer Trainer Käse Gehege"""
 )
-ADJECTIVES = listed("""
+ADJECTIVES = word_list("""
 alt klein groß jung schön neu rot gut glücklich weiß kalt schwer müd schwarz teur freundlich grün schmutzig sauber klug
 frisch arm lang blau seltsam billig reich kaputt stark interessant warm berühmt dunkl hungrig gelb ruhig einfach
 wertvoll krank modern mutig schwierig wütend rund traurig braun höflich nass hässlich leicht lustig nervös faul
@@ -76,21 +77,21 @@ PREPOSITIONS = {word: set(cases.split()) for words, cases in GOVERNED.items() fo
 
 
 def _table() -> tuple[dict[str, set[Reading]], dict[str, str], dict[str, dict[str, set[Reading]]]]:
-    """Readings of every determiner, the endings it asks of an adjective, and the readings of those endings."""
+    """Readings of each determiner, the declension of an adjective after it, and the readings of adjective endings."""
     determiners: dict[str, set[Reading]] = {}
-    asks: dict[str, str] = {}
+    declensions: dict[str, str] = {}
     for gender, row in ENDINGS["der"].items():
         for case, form in zip(CASES, row.split(), strict=True):
             determiners.setdefault(form, set()).add((gender, case))
-            asks[form] = "weak"
+            declensions[form] = "weak"
     for stem, (kind, genders, adjective) in STEMS.items():
         for gender in genders:
             for case, ending in zip(CASES, ENDINGS[kind][gender].split(), strict=True):
                 form = stem + ending.strip("-")
                 determiners.setdefault(form, set()).add((gender, case))
-                asks[form] = adjective
+                declensions[form] = adjective
     determiners["zwei"] = {("p", case) for case in CASES}
-    asks["zwei"] = "strong"
+    declensions["zwei"] = "strong"
     adjectives = {
         kind: {
             ending: {
@@ -103,15 +104,15 @@ def _table() -> tuple[dict[str, set[Reading]], dict[str, str], dict[str, dict[st
         }
         for kind in ("weak", "mixed", "strong")
     }
-    return determiners, asks, adjectives
+    return determiners, declensions, adjectives
 
 
-DETERMINERS, ASKS, ADJECTIVE_READINGS = _table()
+DETERMINERS, ADJECTIVE_DECLENSIONS, ADJECTIVE_READINGS = _table()
 ADJECTIVE_FORMS = {stem + ending: ending for stem in ADJECTIVES for ending in ("e", "en", "er", "es", "em")}
 
 
 def noun_readings(noun: str) -> set[Reading]:
-    """What a noun can be by its form: der Mann, des Mannes; den Männern."""
+    """All readings that the form of a noun allows: der Mann, des Mannes, den Männern."""
     readings: set[Reading] = set()
     gender = GENDERS.get(noun)
     if gender:
@@ -129,21 +130,21 @@ def noun_readings(noun: str) -> set[Reading]:
 
 
 class NounPhrase:
-    """A noun phrase found in a sentence: where it starts and ends, and what it can be."""
+    """A noun phrase in a sentence: its start and end (indices of words) and its possible readings."""
 
     def __init__(self, words: list[str], start: int):
-        self.start, place = start, start
-        self.determiner = words[place] if words[place] in DETERMINERS else None
-        place += self.determiner is not None
-        adjective = words[place] if words[place] in ADJECTIVE_FORMS else None
-        place += adjective is not None
-        self.noun = words[place]
-        self.end = place + 1
+        self.start, index = start, start
+        self.determiner = words[index] if words[index] in DETERMINERS else None
+        index += self.determiner is not None
+        adjective = words[index] if words[index] in ADJECTIVE_FORMS else None
+        index += adjective is not None
+        self.noun = words[index]
+        self.end = index + 1
         self.readings = noun_readings(self.noun)
         if self.determiner:
             self.readings &= DETERMINERS[self.determiner]
         if adjective:
-            kind = ASKS[self.determiner] if self.determiner else "strong"
+            kind = ADJECTIVE_DECLENSIONS[self.determiner] if self.determiner else "strong"
             self.readings &= ADJECTIVE_READINGS[kind][ADJECTIVE_FORMS[adjective]]
         self.preposition = words[start - 1] if start and words[start - 1] in PREPOSITIONS else None
         if self.preposition and not (self.preposition == "während" and start > 1 and words[start - 2] == ","):
@@ -154,35 +155,35 @@ class NounPhrase:
         return {case for _, case in self.readings}
 
 
-def spread(words: tuple[str, ...]) -> list[str]:
-    """The words in lower case where the sentence begins, with im as in dem."""
+def expand_contractions(words: tuple[str, ...]) -> list[str]:
+    """The words with contractions expanded (im: in dem) and the first one in lower case, unless it is a noun."""
     first = words[0] if words[0] in GENDERS else words[0][0].lower() + words[0][1:]
     return [part for word in (first, *words[1:]) for part in CONTRACTED.get(word, word).split()]
 
 
 def relative_pronouns(words: list[str]) -> set[int]:
-    """Where relative clauses begin, if none stands inside another: the comma after one ends it."""
+    """Indices of relative pronouns. Relative clauses must not be nested: the next comma is taken as the end of one."""
     found: set[int] = set()
     inside = False
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         if word == ",":
-            start = place + 1 + (words[place + 1] in PREPOSITIONS and words[place + 1] != "während")
+            start = index + 1 + (words[index + 1] in PREPOSITIONS and words[index + 1] != "während")
             inside = not inside and words[start] in ("der", "die", "das", "den", "dem", "denen")
             found |= {start} if inside else set()
     return found
 
 
 def noun_phrases(words: list[str]) -> list[NounPhrase]:
-    """Every determiner or adjective with the noun that follows it."""
+    """All noun phrases with a determiner or an adjective."""
     found: list[NounPhrase] = []
     pronouns = relative_pronouns(words)
-    place = 0
-    while place < len(words):
-        inner = place + (words[place] in DETERMINERS and place not in pronouns)
-        inner += inner < len(words) and words[inner] in ADJECTIVE_FORMS
-        if inner > place and inner < len(words) and words[inner][0].isupper():
-            found.append(NounPhrase(words, place))
-            place = found[-1].end
+    index = 0
+    while index < len(words):
+        noun = index + (words[index] in DETERMINERS and index not in pronouns)
+        noun += noun < len(words) and words[noun] in ADJECTIVE_FORMS
+        if noun > index and noun < len(words) and words[noun][0].isupper():
+            found.append(NounPhrase(words, index))
+            index = found[-1].end
         else:
-            place += 1
+            index += 1
     return found

@@ -11,7 +11,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -298,6 +298,7 @@ def _cached(
     return cached(value_type, compute, "grammar", key, files)
 
 
+@cache  # building a language takes 0.1 s, and the tests and probes use several grammars
 def _language(code: str) -> Language:
     known = sorted(path.stem for path in LANGUAGES.glob("*.yaml") if path.stem != "meaning")
     if code not in known:
@@ -305,6 +306,7 @@ def _language(code: str) -> Language:
     return Language(code, _read(code))
 
 
+@cache
 def _read(name: str) -> Any:
     with open(LANGUAGES / f"{name}.yaml", encoding="utf-8") as file:
         return yaml.load(file, yaml.CSafeLoader)
