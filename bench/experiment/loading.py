@@ -77,7 +77,7 @@ def merge_settings(
         return {key: value for key, value in layer.items() if key not in NOT_SETTINGS}
 
     def of_preset(layer: Mapping[str, Any]) -> Mapping[str, Any]:
-        return (layer.get("presets") or {}).get(preset) or {}
+        return plain((layer.get("presets") or {}).get(preset) or {})
 
     about = {"ensemble": {"about": member["about"]}} if "about" in member else {}
     row_layers = (plain(member), of_preset(member), about, plain(row_layer), of_preset(row_layer))

@@ -84,3 +84,24 @@ def test_a_range_that_cannot_be_drawn_from_is_refused(entry: object, message: st
     path.write_text(json.dumps({"model": {"name": "gnmt"}, "search": {"model.dropout": entry}, "rows": {"one": {}}}))
     with pytest.raises(ValueError, match=message):
         search_space.read_space(path, "demo", "one")
+
+
+def test_a_space_is_merged_from_base_file_preset_and_row(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        """
+model: {name: gnmt}
+search_base: common
+search: {training.clip: {choices: [1.0]}, model.dropout: {low: 0.0, high: 0.1}}
+presets: {demo: {search: {training.optimizer.lr: {low: 0.1, high: 0.2}}}}
+rows: {one: {presets: {demo: {search: {model.dropout: {low: 0.0, high: 0.3}}}}}}
+"""
+    )
+    space = search_space.read_space(path, "demo", "one")
+    common = ["lr", "warmup", "decay", "hold", "label_smoothing", "dropout"]
+    assert [key.rpartition(".")[2] for key in space] == [*common, "clip"]
+    assert (space["training.optimizer.lr"].low, space["model.dropout"].high) == (0.1, 0.3)
+    assert resolve(path).row == "one", "a space is not a setting"
+    path.write_text("model: {name: gnmt}\nsearch_base: comon\nrows: {one: }")
+    with pytest.raises(ValueError, match="no search_base 'comon', did you mean common"):
+        search_space.read_space(path, "demo", "one")
