@@ -191,8 +191,9 @@ def test_early_stopping_does_not_change_the_result(
     """With pruning too: `search_without_early_stop` has the two pruning rules of GNMT, with plain lists."""
     model = RandomTable(seed, 7, sharpness)
     sources = [[4 + (index + n) % 3 for n in range(length)] for index, length in enumerate(lengths)]
-    search = DecodingSettings(beam=beam, alpha=alpha, extra_length=4, batch_sentences=3)
-    search = replace(search, length_penalty=form, prune=prune)
+    search = DecodingSettings(
+        beam=beam, alpha=alpha, length_penalty=form, prune=prune, extra_length=4, batch_sentences=3
+    )
     for source, found in zip(sources, translate(model, sources, search), strict=True):
         score, ids = search_without_early_stop(model, source, search)[0]
         assert found[0].score == pytest.approx(score, abs=1e-9)
@@ -232,8 +233,7 @@ def test_early_stopping_does_not_change_the_result_with_coverage(
     """With pruning too, because the GNMT paper uses both."""
     model = SpreadAttention(seed, 7)
     sources = [[4 + (index + n) % 3 for n in range(length)] for index, length in enumerate(lengths)]
-    search = DecodingSettings(beam=beam, alpha=alpha, coverage=beta, extra_length=4, batch_sentences=3)
-    search = replace(search, prune=prune)
+    search = DecodingSettings(beam=beam, alpha=alpha, coverage=beta, prune=prune, extra_length=4, batch_sentences=3)
     for source, found in zip(sources, translate(model, sources, search), strict=True):
         score, ids = search_without_early_stop(model, source, search)[0]
         assert found[0].score == pytest.approx(score, abs=1e-5)
@@ -305,8 +305,8 @@ def test_a_beam_of_one_equals_greedy_search(model: Translator) -> None:
 @pytest.mark.parametrize("beam", [1, 4])
 def test_the_result_does_not_depend_on_the_other_sentences_of_a_batch(model: Translator, beam: int) -> None:
     def search(sentences: int) -> list[list[Hypothesis]]:
-        search = DecodingSettings(beam=beam, extra_length=8, batch_sentences=sentences)
-        return translate(model, SOURCES, search, attention=True)
+        settings = DecodingSettings(beam=beam, extra_length=8, batch_sentences=sentences)
+        return translate(model, SOURCES, settings, attention=True)
 
     alone = search(1)
     for sentences in (2, 7, 64):

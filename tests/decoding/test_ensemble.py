@@ -24,8 +24,8 @@ from bench.runs.job import JobResult, run
 from bench.runs.suite import Suite
 from bench.tracking.store import Store, TrackingSettings
 from models.parts.translator import Translator
-from tests.helpers import tiny_job
-from tests.models.test_contract import batch, build, read, write
+from tests.helpers import quick_evaluation, tiny_job, tracking_folder
+from tests.models.test_contract import batch, build, decode_all, decode_stepwise
 
 FILE = """
 model: {name: transformer}
@@ -39,9 +39,8 @@ SOURCES = [[5, 9, 7], [4, 6, 8, 10, 12], [11]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_latency() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.evaluation.evaluate.latency, "measure", lambda *_: [])
+def quick() -> Iterator[None]:
+    with quick_evaluation.without_timings(), tracking_folder.fast_writes():
         yield
 
 
@@ -52,8 +51,10 @@ def no_latency() -> Iterator[None]:
 def test_probabilities_are_averaged() -> None:
     members = [build(row).double() for row in ("bahdanau", "convs2s", "luong")]
     ensemble = Ensemble(members).eval()
-    found_BTV = ensemble.project(read(ensemble, batch())).exp()
-    wanted_BTV = torch.stack([torch.softmax(member.project(read(member, batch())), -1) for member in members]).mean(0)
+    found_BTV = ensemble.project(decode_all(ensemble, batch())).exp()
+    wanted_BTV = torch.stack(
+        [torch.softmax(member.project(decode_all(member, batch())), -1) for member in members]
+    ).mean(0)
     torch.testing.assert_close(found_BTV, wanted_BTV, atol=1e-12, rtol=0)
     torch.testing.assert_close(found_BTV.sum(-1), torch.ones_like(found_BTV[..., 0]))
 
@@ -61,13 +62,13 @@ def test_probabilities_are_averaged() -> None:
 @torch.no_grad()
 def test_attention_is_averaged_if_all_members_have_it() -> None:
     members = [build(row).double() for row in ("bahdanau", "luong")]
-    (one_BS, *_), (other_BS, *_) = (write(member, batch())[1] for member in members)
-    (both_BS, *_) = write(Ensemble(members).eval(), batch())[1]
+    (one_BS, *_), (other_BS, *_) = (decode_stepwise(member, batch())[1] for member in members)
+    (both_BS, *_) = decode_stepwise(Ensemble(members).eval(), batch())[1]
     assert one_BS is not None
     assert other_BS is not None
     assert both_BS is not None
     torch.testing.assert_close(both_BS, (one_BS + other_BS) / 2)
-    assert write(Ensemble([*members, build("lstm").double()]).eval(), batch())[1] == [None] * 9
+    assert decode_stepwise(Ensemble([*members, build("lstm").double()]).eval(), batch())[1] == [None] * 9
 
 
 def test_an_ensemble_of_one_model_twice_equals_that_model() -> None:
@@ -146,8 +147,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(folder: Path) -> Store:
-    return Store(TrackingSettings(None, str(folder / "runs")))
+def store(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(TrackingSettings(None, str(tracking_folder.create(folder / "runs", tmp_path_factory))))
 
 
 def experiment(folder: Path, row: str, **changed: object) -> Experiment:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import bench.evaluation.evaluate
 from bench.data.corpus import Split
 from bench.data.vocabulary import Vocabularies, Words
 from bench.decoding import unk_replacement
@@ -22,7 +21,7 @@ from bench.measures.alignment import forced_attention
 from bench.runs.job import run
 from bench.tracking.store import Store, TrackingSettings
 from models.parts.batch import UNK
-from tests.helpers import tiny_job
+from tests.helpers import quick_evaluation, tiny_job, tracking_folder
 
 BOOKS = [("the house", "das Haus"), ("the book", "das Buch"), ("a book", "ein Buch")]
 
@@ -141,18 +140,19 @@ def test_row_t_of_the_attention_belongs_to_token_t(row: str) -> None:
 
 
 @pytest.fixture
-def no_latency() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.evaluation.evaluate.latency, "measure", lambda *_: [])
+def quick() -> Iterator[None]:
+    with quick_evaluation.without_timings(), tracking_folder.fast_writes():
         yield
 
 
-@pytest.mark.usefixtures("no_latency")
-def test_a_logged_model_translates_as_in_its_evaluation(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("quick")
+def test_a_logged_model_translates_as_in_its_evaluation(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """A model with a vocabulary of one word writes mostly unknown words; the dictionary replaces all of them."""
     tiny_job.write_corpus(tmp_path)
     words = {"text__kind": "words", "text__joint": "false", "text__vocabulary_size": 5, "training__max_updates": 40}
-    store = Store(TrackingSettings(None, str(tmp_path / "runs")))
+    store = Store(TrackingSettings(None, str(tracking_folder.create(tmp_path / "runs", tmp_path_factory))))
     tables = {}
     for pos_unk in ("keep", "dictionary"):
         outcome = run(

@@ -17,11 +17,8 @@ from bench.data.corpora._grammar.meaning import Concept, Meaning, Node
 
 MAX_DISTANCE = 20
 TIMED = frozenset({"timed"})  # allows a clause to have a time expression
-OPPOSITES = {
-    "because": "for",
-    "although": "but",
-    "when": "and",
-}  # conjunctions that need another word order, if there is one
+# Conjunction -> one with a similar meaning after which the clause has another word order.
+OPPOSITES = {"because": "for", "although": "but", "when": "and"}
 MAX_DRAWS = 100  # meanings drawn per requested contrast; after that there are fewer contrasts than requested
 MAX_FIRST_DRAWS = 2000  # after so many meanings without a contrast, the language does not have the phenomenon
 
