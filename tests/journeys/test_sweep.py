@@ -175,11 +175,13 @@ def test_postgresql_holds_studies_and_runs(folder: Path, postgres: str, server: 
     # Training continues without the tracking server.
     wait_until(sweep, lambda: any(path.read_text() != text for path, text in before.items()))
     server.start()
-    finish(sweep)
+    printed = finish(sweep)
     store = Store(TrackingSettings(server.address, str(folder / "runs")))
     (study,) = store.studies("sweep")
     for run in finished_trials(store, study, 3):
         kept = store.curves(run).query("name == 'train/loss'")
         assert loss_curve(store, run) == list(zip(kept["update"], kept["value"], strict=True))
     assert not (folder / "runs" / "optuna.db").exists()
-    assert "begins" not in finish(start(*command))  # The storage knows that the sweep is finished.
+    again = finish(start(*command))
+    assert "starts on worker" in printed
+    assert "starts on worker" not in again  # the storage knows that the sweep is finished
