@@ -111,4 +111,4 @@ def test_statistics_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for part in (*expected, "validation"):
         assert part in printed
     show(corpus_stats(CORPUS, thorough=False))
-    assert "overlap" not in capsys.readouterr().out
+    assert "near-duplicate" not in capsys.readouterr().out
