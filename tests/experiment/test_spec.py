@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,9 +54,14 @@ def error_of(call: Any, *arguments: Any, **settings: Any) -> str:
     return message
 
 
+@functools.cache
+def resolved(row: str, preset: str) -> Experiment:
+    return resolve(FILES[row], preset=preset, row=row)
+
+
 @pytest.mark.parametrize(("row", "preset"), EVERY)
 def test_every_row_at_every_preset_parses_and_builds(row: str, preset: str) -> None:
-    experiment = resolve(FILES[row], preset=preset, row=row)
+    experiment = resolved(row, preset)
     assert (experiment.row, experiment.preset) == (row, preset)
     assert experiment.about.name
     assert experiment.about.year >= 1958
@@ -69,7 +75,7 @@ def test_every_row_at_every_preset_parses_and_builds(row: str, preset: str) -> N
 
 def test_the_rows_of_a_preset_share_corpus_and_budget() -> None:
     for preset in ("demo", "multi30k-cpu", "multi30k"):
-        jobs = [resolve(FILES[row], preset=preset, row=row) for row, name in EVERY if name == preset]
+        jobs = [resolved(row, preset) for row, name in EVERY if name == preset]
         assert len({(job.training.max_pairs, job.corpus_name) for job in jobs}) == 1, preset
 
 
