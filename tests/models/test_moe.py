@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -171,7 +171,7 @@ def test_token_below_all_thresholds_gets_zero() -> None:
 
 
 @pytest.mark.parametrize("gating", ["noisy", "balanced"])
-def test_hierarchical_gate_is_a_product_of_gates(gating: str) -> None:
+def test_hierarchical_gate_is_a_product_of_gates(gating: Literal["noisy", "balanced"]) -> None:
     """G_primary(x)_i G_i(x)_j and Load_primary_i Load_i / |X^(i)|; appendix B. No noise in evaluation mode."""
     torch.manual_seed(1)
     gate, x_ND = HierarchicalGate(gating, 8, 4, 12, 2).double().eval(), tokens()
