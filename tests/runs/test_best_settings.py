@@ -23,7 +23,7 @@ def cached_parsing() -> Iterator[None]:
 
 def test_a_suite_takes_the_best_settings_with_fresh_seeds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = FakeJobs(better_with_smaller_lr)
-    (result,) = sweep(folder, monkeypatch, jobs, "trials: 3")
+    (result,) = sweep(folder, monkeypatch, jobs, "trials: 2")
     best_lr = result.study.best_trials()[0].params["training.optimizer.lr"]
     suite = Suite(rows=["perceptron", "mlp"], sweeps={"mlp": "sweep"}, seeds=[1, 2])
     jobs.started.clear()
@@ -36,7 +36,7 @@ def test_a_suite_takes_the_best_settings_with_fresh_seeds(folder: Path, monkeypa
     assert json.loads(parent.tags["about"])["mlp"] == {"name": "MLP (sigmoid)", "year": "1986"}
     tuning = json.loads(parent.tags["tuning"])
     assert tuning["mlp"] | {"study": "", "spent": 0} == {
-        "sweep": "sweep", "study": "", "granted": 900.0, "spent": 0, "debt": 900.0,
+        "sweep": "sweep", "study": "", "granted": 600.0, "spent": 0, "debt": 600.0,
     }  # fmt: skip
     path = store(folder).download(parent, "best_so_far.json", folder)
     assert path

@@ -83,7 +83,7 @@ def test_a_value_that_was_not_measured_is_within_no_limit(folder: Path, monkeypa
 
 def test_several_goals_give_a_pareto_front_within_the_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
-trials: 6
+trials: 5
 sampler: {name: NSGAIISampler}
 goals: [validation_bleu, latency_p50_ms]
 limits: {latency_p50_ms: 15}
