@@ -9,9 +9,9 @@ h_1 = sigma(I v(f_1) + s), h_{i+1} = sigma(R h_i + I v(f_{i+1}) + s)
 o_{i+1} = O h_i, p(f_{i+1} | f_1, ..., f_i, e) = softmax(o_{i+1})
 
 As in the paper, the sentence model has no pooling between layers, kernels that grow by one from layer to layer (2, 3,
-4, ...) and a nonlinearity after each layer. Simplified: - in the paper a kernel convolves each dimension of the words
-separately; here it mixes all dimensions; - in the paper every layer shortens the sentence, and kernels of fitting sizes
-reduce the rest to one column; here every
+4, ...) and a nonlinearity after each layer. Simplified:
+- in the paper a kernel convolves each dimension of the words separately; here it mixes all dimensions;
+- in the paper every layer shortens the sentence, and kernels of fitting sizes reduce the rest to one column; here every
   layer keeps the length, with zeros after the end, and the sentence's vector is the maximum over positions;
 - sigma is tanh; the softmax is over all words, not over word classes first.
 RCTM II, which predicts the target's length and computes as many columns from the source's n-grams, is not implemented.
