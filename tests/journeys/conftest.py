@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import tiny_job
+from tests.helpers.tracking_folder import create
 
 
 @pytest.fixture(scope="session")
 def tracking_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
-    """Makes a tracking folder with an empty store.
+    """Creates a tracking folder with empty databases and returns it; its argument is the folder.
 
-    MLflow needs seconds to create its tables, so they are created once and copied. Journeys that are about a new store
-    begin with a folder that does not exist.
+    Journeys that are about a new store begin with a folder that does not exist.
     """
-    template = tmp_path_factory.mktemp("store")
-    Store(TrackingSettings(f"sqlite:///{template}/mlflow.db", str(template))).suites()
-
-    def make(folder: Path) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(template / "mlflow.db", folder / "mlflow.db")
-        return folder
-
-    return make
+    return lambda folder: create(folder, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
