@@ -67,7 +67,7 @@ class Speed:
             "updates_per_second": f"{self.updates_per_second:.4g}",
             "target_tokens_per_second": f"{self.target_tokens / self.seconds:.4g}",
         }
-        return asdict(self) | {"seconds": f"{self.seconds:.4g}"} | rates
+        return {**asdict(self), "seconds": f"{self.seconds:.4g}", **rates}
 
 
 def measure_speed(experiment: Experiment, warm_up: int = WARM_UP, updates: int = UPDATES) -> Speed:

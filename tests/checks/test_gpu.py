@@ -18,7 +18,6 @@ import torch
 
 from bench.checks import gpu
 from bench.checks.gpu import Settings, Step
-from tests.helpers import tiny_job
 
 
 def python(program: str) -> list[str]:
@@ -192,22 +191,3 @@ def test_the_wheels_of_the_page_are_the_tested_versions() -> None:
         return {line for line in path.read_text().splitlines() if line and not line.startswith("#")}
 
     assert pins(gpu.ROOT / "docs" / "gpu-wheels-3.12.txt") <= pins(gpu.ROOT / "constraints-3.12.txt")
-
-
-def test_the_whole_command_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Takes more than 20 seconds: it starts five processes, most of which import torch, and trains five models."""
-    out = tmp_path / "results"
-    tiny_job.write_corpus(tmp_path)
-    flags = [*tiny_job.corpus_flags(tmp_path), "--text.vocabulary_size", "90", "--machine.threads", "1"]
-    code = gpu.main(["--device", "cpu", "--preset", "demo", "--quick", "--out", str(out), *flags])
-    assert code == 0, capsys.readouterr().out
-    results = json.loads((out / "summary.json").read_text())["results"]
-    assert [(result["step"], result["result"]) for result in results] == [
-        (step, "passed") for step in ("environment", "speed", "run", "report", "contract")
-    ]
-    assert json.loads((out / "environment.json").read_text())["version.torch"] == torch.__version__
-    with tarfile.open(out / "results.tar.gz") as archive:
-        names = {name.removeprefix("results/") for name in archive.getnames()}
-    wanted = {"contract.xml", "updates_per_second.csv", "report/report.html", "report/report.csv", "exported"}
-    assert wanted <= names
-    assert not [name for name in names if name.startswith("store")]
