@@ -13,6 +13,6 @@ experiment  the typed configuration: YAML layers, presets, search spaces, fairne
 evaluation  a trained model: test scores, probes, attention maps, translation, serving
 runs        from configuration to tracked run: one job, a suite of jobs, local and Ray workers
 sweep       hyperparameter search with Optuna
-checks      commands that verify the instrument: model sizes, FLOPs, repeated latency, the table of models
+checks      commands that check the project: model sizes, FLOPs, repeated latency, speed, a GPU, the table of models
 cli         the command `bench`
 """
