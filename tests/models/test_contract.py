@@ -454,4 +454,4 @@ def test_presets_have_their_target_size(row: str, preset: str, goal: float) -> N
     _, outside = build_on_meta(row, preset, 400, 400).parameter_counts()
     outside //= max(1, len(job.members))
     assert outside == pytest.approx(OTHER_SIZES.get(row, {}).get(preset, goal), rel=0.2), f"{outside:,} parameters"
-    assert ("sized" in job.about.note) is (row in OTHER_SIZES)
+    assert ("the preset's size" in job.about.note.lower()) is (row in OTHER_SIZES)
