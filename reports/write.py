@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from bench.measures import registry
+from bench.measures import metric_registry
 from bench.system import formatting
 from bench.system.files import write_file
 from reports.gathering import comparison
@@ -51,15 +51,15 @@ def csv(context: Context) -> str:
         for row in context.rows:
             cell = row.cells[track]
             entries = set(cell.numbers)
-            for name in registry.IN_EVERY_ROW:
+            for name in metric_registry.IN_EVERY_ROW:
                 entries |= (
                     {(test_set, name) for test_set in (track.test_sets or ("",))}
-                    if registry.metric(name).score
+                    if metric_registry.metric(name).score
                     else {("", name)}
                 )
             seeds, runs = " ".join(map(str, cell.runs)), " ".join(run.id for run in cell.runs.values())
             front = [context.suite, track.corpus]
-            for name in registry.in_registry_order({name for _, name in entries}):
+            for name in metric_registry.in_registry_order({name for _, name in entries}):
                 for test_set in (*track.test_sets, ""):
                     if (test_set, name) in entries:
                         number = cell.numbers.get((test_set, name))

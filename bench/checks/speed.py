@@ -62,7 +62,7 @@ class Speed:
 
     @property
     def record(self) -> dict[str, object]:
-        """The fields and the rates, as a line of the CSV file."""
+        """One row of updates_per_second.csv: the fields, updates per second and target tokens per second."""
         rates = {
             "updates_per_second": f"{self.updates_per_second:.4g}",
             "target_tokens_per_second": f"{self.target_tokens / self.seconds:.4g}",

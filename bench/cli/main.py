@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         args, rest = build_parser().parse_known_args(arguments)
-        if args.command == "translate":  # argparse does not accept sentences after a flag
+        if args.command == "translate":  # argparse leaves sentences that follow an option in `rest`
             args.sentences += [part for part in rest if not part.startswith("-")]
             rest = [part for part in rest if part.startswith("-")]
         if rest and args.command not in ("run", "suite", "sweep", "data"):
@@ -268,7 +268,7 @@ def promote_command(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def data_command(args: argparse.Namespace, flags: list[str]) -> int:
-    from bench.data import corpus_loading
+    from bench.data import find_corpus
     from bench.experiment.loading import corpus_settings
     from bench.system import terminal
 
@@ -276,19 +276,19 @@ def data_command(args: argparse.Namespace, flags: list[str]) -> int:
         if args.name or flags:
             raise ValueError(f"unknown arguments: {' '.join([args.name or '', *flags])}; see {PROGRAM} data --help")
         columns = [("corpus", "left"), ("what it is", "left")]
-        terminal.table(columns, [[name, about] for name, about in corpus_loading.descriptions().items()])
+        terminal.table(columns, [[name, about] for name, about in find_corpus.descriptions().items()])
         return 0
     if not args.name:
         raise ValueError(
-            f"name a corpus: {PROGRAM} data {args.action} NAME; there are: {', '.join(corpus_loading.names())}"
+            f"name a corpus: {PROGRAM} data {args.action} NAME; there are: {', '.join(find_corpus.names())}"
         )
     if args.action == "fetch":
-        terminal.say(str(corpus_loading.fetch(args.name)))
+        terminal.say(str(find_corpus.fetch(args.name)))
         return 0
 
     from bench.data.corpus_stats import corpus_stats, show
 
-    stats = corpus_stats(corpus_loading.load(corpus_settings(args.name, flags)), thorough=args.action == "check")
+    stats = corpus_stats(find_corpus.load(corpus_settings(args.name, flags)), thorough=args.action == "check")
     show(stats)
     return int(stats.has_faults)
 

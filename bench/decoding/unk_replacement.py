@@ -48,7 +48,10 @@ class Lexicon:
 
     @classmethod
     def learn(cls, split: Split, vocabularies: Vocabularies) -> Lexicon:
-        """The lexicon of a training text. It has all words of the text, whether they are in the vocabularies or not."""
+        """Learns from the sentence pairs of a training text how each source word is translated.
+
+        The lexicon has all words of the text, whether they are in the vocabularies or not.
+        """
         sources, targets, word_pairs = [], [], 0
         for source, target in split:
             sources.append(vocabularies.source.split(source))

@@ -14,15 +14,16 @@ from itertools import chain
 
 import torch
 
-from bench.data import corpus_loading
-from bench.data.batches import Pairs, evaluation_batches
+from bench.data import find_corpus
+from bench.data.batches import evaluation_batches
 from bench.data.corpus import Split
+from bench.data.encoded_pairs import Pairs
 from bench.decoding import beam_search, unk_replacement
 from bench.evaluation import attention_maps, probe_model
 from bench.evaluation.trained_model import TrainedTranslator
 from bench.experiment.job_data import VALIDATION_SENTENCES, JobData
 from bench.experiment.spec import Experiment
-from bench.measures import costs, flops, latency, memory, protocols, quality
+from bench.measures import bleu_variants, costs, flops, latency, memory, quality
 from bench.measures.measure import Measure
 from bench.system.machine import GPU_SHARE, MachineSettings, bf16_fallback
 from bench.tracking.run_writer import RunWriter
@@ -104,7 +105,7 @@ def store_attention(model: Translator, experiment: Experiment, job_data: JobData
     """
     if experiment.members or not attention_maps.has_attention(model):
         return
-    probes, sources = corpus_loading.probes(experiment.corpus), job_data.validation.sources
+    probes, sources = find_corpus.probes(experiment.corpus), job_data.validation.sources
     illustrations = [one.source for one in probes.illustrations] if probes else []
     readable = (source for source in sources if 6 <= len(source.split()) <= 14)
     if sentence := next(chain(illustrations, readable, filter(str.strip, sources)), None):
@@ -145,10 +146,10 @@ def score_test_sets(
         writer.table(
             {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses}, f"hypotheses/{name}.json"
         )
-        statistics = [quality.statistics(hypotheses, split.targets, metric) for metric in quality.METRICS]
+        statistics = [quality.statistics(hypotheses, split.targets, metric) for metric in quality.SCORE_METRICS]
         writer.statistics(statistics, name)
-        scores = [quality.measure([of_metric]) for of_metric in statistics]
-        scores += protocols.variants(hypotheses, split.targets, job_data.corpus.target_language)
+        scores = [quality.mean_with_interval([of_metric]) for of_metric in statistics]
+        scores += bleu_variants.variants(hypotheses, split.targets, job_data.corpus.target_language)
         how = f"; beam {search.beam}, alpha {search.alpha}"
         how += " of the mean" if search.length_penalty == "mean" else ""
         how += f", coverage {search.coverage}" if search.coverage else ""
@@ -171,8 +172,8 @@ def score_test_sets(
 
 
 def validation_scores(model: Translator, job_data: JobData) -> list[Measure]:
-    """BLEU, GLEU and loss on the validation set, and the loss with shuffled sources."""
-    shuffled = Pairs.of(with_shuffled_sources(job_data.validation), job_data.vocabularies, job_data.max_length)
+    """BLEU, GLEU and loss on the validation set, and the loss when each target has the next sentence's source."""
+    shuffled = Pairs.encode(with_shuffled_sources(job_data.validation), job_data.vocabularies, job_data.max_length)
     provenance = f"first {VALIDATION_SENTENCES} sentences of the validation set"
     score = validate(model, job_data)
     shuffled_loss = mean_loss(model, shuffled, job_data.batch_tokens)

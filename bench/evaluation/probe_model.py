@@ -1,6 +1,6 @@
 """Probes a trained model: contrasts by phenomenon, scores of long and of deeply nested sentences, word alignment.
 
-The corpus provides the probes (`corpus_loading.probes`). A corpus that consists of sentence pairs only has none.
+The corpus provides the probes (`find_corpus.probes`). A corpus that consists of sentence pairs only has none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import compress
 
-from bench.data import corpus_loading
+from bench.data import find_corpus
 from bench.data.corpus import Contrast, Example, Split
 from bench.data.vocabulary import Vocabularies
 from bench.decoding import beam_search, unk_replacement
@@ -39,7 +39,7 @@ ALIGNED_SENTENCES = 500
 
 def probe(model: Translator, experiment: Experiment, job_data: JobData, writer: RunWriter) -> list[Measure]:
     """Returns the measures of all probes of the corpus; an empty list if the corpus has none."""
-    known = corpus_loading.probes(experiment.corpus)
+    known = find_corpus.probes(experiment.corpus)
     if known is None:
         return []
     return [
@@ -70,7 +70,7 @@ def _target_only(
 
 def scores_by_group(name: str, split: Split, hypotheses: Sequence[str], experiment: Experiment) -> list[Measure]:
     """BLEU of the first test set by source length in words and, if the corpus knows it, by depth of clauses."""
-    statistics, known = quality.statistics(hypotheses, split.targets), corpus_loading.probes(experiment.corpus)
+    statistics, known = quality.statistics(hypotheses, split.targets), find_corpus.probes(experiment.corpus)
     lengths = probes.by_group(statistics, probes.length_groups(split.sources))
     depths = probes.by_group(statistics, [example.depth for example in known.test]) if known else {}
     return [
@@ -184,11 +184,11 @@ def run_accuracies(run: TrackedRun, store: Store, contrasts: Sequence[Contrast] 
     loaded = trained_model.load(store, run.id)
     settings = loaded.experiment.corpus
     if contrasts is None:
-        known = corpus_loading.probes(settings)
+        known = find_corpus.probes(settings)
         if known is None:
             raise ValueError(f"{run.name}: {run.tags['corpus']} has no contrasts of its own; give some with --file")
         contrasts = known.contrasts
-    train = corpus_loading.load(settings).train.targets
+    train = find_corpus.load(settings).train.targets
     return {one.metric: one for one in contrast_accuracies(loaded.model, loaded.vocabularies, contrasts, train)}
 
 
@@ -223,7 +223,7 @@ def accuracy_table(
 def illustration_rows(run: TrackedRun, store: Store) -> list[list[str]]:
     """Rows (source, right, wrong, P(right) in percent of the sum for right and wrong) of the corpus's illustrations."""
     loaded = trained_model.load(store, run.id)
-    known = corpus_loading.probes(loaded.experiment.corpus)
+    known = find_corpus.probes(loaded.experiment.corpus)
     rows = []
     for one in known.illustrations if known else ():
         targets = loaded.vocabularies.target.encode([one.right, *one.wrong])

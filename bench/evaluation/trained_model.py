@@ -17,7 +17,7 @@ from typing import NamedTuple, TextIO
 import torch
 
 from bench.data import vocabulary
-from bench.data.batches import truncate
+from bench.data.encoded_pairs import truncate
 from bench.data.vocabulary import Vocabularies
 from bench.decoding import beam_search
 from bench.decoding.beam_search import DecodingSettings

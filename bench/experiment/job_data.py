@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from bench.data import corpus_loading, vocabulary
-from bench.data.batches import PairBatches, Pairs, truncate
+from bench.data import find_corpus, vocabulary
+from bench.data.batches import PairBatches
 from bench.data.corpus import Corpus, CorpusSettings, Split
+from bench.data.encoded_pairs import Pairs, truncate
 from bench.data.vocabulary import Vocabularies
 from bench.decoding import beam_search
 from bench.decoding.unk_replacement import Lexicon
@@ -40,11 +41,11 @@ class JobData:
         corpus = corpus_of(experiment)
         text, tokens = experiment.text, experiment.training.batch_tokens
         vocabularies = vocabulary.build(text, corpus.train, experiment.tracking.path / "vocabularies")
-        batches = PairBatches(Pairs.of(corpus.train, vocabularies, text.max_length), tokens, experiment.seed)
+        batches = PairBatches(Pairs.encode(corpus.train, vocabularies, text.max_length), tokens, experiment.seed)
         first = Split(
             corpus.validation.sources[:VALIDATION_SENTENCES], corpus.validation.targets[:VALIDATION_SENTENCES]
         )
-        pairs = Pairs.of(first, vocabularies, text.max_length)
+        pairs = Pairs.encode(first, vocabularies, text.max_length)
         lexicon = lexicon_of(experiment.decoding.pos_unk, corpus.train, vocabularies)
         return cls(
             corpus, vocabularies, batches, first, pairs, tokens, text.max_length, text.source_length_limit, lexicon
@@ -83,4 +84,4 @@ def model_of(experiment: Experiment, job_data: JobData) -> Translator:
 @functools.lru_cache(maxsize=4)
 def _corpus(settings: str) -> Corpus:
     """Loads a corpus. Cached, because the rows of a suite read the same text."""
-    return corpus_loading.load(CorpusSettings(**json.loads(settings)))
+    return find_corpus.load(CorpusSettings(**json.loads(settings)))

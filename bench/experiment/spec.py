@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.data.corpus import CorpusSettings
-from bench.data.corpus_loading import qualified_name
+from bench.data.find_corpus import qualified_name
 from bench.data.vocabulary import TextSettings
 from bench.decoding.beam_search import DecodingSettings
 from bench.decoding.ensemble import Ensemble

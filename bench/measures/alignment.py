@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 import torch
 
-from bench.data.batches import Sentences
+from bench.data.encoded_pairs import Sentences
 from bench.data.vocabulary import JOINER
 from bench.decoding.beam_search import evaluation_mode
 from bench.measures.measure import Measure

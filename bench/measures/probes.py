@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from bench.data.batches import Sentences
 from bench.data.corpus import Contrast
+from bench.data.encoded_pairs import Sentences
 from bench.data.vocabulary import Vocabularies
 from bench.decoding.beam_search import evaluation_mode
 from bench.measures.measure import Measure
-from bench.measures.quality import Statistics, measure
+from bench.measures.quality import Statistics, mean_with_interval
 from models.parts.batch import Batch
 from models.parts.translator import Translator
 
@@ -257,7 +257,7 @@ def by_group(system: Statistics, groups: Sequence[Key]) -> dict[Key, Measure]:
             provenance = f"not measured: {len(members)} sentences, fewer than {FEWEST}"
             found[group] = Measure(system.metric, None, "percent", provenance=provenance, count=len(members))
         else:
-            one = measure([replace(system, rows_NK=system.rows_NK[members])])
+            one = mean_with_interval([replace(system, rows_NK=system.rows_NK[members])])
             found[group] = replace(one, provenance=f"{len(members)} sentences; {one.provenance}", count=len(members))
     return found
 

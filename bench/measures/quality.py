@@ -34,7 +34,7 @@ SEED = 12345
 
 RESAMPLES = 1000
 
-METRICS = ("bleu", "chrf", "ter")
+SCORE_METRICS = ("bleu", "chrf", "ter")
 """The metrics of `score`: BLEU and chrF2 (higher is better), TER (lower is better); all in percent."""
 
 
@@ -148,7 +148,7 @@ def _hash(lines: Sequence[str]) -> str:
 
 
 def statistics(hypotheses: Sequence[str], references: Sequence[str], metric: str = "bleu") -> Statistics:
-    """Computes the statistics of a system's output on one test set, for one metric of `METRICS`.
+    """Computes the statistics of a system's output on one test set, for one metric of `SCORE_METRICS`.
 
     Raises:
         ValueError: there are not as many hypotheses as references, or there are none.
@@ -191,7 +191,7 @@ def ends(values_R: Array) -> tuple[float, float]:
     return float(ordered_R[cut]), float(ordered_R[-cut - 1])
 
 
-def measure(seeds: Sequence[Statistics]) -> Measure:
+def mean_with_interval(seeds: Sequence[Statistics]) -> Measure:
     """Returns the mean score over seeds with a 95 % interval that covers both seeds and test sentences.
 
     Sentences: bootstrap; each resample draws the same sentences for every seed, since the seeds share the test set
@@ -227,7 +227,7 @@ def sentence_interval() -> str:
 
 def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[Measure]:
     """Returns BLEU, chrF2 and TER of detokenised text, each with its interval over sentences."""
-    return [measure([statistics(hypotheses, references, metric)]) for metric in METRICS]
+    return [mean_with_interval([statistics(hypotheses, references, metric)]) for metric in SCORE_METRICS]
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:

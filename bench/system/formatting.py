@@ -2,7 +2,7 @@
 
 Every function returns one string, the same in every language. The page, Markdown and the terminal print it as it is;
 LaTeX escapes the typographic characters used here (reports/text/escaping.py). Which format a metric has stands in
-bench/measures/registry.py.
+bench/measures/metric_registry.py.
 """
 
 from __future__ import annotations

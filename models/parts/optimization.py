@@ -32,7 +32,7 @@ class LearningRateSchedule:
         hold: Updates at the full rate after the warm-up.
         decay: none; inverse_sqrt: sqrt((warmup + hold) / u); halve: 0.5 ** (1 + (u - warmup - hold - 1) // every);
             plateau: divided by ten after each validation whose loss was not the lowest so far (counted in
-            bench/training/validation.py).
+            `PlateauDecay` in bench/training/validation.py).
         every: For halve: updates between two halvings.
         floor: For plateau: lower bound of the learning rate; null for none.
     """

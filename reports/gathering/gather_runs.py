@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 
-from bench.measures import quality, registry
+from bench.measures import metric_registry, quality
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
 from bench.tracking.reading import Reader, TrackedRun
@@ -211,7 +211,9 @@ def _changes(now: Context, before: Context) -> tuple[Any, ...]:
 def _split(name: str) -> tuple[str, str]:
     """A stored name as (test set, metric): test/bleu is ("test", "bleu"); test/bleu/length/1-5 is ("", whole name)."""
     test_set, _, metric = name.rpartition("/")
-    return (test_set, metric) if test_set and "/" not in test_set and registry.metric(metric).score else ("", name)
+    return (
+        (test_set, metric) if test_set and "/" not in test_set and metric_registry.metric(metric).score else ("", name)
+    )
 
 
 def _track_key(run: TrackedRun) -> tuple[str, str, str]:
@@ -263,7 +265,7 @@ def _tracks(runs: Sequence[TrackedRun], measures: Mapping[str, list[Measure]]) -
 
 def _translations(contents: RunContents, track: Track, test_set: str, finished: Sequence[TrackedRun]) -> Translations:
     """The translations of a test set by all rows. Runs whose references differ from those of the first are left out."""
-    found = Translations(track.direction, test_set, [], [], {}, {metric: {} for metric in quality.METRICS})
+    found = Translations(track.direction, test_set, [], [], {}, {metric: {} for metric in quality.SCORE_METRICS})
     for run in finished:
         if _track_key(run) != track.key:
             continue
@@ -341,10 +343,10 @@ def _cell(
     for name, of_seeds in by_name.items():
         test_set, metric = _split(name)
         number = _number(of_seeds)
-        if len(of_seeds) > 1 and metric in quality.METRICS and (track, test_set) in texts:
+        if len(of_seeds) > 1 and metric in quality.SCORE_METRICS and (track, test_set) in texts:
             statistics = texts[track, test_set].statistics[metric].get(row, {})
             if statistics.keys() == of_seeds.keys():
-                over_seeds = quality.measure(list(statistics.values()))
+                over_seeds = quality.mean_with_interval(list(statistics.values()))
                 provenance = _merged_provenance(
                     [over_seeds.provenance, *(seed.provenance for seed in of_seeds.values())],
                     without=quality.sentence_interval(),

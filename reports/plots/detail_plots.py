@@ -250,7 +250,7 @@ def _sources(context: Context, track: Track) -> Plot | None:
         true, shuffled = (row.cells[track].value(name) for name in detail_tables.LOSSES)
         if true is not None and shuffled is not None:
             ends = {
-                "true": say.quantity(detail_tables.LOSSES[0], true),
+                "true": say.number_with_unit(detail_tables.LOSSES[0], true),
                 "shuffled": metric_format.value(detail_tables.LOSSES[1], shuffled),
             }
             hover = say("sources.point", row=row.name, **ends)

@@ -101,7 +101,7 @@ def _cost_plot(context: Context, track: Track, kind: str) -> Plot | None:
             row=row.name,
             bleu=metric_format.value("bleu", score.value) + (f" ({ends})" if ends else ""),
             label=say.label(metric),
-            cost=say.quantity(metric, cost),
+            cost=say.number_with_unit(metric, cost),
             run=run[:8],
         )
         low = score.value if score.low is None else score.low

@@ -6,7 +6,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bench.measures import registry
+from bench.measures import metric_registry
 from bench.system import formatting
 from reports.gathering.context import Cell, Context, Row, Track
 from reports.tables.table import EMPTY, Column, Entry, Run, Table, number_entry, score_entry
@@ -17,7 +17,7 @@ COSTS = ("clock_flops", "energy_j")
 DIRECTIONS = ("en-de", "en-fr")
 """Directions of the published numbers."""
 
-METRICS = ("bleu", "train_flops", *COSTS, *LATENCY, *registry.OWN_COLUMNS)
+METRICS = ("bleu", "train_flops", *COSTS, *LATENCY, *metric_registry.OWN_COLUMNS)
 """The metrics of the table that are better in one direction."""
 
 
@@ -39,7 +39,7 @@ def comparison_table(context: Context) -> Table:
         Column(say("table.energy"), say.unit("energy_j"), cost),
         Column("p50", group=f"{latency}, {say.unit(LATENCY[0])}"),
         Column("p95", group=f"{latency}, {say.unit(LATENCY[1])}"),
-        *(Column(say.label(name), say.unit(name)) for name in registry.OWN_COLUMNS),
+        *(Column(say.label(name), say.unit(name)) for name in metric_registry.OWN_COLUMNS),
         *(Column(direction.upper(), group=say("table.published_bleu"), own=False) for direction in DIRECTIONS),
         *(
             Column(direction.upper(), group=f"{say('table.published_cost')}, {say.unit('train_flops')}", own=False)
@@ -62,7 +62,7 @@ def comparison_table(context: Context) -> Table:
                 *(_bleu(say, row.cells[track], row.id == best[track]) for track in tracks),
                 *(number_entry("train_flops", row.cells[track].number("train_flops")) for track in tracks),
                 *(_cost(say, first, name) for name in COSTS),
-                *(number_entry(name, first.number(name)) for name in (*LATENCY, *registry.OWN_COLUMNS)),
+                *(number_entry(name, first.number(name)) for name in (*LATENCY, *metric_registry.OWN_COLUMNS)),
                 *_published(row),
             )
         )
@@ -73,7 +73,7 @@ def direction_note(context: Context) -> str:
     """The note that says of which metrics higher values are better, and of which lower ones."""
     say = context.catalogue
     labels = {
-        better: "; ".join(say.label(name) for name in METRICS if registry.metric(name).better == better)
+        better: "; ".join(say.label(name) for name in METRICS if metric_registry.metric(name).better == better)
         for better in ("higher", "lower")
     }
     return say("table.directions", **labels)

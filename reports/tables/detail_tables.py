@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from bench.measures import registry
+from bench.measures import metric_registry
 from bench.system import formatting
 from reports.gathering.comparison import Comparison
 from reports.gathering.context import Cell, Context, Number, Row, Track
@@ -39,13 +39,13 @@ def scores(context: Context) -> Table:
     columns = [
         *_leading_columns(context),
         Column(say("scores.test_set"), side="left"),
-        *(Column(say.label(n)) for n in registry.TEST_SET_SCORES),
+        *(Column(say.label(n)) for n in metric_registry.TEST_SET_SCORES),
     ]
     rows = [
         (
             *_row_start(context, row.name, track),
             text_entry(test_set),
-            *(score_entry(name, row.cells[track].number(name, test_set)) for name in registry.TEST_SET_SCORES),
+            *(score_entry(name, row.cells[track].number(name, test_set)) for name in metric_registry.TEST_SET_SCORES),
         )
         for track in context.tracks
         for test_set in track.test_sets
@@ -263,7 +263,7 @@ def target_only_models(context: Context, track: Track) -> dict[str, list[Cell]]:
 
 
 def _first_number(cells: Sequence[Cell], name: str) -> Number | None:
-    """The number of the first cell that measured it; None if no cell did."""
+    """The measured value of a metric in the first cell that has one; None if no cell has."""
     return next((number for cell in cells if (number := cell.number(name))), None)
 
 

@@ -1,6 +1,6 @@
 """The texts of a report in one language, from languages/LANGUAGE.yaml. Every language has the same keys.
 
-English labels and units of metrics stand in bench/measures/registry.py; the other languages have them in their
+English labels and units of metrics stand in bench/measures/metric_registry.py; the other languages have them in their
 catalogue, under `metric` and `unit`. Text that a run has stored (the question of a suite, the provenance of a number, a
 reason) is English. The catalogue of another language translates it by the patterns under `recorded`; text that matches
 no pattern is printed unchanged.
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from bench.measures import registry
+from bench.measures import metric_registry
 from bench.system import formatting
 from reports.text import metric_format
 
@@ -39,8 +39,8 @@ class Catalogue:
         self._recorded = [(_pattern(english), translation) for english, translation in recorded.items()]
         self.texts = dict(_flatten(content))
         if language == "en":
-            self.texts |= {f"metric.{metric.name}": metric.label for metric in registry.METRICS if metric.label}
-            self.texts |= {f"unit.{m.name}": m.printed_unit for m in registry.METRICS if m.printed_unit}
+            self.texts |= {f"metric.{metric.name}": metric.label for metric in metric_registry.METRICS if metric.label}
+            self.texts |= {f"unit.{m.name}": m.printed_unit for m in metric_registry.METRICS if m.printed_unit}
 
     def __call__(self, key: str, /, **values: object) -> str:
         """The text of a key, with the values in place of their names in braces."""
@@ -66,7 +66,7 @@ class Catalogue:
         """The printed unit of a metric; empty if it has none."""
         return self.texts.get(f"unit.{metric}", "")
 
-    def quantity(self, metric: str, number: float | None) -> str:
+    def number_with_unit(self, metric: str, number: float | None) -> str:
         """A number with its unit, for a sentence."""
         unit = self.unit(metric)
         return metric_format.value(metric, number) + (formatting.SPACE + unit if unit and number is not None else "")

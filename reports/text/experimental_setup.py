@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.experiment.fairness import SHARED_SETTINGS
-from bench.measures import registry
+from bench.measures import metric_registry
 from bench.system import formatting
 from bench.tracking.reading import TrackedRun
 from reports.gathering.context import Context, Row, Track
@@ -54,7 +54,7 @@ def facts(context: Context, track: Track) -> list[Fact]:
         fact("batches", settings("training", "batch_tokens", "precision", "clip")),
         fact("search", settings("decoding", *SHARED_SETTINGS["decoding"])),
         Fact(say("protocol.seeds"), _shared(say, seeds)),
-        *(_provenance(context, track, name) for name in registry.PRINTED_PROVENANCE),
+        *(_provenance(context, track, name) for name in metric_registry.PRINTED_PROVENANCE),
         fact("hardware", lambda run: _hardware(say, run.tags)),
         fact("software", lambda run: _software(run.tags)),
         fact("code", lambda run: _code(say, run.tags)),
@@ -79,7 +79,7 @@ def _tuning(context: Context, track: Track) -> list[tuple[str, str]]:
 
 def _provenance(context: Context, track: Track, name: str) -> Fact:
     """How a metric was measured, for each row that has a value."""
-    say, test_set = context.catalogue, track.test_set if registry.metric(name).score else ""
+    say, test_set = context.catalogue, track.test_set if metric_registry.metric(name).score else ""
     numbers = [(row.name, row.cells[track].numbers.get((test_set, name))) for row in context.rows]
     provenances = [
         (row, say.recorded(number.provenance)) for row, number in numbers if number and number.value is not None
@@ -226,8 +226,8 @@ def _metrics(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]
         for track, cell in row.cells.items():
             if not cell.runs:
                 continue
-            for name in registry.IN_EVERY_ROW:
-                for test_set in (track.test_sets or ("",)) if registry.metric(name).score else ("",):
+            for name in metric_registry.IN_EVERY_ROW:
+                for test_set in (track.test_sets or ("",)) if metric_registry.metric(name).score else ("",):
                     number = cell.numbers.get((test_set, name))
                     if number is None or number.value is None:
                         known = number.provenance if number else ""

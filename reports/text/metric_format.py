@@ -1,10 +1,13 @@
-"""Numbers of metrics as text, each in the unit and format that bench/measures/registry.py gives its metric."""
+"""Numbers of metrics as digits, scaled and rounded as bench/measures/metric_registry.py says.
+
+The unit itself is printed in the heading of a table or axis: see `Catalogue.unit`.
+"""
 
 from __future__ import annotations
 
 import math
 
-from bench.measures import registry
+from bench.measures import metric_registry
 from bench.system import formatting
 
 
@@ -17,7 +20,7 @@ def value(name: str, number: float | None) -> str:
     """
     if number is None or not math.isfinite(number):
         return formatting.MISSING
-    metric = registry.metric(name)
+    metric = metric_registry.metric(name)
     scaled = number / metric.scale
     match metric.format:
         case "power of ten":

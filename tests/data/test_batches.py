@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.data.batches import PairBatches, Pairs, Sentences, count_tokens, evaluation_batches, source_batches, truncate
+from bench.data.batches import PairBatches, count_tokens, evaluation_batches, source_batches
 from bench.data.corpus import CorpusSettings, Split
-from bench.data.corpus_loading import load
+from bench.data.encoded_pairs import Pairs, Sentences, truncate
+from bench.data.find_corpus import load
 from bench.data.vocabulary import TextSettings, build
 from models.parts.batch import EOS, PAD, Batch
 
@@ -144,13 +145,13 @@ def test_the_sizes_of_a_batch() -> None:
 def test_pairs_over_the_limit_are_dropped_and_sentences_are_truncated() -> None:
     split = Split(["a b c", "a", "a b"], ["x y", "x y z", "x y"])
     vocabularies = build(TextSettings("words", 5), split)
-    pairs = Pairs.of(split, vocabularies, max_length=2)
+    pairs = Pairs.encode(split, vocabularies, max_length=2)
     assert (len(pairs), pairs.dropped) == (1, 2)
-    assert len(Pairs.of(split, vocabularies)) == 3
+    assert len(Pairs.encode(split, vocabularies)) == 3
     with pytest.raises(ValueError, match=r"^text\.max_length: none of 3 sentence pairs has at most 0 tokens"):
-        Pairs.of(split, vocabularies, max_length=0)
+        Pairs.encode(split, vocabularies, max_length=0)
     with pytest.raises(ValueError, match="no sentence pairs"):
-        Pairs.of(Split([], []), vocabularies)
+        Pairs.encode(Split([], []), vocabularies)
     at_once, in_chunks = (Sentences.encode(vocabularies.source, split.sources, size) for size in (100, 2))
     assert all(np.array_equal(getattr(at_once, name), getattr(in_chunks, name)) for name in ("ids", "lengths", "ends"))
     assert truncate([[4, 5, 6], [4], []], 2) == ([[4, 5], [4], []], 1)
@@ -167,7 +168,7 @@ def test_a_sentence_over_the_budget_is_refused() -> None:
 @pytest.mark.parametrize("batch_tokens", [3000, 4096])
 def test_little_of_multi30k_is_padding(batch_tokens: int) -> None:
     train = load(CorpusSettings("multi30k-en-de")).train
-    pairs = Pairs.of(train, build(TextSettings(vocabulary_size=8000), train), 100)
+    pairs = Pairs.encode(train, build(TextSettings(vocabulary_size=8000), train), 100)
     assert pairs.dropped == 0
     epoch = PairBatches(pairs, batch_tokens, 1).epoch(0)
     found = [count_tokens(pairs.batch(indices)) for indices in epoch]

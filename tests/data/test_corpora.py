@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.data.corpus import Corpus, CorpusSettings
-from bench.data.corpus_loading import load, names
+from bench.data.find_corpus import load, names
 
 ENGLISH = "A man rides.\n\nTwo dogs run.\n"
 GERMAN = "Ein Mann fährt.\n\nZwei Hunde laufen.\n"

@@ -14,7 +14,7 @@ import pytest
 from bench.data.corpora import multi30k
 from bench.data.corpora._download import cache_folder, fetch
 from bench.data.corpus import CorpusSettings
-from bench.data.corpus_loading import load
+from bench.data.find_corpus import load
 
 TEXT = "".join(f"Line {n} of a text with é.\n" for n in range(3000)).encode()
 FILE = gzip.compress(TEXT, mtime=0)

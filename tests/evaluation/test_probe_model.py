@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.data import corpus_loading
+from bench.data import find_corpus
 from bench.data.corpora import grammar
 from bench.data.corpus import CorpusSettings, Probes, Split
 from bench.data.vocabulary import TextSettings, build
@@ -69,7 +69,7 @@ def model(experiment: Experiment, job_data: JobData) -> Translator:
 
 @pytest.fixture(scope="module")
 def probes(experiment: Experiment) -> Probes:
-    found = corpus_loading.probes(experiment.corpus)
+    found = find_corpus.probes(experiment.corpus)
     assert found is not None
     return found
 
@@ -172,6 +172,6 @@ def test_a_corpus_of_sentence_pairs_has_no_probes(
     writer: Any = FakeRunWriter()
     assert probe_model.probe(model, plain, job_data, writer) == []
     assert writer.tables == {}
-    split = corpus_loading.load(plain.corpus).tests["test"]
+    split = find_corpus.load(plain.corpus).tests["test"]
     (short,) = probe_model.scores_by_group("test", split, split.targets, plain)
     assert (short.metric, short.value) == ("test/bleu/length/6-10", None)

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from bench.data.corpus import CorpusSettings
-from bench.data.corpus_loading import load
+from bench.data.find_corpus import load
 from bench.measures import quality, significance
 from bench.measures.measure import Measure
-from bench.measures.quality import METRICS, Statistics, statistics
+from bench.measures.quality import SCORE_METRICS, Statistics, statistics
 
 TEXT = 'der die das ein Hund Mann Haus Kind läuft sieht trägt im Park , und roten großen 3,5 U-Bahn "ja" don\'t'
 WORDS = TEXT.split()
@@ -75,7 +75,7 @@ def test_paired_tests_equal_the_command_line(tmp_path: Path) -> None:
     near = [*base[:5], refs[5], *base[6:]]  # differs in one sentence, so ties matter
     systems = [base, with_errors(refs, 2, 0.18), with_errors(refs, 3, 0.3), near]
     theirs = sacrebleu(tmp_path, refs, systems, "--paired-ar")
-    for metric, label in zip(METRICS, ("BLEU", "chrF2", "TER"), strict=True):
+    for metric, label in zip(SCORE_METRICS, ("BLEU", "chrF2", "TER"), strict=True):
         rows = [statistics(system, refs, metric) for system in systems]
         assert [row.score for row in rows] == [printed[label]["score"] for printed in theirs]
         ours = [significance.p_values(rows[0], row)[0] for row in rows[1:]]
@@ -88,14 +88,14 @@ def test_three_systems_on_multi30k_equal_the_command_line(tmp_path: Path) -> Non
     refs = load(CorpusSettings("multi30k-en-de")).tests["test_2016_flickr"].targets
     systems = [with_errors(refs, seed, rate) for seed, rate in ((1, 0.15), (2, 0.155), (3, 0.2))]
     theirs = sacrebleu(tmp_path, refs, systems, "--paired-ar")
-    for metric, label in zip(METRICS, ("BLEU", "chrF2", "TER"), strict=True):
+    for metric, label in zip(SCORE_METRICS, ("BLEU", "chrF2", "TER"), strict=True):
         rows = [statistics(system, refs, metric) for system in systems]
         assert [row.score for row in rows] == [printed[label]["score"] for printed in theirs]
         ours = [significance.p_values(rows[0], row)[0] for row in rows[1:]]
         assert ours == [printed[label]["p_value"] for printed in theirs[1:]]
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", SCORE_METRICS)
 def test_scores_of_odd_sums(metric: str) -> None:
     """Empty hypotheses, no match, no 4-gram, one word: the vectorised formula equals sacreBLEU's."""
     for hypothesis, reference in [
@@ -118,9 +118,11 @@ def test_a_score_needs_as_many_hypotheses_as_references() -> None:
 
 
 def test_the_interval_of_four_fold_data_is_half_as_wide() -> None:
-    for metric in METRICS:
+    for metric in SCORE_METRICS:
         small, large = references(200, 5), references(800, 5)
-        narrow, wide = (quality.measure([statistics(with_errors(refs, 6), refs, metric)]) for refs in (large, small))
+        narrow, wide = (
+            quality.mean_with_interval([statistics(with_errors(refs, 6), refs, metric)]) for refs in (large, small)
+        )
         assert half_width(narrow) / half_width(wide) == pytest.approx(0.5, rel=0.1)
 
 
@@ -128,7 +130,7 @@ def test_the_interval_covers_seeds() -> None:
     """For different seeds the variances are added; for equal seeds the interval is that of the sentences alone."""
     refs = references(300)
     one = statistics(with_errors(refs, 1), refs)
-    alone, equal = quality.measure([one]), quality.measure([one, one, one])
+    alone, equal = quality.mean_with_interval([one]), quality.mean_with_interval([one, one, one])
     assert (equal.low, equal.high) == pytest.approx((alone.low, alone.high), rel=1e-12)
     assert "3 seeds and sentences" in equal.provenance
 
@@ -136,7 +138,7 @@ def test_the_interval_covers_seeds() -> None:
         statistics(with_errors(refs, seed, rate), refs) for seed, rate in ((1, 0.10), (2, 0.15), (3, 0.20), (4, 0.25))
     ]
     scores = [seed.score for seed in seeds]
-    found = quality.measure(seeds)
+    found = quality.mean_with_interval(seeds)
     assert found.value == pytest.approx(np.mean(scores))
     of_seeds = np.var(scores, ddof=1) / len(seeds)
     weights_RN = quality.weights_of_resamples(len(refs))
@@ -144,14 +146,14 @@ def test_the_interval_covers_seeds() -> None:
     assert half_width(found) == pytest.approx(1.96 * np.sqrt(of_seeds + of_sentences), rel=0.1)
 
     with pytest.raises(ValueError, match="one test set"):
-        quality.measure([one, statistics(refs, list(reversed(refs)))])
+        quality.mean_with_interval([one, statistics(refs, list(reversed(refs)))])
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", SCORE_METRICS)
 def test_the_interval_stays_on_the_scale(metric: str) -> None:
     """Two perfect seeds and an empty one: the stretched means are beyond both ends of the scale."""
     refs = references(100)
-    found = quality.measure([statistics(lines, refs, metric) for lines in (refs, refs, [""] * 100)])
+    found = quality.mean_with_interval([statistics(lines, refs, metric) for lines in (refs, refs, [""] * 100)])
     assert found.low is not None
     assert found.high is not None
     assert found.low == 0
@@ -160,7 +162,7 @@ def test_the_interval_stays_on_the_scale(metric: str) -> None:
 
 def test_statistics_are_read_back_unchanged(tmp_path: Path) -> None:
     refs = references()
-    kept = [statistics(with_errors(refs, 1), refs, metric) for metric in METRICS]
+    kept = [statistics(with_errors(refs, 1), refs, metric) for metric in SCORE_METRICS]
     quality.write(tmp_path / "statistics.npz", kept)
     for before, after in zip(kept, quality.read(tmp_path / "statistics.npz"), strict=True):
         assert np.array_equal(before.rows_NK, after.rows_NK)
@@ -188,7 +190,7 @@ def paired(metric: str = "bleu") -> dict[str, significance.Paired]:
     return significance.paired_tests({1: statistics(base, refs, metric)}, systems)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", SCORE_METRICS)
 def test_verdicts(metric: str) -> None:
     found = paired(metric)
     assert {name: row.verdict for name, row in found.items()} == {

@@ -105,7 +105,7 @@ OTHERS = [
 ]
 """Tests of everything that experiments/ contains."""
 
-SELECTED = "yours or own.yaml or listed_here or the_ladder or of_the_experiments"
+SELECTED = "yours or own.yaml or listed_here or large_suites or the_ladder or of_the_experiments"
 """Selects from these files the tests that see the new row, the new suite or the list of all rows."""
 
 COMMAND = """

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.data.batches import PairBatches, Pairs, Sentences
+from bench.data.batches import PairBatches
+from bench.data.encoded_pairs import Pairs, Sentences
 from bench.decoding.beam_search import greedy
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment

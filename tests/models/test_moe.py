@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.data.batches import PairBatches, Pairs, evaluation_batches
+from bench.data.batches import PairBatches, evaluation_batches
 from bench.data.corpora.grammar import Grammar
 from bench.data.corpus import Split
+from bench.data.encoded_pairs import Pairs
 from bench.data.vocabulary import build as build_vocabularies
 from bench.experiment.loading import resolve
 from bench.experiment.yaml_layers import EXPERIMENTS
@@ -441,7 +442,7 @@ def test_experts_are_evenly_loaded_on_text_they_have_not_seen() -> None:
     sources, targets = map(list, zip(*pairs, strict=True))
     vocabularies = build_vocabularies(job.text, Split(sources[200:], targets[200:]))
     unseen, train = (
-        Pairs.of(Split(sources[part], targets[part]), vocabularies) for part in (slice(200), slice(200, None))
+        Pairs.encode(Split(sources[part], targets[part]), vocabularies) for part in (slice(200), slice(200, None))
     )
     torch.manual_seed(1)
     model = job.build(*map(len, vocabularies)).train()

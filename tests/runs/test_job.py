@@ -24,7 +24,7 @@ from bench.evaluation.evaluate import with_shuffled_sources
 from bench.experiment.job_data import JobData
 from bench.experiment.loading import resolve
 from bench.experiment.spec import Experiment
-from bench.measures import quality, registry
+from bench.measures import metric_registry, quality
 from bench.measures.measure import Measure
 from bench.runs.job import JobResult, run
 from bench.system.machine import MachineSettings
@@ -123,7 +123,7 @@ def test_every_number_of_a_run_is_documented(finished: JobResult, store: Store) 
     assert {"test/bleu", "validation_loss", "train/lr", "validation/gleu"} <= logged
     unknown = [name for name in logged if not known.fullmatch(name) and not known.fullmatch(name.removeprefix("test/"))]
     assert unknown == []
-    assert [measure.metric for measure in finished.measures if registry.find(measure.metric) is None] == []
+    assert [measure.metric for measure in finished.measures if metric_registry.find(measure.metric) is None] == []
 
 
 def test_provenance_in_a_report_is_translated(finished: JobResult) -> None:
@@ -131,7 +131,7 @@ def test_provenance_in_a_report_is_translated(finished: JobResult) -> None:
     provenances = [
         m.provenance
         for m in finished.measures
-        if m.metric.rpartition("/")[2] in registry.PRINTED_PROVENANCE and m.provenance
+        if m.metric.rpartition("/")[2] in metric_registry.PRINTED_PROVENANCE and m.provenance
     ]
     pieces = {
         piece for provenance in provenances for piece in provenance.split("; ") if not piece.startswith("sacreBLEU ")
@@ -163,7 +163,7 @@ def test_a_run_contains_the_statistics_of_its_scores(finished: JobResult, store:
     statistics = store.statistics(finished.run, "test")
     assert [one.metric for one in statistics] == ["bleu", "chrf", "ter"]
     for one in statistics:
-        measure, again = found[f"test/{one.metric}"], quality.measure([one])
+        measure, again = found[f"test/{one.metric}"], quality.mean_with_interval([one])
         assert (measure.value, measure.low, measure.high) == (again.value, again.low, again.high)
     assert store.statistics(finished.run, "another") == []
     assert {"test/bleu_lowercase", "test/bleu_tokenised", "test/bleu_compound_split"} <= found.keys()

@@ -12,7 +12,8 @@ import torch
 # PyTorch documents TCPStore under this name, but leaves it out of __all__, so a checker takes it for private.
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from bench.data.batches import PairBatches, Pairs, Sentences
+from bench.data.batches import PairBatches
+from bench.data.encoded_pairs import Pairs, Sentences
 from bench.system.machine import MachineSettings
 from bench.training.distributed import SINGLE_PROCESS, Rendezvous, master_address
 from models.parts.batch import Batch

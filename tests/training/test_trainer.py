@@ -16,7 +16,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from bench.data.batches import PairBatches, Pairs, Sentences
+from bench.data.batches import PairBatches
+from bench.data.encoded_pairs import Pairs, Sentences
 from bench.data.vocabulary import text_only
 from bench.system.machine import MachineSettings
 from bench.training import checkpoints

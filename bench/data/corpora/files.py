@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.data.corpora._reading import one_file, two_files
 from bench.data.corpus import Corpus, CorpusSettings, Split
-from bench.data.corpus_loading import qualified_name
+from bench.data.find_corpus import qualified_name
 
 
 def load(settings: CorpusSettings, source: str, target: str) -> Corpus:

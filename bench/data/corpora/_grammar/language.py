@@ -178,7 +178,11 @@ class Language:
         return own
 
     def _features(self, text: str) -> list[tuple[str, Callable[[Node, Features], str | None]]]:
-        """The names in `case gender=noun.gender person=third`, each with a function that finds its value."""
+        """Parses features such as `case gender=noun.gender person=third`.
+
+        Returns each name with a function that computes its value: `case` is taken from the features that the caller
+        passed, `noun.gender` is looked up in the meaning, and `third` is the value itself.
+        """
         found: list[tuple[str, Callable[[Node, Features], str | None]]] = []
         for part in text.split():
             name, equals, value = part.partition("=")

@@ -251,7 +251,10 @@ class Meaning:
         return frozenset({value}) if isinstance(value, str) and not passed else value
 
     def _count(self, name: str, arguments: tuple[Any, ...], depth: int) -> Counter[Concept | None]:
-        """Number of meanings of a symbol for each concept at the head, because later slots can depend on the head."""
+        """The number of meanings of a symbol, separately for each concept that can be its head.
+
+        Separately, because the slots that a rule fills after the head may depend on which concept the head is.
+        """
         key = (name, arguments, depth)
         if key not in self._counts:
             total: Counter[Concept | None] = Counter()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.measures import registry
+from bench.measures import metric_registry
 from reports.text.catalogue import languages, load_catalogue
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
@@ -30,14 +30,14 @@ def documented() -> dict[str, tuple[str, str]]:
 
 
 def test_every_documented_metric_is_registered_and_every_registered_one_documented():
-    names = [metric.name for metric in registry.METRICS]
+    names = [metric.name for metric in metric_registry.METRICS]
     assert len(names) == len(set(names))
     assert documented().keys() == set(names)
 
 
 def test_documentation_and_registry_agree_on_unit_and_direction():
     for name, (unit, better) in documented().items():
-        metric = registry.metric(name)
+        metric = metric_registry.metric(name)
         assert unit == metric.unit, name
         assert better in ("?", metric.better), name
 
@@ -45,7 +45,7 @@ def test_documentation_and_registry_agree_on_unit_and_direction():
 def test_every_label_is_translated():
     for language in languages():
         texts = load_catalogue(language).texts
-        assert {f"metric.{name}" for name in registry.LABELLED} <= texts.keys()
+        assert {f"metric.{name}" for name in metric_registry.LABELLED} <= texts.keys()
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,14 @@ def test_every_label_is_translated():
     ],
 )
 def test_a_stored_name_is_found_by_its_pattern(stored: str, name: str | None):
-    metric = registry.find(stored)
+    metric = metric_registry.find(stored)
     assert (metric.name if metric else None) == name
 
 
 def test_metrics_with_a_label_are_sorted_before_others():
-    assert registry.in_registry_order({"zeta", "updates", "alpha", "bleu"}) == ["bleu", "updates", "alpha", "zeta"]
+    assert metric_registry.in_registry_order({"zeta", "updates", "alpha", "bleu"}) == [
+        "bleu",
+        "updates",
+        "alpha",
+        "zeta",
+    ]

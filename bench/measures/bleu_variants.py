@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from sacrebleu.metrics.bleu import BLEU
 
 from bench.measures.measure import Measure
-from bench.measures.quality import Statistics, measure, statistics_by
+from bench.measures.quality import Statistics, mean_with_interval, statistics_by
 
 _LETTER = r"[^\W\d_]"
 
@@ -76,23 +76,23 @@ def variants(hypotheses: Sequence[str], references: Sequence[str], language: str
     Args:
         language: The target language, such as de; it decides how apostrophes and abbreviations are tokenised.
     """
-    found = [measure([statistics_by(BLEU(lowercase=True), "bleu_lowercase", hypotheses, references)])]
+    found = [mean_with_interval([statistics_by(BLEU(lowercase=True), "bleu_lowercase", hypotheses, references)])]
     if language == "ko":
         return [*found, *_korean(hypotheses, references)]
     ours, theirs = ([tokenise(line, language) for line in lines] for lines in (hypotheses, references))
     tokenised = _multi_bleu("bleu_tokenised", ours, theirs)
     ours, theirs = ([split_compounds(line) for line in lines] for lines in (ours, theirs))
     split = _multi_bleu("bleu_compound_split", ours, theirs)
-    return [*found, measure([tokenised]), measure([split])]
+    return [*found, mean_with_interval([tokenised]), mean_with_interval([split])]
 
 
 def _korean(hypotheses: Sequence[str], references: Sequence[str]) -> list[Measure]:
     """BLEU by characters and by morphemes. Korean particles are part of the word, so 13a's words rarely match."""
-    characters = measure([statistics_by(BLEU(tokenize="char"), "bleu_characters", hypotheses, references)])
+    characters = mean_with_interval([statistics_by(BLEU(tokenize="char"), "bleu_characters", hypotheses, references)])
     try:
         scorer = BLEU(tokenize="ko-mecab")
     except (ImportError, RuntimeError) as error:
         missing = str(error).strip().splitlines()[0]
         reason = f"not measured: {missing}; needs the extra `korean`: .venv/bin/pip install --editable '.[korean]'"
         return [characters, Measure("bleu_ko_mecab", None, "percent", provenance=reason)]
-    return [characters, measure([statistics_by(scorer, "bleu_ko_mecab", hypotheses, references)])]
+    return [characters, mean_with_interval([statistics_by(scorer, "bleu_ko_mecab", hypotheses, references)])]

@@ -7,8 +7,8 @@ import sys
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 
-from bench.measures import protocols
-from bench.measures.protocols import split_compounds, tokenise
+from bench.measures import bleu_variants
+from bench.measures.bleu_variants import split_compounds, tokenise
 
 
 # The right-hand sides are what sacremoses 0.2.0 gives with escape=False.
@@ -34,7 +34,7 @@ def test_compounds_are_split() -> None:
 def test_variants_have_their_names_and_settings() -> None:
     references = ["Der Mann geht in den U-Bahn-Hof.", "Ein Hund läuft, und das Kind sieht zu."]
     hypotheses = ["der Mann geht in den U-Bahn-Hof.", "Ein Hund läuft, und das Kind sieht ihm zu."]
-    found = {measure.metric: measure for measure in protocols.variants(hypotheses, references, "de")}
+    found = {measure.metric: measure for measure in bleu_variants.variants(hypotheses, references, "de")}
     assert list(found) == ["bleu_lowercase", "bleu_tokenised", "bleu_compound_split"]
     assert "case:lc" in found["bleu_lowercase"].provenance
     assert found["bleu_lowercase"].value == BLEU(lowercase=True).corpus_score(hypotheses, [references]).score
@@ -49,7 +49,7 @@ def test_variants_have_their_names_and_settings() -> None:
 
 
 def test_without_smoothing_a_missing_order_is_zero() -> None:
-    (_, tokenised, _) = protocols.variants(["a b x d e"], ["a b c d e"], "en")
+    (_, tokenised, _) = bleu_variants.variants(["a b x d e"], ["a b c d e"], "en")
     assert tokenised.value == 0
 
 
@@ -59,7 +59,7 @@ REFERENCES = ["나는 학교에 간다.", "물이 그릇에 있다."]
 
 def test_korean() -> None:
     """The values are those of `sacrebleu -tok ko-mecab|char|13a -lc` on the same lines."""
-    found = {measure.metric: measure for measure in protocols.variants(HYPOTHESES, REFERENCES, "ko")}
+    found = {measure.metric: measure for measure in bleu_variants.variants(HYPOTHESES, REFERENCES, "ko")}
     assert {metric: round(measure.value or 0, 4) for metric, measure in found.items()} == {
         "bleu_lowercase": 25.0,
         "bleu_characters": 51.3687,
@@ -71,6 +71,6 @@ def test_korean() -> None:
 def test_korean_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mecab_ko", None)
     monkeypatch.delitem(sys.modules, "sacrebleu.tokenizers.tokenizer_ko_mecab", raising=False)
-    *_, morphemes = protocols.variants(HYPOTHESES, REFERENCES, "ko")
+    *_, morphemes = bleu_variants.variants(HYPOTHESES, REFERENCES, "ko")
     assert (morphemes.metric, morphemes.value) == ("bleu_ko_mecab", None)
     assert ".venv/bin/pip install --editable '.[korean]'" in morphemes.provenance

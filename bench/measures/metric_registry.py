@@ -1,8 +1,10 @@
 """Every metric once: name, unit, direction, printed label and format. Reports, the terminal and tests read this list.
 
 To add a metric:
-1. compute it where it belongs (a file of bench/measures/ or bench/evaluation/) and return it as a `Measure`;
-2. give it an entry in `METRICS` and a line in docs/metrics.md (tests/measures/test_registry.py compares the two).
+1. compute it where it belongs (a file of bench/measures/) and return it as a `Measure`;
+2. call that in the function of bench/evaluation/evaluate.py whose topic it is (`score_test_sets`, `training_costs`,
+   `decoding_costs`, ...);
+3. give it an entry in `METRICS` and a line in docs/metrics.md; tests/measures/test_metric_registry.py compares the two.
 A metric with a label also needs the label, and its printed unit if it has one, in every other language
 (reports/text/languages/). With `in_every_row` it gets lines in the CSV, and with `own_column` a column in the
 comparison table; no other file has to be edited.

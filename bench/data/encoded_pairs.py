@@ -1,0 +1,119 @@
+"""Sentences and sentence pairs as token ids. Pairs that are longer than a limit are dropped here, sources truncated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+
+from bench.data.corpus import Split
+from bench.data.vocabulary import Vocabularies, Vocabulary
+from models.parts.batch import EOS, PAD, Batch, Tokens
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Token ids of many sentences in one flat array. Each sentence ends in EOS.
+
+    Attributes:
+        ids: Sentence i is ids[ends[i] - lengths[i] : ends[i]].
+        lengths: Tokens of each sentence, including EOS.
+        ends: Where each sentence ends in `ids`.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def of(cls, sentences: Sequence[Sequence[int]]) -> Sentences:
+        """The sentences given as id lists without EOS."""
+        lengths = np.fromiter(map(len, sentences), dtype=np.int64, count=len(sentences)) + 1
+        with_eos = chain.from_iterable(chain(sentence, (EOS,)) for sentence in sentences)
+        ids = np.fromiter(with_eos, dtype=np.int32, count=int(lengths.sum()))
+        return cls(ids, lengths, np.cumsum(lengths))
+
+    @classmethod
+    def encode(cls, vocabulary: Vocabulary, sentences: Sequence[str], chunk_size: int = 100_000) -> Sentences:
+        """The sentences given as text.
+
+        They are encoded `chunk_size` at a time, because lists of Python integers need ten times the memory of an array.
+        """
+        begins = range(0, len(sentences), chunk_size)
+        chunks = [cls.of(vocabulary.encode(sentences[begin : begin + chunk_size])) for begin in begins]
+        lengths = np.concatenate([chunk.lengths for chunk in chunks])
+        return cls(np.concatenate([chunk.ids for chunk in chunks]), lengths, np.cumsum(lengths))
+
+    def select(self, mask: np.ndarray) -> Sentences:
+        """The sentences for which `mask` is True."""
+        lengths = self.lengths[mask]
+        return Sentences(self.ids[np.repeat(mask, self.lengths)], lengths, np.cumsum(lengths))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def tokens(self, indices: np.ndarray) -> Tokens:
+        """The sentences with these indices as one padded block."""
+        lengths_B = self.lengths[indices]
+        column_S = np.arange(lengths_B.max(initial=0))
+        # Behind the end of a sentence the position can exceed the array. Clipping it avoids an index error, and
+        # padding replaces the value that was read there.
+        position_BS = np.minimum((self.ends[indices] - lengths_B)[:, None] + column_S, len(self.ids) - 1)
+        ids_BS = np.where(column_S < lengths_B[:, None], self.ids[position_BS], PAD)
+        return Tokens(torch.from_numpy(ids_BS.astype(np.int64)), tuple(lengths_B.tolist()))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sentence pairs as ids.
+
+    Attributes:
+        sources: Source sentences.
+        targets: Target sentences.
+        dropped: Pairs of the split that are not among them because they were too long.
+    """
+
+    sources: Sentences
+    targets: Sentences
+    dropped: int = 0
+
+    @classmethod
+    def encode(cls, split: Split, vocabularies: Vocabularies, max_length: int | None = None) -> Pairs:
+        """The pairs of a split, encoded. Pairs with a side of more than `max_length` tokens (without EOS) are dropped.
+
+        Raises:
+            ValueError: the split has no pairs, or all of them are too long.
+        """
+        if not len(split):
+            raise ValueError("text: there are no sentence pairs; check the files of the corpus")
+        sources = Sentences.encode(vocabularies.source, split.sources)
+        targets = Sentences.encode(vocabularies.target, split.targets)
+        if max_length is None:
+            return cls(sources, targets)
+        short = np.maximum(sources.lengths, targets.lengths) <= max_length + 1
+        if not short.any():
+            raise ValueError(
+                f"text.max_length: none of {len(split)} sentence pairs has at most {max_length} tokens; raise it"
+            )
+        return cls(sources.select(short), targets.select(short), int((~short).sum()))
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @property
+    def max_lengths(self) -> np.ndarray:
+        """Tokens of the longer side of each pair, including EOS."""
+        return np.maximum(self.sources.lengths, self.targets.lengths)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """The pairs with these indices as one batch."""
+        return Batch(self.sources.tokens(indices), self.targets.tokens(indices))
+
+
+def truncate(sentences: Iterable[list[int]], max_length: int) -> tuple[list[list[int]], int]:
+    """The sentences, cut to `max_length` tokens, and the number of sentences that were longer."""
+    sentences = list(sentences)
+    return [sentence[:max_length] for sentence in sentences], sum(len(sentence) > max_length for sentence in sentences)
