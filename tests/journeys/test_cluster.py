@@ -18,6 +18,7 @@ import psutil
 import pytest
 import torch
 
+from bench.runs.ray_cluster import run_worker
 from bench.tracking.reading import TrackedRun
 from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import tiny_job
@@ -70,7 +71,7 @@ def workers(cluster: Any) -> list[psutil.Process]:
     for node in cluster.list_all_nodes():
         for process in raylet(node).children(recursive=True):
             try:
-                if process.cmdline()[:1] == ["ray::work"]:
+                if process.cmdline()[:1] == [f"ray::{run_worker.__name__}"]:
                     found.append(process)
             except psutil.NoSuchProcess:
                 continue
