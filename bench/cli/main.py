@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.cli.arguments import PROGRAM, build_parser
 
 if TYPE_CHECKING:
-    from bench.runs.worker_pool import WorkerBackend
+    from bench.runs.worker_backend import WorkerBackend
     from reports.gathering.context import Context
 
 
@@ -120,7 +120,7 @@ def sweep_command(args: argparse.Namespace, flags: list[str]) -> int:
     for row in args.row:
         check_known("row", row, list(row_files()), Path("--row"))
 
-    from bench.runs.worker_pool import LocalBackend
+    from bench.runs.worker_backend import LocalBackend
     from bench.sweep.run_sweep import print_results, run_sweep
     from bench.system import terminal
     from bench.training.checkpoints import Interrupted
@@ -149,7 +149,7 @@ def _worker_backend(args: argparse.Namespace) -> WorkerBackend | None:
             raise ValueError(
                 f"--{flag}: only the workers of a cluster have this setting; add --cluster, or remove the flag"
             )
-    from bench.runs.worker_pool import LocalBackend
+    from bench.runs.worker_backend import LocalBackend
 
     return LocalBackend(args.workers) if args.workers else None
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.experiment.spec import Experiment
-    from bench.runs.worker_pool import Process
+    from bench.runs.worker_backend import Process
 
 FORWARDED_VARIABLES = ("MLFLOW_", "BENCH_", "PGPASS", "MULTI30K", "HF_")
 """Prefixes of the environment variables that workers get from the driver. All others are those of their node."""
@@ -51,7 +51,7 @@ def workers_per_node(resources: Mapping[str, float], cpus: int, gpus: float) -> 
 
 
 class RayBackend:
-    """Starts workers on a Ray cluster; a `worker_pool.WorkerBackend`.
+    """Starts workers on a Ray cluster; a `worker_backend.WorkerBackend`.
 
     Args:
         address: `auto` for the cluster that this machine belongs to, or an address.

@@ -25,7 +25,8 @@ from bench.experiment.yaml_layers import check_known
 from bench.runs import best_settings
 from bench.runs.job import JobResult, failure_reason, run
 from bench.runs.worker import Task, TaskResult
-from bench.runs.worker_pool import MAX_ATTEMPTS, WorkerBackend, open_pool, schedule
+from bench.runs.worker_backend import WorkerBackend
+from bench.runs.worker_pool import MAX_ATTEMPTS, open_pool, schedule
 from bench.system import terminal
 from bench.tracking.store import Store
 

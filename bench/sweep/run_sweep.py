@@ -24,7 +24,8 @@ from bench.experiment.fairness import setting_differences
 from bench.experiment.job_data import JobData
 from bench.runs.suite import one_per_dataset
 from bench.runs.worker import Task, TaskResult
-from bench.runs.worker_pool import WorkerBackend, open_pool, schedule
+from bench.runs.worker_backend import WorkerBackend
+from bench.runs.worker_pool import open_pool, schedule
 from bench.sweep.settings import Sweep
 from bench.sweep.storage import HEARTBEAT_INTERVAL, StorageFailure, open_storage
 from bench.sweep.study import Study

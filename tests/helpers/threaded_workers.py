@@ -20,7 +20,7 @@ class WorkerKilled(BaseException):
 
 
 class ThreadProcess:
-    """A `worker_pool.Process` that is a thread."""
+    """A `worker_backend.Process` that is a thread."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
         *_, address, number = command
@@ -50,7 +50,7 @@ class ThreadProcess:
 
 @dataclass
 class ThreadBackend:
-    """A `worker_pool.WorkerBackend` that starts threads."""
+    """A `worker_backend.WorkerBackend` that starts threads."""
 
     count: int = 2
     address: tuple[str, int] | None = None

@@ -94,7 +94,7 @@ def test_a_sweep_with_failed_jobs_ends_and_prints_them(
         return better_with_smaller_lr(experiment)
 
     monkeypatch.setattr(bench.runs.worker, "run", FakeJobs(fails_three_times).run)
-    monkeypatch.setattr("bench.runs.worker_pool.LocalBackend", ThreadBackend)
+    monkeypatch.setattr("bench.runs.worker_backend.LocalBackend", ThreadBackend)
     path = write_sweep(folder, "trials: 4")
     arguments = ["sweep", str(path), "--row", "mlp", "--workers", "1", *flags(folder)]
     assert main(arguments) == 1

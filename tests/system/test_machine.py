@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.experiment.loading import resolve, row_files
-from bench.runs.worker_pool import LocalBackend, LocalProcess
+from bench.runs.worker_backend import LocalBackend, LocalProcess
 
 
 @pytest.mark.parametrize(
