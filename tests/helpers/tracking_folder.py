@@ -18,6 +18,7 @@ from sqlalchemy import Engine, event
 
 from bench.sweep.storage import open_storage
 from bench.tracking.store import Store, TrackingSettings
+from tests.helpers import tiny_job
 
 DATABASES = ("mlflow.db", "optuna.db")
 
@@ -40,6 +41,13 @@ def create(folder: Path, factory: pytest.TempPathFactory) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in DATABASES:
         shutil.copy(_template(factory.getbasetemp()) / name, folder / name)
+    return folder
+
+
+def create_with_corpus(folder: Path, factory: pytest.TempPathFactory) -> Path:
+    """Writes the tiny corpus to `folder`, and creates an empty store in `folder`/runs; returns `folder`."""
+    tiny_job.write_corpus(folder)
+    create(folder / "runs", factory)
     return folder
 
 

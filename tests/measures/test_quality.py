@@ -50,6 +50,16 @@ def sacrebleu(folder: Path, refs: list[str], systems: list[list[str]], *flags: s
     return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
+def assert_equal_to_sacrebleu(folder: Path, refs: list[str], systems: list[list[str]]) -> None:
+    """Scores and p-values of every metric equal those that sacreBLEU's command prints for the same files."""
+    theirs = sacrebleu(folder, refs, systems, "--paired-ar")
+    for metric, label in zip(SCORE_METRICS, ("BLEU", "chrF2", "TER"), strict=True):
+        rows = [statistics(system, refs, metric) for system in systems]
+        assert [row.score for row in rows] == [printed[label]["score"] for printed in theirs]
+        ours = [significance.p_values(rows[0], row)[0] for row in rows[1:]]
+        assert ours == [printed[label]["p_value"] for printed in theirs[1:]]
+
+
 def half_width(measure: Measure) -> float:
     assert measure.low is not None
     assert measure.high is not None
@@ -74,12 +84,7 @@ def test_paired_tests_equal_the_command_line(tmp_path: Path) -> None:
     base = with_errors(refs, 1)
     near = [*base[:5], refs[5], *base[6:]]  # differs in one sentence, so ties matter
     systems = [base, with_errors(refs, 2, 0.18), with_errors(refs, 3, 0.3), near]
-    theirs = sacrebleu(tmp_path, refs, systems, "--paired-ar")
-    for metric, label in zip(SCORE_METRICS, ("BLEU", "chrF2", "TER"), strict=True):
-        rows = [statistics(system, refs, metric) for system in systems]
-        assert [row.score for row in rows] == [printed[label]["score"] for printed in theirs]
-        ours = [significance.p_values(rows[0], row)[0] for row in rows[1:]]
-        assert ours == [printed[label]["p_value"] for printed in theirs[1:]]
+    assert_equal_to_sacrebleu(tmp_path, refs, systems)
 
 
 @pytest.mark.skipif("MULTI30K" not in os.environ, reason="MULTI30K names no folder with the Multi30k files")
@@ -87,12 +92,7 @@ def test_three_systems_on_multi30k_equal_the_command_line(tmp_path: Path) -> Non
     """The whole of test_2016_flickr: its references with words dropped, swapped and replaced at three rates."""
     refs = load(CorpusSettings("multi30k-en-de")).tests["test_2016_flickr"].targets
     systems = [with_errors(refs, seed, rate) for seed, rate in ((1, 0.15), (2, 0.155), (3, 0.2))]
-    theirs = sacrebleu(tmp_path, refs, systems, "--paired-ar")
-    for metric, label in zip(SCORE_METRICS, ("BLEU", "chrF2", "TER"), strict=True):
-        rows = [statistics(system, refs, metric) for system in systems]
-        assert [row.score for row in rows] == [printed[label]["score"] for printed in theirs]
-        ours = [significance.p_values(rows[0], row)[0] for row in rows[1:]]
-        assert ours == [printed[label]["p_value"] for printed in theirs[1:]]
+    assert_equal_to_sacrebleu(tmp_path, refs, systems)
 
 
 @pytest.mark.parametrize("metric", SCORE_METRICS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import tiny_job, tiny_sweep, tracking_folder
+from tests.helpers import tiny_sweep, tracking_folder
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -19,6 +19,4 @@ def cached_parsing() -> Iterator[None]:
 @pytest.fixture
 def folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny corpus, and an empty store in `runs`."""
-    tiny_job.write_corpus(tmp_path)
-    tracking_folder.create(tmp_path / "runs", tmp_path_factory)
-    return tmp_path
+    return tracking_folder.create_with_corpus(tmp_path, tmp_path_factory)
