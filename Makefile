@@ -17,7 +17,7 @@ test: .venv/installed-dev ## every test but the journeys; one thread for each of
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist loadfile
 
 journeys: .venv/installed-dev ## the slow, whole-system tests, two at a time
-	.venv/bin/python -m pytest tests/journeys --numprocesses 2 --dist loadgroup -o addopts="-q --strict-markers --strict-config --import-mode=importlib" --timeout 900
+	.venv/bin/python -m pytest tests/journeys --numprocesses 2 --dist loadfile -o addopts="-q --strict-markers --strict-config --import-mode=importlib" --timeout 900
 
 gpu: ## checks on a CUDA GPU in at most ten minutes, offline: installs nothing (docs/gpu.md); MULTI30K=FOLDER uses the captions
 	$(GPU_PYTHON) -m bench.checks.gpu $(GPU_FLAGS)

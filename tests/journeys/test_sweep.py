@@ -31,7 +31,7 @@ pytestmark = pytest.mark.journey
 
 SETTINGS = {
     "text.vocabulary_size": 90,
-    "training.max_pairs": 12000,
+    "training.max_pairs": 6000,
     "training.batch_tokens": 300,
     "training.validations": 4,
     "machine.checkpoint_seconds": 0.2,

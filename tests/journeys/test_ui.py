@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.journeys.commands import BENCH, free_port
 
-pytestmark = [pytest.mark.journey, pytest.mark.xdist_group("ui")]  # one process: the server and the suite are shared
+pytestmark = pytest.mark.journey
 
 BIN = BENCH.parent
 CHROMIUM = shutil.which("chromium") or ""
