@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -88,6 +89,7 @@ def run_command(args: argparse.Namespace, flags: list[str]) -> int:
 def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.runs.suite import Suite, run_suite
     from bench.system import terminal
+    from bench.system.files import inside
     from bench.tracking.store import Store
     from bench.training.checkpoints import Interrupted
     from reports.gathering.gather_runs import gather
@@ -103,7 +105,7 @@ def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
     if not results:
         return 3
     tracking = results[0].experiment.tracking
-    out = args.out or Path(tracking.folder) / "reports" / args.file.stem
+    out = args.out or inside(Path(tracking.folder), "reports", args.file.stem)
     store = Store(tracking)
     _write_report(gather(store, args.file.stem), out)
     store.log_to_parent(args.file.stem, out, "report")
@@ -156,6 +158,7 @@ def _worker_backend(args: argparse.Namespace) -> WorkerBackend | None:
 
 def report_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.system import terminal
+    from bench.system.files import inside
     from bench.tracking.store import Store, TrackingSettings
     from reports import write
     from reports.gathering import gather_runs, snapshot
@@ -165,7 +168,8 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
             "--from: a snapshot is read without a tracking store, so it cannot be combined with --tracking.uri or "
             "--export; remove one of the flags"
         )
-    store = snapshot.Snapshot(args.snapshot) if args.snapshot else Store(TrackingSettings(args.uri, args.folder))
+    settings = TrackingSettings(args.uri, args.folder)
+    store = snapshot.Snapshot(args.snapshot) if args.snapshot else Store(settings, read_only=True)
     reader = snapshot.Recorder(store) if args.export else store
     context = gather_runs.gather(reader, args.suite, args.ui_url, args.lang, args.compare)
     if isinstance(reader, snapshot.Recorder):
@@ -173,7 +177,7 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
     if args.format == "csv":
         sys.stdout.write(write.csv(context))
         return 0
-    page = _write_report(context, args.out or Path(args.folder) / "reports" / context.suite)
+    page = _write_report(context, args.out or inside(Path(args.folder), "reports", context.suite))
     if args.open:
         import webbrowser
 
@@ -186,11 +190,21 @@ def _write_report(context: Context, out: Path) -> Path:
     from bench.system import terminal
     from reports import write
 
-    files = write.all_forms(context, out)
+    try:
+        files = write.all_forms(context, out)
+    except OSError as error:
+        raise _cannot_write(error) from error
     terminal.table(*write.terminal(context))
     for file in files:
         terminal.say(f"{file}")
     return files[0]
+
+
+def _cannot_write(error: OSError) -> Exception:
+    """The error to raise if a folder of results cannot be written: it names --out if the folder may not be written."""
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return error
+    return ValueError(f"{error.filename}: {error.strerror}; choose a folder that can be written with --out")
 
 
 def translate_command(args: argparse.Namespace, _: list[str]) -> int:
@@ -199,7 +213,7 @@ def translate_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.tracking.store import Store, TrackingSettings
 
     chunks = trained_model.read_sentences(args.sentences, args.file, sys.stdin)
-    store = Store(TrackingSettings(args.uri, args.folder))
+    store = Store(TrackingSettings(args.uri, args.folder), read_only=True)
     translator = trained_model.load(store, args.run)
     if args.others:
         translator = trained_model.join_ensemble(
@@ -230,7 +244,7 @@ def probe_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.tracking.store import Store, TrackingSettings
 
     contrasts = read(args.file) if args.file else None
-    store = Store(TrackingSettings(args.uri, args.folder))
+    store = Store(TrackingSettings(args.uri, args.folder), read_only=True)
     runs = probe_model.select_runs(store, args.runs, args.suite)
     terminal.table(*probe_model.accuracy_table(runs, store, contrasts))
     if len(runs) == 1 and contrasts is None and (rows := probe_model.illustration_rows(runs[0], store)):
@@ -243,17 +257,27 @@ def probe_command(args: argparse.Namespace, _: list[str]) -> int:
 def attention_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.evaluation import attention_maps, trained_model
     from bench.system import terminal
+    from bench.system.files import inside
     from bench.tracking.store import Store, TrackingSettings
     from reports.plots import attention_heatmap
 
-    store = Store(TrackingSettings(args.uri, args.folder))
+    store = Store(TrackingSettings(args.uri, args.folder), read_only=True)
     run = trained_model.find_run(store, args.run)
     attention = attention_maps.sentence_attention(trained_model.load(store, run.id), args.sentence)
     selected = attention.select(args.kind, args.layer, args.head)
     terminal.say(terminal.printable(attention.translation))
-    for file in attention_heatmap.write(attention, selected, args.out or Path(args.folder) / "attention" / run.id[:12]):
-        store.log_file(run, file, "attention")
+    out = args.out or inside(Path(args.folder), "attention", run.id[:12])
+    try:
+        files = attention_heatmap.write(attention, selected, out)
+    except OSError as error:
+        raise _cannot_write(error) from error
+    for file in files:
         terminal.say(str(file))
+    try:
+        for file in files:
+            store.log_file(run, file, "attention")
+    except PermissionError as error:
+        terminal.say(f"not added to the artifacts of the run: {error.filename}: {error.strerror}")
     return 0
 
 
@@ -306,7 +330,8 @@ def latency_command(args: argparse.Namespace, _: list[str]) -> int:
 
     if args.times < 2:
         raise ValueError(f"--times: {args.times} is too few to compare; set at least 2")
-    return int(not repeat_latency.show(Store(TrackingSettings(args.uri, args.folder)), args.runs, args.times))
+    store = Store(TrackingSettings(args.uri, args.folder), read_only=True)
+    return int(not repeat_latency.show(store, args.runs, args.times))
 
 
 def verify_command(args: argparse.Namespace, _: list[str]) -> int:
@@ -324,7 +349,8 @@ def ui_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.tracking.store import Store, TrackingSettings
     from bench.tracking.ui import serve_ui
 
-    serve_ui(Store(TrackingSettings(args.uri, args.folder)), args.port)
+    settings = TrackingSettings(args.uri, args.folder)
+    serve_ui(Store(settings, read_only=not Store.can_write(settings)), args.port)
     return 0
 
 

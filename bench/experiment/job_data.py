@@ -16,6 +16,7 @@ from bench.data.vocabulary import Vocabularies
 from bench.decoding import beam_search
 from bench.decoding.unk_replacement import Lexicon
 from bench.experiment.spec import Experiment
+from bench.system.files import inside
 from models.parts.translator import Translator
 
 VALIDATION_SENTENCES = 500
@@ -40,7 +41,7 @@ class JobData:
     def of(cls, experiment: Experiment) -> JobData:
         corpus = corpus_of(experiment)
         text, tokens = experiment.text, experiment.training.batch_tokens
-        vocabularies = vocabulary.build(text, corpus.train, experiment.tracking.path / "vocabularies")
+        vocabularies = vocabulary.build(text, corpus.train, inside(experiment.tracking.path, "vocabularies"))
         batches = PairBatches(Pairs.encode(corpus.train, vocabularies, text.max_length), tokens, experiment.seed)
         first = Split(
             corpus.validation.sources[:VALIDATION_SENTENCES], corpus.validation.targets[:VALIDATION_SENTENCES]

@@ -136,3 +136,4 @@ def log_tuning_costs(
             "debt": debt,
         }
         writer.text(json.dumps(document, indent=1), "best_so_far.json")
+        writer.record_files()

@@ -26,7 +26,7 @@ from bench.experiment.spec import Experiment, flatten
 from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.system import formatting, terminal
-from bench.system.files import fill_file, remove_partial_files
+from bench.system.files import fill_file, inside, remove_partial_files
 from bench.system.machine import MachineSettings, environment_tags
 from bench.system.progress import Status, StatusCallback
 from bench.tracking.reading import TrackedRun
@@ -145,7 +145,7 @@ def run(
     with experiment.machine.applied(), Signals().installed() as signals:
         job_data = JobData.of(experiment)
         model = model_of(experiment, job_data)
-        jobs = experiment.tracking.path / "jobs" / suite
+        jobs = inside(experiment.tracking.path, "jobs", suite)
         if earlier:
             checkpoints.check(_checkpoint_folder(jobs, experiment, earlier.id) / CHECKPOINT)
         vocabulary.save_to_cache(job_data.vocabularies)
@@ -231,14 +231,14 @@ def _join_members(
 
 def _checkpoint_folder(jobs: Path, experiment: Experiment, run_id: str) -> Path:
     """The folder of a run's checkpoints. Its name contains the run id, so that a new run never loads old weights."""
-    return jobs / f"{experiment.row}-{experiment.corpus_name}-s{experiment.seed}-{run_id[:12]}"
+    return inside(jobs, f"{experiment.row}-{experiment.corpus_name}-s{experiment.seed}-{run_id[:12]}")
 
 
 @contextlib.contextmanager
 def _job_lock(jobs: Path, experiment: Experiment) -> Iterator[None]:
     """Raises JobLocked if another process executes this job. The kernel releases the lock of a killed process."""
     jobs.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(jobs / f".{experiment.job_hash}.lock")
+    lock = filelock.FileLock(inside(jobs, f".{experiment.job_hash}.lock"))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -315,7 +315,7 @@ def _write_metadata(writer: RunWriter, experiment: Experiment, job_data: JobData
     if job_data.train.pairs.dropped:
         terminal.say(f"  left out: {job_data.train.pairs.dropped:,} pairs over {experiment.text.max_length} tokens")
     sides = dict(zip(("source", "target"), job_data.vocabularies, strict=True))
-    corpus_stats = cached_stats(corpus, experiment.tracking.path / "corpus_stats")
+    corpus_stats = cached_stats(corpus, inside(experiment.tracking.path, "corpus_stats"))
     vocabularies = {side: {"size": len(v), "kind": experiment.text.kind, "sha256": v.hash} for side, v in sides.items()}
     bleu = quality.statistics(["x"], ["x"]).signature
     document = corpus_stats | {"vocabularies": vocabularies, "signature": bleu}

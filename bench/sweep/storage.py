@@ -14,6 +14,9 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from bench.system.files import inside
+from bench.tracking.store_folder import sqlite_uri
+
 logging.getLogger("optuna").setLevel(logging.ERROR)
 
 HEARTBEAT_INTERVAL = 10
@@ -32,8 +35,8 @@ def open_storage(url: str | None, folder: Path) -> optuna.storages.RDBStorage:
     Raises:
         ValueError: the storage cannot be reached or opened. The message does not contain the password.
     """
-    file = folder / "optuna.db"
-    url = url or f"sqlite:///{file}"
+    file = inside(folder, "optuna.db")
+    url = url or sqlite_uri(file)
     try:
         shown = make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
@@ -44,7 +47,7 @@ def open_storage(url: str | None, folder: Path) -> optuna.storages.RDBStorage:
         with contextlib.ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are experimental
-            if url == f"sqlite:///{file}":
+            if url == sqlite_uri(file):
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(
                     filelock.FileLock(f"{file}.lock")

@@ -7,6 +7,37 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+def inside(folder: Path, *names: str) -> Path:
+    """The path of a file or folder below `folder`, made of names that may come from data that somebody else made.
+
+    Args:
+        names: One name for each level. It need not exist.
+
+    Raises:
+        ValueError: a name is not that of a file (empty, "..", with a slash), or the path leads out of `folder` through
+            a symbolic link.
+    """
+    for name in names:
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise ValueError(
+                f"{name!r} is not used as the name of a file in {folder}: one name without slashes was expected; "
+                "rename it, or do not use data of this origin"
+            )
+    path = folder.joinpath(*names)
+    check_inside(path, folder)
+    return path
+
+
+def check_inside(path: Path, *folders: Path) -> None:
+    """Raises ValueError if `path`, with all symbolic links followed, is in none of the folders."""
+    target = path.resolve()
+    if not any(target.is_relative_to(folder.resolve()) for folder in folders):
+        raise ValueError(
+            f"{path} leads to {target}, outside of {' and '.join(map(str, folders))}: nothing is read or written there; "
+            "put a real file or folder in its place, or choose another folder"
+        )
+
+
 def write_file(path: Path, content: bytes | str, *, durable: bool = True) -> None:
     """Write `content` (text as UTF-8) to `path` atomically. Arguments and errors are those of `fill_file`."""
     data = content.encode() if isinstance(content, str) else content

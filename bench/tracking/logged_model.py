@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import unquote
 
 import mlflow.artifacts
 from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.entities import Run as MlflowRun
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
+from bench.tracking.reading import MissingFile
+
 SERVING_CODE = Path(__file__).parents[1] / "evaluation" / "serving.py"
 TRANSLATOR_FOLDER = "translator"
+TRANSLATOR_FILES = ("config.yaml", "weights.pt", "source.vocabulary", "target.vocabulary")
 MODELS_URI = "models:/"
+UNUSABLE_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories of letters that a name cannot have: control characters, surrogates, line and paragraph ends."""
+
 REQUIRED = ("torch", "pytorch-lightning", "mlflow", "sentencepiece", "jsonargparse", "pandas", "pyyaml", "sacrebleu")
 
 
@@ -75,37 +85,79 @@ def find(client: MlflowClient, run_id: str) -> LoggedModel | None:
     return next((model for model in _models_of_run(client, client.get_run(run_id)) if model.status == "READY"), None)
 
 
-def download(client: MlflowClient, run_id: str, folder: Path) -> Path | None:
-    """Copies the translator of a run into a folder below `folder` and returns it; None if the run has no model."""
+def download(client: MlflowClient, run_id: str, folder: Path, locate: Callable[[str], str]) -> Path | None:
+    """Copies the translator of a run into a folder below `folder` and returns it; None if the run has no model.
+
+    Args:
+        locate: Returns the present address of files, for the address that was recorded.
+
+    Raises:
+        MissingFile: the run has a model, but a file of its translator is gone.
+    """
     model = find(client, run_id)
     if model is None:
         return None
-    uri = f"{model.artifact_location}/artifacts/{TRANSLATOR_FOLDER}"
+    location = _check_files(client, model, locate)
+    uri = f"{location}/artifacts/{TRANSLATOR_FOLDER}"
     return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=client.tracking_uri))
 
 
-def promote(client: MlflowClient, run_id: str, name: str) -> str:
+def _check_files(client: MlflowClient, model: LoggedModel, locate: Callable[[str], str]) -> str:
+    """The present address of a model. Raises MissingFile if a file of its translator is gone."""
+    location = locate(model.artifact_location)
+    repository = get_artifact_repository(location, tracking_uri=client.tracking_uri)
+    stored = {file.path.rpartition("/")[2] for file in repository.list_artifacts(f"artifacts/{TRANSLATOR_FOLDER}")}
+    for name in TRANSLATOR_FILES:
+        if name not in stored:
+            path = f"{unquote(location.removeprefix('file://'))}/artifacts/{TRANSLATOR_FOLDER}/{name}"
+            raise MissingFile(path, str(model.source_run_id))
+    return location
+
+
+def promote(client: MlflowClient, run_id: str, name: str, locate: Callable[[str], str]) -> str:
     """Registers the model of a run under a name; returns its URI, models:/NAME/VERSION.
 
+    Args:
+        locate: Returns the present address of files, for the address that was recorded.
+
     Raises:
-        ValueError: the run has no model, or MLflow does not accept the name.
+        ValueError: the run has no model, its files are gone, or the name is bad.
     """
+    unusable = {letter for letter in name if letter in "/:@" or unicodedata.category(letter) in UNUSABLE_CATEGORIES}
+    if unusable or not name.strip() or name != name.strip():
+        raise ValueError(
+            f"--name: {name!r} cannot be the name of a registered model: a name without / : @, control characters and "
+            "spaces at its ends was expected, such as nmt-en-de; choose another"
+        )
     model = find(client, run_id)
     if model is None:
         raise ValueError(
             f"run {run_id} has no model; only finished runs have one; run its command again to finish it, or choose "
             "another run"
         )
+    location = _check_files(client, model, locate)
     try:
-        if not client.search_registered_models(f"name = '{name}'"):
+        # No query contains the name, because MLflow's queries have no escape for quotation marks.
+        if name not in {each.name for each in _all_registered(client)}:
             client.create_registered_model(name)
-        known = client.search_model_versions(f"name = '{name}'")
-        entry = next((each for each in known if each.run_id == run_id), None)
+        known = client.search_model_versions(f"run_id = '{run_id}'")
+        entry = next((each for each in known if each.name == name), None)
         # Registered by its location, because MLflow would look up models:/ID in its global store.
-        entry = entry or client.create_model_version(name, model.artifact_location, run_id, model_id=model.model_id)
+        entry = entry or client.create_model_version(name, location, run_id, model_id=model.model_id)
     except MlflowException as error:
-        raise ValueError(f"--name: {name!r}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"--name: {name!r}: {str(error).splitlines()[0]}; choose another name") from error
     return f"{MODELS_URI}{name}/{entry.version}"
+
+
+def _all_registered(client: MlflowClient) -> list[RegisteredModel]:
+    found: list[RegisteredModel] = []
+    token = None
+    while True:
+        page = client.search_registered_models(page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 def registered_run_id(client: MlflowClient, reference: str) -> str:
@@ -114,11 +166,11 @@ def registered_run_id(client: MlflowClient, reference: str) -> str:
     Raises:
         ValueError: there is none; the message lists the registered models.
     """
-    name, slash, number = reference.removeprefix(MODELS_URI).partition("/")
-    name, _, alias = name.partition("@")
+    name, slash, number = reference.removeprefix(MODELS_URI).rpartition("/")
     try:
         if slash:
             return client.get_model_version(name, number).run_id or ""
+        name, _, alias = number.partition("@")
         return client.get_model_version_by_alias(name, alias).run_id or ""
     except MlflowException as error:
         known = [f"{MODELS_URI}{each.name}/{each.version}" for each in client.search_model_versions()]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import pandas as pd
 from pyarrow import parquet
@@ -15,6 +18,19 @@ from pyarrow import parquet
 from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
+
+FILES_TAG = "attention_ladder.files"
+"""Tag of a run that holds, as JSON, the names of the files that it has written to the store."""
+
+
+class MissingFile(ValueError):
+    """A file is gone that a run has written to the store."""
+
+    def __init__(self, path: str, run: str) -> None:
+        super().__init__(
+            f"{path}: the file is missing or incomplete, although run {run} wrote it to the store; restore the file, or "
+            "run the job again (bench run and bench suite have --again)"
+        )
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,16 @@ class TrackedRun:
     params: dict[str, str]
     metrics: dict[str, float]
     artifacts: str = ""
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Names of files that the run is known to have written. Runs of earlier versions have recorded only some."""
+        tables: list[dict[str, str]] = json.loads(self.tags.get("mlflow.loggedArtifacts", "[]"))
+        known = {*json.loads(self.tags.get(FILES_TAG, "[]")), *(table["path"] for table in tables)}
+        if self.status == "FINISHED" and self.tags.get("kind") in ("job", "trial"):
+            known |= {"measures.json"}
+            known |= {"curves.parquet"} if any(name.startswith("train/") for name in self.metrics) else set()
+        return frozenset(known)
 
 
 class Reader(Protocol):
@@ -72,17 +98,32 @@ class Reader(Protocol):
         """The studies of one sweep, or of all sweeps, newest first."""
         ...
 
+    @contextlib.contextmanager
+    def file(self, run: TrackedRun, name: str) -> Iterator[Path | None]:
+        """As `artifact`, for a file that the run may have written.
+
+        Raises:
+            MissingFile: the run has recorded that it wrote the file. A report without it would look as if nothing had
+                been measured.
+        """
+        with self.artifact(run, name) as path:
+            if path is None and name in run.files:
+                raise MissingFile(where(run, name), f"{run.id} ({run.name})")
+            yield path
+
     def measures(self, run: TrackedRun) -> list[Measure]:
         """The final numbers of a run; empty if it has not been evaluated."""
-        with self.artifact(run, "measures.json") as path:
+        with self.file(run, "measures.json") as path:
             try:
                 return [Measure(**entry) for entry in json.loads(path.read_text())["measures"]] if path else []
             except json.JSONDecodeError:  # incomplete, because the process was killed while it wrote the file
+                if run.status == "FINISHED":
+                    raise MissingFile(where(run, "measures.json"), f"{run.id} ({run.name})") from None
                 return []
 
     def curves(self, run: TrackedRun) -> pd.DataFrame:
         """The learning curves, with the columns update, name and value; empty if training has not ended."""
-        with self.artifact(run, "curves.parquet") as path:
+        with self.file(run, "curves.parquet") as path:
             if path is None:
                 return pd.DataFrame(columns=["update", "name", "value"])
             # Half the time of pandas.read_parquet.
@@ -90,17 +131,23 @@ class Reader(Protocol):
 
     def hypotheses(self, run: TrackedRun, test_set: str) -> pd.DataFrame:
         """The translations of a test set; columns source, reference and hypothesis; empty if there are none."""
-        with self.artifact(run, f"hypotheses/{test_set}.json") as path:
+        with self.file(run, f"hypotheses/{test_set}.json") as path:
             if path is None:
                 return pd.DataFrame(columns=["source", "reference", "hypothesis"])
             return pd.DataFrame(**json.loads(path.read_text()))
 
     def statistics(self, run: TrackedRun, test_set: str) -> list[Statistics]:
         """The sentence statistics of every quality metric on a test set; empty if the run has none."""
-        with self.artifact(run, f"statistics/{test_set}.npz") as path:
+        with self.file(run, f"statistics/{test_set}.npz") as path:
             return quality.read(path) if path else []
 
     def read_json(self, run: TrackedRun, name: str) -> dict[str, Any]:
         """The content of a JSON file of a run; empty if the run has no file of that name."""
-        with self.artifact(run, name) as path:
+        with self.file(run, name) as path:
             return json.loads(path.read_text()) if path else {}
+
+
+def where(run: TrackedRun, name: str) -> str:
+    """The file of a run, as messages name it."""
+    local = run.artifacts.startswith("file://")
+    return f"{unquote(run.artifacts.removeprefix('file://')) if local else run.artifacts or run.id}/{name}"

@@ -20,6 +20,7 @@ from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
 from bench.tracking import logged_model
+from bench.tracking.reading import FILES_TAG
 from bench.tracking.retry import BackgroundWriter
 
 
@@ -28,6 +29,7 @@ class RunWriter:
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client, self.id = client, run_id
+        self.written = set[str]()  # names of files
         self.background = BackgroundWriter(lambda metrics: client.log_batch(run_id, metrics=metrics))
 
     def tag(self, tags: Mapping[str, str]) -> None:
@@ -122,6 +124,7 @@ class RunWriter:
             path = Path(folder) / Path(name).name
             frame.to_parquet(path, index=False)
             self.client.log_artifact(self.id, str(path), str(Path(name).parent) if "/" in name else None)
+        self.written.add(name)
 
     def statistics(self, statistics: Sequence[Statistics], test_set: str) -> None:
         """Writes the sentence statistics of a test set, from which reports compute intervals and paired tests."""
@@ -129,12 +132,17 @@ class RunWriter:
             path = Path(folder) / f"{test_set}.npz"
             quality.write(path, statistics)
             self.client.log_artifact(self.id, str(path), "statistics")
+        self.written.add(f"statistics/{test_set}.npz")
 
     def text(self, text: str, name: str) -> None:
         self.client.log_text(self.id, text, name)
+        self.written.add(name)
 
-    def file(self, path: Path, folder: str | None = None) -> None:
-        self.client.log_artifact(self.id, str(path), folder)
+    def record_files(self) -> None:
+        """Adds the names of the files written so far to a tag of the run, so that readers notice if one is gone."""
+        if self.written:
+            recorded = self.client.get_run(self.id).data.tags.get(FILES_TAG, "[]")
+            self.tag({FILES_TAG: json.dumps(sorted({*json.loads(recorded), *self.written}))})
 
     @contextlib.contextmanager
     def system_metrics(self) -> Iterator[None]:
@@ -157,4 +165,5 @@ class RunWriter:
     def finish(self, status: str) -> None:
         """Waits until the store has everything, then ends the run as FINISHED, FAILED or KILLED."""
         self.flush()
+        self.record_files()
         self.client.set_terminated(self.id, status)

@@ -10,8 +10,9 @@ import shutil
 import sqlite3
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -27,11 +28,14 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
-from bench.system.files import fill_file, remove_partial_files
+from bench.system.files import fill_file, inside, remove_partial_files
 from bench.tracking import logged_model
-from bench.tracking.reading import Reader, TrackedRun
-from bench.tracking.retry import MAX_OUTAGE_SECONDS, RetryingClient, retry_until
+from bench.tracking.reading import MissingFile, Reader, TrackedRun, where
+from bench.tracking.retry import MAX_OUTAGE_SECONDS, RetryingClient, is_outage, retry_until
 from bench.tracking.run_writer import RunWriter
+from bench.tracking.store_folder import ARTIFACTS, FolderClient, StoreFolder, copy_database, sqlite_file, sqlite_uri
+
+logger = logging.getLogger("bench.tracking")
 
 for name in ("mlflow", "alembic"):  # after the import of mlflow, which sets its own level
     logging.getLogger(name).setLevel(logging.ERROR)
@@ -67,6 +71,7 @@ class TrackingSettings:
 
     Attributes:
         uri: MLflow tracking URI; null for the environment variable MLFLOW_TRACKING_URI, else a SQLite file in `folder`.
+            The artifacts of a SQLite file are in the folder `artifacts` beside it.
         folder: Folder of checkpoints, vocabularies, and of the store and its artifacts unless `uri` names another.
     """
 
@@ -79,7 +84,7 @@ class TrackingSettings:
 
     @property
     def resolved_uri(self) -> str:
-        return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlflow.db'}"
+        return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(self.path / "mlflow.db")
 
 
 def check_format(found: object, what: str, advice: str) -> None:
@@ -103,6 +108,11 @@ def _artifact_repository(artifact_uri: str, tracking_uri: str) -> ArtifactReposi
     return get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)
 
 
+def quote(value: str) -> str:
+    """A value as it stands in a query of MLflow; empty if it cannot stand in one, because MLflow has no escapes."""
+    return next((f"{mark}{value}{mark}" for mark in ("'", '"') if mark not in value and "\\" not in value), "")
+
+
 def to_tracked_run(run: MlflowRun) -> TrackedRun:
     """Converts an MLflow run into the form that reports read."""
     info, data = run.info, run.data
@@ -118,16 +128,25 @@ class Store(Reader):
         settings: Where the store is.
         wait: If a server does not answer, wait for it for MAX_OUTAGE_SECONDS at most, instead of raising at once. For
             workers, whose driver has reached the store before.
+        read_only: Read a SQLite file through a temporary copy, which needs no write access and changes nothing in its
+            folder. What is written to the run of such a store is lost, except files of runs.
 
     Raises:
         ValueError: the store cannot be reached or opened, or holds runs in another format than STORE_FORMAT.
     """
 
-    def __init__(self, settings: TrackingSettings, wait: bool = False) -> None:
-        self.settings, self.uri, self.wait = settings, settings.resolved_uri, wait
-        self.database = Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+    def __init__(self, settings: TrackingSettings, wait: bool = False, read_only: bool = False) -> None:
+        self.settings, self.uri, self.wait, self.read_only = settings, settings.resolved_uri, wait, read_only
+        self.database = sqlite_file(self.uri)
+        self.folder = StoreFolder(self.database, settings.path) if self.database else None
         if not self.is_missing:
             _ = self.client
+
+    @staticmethod
+    def can_write(settings: TrackingSettings) -> bool:
+        """Whether this process may write the store. A server is asked by no one: it decides for each request."""
+        file = sqlite_file(settings.resolved_uri)
+        return file is None or not file.exists() or (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
 
     @property
     def is_missing(self) -> bool:
@@ -137,12 +156,13 @@ class Store(Reader):
     @functools.cached_property
     def client(self) -> MlflowClient:
         try:
-            client = self._open_sqlite(self.database) if self.database else self._open_server()
+            client = self._open_folder(self.folder) if self.folder else self._open_server()
             self._check_experiments(client)
         except (*StoreFailure, OSError) as error:
             reason = str(error).strip().splitlines()[0][:200]
+            fix = "check the file and its permissions" if self.folder else "start the server"
             raise ValueError(
-                f"tracking.uri: cannot open {self.uri}: {reason}; start the server, or choose another store"
+                f"tracking.uri: cannot open {self.uri}: {reason}; {fix}, or choose another store"
             ) from error
         return client
 
@@ -159,18 +179,30 @@ class Store(Reader):
                 del os.environ[key]
         return cast(MlflowClient, RetryingClient(client))  # the server has answered once: later calls wait for it
 
-    def _open_sqlite(self, path: Path) -> MlflowClient:
+    def _open_folder(self, folder: StoreFolder) -> MlflowClient:
         """Opens a SQLite store. The lock prevents several processes from creating the tables at the same time."""
+        path = folder.database
+        if self.read_only:
+            copies = Path(tempfile.mkdtemp(prefix="attention-ladder-"))
+            weakref.finalize(self, shutil.rmtree, copies, ignore_errors=True)
+            client = FolderClient(sqlite_uri(copy_database(path, copies)), folder)
+            client.search_experiments(max_results=1)
+            return client
         path.parent.mkdir(parents=True, exist_ok=True)
+        folder.check_database()
         with filelock.FileLock(f"{path}.lock"):
             if not path.exists():
                 # Created under another name and renamed: a process that is killed here leaves no incomplete tables.
                 remove_partial_files(path.parent, path.name)
-                fill_file(path, lambda new: MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1))
+                fill_file(path, lambda new: FolderClient(sqlite_uri(new), folder).search_experiments(max_results=1))
             with contextlib.closing(sqlite3.connect(path)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")  # persists; readers no longer wait for writers
-            client = MlflowClient(self.uri)
+            client = FolderClient(self.uri, folder)
             client.search_experiments(max_results=1)
+            if former := folder.update_addresses():
+                logger.warning(
+                    "the store was moved from %s to %s: its recorded addresses are updated", former, folder.path
+                )
         return client
 
     def _check_experiments(self, client: MlflowClient) -> None:
@@ -197,12 +229,12 @@ class Store(Reader):
         """The id of a suite's MLflow experiment, which is created if it does not exist.
 
         Raises:
-            ValueError: an experiment of this name was deleted and has another format.
+            ValueError: an experiment of this name was deleted and has another format, or the name cannot be that of a
+                folder.
         """
         found = self.client.get_experiment_by_name(suite)
         if found is None:
-            local = self.uri.startswith("sqlite:///")
-            location = (self.settings.path / "artifacts" / suite).as_uri() if local else None
+            location = inside(self.folder.path, ARTIFACTS, suite).as_uri() if self.folder else None
             tags = {"mlflow.experimentKind": TRAINING_VIEW, FORMAT_TAG: str(STORE_FORMAT)}
             try:
                 return self.client.create_experiment(suite, location, tags)
@@ -240,7 +272,7 @@ class Store(Reader):
         if parent is None:
             kind = {"kind": "study", "study": study} if study else {"kind": "suite"}
             run = self.client.create_run(self.experiment_id(suite), tags=kind, run_name=study or suite)
-            parent = to_tracked_run(run)
+            parent = self._tracked(run)
         self.client.update_run(parent.id, "RUNNING")
         RunWriter(self.client, parent.id).tag({"suite": suite, **tags})
         return parent.id
@@ -253,9 +285,8 @@ class Store(Reader):
 
     def parent_run(self, suite: str, study: str = "") -> TrackedRun | None:
         """The run of a suite, or of a study of a sweep, that is the parent of its jobs; None if there is none."""
-        query = f"tags.kind = 'study' and tags.study = '{study}'" if study else "tags.kind = 'suite'"
-        runs = self._search([self.experiment_id(suite)], query)
-        return to_tracked_run(runs[0]) if runs else None
+        tags = {"kind": "study", "study": study} if study else {"kind": "suite"}
+        return next(iter(self._with_tags([self.experiment_id(suite)], tags)), None)
 
     def studies(self, suite: str | None = None) -> list[TrackedRun]:
         """The studies of one sweep, or of all sweeps, newest first."""
@@ -263,7 +294,7 @@ class Store(Reader):
             return []
         named = [self.client.get_experiment_by_name(suite)] if suite else self.client.search_experiments()
         sweeps = [experiment.experiment_id for experiment in named if experiment]
-        return [to_tracked_run(run) for run in self._search(sweeps, "tags.kind = 'study'")] if sweeps else []
+        return self._with_tags(sweeps, {"kind": "study"}) if sweeps else []
 
     def log_file(self, run: TrackedRun, file: Path, folder: str) -> None:
         """Copies a file to the artifacts of a run and changes nothing else of the run."""
@@ -271,8 +302,7 @@ class Store(Reader):
 
     def trials(self, sweep: str, study: str) -> list[TrackedRun]:
         """The jobs of a study, newest first."""
-        query = f"tags.kind = 'trial' and tags.study = '{study}'"
-        return [to_tracked_run(run) for run in self._search([self.experiment_id(sweep)], query)]
+        return self._with_tags([self.experiment_id(sweep)], {"kind": "trial", "study": study})
 
     def end(self, run_id: str, status: str) -> None:
         """Ends a parent run as FINISHED, FAILED (a job failed) or KILLED."""
@@ -283,8 +313,7 @@ class Store(Reader):
         found = None if self.is_missing else self.client.get_experiment_by_name(suite)
         if found is None:
             return []
-        runs = self._search([found.experiment_id], f"tags.job_hash = '{job_hash}'")
-        return [to_tracked_run(run) for run in runs]
+        return self._with_tags([found.experiment_id], {"job_hash": job_hash})
 
     def begin(self, suite: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> RunWriter:
         """Creates a run for a job."""
@@ -309,23 +338,35 @@ class Store(Reader):
         if found is None:
             known = ", ".join(self.suites()) or "none yet"
             raise ValueError(f"--suite: there is no suite {suite!r} in {self.uri}; there are: {known}")
-        return [to_tracked_run(run) for run in self._search([found.experiment_id], "tags.kind = 'job'")]
+        return self._with_tags([found.experiment_id], {"kind": "job"})
 
     def run(self, run_id: str) -> TrackedRun:
-        return to_tracked_run(self.client.get_run(run_id))
+        return self._tracked(self.client.get_run(run_id))
 
     def download(self, run: TrackedRun, name: str, folder: Path) -> Path | None:
-        """Copies an artifact of a run into `folder`; returns None if the run has no artifact of that name."""
-        with self.artifact(run, name) as path:
+        """Copies an artifact of a run into `folder`; returns None if the run has no artifact of that name.
+
+        Raises:
+            MissingFile: the run has recorded an artifact of that name.
+        """
+        with self.file(run, name) as path:
             return Path(shutil.copy(path, folder)) if path else None
 
     def download_translator(self, run: TrackedRun, folder: Path) -> Path | None:
-        """Copies the translator of a run into a folder below `folder`; returns None if the run has no model."""
-        return logged_model.download(self.client, run.id, folder)
+        """Copies the translator of a run into a folder below `folder`; returns None if the run has no model.
+
+        Raises:
+            MissingFile: the run has a model, but its files are gone.
+        """
+        return logged_model.download(self.client, run.id, folder, self._locate)
 
     def promote(self, run: TrackedRun, name: str) -> str:
-        """Registers a run's model and returns its URI. Raises ValueError if there is no model or the name is bad."""
-        return logged_model.promote(self.client, run.id, name)
+        """Registers a run's model and returns its URI.
+
+        Raises:
+            ValueError: there is no model, its files are gone, or the name is bad.
+        """
+        return logged_model.promote(self.client, run.id, name, self._locate)
 
     def registered_run(self, reference: str) -> TrackedRun:
         """The run of models:/NAME/VERSION. Raises ValueError if there is no such model."""
@@ -340,19 +381,44 @@ class Store(Reader):
         with tempfile.TemporaryDirectory() as folder:
             try:
                 path = Path(_artifact_repository(run.artifacts, self.uri).download_artifacts(name, folder))
-            except (MlflowException, OSError):
+            except (MlflowException, OSError) as error:
+                if isinstance(error, MlflowException) and is_outage(error):
+                    raise  # not known to be missing
                 path = None
             yield path
 
     def list_files(self, run: TrackedRun, folder: str) -> list[str]:
+        found = self._list_files(run, folder)
+        for name in sorted(run.files):
+            if name.rpartition("/")[0] == folder and name.rpartition("/")[2] not in found:
+                raise MissingFile(where(run, name), f"{run.id} ({run.name})")
+        return found
+
+    def _list_files(self, run: TrackedRun, folder: str) -> list[str]:
         if run.artifacts.startswith("file:"):
             path = Path(local_file_uri_to_path(run.artifacts)) / folder
             return sorted(file.name for file in path.iterdir()) if path.is_dir() else []
         try:
             files = _artifact_repository(run.artifacts, self.uri).list_artifacts(folder)
             return sorted(Path(file.path).name for file in files)
-        except MlflowException:
+        except MlflowException as error:
+            if is_outage(error):
+                raise
             return []
+
+    def _locate(self, address: str) -> str:
+        """The address at which files are now, for the address that was recorded when they were written."""
+        return self.folder.locate(address) if self.folder else address
+
+    def _tracked(self, run: MlflowRun) -> TrackedRun:
+        tracked = to_tracked_run(run)
+        return replace(tracked, artifacts=self._locate(tracked.artifacts))
+
+    def _with_tags(self, experiments: list[str], tags: Mapping[str, str]) -> list[TrackedRun]:
+        """All active runs that have the given values of tags, newest first."""
+        query = " and ".join(f"tags.{key} = {quoted}" for key, value in tags.items() if (quoted := quote(value)))
+        found = (self._tracked(run) for run in self._search(experiments, query))
+        return [run for run in found if tags.items() <= run.tags.items()]
 
     def _search(self, experiments: list[str], query: str) -> list[MlflowRun]:
         """All active runs that match a query, newest first."""

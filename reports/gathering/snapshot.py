@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bench.system.files import write_file
+from bench.system.files import inside, write_file
 from bench.tracking.reading import Reader, TrackedRun
 from reports.gathering.gather_runs import public_address
 
@@ -64,7 +64,7 @@ class Snapshot(Reader):
         return [_run(entry) for entry in self._studies]
 
     def list_files(self, run: TrackedRun, folder: str) -> list[str]:
-        artifacts = self.folder / run.id / folder
+        artifacts = inside(self.folder, run.id, *PurePosixPath(folder).parts)
         return sorted(path.name for path in artifacts.iterdir()) if artifacts.is_dir() else []
 
     def _suite(self, suite: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Snapshot(Reader):
 
     @contextlib.contextmanager
     def artifact(self, run: TrackedRun, name: str) -> Iterator[Path | None]:
-        path = self.folder / run.id / PurePosixPath(name)
+        path = inside(self.folder, run.id, *PurePosixPath(name).parts)
         yield path if path.is_file() else None
 
 
@@ -120,7 +120,7 @@ class Recorder(Reader):
         for (_, name), run in self.artifacts_read.items():
             with self.reader.artifact(run, name) as path:
                 if path is not None:
-                    to = folder / run.id / PurePosixPath(name)
+                    to = inside(folder, run.id, *PurePosixPath(name).parts)
                     to.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, to)
         index = {
