@@ -33,8 +33,8 @@ def check_inside(path: Path, *folders: Path) -> None:
     target = path.resolve()
     if not any(target.is_relative_to(folder.resolve()) for folder in folders):
         raise ValueError(
-            f"{path} leads to {target}, outside of {' and '.join(map(str, folders))}: nothing is read or written there; "
-            "put a real file or folder in its place, or choose another folder"
+            f"{path} leads to {target}, outside of {' and '.join(map(str, folders))}: nothing is read or written "
+            "there; put a real file or folder in its place, or choose another folder"
         )
 
 

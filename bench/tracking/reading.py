@@ -28,8 +28,8 @@ class MissingFile(ValueError):
 
     def __init__(self, path: str, run: str) -> None:
         super().__init__(
-            f"{path}: the file is missing or incomplete, although run {run} wrote it to the store; restore the file, or "
-            "run the job again (bench run and bench suite have --again)"
+            f"{path}: the file is missing or incomplete, although run {run} wrote it to the store; restore the "
+            "file, or run the job again (bench run and bench suite have --again)"
         )
 
 

@@ -185,8 +185,10 @@ class Store(Reader):
         if self.read_only:
             copies = Path(tempfile.mkdtemp(prefix="attention-ladder-"))
             weakref.finalize(self, shutil.rmtree, copies, ignore_errors=True)
-            client = FolderClient(sqlite_uri(copy_database(path, copies)), folder)
+            copy = copy_database(path, copies)
+            client = FolderClient(sqlite_uri(copy), folder)
             client.search_experiments(max_results=1)
+            folder.update_addresses(copy)
             return client
         path.parent.mkdir(parents=True, exist_ok=True)
         folder.check_database()
@@ -199,7 +201,7 @@ class Store(Reader):
                 connection.execute("PRAGMA journal_mode=WAL")  # persists; readers no longer wait for writers
             client = FolderClient(self.uri, folder)
             client.search_experiments(max_results=1)
-            if former := folder.update_addresses():
+            if former := folder.update_addresses(path):
                 logger.warning(
                     "the store was moved from %s to %s: its recorded addresses are updated", former, folder.path
                 )

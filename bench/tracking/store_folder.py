@@ -125,15 +125,18 @@ class StoreFolder:
             check_inside(Path(local_file_uri_to_path(located)), *self.writable)
         return located
 
-    def update_addresses(self) -> str:
-        """Corrects the addresses that the database records, for tools that read them (the MLflow UI, mlflow models).
+    def update_addresses(self, database: Path) -> str:
+        """Corrects the addresses that a database records, for tools that read them (the MLflow UI, mlflow models).
+
+        Args:
+            database: The SQLite file of the store, or a copy of it.
 
         Returns:
             The former folder of the store; empty if all addresses were right.
         """
         own = f"{(self.path / ARTIFACTS).as_uri()}/"
         former = ""
-        with contextlib.closing(sqlite3.connect(self.database)) as connection, connection:
+        with contextlib.closing(sqlite3.connect(database)) as connection, connection:
             for table, column in ADDRESSES:
                 query = f"SELECT rowid, {column} FROM {table} WHERE substr({column}, 1, ?) <> ?"
                 for row, address in connection.execute(query, (len(own), own)).fetchall():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from bench.measures.measure import Measure
 from bench.runs.job import JobResult, run
 from bench.system.machine import MachineSettings
 from bench.system.progress import Status
+from bench.tracking.reading import MissingFile
 from bench.tracking.store import STORE_FORMAT, Store, TrackingSettings
 from bench.training.budget import Diverged, HostClock
 from bench.training.checkpoints import Interrupted
@@ -324,8 +326,45 @@ def test_a_promoted_model_has_an_address(finished: JobResult, store: Store) -> N
     assert trained_model.find_run(store, address).id == finished.run.id
     with pytest.raises(ValueError, match="there are: models:/nmt-en-de/1"):
         trained_model.find_run(store, "models:/nmt-en-de/7")
-    with pytest.raises(ValueError, match="--name"):
-        store.promote(finished.run, "a/b")
+
+
+@pytest.mark.parametrize("name", ["own's", 'say "x"', 'it\'s "x" \\', "50% _ #?&", "日本 語", "-x", "' OR name = 'x"])
+def test_a_model_can_have_any_printable_name(finished: JobResult, store: Store, name: str) -> None:
+    assert finished.run
+    address = store.promote(finished.run, name)
+    assert address == f"models:/{name}/1"
+    assert store.promote(finished.run, name) == address
+    assert trained_model.find_run(store, address).id == finished.run.id
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "a@b", "", " ", "a ", "two\nlines", "\0", "\udc80", ".", ".."])
+def test_a_name_that_no_model_can_have_is_refused(finished: JobResult, store: Store, name: str) -> None:
+    assert finished.run
+    before = len(store.client.search_registered_models())
+    with pytest.raises(ValueError, match=r"^--name: .*; choose another"):
+        store.promote(finished.run, name)
+    assert len(store.client.search_registered_models()) == before
+
+
+def test_a_model_whose_files_are_gone_is_an_error(
+    finished: JobResult, store: Store, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The store is copied, as it is when a folder is moved."""
+    assert finished.run
+    shutil.copytree(store.settings.path, tmp_path / "copy")
+    copy = Store(TrackingSettings(None, str(tmp_path / "copy")))
+    run = copy.run(finished.run.id)
+    (model,) = copy.client.search_logged_models([copy.experiment_id("runs")], f"source_run_id = '{run.id}'")
+    assert model.artifact_location.startswith((tmp_path / "copy").as_uri())
+    assert copy.promote(run, "nmt") == "models:/nmt/1"
+    (version,) = copy.client.search_model_versions("name = 'nmt'")
+    assert str(version.source).startswith((tmp_path / "copy").as_uri())
+    weights = next((tmp_path / "copy" / "artifacts").rglob("weights.pt"))
+    weights.unlink()
+    for command in (lambda: copy.promote(run, "other"), lambda: trained_model.load(copy, run.id)):
+        with pytest.raises(MissingFile, match=rf"^{weights}: .*missing"):
+            command()
+    assert [each.name for each in copy.client.search_registered_models()] == ["nmt"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.system.files import fill_file, remove_partial_files, write_file
+from bench.system.files import fill_file, inside, remove_partial_files, write_file
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -54,3 +54,21 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.5", "file"]
     remove_partial_files(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_path_made_of_names_stays_inside(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    for each in (folder / "real", outside):
+        each.mkdir(parents=True)
+    (folder / "link").symlink_to(outside)
+    (folder / "own").symlink_to(folder / "real")
+    for names in (("a", "b"), ("real", "..a"), ("own", "new"), ("%2e%2e", "50% 日本\u3000"), ()):
+        assert inside(folder, *names) == folder.joinpath(*names)
+    for names in (("..",), ("a", ".."), ("a/../../b",), ("/etc",), ("",), (".",), ("a\0b",)):
+        with pytest.raises(ValueError, match="is not used as the name of a file"):
+            inside(folder, *names)
+    for names in (("link",), ("link", "new")):
+        with pytest.raises(ValueError, match=r"leads to .*, outside of"):
+            inside(folder, *names)
+    (tmp_path / "linked").symlink_to(folder)
+    assert inside(tmp_path / "linked", "a") == tmp_path / "linked" / "a"

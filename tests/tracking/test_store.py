@@ -140,6 +140,22 @@ def test_a_parent_run_is_created_once(store: Store) -> None:
     assert [run.id for run in store.runs("family")] == [child.id]
 
 
+@pytest.mark.parametrize("study", ["own's", 'own\'s "best"', "a\\", "x' or tags.study != 'y", "50%", "日本"])
+def test_a_study_is_found_by_any_name(store: Store, study: str) -> None:
+    one = store.start_parent("quoted", {}, study=study)
+    assert store.start_parent("quoted", {}, study="another") != one
+    assert store.start_parent("quoted", {}, study=study) == one
+    trial = store.begin("quoted", "trial", {"kind": "trial", "study": study})
+    assert [run.id for run in store.trials("quoted", study)] == [trial.id]
+    assert store.trials("quoted", f"{study}x") == []
+
+
+@pytest.mark.parametrize("suite", ["..", ".", "", "a/b", "../x", "/x"])
+def test_a_suite_has_the_name_of_a_file(store: Store, suite: str) -> None:
+    with pytest.raises(ValueError, match="is not used as the name of a file"):
+        store.start_parent(suite, {})
+
+
 def test_datasets_written_twice_are_logged_once(store: Store) -> None:
     job = begin(store, "data")
     for _ in range(2):
