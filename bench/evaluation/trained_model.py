@@ -6,6 +6,7 @@ vocabularies and, with `decoding.pos_unk`, the lexicon.
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -142,7 +143,11 @@ def load(store: Store, reference: str) -> TrainedTranslator:
 def load_folder(folder: Path) -> TrainedTranslator:
     """Loads a translator from the folder with its configuration, weights, vocabularies and lexicon.
 
-    A model that was trained on a GPU is loaded on the CPU where there is no GPU.
+    A model that was trained on a GPU is loaded on the CPU where there is no GPU. The folder may come from somebody
+    else: no pickled object is loaded from it.
+
+    Raises:
+        ValueError: a file is damaged, or is not what it should be.
     """
     experiment = read_config(folder / "config.yaml")
     vocabularies = Vocabularies(
@@ -150,7 +155,15 @@ def load_folder(folder: Path) -> TrainedTranslator:
     )
     torch.backends.cudnn.allow_tf32 = False  # as in its evaluation: machine.py
     model = experiment.build(len(vocabularies.source), len(vocabularies.target))
-    model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    path = folder / "weights.pt"
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ValueError(
+            f"{path}: not the weights of {experiment.name}, or damaged: {reason}; restore the file, or run the job "
+            "again"
+        ) from error
     lexicon = Lexicon.load(folder / LEXICON) if experiment.decoding.replaces_unknown_words else None
     device = MachineSettings("cpu" if experiment.machine.accelerator == "cpu" else "auto").device
     return TrainedTranslator(experiment, vocabularies, model.to(device).eval(), lexicon)

@@ -144,7 +144,7 @@ class Store(Reader):
 
     @staticmethod
     def can_write(settings: TrackingSettings) -> bool:
-        """Whether this process may write the store. A server is asked by no one: it decides for each request."""
+        """Whether this process may write the store; always true of a server, which decides itself."""
         file = sqlite_file(settings.resolved_uri)
         return file is None or not file.exists() or (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
 

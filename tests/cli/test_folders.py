@@ -7,7 +7,9 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from bench.cli.main import main
 from bench.tracking.store import Store, TrackingSettings
@@ -98,3 +100,26 @@ def test_a_report_that_cannot_be_written_names_the_flag(
     monkeypatch.setattr("reports.write.all_forms", refuse)
     error = error_of(["report", "--tracking.folder", str(moved / "runs")], capsys)
     assert error == f"bench: {moved}/runs/reports: Permission denied; choose a folder that can be written with --out\n"
+
+
+class Harmful:
+    """An object whose pickle creates a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_no_pickle_is_loaded_from_a_store(moved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harm = tmp_path / "harm"
+    artifacts = moved / "runs" / "artifacts" / "runs"
+    for weights in artifacts.rglob("weights.pt"):
+        torch.save({"weight": Harmful(harm)}, weights)
+    for statistics in artifacts.rglob("*.npz"):
+        np.savez(statistics, bleu=np.array([Harmful(harm)], dtype=object))
+    tracking = ["--tracking.folder", str(moved / "runs")]
+    assert "weights.pt: not the weights of transformer-base" in error_of(["translate", NAME, SOURCE, *tracking], capsys)
+    error_of(["report", *tracking], capsys)
+    assert not harm.exists()
