@@ -311,8 +311,17 @@ def data_command(args: argparse.Namespace, flags: list[str]) -> int:
         return 0
 
     from bench.data.corpus_stats import corpus_stats, show
+    from bench.data.text_lines import BadLines
 
-    stats = corpus_stats(find_corpus.load(corpus_settings(args.name, flags)), thorough=args.action == "check")
+    thorough = args.action == "check"
+    try:
+        stats = corpus_stats(find_corpus.load(corpus_settings(args.name, flags)), thorough)
+    except BadLines as error:
+        if not thorough:
+            raise
+        for line in error.summary:
+            terminal.say(line)
+        return 1
     show(stats)
     return int(stats.has_faults)
 

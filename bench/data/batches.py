@@ -42,23 +42,15 @@ def count_tokens(batch: Batch) -> BatchCounts:
 def batch_boundaries(lengths: np.ndarray, batch_tokens: int) -> np.ndarray:
     """Indices at which sorted sentences are divided into batches: 0, the end of batch 1, ..., the number of sentences.
 
-    In each batch, (sentences) x (longest sentence) <= `batch_tokens`.
+    In each batch, (sentences) x (longest sentence) <= `batch_tokens`. A longer sentence has a batch of its own.
 
     Args:
         lengths: Tokens of each sentence, longest first.
         batch_tokens: Largest number of padded tokens of a batch.
-
-    Raises:
-        ValueError: one sentence alone is longer than `batch_tokens`.
     """
-    if len(lengths) and lengths[0] > batch_tokens:
-        raise ValueError(
-            f"training.batch_tokens: {batch_tokens} is less than the longest sentence, {lengths[0]} tokens; raise it, "
-            "or lower text.max_length"
-        )
     boundaries = [0]
     while boundaries[-1] < len(lengths):
-        boundaries.append(min(len(lengths), boundaries[-1] + int(batch_tokens // lengths[boundaries[-1]])))
+        boundaries.append(min(len(lengths), boundaries[-1] + max(1, int(batch_tokens // lengths[boundaries[-1]]))))
     return np.array(boundaries)
 
 
@@ -75,6 +67,9 @@ class PairBatches(pl.LightningDataModule):
             Training sets it, because Lightning fetches batches in advance.
         rank: In distributed training, the number of this process. It decides which part of each batch is read here.
         processes: The number of processes. The batches do not depend on it.
+
+    Raises:
+        ValueError: one sentence alone is longer than `batch_tokens`, which bounds the memory of an update.
     """
 
     def __init__(self, pairs: Pairs, batch_tokens: int, seed: int) -> None:
@@ -82,6 +77,12 @@ class PairBatches(pl.LightningDataModule):
         self.pairs, self.seed, self.consumed = pairs, seed, 0
         self.rank, self.processes = 0, 1
         self.max_lengths = pairs.max_lengths
+        longest = int(self.max_lengths.max(initial=0))
+        if longest > batch_tokens:
+            raise ValueError(
+                f"training.batch_tokens: {batch_tokens} is less than the longest sentence, {longest} tokens; raise it, "
+                "or lower text.max_length"
+            )
         self.boundaries = batch_boundaries(np.sort(self.max_lengths)[::-1], batch_tokens)
 
     @property
@@ -149,7 +150,11 @@ class BatchStream(Iterable[Batch]):
 
 
 def evaluation_batches(pairs: Pairs, batch_tokens: int) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Batches with every pair once, longest first: (indices, batch), where row r of the batch is pair indices[r]."""
+    """Batches with every pair once, longest first: (indices, batch), where row r of the batch is pair indices[r].
+
+    A pair that is longer than `batch_tokens` is a batch of its own: evaluation needs every pair, and without gradients
+    one pair fits where a training batch does.
+    """
     longest_first = np.argsort(-pairs.max_lengths, kind="stable")
     for begin, end in pairwise(batch_boundaries(pairs.max_lengths[longest_first], batch_tokens)):
         yield longest_first[begin:end], pairs.batch(longest_first[begin:end])

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.corpus import Corpus, Split
+from bench.data.languages import OtherLanguage, swapped_sides
 from bench.system import terminal
 from bench.system.files import write_file
 
@@ -111,13 +112,15 @@ class CorpusStats:
         name: NAME-SRC-TGT.
         splits: Statistics of each split.
         overlaps: Overlap of each split with every split before it.
-        thorough: Whether duplicates, faults and overlaps were computed.
+        thorough: Whether duplicates, faults, overlaps and languages were computed.
+        other_language: The sides of splits that do not look like their language.
     """
 
     name: str
     splits: list[SplitStats]
     overlaps: list[Overlap]
     thorough: bool
+    other_language: list[OtherLanguage] = field(default_factory=list)
 
     @property
     def leaks(self) -> list[str]:
@@ -132,9 +135,9 @@ class CorpusStats:
 
     @property
     def has_faults(self) -> bool:
-        """Whether any line is faulty, or a pair of a validation or test set also occurs in the training split."""
+        """Whether a line is faulty, a side has another language, or the training split has a pair of another split."""
         leaked = any(overlap.pairs for overlap in self.overlaps if overlap.other_split == "train")
-        return leaked or any(split.faults for split in self.splits)
+        return leaked or bool(self.other_language) or any(split.faults for split in self.splits)
 
 
 def corpus_stats(corpus: Corpus, thorough: bool = True) -> CorpusStats:
@@ -157,12 +160,14 @@ def corpus_stats(corpus: Corpus, thorough: bool = True) -> CorpusStats:
     ]
     both = combinations(splits, 2) if thorough else ()
     overlaps = [overlap(later, splits[later], first, splits[first]) for first, later in both]
-    return CorpusStats(corpus.name, split_stats, overlaps, thorough)
+    return CorpusStats(corpus.name, split_stats, overlaps, thorough, swapped_sides(corpus) if thorough else [])
 
 
 def cached_stats(corpus: Corpus, folder: Path) -> dict[str, Any]:
     """Corpus statistics with `leaks` as plain data. They are computed once for each text and cached in `folder`."""
-    text = hashlib.sha256(json.dumps(corpus.hashes, sort_keys=True).encode()).hexdigest()[:16]
+    # With the names of the fields, statistics that an earlier version cached without one of them are computed again.
+    key = [corpus.hashes, [each.name for each in fields(CorpusStats)]]
+    text = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{corpus.name}-{text}.json"
 
     if not path.exists():
@@ -204,6 +209,8 @@ def _faults(source: str, target: str) -> Iterable[str]:
     both = source + target
     if "\ufffd" in both:
         yield "U+FFFD: characters were lost in a conversion"
+    if "\ufeff" in both:
+        yield "U+FEFF: a byte-order mark inside the text"
     if not both.isprintable() and any(unicodedata.category(character) == "Cc" for character in both):
         yield "control characters"
 
@@ -282,6 +289,8 @@ def show(stats: CorpusStats) -> None:
     threshold = f"near-duplicates share at least {NEAR_DUPLICATE:.0%} of their word trigrams and are not equal"
     terminal.table(columns, rows, f"\noverlap between splits; {threshold}")
     terminal.say("")
+    for side in stats.other_language:
+        terminal.say(f"warning: {side}")
     for split in stats.splits:
         terminal.say(f"{split.name}: {split.duplicates:,} duplicate pairs; sha256 {split.sha256}")
         for fault, lines in split.faults.items():

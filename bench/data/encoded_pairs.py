@@ -81,14 +81,19 @@ class Pairs:
     dropped: int = 0
 
     @classmethod
-    def encode(cls, split: Split, vocabularies: Vocabularies, max_length: int | None = None) -> Pairs:
+    def encode(
+        cls, split: Split, vocabularies: Vocabularies, max_length: int | None = None, name: str = "train"
+    ) -> Pairs:
         """The pairs of a split, encoded. Pairs with a side of more than `max_length` tokens (without EOS) are dropped.
+
+        Args:
+            name: Name of the split, for error messages.
 
         Raises:
             ValueError: the split has no pairs, or all of them are too long.
         """
         if not len(split):
-            raise ValueError("text: there are no sentence pairs; check the files of the corpus")
+            raise ValueError(f"text: there are no sentence pairs in {name}; check the files of the corpus")
         sources = Sentences.encode(vocabularies.source, split.sources)
         targets = Sentences.encode(vocabularies.target, split.targets)
         if max_length is None:
@@ -96,7 +101,8 @@ class Pairs:
         short = np.maximum(sources.lengths, targets.lengths) <= max_length + 1
         if not short.any():
             raise ValueError(
-                f"text.max_length: none of {len(split)} sentence pairs has at most {max_length} tokens; raise it"
+                f"text.max_length: none of {len(split)} sentence pairs of {name} has at most {max_length} tokens on "
+                "both sides; raise it"
             )
         return cls(sources.select(short), targets.select(short), int((~short).sum()))
 
@@ -107,6 +113,16 @@ class Pairs:
     def max_lengths(self) -> np.ndarray:
         """Tokens of the longer side of each pair, including EOS."""
         return np.maximum(self.sources.lengths, self.targets.lengths)
+
+    def with_shuffled_sources(self) -> Pairs:
+        """Each target with the source of the next pair, the last one with that of the first.
+
+        The increase in loss on these pairs measures how much a model uses its source. The pairs keep their lengths, so
+        no pair is over a limit that both of its sentences have met.
+        """
+        lengths = np.roll(self.sources.lengths, -1)
+        ids = np.roll(self.sources.ids, -int(self.sources.lengths[0]))
+        return Pairs(Sentences(ids, lengths, np.cumsum(lengths)), self.targets)
 
     def batch(self, indices: np.ndarray) -> Batch:
         """The pairs with these indices as one batch."""

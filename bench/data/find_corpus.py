@@ -13,6 +13,7 @@ from types import ModuleType
 
 from bench.data import corpora
 from bench.data.corpus import Corpus, CorpusSettings, Probes
+from bench.data.languages import ending, tag_in_name
 
 
 def names() -> list[str]:
@@ -44,17 +45,28 @@ def qualified_name(settings: CorpusSettings) -> str:
     """NAME-SRC-TGT. If `name` has no languages (`files`), they are the endings of the training files."""
     if "-" in settings.name or not settings.train:
         return settings.name
-    return "-".join([settings.name, *(path.removesuffix(".gz").rpartition(".")[2] for path in settings.train)])
+    return "-".join([settings.name, *(tag_in_name(ending(path)) for path in settings.train)])
 
 
 def load(settings: CorpusSettings) -> Corpus:
     """The corpus with the name `settings.name`.
 
     Raises:
-        ValueError: there is no such corpus, or a file is missing or has a wrong format.
+        ValueError: there is no such corpus, a file is missing or has a wrong format, or a side of a split is empty:
+            nothing could be trained or evaluated on it.
     """
     module, source, target = _module(settings)
-    return module.load(settings, source, target)
+    corpus = module.load(settings, source, target)
+    if not corpus.tests:
+        raise ValueError(f"{corpus.name}: there is no test set; expected at least one; check the files of the corpus")
+    for name, split in {"train": corpus.train, "validation": corpus.validation, **corpus.tests}.items():
+        for side, sentences in (("source", split.sources), ("target", split.targets)):
+            if not any(map(str.strip, sentences)):
+                raise ValueError(
+                    f"{corpus.name}: the {side} side of {name} has no sentence that is not empty; expected at least "
+                    "one; check the files of the corpus"
+                )
+    return corpus
 
 
 def probes(settings: CorpusSettings) -> Probes | None:

@@ -10,16 +10,17 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import torch
 
 from bench.data import find_corpus
 from bench.data.batches import evaluation_batches
-from bench.data.corpus import Split
-from bench.data.encoded_pairs import Pairs
+from bench.data.encoded_pairs import Pairs, truncate
 from bench.decoding import beam_search, unk_replacement
 from bench.evaluation import attention_maps, probe_model
+from bench.evaluation.attempt import measure_or_reason
 from bench.evaluation.trained_model import TrainedTranslator
 from bench.experiment.job_data import VALIDATION_SENTENCES, JobData
 from bench.experiment.spec import Experiment
@@ -36,16 +37,11 @@ from models.parts.translator import Translator
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "64-true": torch.float64}
 """The data type of the matrix products in training, by `training.precision`."""
 
+SPEED = ("latency_p50_ms", "latency_p95_ms", "sentences_per_s", "peak_memory_bytes")
+"""The main measures of `latency.measure`."""
+
 OVERHEAD = "counting, curves, checkpoints, tracking and messages, as a share of the updates' time; validations excluded"
 REPEATED = "lower bound on the work repeated after a kill; excluded from all other metrics"
-
-
-def with_shuffled_sources(split: Split) -> Split:
-    """Pairs each target with the next sentence's source.
-
-    The increase in loss on these pairs measures how much a model uses its source.
-    """
-    return Split([*split.sources[1:], *split.sources[:1]], split.targets)
 
 
 def mean_loss(model: Translator, pairs: Pairs, batch_tokens: int) -> float:
@@ -78,7 +74,7 @@ def evaluate_job(
     writer: RunWriter,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> list[Measure]:
-    """Measures everything of a finished job.
+    """Measures everything of a finished job. A measure that cannot be taken has no value and a reason.
 
     Args:
         model: The model with the weights that are evaluated: the best ones or the mean of the last ones.
@@ -86,7 +82,7 @@ def evaluate_job(
         writer: The run that receives translations and attention weights.
         group: The processes that share the translation of the test sets.
     """
-    store_attention(model, experiment, job_data, writer)
+    measure_or_reason((), lambda: store_attention(model, experiment, job_data, writer))
     return [
         *score_test_sets(model, experiment, job_data, writer, group),
         *validation_scores(model, job_data),
@@ -97,14 +93,14 @@ def evaluate_job(
     ]
 
 
-def store_attention(model: Translator, experiment: Experiment, job_data: JobData, writer: RunWriter) -> None:
-    """Stores the model's attention weights for one sentence, which is the same for all rows of a corpus.
+def store_attention(model: Translator, experiment: Experiment, job_data: JobData, writer: RunWriter) -> list[Measure]:
+    """Stores the model's attention weights for one sentence, which is the same for all rows of a corpus; no measures.
 
     The sentence is one that the corpus provides as an illustration (the grammar has the slides' pitcher and cup).
     Otherwise it is the first validation sentence of 6 to 14 words: long enough for a pattern, short enough to read.
     """
     if experiment.members or not attention_maps.has_attention(model):
-        return
+        return []
     probes, sources = find_corpus.probes(experiment.corpus), job_data.validation.sources
     illustrations = [one.source for one in probes.illustrations] if probes else []
     readable = (source for source in sources if 6 <= len(source.split()) <= 14)
@@ -112,6 +108,7 @@ def store_attention(model: Translator, experiment: Experiment, job_data: JobData
         trained = TrainedTranslator(experiment, job_data.vocabularies, model, job_data.lexicon)
         attention = attention_maps.sentence_attention(trained, sentence)
         writer.text(json.dumps(attention.data(), ensure_ascii=False), f"attention/{attention.name}.json")
+    return []
 
 
 def evaluate_trial(
@@ -146,10 +143,11 @@ def score_test_sets(
         writer.table(
             {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses}, f"hypotheses/{name}.json"
         )
-        statistics = [quality.statistics(hypotheses, split.targets, metric) for metric in quality.SCORE_METRICS]
-        writer.statistics(statistics, name)
-        scores = [quality.mean_with_interval([of_metric]) for of_metric in statistics]
-        scores += bleu_variants.variants(hypotheses, split.targets, job_data.corpus.target_language)
+        scores = measure_or_reason(quality.SCORE_METRICS, partial(main_scores, hypotheses, split.targets, name, writer))
+        scores += measure_or_reason(
+            ("bleu_lowercase",),
+            partial(bleu_variants.variants, hypotheses, split.targets, job_data.corpus.target_language),
+        )
         how = f"; beam {search.beam}, alpha {search.alpha}"
         how += " of the mean" if search.length_penalty == "mean" else ""
         how += f", coverage {search.coverage}" if search.coverage else ""
@@ -160,9 +158,9 @@ def score_test_sets(
             for measure in scores
         ]
         if split is next(iter(job_data.corpus.tests.values())):
-            measures += probe_model.scores_by_group(name, split, hypotheses, experiment)
-        shuffled = [*split.targets[1:], *split.targets[:1]]
-        measures.append(Measure(f"{name}/bleu_shuffled_references", quality.bleu(hypotheses, shuffled), "percent"))
+            measures += measure_or_reason((), partial(probe_model.scores_by_group, name, split, hypotheses, experiment))
+        metric = f"{name}/bleu_shuffled_references"
+        measures += measure_or_reason((metric,), partial(shuffled_bleu, metric, hypotheses, split.targets))
         limit = f"of {len(split)}; sources with more than {job_data.source_length_limit} tokens are cut to that length"
         measures.append(Measure(f"{name}/truncated", truncated, "sentences", provenance=limit))
     provenance = "mean over all source and output tokens of the test sets, in every hypothesis of the beam"
@@ -171,18 +169,41 @@ def score_test_sets(
     ]
 
 
+def main_scores(
+    hypotheses: Sequence[str], references: Sequence[str], test_set: str, writer: RunWriter
+) -> list[Measure]:
+    """The scores of SCORE_METRICS; stores the sentence statistics that they are computed from."""
+    statistics = [quality.statistics(hypotheses, references, metric) for metric in quality.SCORE_METRICS]
+    writer.statistics(statistics, test_set)
+    return [quality.mean_with_interval([of_metric]) for of_metric in statistics]
+
+
+def shuffled_bleu(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> list[Measure]:
+    """BLEU when each hypothesis is compared with the reference of the next sentence."""
+    if len(references) < 2:
+        raise ValueError("the test set has one sentence; two are needed")
+    return [Measure(metric, quality.bleu(hypotheses, [*references[1:], *references[:1]]), "percent")]
+
+
 def validation_scores(model: Translator, job_data: JobData) -> list[Measure]:
     """BLEU, GLEU and loss on the validation set, and the loss when each target has the next sentence's source."""
-    shuffled = Pairs.encode(with_shuffled_sources(job_data.validation), job_data.vocabularies, job_data.max_length)
     provenance = f"first {VALIDATION_SENTENCES} sentences of the validation set"
     score = validate(model, job_data)
-    shuffled_loss = mean_loss(model, shuffled, job_data.batch_tokens)
     return [
         Measure("validation_bleu", score.bleu, "percent", provenance=f"greedy, {provenance}"),
         Measure("validation_gleu", score.gleu, "percent", provenance=f"mean over sentences, greedy, {provenance}"),
-        Measure("validation_loss", score.loss, "nats/token", provenance=provenance),
-        Measure("validation_loss_shuffled_sources", shuffled_loss, "nats/token", provenance=provenance),
+        Measure("validation_loss", score.loss, "nats/token", provenance=provenance + job_data.left_out),
+        *measure_or_reason(("validation_loss_shuffled_sources",), lambda: [shuffled_loss(model, job_data)]),
     ]
+
+
+def shuffled_loss(model: Translator, job_data: JobData) -> Measure:
+    """The loss on the validation pairs when each target has the source of the next pair."""
+    pairs, provenance = job_data.validation_pairs, f"first {VALIDATION_SENTENCES} sentences of the validation set"
+    if len(pairs) < 2:
+        raise ValueError(f"{len(pairs)} validation pair has at most {job_data.max_length} tokens; two are needed")
+    value = mean_loss(model, pairs.with_shuffled_sources(), job_data.batch_tokens)
+    return Measure("validation_loss_shuffled_sources", value, "nats/token", provenance=provenance + job_data.left_out)
 
 
 def parameter_counts(model: Translator) -> list[Measure]:
@@ -202,12 +223,11 @@ def training_costs(
     ceiling = costs.ceiling(machine.device.type, dtype)
     indices, _ = next(evaluation_batches(job_data.train.pairs, job_data.batch_tokens))
     longest = job_data.train.local_part(indices)  # with several devices, the part that one of them reads
-    try:
+
+    def training_memory() -> list[Measure]:  # needs a second copy of the model, for which there may be no memory
         with bf16_fallback(machine.device, dtype == torch.bfloat16):
-            training_memory = memory.training_memory(model, longest, dtype)
-    except torch.OutOfMemoryError:  # the measurement needs a second copy of the model; the finished run must not fail
-        reason = "not measured: no memory for a second copy"
-        training_memory = Measure("memory_training_bytes", None, "bytes", provenance=reason)
+            return [memory.training_memory(model, longest, dtype)]
+
     return [
         Measure("train_flops", budget.flop_counter.model_flops, "FLOP", provenance="closed form, real tokens"),
         Measure("executed_flops", budget.flop_counter.executed_flops, "FLOP", provenance="closed form, padded batches"),
@@ -223,7 +243,7 @@ def training_costs(
         Measure(
             "target_tokens_per_s", budget.target_tokens / budget.seconds, "tokens/s", provenance="training, real tokens"
         ),
-        training_memory,
+        *measure_or_reason(("memory_training_bytes",), training_memory),
     ]
 
 
@@ -280,10 +300,16 @@ def decoding_costs(model: Translator, experiment: Experiment, job_data: JobData)
     lengths = Counter(
         (len(source) + 1, len(reference) + 1) for source, reference in zip(sources, references, strict=True)
     )
-    total = sum(count * flops.decoding_flops(model, *pair, beam) for pair, count in lengths.items())
-    provenance = f"closed form; mean over {name}, as long as the references; beam {beam}"
+    # Outputs of training length at most: one reference of thousands of tokens would take hours, or all memory.
+    timed, _ = truncate(references, job_data.max_length)
+
+    def decoding_flops() -> list[Measure]:
+        total = sum(count * flops.decoding_flops(model, *pair, beam) for pair, count in lengths.items())
+        provenance = f"closed form; mean over {name}, as long as the references; beam {beam}"
+        return [Measure("decoding_flops", total / len(split), "FLOP/sentence", provenance=provenance)]
+
     return [
-        Measure("decoding_flops", total / len(split), "FLOP/sentence", provenance=provenance),
+        *measure_or_reason(("decoding_flops",), decoding_flops),
         Measure("memory_weights_bytes", memory.weights(model), "bytes", provenance="parameters and buffers"),
-        *latency.measure(model, sources, references, experiment.decoding),
+        *measure_or_reason(SPEED, lambda: latency.measure(model, sources, timed, experiment.decoding)),
     ]

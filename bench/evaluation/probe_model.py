@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import compress
 
 from bench.data import find_corpus
@@ -18,6 +19,7 @@ from bench.data.corpus import Contrast, Example, Split
 from bench.data.vocabulary import Vocabularies
 from bench.decoding import beam_search, unk_replacement
 from bench.evaluation import trained_model
+from bench.evaluation.attempt import measure_or_reason
 from bench.experiment.job_data import JobData
 from bench.experiment.spec import Experiment
 from bench.measures import alignment, probes, quality
@@ -33,20 +35,31 @@ BASELINE_SENTENCES = 200_000
 ALIGNED_SENTENCES = 500
 """Number of test sentences, the first ones, whose attention is compared with gold alignments."""
 
+KINDS = ("contrastive", "target_only")
+"""Accuracies on contrasts: of the model, and of a model of the target language."""
+
 
 # --- in every run -----------------------------------------------------------------------------------------------------
 
 
 def probe(model: Translator, experiment: Experiment, job_data: JobData, writer: RunWriter) -> list[Measure]:
-    """Returns the measures of all probes of the corpus; an empty list if the corpus has none."""
+    """Returns the measures of all probes of the corpus; an empty list if the corpus has none.
+
+    A kind of probe that cannot be measured has no value and a reason.
+    """
     known = find_corpus.probes(experiment.corpus)
     if known is None:
         return []
-    return [
-        *contrast_accuracies(model, job_data.vocabularies, known.contrasts, job_data.corpus.train.targets),
-        *deeper_scores(model, experiment, job_data, known.deeper, writer),
-        *alignment_error_rates(model, job_data.vocabularies, known.test[:ALIGNED_SENTENCES], job_data.max_length),
-    ]
+    vocabularies, train = job_data.vocabularies, job_data.corpus.train.targets
+    topics = (
+        (KINDS, partial(contrast_accuracies, model, vocabularies, known.contrasts, train)),
+        (("deeper/bleu/longer",), partial(deeper_scores, model, experiment, job_data, known.deeper, writer)),
+        (
+            ("aer", "aer_diagonal"),
+            partial(alignment_error_rates, model, vocabularies, known.test[:ALIGNED_SENTENCES], job_data.max_length),
+        ),
+    )
+    return [measure for metrics, take in topics for measure in measure_or_reason(metrics, take)]
 
 
 def contrast_accuracies(
@@ -137,8 +150,6 @@ def alignment_error_rates(
 
 
 # --- of finished runs -------------------------------------------------------------------------------------------------
-
-KINDS = ("contrastive", "target_only")
 
 
 def select_runs(store: Store, references: Sequence[str], suite: str | None) -> list[TrackedRun]:

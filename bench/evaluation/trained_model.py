@@ -19,6 +19,7 @@ import torch
 
 from bench.data import vocabulary
 from bench.data.encoded_pairs import truncate
+from bench.data.text_lines import check_text, decode_line
 from bench.data.vocabulary import Vocabularies
 from bench.decoding import beam_search
 from bench.decoding.beam_search import DecodingSettings
@@ -52,7 +53,16 @@ class TrainedTranslator:
     lexicon: Lexicon | None
 
     def ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Returns the token ids of the sources, and how many sources were longer than the limit and were truncated."""
+        """Returns the token ids of the sources, and how many sources were longer than the limit and were truncated.
+
+        Raises:
+            ValueError: a sentence has a lone surrogate, as JSON allows in a request to a served model.
+        """
+        for number, sentence in enumerate(sentences, start=1):
+            try:
+                check_text(sentence)
+            except ValueError as error:
+                raise ValueError(f"sentence {number} {error}") from None
         return truncate(
             self.vocabularies.source.encode(blank_to_empty(sentences)), self.experiment.text.source_length_limit
         )
@@ -111,17 +121,9 @@ def _chunks(given: Sequence[str], files: Sequence[Path], stdin: TextIO, size: in
         return
     for file in files or (None,):
         with open(file, "rb") if file else nullcontext(stdin.buffer) as stream:
-            numbered = enumerate(stream, start=1)
-            while lines := [_line(raw, number, file) for number, raw in islice(numbered, size)]:
+            numbered, where = enumerate(stream, start=1), str(file or "standard input")
+            while lines := [decode_line(raw, number, where) for number, raw in islice(numbered, size)]:
                 yield lines
-
-
-def _line(raw: bytes, number: int, file: Path | None) -> str:
-    try:
-        return raw.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        where = file or "standard input"
-        raise ValueError(f"{where}: line {number} is not valid UTF-8; convert it, for example with iconv") from None
 
 
 def load(store: Store, reference: str) -> TrainedTranslator:

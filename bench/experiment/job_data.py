@@ -46,11 +46,17 @@ class JobData:
         first = Split(
             corpus.validation.sources[:VALIDATION_SENTENCES], corpus.validation.targets[:VALIDATION_SENTENCES]
         )
-        pairs = Pairs.encode(first, vocabularies, text.max_length)
+        pairs = Pairs.encode(first, vocabularies, text.max_length, "validation")
         lexicon = lexicon_of(experiment.decoding.pos_unk, corpus.train, vocabularies)
         return cls(
             corpus, vocabularies, batches, first, pairs, tokens, text.max_length, text.source_length_limit, lexicon
         )
+
+    @property
+    def left_out(self) -> str:
+        """The piece of a validation loss's provenance that says how many pairs are too long; empty if none is."""
+        dropped = self.validation_pairs.dropped
+        return f"; {dropped} pairs over {self.max_length} tokens left out" if dropped else ""
 
     def sources(self, split: Split) -> list[list[int]]:
         """The sources of a split as token ids, cut at the length limit."""

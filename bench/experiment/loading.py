@@ -23,7 +23,7 @@ from jsonargparse import ArgumentParser
 import models
 from bench.data.corpus import CorpusSettings
 from bench.experiment.spec import GROUPS, Experiment, RowInfo
-from bench.experiment.yaml_layers import EXPERIMENTS, check_known, merge, read_yaml
+from bench.experiment.yaml_layers import EXPERIMENTS, check_known, merge, merge_explicit, read_yaml
 from bench.tracking.store import STORE_FORMAT, check_format
 
 Kind = TypeVar("Kind")
@@ -42,6 +42,9 @@ def row_files() -> dict[str, Path]:
 
 NOT_SETTINGS = ("presets", "rows", "search", "search_base", "search_spaces", "variants")
 """Keys of a YAML file that are not settings of an experiment."""
+
+ALLOWED = {"the file": NOT_SETTINGS, "a row": ("presets", "search"), "a preset": ("search",)}
+"""Where in an architecture's file which of these keys are read."""
 
 
 def merge_settings(
@@ -81,7 +84,8 @@ def merge_settings(
 
     about = {"ensemble": {"about": member["about"]}} if "about" in member else {}
     row_layers = (plain(member), of_preset(member), about, plain(row_layer), of_preset(row_layer))
-    return row, merge(plain(base), plain(own), of_preset(base), of_preset(own), *row_layers, *overrides)
+    explicit = merge_explicit(*overrides)
+    return row, merge(plain(base), plain(own), of_preset(base), of_preset(own), *row_layers, explicit)
 
 
 def _check_levels(own: Mapping[str, Any], path: Path) -> None:
@@ -99,6 +103,22 @@ def _check_levels(own: Mapping[str, Any], path: Path) -> None:
             )
     if not rows:
         raise ValueError(f"{path}: rows: names no row; add at least one row id below it")
+    for row, layer in rows.items():
+        _check_place(f"rows.{row}", layer, "a row", path)
+        for preset, content in ((layer or {}).get("presets") or {}).items():
+            _check_place(f"rows.{row}.presets.{preset}", content, "a preset", path)
+    for preset, content in (presets or {}).items():
+        _check_place(f"presets.{preset}", content, "a preset", path)
+
+
+def _check_place(level: str, layer: Mapping[str, Any] | None, where: str, path: Path) -> None:
+    """Raises ValueError for a key that is no setting and is not read at this level: it would have no effect."""
+    for key in layer or {}:
+        if key in NOT_SETTINGS and key not in ALLOWED[where]:
+            raise ValueError(
+                f"{path}: {level}: {key}: has no effect here; {where} may have {' and '.join(ALLOWED[where])} beside "
+                f"its settings; move {key} to the top of the file"
+            )
 
 
 def presets_of(path: Path, row: str) -> list[str]:

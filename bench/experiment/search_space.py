@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.experiment.spec import Experiment
-from bench.experiment.yaml_layers import EXPERIMENTS, check_known, merge, read_yaml
+from bench.experiment.yaml_layers import EXPERIMENTS, check_known, read_yaml
 
 
 @dataclass(frozen=True)
@@ -170,18 +170,6 @@ def preset_values(space: Space, experiment: Experiment) -> dict[str, Any]:
             )
         values[key] = value
     return values
-
-
-def nested_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as nested settings: {"training.clip": 0.1} becomes {"training": {"clip": 0.1}}."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        *groups, last = key.split(".")
-        nested: Any = {last: value}
-        for group in reversed(groups):
-            nested = {group: nested}
-        result = merge(result, nested)
-    return result
 
 
 def space_hash(space: Space, *more: str) -> str:

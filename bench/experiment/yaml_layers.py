@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +67,61 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Merges layers of settings, key by key. Later layers override earlier ones.
 
     A mapping whose `name` differs from the `name` in the layer below (another optimizer, another model) replaces that
-    mapping completely, because the settings of Adam are not valid for SGD.
+    mapping completely, because the settings of Adam are not valid for SGD. This is the only way in which a key is
+    dropped. A mapping below that has no name keeps its keys, and a key without a value (`training:` and nothing
+    after it) changes nothing below it. Dotted keys are nested first, see `nested_settings`.
     """
+    return _merge(map(nested_settings, layers), "", may_replace=True)
+
+
+def merge_explicit(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merges layers that a user has written for one command: a suite's settings, the best settings of a sweep.
+
+    Raises:
+        ValueError: as `merge`, a mapping with another name would replace one with further settings. Those were chosen
+            for this command too, so dropping them would be a silent change of what was asked for.
+    """
+    return _merge(map(nested_settings, layers), "", may_replace=False)
+
+
+def nested_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested settings: {"training.clip": 0.1} becomes {"training": {"clip": 0.1}}.
+
+    If a layer kept both forms of a key, the one that is parsed last would win, not the one of the later layer.
+    """
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        head, _, rest = str(key).partition(".")
+        content = {rest: value} if rest else value
+        result = _join(result, {head: nested_settings(content) if isinstance(content, Mapping) else content})
+    return result
+
+
+def _join(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    both = {key for key in one.keys() & other.keys() if isinstance(one[key], Mapping)}
+    return {**one, **{k: _join(one[k], v) if k in both and isinstance(v, Mapping) else v for k, v in other.items()}}
+
+
+def _merge(layers: Iterable[Mapping[str, Any]], prefix: str, may_replace: bool) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
             below = merged.get(key)
-            if not isinstance(value, Mapping):
-                merged[key] = value
-            elif isinstance(below, Mapping) and value.get("name", below.get("name")) == below.get("name"):
-                merged[key] = merge(below, value)
-            else:
-                merged[key] = merge(value)
+            if isinstance(below, Mapping) and value is None:
+                continue
+            if not isinstance(below, Mapping) or not isinstance(value, Mapping):
+                merged[key] = _merge([value], "", may_replace) if isinstance(value, Mapping) else value
+                continue
+            name = below.get("name")
+            replaces = name is not None and value.get("name", name) != name
+            dropped = sorted(below.keys() - value.keys() - {"name"}) if replaces else []
+            if dropped and not may_replace:
+                raise ValueError(
+                    f"{prefix}{key}: the settings {', '.join(dropped)} were given for {name}, but a later layer sets "
+                    f"name to {value['name']}; expected one name in all layers; remove the settings, or set them "
+                    f"together with name {value['name']}"
+                )
+            merged[key] = _merge([value] if replaces else [below, value], f"{prefix}{key}.", may_replace)
     return merged
 
 

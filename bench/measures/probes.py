@@ -23,6 +23,7 @@ import torch
 
 from bench.data.corpus import Contrast
 from bench.data.encoded_pairs import Sentences
+from bench.data.text_lines import check_text, decode_lines
 from bench.data.vocabulary import Vocabularies
 from bench.decoding.beam_search import evaluation_mode
 from bench.measures.measure import Measure
@@ -54,14 +55,14 @@ def read(path: Path) -> list[Contrast]:
     if not path.is_file():
         raise ValueError(f"there is no file {path}; check the path")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        lines = decode_lines(path.read_bytes(), str(path))
+        text = "\n".join(lines)
         entries = json.loads(text) if text.lstrip().startswith("[") else None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is not UTF-8; convert it, for example with iconv") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: JSON that is nested too deeply; docs/probes.md describes the formats") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
     if entries is None:
-        lines = [line.removesuffix("\r") for line in text.split("\n")]
         found = [_line(path, number, line) for number, line in enumerate(lines, start=1) if line]
     else:
         found = [one for number, entry in enumerate(entries) for one in _entry(path, number, entry)]
@@ -83,6 +84,10 @@ def _entry(path: Path, number: int, entry: Any) -> list[Contrast]:
             raise ValueError(f"{where}: has no wrong translation; give at least one")
         if not all(isinstance(text, str) for text in (one.source, one.right, *one.wrong, one.category)):
             raise ValueError(f"{where}: a sentence or category is not a string")
+        try:
+            check_text("".join((one.source, one.right, *one.wrong, one.category)))
+        except ValueError as error:
+            raise ValueError(f"{where} {error}") from None
         if not (one.distance is None or isinstance(one.distance, int)):
             raise ValueError(f"{where}: the distance {one.distance!r} is not a whole number")
     return found
@@ -212,6 +217,8 @@ def wilson(successes: float, trials: int) -> tuple[float, float]:
 def _accuracy(metric: str, decisions: Sequence[Decision]) -> Measure:
     """The mean credit in percent, with its interval and the chance level."""
     number, credit = len(decisions), sum(decision.credit for decision in decisions)
+    if not number:
+        return Measure(metric, None, "percent", provenance="not measured: there are no contrasts", count=0)
     low, high = wilson(credit, number)
     chance = 100 * sum(decision.chance for decision in decisions) / number
     provenance = f"{number} contrasts, chance {chance:.1f}%, Wilson's 95 % interval"

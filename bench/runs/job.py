@@ -16,6 +16,7 @@ import torch
 from bench.data import vocabulary
 from bench.data.corpus import Corpus
 from bench.data.corpus_stats import cached_stats
+from bench.data.languages import OtherLanguage
 from bench.decoding.unk_replacement import LEXICON
 from bench.evaluation import trained_model
 from bench.evaluation.evaluate import ensemble_costs, evaluate_job, evaluate_trial, training_costs, validate
@@ -312,25 +313,29 @@ def _write_metadata(writer: RunWriter, experiment: Experiment, job_data: JobData
     splits = {"train": corpus.train, "validation": corpus.validation, **corpus.tests}
     profiles = {name: json.dumps({"pairs": len(split)}) for name, split in splits.items()}
     writer.datasets(corpus.hashes, corpus.name, profiles)
-    if job_data.train.pairs.dropped:
-        terminal.say(f"  left out: {job_data.train.pairs.dropped:,} pairs over {experiment.text.max_length} tokens")
+    for name, pairs in (("training", job_data.train.pairs), ("validation", job_data.validation_pairs)):
+        if pairs.dropped:
+            limit = f"over {experiment.text.max_length} tokens (text.max_length)"
+            terminal.say(f"  left out: {pairs.dropped:,} of {pairs.dropped + len(pairs):,} {name} pairs {limit}")
     sides = dict(zip(("source", "target"), job_data.vocabularies, strict=True))
     corpus_stats = cached_stats(corpus, inside(experiment.tracking.path, "corpus_stats"))
     vocabularies = {side: {"size": len(v), "kind": experiment.text.kind, "sha256": v.hash} for side, v in sides.items()}
     bleu = quality.statistics(["x"], ["x"]).signature
     document = corpus_stats | {"vocabularies": vocabularies, "signature": bleu}
     writer.text(json.dumps(document, ensure_ascii=False, indent=1), "corpus_stats.json")
+    for side in corpus_stats["other_language"]:
+        _warn_once(f"{corpus.name}: {OtherLanguage(**side)}")
     for leak in corpus_stats["leaks"]:
-        _warn_of_leak(corpus.name, leak)
+        _warn_once(f"leakage in {corpus.name}, {leak}")
     writer.tag({"leakage": "; ".join(corpus_stats["leaks"]) or "none"})
     # LAST_METADATA_TAG is among these, so they must be written last.
     writer.tag({f"vocabulary.{side}": f"{len(v)} {experiment.text.kind}, sha256 {v.hash}" for side, v in sides.items()})
 
 
 @functools.cache
-def _warn_of_leak(corpus: str, leak: str) -> None:
-    """Prints a warning, once in a process, because every row of a suite reads the same text."""
-    terminal.say(f"  warning: leakage in {corpus}, {leak}")
+def _warn_once(warning: str) -> None:
+    """Prints a warning of the text, once in a process, because every row of a suite reads the same text."""
+    terminal.say(f"  warning: {warning}")
 
 
 def _train_model(

@@ -20,7 +20,7 @@ from bench.experiment.commands import suite_command
 from bench.experiment.fairness import setting_differences
 from bench.experiment.job_data import JobData
 from bench.experiment.loading import member_row, read_typed, resolve, row_files
-from bench.experiment.spec import Experiment
+from bench.experiment.spec import Experiment, flatten
 from bench.experiment.yaml_layers import check_known
 from bench.runs import best_settings
 from bench.runs.job import JobResult, failure_reason, run
@@ -65,6 +65,12 @@ class Suite:
             check_known("row", row, known, path)
         if not suite.rows:
             raise ValueError(f"{path}: rows: the list is empty; name at least one of: {', '.join(known)}")
+        for key, own in (("seed", "seeds"), ("corpus.name", "corpora")):
+            if key in flatten(suite.settings) and getattr(suite, own):
+                raise ValueError(
+                    f"{path}: settings: {key}: has no effect, because {own} ({getattr(suite, own)}) overrides it; "
+                    f"write the value under {own}: instead"
+                )
         if not suite.seeds:
             raise ValueError(
                 f"{path}: seeds: the list is empty; name at least one seed, or leave the key out for seed 1"
@@ -78,7 +84,12 @@ class Suite:
 
         Args:
             best: Row -> best settings, found by its sweep. An ensemble takes those of its members.
+
+        Raises:
+            ValueError: a setting is invalid, or --seed would give all jobs the same seed.
         """
+        if "--seed" in {flag.partition("=")[0] for flag in flags}:
+            raise ValueError(f"--seed: a suite trains each row with the seeds {self.seeds}; set others with --seeds")
         files, best = row_files(), best or {}
         layers = [{"corpus": {"name": name}} for name in self.corpora] or [{}]
         rows = [
@@ -210,6 +221,8 @@ def run_suite(
         Interrupted: a signal was received; the jobs in progress are saved.
     """
     experiments = suite.experiments(flags)
+    if suite.corpora and "--corpus.name" in {flag.partition("=")[0] for flag in flags}:
+        terminal.say(f"--corpus.name replaces the corpora of the suite: {', '.join(suite.corpora)}")
     name = path.stem
     if backend:
         backend.check(experiments)

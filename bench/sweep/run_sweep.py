@@ -19,9 +19,9 @@ from pathlib import Path
 import yaml
 
 from bench.data import vocabulary
-from bench.experiment import search_space
 from bench.experiment.fairness import setting_differences
 from bench.experiment.job_data import JobData
+from bench.experiment.yaml_layers import nested_settings
 from bench.runs.suite import one_per_dataset
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_backend import WorkerBackend
@@ -234,7 +234,7 @@ def log_progress(study: Study, suite: str, writer: RunWriter, store: Store) -> N
             f"{study.sweep.trials} trials.\n\nBest: [trial {best.number}]({link}), {scores}.\n\n"
             f"| setting | best |\n|---|---|{settings}"
         )
-        writer.text(yaml.safe_dump(search_space.nested_settings(best.params), sort_keys=False), "best.yaml")
+        writer.text(yaml.safe_dump(nested_settings(best.params), sort_keys=False), "best.yaml")
     writer.tag(tags)
 
 

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bench.experiment import search_space
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
+from bench.experiment.yaml_layers import nested_settings
 from bench.measures.measure import Measure
 from bench.runs.job import TrialInfo
 from bench.runs.worker import Task, TaskResult
@@ -91,7 +92,7 @@ class Study:
         self.retry_at = 0.0
 
     def experiment(self, preset: str, row: str, values: Mapping[str, Any]) -> Experiment:
-        layers = [{"seed": self.sweep.seed}, search_space.nested_settings(values)]
+        layers = [{"seed": self.sweep.seed}, nested_settings(values)]
         return resolve(self.file, preset=preset, row=row, suite=layers, flags=self.flags)
 
     def open(self, storage: optuna.storages.RDBStorage) -> None:

@@ -58,7 +58,7 @@ def paired_seeds(say: Catalogue, test: Comparison) -> str:
 
 
 def warnings(context: Context) -> list[str]:
-    """Reasons to doubt the comparison: unequal tuning, and test sentences that are also in the training data."""
+    """Reasons to doubt the comparison: unequal tuning, test sentences in the training data, exchanged languages."""
     say, found = context.catalogue, []
     if with_debt := [row for row in context.rows if context.tuned.get(row.id, {}).get("debt")]:
         rows = say.listed([f"{row.name} ({say.count('pair', context.tuned[row.id]['debt'])})" for row in with_debt])
@@ -68,6 +68,8 @@ def warnings(context: Context) -> list[str]:
             if overlap["other_split"] == "train" and overlap["pairs"]:
                 pairs = say.count("pair", overlap["pairs"])
                 found.append(say("warning.leak", corpus=track.corpus, split=overlap["split"], pairs=pairs))
+        for side in corpus_stats.get("other_language", ()):
+            found.append(say("warning.language", corpus=track.corpus, split=side["split"], language=side["language"]))
     return list(dict.fromkeys(found))
 
 

@@ -1,14 +1,18 @@
 """Corpora from files. For a bad file the error is one line with the file, the line number and how to fix it."""
 
+import bz2
 import gzip
+import lzma
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.data.corpus import Corpus, CorpusSettings
-from bench.data.find_corpus import load, names
+from bench.data.find_corpus import load, names, qualified_name
+from bench.data.text_lines import BadLines
 
 ENGLISH = "A man rides.\n\nTwo dogs run.\n"
 GERMAN = "Ein Mann fährt.\n\nZwei Hunde laufen.\n"
@@ -81,17 +85,86 @@ def test_languages_are_the_file_endings(folder: Path) -> None:
     corpus = files(folder)
     assert (corpus.name, corpus.source_language, corpus.target_language) == ("files-en-de", "en", "de")
     assert corpus.tests["test"].targets[1] == ""  # an empty line is an empty sentence
-    assert files(folder, "files-fr-ko").direction == "fr-ko"
+    assert files(folder, "files-src-tgt").direction == "src-tgt"  # a name without languages contradicts no ending
+
+
+@pytest.mark.parametrize(
+    ("train", "name"),
+    [
+        (["a.fr", "a.en.gz"], "files-fr-en"),
+        (["a.EN.bz2", "a.zh-CN.xz"], "files-en-zh_cn"),
+        (["train.en.txt", "train.de.tok.txt"], "files-en-de"),
+        (["train.en-de.en", "train.en-de.de"], "files-en-de"),
+        (["a.1", "a.2"], "files-1-2"),
+    ],
+)
+def test_the_name_of_a_corpus_has_the_languages_of_its_files(train: list[str], name: str) -> None:
+    assert qualified_name(CorpusSettings(name="files", train=train)) == name
+
+
+@pytest.mark.parametrize(("end", "compress"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_compressed_files(folder: Path, end: str, compress: Callable[[bytes], bytes]) -> None:
+    (folder / f"train.de.{end}").write_bytes(compress(GERMAN.encode()))
+    train = [str(folder / "train.en"), str(folder / f"train.de.{end}")]
+    assert files(folder, train=train).train.targets == GERMAN.split("\n")[:-1]
 
 
 def test_one_file_can_have_both_sides(folder: Path) -> None:
     table, objects, nested = folder / "a.tsv", folder / "b.jsonl.gz", folder / "c.jsonl"
-    table.write_text("One.\tEins.\tby somebody\r\n\tZwei.\r\n")
+    table.write_text("One.\tEins.\tby somebody\r\n\tZwei.\t\r\n")
     objects.write_bytes(gzip.compress(b'{"de": "Eins.", "en": "One.", "id": 3}\n{"en": "", "de": "Zwei."}\n', mtime=0))
     nested.write_text('{"translation": {"de": "Eins.", "en": "One."}}\n{"translation": {"en": "", "de": "Zwei."}}\n')
     corpus = files(folder, "files-en-de", train=[str(table)], val=[str(objects)], test=[str(nested)])
     assert list(corpus.train) == [("One.", "Eins."), ("", "Zwei.")]
     assert corpus.train == corpus.validation == corpus.tests["test"]
+
+
+def test_every_bad_line_of_every_file_is_named(folder: Path) -> None:
+    train, val = folder / "a.jsonl", folder / "b.tsv"
+    train.write_text('{"en": "\\ud800", "de": ""}\n{"en": "One.", "de": "Eins."}\n3\n{"en": "\\udc00", "de": ""}\n')
+    val.write_bytes(b"One.\tEins.\n\xff\n\xfe\n\xfd\n")
+    with pytest.raises(BadLines) as raised:
+        files(folder, "files-en-de", train=[str(train)], val=[str(val)])
+    assert [(Path(line.file).name, line.number) for line in raised.value.lines] == [
+        ("a.jsonl", 1),
+        ("a.jsonl", 3),
+        ("a.jsonl", 4),
+        ("b.tsv", 2),
+        ("b.tsv", 3),
+        ("b.tsv", 4),
+    ]
+    assert str(raised.value).endswith("(5 more bad lines; bench data check lists all)")
+    assert str(raised.value).startswith(f"{train}: line 1 contains \\ud800, half of a surrogate pair")
+    assert raised.value.summary[-1].startswith(f"{val}: 3 lines (each is not valid UTF-8")
+    assert raised.value.summary[-1].endswith("): 2-4")
+
+
+def test_a_heading_is_not_a_sentence_pair(folder: Path) -> None:
+    table = folder / "a.tsv"
+    table.write_text("eng\tde_DE\nOne.\tEins.\n")
+    assert list(files(folder, "files-en-de", train=[str(table)]).train) == [("One.", "Eins.")]
+    for heading in ("de\ten", "en\tfr"):
+        table.write_text(f"{heading}\nOne.\tEins.\n")
+        with pytest.raises(ValueError, match=r"a\.tsv: the heading says .* corpus\.name says en-de"):
+            files(folder, "files-en-de", train=[str(table)])
+
+
+def test_names_that_contradict_the_languages_are_refused(folder: Path) -> None:
+    for key, first, second in (("train", "train.en", "train.de.gz"), ("val", "val.en", "val.de.gz")):
+        with pytest.raises(ValueError, match=rf"{first}: is the source file of a corpus de-en, but its name says en"):
+            files(folder, "files-de-en", train=[], **{key: [str(folder / first), str(folder / second)]})
+    with pytest.raises(ValueError, match=r"val\.de\.gz: is the source file of a corpus en-de, but its name says de"):
+        files(folder, val=[str(folder / "val.de.gz"), str(folder / "val.en")])
+    (folder / "a.de-en.tsv").write_text("One.\tEins.\n")
+    with pytest.raises(ValueError, match=r"the name says de-en, and corpus\.name says en-de"):
+        files(folder, "files-en-de", test=[str(folder / "a.de-en.tsv")])
+
+
+@pytest.mark.parametrize("content", [b"\tEins.\n\tZwei.\n", b"One.\t\nTwo.\t \n"])
+def test_a_split_with_an_empty_side_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "a.tsv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^files-en-de: the (source|target) side of test has no sentence"):
+        files(folder, "files-en-de", test=[str(folder / "a.tsv")])
 
 
 def test_only_line_feeds_end_a_line(folder: Path) -> None:
@@ -121,6 +194,17 @@ def test_the_error_for_a_bad_text_file_names_it(folder: Path, content: bytes | N
     ("file", "content", "message"),
     [
         ("a.tsv", b"One.\tEins.\nTwo.\n", "line 2 is not two columns"),
+        ("a.tsv", b"One.\tEins.\nOne\tmore.\tZwei.\n", "line 2 has 3 columns and the first line has 2"),
+        ("a.tsv", b"One.\tEins.\n\xff\tZwei.\n", "line 2 is not valid UTF-8"),
+        ("a.tsv", "One.\tEins.\n".encode("utf-16"), "begins with the byte-order mark of UTF-16"),
+        ("a.tsv", "One.\tEins.\n".encode("utf-16-le"), "a quarter of the file are NUL bytes; expected text in UTF-8"),
+        ("a.tsv", gzip.compress(b"One.\tEins.\n"), "the content is gzip (.gz), not text"),
+        ("a.tsv", b"PAR1\x15\x04", "the content is Parquet (.parquet), not text"),
+        ("a.jsonl", b'{"en": "a", "de": "b\\ud800"}\n', "line 1 contains \\ud800, half of a surrogate pair"),
+        ("a.jsonl", b'{"en": "a", "de": null}\n', '"de" is NoneType'),
+        ("a.jsonl", b'{"en": "a", "fr": "b"}\n', "it has the keys en, fr"),
+        ("a.jsonl", b'{"translation": null}\n', "line 1 is not a JSON object"),
+        ("a.jsonl", b"[" * 100_000 + b"\n", "it is nested too deeply"),
         ("a.jsonl", b'{"en": "a", "de": "b"}\n{"en": "a"}\n', "line 2 is not a JSON object"),
         ("a.jsonl", b'{"en": "a", "de": 3}\n', "line 1 is not a JSON object"),
         ("a.jsonl", b'{"en": "a", "de": "b\\nc"}\n', "line 1 is not a JSON object with one line"),
@@ -129,6 +213,8 @@ def test_the_error_for_a_bad_text_file_names_it(folder: Path, content: bytes | N
         ("a.csv", b"One.,Eins.\n", "must be .tsv or .jsonl"),
         ("a.tsv.gz", b"One.\tEins.\n", "damaged or incomplete gzip file"),
         ("a.tsv.gz", gzip.compress(b"One.\tEins.\n", mtime=0)[:-4], "damaged or incomplete gzip file"),
+        ("a.tsv.bz2", b"One.\tEins.\n", "damaged or incomplete bzip2 file"),
+        ("a.tsv.xz", lzma.compress(b"One.\tEins.\n")[:-4], "damaged or incomplete xz file"),
     ],
 )
 def test_the_error_for_a_bad_table_names_it(folder: Path, file: str, content: bytes, message: str) -> None:

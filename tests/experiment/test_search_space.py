@@ -12,7 +12,7 @@ import torch
 
 from bench.experiment import search_space
 from bench.experiment.loading import member_row, resolve, row_files
-from bench.experiment.yaml_layers import EXPERIMENTS
+from bench.experiment.yaml_layers import EXPERIMENTS, nested_settings
 from bench.runs.suite import Suite
 from bench.sweep.settings import Sweep
 from bench.sweep.study import Study
@@ -53,7 +53,7 @@ def test_every_preset_is_in_its_space(row: str, preset: str) -> None:
     path = row_files()[row]
     base = resolve(path, row=row, preset=preset)
     values = search_space.preset_values(search_space.read_space(path, preset, row), base)
-    again = resolve(path, row=row, preset=preset, suite=[search_space.nested_settings(values)])
+    again = resolve(path, row=row, preset=preset, suite=[nested_settings(values)])
     assert again.job_hash == base.job_hash
 
 

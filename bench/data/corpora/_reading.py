@@ -1,53 +1,104 @@
-"""Readers of sentence pairs from text files, .tsv and .jsonl, plain or gzipped. Each error message is one line."""
+"""Readers of sentence pairs from text files, .tsv and .jsonl, plain or compressed. Each error message is one line."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+import re
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.data.corpus import Split
+from bench.data.languages import check_columns, check_files, check_header
+from bench.data.text_lines import BadLine, BadLines, check_text, decode_lines, read_all
+
+DECOMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.decompress,
+    ".bz2": bz2.decompress,
+    ".xz": lzma.decompress,
+}
+"""Ending of a compressed file -> the function that decompresses it."""
+
+MAGIC = {
+    rb"\x1f\x8b": "gzip (.gz)",
+    rb"BZh\d1AY&SY": "bzip2 (.bz2)",
+    rb"\xfd7zXZ\x00": "xz (.xz)",
+    rb"\(\xb5/\xfd": "Zstandard (.zst)",
+    rb"PK\x03\x04": "ZIP (.zip)",
+    rb"PAR1\x15": "Parquet (.parquet)",
+}
+"""Patterns of the first bytes of files that are not text -> their format."""
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file; `.gz` is decompressed.
-
-    Only a line feed ends a line. Otherwise a Unicode separator inside a sentence would give a file more lines than its
-    translation has. A byte-order mark and carriage returns at line ends are removed.
+    """The lines of a UTF-8 file, as `decode_lines` finds them; `.gz`, `.bz2` and `.xz` are decompressed.
 
     Raises:
-        ValueError: the file cannot be read, is empty, or is not UTF-8. The message names the file and the line.
+        ValueError: the file cannot be read, is empty, or is not text. The message names the file.
+        BadLines: lines are not UTF-8.
+    """
+    data = read_bytes(path)
+    if found := next((name for magic, name in MAGIC.items() if re.match(magic, data)), None):
+        raise ValueError(
+            f"{path}: the content is {found}, not text; expected text in UTF-8, or a name that ends in "
+            f"{', '.join(DECOMPRESS)} for a compressed file; decompress or rename it"
+        )
+    found = decode_lines(data, str(path))
+    if not any(map(str.strip, found)):
+        raise ValueError(f"{path}: the file is empty; it must have one sentence per line")
+    return found
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, decompressed. Raises ValueError, one line, if it cannot be read."""
+    try:
+        return DECOMPRESS.get(path.suffix, bytes)(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise damaged(path, error) from error
+    except FileNotFoundError as error:
+        compressed = next((f"{path.name}{end}" for end in DECOMPRESS if Path(f"{path}{end}").exists()), None)
+        hint = f"did you mean {compressed}?" if compressed else "check the path"
+        raise ValueError(f"{path}: file not found; {hint}") from error
+    except (OSError, ValueError) as error:
+        if path.suffix in DECOMPRESS and not getattr(error, "errno", None):  # bz2 has no exception of its own
+            raise damaged(path, error) from error
+        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}; check the file") from error
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """The error for a compressed file that cannot be decompressed."""
+    kind = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}[path.suffix]
+    return ValueError(f"{path}: damaged or incomplete {kind} file ({error}); download or compress it again")
+
+
+def read_splits(readers: Mapping[str, Callable[[], Split]]) -> dict[str, Split]:
+    """The splits by name.
+
+    Raises:
+        ValueError: a file cannot be read.
+        BadLines: lines of one or more splits have a wrong format.
     """
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged or incomplete gzip file ({error}); download or compress it again") from error
-    except FileNotFoundError as error:
-        compressed = path.with_name(f"{path.name}.gz")
-        hint = f"did you mean {compressed.name}?" if compressed.exists() else "check the path"
-        raise ValueError(f"{path}: file not found; {hint}") from error
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}: line {line} is not valid UTF-8; convert the file, for example with iconv") from error
-    if not text.strip():
-        raise ValueError(f"{path}: the file is empty; it must have one sentence per line")
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+        return dict(zip(readers, read_all(readers.values()), strict=True))
+    except BadLines as error:
+        raise BadLines(error.lines, "; bench data check lists all") from error
 
 
-def two_files(source: Path, target: Path) -> Split:
+def two_files(source: Path, target: Path, languages: tuple[str, str] = ("", "")) -> Split:
     """The sentence pairs of two files; line i of one is the translation of line i of the other.
 
+    Args:
+        languages: Source and target language; the file names must not contradict them.
+
     Raises:
-        ValueError: as `lines`, or the files have different numbers of lines.
+        ValueError: as `lines`, the files have different numbers of lines, or their names show other languages.
+        BadLines: as `lines`, of both files.
     """
-    sources, targets = lines(source), lines(target)
+    check_files(str(source), str(target), *languages)
+    sources, targets = read_all((lambda: lines(source), lambda: lines(target)))
     if len(sources) != len(targets):
         raise ValueError(
             f"{source} has {len(sources)} lines and {target} has {len(targets)}; line i of one must translate line i "
@@ -59,35 +110,72 @@ def two_files(source: Path, target: Path) -> Split:
 def one_file(path: Path, source: str, target: str) -> Split:
     """The sentence pairs of one file.
 
-    In a `.tsv` file, source and target are the first two columns. A line of a `.jsonl` file is
-    {"en": "...", "de": "..."} or, as in Hugging Face data sets, the same under the key "translation".
+    In a `.tsv` file, source and target are the first two columns; every line has as many columns as the first. A first
+    line with the tags of the two languages is a heading. A line of a `.jsonl` file is {"en": "...", "de": "..."} or, as
+    in Hugging Face data sets, the same under the key "translation".
 
     Raises:
-        ValueError: as `lines`, or a line has another format. The message names the file and the line.
+        ValueError: as `lines`, or the order of the columns contradicts the languages.
+        BadLines: lines have another format.
     """
-    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    kind = path.name.removesuffix(path.suffix if path.suffix in DECOMPRESS else "").rpartition(".")[2]
     if kind not in ("tsv", "jsonl"):
         raise ValueError(
             f"{path}: a file with both sides must be .tsv or .jsonl; otherwise give two files, source first"
         )
-    sources, targets = [], []
-    for number, line in enumerate(lines(path), start=1):
-        pair = line.split("\t")[:2] if kind == "tsv" else from_json(line, source, target)
-        if len(pair) != 2 or "\n" in "".join(pair):
-            expected = (
-                "two columns" if kind == "tsv" else f'a JSON object with one line of text for "{source}" and "{target}"'
-            )
-            raise ValueError(f"{path}: line {number} is not {expected}")
-        sources.append(pair[0])
-        targets.append(pair[1])
-    return Split(sources, targets)
+    numbered = list(enumerate(lines(path), start=1))
+    if kind == "tsv":
+        check_columns(str(path), source, target)
+        columns = numbered[0][1].split("\t")
+        if check_header(str(path), columns, source, target):
+            del numbered[0]
+    pairs: list[tuple[str, str]] = []
+    bad: list[BadLine] = []
+    for number, line in numbered:
+        try:
+            pair = from_tsv(line, len(columns)) if kind == "tsv" else from_json(line, source, target)
+            pairs.append(pair)
+        except ValueError as error:
+            bad.append(BadLine(str(path), number, str(error)))
+    if bad:
+        raise BadLines(bad)
+    return Split([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
-def from_json(line: str, source: str, target: str) -> list[str]:
-    """Source and target sentence of a JSON line, or [] if it does not contain both."""
+def from_tsv(line: str, columns: int) -> tuple[str, str]:
+    """Source and target sentence of a line of a table.
+
+    Raises:
+        ValueError: the line has fewer than two columns, or not `columns` of them. An additional tab inside a sentence
+            would otherwise make its rest the target.
+    """
+    cells = line.split("\t")
+    if len(cells) < 2:
+        raise ValueError("is not two columns separated by a tab; expected source and target")
+    if len(cells) != columns:
+        raise ValueError(
+            f"has {len(cells)} columns and the first line has {columns}; expected as many; remove tabs inside sentences"
+        )
+    return cells[0], cells[1]
+
+
+def from_json(line: str, source: str, target: str) -> tuple[str, str]:
+    """Source and target sentence of a JSON line. Raises ValueError if it does not contain both as one line of text."""
+    expected = f'is not a JSON object with one line of text for "{source}" and "{target}"'
     try:
         content = json.loads(line)
-        pair = [content.get("translation", content)[language] for language in (source, target)]
-    except (ValueError, AttributeError, KeyError, TypeError):
-        return []
-    return pair if all(isinstance(sentence, str) for sentence in pair) else []
+        content = content.get("translation", content)
+        pair = content[source], content[target]
+    except RecursionError:
+        raise ValueError(f"{expected}; it is nested too deeply") from None
+    except KeyError:
+        raise ValueError(f"{expected}; it has the keys {', '.join(content) or 'none'}") from None
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError(expected) from None
+    for language, sentence in zip((source, target), pair, strict=True):
+        if not isinstance(sentence, str):
+            raise ValueError(f'{expected}; "{language}" is {type(sentence).__name__}')
+        if "\n" in sentence:
+            raise ValueError(f'{expected}; "{language}" has a line break')
+        check_text(sentence)
+    return pair

@@ -7,11 +7,12 @@ The folder has the files train, val, test_2016_flickr and test_2017_flickr, each
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from bench.data.corpora._download import cache_folder
 from bench.data.corpora._download import fetch as fetch_file
-from bench.data.corpora._reading import two_files
+from bench.data.corpora._reading import read_splits, two_files
 from bench.data.corpus import Corpus, CorpusSettings, Split
 
 TESTS = ("test_2016_flickr", "test_2017_flickr")
@@ -57,12 +58,12 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
     def read(split: str) -> Split:
         return two_files(find(folder, split, source), find(folder, split, target))
 
-    train, validation = read("train"), read("val")
     test_sets = [name for name in TESTS if all(candidates(folder, name, side) for side in (source, target))]
     if not test_sets:
         raise ValueError(f"{folder}: there is no test set for {source}-{target}; one of {', '.join(TESTS)} is needed")
-    tests = {name: read(name) for name in test_sets}
-    return Corpus(f"multi30k-{source}-{target}", source, target, train, validation, tests)
+    splits = read_splits({name: partial(read, name) for name in ("train", "val", *test_sets)})
+    train, validation = splits.pop("train"), splits.pop("val")
+    return Corpus(f"multi30k-{source}-{target}", source, target, train, validation, splits)
 
 
 def candidates(folder: Path, split: str, language: str) -> list[Path]:
