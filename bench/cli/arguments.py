@@ -74,8 +74,9 @@ Writes the picture (SVG) and the weights of all layers and heads (JSON) to --out
   bench data fetch multi30k
 
 `show` prints sizes, lengths in words, and how much of each split the training text covers. `check` adds repeated pairs,
-overlap between splits (equal, and near: 70 % of word trigrams in common) and bad lines; it exits with 1 if there are
-bad lines, or if the training text contains pairs of a validation or test set.""",
+overlap between splits (equal, and near: 70 % of word trigrams in common), sides in another language than the name says,
+and bad lines; if lines cannot be read, it lists all of them and nothing else. It exits with 1 if there are bad lines or
+sides in another language, or if the training text contains pairs of a validation or test set.""",
     "models": """examples:
   bench models
   bench models --preset multi30k-cpu""",

@@ -80,8 +80,7 @@ def hypothesis_texts(
 ) -> list[str]:
     """The hypotheses as plain text; with a lexicon, each UNK is replaced.
 
-    The attention of the end of the sentence, the last column, is ignored, because it is not a word. If the source is
-    empty, UNK stays.
+    The attention of the end of the sentence, the last column, is ignored, because it is not a word.
 
     Args:
         hypotheses: Hypothesis i is a translation of sentence i. With a lexicon they need attention.
@@ -95,8 +94,9 @@ def hypothesis_texts(
     texts = []
     for hypothesis, sentence in zip(hypotheses, sources, strict=True):
         pieces = [target.piece(token) for token in hypothesis.ids]
-        if UNK in hypothesis.ids and (words := source.split(sentence)):  # an empty source has no word to take
+        if UNK in hypothesis.ids:
             assert hypothesis.attention_TS is not None  # ensured by `beam_search.check_attention`
+            words = source.split(sentence)
             aligned_T = hypothesis.attention_TS[:, :-1].argmax(1)
             for position, token in enumerate(hypothesis.ids):
                 if token == UNK:

@@ -32,13 +32,17 @@ from tests.helpers.command_line import (
         ({"text__vocabulary_size": "big"}, "text.vocabulary_size: expected int, got big"),
         ({"text__vocabulary_size": 5000}, "text.vocabulary_size: 5000 is more than the training text allows; at most "),
         ({"text__kind": "words", "text__vocabulary_size": 900}, "more than the training text allows; at most "),
-        ({"text__max_length": 1}, "text.max_length: none of 200 sentence pairs has at most 1 tokens"),
+        ({"text__max_length": 1}, "text.max_length: none of 200 sentence pairs of train has at most 1 tokens"),
         ({"training__batch_tokens": 3}, "training.batch_tokens: 3 is less than the longest sentence"),
         ({"training__optimizer__name": "Adamm"}, "training.optimizer: "),
         ({"training__max_updates": "null"}, "training: no budget; set training.max_pairs"),
         ({"decoding__pos_unk": "copy"}, "decoding.pos_unk: needs text.kind words, not subwords; set either"),
         ({"decoding__pos_unk": "drop"}, "decoding.pos_unk: expected "),
         ({"model__heads": 3}, "model.width: 16 is not divisible by model.heads (3)"),
+        (
+            {"corpus__name": "files-de-en"},
+            "train.en: is the source file of a corpus de-en, but its name says en, not de",
+        ),
         ({"corpus__name": "multi31k-en-de"}, "there is no corpus 'multi31k'; choose NAME-SRC-TGT, NAME one of files, "),
         ({"corpus__name": "multi30k-en-de"}, "corpus.path: multi30k is not here; fetch it with `bench data fetch"),
         ({"corpus__name": "multi30k-en-de", "corpus__path": "nowhere"}, "corpus.path: there is no folder nowhere"),
@@ -100,6 +104,7 @@ def test_an_invalid_file(
             ["suite", DEMO, "--corpus.pair", "1"],
             "unknown key corpus.pair; did you mean",
         ),
+        (["suite", DEMO, "--seed", "3"], "--seed: a suite trains each row with the seeds [1]; set others with --seeds"),
         (["report", "--suite", "none"], "--suite: there is no suite 'none' in sqlite:"),
         (["report", "--siute", "demo"], "unknown arguments: --siute demo; see bench report --help"),
         (["translate", "none", "A man."], "there is no run 'none' in sqlite:"),
@@ -119,6 +124,27 @@ def test_an_invalid_file(
 )
 def test_invalid_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in error_of(arguments, capsys)
+
+
+def write_surrogates(path: Path) -> None:
+    lines = ['{"en": "One.", "de": "Eins."}'] * 200
+    lines[7] = lines[150] = '{"en": "One.", "de": "\\ud800"}'
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def test_a_lone_surrogate_is_named_by_each_command_and_listed_by_check(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_surrogates(tmp_path / "a.jsonl")
+    flags = ["--corpus.name", "files-en-de", *(f"--corpus.{split}=[{tmp_path}/a.jsonl]" for split in ("train", "test"))]
+    flags += [f"--corpus.val=[{tmp_path}/a.jsonl]"]
+    first = f"{tmp_path}/a.jsonl: line 8 contains \\ud800, half of a surrogate pair, which is no character; correct or"
+    for command in (RUN, ("suite", DEMO), ("data", "show", "files-en-de")):
+        message = error_of([*command, *(flags[2:] if command[0] == "data" else flags)], capsys)
+        assert first in message
+        assert "(1 more bad lines; bench data check lists all)" in message
+    assert main(["data", "check", "files-en-de", *flags[2:]]) == 1
+    assert "a.jsonl: 2 lines (each contains \\ud800" in capsys.readouterr().out
 
 
 def test_an_invalid_setting_of_a_suite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,13 +148,27 @@ def test_pairs_over_the_limit_are_dropped_and_sentences_are_truncated() -> None:
     pairs = Pairs.encode(split, vocabularies, max_length=2)
     assert (len(pairs), pairs.dropped) == (1, 2)
     assert len(Pairs.encode(split, vocabularies)) == 3
-    with pytest.raises(ValueError, match=r"^text\.max_length: none of 3 sentence pairs has at most 0 tokens"):
-        Pairs.encode(split, vocabularies, max_length=0)
+    with pytest.raises(ValueError, match=r"^text\.max_length: none of 3 sentence pairs of validation has at most 0 "):
+        Pairs.encode(split, vocabularies, 0, "validation")
     with pytest.raises(ValueError, match="no sentence pairs"):
         Pairs.encode(Split([], []), vocabularies)
     at_once, in_chunks = (Sentences.encode(vocabularies.source, split.sources, size) for size in (100, 2))
     assert all(np.array_equal(getattr(at_once, name), getattr(in_chunks, name)) for name in ("ids", "lengths", "ends"))
     assert truncate([[4, 5, 6], [4], []], 2) == ([[4, 5], [4], []], 1)
+
+
+@given(some_pairs)
+def test_shuffled_sources_are_those_of_the_next_pair(lists: Lists) -> None:
+    everything = np.arange(len(lists))
+    moved = unpadded(pairs_of(lists).with_shuffled_sources().batch(everything))
+    sources = [source for source, _ in lists]
+    assert moved == list(zip(sources[1:] + sources[:1], [target for _, target in lists], strict=True))
+
+
+def test_evaluation_needs_no_batch_as_long_as_the_longest_pair() -> None:
+    lists = [([5] * 40, [6]), ([5], [6] * 30), ([5], [6])]
+    batches = [indices.tolist() for indices, _ in evaluation_batches(pairs_of(lists), 20)]
+    assert batches == [[0], [1], [2]]
 
 
 def test_a_sentence_over_the_budget_is_refused() -> None:

@@ -24,7 +24,7 @@ from bench.experiment.loading import (
     row_files,
 )
 from bench.experiment.spec import Experiment
-from bench.experiment.yaml_layers import EXPERIMENTS, merge, read_yaml
+from bench.experiment.yaml_layers import EXPERIMENTS, merge, nested_settings, read_yaml
 from bench.runs.suite import Suite
 from tests.helpers import tiny_sweep
 
@@ -113,6 +113,49 @@ def test_another_optimizer_does_not_inherit_settings() -> None:
     adam = {"optimizer": {"name": "Adam", "lr": 0.1, "settings": {"betas": [0.9, 0.98]}}}
     assert merge(adam, {"optimizer": {"name": "SGD", "lr": 1.0}}) == {"optimizer": {"name": "SGD", "lr": 1.0}}
     assert merge(adam, {"optimizer": {"lr": 1.0}})["optimizer"]["settings"] == {"betas": [0.9, 0.98]}
+
+
+def test_no_key_of_a_suite_or_sweep_is_dropped() -> None:
+    suite = Suite(rows=["mlp"], corpora=["multi30k-en-de"], settings={"corpus": {"path": "F"}})
+    (job,) = suite.experiments([])  # the preset's corpus has another name
+    assert (job.corpus.path, job.corpus.name) == ("F", "multi30k-en-de")
+    rate = {"training": {"optimizer": {"lr": 0.5}}}  # as a sweep finds it, without the name
+    optimizer = resolve(TRANSFORMER, suite=[rate, {"training": {"optimizer": {"name": "SGD"}}}]).training.optimizer
+    assert (optimizer.name, optimizer.lr, optimizer.settings) == ("SGD", 0.5, {})
+    named = {"training": {"optimizer": {"name": "Adam", "lr": 0.5}}}
+    with pytest.raises(
+        ValueError, match=r"^training\.optimizer: the settings lr were given for Adam, but a later layer"
+    ):
+        resolve(TRANSFORMER, suite=[named, {"training": {"optimizer": {"name": "SGD"}}}])
+    assert nested_settings({"a.lr": 1, "a.name": "b", "a": {"c.d": 2}}) == {"a": {"lr": 1, "name": "b", "c": {"d": 2}}}
+
+
+def test_a_key_without_a_value_changes_nothing() -> None:
+    assert merge({"training": {"clip": 1.0}}, {"training": None}) == {"training": {"clip": 1.0}}
+    assert merge({"training": {"clip": 1.0}}, {"training": {"clip": None}}) == {"training": {"clip": None}}
+
+
+def test_a_dotted_key_is_the_same_key() -> None:
+    assert merge({"training.clip": 1.0}, {"training": {"clip": 2.0}}) == {"training": {"clip": 2.0}}
+    assert merge({"training": {"clip": 1.0}}, {"training.clip": 2.0}) == {"training": {"clip": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("rows: {one: {search_base: common}}", "rows.one: search_base: has no effect here; a row may have presets and"),
+        ("presets: {demo: {variants: {}}}\nrows: {one: }", "presets.demo: variants: has no effect here; a preset may"),
+        ("rows: {one: {presets: {demo: {rows: {}}}}}", "rows.one.presets.demo: rows: has no effect here"),
+    ],
+)
+def test_a_key_in_a_place_where_it_is_not_read(tmp_path: Path, place: str, message: str) -> None:
+    assert message in error_of(resolve, write_file(tmp_path, f"model: {{name: transformer}}\n{place}"))
+
+
+def test_a_setting_that_a_suite_sets_twice(tmp_path: Path) -> None:
+    for settings, own in (("{seed: 3}", "seeds ([1])"), ("{corpus: {name: a-en-de}}", "corpora (['b-en-de'])")):
+        text = f"rows: [mlp]\ncorpora: [b-en-de]\nsettings: {settings}"
+        assert f"has no effect, because {own} overrides it" in error_of(Suite.read, write_file(tmp_path, text))
 
 
 def test_the_order_of_the_layers(tmp_path: Path) -> None:

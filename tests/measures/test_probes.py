@@ -86,6 +86,7 @@ def test_decisions(vocabularies: Vocabularies) -> None:
     assert found["contrastive"].value == pytest.approx(50)
     assert found["contrastive/pronoun"].value == pytest.approx(50)
     assert [metric for metric in found if metric.count("/") > 1] == []  # too few for a separate score
+    assert [(one.value, one.count) for one in probes.accuracies([])] == [(None, 0)]
     many = probes.accuracies(decisions[:2] * 20, "target_only")
     assert [(measure.metric, measure.value) for measure in many] == [
         ("target_only", 50),
@@ -200,6 +201,8 @@ def test_tab_separated_files(tmp_path: Path) -> None:
         (entry(distance="3"), "entry 0: the distance '3' is not a whole number"),
         ("[]", "there are no contrasts"),
         ("", "there are no contrasts"),
+        (entry(source="\ud800"), r"entry 0 contains \\ud800, half of a surrogate pair"),
+        ("[" * 100_000, "nested too deeply"),
         ('[{"src segment": "", "ref segment": "", "src pronoun": "", "ref pronoun": "", "errors": []}]', "no wrong"),
     ],
 )
@@ -208,6 +211,12 @@ def test_other_files_are_refused(tmp_path: Path, text: str, complaint: str) -> N
     path.write_text(text)
     with pytest.raises(ValueError, match=complaint):
         probes.read(path)
+
+
+def test_a_line_that_is_not_utf_8_has_its_number(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"a\tb\tc\td\n\xff\tb\tc\td\n")
+    with pytest.raises(ValueError, match=r"file: line 2 is not valid UTF-8"):
+        probes.read(tmp_path / "file")
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------

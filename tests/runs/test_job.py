@@ -21,8 +21,8 @@ import bench.evaluation.evaluate
 import bench.runs.job
 from bench.data.corpus import Split
 from bench.evaluation import trained_model
-from bench.evaluation.evaluate import with_shuffled_sources
-from bench.experiment.job_data import JobData
+from bench.evaluation.evaluate import shuffled_loss
+from bench.experiment.job_data import JobData, model_of
 from bench.experiment.loading import resolve
 from bench.experiment.spec import Experiment
 from bench.measures import metric_registry, quality
@@ -553,8 +553,79 @@ def test_the_provenance_of_a_score_names_the_beam_search(folder: Path, store: St
     assert measures["test/bleu"].provenance.endswith("; beam 2, alpha 1.0, coverage 0.2, pruned at 3.0")
 
 
-def test_shuffled_sources_are_those_of_the_next_sentence(folder: Path) -> None:
-    validation = JobData.of(experiment(folder)).validation
-    moved = with_shuffled_sources(validation)
-    assert moved.targets == validation.targets
-    assert moved.sources == [*validation.sources[1:], validation.sources[0]]
+LONG, OVER = 30, 90
+"""Numbers of copies of a sentence that make a pair longer than a batch, and longer than text.max_length."""
+
+
+def write_val(folder: Path, copies: list[int], test: int = 1) -> dict[str, object]:
+    """Writes a validation set of pairs that are repeated, and a test set; returns the settings of a job on them."""
+    for name, counts in (("odd", copies), ("few", [1] * test)):
+        lines = [
+            (source, target, count) for (source, target), count in zip(tiny_job.pairs(20, 7), counts, strict=False)
+        ]
+        for number, end in enumerate(("en", "de")):
+            text = "".join(" ".join([line[number]] * line[2]) + "\n" for line in lines)
+            (folder / f"{name}.{end}").write_text(text, encoding="utf-8")
+    files = {key: f"[{folder}/{name}.en,{folder}/{name}.de]" for key, name in (("val", "odd"), ("test", "few"))}
+    limits = {"text__max_length": 1000, "training__batch_tokens": 300}
+    return {**{f"corpus__{key}": value for key, value in files.items()}, **limits}
+
+
+def test_a_measure_that_cannot_be_taken_does_not_cost_the_run(
+    folder: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of six validation pairs every second is over the limit of length, and one is longer than a training batch."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no\nmemory")
+
+    monkeypatch.setattr(bench.evaluation.evaluate.latency, "measure", fail)
+    monkeypatch.setattr(bench.evaluation.evaluate.attention_maps, "sentence_attention", fail)
+    changed = write_val(tmp_path, [1, OVER, LONG, OVER, 1, OVER])
+    result = run(experiment(folder, **changed), store, "odd")
+    measures = {measure.metric: measure for measure in result.measures}
+    assert result.run
+    assert result.run.status == "FINISHED"
+    loss, shuffled = measures["validation_loss"], measures["validation_loss_shuffled_sources"]
+    assert loss.provenance.endswith("; 3 pairs over 1000 tokens left out")
+    assert shuffled.value is not None
+    assert shuffled.value != loss.value
+    assert measures["test/bleu"].value is not None
+    for metric, unit, reason in (
+        ("test/bleu_shuffled_references", "percent", "ValueError: the test set has one sentence; two are needed"),
+        ("latency_p50_ms", "ms", "RuntimeError: no memory"),
+        ("sentences_per_s", "1/s", "RuntimeError: no memory"),
+    ):
+        measure = measures[metric]
+        assert (measure.value, measure.unit, measure.provenance) == (None, unit, f"not measured: {reason}")
+    printed = capsys.readouterr().out
+    assert "left out: 3 of 6 validation pairs over 1000 tokens (text.max_length)" in printed
+    assert "attention maps: not measured: RuntimeError: no memory" in printed
+
+
+def test_what_evaluation_needs_is_checked_before_training(folder: Path, store: Store, tmp_path: Path) -> None:
+    job = experiment(folder, **write_val(tmp_path, [OVER] * 10))
+    with pytest.raises(
+        ValueError, match=r"^text\.max_length: none of 10 sentence pairs of validation has at most 1000"
+    ):
+        run(job, store, "never")
+    assert store.find("never", job.job_hash) == []
+
+
+def test_one_validation_pair_has_no_shuffled_loss(folder: Path, tmp_path: Path) -> None:
+    job_data = JobData.of(experiment(folder, **write_val(tmp_path, [OVER, 1])))
+    with pytest.raises(ValueError, match="1 validation pair has at most 1000 tokens; two are needed"):
+        shuffled_loss(model_of(experiment(folder), job_data), job_data)
+
+
+def test_a_split_in_the_other_order_is_a_warning(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The names of the files do not tell the language, so only the text does. It is printed before training."""
+    for name, language in (("a", "de"), ("b", "en")):
+        (tmp_path / f"{name}.txt").write_bytes((folder / f"val.{language}").read_bytes())
+    job = experiment(folder, corpus__val=f"[{tmp_path}/a.txt,{tmp_path}/b.txt]", training__max_updates=1)
+    result = run(job, Store(TrackingSettings(None, str(folder / "runs"))), "exchanged")
+    printed = capsys.readouterr().out
+    assert "warning: files-en-de: the en side of validation resembles the de side of train" in printed
+    assert result.run
