@@ -220,9 +220,14 @@ def training_costs(
 ) -> list[Measure]:
     """The costs of a training: counted FLOPs, the papers' clock estimate and joules (never added), time, memory."""
     budget, machine, dtype = result.budget, experiment.machine, DTYPES[experiment.training.precision]
-    ceiling = costs.ceiling(machine.device.type, dtype)
     indices, _ = next(evaluation_batches(job_data.train.pairs, job_data.batch_tokens))
     longest = job_data.train.local_part(indices)  # with several devices, the part that one of them reads
+
+    def clock_estimate() -> list[Measure]:
+        ceiling = costs.ceiling(machine.device.type, dtype)
+        return costs.costs(
+            budget.flop_counter.model_flops, budget.seconds, ceiling, machine.devices * machine.num_nodes
+        )
 
     def training_memory() -> list[Measure]:  # needs a second copy of the model, for which there may be no memory
         with bf16_fallback(machine.device, dtype == torch.bfloat16):
@@ -231,7 +236,7 @@ def training_costs(
     return [
         Measure("train_flops", budget.flop_counter.model_flops, "FLOP", provenance="closed form, real tokens"),
         Measure("executed_flops", budget.flop_counter.executed_flops, "FLOP", provenance="closed form, padded batches"),
-        *costs.costs(budget.flop_counter.model_flops, budget.seconds, ceiling, machine.devices * machine.num_nodes),
+        *measure_or_reason(("clock_flops", "mfu"), clock_estimate),
         energy(result, machine),
         Measure("wall_s", budget.seconds, "s", provenance="updates only"),
         Measure("overhead", 100 * budget.overhead_s / budget.seconds, "percent", provenance=OVERHEAD),

@@ -169,7 +169,7 @@ def from_json(line: str, source: str, target: str) -> tuple[str, str]:
     except RecursionError:
         raise ValueError(f"{expected}; it is nested too deeply") from None
     except KeyError:
-        raise ValueError(f"{expected}; it has the keys {', '.join(content) or 'none'}") from None
+        raise ValueError(f"{expected}; it has the keys {', '.join(list(content)[:5]) or 'none'}") from None
     except (ValueError, AttributeError, TypeError):
         raise ValueError(expected) from None
     for language, sentence in zip((source, target), pair, strict=True):
