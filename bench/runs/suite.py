@@ -65,6 +65,14 @@ class Suite:
             check_known("row", row, known, path)
         if not suite.rows:
             raise ValueError(f"{path}: rows: the list is empty; name at least one of: {', '.join(known)}")
+        files = row_files()
+        members = {member_row(files[row], row) for row in suite.rows}
+        for row in suite.sweeps:
+            if row not in members | set(suite.rows):
+                raise ValueError(
+                    f"{path}: sweeps: {row}: has no effect, because the suite trains no row {row}; add it to rows:, or "
+                    "remove it"
+                )
         for key, own in (("seed", "seeds"), ("corpus.name", "corpora")):
             if key in flatten(suite.settings) and getattr(suite, own):
                 raise ValueError(

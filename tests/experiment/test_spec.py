@@ -156,6 +156,8 @@ def test_a_setting_that_a_suite_sets_twice(tmp_path: Path) -> None:
     for settings, own in (("{seed: 3}", "seeds ([1])"), ("{corpus: {name: a-en-de}}", "corpora (['b-en-de'])")):
         text = f"rows: [mlp]\ncorpora: [b-en-de]\nsettings: {settings}"
         assert f"has no effect, because {own} overrides it" in error_of(Suite.read, write_file(tmp_path, text))
+    sweeps = write_file(tmp_path, "rows: [gnmt-ensemble]\nsweeps: {gnmt: sweep, mlp: sweep}")  # gnmt is its member
+    assert "sweeps: mlp: has no effect, because the suite trains no row mlp" in error_of(Suite.read, sweeps)
 
 
 def test_the_order_of_the_layers(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.data.corpora._download import cache_folder
 from bench.data.corpora._download import fetch as fetch_file
 from bench.data.corpora._reading import read_splits, two_files
-from bench.data.corpus import Corpus, CorpusSettings, Split
+from bench.data.corpus import Corpus, CorpusSettings
 
 TESTS = ("test_2016_flickr", "test_2017_flickr")
 ADDRESS = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
@@ -55,15 +55,17 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
     if not folder.is_dir():
         raise ValueError(f"corpus.path: there is no folder {folder}; check the path")
 
-    def read(split: str) -> Split:
-        return two_files(find(folder, split, source), find(folder, split, target))
+    def paths(split: str) -> tuple[Path, Path]:
+        return find(folder, split, source), find(folder, split, target)
 
+    files = {name: paths(name) for name in ("train", "val")}
     test_sets = [name for name in TESTS if all(candidates(folder, name, side) for side in (source, target))]
     if not test_sets:
         raise ValueError(f"{folder}: there is no test set for {source}-{target}; one of {', '.join(TESTS)} is needed")
-    splits = read_splits({name: partial(read, name) for name in ("train", "val", *test_sets)})
-    train, validation = splits.pop("train"), splits.pop("val")
-    return Corpus(f"multi30k-{source}-{target}", source, target, train, validation, splits)
+    files |= {name: paths(name) for name in test_sets}
+    splits = read_splits({name: partial(two_files, *pair) for name, pair in files.items()})
+    tests = {name: splits[name] for name in test_sets}
+    return Corpus(f"multi30k-{source}-{target}", source, target, splits["train"], splits["val"], tests)
 
 
 def candidates(folder: Path, split: str, language: str) -> list[Path]:
