@@ -60,12 +60,12 @@ class Suite:
     def read(cls, path: Path) -> Suite:
         """Reads a suite's file. Raises ValueError for an unknown key, a wrong type or an unknown row."""
         suite = read_typed(path, cls)
-        known = list(row_files())
+        files = row_files()
+        known = list(files)
         for row in [*suite.rows, *([suite.baseline] if suite.baseline else []), *suite.sweeps]:
             check_known("row", row, known, path)
         if not suite.rows:
             raise ValueError(f"{path}: rows: the list is empty; name at least one of: {', '.join(known)}")
-        files = row_files()
         members = {member_row(files[row], row) for row in suite.rows}
         for row in suite.sweeps:
             if row not in members | set(suite.rows):
