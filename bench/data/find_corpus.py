@@ -87,6 +87,8 @@ def _module(settings: CorpusSettings) -> tuple[ModuleType, str, str]:
             f"corpus.name: there is no corpus {name!r}; choose NAME-SRC-TGT, NAME one of {', '.join(names())}"
         )
     if languages and len(languages) != 2:
-        raise ValueError(f"corpus.name: {settings.name!r} is not NAME-SRC-TGT, such as {name}-en-de")
+        raise ValueError(
+            f"corpus.name: {settings.name!r} is not NAME-SRC-TGT, such as {name}-en-de or {name}-en_US-zh_CN"
+        )
     source, target = languages or ("", "")
     return importlib.import_module(f"bench.data.corpora.{name}"), source, target

@@ -59,7 +59,7 @@ def ending(path: str) -> str:
 
 def _stored_name(path: str) -> str:
     name = re.split(r"[/\\]", path)[-1]
-    return next((name.removesuffix(end) for end in PACKED if name.lower().endswith(end)), name)
+    return next((name[: -len(end)] for end in PACKED if name.lower().endswith(end)), name)
 
 
 def languages_of(tag: str) -> set[str]:

@@ -92,7 +92,7 @@ def test_languages_are_the_file_endings(folder: Path) -> None:
     ("train", "name"),
     [
         (["a.fr", "a.en.gz"], "files-fr-en"),
-        (["a.EN.bz2", "a.zh-CN.xz"], "files-en-zh_cn"),
+        (["a.EN.BZ2", "a.zh-CN.xz"], "files-en-zh_cn"),
         (["train.en.txt", "train.de.tok.txt"], "files-en-de"),
         (["train.en-de.en", "train.en-de.de"], "files-en-de"),
         (["a.1", "a.2"], "files-1-2"),

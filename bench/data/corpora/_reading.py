@@ -55,7 +55,7 @@ def lines(path: Path) -> list[str]:
 def read_bytes(path: Path) -> bytes:
     """The content of a file, decompressed. Raises ValueError, one line, if it cannot be read."""
     try:
-        return DECOMPRESS.get(path.suffix, bytes)(path.read_bytes())
+        return DECOMPRESS.get(path.suffix.lower(), bytes)(path.read_bytes())
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise damaged(path, error) from error
     except FileNotFoundError as error:
@@ -63,14 +63,14 @@ def read_bytes(path: Path) -> bytes:
         hint = f"did you mean {compressed}?" if compressed else "check the path"
         raise ValueError(f"{path}: file not found; {hint}") from error
     except (OSError, ValueError) as error:
-        if path.suffix in DECOMPRESS and not getattr(error, "errno", None):  # bz2 has no exception of its own
+        if path.suffix.lower() in DECOMPRESS and not getattr(error, "errno", None):  # bz2 has no exception of its own
             raise damaged(path, error) from error
         raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}; check the file") from error
 
 
 def damaged(path: Path, error: Exception) -> ValueError:
     """The error for a compressed file that cannot be decompressed."""
-    kind = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}[path.suffix]
+    kind = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}[path.suffix.lower()]
     return ValueError(f"{path}: damaged or incomplete {kind} file ({error}); download or compress it again")
 
 
@@ -118,7 +118,7 @@ def one_file(path: Path, source: str, target: str) -> Split:
         ValueError: as `lines`, or the order of the columns contradicts the languages.
         BadLines: lines have another format.
     """
-    kind = path.name.removesuffix(path.suffix if path.suffix in DECOMPRESS else "").rpartition(".")[2]
+    kind = path.name.removesuffix(path.suffix if path.suffix.lower() in DECOMPRESS else "").rpartition(".")[2]
     if kind not in ("tsv", "jsonl"):
         raise ValueError(
             f"{path}: a file with both sides must be .tsv or .jsonl; otherwise give two files, source first"
