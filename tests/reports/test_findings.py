@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from bench.tracking.store import Store
@@ -62,6 +63,13 @@ def test_leakage_is_a_warning(odd: Context, level: Context, odd_report: Path):
     for what in ("Expected best against tuning budget", "BLEU by length", "Attention maps", "Corpus statistics"):
         assert missing[what]
         assert what not in dict(experimental_setup.missing(odd))
+
+
+def test_a_side_in_another_language_is_a_warning(odd: Context) -> None:
+    (track, *_) = odd.corpus_stats
+    side = {"split": "validation", "language": "en", "reason": ""}
+    (warning,) = findings.warnings(replace(odd, corpus_stats={track: {"other_language": [side]}}))
+    assert warning.startswith("Languages: the en side of the split validation of toy-en-de does not look like en")
 
 
 def test_pareto_front():
