@@ -3,7 +3,7 @@
 The packages, in the order of their dependencies: a package imports only packages that stand above it in this list
 (tests/test_import_order.py checks it).
 
-system      machine settings, terminal output, progress messages, atomic file writes
+system      machine settings, terminal output, progress messages, text made safe to show, atomic file writes
 data        corpora, vocabularies, batches, corpus statistics
 decoding    greedy and beam search, ensembles, unknown-word replacement
 measures    one file per metric: quality, FLOPs, latency, memory, energy, costs, significance, probes, alignment

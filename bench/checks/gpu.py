@@ -181,6 +181,7 @@ def end_processes(process: subprocess.Popen[bytes]) -> None:
 def run_steps(steps: Sequence[Step], folder: Path, total_seconds: float = TOTAL_SECONDS) -> list[StepResult]:
     """Run all steps, whatever becomes of each, and print how they end."""
     from bench.system import terminal
+    from bench.system.visible_text import visible_line
 
     results, began = list[StepResult](), time.monotonic()
     for number, step in enumerate(steps, start=1):
@@ -191,7 +192,7 @@ def run_steps(steps: Sequence[Step], folder: Path, total_seconds: float = TOTAL_
         log = folder / f"{step.name}.txt"
         if not result.passed and log.exists():
             for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]:
-                terminal.say(f"  | {terminal.printable(line)[:300]}")
+                terminal.say(f"  | {visible_line(line)[:300]}")
     return results
 
 

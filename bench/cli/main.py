@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli.arguments import PROGRAM, build_parser
+from bench.system.visible_text import visible_line
 
 if TYPE_CHECKING:
     from bench.runs.worker_backend import WorkerBackend
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print_error(reason: str) -> int:
     """Prints an error as one line; returns the exit code."""
-    print(f"{PROGRAM}: {' '.join(reason.split())}", file=sys.stderr)
+    print(f"{PROGRAM}: {visible_line(' '.join(reason.split()))}", file=sys.stderr)
     return 2
 
 
@@ -209,7 +210,6 @@ def _cannot_write(error: OSError) -> Exception:
 
 def translate_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.evaluation import trained_model
-    from bench.system.terminal import printable
     from bench.tracking.store import Store, TrackingSettings
 
     chunks = trained_model.read_sentences(args.sentences, args.file, sys.stdin)
@@ -229,7 +229,7 @@ def translate_command(args: argparse.Namespace, _: list[str]) -> int:
             for text, score in candidates[: args.n_best]:
                 columns = [str(number)] if args.n_best > 1 else []
                 columns += [f"{score:.4f}"] if args.scores else []
-                print("\t".join([*columns, printable(text)]), flush=sys.stdin.isatty())
+                print("\t".join([*columns, visible_line(text)]), flush=sys.stdin.isatty())
         read, truncated = read + len(chunk), truncated + cut
     if truncated:
         limit = translator.experiment.text.source_length_limit
@@ -265,7 +265,7 @@ def attention_command(args: argparse.Namespace, _: list[str]) -> int:
     run = trained_model.find_run(store, args.run)
     attention = attention_maps.sentence_attention(trained_model.load(store, run.id), args.sentence)
     selected = attention.select(args.kind, args.layer, args.head)
-    terminal.say(terminal.printable(attention.translation))
+    terminal.say(visible_line(attention.translation))
     out = args.out or inside(Path(args.folder), "attention", run.id[:12])
     try:
         files = attention_heatmap.write(attention, selected, out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,19 +14,16 @@ from rich.text import Text
 
 from bench.system import formatting
 from bench.system.progress import Status
+from bench.system.visible_text import visible, visible_line
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 tables = Console(highlight=False, width=1000)  # wide enough that no column of a table is cut off
+MAX_CELL = 200
 
 
 def say(line: str) -> None:
-    """Print one line as it is. Brackets in it are not interpreted as markup."""
-    console.print(Text(line))
-
-
-def printable(text: str) -> str:
-    r"""Return the text with control characters as \xNN, so that a corpus cannot send commands to the terminal."""
-    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" else c for c in text)
+    """Print one line. Brackets in it are not interpreted as markup; control characters are shown, not executed."""
+    console.print(Text(visible(line)))
 
 
 class ProgressLine:
@@ -173,10 +169,13 @@ def seconds_left(first: Status, status: Status) -> float | None:
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """Print an aligned table. Each column is a heading and its alignment, left or right."""
+    """Print an aligned table. Each column is a heading and its alignment, left or right. Cells may have any text.
+
+    A longer cell is cut to MAX_CELL characters, because it would take the width of the other columns.
+    """
     view = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
     for heading, side in columns:
-        view.add_column(Text(heading), justify="right" if side == "right" else "left", no_wrap=True)
+        view.add_column(Text(visible(heading)), justify="right" if side == "right" else "left", no_wrap=True)
     for row in rows:
-        view.add_row(*(Text(cell) for cell in row))
+        view.add_row(*(Text(formatting.shortened(visible_line(cell), MAX_CELL)) for cell in row))
     tables.print(view)

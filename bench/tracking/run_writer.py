@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
+from bench.system.visible_text import visible
 from bench.tracking import logged_model
 from bench.tracking.reading import FILES_TAG
 from bench.tracking.retry import BackgroundWriter
@@ -33,12 +34,13 @@ class RunWriter:
         self.background = BackgroundWriter(lambda metrics: client.log_batch(run_id, metrics=metrics))
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
+        """Sets tags. Unsafe characters are made visible: PostgreSQL, for one, stores no NUL."""
+        self.client.log_batch(self.id, tags=[RunTag(key, visible(value)) for key, value in tags.items()])
 
     def params(self, params: Mapping[str, Any]) -> None:
         """Logs the params that the run does not have yet. MLflow does not allow changing a param of a resumed run."""
         existing = self.client.get_run(self.id).data.params
-        entries = [Param(key, str(value)[:6000]) for key, value in params.items() if key not in existing]
+        entries = [Param(key, visible(str(value))[:6000]) for key, value in params.items() if key not in existing]
         for begin in range(0, len(entries), 100):
             self.client.log_batch(self.id, params=entries[begin : begin + 100])
 
@@ -106,11 +108,15 @@ class RunWriter:
             self.client.log_batch(self.id, metrics=metrics)
 
     def table(self, columns: Mapping[str, list[Any]], name: str) -> None:
-        """Writes a table that the MLflow UI can show.
+        """Writes a table that the MLflow UI can show. Unsafe characters in its texts are made visible.
 
         MLflow's log_table is not used, because it would append to the table that a killed process left.
         """
-        content = pd.DataFrame(dict(columns)).to_json(orient="split", index=False)
+        shown_columns = {
+            heading: [visible(value) if isinstance(value, str) else value for value in values]
+            for heading, values in columns.items()
+        }
+        content = pd.DataFrame(shown_columns).to_json(orient="split", index=False)
         assert content is not None  # pandas returns the text if it gets no path
         self.client.log_text(self.id, content, name)
         shown = json.loads(self.client.get_run(self.id).data.tags.get("mlflow.loggedArtifacts", "[]"))

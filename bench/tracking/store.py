@@ -29,6 +29,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
 from bench.system.files import fill_file, inside, remove_partial_files
+from bench.system.visible_text import visible
 from bench.tracking import logged_model
 from bench.tracking.reading import MissingFile, Reader, TrackedRun, where
 from bench.tracking.retry import MAX_OUTAGE_SECONDS, RetryingClient, is_outage, retry_until
@@ -320,7 +321,8 @@ class Store(Reader):
     def begin(self, suite: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> RunWriter:
         """Creates a run for a job."""
         every = {"kind": "job", "suite": suite, **tags} | ({PARENT_TAG: parent} if parent else {})
-        run = self.client.create_run(self.experiment_id(suite), tags=every, run_name=name)
+        shown = {key: visible(value) for key, value in every.items()}
+        run = self.client.create_run(self.experiment_id(suite), tags=shown, run_name=name)
         return RunWriter(self.client, run.info.run_id)
 
     def resume(self, run_id: str) -> RunWriter:

@@ -1,12 +1,16 @@
-"""Escapes text for LaTeX and Markdown. Names, notes and corpus text come from others and must not act as markup.
+"""Escapes text for HTML, LaTeX and Markdown. Names, notes and corpus text of others must not act as markup.
 
-Jinja2's autoescape escapes HTML. For the other two, Jinja2 calls these functions (`finalize`) for every expression that
-a template prints.
+Jinja2 calls these functions (`finalize`) for every expression that a template prints. HTML is then escaped by Jinja2's
+autoescape. Characters that a format forbids or that are invisible commands are made visible: visible_text.py.
 """
 
 from __future__ import annotations
 
 import re
+
+from markupsafe import Markup
+
+from bench.system.visible_text import visible, visible_line
 
 TEX = {
     "\\": r"\textbackslash{}",
@@ -39,6 +43,13 @@ HAS_GLYPH = re.compile(r"[ -~\u00a1-\u017f\u2018-\u201e\u2026\u20ac]")
 
 class Raw(str):
     """Text that is markup already and is not escaped."""
+
+
+def html(text: object) -> object:
+    """Text for autoescape, without the characters that HTML forbids; None is empty. Markup passes unchanged."""
+    if isinstance(text, Markup):
+        return text
+    return "" if text is None else visible(str(text))
 
 
 def latex(text: object) -> str:
@@ -75,5 +86,5 @@ def code(text: object) -> Raw:
 
 
 def _line(text: object) -> str:
-    """The text as one line without control characters; None is empty."""
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", "" if text is None else str(text))
+    """The text as one line of visible characters; None is empty."""
+    return "" if text is None else visible_line(re.sub(r"[\t\n\r]+", " ", str(text)))

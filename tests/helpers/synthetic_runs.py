@@ -23,6 +23,10 @@ quiet_mlflow = [
 ]
 
 HOSTILE = "<script>alert('x')</script> | a & b \\ $x$ *c* _d_ {e} 50% #1 שלום עולם 😀"
+UNSAFE = "a\x00b\x02c\x1b[31m\ufffed\u202ee"
+"""Characters that end the process of the drawing library, that XML or UTF-8 forbids, or that act as commands."""
+
+UNSAFE_SHOWN = "a␀b␂c␛[31m\ufffdd\ufffde"
 REFERENCES = [f"Der Koch sieht die Kanne Nummer {number} auf dem Tisch." for number in range(40)]
 SOURCES = [f"The cook sees pitcher number {number} on the table." for number in range(40)]
 REFERENCES[0], SOURCES[0] = f"Ein Satz {HOSTILE}", f"A sentence {HOSTILE}"

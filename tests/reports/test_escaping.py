@@ -21,7 +21,8 @@ pytestmark = synthetic_runs.quiet_mlflow
         ("Tür", "Tür"),
         ("p ≤ 1", r"p $\leq$ 1"),
         ("א😀", r"\other{05D0}{א}\other{1F600}{😀}"),
-        ("one\n\x00two", "one two"),
+        ("one\n two\x00", r"one  two\other{2400}{␀}"),
+        ("a\u202eb\ufffe", "a\\other{FFFD}{\ufffd}b\\other{FFFD}{\ufffd}"),
     ],
 )
 def test_latex_escaping(text: str, latex: str):

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import pytest
+from rich.cells import cell_len
+
 from bench.system import terminal
 from bench.system.progress import Status
 
 
-def test_only_control_characters_are_escaped() -> None:
-    assert terminal.printable("[red]ä\u202e<b>\x1b[31m\t\x9b") == "[red]ä\u202e<b>\\x1b[31m\\x09\\x9b"
+def test_what_is_printed_sends_no_command_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.say("[red]ä\u202e<b>\x1b[31m\x9b")
+    terminal.table([("a\x1b[2J", "left"), ("b", "right")], [["x\ty\x00", "1"]])
+    say, heading, row = capsys.readouterr().out.splitlines()
+    assert say == "[red]ä\ufffd<b>␛[31m\ufffd"
+    assert heading.split() == ["a␛[2J", "b"]
+    assert row.split() == ["x␉y␀", "1"]
+
+
+def test_columns_are_aligned_by_the_width_of_their_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """Combining marks and zero-width characters take no column, Chinese takes two, a very long word leaves room."""
+    long = "x" * 5000
+    terminal.table([("name", "left"), ("n", "left")], [["नमस्ते", "1"], ["a\u200bb", "2"], ["图书馆", "3"], [long, "4"]])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert {cell_len(line[: line.rindex(digit)]) for digit, line in zip("1234", lines, strict=True)} == {202}
 
 
 def test_a_line_without_seconds_shows_no_speed() -> None:
