@@ -13,6 +13,7 @@ import jinja2
 from bench.measures import metric_registry
 from bench.system import formatting
 from bench.system.files import write_file
+from bench.system.visible_text import visible
 from reports.gathering import comparison
 from reports.gathering.context import Context
 from reports.plots import main_plots
@@ -74,7 +75,7 @@ def csv(context: Context) -> str:
                             *map(formatting.exact, ends),
                         ]
                         writer.writerow([*front, *middle, number.unit if number else "", runs])
-    return text.getvalue()
+    return visible(text.getvalue())
 
 
 def terminal(context: Context) -> tuple[list[tuple[str, str]], list[list[str]], str]:
@@ -96,11 +97,13 @@ def terminal(context: Context) -> tuple[list[tuple[str, str]], list[list[str]], 
 
 def page(context: Context) -> str:
     """The HTML page. It needs no other file."""
-    return _render("page.html.j2", context, main_plots.all_plots(context))
+    plots = main_plots.all_plots(context)
+    draw_ahead(plots)
+    return _render("page.html.j2", context, plots)
 
 
 def all_forms(context: Context, out: Path) -> list[Path]:
-    """Writes every form into the folder `out` and returns the paths of the files."""
+    """Writes every form into the folder `out` and returns the paths of the files. A plot that failed has no files."""
     plots = main_plots.all_plots(context)
     draw_ahead(plots)
     files: dict[str, str | bytes] = {
@@ -109,7 +112,7 @@ def all_forms(context: Context, out: Path) -> list[Path]:
         "report.tex": _render("page.tex.j2", context, plots),
         "report.csv": csv(context),
     }
-    for plot in plots:
+    for plot in (plot for plot in plots if not plot.failure):
         files[f"plots/{plot.id}.svg"] = plot.svg()
         files[f"plots/{plot.id}.pdf"] = plot.pdf()
     for name, content in files.items():
@@ -130,6 +133,12 @@ def _content(context: Context, plots: list[Plot]) -> dict[str, Any]:
         groups.setdefault(plot.group or plot.id, []).append(plot)
     figures = list(groups.values())
     baseline = context.row(context.baseline).name
+
+    def not_drawn(plot: Plot) -> str:
+        """Why the page has no drawing of a plot."""
+        return say("missing.not_drawn", reason=say.recorded(plot.failure))
+
+    failed = [plot for plot in plots if plot.failure]
     return {
         "t": say,
         "context": context,
@@ -160,7 +169,9 @@ def _content(context: Context, plots: list[Plot]) -> dict[str, Any]:
         ],
         "deviations": experimental_setup.deviations(context),
         "commands": experimental_setup.commands(context),
-        "missing": experimental_setup.missing(context),
+        "not_drawn": not_drawn,
+        "missing": experimental_setup.missing(context)
+        + [(": ".join(filter(None, (plot.title, plot.tab))), not_drawn(plot)) for plot in failed],
         "known_families": list(COLOURS),
     }
 
@@ -214,7 +225,7 @@ def _environment(template: str) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=html,
-        finalize=None if html else escaping.latex if tex else escaping.markdown,
+        finalize=escaping.html if html else escaping.latex if tex else escaping.markdown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 from bench.evaluation.attention_maps import AttentionMap, SentenceAttention
 from bench.system.files import write_file
-from bench.system.terminal import printable
-from reports.plots.drawing import COLOURS, FONT, Chart, Datasets
+from bench.system.visible_text import visible_line
+from reports.plots import svg_rendering
+from reports.plots.drawing import COLOURS, FONT, Chart, Datasets, specification_text
+from reports.plots.svg_rendering import Request
 
 LIGHT = COLOURS | {"text_on_dark_cell": "#fdfdfd"}
 CELL = 26
@@ -37,21 +38,35 @@ DARK = {
 """Colours in dark mode. A viewer without style sheets shows the light colours."""
 
 
+class DrawingFailed(Exception):
+    """The drawing library failed."""
+
+
 def write(attention: SentenceAttention, selected: Sequence[AttentionMap], folder: Path) -> list[Path]:
-    """Writes the SVG and the data as JSON, named after the sentence and the selected maps. Returns the paths."""
+    """Writes the SVG and the data as JSON, named after the sentence and the selected maps. Returns the paths.
+
+    Raises:
+        ValueError: the library could not draw the maps. The data is written all the same.
+    """
     selection = hashlib.sha256("; ".join(one.title for one in selected).encode()).hexdigest()[:8]
-    data = json.dumps(attention.data(), ensure_ascii=False)
-    texts = {
-        f"{attention.name}.json": data,
-        f"{attention.name}-{selection}.svg": svg(attention, selected),
-    }
-    for file, text in texts.items():
-        write_file(folder / file, text)
-    return [folder / file for file in texts]
+    data, drawing = folder / f"{attention.name}.json", folder / f"{attention.name}-{selection}.svg"
+    write_file(data, json.dumps(attention.data(), ensure_ascii=False))
+    try:
+        write_file(drawing, svg(attention, selected))
+    except DrawingFailed as error:
+        raise ValueError(
+            f"the attention maps were not drawn: {error}; their weights are in {data}; choose other maps with --kind, "
+            "--layer or --head, or draw the file with another program"
+        ) from error
+    return [data, drawing]
 
 
 def svg(attention: SentenceAttention, selected: Sequence[AttentionMap]) -> str:
-    """The SVG of the selected maps, with a row for each query token and a column for each key token."""
+    """The SVG of the selected maps, with a row for each query token and a column for each key token.
+
+    Raises:
+        DrawingFailed: the library could not draw them.
+    """
     data = Datasets()
     maps = [_map(data, one) for one in selected]
     wide = sum(CELL * len(one.attention.columns) + 120 for one in selected)
@@ -77,18 +92,20 @@ def svg(attention: SentenceAttention, selected: Sequence[AttentionMap]) -> str:
     }
     spec = chart.properties(title=title, padding=16).to_dict(validate=False) | {"datasets": data.values}
     spec["config"] = {"background": COLOURS["paper"], "axis": axis, "view": {"stroke": None}, "font": "sans-serif"}
-    drawn = vl_convert.vegalite_to_svg(spec)
+    (drawing,) = svg_rendering.render_one_by_one([Request(specification_text(spec))])
+    if drawing.failure:
+        raise DrawingFailed(drawing.failure)
     rules = "".join(f'[fill="{LIGHT[name]}"]{{fill:{value}}}' for name, value in DARK.items())
     style = (
         f"<style>.role-title-text text{{unicode-bidi:plaintext}}@media (prefers-color-scheme:dark){{{rules}}}</style>"
     )
-    head, end, rest = drawn.partition(">")
+    head, end, rest = drawing.svg.partition(">")
     return f"{head}{end}{style}{rest}"
 
 
 def _map(data: Datasets, one: AttentionMap) -> Chart:
     """The chart of one attention map."""
-    rows, columns = ([printable(token) for token in side] for side in (one.attention.rows, one.attention.columns))
+    rows, columns = ([visible_line(token) for token in side] for side in (one.attention.rows, one.attention.columns))
     cells = [
         {
             "row": row,
@@ -136,5 +153,5 @@ def _units(token: str) -> list[int]:
 
 def _line(text: str, longest: int = 160) -> str:
     """The text without control characters, cut to `longest` characters."""
-    shown = printable(text)
+    shown = visible_line(text)
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}\u2026"

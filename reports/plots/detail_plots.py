@@ -316,7 +316,7 @@ def _attention(context: Context, track: Track) -> list[Plot]:
 
 def _map(data: Datasets, total: int, shown: Mapping[str, Any]) -> Chart:
     """A cell for each pair of words. Words are identified by position, because a word may occur twice."""
-    source, target = list(shown["source"]), list(shown["target"])
+    source, target = (list(map(formatting.shortened, shown[side])) for side in ("source", "target"))
     cells = [
         {"s": s, "t": t, "weight": weight}
         for t, line in enumerate(shown["weights"])

@@ -13,11 +13,12 @@ from typing import Any
 
 import altair as alt
 import numpy as np
-import vl_convert
 from numpy.typing import NDArray
 
 from bench.system import formatting
+from bench.system.visible_text import visible
 from reports.plots import svg_rendering
+from reports.plots.svg_rendering import Drawing, Request
 
 Chart = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.FacetChart
 
@@ -87,13 +88,18 @@ class Plot:
     choice: str = ""
     width: int = 960
 
+    @property
+    def failure(self) -> str:
+        """Why the plot could not be drawn; empty if it could."""
+        return next((found for form in FORMS if (found := _drawing(self, form).failure)), "")
+
     def svg(self, form: str = "wide") -> str:
-        """The drawing in a form, wide or narrow."""
-        return _svg(self, form)
+        """The drawing in a form, wide or narrow; empty if it failed."""
+        return _drawing(self, form).svg
 
     def pdf(self) -> bytes:
-        """The wide drawing as PDF."""
-        return vl_convert.svg_to_pdf(self.svg())
+        """The wide drawing as PDF; empty if it failed."""
+        return _drawing(self, "wide").pdf
 
     def inline(self, form: str, figure: str = "") -> str:
         """SVG for the page: colours become the variables of the page, and ids become unique.
@@ -158,13 +164,38 @@ def family_scale(families: Sequence[str]) -> alt.Scale:
     return alt.Scale(domain=order, range=[colour(name) for name in order])
 
 
+MAYBE_UNSAFE = re.compile(r"\\(?:[bfr]|u(?:00[0189]|007f|202|206|f[def]|d[89a-f]))")
+"""Escapes of JSON among which are those of all unsafe characters."""
+
+
+def specification_text(spec: Any) -> str:
+    """A Vega-Lite specification as JSON, with every text in it made safe: the library ends its process at a U+0002."""
+    text = json.dumps(spec)
+    # Nearly all texts are safe, and the search takes a tenth of the time of a changed copy.
+    return json.dumps(_visible_strings(spec)) if MAYBE_UNSAFE.search(text) else text
+
+
+def _visible_strings(value: Any) -> Any:
+    """A copy of a JSON value with every string made visible."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {key: _visible_strings(item) for key, item in value.items()}
+    return [_visible_strings(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 @functools.lru_cache(maxsize=256)
-def _svg(plot: Plot, form: str) -> str:
+def _drawing(plot: Plot, form: str) -> Drawing:
     """The drawing of a plot. It is cached, because the page and the files use the same one."""
-    return _drawn_ahead.pop((plot, form), None) or svg_rendering.render_svg(json.dumps(plot._spec(form)))
+    return _drawn_ahead.pop((plot, form), None) or svg_rendering.render_one_by_one([_request(plot, form)])[0]
 
 
-_drawn_ahead: dict[tuple[Plot, str], str] = {}
+def _request(plot: Plot, form: str) -> Request:
+    """What is to be rendered. The files have the wide form as PDF, too."""
+    return Request(specification_text(plot._spec(form)), pdf=form == "wide")
+
+
+_drawn_ahead: dict[tuple[Plot, str], Drawing] = {}
 """Drawings that draw_ahead has made and nobody has used yet."""
 
 PARALLEL_FROM = 40
@@ -175,7 +206,7 @@ def draw_ahead(plots: Sequence[Plot]) -> None:
     """Renders all drawings of a page in parallel, if there are many."""
     wanted = [(plot, form) for plot in plots for form in FORMS]
     if len(wanted) >= PARALLEL_FROM:
-        drawn = svg_rendering.render_svgs(json.dumps(plot._spec(form)) for plot, form in wanted)
+        drawn = svg_rendering.render_in_parallel(_request(plot, form) for plot, form in wanted)
         _drawn_ahead.update(zip(wanted, drawn, strict=True))
 
 

@@ -145,7 +145,8 @@ def deviations(context: Context) -> list[tuple[str, str]]:
         runs = [(row.name, run) for row in context.rows for run in row.cells[track].runs.values()]
         for group, keys in SHARED_SETTINGS.items():
             for key in (f"{group}.{key}" for key in keys):
-                values = _shared(say, [(name, run.params.get(key) or "None") for name, run in runs])
+                # A run of an earlier version has not recorded a later setting, and has its default.
+                values = _shared(say, [(name, run.params[key]) for name, run in runs if key in run.params])
                 usual = max(values, key=lambda entry: entry[1].count(",")) if len(values) > 1 else None
                 found += [
                     (rows, say("protocol.deviation", key=key, value=value, usual=usual[0], track=track.label))

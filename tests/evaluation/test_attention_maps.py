@@ -27,6 +27,7 @@ from bench.experiment.spec import Experiment
 from models.parts.batch import BOS, EOS, Tokens
 from models.parts.translator import Translator
 from reports.plots import attention_heatmap
+from reports.plots.svg_rendering import Drawing
 from tests.helpers import tiny_job
 
 WITH = ["bahdanau", "luong", "gnmt", "deep_att", "convs2s", "moe", "transformer"]
@@ -139,9 +140,9 @@ def test_labels() -> None:
 
 def test_the_heat_map_escapes_tokens_and_is_written_completely(tmp_path: Path) -> None:
     """Tokens with markup, quotes and braces of the drawing language, other scripts or control characters are safe."""
-    evil = ('<script>"', "\\'}]+x", "מים", "猫", "\x1b[31m", "😀")
+    evil = ('<script>"', "\\'}]+x", "מים", "猫", "\x1b[31m\x00", "\ufffe\u202e", "\ud800", "😀")
     hostile = Attention("cross", evil, evil, np.eye(len(evil), dtype=np.float32)[None, None])
-    sentence = SentenceAttention("<b>&", "مرحبا", {"cross": hostile})
+    sentence = SentenceAttention("<b>&\x02", "مرحبا\x00", {"cross": hostile})
     data, picture = attention_heatmap.write(sentence, sentence.select(None, None, None), tmp_path / "new")
     stored = json.loads(data.read_text(encoding="utf-8"))
     assert stored["attention"][0]["rows"] == list(evil)
@@ -149,7 +150,7 @@ def test_the_heat_map_escapes_tokens_and_is_written_completely(tmp_path: Path) -
     svg = picture.read_text(encoding="utf-8")
     assert "<script" not in svg
     texts = ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text")]
-    for token in ('<script>"', "\\'}]+x", "מים", "猫", "\\x1b[31m", "😀"):
+    for token in ('<script>"', "\\'}]+x", "מים", "猫", "␛[31m␀", "\ufffd\ufffd", "\ufffd", "😀"):
         assert texts.count(token) == 2, token
     assert "100" in texts
     assert "prefers-color-scheme:dark" in svg
@@ -157,3 +158,31 @@ def test_the_heat_map_escapes_tokens_and_is_written_completely(tmp_path: Path) -
     again = attention_heatmap.write(sentence, sentence.select(None, None, None), tmp_path / "new")
     assert again == [data, picture]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted([data.name, picture.name])
+
+
+def test_maps_that_cannot_be_drawn_are_stored_as_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = [Drawing(failure="the drawing library ended its process")]
+    monkeypatch.setattr(attention_heatmap.svg_rendering, "render_one_by_one", lambda requests: failed)
+    one = Attention("cross", ("a",), ("b",), np.ones((1, 1, 1, 1), dtype=np.float32))
+    sentence = SentenceAttention("b", "a", {"cross": one})
+    with pytest.raises(
+        ValueError, match=r"not drawn: the drawing library ended its process; their weights are in .*json"
+    ):
+        attention_heatmap.write(sentence, sentence.select(None, None, None), tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+
+
+def test_a_sentence_is_normalized_as_the_training_text_was() -> None:
+    """Decomposed text, and half a surrogate pair of a served request, give the translation of the composed text."""
+    experiment, model = built("transformer")
+    words = Words(Words.learn(["größe b c d e f g h"], 12).data)
+    loaded = TrainedTranslator(experiment, Vocabularies(words, words), model, None)
+    composed, decomposed = "größe b", "gro\u0308ße b"
+    assert loaded.ids([decomposed, " \t"]) == loaded.ids([composed, ""])
+    assert loaded.translate([decomposed]) == loaded.translate([composed])
+    found, expected = (sentence_attention(loaded, text) for text in (decomposed, composed))
+    assert (found.source, found.name) == (expected.source, expected.name)
+    assert loaded.prepare(["a\ud800"]) == ["a\ufffd"]
+    unnormalized = replace(experiment, text=replace(experiment.text, normalization="none"))
+    other = replace(loaded, experiment=unnormalized)
+    assert other.ids([decomposed]) != other.ids([composed])

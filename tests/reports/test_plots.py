@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
+from bench.system.visible_text import visible
 from reports.gathering.context import Context
-from reports.plots import detail_plots, drawing, main_plots
+from reports.plots import detail_plots, drawing, main_plots, svg_rendering
+from reports.plots.svg_rendering import Drawing, Request
 from tests.helpers import synthetic_runs
-from tests.helpers.synthetic_runs import HOSTILE
+from tests.helpers.synthetic_runs import HOSTILE, UNSAFE, UNSAFE_SHOWN
 
 Tree = xml.etree.ElementTree.Element
 
@@ -19,12 +23,45 @@ pytestmark = synthetic_runs.quiet_mlflow
 
 def test_drawings_made_in_parallel_are_the_same(level: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [plot for plot in main_plots.all_plots(level) if plot.id.endswith("en-de")]  # one plot of each kind
-    alone = [drawing._svg.__wrapped__(plot, form) for plot in found for form in drawing.FORMS]
+    alone = [drawing._drawing.__wrapped__(plot, form).svg for plot in found for form in drawing.FORMS]
     monkeypatch.setattr(drawing, "PARALLEL_FROM", 1)
     drawing.draw_ahead(found)
-    monkeypatch.setattr(drawing.svg_rendering, "render_svg", None)  # an error if something were still to be drawn
+    monkeypatch.setattr(drawing.svg_rendering, "render_one_by_one", None)  # an error if something were still to draw
     assert [plot.svg(form) for plot in found for form in drawing.FORMS] == alone
+    assert all(plot.pdf().startswith(b"%PDF") for plot in found)
     assert not drawing._drawn_ahead
+
+
+def text_spec(text: str) -> str:
+    encoding = {"text": {"field": "text", "type": "nominal"}}
+    return json.dumps({"data": {"values": [{"text": text}]}, "mark": "text", "encoding": encoding})
+
+
+GOOD, BAD, INVALID = text_spec("good"), text_spec("ab\x02"), '{"mark": 1}'
+
+
+@pytest.mark.parametrize("render", [svg_rendering.render_one_by_one, svg_rendering.render_in_parallel])
+def test_a_drawing_that_ends_its_process_costs_that_drawing_only(
+    render: Callable[[Iterable[Request]], list[Drawing]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A real U+0002 in the input of the library, which this library answers by abort(); 4 s, for 4 processes."""
+    found = render(Request(each, pdf=True) for each in (GOOD, BAD, GOOD, INVALID))
+    assert [bool(one.svg) for one in found] == [True, False, True, False]
+    assert found[0].svg == found[2].svg
+    assert found[2].pdf.startswith(b"%PDF")
+    assert found[1].failure == "the drawing library ended its process"
+    assert "\n" not in found[3].failure
+    assert 0 < len(found[3].failure) <= 200
+    assert capfd.readouterr().err == ""  # no page of native stack frames
+
+
+def test_every_text_of_a_specification_is_made_safe() -> None:
+    unsafe = [chr(code) for code in range(0x110000) if visible(chr(code)) != chr(code)]
+    assert len(unsafe) > 2000
+    assert all(drawing.MAYBE_UNSAFE.search(json.dumps(f"a{each}")) for each in unsafe)
+    found = json.loads(drawing.specification_text({"a": [UNSAFE, {"b": (UNSAFE, 1.5, None)}], "c": True}))
+    assert found == {"a": [UNSAFE_SHOWN, {"b": [UNSAFE_SHOWN, 1.5, None]}], "c": True}
+    assert svg_rendering.render_one_by_one([Request(drawing.specification_text(json.loads(BAD)))])[0].failure == ""
 
 
 def test_every_plot_is_valid_and_drawn_as_svg_and_pdf(odd: Context, odd_report: Path):

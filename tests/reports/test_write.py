@@ -18,9 +18,10 @@ from bench.tracking.store import Store
 from reports import write
 from reports.gathering.context import Context
 from reports.gathering.gather_runs import gather
+from reports.plots import drawing
 from reports.text import escaping
 from tests.helpers import synthetic_runs
-from tests.helpers.synthetic_runs import HOSTILE, Synthetic
+from tests.helpers.synthetic_runs import HOSTILE, UNSAFE, UNSAFE_SHOWN, Synthetic
 
 Tree = xml.etree.ElementTree.Element
 
@@ -203,6 +204,58 @@ def test_a_suite_without_a_finished_run_has_a_report(store: Store, tmp_path: Pat
     write.all_forms(gather(store, "failed"), tmp_path)
     for name in ("report.html", "report.md", "report.tex"):
         assert "Commands that repeat the runs" not in (tmp_path / name).read_text()
+
+
+def test_unsafe_characters_are_visible_in_every_form(store: Store, tmp_path: Path):
+    runs = [Synthetic("unsafe", "Unsafe", 2017, 4, 1e12), Synthetic("other", "Other", 2015, 4, 2e12)]
+    synthetic_runs.suite(store, "unsafe", runs, "unsafe,other", "other")
+    context = gather(store, "unsafe")
+    unsafe, other = context.rows
+    named = replace(unsafe, name=f"Row {UNSAFE}", note=f"note {UNSAFE}")
+    context = replace(context, rows=(named, other))  # as from the store of somebody else
+    (track,) = context.tracks
+    texts = context.translations[track]
+    texts.sources[0] = texts.references[0] = texts.hypotheses["unsafe"][1][0] = f"text {UNSAFE} {'x' * 5000}"
+    files = write.all_forms(context, tmp_path)
+    for path in (path for path in files if path.suffix != ".pdf"):
+        assert not re.search("[\x00-\x08\x0e-\x1f\ufffe\u202e]", path.read_text()), path
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / name).read_text().replace("\\[", "[")
+        assert f"Row {UNSAFE_SHOWN}" in text
+        assert f"note {UNSAFE_SHOWN}" in text
+        assert f"text {UNSAFE_SHOWN}" in text
+        assert "not drawn" not in text
+    assert r"Row a\other{2400}{␀}b\other{2402}{␂}c" in (tmp_path / "report.tex").read_text()
+    html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse((tmp_path / "report.html").read_text())
+    drawings = [path for path in files if path.suffix == ".svg"]
+    assert len(drawings) == 5
+    assert all(xml.etree.ElementTree.parse(path) for path in drawings)
+    assert any(f"Row {UNSAFE_SHOWN}" in path.read_text() for path in drawings)
+    _, rows, _ = write.terminal(context)
+    assert len(rows) == 2
+
+
+def test_a_report_names_the_drawing_that_failed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The library ends its process at one drawing: the others are complete, and the report says which one failed."""
+    runs = [Synthetic("one", "One", 2014, 2, 1e12), Synthetic("two", "Two", 2017, 8, 2e12)]
+    synthetic_runs.suite(store, "undrawn", runs, "one,two", "two")
+    safe = drawing.specification_text
+    latency = "Latency of one sentence, median"
+    deadly = '{"mark": "text", "encoding": {"text": {"value": "\\u0002"}}}'
+    monkeypatch.setattr(drawing, "specification_text", lambda spec: deadly if latency in (text := safe(spec)) else text)
+    files = write.all_forms(gather(store, "undrawn"), tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(files)
+    names = [path.name for path in files if path.parent.name == "plots"]
+    assert "bleu-flops-en-de.svg" in names
+    assert not [name for name in names if name.startswith("bleu-latency")]
+    reason = "not drawn: the drawing library ended its process"
+    for name in ("report.html", "report.md", "report.tex"):
+        text = (tmp_path / name).read_text()
+        assert text.count(reason) == 2, name  # in place of the drawing, and among what is missing
+        assert "plots/bleu-latency" not in text
+    page = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse((tmp_path / "report.html").read_text())
+    (missing,) = (element for element in page.iter("section") if element.get("id") == "missing")
+    assert "BLEU against latency of one sentence" in text_of(missing)
 
 
 def test_changes_are_in_every_form(compared_report: Path):
