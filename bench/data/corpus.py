@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 
 @dataclass
@@ -45,6 +45,10 @@ class Split:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(zip(self.sources, self.targets, strict=True))
 
+    def mapped(self, change: Callable[[str], str]) -> Split:
+        """The split with every sentence changed by a function."""
+        return Split(list(map(change, self.sources)), list(map(change, self.targets)))
+
     @property
     def hash(self) -> str:
         """SHA-256 of both sides, line by line: two splits with the same hash have the same text."""
@@ -64,6 +68,11 @@ class Corpus:
     train: Split
     validation: Split
     tests: dict[str, Split] = field(default_factory=dict)
+
+    def mapped(self, change: Callable[[str], str]) -> Corpus:
+        """The corpus with every sentence changed by a function."""
+        tests = {name: split.mapped(change) for name, split in self.tests.items()}
+        return replace(self, train=self.train.mapped(change), validation=self.validation.mapped(change), tests=tests)
 
     @property
     def direction(self) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 
 from bench.data.corpus import Corpus, Split
 from bench.data.languages import OtherLanguage, swapped_sides
+from bench.data.words import WORD
 from bench.system import terminal
 from bench.system.files import write_file
 
@@ -252,7 +252,7 @@ def _has_near_duplicate(grams: frozenset[Trigram], index: dict[Trigram, list[int
 
 def trigrams(sentence: str) -> frozenset[Trigram]:
     """Trigrams of the lower-cased words with a boundary mark at each end. A sentence without words has none."""
-    words = ["", *re.findall(r"\w+", sentence.lower()), ""]
+    words = ["", *WORD.findall(sentence.lower()), ""]
     return frozenset(zip(words, words[1:], words[2:], strict=False))
 
 

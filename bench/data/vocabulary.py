@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Literal, NamedTuple
 import sentencepiece
 
 from bench.data.corpus import Split
+from bench.data.words import WORD_OR_MARK
 from bench.system.files import write_file
 from models.parts.batch import BOS, EOS, PAD, UNK
 
@@ -30,7 +32,7 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 JOINER = "￭"
 """Marks a side of a punctuation mark that has no space."""
 
-WORD_OR_MARK = re.compile(r"\w+|[^\w ]")
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
@@ -38,7 +40,8 @@ class TextSettings:
     """How sentences are converted to tokens.
 
     Attributes:
-        kind: subwords (byte-pair encoding by SentencePiece), words (words and punctuation marks) or characters.
+        kind: subwords (byte-pair encoding by SentencePiece), words (words and punctuation marks; each character of a
+            script without spaces is a word) or characters.
         vocabulary_size: Pieces of one vocabulary, including the 4 special ones. For characters it is an upper limit:
             a text with fewer characters has a smaller vocabulary.
         source_vocabulary_size: Pieces of the source vocabulary, if the two sides have vocabularies of different size.
@@ -47,6 +50,8 @@ class TextSettings:
             and longer sentences to translate are truncated; the number of both is reported.
         max_source_length: Limit for sentences to translate, for papers that train on short sentences and translate
             all of them; null: max_length.
+        normalization: Unicode normalization of all text, also of text to translate. NFC: a letter with an accent is one
+            character, however the file wrote it. none: as in the files; words that only look equal are different.
     """
 
     kind: Literal["subwords", "words", "characters"] = "subwords"
@@ -55,6 +60,12 @@ class TextSettings:
     joint: bool = True
     max_length: int = 100
     max_source_length: int | None = None
+    normalization: Literal["NFC", "none"] = "NFC"
+
+    def normalized(self, sentence: str) -> str:
+        """The sentence in the normalization of this text. Half a surrogate pair, which no file can hold, is U+FFFD."""
+        sentence = LONE_SURROGATE.sub("\ufffd", sentence)
+        return sentence if self.normalization == "none" else unicodedata.normalize(self.normalization, sentence)
 
     @property
     def source_length_limit(self) -> int:
@@ -138,9 +149,9 @@ def text_only(ids: Sequence[int]) -> list[int]:
 class Subwords(Vocabulary):
     """Byte-pair encoding by SentencePiece (Kudo and Richardson 2018).
 
-    Text is not normalised and keeps its case. The only change: U+2581, SentencePiece's mark for a space, is decoded as
-    a space. BPE was chosen over SentencePiece's unigram model because on Multi30k it is learnt seven times faster and
-    gives 3 % fewer pieces per sentence.
+    Text keeps its case and the normalization that `TextSettings` gave it. The only change: U+2581, SentencePiece's mark
+    for a space, is decoded as a space. BPE was chosen over SentencePiece's unigram model because on Multi30k it is
+    learnt seven times faster and gives 3 % fewer pieces per sentence.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -247,7 +258,8 @@ class FrequencyVocabulary(Vocabulary):
 class Words(FrequencyVocabulary):
     """Words and punctuation marks. A mark has a joiner on each side that has no space: `cup.` is `cup` `￭.`
 
-    A joiner in the text itself is an unknown word and is lost. A second space in a row is an empty piece.
+    bench/data/words.py says what a word is. A character of a script without spaces gets joiners as a mark does. A
+    joiner in the text itself is an unknown word and is lost. A second space in a row is an empty piece.
     """
 
     kind = "words"
@@ -273,12 +285,11 @@ class Words(FrequencyVocabulary):
         pieces = []
         for chunk in sentence.split(" "):
             found = WORD_OR_MARK.findall(chunk)
-            is_mark = [not (piece[0].isalnum() or piece[0] == "_") for piece in found]
             # Between a word and a mark the joiner is on the mark; between two marks it is on the second one.
-            for position, piece in enumerate(found):
-                left = position > 0 and is_mark[position]
-                right = position + 1 < len(found) and is_mark[position] and not is_mark[position + 1]
-                pieces.append(JOINER * left + piece + JOINER * right)
+            for position, (word, mark) in enumerate(found):
+                left = position > 0 and mark
+                right = position + 1 < len(found) and mark and not found[position + 1][1]
+                pieces.append(word or JOINER * bool(left) + mark + JOINER * bool(right))
             if not found:
                 pieces.append("")
         return pieces

@@ -137,6 +137,7 @@ def sentence_attention(trained: TrainedTranslator, sentence: str) -> SentenceAtt
     Raises:
         ValueError: the model has no attention, or the sentence is empty.
     """
+    (sentence,) = trained.prepare([sentence])
     ids = trained.ids([sentence])[0][0]
     if not ids:
         raise ValueError("the sentence is empty, so there is no attention to show; give one with at least one word")

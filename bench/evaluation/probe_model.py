@@ -16,11 +16,11 @@ from itertools import compress
 
 from bench.data import find_corpus
 from bench.data.corpus import Contrast, Example, Split
-from bench.data.vocabulary import Vocabularies
+from bench.data.vocabulary import TextSettings, Vocabularies
 from bench.decoding import beam_search, unk_replacement
 from bench.evaluation import trained_model
 from bench.evaluation.attempt import measure_or_reason
-from bench.experiment.job_data import JobData
+from bench.experiment.job_data import JobData, corpus_of
 from bench.experiment.spec import Experiment
 from bench.measures import alignment, probes, quality
 from bench.measures.measure import Measure
@@ -51,8 +51,9 @@ def probe(model: Translator, experiment: Experiment, job_data: JobData, writer: 
     if known is None:
         return []
     vocabularies, train = job_data.vocabularies, job_data.corpus.train.targets
+    contrasts = [_normalized(contrast, experiment.text) for contrast in known.contrasts]
     topics = (
-        (KINDS, partial(contrast_accuracies, model, vocabularies, known.contrasts, train)),
+        (KINDS, partial(contrast_accuracies, model, vocabularies, contrasts, train)),
         (("deeper/bleu/longer",), partial(deeper_scores, model, experiment, job_data, known.deeper, writer)),
         (
             ("aer", "aer_diagonal"),
@@ -199,8 +200,17 @@ def run_accuracies(run: TrackedRun, store: Store, contrasts: Sequence[Contrast] 
         if known is None:
             raise ValueError(f"{run.name}: {run.tags['corpus']} has no contrasts of its own; give some with --file")
         contrasts = known.contrasts
-    train = find_corpus.load(settings).train.targets
+    contrasts = [_normalized(contrast, loaded.experiment.text) for contrast in contrasts]
+    train = corpus_of(loaded.experiment).train.targets
     return {one.metric: one for one in contrast_accuracies(loaded.model, loaded.vocabularies, contrasts, train)}
+
+
+def _normalized(contrast: Contrast, text: TextSettings) -> Contrast:
+    """The contrast in the Unicode normalization of a training text."""
+    wrong = tuple(map(text.normalized, contrast.wrong))
+    return replace(
+        contrast, source=text.normalized(contrast.source), right=text.normalized(contrast.right), wrong=wrong
+    )
 
 
 def accuracy_table(

@@ -64,8 +64,12 @@ class TrainedTranslator:
             except ValueError as error:
                 raise ValueError(f"sentence {number} {error}") from None
         return truncate(
-            self.vocabularies.source.encode(blank_to_empty(sentences)), self.experiment.text.source_length_limit
+            self.vocabularies.source.encode(self.prepare(sentences)), self.experiment.text.source_length_limit
         )
+
+    def prepare(self, sentences: Sequence[str]) -> list[str]:
+        """Returns the sentences in the Unicode normalization of the training text; a blank one becomes empty."""
+        return [self.experiment.text.normalized(sentence) if sentence.strip() else "" for sentence in sentences]
 
     def translate(
         self, sentences: Sequence[str], settings: DecodingSettings | None = None
@@ -81,7 +85,7 @@ class TrainedTranslator:
         found = beam_search.translate(self.model, ids, settings or self.experiment.decoding)
         flat = [one for hypotheses in found for one in hypotheses]
         sources = [
-            source for source, hypotheses in zip(blank_to_empty(sentences), found, strict=True) for _ in hypotheses
+            source for source, hypotheses in zip(self.prepare(sentences), found, strict=True) for _ in hypotheses
         ]
         texts = iter(hypothesis_texts(flat, sources, self.vocabularies, self.lexicon))
         return [[Candidate(next(texts), one.score) for one in hypotheses] for hypotheses in found], truncated
@@ -90,11 +94,6 @@ class TrainedTranslator:
         """The run's own decoding settings, with another beam size if one is given."""
         own = self.experiment.decoding
         return own if beam is None else replace(own, beam=beam)
-
-
-def blank_to_empty(sentences: Sequence[str]) -> list[str]:
-    """Replaces sentences that are only white space by empty ones."""
-    return [sentence if sentence.strip() else "" for sentence in sentences]
 
 
 def read_sentences(

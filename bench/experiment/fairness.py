@@ -10,7 +10,15 @@ if TYPE_CHECKING:  # reports import this file, and must not load torch
 
 SHARED_SETTINGS = {
     "training": ("max_pairs", "max_updates", "max_flops", "max_seconds", "validations", "average"),
-    "text": ("kind", "vocabulary_size", "source_vocabulary_size", "joint", "max_length", "max_source_length"),
+    "text": (
+        "kind",
+        "vocabulary_size",
+        "source_vocabulary_size",
+        "joint",
+        "max_length",
+        "max_source_length",
+        "normalization",
+    ),
     "decoding": ("beam", "alpha", "length_penalty", "coverage", "prune", "pos_unk", "extra_length"),
 }
 """Group -> keys of the settings that all rows of one table should share."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 
@@ -12,7 +13,7 @@ from bench.data import find_corpus, vocabulary
 from bench.data.batches import PairBatches
 from bench.data.corpus import Corpus, CorpusSettings, Split
 from bench.data.encoded_pairs import Pairs, truncate
-from bench.data.vocabulary import Vocabularies
+from bench.data.vocabulary import TextSettings, Vocabularies
 from bench.decoding import beam_search
 from bench.decoding.unk_replacement import Lexicon
 from bench.experiment.spec import Experiment
@@ -68,7 +69,8 @@ class JobData:
 
 
 def corpus_of(experiment: Experiment) -> Corpus:
-    return _corpus(json.dumps(asdict(experiment.corpus)))
+    """The corpus of a job, in the Unicode normalization of its text."""
+    return _corpus(json.dumps(asdict(experiment.corpus)), experiment.text.normalization)
 
 
 def lexicon_of(pos_unk: str, train: Split, vocabularies: Vocabularies) -> Lexicon | None:
@@ -89,6 +91,7 @@ def model_of(experiment: Experiment, job_data: JobData) -> Translator:
 
 
 @functools.lru_cache(maxsize=4)
-def _corpus(settings: str) -> Corpus:
+def _corpus(settings: str, normalization: Literal["NFC", "none"]) -> Corpus:
     """Loads a corpus. Cached, because the rows of a suite read the same text."""
-    return find_corpus.load(CorpusSettings(**json.loads(settings)))
+    corpus = find_corpus.load(CorpusSettings(**json.loads(settings)))
+    return corpus.mapped(TextSettings(normalization=normalization).normalized)

@@ -115,11 +115,14 @@ class Experiment:
         """The id of the job: a hash of the settings that determine its result.
 
         Paths, machine, tracking and the version of the code are left out. Settings that are null are left out too, so
-        that a setting that a later version adds, with the default null, does not change the hashes of existing jobs.
+        that a setting that a later version adds, with the default null, does not change the hashes of existing jobs; so
+        is `text.normalization` at its default.
         """
         settings = self.settings
         corpus = {key: value for key, value in settings["corpus"].items() if key in ("pairs", "lemmas", "depth")}
         parts = {key: settings[key] for key in ("row", "model", "text", "training", "decoding", "seed")}
+        # The default is left out: earlier jobs have no such setting, and NFC changes nothing in text that is in NFC.
+        parts["text"] = {key: value for key, value in parts["text"].items() if (key, value) != ("normalization", "NFC")}
         parts["corpus"] = corpus | {"name": self.corpus_name}
         if self.members:
             parts["members"] = [member.job_hash for member in self.members]

@@ -34,7 +34,17 @@ MODELS_URI = "models:/"
 UNUSABLE_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories of letters that a name cannot have: control characters, surrogates, line and paragraph ends."""
 
-REQUIRED = ("torch", "pytorch-lightning", "mlflow", "sentencepiece", "jsonargparse", "pandas", "pyyaml", "sacrebleu")
+REQUIRED = (
+    "torch",
+    "pytorch-lightning",
+    "mlflow",
+    "sentencepiece",
+    "jsonargparse",
+    "pandas",
+    "pyyaml",
+    "regex",
+    "sacrebleu",
+)
 
 
 def log_model(client: MlflowClient, run_id: str, folder: Path, example: str, beam: int) -> str:

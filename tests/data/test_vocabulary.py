@@ -186,3 +186,11 @@ def test_a_cached_vocabulary_is_used_and_another_text_has_another_file(kind: Kin
     path.write_bytes(made.data[: len(made.data) // 2])
     with pytest.raises(ValueError, match=f"{path}: not a vocabulary, or damaged"):
         vocabulary(kind, cache)
+
+
+def test_normalization_makes_equal_words_equal() -> None:
+    composed, decomposed = "Größe 한국", "Gro\u0308ße \u1112\u1161\u11ab\u1100\u116e\u11a8"
+    assert composed != decomposed
+    assert TextSettings().normalized(decomposed) == composed
+    assert TextSettings(normalization="none").normalized(decomposed) == decomposed
+    assert TextSettings().normalized("a\ud800b") == "a\ufffdb"  # of a served request; no file can hold it

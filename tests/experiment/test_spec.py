@@ -290,6 +290,7 @@ def job(*flags: str) -> Experiment:
         ("--tracking.folder", "elsewhere"),
         ("--tracking.uri", "http://tracking:5000"),
         ("--about.note", "a remark"),
+        ("--text.normalization", "NFC"),
     ],
     ids=" ".join,
 )
@@ -305,6 +306,7 @@ def test_where_a_job_runs_does_not_change_its_hash(flags: tuple[str, ...]) -> No
         ("--model.dropout", "0.2"),
         ("--text.vocabulary_size", "500"),
         ("--text.joint", "false"),
+        ("--text.normalization", "none"),
         ("--training.max_pairs", "64001"),
         ("--training.optimizer.lr", "0.5"),
         ("--training.schedule.warmup", "7"),
@@ -331,6 +333,9 @@ def test_a_setting_that_is_null_does_not_change_the_hash(monkeypatch: pytest.Mon
     assert job.job_hash == name
     monkeypatch.setattr(Experiment, "settings", settings | {"text": settings["text"] | {"invented_later": 1}})
     assert job.job_hash != name
+    earlier = {key: value for key, value in settings["text"].items() if key != "normalization"}
+    monkeypatch.setattr(Experiment, "settings", settings | {"text": earlier})
+    assert job.job_hash == name
 
 
 def test_every_setting_of_a_job_is_in_its_hash() -> None:

@@ -27,6 +27,20 @@ def test_tokens_are_those_of_moses(language: str, line: str, tokens: str) -> Non
     assert tokenise(line, language) == tokens
 
 
+@pytest.mark.parametrize(
+    ("language", "line", "tokens"),
+    [
+        ("de", "Er gru\u0308ßt, scho\u0308n.", "Er gru\u0308ßt , scho\u0308n ."),
+        ("fr", "l'e\u0301te\u0301 d'E\u0301lise", "l' e\u0301te\u0301 d' E\u0301lise"),
+        ("hi", "वह नमस्ते कहता है।", "वह नमस्ते कहता है ।"),
+        ("ar", "كَتَبَ الوَلَدُ.", "كَتَبَ الوَلَدُ ."),
+        ("en", "a_b 👍🏽!", "a _ b 👍🏽 !"),
+    ],
+)
+def test_combining_marks_belong_to_their_letter(language: str, line: str, tokens: str) -> None:
+    assert tokenise(line, language) == tokens
+
+
 def test_compounds_are_split() -> None:
     assert split_compounds("im U-Bahn-Hof - 5") == "im U ##AT##-##AT## Bahn ##AT##-##AT## Hof - 5"
 
