@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import sentencepiece
 
@@ -97,7 +97,10 @@ class Vocabulary(abc.ABC):
         data: Content of the saved file.
         hash: SHA-256 of `data`.
         path: The file in the cache; None without a cache.
+        rule: How text is split, if an earlier version split it differently: its cached files are not for this one.
     """
+
+    rule: ClassVar[dict[str, str]] = {}
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -263,6 +266,7 @@ class Words(FrequencyVocabulary):
     """
 
     kind = "words"
+    rule: ClassVar[dict[str, str]] = {"words": "Unicode Annex 29"}
 
     @classmethod
     def learn(cls, sentences: Sequence[str], size: int) -> FrequencyVocabulary:
@@ -388,7 +392,8 @@ def learn_or_load(
     """One vocabulary, read from `cache` if it is there; `key` is the setting that an error message names."""
     path = None
     if cache is not None:
-        digest = hashlib.sha256(json.dumps({"kind": kind, "vocabulary_size": size}).encode())
+        made_by = {"kind": kind, "vocabulary_size": size} | KINDS[kind].rule
+        digest = hashlib.sha256(json.dumps(made_by).encode())
         for sentence in sentences:
             digest.update(f"{sentence}\n".encode())
         path = cache / f"{kind}-{size}-{digest.hexdigest()[:24]}.vocabulary"
