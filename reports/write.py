@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from bench.measures import metric_registry
+from bench.measures.selection import DEFAULT_TOKENIZER
 from bench.system import formatting
 from bench.system.files import write_file
 from bench.system.visible_text import visible
@@ -182,7 +183,12 @@ def table_notes(context: Context) -> list[str]:
     noisy = any(number.noisy for cell in cells for number in cell.numbers.values())
     notes = {"first_direction": len(context.tracks) > 1, "noisy": noisy, "costs": True, "published": True}
     printed = [context.catalogue(f"table.{key}") for key, holds in notes.items() if holds]
-    return [context.catalogue("table.note"), direction_note(context), *printed]
+    tokenizers = [
+        context.catalogue("table.tokenizer", track=track.label, tokenizer=tokenizer)
+        for track in context.tracks
+        if (tokenizer := context.selection(track).tokenizer) != DEFAULT_TOKENIZER
+    ]
+    return [context.catalogue("table.note"), direction_note(context), *tokenizers, *printed]
 
 
 def _side_by_side(context: Context) -> list[dict[str, Any]]:

@@ -52,6 +52,9 @@ class TextSettings:
             all of them; null: max_length.
         normalization: Unicode normalization of all text, also of text to translate. NFC: a letter with an accent is one
             character, however the file wrote it. none: as in the files; words that only look equal are different.
+        bleu_tokenizer: Tokenizer of all BLEU scores, by sacreBLEU's name; it does not change the model's tokens. auto:
+            the one that fits the target language (zh, ja-mecab, ko-mecab; char for Thai, Lao, Khmer, Burmese and
+            Tibetan, and for text in a script without spaces between words), otherwise 13a.
     """
 
     kind: Literal["subwords", "words", "characters"] = "subwords"
@@ -61,6 +64,7 @@ class TextSettings:
     max_length: int = 100
     max_source_length: int | None = None
     normalization: Literal["NFC", "none"] = "NFC"
+    bleu_tokenizer: Literal["auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char"] = "auto"
 
     def normalized(self, sentence: str) -> str:
         """The sentence in the normalization of this text. Half a surrogate pair, which no file can hold, is U+FFFD."""

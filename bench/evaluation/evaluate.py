@@ -24,8 +24,9 @@ from bench.evaluation.attempt import measure_or_reason
 from bench.evaluation.trained_model import TrainedTranslator
 from bench.experiment.job_data import VALIDATION_SENTENCES, JobData
 from bench.experiment.spec import Experiment
-from bench.measures import bleu_variants, costs, flops, latency, memory, quality
+from bench.measures import bleu_variants, costs, flops, latency, memory, quality, selection
 from bench.measures.measure import Measure
+from bench.measures.selection import DEFAULT_TOKENIZER
 from bench.system.machine import GPU_SHARE, MachineSettings, bf16_fallback
 from bench.tracking.run_writer import RunWriter
 from bench.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -55,14 +56,18 @@ def mean_loss(model: Translator, pairs: Pairs, batch_tokens: int) -> float:
 
 
 def validate(model: Translator, job_data: JobData) -> Score:
-    """Greedy BLEU and GLEU, and cross entropy, on the first VALIDATION_SENTENCES sentences of the validation set."""
-    sentences = job_data.validation.sources
+    """Greedy BLEU and GLEU, and cross entropy, on the first VALIDATION_SENTENCES sentences of the validation set.
+
+    chrF2 is measured only if it selects the weights.
+    """
+    sentences, references, chosen = job_data.validation.sources, job_data.validation.targets, job_data.selection
     best = beam_search.greedy(model, job_data.sources(job_data.validation), attention=job_data.lexicon is not None)
     hypotheses = unk_replacement.hypothesis_texts(best, sentences, job_data.vocabularies, job_data.lexicon)
     return Score(
-        quality.bleu(hypotheses, job_data.validation.targets),
-        mean_gleu(hypotheses, job_data.validation.targets),
+        quality.bleu(hypotheses, references, chosen.tokenizer),
+        mean_gleu(hypotheses, references, chosen.tokenizer),
         mean_loss(model, job_data.validation_pairs, job_data.batch_tokens),
+        quality.chrf(hypotheses, references) if chosen.score == "chrf" else None,
     )
 
 
@@ -133,7 +138,7 @@ def score_test_sets(
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> list[Measure]:
     """Translates and scores every test set once; stores the translations and sentence statistics with the run."""
-    search = experiment.decoding
+    search, tokenizer = experiment.decoding, job_data.selection.tokenizer
     measures: list[Measure] = []
     model.pop_routing_statistics()  # discard what the validations have accumulated
     for name, split in job_data.corpus.tests.items():
@@ -143,10 +148,12 @@ def score_test_sets(
         writer.table(
             {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses}, f"hypotheses/{name}.json"
         )
-        scores = measure_or_reason(quality.SCORE_METRICS, partial(main_scores, hypotheses, split.targets, name, writer))
+        scores = measure_or_reason(
+            quality.metrics_of(tokenizer), partial(main_scores, hypotheses, split.targets, tokenizer, name, writer)
+        )
         scores += measure_or_reason(
             ("bleu_lowercase",),
-            partial(bleu_variants.variants, hypotheses, split.targets, job_data.corpus.target_language),
+            partial(bleu_variants.variants, hypotheses, split.targets, job_data.corpus.target_language, tokenizer),
         )
         how = f"; beam {search.beam}, alpha {search.alpha}"
         how += " of the mean" if search.length_penalty == "mean" else ""
@@ -158,9 +165,11 @@ def score_test_sets(
             for measure in scores
         ]
         if split is next(iter(job_data.corpus.tests.values())):
-            measures += measure_or_reason((), partial(probe_model.scores_by_group, name, split, hypotheses, experiment))
+            measures += measure_or_reason(
+                (), partial(probe_model.scores_by_group, name, split, hypotheses, experiment, tokenizer)
+            )
         metric = f"{name}/bleu_shuffled_references"
-        measures += measure_or_reason((metric,), partial(shuffled_bleu, metric, hypotheses, split.targets))
+        measures += measure_or_reason((metric,), partial(shuffled_bleu, metric, hypotheses, split.targets, tokenizer))
         limit = f"of {len(split)}; sources with more than {job_data.source_length_limit} tokens are cut to that length"
         measures.append(Measure(f"{name}/truncated", truncated, "sentences", provenance=limit))
     provenance = "mean over all source and output tokens of the test sets, in every hypothesis of the beam"
@@ -170,28 +179,37 @@ def score_test_sets(
 
 
 def main_scores(
-    hypotheses: Sequence[str], references: Sequence[str], test_set: str, writer: RunWriter
+    hypotheses: Sequence[str], references: Sequence[str], tokenizer: str, test_set: str, writer: RunWriter
 ) -> list[Measure]:
-    """The scores of SCORE_METRICS; stores the sentence statistics that they are computed from."""
-    statistics = [quality.statistics(hypotheses, references, metric) for metric in quality.SCORE_METRICS]
+    """The scores of `quality.metrics_of`; stores the sentence statistics that they are computed from."""
+    statistics = [
+        quality.statistics(hypotheses, references, metric, tokenizer) for metric in quality.metrics_of(tokenizer)
+    ]
     writer.statistics(statistics, test_set)
     return [quality.mean_with_interval([of_metric]) for of_metric in statistics]
 
 
-def shuffled_bleu(metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> list[Measure]:
+def shuffled_bleu(metric: str, hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) -> list[Measure]:
     """BLEU when each hypothesis is compared with the reference of the next sentence."""
     if len(references) < 2:
         raise ValueError("the test set has one sentence; two are needed")
-    return [Measure(metric, quality.bleu(hypotheses, [*references[1:], *references[:1]]), "percent")]
+    return [Measure(metric, quality.bleu(hypotheses, [*references[1:], *references[:1]], tokenizer), "percent")]
 
 
 def validation_scores(model: Translator, job_data: JobData) -> list[Measure]:
-    """BLEU, GLEU and loss on the validation set, and the loss when each target has the next sentence's source."""
+    """BLEU, GLEU and loss on the validation set, and the loss when each target has the next sentence's source.
+
+    chrF2 too if it selects the weights.
+    """
     provenance = f"first {VALIDATION_SENTENCES} sentences of the validation set"
-    score = validate(model, job_data)
+    score, tokenizer = validate(model, job_data), job_data.selection.tokenizer
+    greedy = f"greedy, {provenance}"
+    tokens = f"; tokenizer {tokenizer}" if tokenizer != DEFAULT_TOKENIZER else ""
+    chrf = [] if score.chrf is None else [Measure("validation_chrf", score.chrf, "percent", provenance=greedy)]
     return [
-        Measure("validation_bleu", score.bleu, "percent", provenance=f"greedy, {provenance}"),
-        Measure("validation_gleu", score.gleu, "percent", provenance=f"mean over sentences, greedy, {provenance}"),
+        Measure("validation_bleu", score.bleu, "percent", provenance=greedy + tokens),
+        *chrf,
+        Measure("validation_gleu", score.gleu, "percent", provenance=f"mean over sentences, {greedy}{tokens}"),
         Measure("validation_loss", score.loss, "nats/token", provenance=provenance + job_data.left_out),
         *measure_or_reason(("validation_loss_shuffled_sources",), lambda: [shuffled_loss(model, job_data)]),
     ]
@@ -244,12 +262,24 @@ def training_costs(
         Measure("repeated_s", result.repeated_work.seconds, "s", provenance=REPEATED),
         Measure("pairs", budget.pairs, "sentence pairs"),
         Measure("updates", budget.updates, "updates"),
-        Measure("best_update", result.best_update, "updates"),
+        best_update(result, experiment, job_data),
         Measure(
             "target_tokens_per_s", budget.target_tokens / budget.seconds, "tokens/s", provenance="training, real tokens"
         ),
         *measure_or_reason(("memory_training_bytes",), training_memory),
     ]
+
+
+def best_update(result: TrainingResult, experiment: Experiment, job_data: JobData) -> Measure:
+    """The update of the best validation, with the score that selected it."""
+    provenance = f"selected by {job_data.selection.reason}"
+    if selection.is_constant(result.scores):
+        provenance += (
+            f"; it was {result.scores[0]:g} at all {len(result.scores)} validations, so the lowest loss selected"
+        )
+    if experiment.training.average:
+        provenance += f"; the mean of the last {experiment.training.average} validations is evaluated"
+    return Measure("best_update", result.best_update, "updates", provenance=provenance)
 
 
 def energy(result: TrainingResult, machine: MachineSettings) -> Measure:

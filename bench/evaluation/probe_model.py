@@ -82,9 +82,12 @@ def _target_only(
     return tuple(replace(measure, provenance=f"{measure.provenance}; {provenance}") for measure in found)
 
 
-def scores_by_group(name: str, split: Split, hypotheses: Sequence[str], experiment: Experiment) -> list[Measure]:
+def scores_by_group(
+    name: str, split: Split, hypotheses: Sequence[str], experiment: Experiment, tokenizer: str
+) -> list[Measure]:
     """BLEU of the first test set by source length in words and, if the corpus knows it, by depth of clauses."""
-    statistics, known = quality.statistics(hypotheses, split.targets), find_corpus.probes(experiment.corpus)
+    statistics = quality.statistics(hypotheses, split.targets, tokenizer=tokenizer)
+    known = find_corpus.probes(experiment.corpus)
     lengths = probes.by_group(statistics, probes.length_groups(split.sources))
     depths = probes.by_group(statistics, [example.depth for example in known.test]) if known else {}
     return [
@@ -108,7 +111,7 @@ def deeper_scores(
     depths = [one.depth for one in examples]
     columns = {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses, "depth": depths}
     writer.table(columns, "hypotheses/deeper.json")
-    statistics = quality.statistics(hypotheses, split.targets)
+    statistics = quality.statistics(hypotheses, split.targets, tokenizer=job_data.selection.tokenizer)
     longest = max(len(source.split()) for source in job_data.corpus.train.sources)
     is_longer = [len(source.split()) > longest for source in split.sources]
     how = f"; beam {experiment.decoding.beam}; clauses deeper than any of the training text"

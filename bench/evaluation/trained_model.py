@@ -6,6 +6,7 @@ vocabularies and, with `decoding.pos_unk`, the lexicon.
 
 from __future__ import annotations
 
+import math
 import pickle
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from bench.decoding.ensemble import Ensemble
 from bench.decoding.unk_replacement import LEXICON, Lexicon, hypothesis_texts
 from bench.experiment.loading import read_config
 from bench.experiment.spec import Experiment
+from bench.measures.selection import Selection
 from bench.system.machine import MachineSettings
 from bench.tracking.logged_model import MODELS_URI
 from bench.tracking.reading import TrackedRun
@@ -197,7 +199,7 @@ def find_run(store: Store, reference: str) -> TrackedRun:
     """Returns the run that `reference` names.
 
     A reference is a run id, a run name (the newest finished run of that name), `models:/NAME/VERSION`, or
-    `best:SUITE/ROW` (the row's run with the highest validation BLEU).
+    `best:SUITE/ROW` (the row's run with the best validation score).
 
     Raises:
         ValueError: there is no such run; the message lists the newest finished runs.
@@ -230,4 +232,13 @@ def _best_run(store: Store, suite: str, row: str) -> TrackedRun:
     if len(corpora) > 1:
         choices = ", ".join(f"{corpus} (such as {run})" for corpus, run in corpora.items())
         raise ValueError(f"{BEST}{suite}/{row}: trained on several corpora, name a run: {choices}")
-    return max(runs, key=lambda run: (run.metrics.get("validation_bleu", -1.0), run.started))
+    newest = max(runs, key=lambda run: run.started)
+    selection = Selection.of_tags(newest.tags)
+    # Runs that another score or tokenizer selected, such as those of an earlier version, have no comparable score.
+    same = [run for run in runs if Selection.of_tags(run.tags) == selection]
+    return max(same, key=lambda run: (_rank(run, selection), run.started))
+
+
+def _rank(run: TrackedRun, selection: Selection) -> tuple[float, ...]:
+    """The rank of a run by its validation score; a run without one is below all others."""
+    return selection.rank(run.metrics.get(selection.metric, math.nan), run.metrics.get("validation_loss"))

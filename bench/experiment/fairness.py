@@ -18,6 +18,7 @@ SHARED_SETTINGS = {
         "max_length",
         "max_source_length",
         "normalization",
+        "bleu_tokenizer",
     ),
     "decoding": ("beam", "alpha", "length_penalty", "coverage", "prune", "pos_unk", "extra_length"),
 }

@@ -17,6 +17,8 @@ from bench.data.vocabulary import TextSettings, Vocabularies
 from bench.decoding import beam_search
 from bench.decoding.unk_replacement import Lexicon
 from bench.experiment.spec import Experiment
+from bench.measures import selection
+from bench.measures.selection import Selection
 from bench.system.files import inside
 from models.parts.translator import Translator
 
@@ -37,20 +39,28 @@ class JobData:
     max_length: int  # tokens of each side of a training pair
     source_length_limit: int  # tokens of a source to translate
     lexicon: Lexicon | None  # translations for unknown-word replacement; None if unknown words are not replaced
+    selection: Selection  # the validation score that selects weights, and the tokenizer of BLEU
 
     @classmethod
     def of(cls, experiment: Experiment) -> JobData:
-        corpus = corpus_of(experiment)
+        corpus, chosen = corpus_of(experiment), selection_of(experiment)
         text, tokens = experiment.text, experiment.training.batch_tokens
         vocabularies = vocabulary.build(text, corpus.train, inside(experiment.tracking.path, "vocabularies"))
         batches = PairBatches(Pairs.encode(corpus.train, vocabularies, text.max_length), tokens, experiment.seed)
-        first = Split(
-            corpus.validation.sources[:VALIDATION_SENTENCES], corpus.validation.targets[:VALIDATION_SENTENCES]
-        )
+        first = validation_of(corpus)
         pairs = Pairs.encode(first, vocabularies, text.max_length, "validation")
         lexicon = lexicon_of(experiment.decoding.pos_unk, corpus.train, vocabularies)
         return cls(
-            corpus, vocabularies, batches, first, pairs, tokens, text.max_length, text.source_length_limit, lexicon
+            corpus,
+            vocabularies,
+            batches,
+            first,
+            pairs,
+            tokens,
+            text.max_length,
+            text.source_length_limit,
+            lexicon,
+            chosen,
         )
 
     @property
@@ -71,6 +81,23 @@ class JobData:
 def corpus_of(experiment: Experiment) -> Corpus:
     """The corpus of a job, in the Unicode normalization of its text."""
     return _corpus(json.dumps(asdict(experiment.corpus)), experiment.text.normalization)
+
+
+def validation_of(corpus: Corpus) -> Split:
+    """The sentences that a validation translates."""
+    sources, targets = corpus.validation.sources, corpus.validation.targets
+    return Split(sources[:VALIDATION_SENTENCES], targets[:VALIDATION_SENTENCES])
+
+
+def selection_of(experiment: Experiment) -> Selection:
+    """The validation score that selects weights, trials and runs of a job, and the tokenizer of its BLEU scores.
+
+    Raises:
+        ValueError: the corpus cannot be read, or the tokenizer needs a package that is not installed.
+    """
+    corpus = corpus_of(experiment)
+    targets = validation_of(corpus).targets
+    return selection.choose(experiment.text.bleu_tokenizer, corpus.target_language, targets)
 
 
 def lexicon_of(pos_unk: str, train: Split, vocabularies: Vocabularies) -> Lexicon | None:

@@ -15,6 +15,7 @@ from bench.data.find_corpus import qualified_name
 from bench.data.vocabulary import TextSettings
 from bench.decoding.beam_search import DecodingSettings
 from bench.decoding.ensemble import Ensemble
+from bench.measures.selection import DEFAULT_TOKENIZER, tokenizer_of
 from bench.system.machine import MachineSettings
 from bench.tracking.store import TrackingSettings
 from bench.training.trainer import TrainingSettings
@@ -115,10 +116,14 @@ class Experiment:
         """The id of the job: a hash of the settings that determine its result.
 
         Paths, machine, tracking and the version of the code are left out. Settings that are null are left out too, so
-        that a setting that a later version adds, with the default null, does not change the hashes of existing jobs; so
-        is `text.normalization` at its default.
+        that a setting that a later version adds, with the default null, does not change the hashes of existing jobs.
+        In place of the setting `text.bleu_tokenizer` stands the tokenizer that it selects for the language, without
+        13a. If only the script of the text tells the tokenizer, the text does (tag `data` of a run). The setting
+        `text.normalization` is left out at its default.
         """
         settings = self.settings
+        tokenizer = tokenizer_of(self.text.bleu_tokenizer, self.corpus_name.rpartition("-")[2])
+        settings["text"]["bleu_tokenizer"] = None if tokenizer == DEFAULT_TOKENIZER else tokenizer
         corpus = {key: value for key, value in settings["corpus"].items() if key in ("pairs", "lemmas", "depth")}
         parts = {key: settings[key] for key in ("row", "model", "text", "training", "decoding", "seed")}
         # The default is left out: earlier jobs have no such setting, and NFC changes nothing in text that is in NFC.

@@ -15,6 +15,7 @@ from sacrebleu.metrics.bleu import BLEU
 from bench.data.words import FOLLOWER
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics, mean_with_interval, statistics_by
+from bench.measures.selection import DEFAULT_TOKENIZER
 
 _LETTER = r"[\p{L}\p{Nl}\p{No}]"
 _LETTER_BEFORE = rf"{_LETTER}{FOLLOWER}*"
@@ -77,15 +78,23 @@ def _multi_bleu(metric: str, hypotheses: Sequence[str], references: Sequence[str
     return statistics_by(BLEU(tokenize="none", smooth_method="none", force=True), metric, hypotheses, references)
 
 
-def variants(hypotheses: Sequence[str], references: Sequence[str], language: str) -> list[Measure]:
+def variants(
+    hypotheses: Sequence[str], references: Sequence[str], language: str, tokenizer: str = DEFAULT_TOKENIZER
+) -> list[Measure]:
     """Returns BLEU lowercased, tokenised and compound-split; for Korean by morphemes and by characters.
+
+    Tokenised and compound-split BLEU divide words at spaces, so a language with another tokenizer has none.
 
     Args:
         language: The target language, such as de; it decides how apostrophes and abbreviations are tokenised.
+        tokenizer: The tokenizer of BLEU that fits the targets.
     """
-    found = [mean_with_interval([statistics_by(BLEU(lowercase=True), "bleu_lowercase", hypotheses, references)])]
+    lowercase = BLEU(lowercase=True, tokenize=tokenizer)
+    found = [mean_with_interval([statistics_by(lowercase, "bleu_lowercase", hypotheses, references)])]
     if language == "ko":
         return [*found, *_korean(hypotheses, references)]
+    if tokenizer != DEFAULT_TOKENIZER:
+        return found
     ours, theirs = ([tokenise(line, language) for line in lines] for lines in (hypotheses, references))
     tokenised = _multi_bleu("bleu_tokenised", ours, theirs)
     ours, theirs = ([split_compounds(line) for line in lines] for lines in (ours, theirs))

@@ -132,6 +132,7 @@ METRICS = (
         print_provenance=True,
     ),
     # In other tables and plots of a report.
+    Metric("bleu_13a", "percent", "higher", "BLEU, 13a", format="0.1", score=True),
     Metric("bleu_shuffled_references", "percent", "", "BLEU, shuffled references", format="0.1", score=True),
     Metric("truncated", "sentences", "", "Sources cut to the length limit", format="count", score=True),
     Metric("params_core", "parameters", "", "Parameters outside embeddings and softmax", "M", 1e6),
@@ -153,6 +154,7 @@ METRICS = (
         format="0.001",
     ),
     _percent("validation_bleu", "higher", "Validation BLEU"),
+    _percent("validation_chrf", "higher", "Validation chrF2"),
     _percent("aer", "lower", "Alignment error rate"),
     _percent("aer_diagonal", "", "Alignment error rate of the diagonal"),
     _percent("contrastive", "higher", "Accuracy on contrasts"),

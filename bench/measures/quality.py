@@ -1,5 +1,8 @@
 """Translation quality: BLEU, chrF2 and TER by sacreBLEU on detokenised text, each with a 95 % interval.
 
+BLEU is counted on the tokens of the tokenizer that fits the target language (selection.py). Where that is not
+sacreBLEU's default, 13a, `bleu_13a` stands beside it.
+
 All three scores are functions of sums over sentences (n-gram matches, edits). A test set is therefore read once into
 one row of numbers per sentence, and the score, its bootstrap interval and the paired tests of significance.py are
 computed from these rows. Scores equal those of sacreBLEU's command line bit for bit, because the operations and their
@@ -26,6 +29,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
 from bench.measures.measure import Measure
+from bench.measures.selection import DEFAULT_TOKENIZER
 
 Array = NDArray[np.float64]
 
@@ -36,6 +40,9 @@ RESAMPLES = 1000
 
 SCORE_METRICS = ("bleu", "chrf", "ter")
 """The metrics of `score`: BLEU and chrF2 (higher is better), TER (lower is better); all in percent."""
+
+BLEU_13A = "bleu_13a"
+"""BLEU with the tokenizer 13a, where `bleu` has another one."""
 
 
 def bleu_of(sums_RK: Array, exact: bool = True) -> Array:
@@ -104,6 +111,7 @@ def unsmoothed_bleu_of(sums_RK: Array) -> Array:
 
 SCORES: dict[str, Callable[[Array], Array]] = {
     "bleu": bleu_of,
+    BLEU_13A: bleu_of,
     "chrf": chrf_of,
     "ter": ter_of,
     # The variants of protocols.py.
@@ -142,24 +150,42 @@ class Statistics:
         """The score of the whole test set in percent."""
         return float(SCORES[self.metric](self.rows_NK.sum(axis=0, keepdims=True))[0])
 
+    @property
+    def tokenizer(self) -> str:
+        """The tokenizer that the signature names, with its version; empty for a score without tokens."""
+        pieces = [piece.partition(":") for piece in self.signature.split("|")]
+        return next((value for key, _, value in pieces if key == "tok"), "")
+
 
 def _hash(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def statistics(hypotheses: Sequence[str], references: Sequence[str], metric: str = "bleu") -> Statistics:
-    """Computes the statistics of a system's output on one test set, for one metric of `SCORE_METRICS`.
+def metrics_of(tokenizer: str) -> tuple[str, ...]:
+    """The scores of a test set whose targets have this tokenizer of BLEU."""
+    return SCORE_METRICS if tokenizer == DEFAULT_TOKENIZER else (*SCORE_METRICS, BLEU_13A)
+
+
+def statistics(
+    hypotheses: Sequence[str], references: Sequence[str], metric: str = "bleu", tokenizer: str = DEFAULT_TOKENIZER
+) -> Statistics:
+    """Computes the statistics of a system's output on one test set, for one metric of `metrics_of`.
+
+    Args:
+        tokenizer: sacreBLEU's name of the tokenizer; for the metric bleu.
 
     Raises:
         ValueError: there are not as many hypotheses as references, or there are none.
     """
-    return statistics_by(_scorer(metric, tuple(references)), metric, hypotheses, references)
+    return statistics_by(_scorer(metric, tuple(references), tokenizer), metric, hypotheses, references)
 
 
 @functools.lru_cache(maxsize=16)  # all validations have the same references
-def _scorer(metric: str, references: tuple[str, ...]) -> Metric:
+def _scorer(metric: str, references: tuple[str, ...], tokenizer: str) -> Metric:
     """Returns a sacreBLEU scorer that has already read its references."""
-    return {"bleu": BLEU, "chrf": CHRF, "ter": TER}[metric](references=[list(references)])
+    if metric in ("bleu", BLEU_13A):
+        return BLEU(tokenize=tokenizer if metric == "bleu" else DEFAULT_TOKENIZER, references=[list(references)])
+    return {"chrf": CHRF, "ter": TER}[metric](references=[list(references)])
 
 
 def statistics_by(scorer: Metric, metric: str, hypotheses: Sequence[str], references: Sequence[str]) -> Statistics:
@@ -201,11 +227,13 @@ def mean_with_interval(seeds: Sequence[Statistics]) -> Measure:
     is itself uncertain, so look at the single seeds too. With one seed the interval covers the sentences only.
 
     Raises:
-        ValueError: the seeds differ in metric or test set.
+        ValueError: the seeds differ in metric, tokenizer or test set.
     """
     first, k = seeds[0], len(seeds)
-    if any(seed.metric != first.metric or seed.reference_hash != first.reference_hash for seed in seeds):
-        raise ValueError("the seeds differ in metric or references; an interval needs one metric and one test set")
+    if any(not comparable(seed, first) for seed in seeds):
+        raise ValueError(
+            "the seeds differ in metric, tokenizer or references; an interval needs one metric and one test set"
+        )
     weights_RN = weights_of_resamples(len(first.rows_NK))
     scores_RS = np.stack([SCORES[first.metric](weights_RN @ seed.rows_NK) for seed in seeds], axis=1)
     means_R = scores_RS.mean(axis=1)
@@ -220,6 +248,11 @@ def mean_with_interval(seeds: Sequence[Statistics]) -> Measure:
     return Measure(first.metric, sum(seed.score for seed in seeds) / k, "percent", low, high, provenance)
 
 
+def comparable(one: Statistics, other: Statistics) -> bool:
+    """Whether two scores are of the same metric with the same tokenizer on the same references."""
+    return (one.metric, one.tokenizer, one.reference_hash) == (other.metric, other.tokenizer, other.reference_hash)
+
+
 def sentence_interval() -> str:
     """The piece of a score's provenance that describes its interval over the sentences of one seed."""
     return f"95 % bootstrap, {RESAMPLES} resamples, sentences only"
@@ -230,9 +263,14 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[Measure]
     return [mean_with_interval([statistics(hypotheses, references, metric)]) for metric in SCORE_METRICS]
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+def bleu(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str = DEFAULT_TOKENIZER) -> float:
     """Returns BLEU in percent without an interval, for validation."""
-    return statistics(hypotheses, references).score
+    return statistics(hypotheses, references, tokenizer=tokenizer).score
+
+
+def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Returns chrF2 in percent without an interval, for validation."""
+    return statistics(hypotheses, references, "chrf").score
 
 
 def write(path: Path, systems: Sequence[Statistics]) -> None:

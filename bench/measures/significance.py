@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from bench.measures.quality import SCORES, SEED, Array, Statistics, bleu_of
+from bench.measures.quality import SCORES, SEED, Array, Statistics, bleu_of, comparable
 
 SHUFFLES = 10_000
 CHUNK = 1_000_000
@@ -134,7 +134,7 @@ def paired_tests(
         tests: Number of tests to correct for; by default the number of rows whose outputs differ from the baseline's.
 
     Raises:
-        ValueError: a system shares no seed with the baseline, or was scored on another test set or metric.
+        ValueError: a system shares no seed with the baseline, or was scored on another test set, metric or tokenizer.
     """
     differences: dict[str, tuple[float, int]] = {}
     differing: dict[str, tuple[Statistics, Statistics]] = {}
@@ -145,9 +145,10 @@ def paired_tests(
                 f"{name}: no seed in common with the baseline ({sorted(runs)} and {sorted(baseline)}); add one"
             )
         ours, theirs = joined([runs[seed] for seed in seeds]), joined([baseline[seed] for seed in seeds])
-        if (ours.metric, ours.reference_hash) != (theirs.metric, theirs.reference_hash):
+        if not comparable(ours, theirs):
             raise ValueError(
-                f"{name}: not scored with the metric and on the test set of the baseline; compare only rows that were"
+                f"{name}: not scored with the metric and tokenizer and on the test set of the baseline; compare only "
+                "rows that were"
             )
         mean = sum(runs[seed].score - baseline[seed].score for seed in seeds) / len(seeds)
         differences[name] = mean, len(seeds)

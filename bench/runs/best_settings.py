@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import read_yaml
+from bench.measures.selection import Selection
 from bench.measures.tuning_curve import debts, expected_best
 from bench.tracking.reading import TrackedRun
 from bench.tracking.run_writer import RunWriter
@@ -98,8 +99,9 @@ def log_tuning_costs(
 
     The tag `tuning` holds for each row its study, its granted and spent budget, and its debt, in sentence pairs. The
     debt is the budget beyond that of the row with the smallest budget; null if a budget has another unit. An ensemble
-    has the numbers of its single row. best_so_far.json holds the expected best validation BLEU as a function of
-    the sentence pairs spent, with intervals over orders of the trials.
+    has the numbers of its single row. best_so_far.json holds the expected best validation score (BLEU or chrF2) as a
+    function of the sentence pairs spent, with intervals over orders of the trials. A study whose trials the loss
+    selects has no curve, because a failed trial has no loss.
 
     Args:
         rows: Row ids, without ensembles.
@@ -121,9 +123,12 @@ def log_tuning_costs(
     tuning |= {row: tuning[single] for row, single in ensembles.items() if row not in tuning and single in tuning}
     curves = {}
     for row, settings in best.items():
+        selection = Selection.of_tags(settings.study.tags)
+        if selection.score == "loss":
+            continue
         trials = store.trials(settings.sweep, settings.study.tags["study"])
         trials = sorted(trials, key=lambda run: int(run.tags["trial"]))
-        scores = [run.metrics.get("validation_bleu", 0.0) for run in trials]  # a failed trial improves nothing
+        scores = [run.metrics.get(selection.metric, 0.0) for run in trials]  # a failed trial improves nothing
         costs = [run.metrics.get("pairs", run.metrics.get("train/pairs", 0.0)) for run in trials]
         curves[row] = expected_best(scores, costs)
     writer = RunWriter(store.client, parent)

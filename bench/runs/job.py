@@ -21,11 +21,12 @@ from bench.decoding.unk_replacement import LEXICON
 from bench.evaluation import trained_model
 from bench.evaluation.evaluate import ensemble_costs, evaluate_job, evaluate_trial, training_costs, validate
 from bench.experiment.commands import job_command
-from bench.experiment.job_data import JobData, corpus_of, model_of
+from bench.experiment.job_data import JobData, corpus_of, model_of, selection_of
 from bench.experiment.loading import config_yaml
 from bench.experiment.spec import Experiment, flatten
 from bench.measures import quality
 from bench.measures.measure import Measure
+from bench.measures.selection import CONSTANT_SCORE_TAG, Selection, is_constant
 from bench.system import formatting, terminal
 from bench.system.files import fill_file, inside, remove_partial_files
 from bench.system.machine import MachineSettings, environment_tags
@@ -156,7 +157,7 @@ def run(
             earlier = find_earlier()  # again: another process may have finished the job before this one got the lock
             if earlier and earlier.status == "FINISHED":
                 return _reuse_finished(experiment, earlier, store)
-            tags = _run_tags(experiment, job_data.corpus) | (trial.tags if trial else {})
+            tags = _run_tags(experiment, job_data) | (trial.tags if trial else {})
             if earlier:
                 terminal.say(f"  continues run {earlier.id}")
                 _warn_of_differences(earlier, tags)
@@ -196,12 +197,19 @@ def run(
 
 
 def latest_run(experiment: Experiment, store: Store, suite: str) -> TrackedRun | None:
-    """The newest run of a job on the current text. Includes runs that were killed before their metadata was written."""
+    """The newest run of a job on the current text. Includes runs that were killed before their metadata was written.
+
+    A run whose weights were selected by another score or tokenizer is another job: one of an earlier version, or of a
+    text whose script tells the tokenizer.
+    """
     runs = store.find(suite, experiment.job_hash)
     if not runs:
         return None  # before the text is read, which takes time
-    hashes = _corpus_hashes(corpus_of(experiment))
-    return next((run for run in runs if run.tags.get("data", hashes) == hashes), None)
+    hashes, tags = _corpus_hashes(corpus_of(experiment)), selection_of(experiment).tags
+    return next(
+        (run for run in runs if run.tags.get("data", hashes) == hashes and Selection.of_tags(run.tags).tags == tags),
+        None,
+    )
 
 
 def _reuse_finished(experiment: Experiment, run: TrackedRun, store: Store) -> JobResult:
@@ -276,8 +284,8 @@ def failure_reason(error: BaseException) -> str:
     return f"not a number: {error}" if isinstance(error, Diverged) else text
 
 
-def _run_tags(experiment: Experiment, corpus: Corpus) -> dict[str, str]:
-    about = experiment.about
+def _run_tags(experiment: Experiment, job_data: JobData) -> dict[str, str]:
+    about, corpus = experiment.about, job_data.corpus
     return {
         "row": experiment.row,
         "name": about.name,
@@ -293,6 +301,7 @@ def _run_tags(experiment: Experiment, corpus: Corpus) -> dict[str, str]:
         "command": job_command(experiment),
         "processes": str(experiment.machine.processes),
         "data": _corpus_hashes(corpus),
+        **job_data.selection.tags,
         "mlflow.note.content": f"**{about.name}** ({about.paper}), {corpus.name}, preset {experiment.preset}, "
         f"seed {experiment.seed}.",
         **environment_tags(experiment.machine.device),
@@ -320,7 +329,8 @@ def _write_metadata(writer: RunWriter, experiment: Experiment, job_data: JobData
     sides = dict(zip(("source", "target"), job_data.vocabularies, strict=True))
     corpus_stats = cached_stats(corpus, inside(experiment.tracking.path, "corpus_stats"))
     vocabularies = {side: {"size": len(v), "kind": experiment.text.kind, "sha256": v.hash} for side, v in sides.items()}
-    bleu = quality.statistics(["x"], ["x"]).signature
+    _say_selection(corpus.name, job_data.selection)
+    bleu = quality.statistics(["x"], ["x"], tokenizer=job_data.selection.tokenizer).signature
     document = corpus_stats | {"vocabularies": vocabularies, "signature": bleu}
     writer.text(json.dumps(document, ensure_ascii=False, indent=1), "corpus_stats.json")
     for side in corpus_stats["other_language"]:
@@ -338,6 +348,12 @@ def _warn_once(warning: str) -> None:
     terminal.say(f"  warning: {warning}")
 
 
+@functools.cache
+def _say_selection(corpus: str, selection: Selection) -> None:
+    """Prints what selects the weights, once in a process, because every row of a suite reads the same text."""
+    terminal.say(f"  weights on {corpus} are selected by {selection.reason}")
+
+
 def _train_model(
     model: Translator,
     experiment: Experiment,
@@ -353,6 +369,7 @@ def _train_model(
     hooks = TrainingHooks(
         decode_text=job_data.vocabularies.target.decode,
         score=lambda model: validate(model, job_data),
+        selection=job_data.selection,
         on_points_saved=writer.curve,
         on_resumed=lambda curve: writer.curve(writer.missing_points(curve)),
         on_status=on_status or live,
@@ -371,11 +388,23 @@ def _train_model(
         )
     finally:
         live.close()
+    if not experiment.training.average:  # a mean of the last weights selects nothing
+        _warn_of_constant_score(trained.scores, job_data.selection, writer)
     writer.flush()
     writer.frame(pd.DataFrame(trained.curve, columns=["update", "name", "value"]), "curves.parquet")
     model.load_state_dict(trained.weights)
     model.to(experiment.machine.device)
     return trained
+
+
+def _warn_of_constant_score(scores: Sequence[float], selection: Selection, writer: RunWriter) -> None:
+    """Prints and records that the validation score was the same at every validation, so that it could not select."""
+    if is_constant(scores):
+        terminal.say(
+            f"  warning: the validation {selection.label} was {scores[0]:g} at all {len(scores)} validations, so it "
+            "could not select weights; the lowest loss did"
+        )
+        writer.tag({CONSTANT_SCORE_TAG: f"{scores[0]:g}"})
 
 
 def _log_model(model: Translator, experiment: Experiment, job_data: JobData, folder: Path, writer: RunWriter) -> None:

@@ -22,13 +22,14 @@ from bench.data import vocabulary
 from bench.experiment.fairness import setting_differences
 from bench.experiment.job_data import JobData
 from bench.experiment.yaml_layers import nested_settings
+from bench.measures.selection import CONSTANT_SCORE_TAG
 from bench.runs.suite import one_per_dataset
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_backend import WorkerBackend
 from bench.runs.worker_pool import open_pool, schedule
 from bench.sweep.settings import Sweep
 from bench.sweep.storage import HEARTBEAT_INTERVAL, StorageFailure, open_storage
-from bench.sweep.study import Study
+from bench.sweep.study import LOSS, Study
 from bench.system import formatting, terminal
 from bench.system.progress import Status
 from bench.tracking.run_writer import RunWriter
@@ -137,6 +138,8 @@ def run_sweep(
     backend.check(bases)
     for line in setting_differences(bases):
         terminal.say(f"not equal: {line}")
+    for line in dict.fromkeys(_selection_line(study) for study in studies):
+        terminal.say(line)
     store = Store(bases[0].tracking)  # first: a store of another format is refused before anything is written
     for base in one_per_dataset(bases):
         # Here, once, so that the workers need not learn the same vocabulary at the same time.
@@ -178,6 +181,11 @@ def print_results(results: Sequence[SweepResult]) -> None:
         if best:
             values = ", ".join(f"{key.rpartition('.')[2]} {_format_value(v)}" for key, v in best.params.items())
             lines.append(f"best {row}: {values}")
+        if (value := study.constant_goal()) is not None:
+            lines.append(
+                f"warning: {row}: {study.sweep.goals[0]} is {formatting.quantity(value)} in every complete trial, so "
+                "it could not select one; the lowest validation loss did"
+            )
         goals = ["none" if value is None else formatting.quantity(value) for value in (result.preset, result.best)]
         counts = [str(count) for count in result.job_counts.values()]
         budget = f" of {study.tuning_budget:,}" if study.tuning_budget else ""
@@ -185,6 +193,15 @@ def print_results(results: Sequence[SweepResult]) -> None:
     terminal.table(columns, rows)
     for line in lines:
         terminal.say(line)
+
+
+def _selection_line(study: Study) -> str:
+    """What selects trials, and a warning if the file names a goal that cannot."""
+    chosen = study.selection
+    line = f"the validation score on {study.base.corpus_name} is {chosen.reason}"
+    if "validation_bleu" in study.sweep.goals and chosen.score != "bleu":
+        line += "; warning: the goal validation_bleu cannot tell trials apart there, use the goal validation_score"
+    return line
 
 
 def _format_value(value: object) -> str:
@@ -205,7 +222,8 @@ def study_tags(study: Study) -> dict[str, str]:
         "goals": ", ".join(sweep.goals),
         "limits": json.dumps(sweep.limits),
         "sampler": sweep.sampler.name,
-        "pruner": sweep.pruner.name if sweep.prunes else "none",
+        "pruner": sweep.pruner.name if study.prunes else "none",
+        **study.selection.tags,
         "seed": str(base.seed),
         "trials": str(sweep.trials),
         "pairs_granted": str(study.tuning_budget or ""),
@@ -216,6 +234,8 @@ def log_progress(study: Study, suite: str, writer: RunWriter, store: Store) -> N
     """Writes the job counts and the best trial so far to the run of the study."""
     counts = study.job_counts()
     tags = {state.lower(): str(count) for state, count in counts.items()} | {"pairs_spent": f"{study.pairs_spent:.0f}"}
+    constant = study.constant_goal()
+    tags[CONSTANT_SCORE_TAG] = "" if constant is None else f"{constant:g}"  # more trials may differ
     best_trials = study.best_trials()
     if best_trials:
         best = best_trials[0]
@@ -241,6 +261,7 @@ def log_progress(study: Study, suite: str, writer: RunWriter, store: Store) -> N
 def attempts_table(study: Study) -> dict[str, list[object]]:
     """The columns of a table of all attempts of a study, in order."""
     attempts, best = study.attempts(), study.best_trials()
+    metrics = dict.fromkeys((study.selection.metric, LOSS, *study.sweep.goals))
     trial_numbers = {job_hash: job.trial_number for job_hash, job in study.jobs.items()}
     return {
         "attempt": [trial.number for trial in attempts],
@@ -249,8 +270,7 @@ def attempts_table(study: Study) -> dict[str, list[object]]:
         "state": [trial.state.name for trial in attempts],
         "reason": [trial.user_attrs.get("reason", "") for trial in attempts],
         "pairs": [trial.user_attrs.get("pairs") for trial in attempts],
-        "validation_bleu": [max(trial.intermediate_values.values(), default=None) for trial in attempts],
-        **{goal: [(t.user_attrs.get("values") or {}).get(goal) for t in attempts] for goal in study.sweep.goals},
+        **{metric: [(t.user_attrs.get("values") or {}).get(metric) for t in attempts] for metric in metrics},
         "settings": [json.dumps(trial.params) for trial in attempts],
         "best": [trial in best for trial in attempts],
     }

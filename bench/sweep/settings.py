@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +14,12 @@ from optuna.exceptions import ExperimentalWarning
 
 from bench.experiment.loading import read_typed
 from bench.experiment.yaml_layers import check_known
+from bench.measures.selection import Selection
 
 Direction = Literal["minimize", "maximize"]
+
+VALIDATION_SCORE = "validation_score"
+"""The goal that stands for the score that selects the weights: validation_bleu, validation_chrf or validation_loss."""
 
 GOALS: dict[str, Direction] = {
     "validation_bleu": "maximize",
@@ -29,6 +33,9 @@ GOALS: dict[str, Direction] = {
     "peak_memory_bytes": "minimize",
 }
 """Metrics that may be goals or limits -> the direction in which they improve."""
+
+DIRECTIONS: dict[str, Direction] = {**GOALS, "validation_chrf": "maximize"}
+"""The same for every goal that a study may have: a corpus with short targets is measured by chrF2."""
 
 
 @dataclass
@@ -69,9 +76,10 @@ class Sweep:
     Attributes:
         trials: Jobs of each row. Multiplied by the training budget of the preset, they are the tuning budget.
         sampler: Draws settings.
-        pruner: Stops a job early, by its validation BLEU; its steps are validations. Works only if validation BLEU is
-            the one goal; otherwise nothing is pruned.
-        goals: Metrics to optimize: one, or several for a Pareto front.
+        pruner: Stops a job early, by its validation score; its steps are validations. Works only if the validation
+            score is the one goal; otherwise nothing is pruned.
+        goals: Metrics to optimize: one, or several for a Pareto front. validation_score is the score that selects the
+            weights of a job: BLEU, or for short targets chrF2.
         limits: Metric -> its maximum, or its minimum if higher values are better.
         seed: Seed of every job and of the sampler. A suite that uses the result must have other seeds.
     """
@@ -79,7 +87,7 @@ class Sweep:
     trials: int = 30
     sampler: OptunaClass = field(default_factory=lambda: OptunaClass("TPESampler"))
     pruner: OptunaClass = field(default_factory=lambda: OptunaClass("MedianPruner"))
-    goals: list[str] = field(default_factory=lambda: ["validation_bleu"])
+    goals: list[str] = field(default_factory=lambda: [VALIDATION_SCORE])
     limits: dict[str, float] = field(default_factory=dict)
     seed: int = 1001
 
@@ -87,11 +95,15 @@ class Sweep:
     def read(cls, path: Path) -> Sweep:
         """Reads the file of a sweep. Raises ValueError for an unknown key, class or metric, or a wrong type."""
         sweep = read_typed(path, cls)
-        for key, names in (("goals", sweep.goals), ("limits", list(sweep.limits))):
+        for key, names, known in (
+            ("goals", sweep.goals, [VALIDATION_SCORE, *GOALS]),
+            ("limits", list(sweep.limits), list(GOALS)),
+        ):
             for name in names:
-                check_known(f"{key}: metric", name, list(GOALS), path)
+                check_known(f"{key}: metric", name, known, path)
         if not sweep.goals:
-            raise ValueError(f"{path}: goals: the list is empty; name at least one of: {', '.join(GOALS)}")
+            choices = ", ".join([VALIDATION_SCORE, *GOALS])
+            raise ValueError(f"{path}: goals: the list is empty; name at least one of: {choices}")
         if sweep.trials < 1:
             raise ValueError(f"{path}: trials: {sweep.trials} is too few; at least 1")
         sweep.pruner.create(optuna.pruners, "pruner")
@@ -101,7 +113,7 @@ class Sweep:
     def check_sampler(self) -> None:
         """Raises ValueError if the sampler cannot draw for these goals, or needs a package that is not installed."""
         sampler = self.sampler.create(optuna.samplers, "sampler")
-        directions: list[Direction] = [GOALS[goal] for goal in self.goals]
+        directions: list[Direction] = [DIRECTIONS.get(goal, "maximize") for goal in self.goals]
         try:
             study = optuna.create_study(sampler=sampler, directions=directions)
             for _ in range(3):
@@ -110,9 +122,10 @@ class Sweep:
         except (ImportError, ValueError) as error:
             raise ValueError(f"sampler: {self.sampler.name}: {error}") from error
 
-    @property
-    def prunes(self) -> bool:
-        return self.goals == ["validation_bleu"]
+    def for_selection(self, selection: Selection) -> Sweep:
+        """The sweep with the metric of this selection in place of the goal validation_score."""
+        goals = [selection.metric if goal == VALIDATION_SCORE else goal for goal in self.goals]
+        return replace(self, goals=list(dict.fromkeys(goals)))
 
     def violation(self, metric: str, value: float | None) -> float:
         """How far a value is beyond its limit; at most 0 if it is within. Infinite if the value was not measured."""

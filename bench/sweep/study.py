@@ -14,14 +14,16 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from bench.experiment import search_space
+from bench.experiment.job_data import selection_of
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import nested_settings
 from bench.measures.measure import Measure
+from bench.measures.selection import DEFAULT_TOKENIZER, is_constant, rank
 from bench.runs.job import TrialInfo
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_pool import MAX_ATTEMPTS
-from bench.sweep.settings import GOALS, Direction, Sweep
+from bench.sweep.settings import DIRECTIONS, Direction, Sweep
 from bench.sweep.storage import HEARTBEAT_INTERVAL
 from bench.system import terminal
 from bench.system.progress import Status
@@ -30,6 +32,9 @@ from bench.tracking.store import STORE_FORMAT, Store, check_format
 
 MAX_DUPLICATES = 20
 """Consecutive duplicate samples after which the search space counts as exhausted."""
+
+LOSS = "validation_loss"
+"""The metric that decides between trials with equal goals."""
 
 LOST_WORKER = "lost worker"
 """The reason of every attempt until it has ended, because a killed driver cannot write it afterwards."""
@@ -71,6 +76,7 @@ class Study:
     Attributes:
         name: Name of the study. It ends with a hash of everything that its trials share, including the search space.
         base: The experiment with the settings of the preset and the seed of the sweep.
+        selection: The validation score of its jobs, which prunes, is the goal validation_score, and decides ties.
         jobs: Job hash -> its attempts, as the storage had them at the last `refresh`.
     """
 
@@ -79,9 +85,14 @@ class Study:
         self.base = self.experiment(preset, row, {})
         if self.base.members:
             raise ValueError(f"--row {row}: an ensemble has the settings of its members; sweep {self.base.ensemble.of}")
+        self.selection = selection_of(self.base)
+        self.sweep = sweep.for_selection(self.selection)
         self.space = search_space.without_fixed(search_space.read_space(self.file, preset, row), flags)
         self.preset_values = search_space.preset_values(self.space, self.base)
-        common = json.dumps([self.base.job_hash, sweep.goals, sweep.limits])
+        shared: list[object] = [self.base.job_hash, self.sweep.goals, sweep.limits]
+        if self.selection.tokenizer != DEFAULT_TOKENIZER:  # the script of the text may have told it
+            shared.append(self.selection.tokenizer)
+        common = json.dumps(shared)
         self.name = f"{self.base.name} {search_space.space_hash(self.space, common)}"
         self.jobs: dict[str, JobAttempts] = {}
         self.running: dict[int, optuna.Trial] = {}  # attempts of this driver
@@ -90,6 +101,11 @@ class Study:
         self.duplicates = 0  # consecutive samples that had been tried before
         self.refreshed_at = 0.0  # time.monotonic()
         self.retry_at = 0.0
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the pruner may stop a job: only if the validation score is the one goal."""
+        return self.sweep.goals == [self.selection.metric]
 
     def experiment(self, preset: str, row: str, values: Mapping[str, Any]) -> Experiment:
         layers = [{"seed": self.sweep.seed}, nested_settings(values)]
@@ -101,9 +117,9 @@ class Study:
         Raises:
             ValueError: the study exists and was written in another format.
         """
-        directions: list[Direction] = [GOALS[goal] for goal in self.sweep.goals]
+        directions: list[Direction] = [DIRECTIONS[goal] for goal in self.sweep.goals]
         pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-        if self.sweep.prunes:
+        if self.prunes:
             pruner = self.sweep.pruner.create(optuna.pruners, "pruner")
         self.storage = storage
         self.optuna_study = optuna.create_study(
@@ -199,7 +215,7 @@ class Study:
         info = TrialInfo(self.name, job.trial_number if job else trial.number, attempt, goals)
         machine = replace(experiment.machine, threads=experiment.machine.threads or threads)
         experiment = replace(experiment, machine=machine)
-        return Task(experiment, suite, parent, awaits_reply=self.sweep.prunes, trial=info, id=trial.number)
+        return Task(experiment, suite, parent, awaits_reply=self.prunes, trial=info, id=trial.number)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
         """The settings that Optuna suggests for a trial: key -> value."""
@@ -233,12 +249,12 @@ class Study:
         """Reports new validations to Optuna; returns whether to prune the job."""
         self.pairs_seen[task.id] = status.pairs
         reported = self.reported.get(task.id, 0)
-        if not self.sweep.prunes or len(status.validations) <= reported:
+        if not self.prunes or len(status.validations) <= reported:
             return False
         trial = self.running[task.id]
         try:
-            for step, (_, bleu) in enumerate(status.validations[reported:], reported + 1):
-                trial.report(bleu, step)
+            for step, (_, score) in enumerate(status.validations[reported:], reported + 1):
+                trial.report(score, step)
             self.reported[task.id] = len(status.validations)
             return status.fraction < 1 and bool(trial.should_prune())
         except UpdateFinishedTrialError:  # another driver has marked the attempt as lost; `on_result` prints that
@@ -276,9 +292,10 @@ class Study:
     def _tell_finished(self, trial: optuna.Trial, pruned: bool, measures: Sequence[Measure]) -> str:
         values = {measure.metric: measure.value for measure in measures}
         trial.set_user_attr("pairs", values.get("pairs"))
-        trial.set_user_attr("values", {name: values.get(name) for name in (*self.sweep.goals, *self.sweep.limits)})
-        bleu = values.get("validation_bleu")
-        score = f"{bleu:.1f} BLEU" if bleu is not None else "no BLEU"
+        kept = (*self.sweep.goals, *self.sweep.limits, self.selection.metric, LOSS)
+        trial.set_user_attr("values", {name: values.get(name) for name in kept})
+        value = values.get(self.selection.metric)
+        score = self.selection.text(value) if value is not None else f"no {self.selection.label}"
         if pruned:
             trial.set_user_attr("reason", "pruned")
             self.optuna_study.tell(trial, state=TrialState.PRUNED)
@@ -335,21 +352,30 @@ class Study:
         return sum(max(pairs) for pairs in each)
 
     def best_trials(self) -> list[FrozenTrial]:
-        """The best trial within the limits; with several goals the Pareto front, best first by the first goal."""
+        """The best trial within the limits; with several goals the Pareto front, best first by the first goal.
+
+        Of trials with equal goals, that with the lowest validation loss is the best.
+        """
         within = [
             trial
             for trial in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if all(self.sweep.violation(n, trial.user_attrs["values"][n]) <= 0 for n in self.sweep.limits)
         ]
-        signs = [1 if GOALS[goal] == "maximize" else -1 for goal in self.sweep.goals]
+        signs = [1 if DIRECTIONS[goal] == "maximize" else -1 for goal in self.sweep.goals]
         points = [tuple(sign * value for sign, value in zip(signs, trial.values, strict=True)) for trial in within]
         best = [
-            (point, -trial.number, trial)
+            ((rank(trial.user_attrs["values"].get(LOSS), *point), -trial.number), trial)
             for point, trial in zip(points, within, strict=True)
             if not any(other != point and all(o >= p for o, p in zip(other, point, strict=True)) for other in points)
         ]
-        ranked = [trial for *_, trial in sorted(best, key=lambda entry: entry[:2], reverse=True)]
+        ranked = [trial for _, trial in sorted(best, key=lambda entry: entry[0], reverse=True)]
         return ranked if len(signs) > 1 else ranked[:1]
+
+    def constant_goal(self) -> float | None:
+        """The value of the first goal if it is equal in all of several complete trials; else None."""
+        complete = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        values = [trial.values[0] for trial in complete]
+        return values[0] if is_constant(values) else None
 
     def preset_trial(self) -> FrozenTrial | None:
         """The complete trial with the settings of the preset, if there is one."""

@@ -59,7 +59,7 @@ class ProgressLine:
             rates,
             f"loss {status.loss:.2f}" if status.loss is not None else "",
             f"GLEU {status.reward:.2f}" if status.reward is not None else "",
-            f"best {status.best:.1f} BLEU" if status.best is not None else "",
+            f"best {status.best_text}" if status.best_text else "",
             f"{formatting.duration(left)} left" if left is not None and status.fraction < 1 else "",
         ]
         return "  ".join(part for part in parts if part)
@@ -129,7 +129,7 @@ class ProgressBoard:
         say(f"  {job.name}: {outcome}, {formatting.duration(time.monotonic() - job.started_at)}")
 
     def rows(self) -> list[list[str]]:
-        """Return a row per running job: worker, job, percentage of its budget used, best validation BLEU, time left."""
+        """Return a row per running job: worker, job, share of its budget used, best validation score, time left."""
         rows = []
         for worker, job in sorted(self.jobs.items()):
             if job.first is None or job.last is None:
@@ -137,9 +137,9 @@ class ProgressBoard:
                 continue
             status, left = job.last, seconds_left(job.first, job.last)
             fraction = f"{min(1.0, status.fraction):4.0%}"
-            best = f"{status.best:.1f} BLEU" if status.best is not None else ""
             time_left = f"{formatting.duration(left)} left" if left is not None else ""
-            rows.append([str(worker), job.name, fraction, best, "evaluation" if status.fraction >= 1 else time_left])
+            state = "evaluation" if status.fraction >= 1 else time_left
+            rows.append([str(worker), job.name, fraction, status.best_text, state])
         return rows
 
     def summary(self) -> str:

@@ -29,11 +29,12 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from torch import Tensor
 from torch.nn import functional
 
 from bench.decoding.beam_search import evaluation_mode, select_rows, should_check_finished
+from bench.measures import selection
+from bench.measures.selection import DEFAULT_TOKENIZER
 from bench.training.budget import BudgetTracker, LearningCurves
 from models.parts.batch import BOS, EOS, Batch, Tokens
 from models.parts.translator import Translator, cross_entropy_loss
@@ -76,12 +77,12 @@ class RewardSettings:
 # --- the reward -------------------------------------------------------------------------------------------------------
 
 
-_words = Tokenizer13a()
+def words(sentence: str, tokenizer: str = DEFAULT_TOKENIZER) -> list[str]:
+    """Split a sentence into the tokens that BLEU counts, by one of sacreBLEU's tokenizers.
 
-
-def words(sentence: str) -> list[str]:
-    """Split a sentence into the words that BLEU counts (sacreBLEU's 13a): punctuation marks are words."""
-    return _words(sentence).split()
+    For 13a they are words and punctuation marks.
+    """
+    return selection.tokenizer(tokenizer)(sentence).split()
 
 
 def gleu(hypothesis: Sequence[str], reference: Sequence[str]) -> float:
@@ -100,10 +101,11 @@ def _ngrams(sentence: Sequence[str]) -> Counter[tuple[str, ...]]:
     return Counter(tuple(sentence[start : start + n]) for n in range(1, 5) for start in starts[: len(sentence) - n + 1])
 
 
-def mean_gleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+def mean_gleu(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str = DEFAULT_TOKENIZER) -> float:
     """Return the mean GLEU over sentences, in percent."""
     pairs = zip(hypotheses, references, strict=True)
-    return 100 * sum(gleu(words(ours), words(theirs)) for ours, theirs in pairs) / len(references)
+    found = (gleu(words(ours, tokenizer), words(theirs, tokenizer)) for ours, theirs in pairs)
+    return 100 * sum(found) / len(references)
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
@@ -227,6 +229,7 @@ class RewardPhase(pl.Callback):
 
     Args:
         decode_text: Turns sentences of target ids into text.
+        tokenizer: sacreBLEU's tokenizer, whose tokens GLEU counts.
 
     Attributes:
         has_trained: Whether this process has trained with the mixed objective.
@@ -238,8 +241,10 @@ class RewardPhase(pl.Callback):
         budget: BudgetTracker,
         curves: LearningCurves,
         decode_text: Callable[[Sequence[Sequence[int]]], list[str]],
+        tokenizer: str = DEFAULT_TOKENIZER,
     ) -> None:
         self.settings, self.budget, self.curves, self.decode_text = settings, budget, curves, decode_text
+        self.tokenizer = tokenizer
         self.has_trained = False
 
     @property
@@ -262,7 +267,8 @@ class RewardPhase(pl.Callback):
     def rewards(self, references: Tokens, samples: Tokens) -> Tensor:
         """Return the GLEU of every sample (R) against the reference of its sentence."""
         reference_words, sample_words = (
-            [words(sentence) for sentence in self.decode_text(side.ids_BS.tolist())] for side in (references, samples)
+            [words(sentence, self.tokenizer) for sentence in self.decode_text(side.ids_BS.tolist())]
+            for side in (references, samples)
         )
         count = len(sample_words) // len(reference_words)
         return torch.tensor([gleu(each, reference_words[row // count]) for row, each in enumerate(sample_words)])

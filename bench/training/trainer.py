@@ -24,6 +24,7 @@ import torch
 
 from bench.data.batches import PairBatches
 from bench.measures.flops import FlopCounter
+from bench.measures.selection import Selection
 from bench.system.machine import MachineSettings, bf16_fallback
 from bench.system.progress import Status, StatusCallback
 from bench.training.budget import BudgetSettings, BudgetTracker, Curve, LearningCurves
@@ -119,6 +120,7 @@ class TrainingHooks:
     Attributes:
         decode_text: Turns sentences of target ids into text; the reward compares text.
         score: Returns the score of the model at a validation.
+        selection: The validation score that selects the weights, and the tokenizer of BLEU and GLEU.
         on_points_saved: Called with the points of the learning curves that the newest checkpoint contains for the first
             time.
         on_resumed: Called at the start of a resumed run with all points of its checkpoint.
@@ -128,6 +130,7 @@ class TrainingHooks:
 
     decode_text: Callable[[Sequence[Sequence[int]]], list[str]]
     score: Callable[[Translator], Score] = _no_validation
+    selection: Selection = field(default_factory=Selection)
     on_points_saved: Callable[[Curve], None] = _ignore
     on_resumed: Callable[[Curve], None] = _ignore
     on_status: StatusCallback = _ignore
@@ -161,6 +164,7 @@ class Progress(pl.Callback):
             self.validation.best,
             tuple(self.validation.scores),
             self.last("train/reward"),
+            self.validation.selection.label,
         )
         if self.group.broadcast(self.on_status(status)):
             trainer.should_stop = True
@@ -173,11 +177,15 @@ class Progress(pl.Callback):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The result of a training: the weights to be evaluated, what they cost, and the learning curves."""
+    """The result of a training: the weights to be evaluated, what they cost, and the learning curves.
+
+    `scores` has the validation score at each validation.
+    """
 
     weights: dict[str, torch.Tensor]
     budget: BudgetTracker
     best_update: int
+    scores: list[float]
     curve: Curve
     repeated_work: RepeatedWork
 
@@ -215,9 +223,18 @@ def train(
     model.optimization = settings
     budget = BudgetTracker(settings, FlopCounter(model), group)
     curves = LearningCurves(budget, hooks.on_points_saved, hooks.on_resumed, group)
-    reward_phase = RewardPhase(settings.reward, budget, curves, hooks.decode_text)
+    reward_phase = RewardPhase(settings.reward, budget, curves, hooks.decode_text, hooks.selection.tokenizer)
     model.objective = reward_phase.objective
-    validation = Validation(budget, curves, reward_phase, settings.validations, settings.average, hooks.score, folder)
+    validation = Validation(
+        budget,
+        curves,
+        reward_phase,
+        settings.validations,
+        settings.average,
+        hooks.score,
+        hooks.selection,
+        folder,
+    )
 
     def on_saved() -> None:
         curves.mark_saved()
@@ -261,4 +278,5 @@ def train(
         trainer.fit(model, data, ckpt_path=path if group.broadcast(path.exists()) else None, weights_only=True)
     model.objective = cross_entropy_loss
     weights = group.broadcast(validation.final_weights() if group.is_leader else {})
-    return TrainingResult(weights, budget, validation.best_update, curves.points, repeated_work)
+    scores = [score for _, score in validation.scores]
+    return TrainingResult(weights, budget, validation.best_update, scores, curves.points, repeated_work)

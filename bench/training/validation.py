@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 
+from bench.measures.selection import Selection
 from bench.system.files import fill_file
 from bench.training.budget import BudgetTracker, LearningCurves
 from bench.training.checkpoints import save_tensors
@@ -24,27 +25,40 @@ from models.parts.translator import Translator
 
 @dataclass
 class Score:
-    """The result of a validation: greedy BLEU and mean GLEU in percent, cross entropy in nats per token."""
+    """The result of a validation: greedy BLEU, GLEU and chrF2 in percent, cross entropy in nats per token.
+
+    chrF2 is None unless it selects the weights.
+    """
 
     bleu: float
     gleu: float
     loss: float
+    chrf: float | None = None
+
+    def selecting(self, selection: Selection) -> float:
+        """Return the score that selects the weights."""
+        value = getattr(self, selection.score)
+        assert value is not None, f"the validation has not measured {selection.score}"
+        return value
 
 
 class Validation(pl.Callback):
     """Scores the weights at evenly spaced points of the budget and keeps the best, or the last N to average them.
 
-    If the run ends with a reward phase and a validation falls into it, only weights that have been trained with reward
-    can be the best, even if earlier weights scored higher.
+    The best validation is that with the highest `Selection.rank`: the best value of the validation score; of equal ones
+    that with the lower loss. If the run ends with a reward phase and a validation falls into it, only weights that have
+    been trained with reward can be the best, even if earlier weights scored higher.
 
     Args:
         validations: Number of validations of the whole run.
         average: Number of last validations whose weights are averaged; 0 keeps the best validation instead.
         score: Returns the score of a model.
+        selection: The validation score that selects the weights.
         folder: Where the weights are kept.
     """
 
-    STATE = ("count", "in_reward_phase", "best", "best_update", "lowest_loss", "plateaus", "kept_updates", "scores")
+    STATE = ("count", "in_reward_phase", "best", "best_loss", "best_update")
+    STATE += ("lowest_loss", "plateaus", "kept_updates", "scores")
 
     def __init__(
         self,
@@ -54,18 +68,21 @@ class Validation(pl.Callback):
         validations: int,
         average: int,
         score: Callable[[Translator], Score],
+        selection: Selection,
         folder: Path,
     ) -> None:
         self.budget, self.curves, self.reward_phase = budget, curves, reward_phase
-        self.validations, self.average, self.score, self.folder = validations, average, score, folder
+        self.validations, self.average, self.score = validations, average, score
+        self.selection, self.folder = selection, folder
         self.count = 0  # points of the budget at which a validation was due so far
         self.in_reward_phase = False  # whether a validation has scored weights that were trained with reward
-        self.best: float | None = None  # BLEU
+        self.best: float | None = None  # value of the validation score
+        self.best_loss = math.inf  # loss of the same validation
         self.best_update = 0
         self.lowest_loss = math.inf
         self.plateaus = 0  # validations whose loss was not the lowest so far
         self.kept_updates: list[int] = []  # updates whose weights are on disk
-        self.scores: list[tuple[int, float]] = []  # pairs seen, BLEU
+        self.scores: list[tuple[int, float]] = []  # pairs seen, value of the validation score
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -78,14 +95,19 @@ class Validation(pl.Callback):
         self.curves.add_point("validation/bleu", score.bleu)
         self.curves.add_point("validation/gleu", score.gleu)
         self.curves.add_point("validation/loss", score.loss)
-        self.scores.append((self.budget.pairs, score.bleu))
-        self.plateaus += score.loss >= self.lowest_loss
-        self.lowest_loss = min(score.loss, self.lowest_loss)
+        if score.chrf is not None:
+            self.curves.add_point("validation/chrf", score.chrf)
+        value, rank = score.selecting(self.selection), self.selection.rank
+        self.scores.append((self.budget.pairs, value))
+        if score.loss < self.lowest_loss:
+            self.lowest_loss = score.loss
+        else:  # also if the loss is not a number
+            self.plateaus += 1
         if self.reward_phase.has_trained and not self.in_reward_phase:
             self.in_reward_phase, self.best, self.kept_updates = True, None, []
-        better = self.best is None or score.bleu > self.best
+        better = self.best is None or rank(value, score.loss) > rank(self.best, self.best_loss)
         if better:
-            self.best, self.best_update = score.bleu, self.budget.updates
+            self.best, self.best_loss, self.best_update = value, score.loss, self.budget.updates
         if self.average or better:
             began = time.perf_counter()
             self.save(pl_module)
@@ -128,7 +150,8 @@ class PlateauDecay(pl.Callback):
 
     The rate does not fall below the schedule's `floor`. ConvS2S was trained so (Gehring et al. 2017, section 4.2): rate
     0.25, a tenth of it whenever the validation loss stops falling, until the rate is 1e-4. In the paper training ends
-    there. Here the budget ends it, as for every row.
+    there. Here the budget ends it, as for every row. The schedule follows the loss for every target: it is the paper's
+    rule, and a loss is not constant where a score is.
     """
 
     def __init__(

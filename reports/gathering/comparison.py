@@ -11,7 +11,7 @@ from statistics import fmean
 import numpy as np
 
 from bench.measures import quality
-from bench.measures.quality import Statistics
+from bench.measures.quality import Statistics, comparable
 from bench.measures.significance import holm, joined, map_parallel, p_values, paired_tests, verdict
 
 SHOWN_SENTENCES = 5
@@ -108,14 +108,16 @@ def _against(
 def changes(track: str, now: Translations, before: Translations) -> list[Comparison]:
     """Tests each row against itself in another suite, over the seeds that both have.
 
-    Holm's correction counts the rows whose translations differ. The result is empty if the references differ.
+    Holm's correction counts the rows whose translations differ. The result is empty if the references or the tokenizers
+    of BLEU differ.
     """
     if now.references != before.references:
         return []
     pairs = {
         row: (ours, theirs)
         for row, ours in now.statistics["bleu"].items()
-        if ours.keys() & (theirs := before.statistics["bleu"].get(row, {})).keys()
+        if (seeds := ours.keys() & (theirs := before.statistics["bleu"].get(row, {})).keys())
+        and all(comparable(ours[seed], theirs[seed]) for seed in seeds)
     }
     ps: dict[str, tuple[float, float]] = {}
     for row, (ours, theirs) in pairs.items():

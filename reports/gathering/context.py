@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.measures import published
+from bench.measures.selection import Selection
 from bench.measures.tuning_curve import Expected
 from bench.tracking.reading import TrackedRun
 from reports.gathering.comparison import Comparison, Translations
@@ -167,7 +168,7 @@ class Context:
         comparisons: Paired tests: each row against the baseline, and each row against the highest.
         corpus_stats: Track -> the stored statistics of its corpus.
         attention: Track -> row -> attention weights of one sentence, with its tokens.
-        tuning: Track -> row -> expected best validation BLEU against the sentence pairs used for tuning.
+        tuning: Track -> row -> expected best validation score against the sentence pairs used for tuning.
         tuned: Row -> sentence pairs of its tuning: granted, spent, and debt (the amount above that of the row with the
             least); empty if the suite takes no settings from sweeps.
         sweeps: Track -> the results of sweeps for its rows.
@@ -209,6 +210,12 @@ class Context:
         scores = {row.id: row.cells[track].value("bleu", track.test_set) for row in self.rows}
         found = [row for row in self.rows if scores[row.id] is not None]
         return sorted(found, key=lambda row: -(scores[row.id] or 0.0))
+
+    def selection(self, track: Track) -> Selection:
+        """What selected the weights on a track, and its tokenizer of BLEU, by its newest run."""
+        runs = [run for row in self.rows for run in row.cells[track].runs.values()]
+        newest = max(runs, key=lambda run: run.started, default=None)
+        return Selection.of_tags(newest.tags if newest else {})
 
     def comparison(self, track: Track, row: str, against: str) -> Comparison | None:
         """The paired test of a row against another row of this suite; None if it was not tested."""

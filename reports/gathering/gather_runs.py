@@ -18,6 +18,7 @@ import pandas as pd
 from bench.measures import metric_registry, quality
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
+from bench.measures.selection import Selection
 from bench.tracking.reading import Reader, TrackedRun
 from reports.gathering import sweep_results
 from reports.gathering.comparison import Translations, changes, compare
@@ -264,11 +265,15 @@ def _tracks(runs: Sequence[TrackedRun], measures: Mapping[str, list[Measure]]) -
 
 
 def _translations(contents: RunContents, track: Track, test_set: str, finished: Sequence[TrackedRun]) -> Translations:
-    """The translations of a test set by all rows. Runs whose references differ from those of the first are left out."""
+    """The translations of a test set by all rows. Runs whose references differ from those of the first are left out.
+
+    So is BLEU with another tokenizer than that of the newest run: such a run of an earlier version cannot be compared.
+    """
     found = Translations(track.direction, test_set, [], [], {}, {metric: {} for metric in quality.SCORE_METRICS})
-    for run in finished:
-        if _track_key(run) != track.key:
-            continue
+    runs = [run for run in finished if _track_key(run) == track.key]
+    newest = max(runs, key=lambda run: run.started, default=None)
+    tokenizer = Selection.of_tags(newest.tags if newest else {}).tokenizer
+    for run in runs:
         table = contents.tables[run.id, test_set]
         if table.empty:
             continue
@@ -280,16 +285,18 @@ def _translations(contents: RunContents, track: Track, test_set: str, finished: 
         row, seed, lines = run.tags.get("row", ""), _seed(run), list(table["hypothesis"])
         found.hypotheses.setdefault(row, {})[seed] = lines
         statistics = dict(contents.statistics[run.id, test_set])
-        if "bleu" not in statistics:  # compute what the run has not stored
-            statistics["bleu"] = _bleu(tuple(lines), tuple(found.references))
+        if Selection.of_tags(run.tags).tokenizer != tokenizer:
+            statistics.pop("bleu", None)
+        elif "bleu" not in statistics:  # compute what the run has not stored
+            statistics["bleu"] = _bleu(tuple(lines), tuple(found.references), tokenizer)
         for metric, of_sentences in statistics.items():
-            found.statistics[metric].setdefault(row, {})[seed] = of_sentences
+            found.statistics.setdefault(metric, {}).setdefault(row, {})[seed] = of_sentences
     return found
 
 
 @functools.lru_cache(maxsize=4096)
-def _bleu(hypotheses: tuple[str, ...], references: tuple[str, ...]) -> Statistics:
-    return quality.statistics(hypotheses, references)
+def _bleu(hypotheses: tuple[str, ...], references: tuple[str, ...], tokenizer: str) -> Statistics:
+    return quality.statistics(hypotheses, references, tokenizer=tokenizer)
 
 
 def _row(
@@ -343,8 +350,8 @@ def _cell(
     for name, of_seeds in by_name.items():
         test_set, metric = _split(name)
         number = _number(of_seeds)
-        if len(of_seeds) > 1 and metric in quality.SCORE_METRICS and (track, test_set) in texts:
-            statistics = texts[track, test_set].statistics[metric].get(row, {})
+        if len(of_seeds) > 1 and metric in quality.SCORES and (track, test_set) in texts:
+            statistics = texts[track, test_set].statistics.get(metric, {}).get(row, {})
             if statistics.keys() == of_seeds.keys():
                 over_seeds = quality.mean_with_interval(list(statistics.values()))
                 provenance = _merged_provenance(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.measures.selection import Selection
 from bench.measures.tuning_curve import Expected, expected_best
 from bench.tracking.reading import Reader, TrackedRun
 from reports.gathering.context import SweepSummary, Track
@@ -32,10 +33,11 @@ def _trials(reader: Reader, study: TrackedRun) -> pd.DataFrame:
 def expected_best_curves(
     reader: Reader, track: Track, order: Sequence[str], parent: TrackedRun | None, tuned: Mapping[str, Any]
 ) -> dict[str, list[Expected]]:
-    """Row -> expected best validation BLEU against the sentence pairs used for tuning.
+    """Row -> expected best validation score against the sentence pairs used for tuning.
 
     The curve is that of the study whose settings the suite uses. For other rows it is computed from the newest sweep on
-    this track that measured validation BLEU. A failed trial counts as a score of 0.
+    this track that measured the validation score (BLEU or chrF2). A failed trial counts as a score of 0. A study whose
+    trials the loss selects has no curve, because a failed trial has no loss.
     """
     studies = _studies(reader, track, order)
     study_ids = {study.id for study in studies}
@@ -46,15 +48,17 @@ def expected_best_curves(
         if tuned.get(row, {}).get("study") in study_ids
     }
     for study in studies:
-        if (row := study.tags["row"]) in found:
+        selection = Selection.of_tags(study.tags)
+        if (row := study.tags["row"]) in found or selection.score == "loss":
             continue
+        score = selection.metric
         trials = _trials(reader, study)
-        if {"validation_bleu", "pairs"} <= set(trials.columns):
+        if {score, "pairs"} <= set(trials.columns):
             if "trial" in trials:  # the attempts of a trial are one job that was resumed
-                trials = pd.DataFrame(trials.groupby("trial", sort=False)[["validation_bleu", "pairs"]].max())
-            bleu, pairs = (trials[name].astype(float) for name in ("validation_bleu", "pairs"))
-            scores, pairs = (column.fillna(0.0).tolist() for column in (bleu, pairs))
-            if any(pairs) and len(bleu.dropna()):  # a sweep with another goal may not have measured BLEU
+                trials = pd.DataFrame(trials.groupby("trial", sort=False)[[score, "pairs"]].max())
+            measured, pairs = (trials[name].astype(float) for name in (score, "pairs"))
+            scores, pairs = (column.fillna(0.0).tolist() for column in (measured, pairs))
+            if any(pairs) and len(measured.dropna()):  # a sweep with another goal may not have measured the score
                 found[row] = expected_best(scores, pairs)
     return found
 

@@ -184,8 +184,9 @@ def _accuracies(context: Context, track: Track, parts: Mapping[str, str]) -> Hea
 
 
 def _tuning(context: Context, track: Track) -> Plot | None:
-    """Expected best validation BLEU against the sentence pairs used for tuning."""
+    """Expected best validation score against the sentence pairs used for tuning."""
     say, found = context.catalogue, context.tuning.get(track, {})
+    score = say.label("chrf" if context.selection(track).score == "chrf" else "bleu")
     lines = [
         {
             "row": row.name,
@@ -211,10 +212,12 @@ def _tuning(context: Context, track: Track) -> Plot | None:
     return Plot(
         id=f"tuning-{track.slug}",
         title=say("tuning.title", track=track.label),
-        caption=say("tuning.caption"),
+        caption=say("tuning.caption", score=score),
         text="; ".join(str(line["hover"]) for line in lines),
         families=tuple(dict.fromkeys(str(line["family"]) for line in lines)),
-        draw=lambda data, width: _tuning_chart(data, lines, (say("tuning.axis"), say("tuning.bleu")), width),
+        draw=lambda data, width: _tuning_chart(
+            data, lines, (say("tuning.axis"), say("tuning.score", score=score)), width
+        ),
         width=600,
     )
 

@@ -36,7 +36,9 @@ COSTS = {"flops": "train_flops", "latency": "latency_p50_ms"}
 AXES = {"updates": ("", False), "flops": ("train/flops", True), "seconds": ("train/seconds", False)}
 """Axis of the learning curves -> the curve that gives x ("" for the update), and whether the axis is logarithmic."""
 
-PANELS = {"validation/bleu": "learning.bleu", "validation/loss": "learning.loss"}
+PANELS = {"validation/bleu": "learning.bleu", "validation/chrf": "learning.chrf", "validation/loss": "learning.loss"}
+"""Curve -> its name. Where chrF2 selects the weights, because BLEU cannot, its curve replaces that of BLEU."""
+
 MAX_NAMED = 40
 """With more rows than this, only those on the Pareto front have names."""
 
@@ -196,34 +198,38 @@ class Validation:
 
     def hover(self, say: Catalogue) -> str:
         """The tooltip of the point."""
-        value = metric_format.value("bleu" if self.metric == "validation/bleu" else "validation_loss", self.y)
+        value = metric_format.value("validation_loss" if self.metric == "validation/loss" else "bleu", self.y)
         key = "learning.mean_point" if self.seed is None else "learning.point"
         return say(key, row=self.row, seed=self.seed, value=value, x=formatting.quantity(self.x))
 
 
 def _curves(context: Context, track: Track, axis: str, series: Mapping[tuple[str, int], Series]) -> Plot | None:
-    """The plot of validation BLEU and loss against one axis, with a line for each seed or each row."""
+    """The plot of validation score and loss against one axis, with a line for each seed or each row."""
     say, (against, log) = context.catalogue, AXES[axis]
     points: list[Validation] = []
     for (name, seed), of in series.items():
         points += _validations(name, seed, of, against)
     if not points:
         return None
+    score = "validation/chrf" if context.selection(track).score == "chrf" else "validation/bleu"
+    points = [point for point in points if point.metric in (score, "validation/loss")]
     lines = {(point.row, point.seed) for point in points}
     rows = [row for row in context.rows if any(name == row.name for name, _ in lines)]
     mean = len(lines) > max(MAX_LINES, len(rows))
     drawn = thinned(_means(points) if mean else points, MAX_DRAWN_POINTS // len(context.tracks))
     marked = len(drawn) * len(context.tracks) <= MAX_MARKED_POINTS
-    ends = {point.row: point for point in drawn if point.metric == "validation/bleu"}
+    ends = {point.row: point for point in drawn if point.metric == score}
+    label = say.label(score.rpartition("/")[2])
     return Plot(
         id=f"curves-{axis}-{track.slug}",
         group=f"curves-{track.slug}",
         tab=say(f"learning.{axis}"),
         choice=say("page.against"),
         title=say("learning.title", track=track.label),
-        caption=f"{say('learning.caption')} {say('learning.means' if mean else 'learning.seeds')}",
+        caption=f"{say('learning.caption', score=label)} {say('learning.means' if mean else 'learning.seeds')}",
         text="; ".join(
-            say("learning.text", row=name, bleu=metric_format.value("bleu", point.y)) for name, point in ends.items()
+            say("learning.text", row=name, score=label, value=metric_format.value("bleu", point.y))
+            for name, point in ends.items()
         ),
         families=tuple(dict.fromkeys(row.family for row in rows)),
         draw=lambda data, width: _curve_panels(
@@ -306,7 +312,7 @@ def _curve_panels(
     total: int,
     marked: bool,
 ) -> Chart:
-    """The panels of validation BLEU and loss, side by side or one below the other."""
+    """The panels of validation score and loss, side by side or one below the other."""
     beside = total > 500
     names = 32 + max(len(formatting.shortened(row.name)) for row in rows) * LETTER
     width = round((total / 2 if beside else total) - 50 - names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.measures import metric_registry
+from bench.measures.quality import BLEU_13A
 from bench.system import formatting
 from reports.gathering.comparison import Comparison
 from reports.gathering.context import Cell, Context, Number, Row, Track
@@ -34,18 +35,20 @@ def _cells(context: Context) -> Iterator[tuple[Track, Row, Cell]]:
 
 
 def scores(context: Context) -> Table:
-    """Every score on every test set."""
+    """Every score on every test set. BLEU with the tokenizer 13a has a column where another one is used."""
     say = context.catalogue
+    absent = set() if any(name == BLEU_13A for *_, cell in _cells(context) for _, name in cell.numbers) else {BLEU_13A}
+    names = [name for name in metric_registry.TEST_SET_SCORES if name not in absent]
     columns = [
         *_leading_columns(context),
         Column(say("scores.test_set"), side="left"),
-        *(Column(say.label(n)) for n in metric_registry.TEST_SET_SCORES),
+        *(Column(say.label(name)) for name in names),
     ]
     rows = [
         (
             *_row_start(context, row.name, track),
             text_entry(test_set),
-            *(score_entry(name, row.cells[track].number(name, test_set)) for name in metric_registry.TEST_SET_SCORES),
+            *(score_entry(name, row.cells[track].number(name, test_set)) for name in names),
         )
         for track in context.tracks
         for test_set in track.test_sets

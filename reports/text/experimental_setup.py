@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bench.experiment.fairness import SHARED_SETTINGS
 from bench.measures import metric_registry
+from bench.measures.selection import Selection
 from bench.system import formatting
 from bench.tracking.reading import TrackedRun
 from reports.gathering.context import Context, Row, Track
@@ -50,6 +51,7 @@ def facts(context: Context, track: Track) -> list[Fact]:
         fact("text", settings("text", *SHARED_SETTINGS["text"])),
         fact("vocabulary", lambda run: _vocabulary(say, run.tags)),
         fact("budget", settings("training", *SHARED_SETTINGS["training"])),
+        fact("selection", lambda run: _selection(say, run.tags)),
         Fact(say("protocol.tuning"), _shared(say, _tuning(context, track))),
         fact("batches", settings("training", "batch_tokens", "precision", "clip")),
         fact("search", settings("decoding", *SHARED_SETTINGS["decoding"])),
@@ -116,6 +118,14 @@ def _vocabulary(say: Catalogue, tags: Mapping[str, str]) -> str:
     return say("protocol.vocabulary_text", source=source, target=target)
 
 
+def _selection(say: Catalogue, tags: Mapping[str, str]) -> str:
+    """What selected the weights, and the tokenizer of BLEU; empty for a run that has not recorded it."""
+    if "validation_score" not in tags:
+        return ""
+    selection = Selection.of_tags(tags)
+    return say("protocol.selection_text", score=say.label(selection.metric), tokenizer=selection.tokenizer)
+
+
 def _hardware(say: Catalogue, tags: Mapping[str, str]) -> str:
     """CPU, cores, threads and GPU."""
     if "hardware.cpu" not in tags:
@@ -145,8 +155,9 @@ def deviations(context: Context) -> list[tuple[str, str]]:
         runs = [(row.name, run) for row in context.rows for run in row.cells[track].runs.values()]
         for group, keys in SHARED_SETTINGS.items():
             for key in (f"{group}.{key}" for key in keys):
-                # A run of an earlier version has not recorded a later setting, and has its default.
-                values = _shared(say, [(name, run.params[key]) for name, run in runs if key in run.params])
+                # A run of an earlier version has not recorded a setting that was added later.
+                recorded = [(name, run.params[key] or "None") for name, run in runs if key in run.params]
+                values = _shared(say, recorded)
                 usual = max(values, key=lambda entry: entry[1].count(",")) if len(values) > 1 else None
                 found += [
                     (rows, say("protocol.deviation", key=key, value=value, usual=usual[0], track=track.label))

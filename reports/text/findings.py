@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from bench.measures.selection import CONSTANT_SCORE_TAG, Selection
 from bench.measures.significance import LEVEL
 from bench.system import formatting
 from reports.gathering.comparison import Comparison
@@ -58,7 +59,11 @@ def paired_seeds(say: Catalogue, test: Comparison) -> str:
 
 
 def warnings(context: Context) -> list[str]:
-    """Reasons to doubt the comparison: unequal tuning, test sentences in the training data, exchanged languages."""
+    """Reasons to doubt the comparison.
+
+    They are unequal tuning, test sentences that are also in the training data, exchanged languages, references that
+    are too short for BLEU, validation scores that could not select weights, and BLEU with different tokenizers.
+    """
     say, found = context.catalogue, []
     if with_debt := [row for row in context.rows if context.tuned.get(row.id, {}).get("debt")]:
         rows = say.listed([f"{row.name} ({say.count('pair', context.tuned[row.id]['debt'])})" for row in with_debt])
@@ -70,6 +75,17 @@ def warnings(context: Context) -> list[str]:
                 found.append(say("warning.leak", corpus=track.corpus, split=overlap["split"], pairs=pairs))
         for side in corpus_stats.get("other_language", ()):
             found.append(say("warning.language", corpus=track.corpus, split=side["split"], language=side["language"]))
+    for track in context.tracks:
+        selection = context.selection(track)
+        if selection.score != "bleu":
+            found.append(say("warning.short", track=track.label))
+        runs = [(row.name, run.tags) for row in context.rows for run in row.cells[track].runs.values()]
+        constant = [name for name, tags in runs if tags.get(CONSTANT_SCORE_TAG)]
+        other = [name for name, tags in runs if Selection.of_tags(tags).tokenizer != selection.tokenizer]
+        values = {"track": track.label, "score": selection.label, "tokenizer": selection.tokenizer}
+        for key, names in (("constant", constant), ("other_tokenizer", other)):
+            if names:
+                found.append(say(f"warning.{key}", rows=say.listed(list(dict.fromkeys(names))), **values))
     return list(dict.fromkeys(found))
 
 

@@ -156,7 +156,7 @@ def test_models_without_attention_have_a_reason_instead_of_an_error_rate(
 
 def test_scores_by_length_and_depth(experiment: Experiment, job_data: JobData) -> None:
     split = job_data.corpus.tests["test"]
-    found = probe_model.scores_by_group("test", split, split.targets, experiment)
+    found = probe_model.scores_by_group("test", split, split.targets, experiment, "13a")
     names = [measure.metric for measure in found]
     assert names[:3] == ["test/bleu/length/1-5", "test/bleu/length/6-10", "test/bleu/length/11-15"]
     assert names[-2:] == ["test/bleu/depth/0", "test/bleu/depth/1"]
@@ -173,5 +173,5 @@ def test_a_corpus_of_sentence_pairs_has_no_probes(
     assert probe_model.probe(model, plain, job_data, writer) == []
     assert writer.tables == {}
     split = find_corpus.load(plain.corpus).tests["test"]
-    (short,) = probe_model.scores_by_group("test", split, split.targets, plain)
+    (short,) = probe_model.scores_by_group("test", split, split.targets, plain, "13a")
     assert (short.metric, short.value) == ("test/bleu/length/6-10", None)

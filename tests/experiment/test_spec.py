@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,7 @@ from bench.experiment.loading import (
     resolve,
     row_files,
 )
-from bench.experiment.spec import Experiment
+from bench.experiment.spec import Experiment, _without_nulls
 from bench.experiment.yaml_layers import EXPERIMENTS, merge, nested_settings, read_yaml
 from bench.runs.suite import Suite
 from tests.helpers import tiny_sweep
@@ -418,3 +420,24 @@ def test_the_command_that_repeats_a_suite_contains_no_path_and_no_password() -> 
         suite_command(path, [1, 2], flags) for path in (EXPERIMENTS / "demo.yaml", Path("/home/alice/own.yaml"))
     ]
     assert commands == [f"bench suite {file} --seeds 1 2 {expected}" for file in ("experiments/demo.yaml", "own.yaml")]
+
+
+def test_the_hash_contains_the_tokenizer_that_fits_the_language() -> None:
+    """A run of an earlier version, which scored Chinese by 13a, is another job; a German one is the same job."""
+
+    def files(language: str, *flags: str) -> str:
+        train = f"[train.en,train.{language}]"
+        return job("--corpus.name", "files", "--corpus.train", train, *flags).job_hash
+
+    def setting(name: str) -> tuple[str, str]:
+        return "--text.bleu_tokenizer", name
+
+    assert files("de") == files("de", *setting("13a"))
+    assert files("zh") == files("zh", *setting("zh")) != files("zh", *setting("13a"))
+    assert files("ko") == files("ko", *setting("ko-mecab")) != files("ko", *setting("char"))
+    one = job()
+    without = {key: value for key, value in one.settings["text"].items() if key != "bleu_tokenizer"}
+    parts = {key: one.settings[key] for key in ("row", "model", "training", "decoding", "seed")} | {"text": without}
+    parts["corpus"] = {"name": one.corpus_name, "pairs": 8000, "lemmas": 120, "depth": 1}
+    plain = json.dumps(_without_nulls(parts), sort_keys=True)
+    assert one.job_hash == hashlib.sha256(plain.encode()).hexdigest()[:16]  # as before the setting existed

@@ -82,9 +82,13 @@ class Synthetic:
             return writer.id
         lines = self.hypotheses()
         writer.table({"source": SOURCES, "reference": REFERENCES, "hypothesis": lines}, "hypotheses/test.json")
+        tokenizer = self.tags.get("bleu_tokenizer", "13a")
+        measured = [quality.statistics(lines, REFERENCES, name, tokenizer) for name in quality.metrics_of(tokenizer)]
+        if tokenizer != "13a":
+            writer.statistics(measured, "test")
         scores = [
             Measure(f"test/{m.metric}", m.value, m.unit, m.low, m.high, f"{m.provenance}; beam 5, alpha 1.0")
-            for m in quality.score(lines, REFERENCES)
+            for m in (quality.mean_with_interval([one]) for one in measured)
         ]
         latency = Measure(
             "latency_p50_ms", self.latency, "ms", provenance="3 sentences" if self.latency else "no clock"
@@ -104,6 +108,7 @@ class Synthetic:
         if self.probed:
             writer.text(json.dumps(CORPUS_STATS), "corpus_stats.json")
             writer.text(json.dumps(ATTENTION), "attention/a-sentence.json")
+        by_chrf = self.tags.get("validation_score") == "validation_chrf"
         points = [
             point
             for update in range(10, 10 * self.validations + 1, 10)
@@ -112,6 +117,7 @@ class Synthetic:
                 (update, "train/flops", self.flops * part),
                 (update, "train/seconds", update * 3.0),
                 (update, "validation/bleu", 40 * part),
+                *([(update, "validation/chrf", 50 * part)] if by_chrf else []),
                 (update, "validation/loss", 3 - part),
             )
         ]

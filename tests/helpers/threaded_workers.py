@@ -72,11 +72,15 @@ class FakeJobs:
     Attributes:
         curve: Returns the validations of a job. It may raise an exception, with which the job fails, or WorkerKilled.
         pairs: Sentence pairs between two validations.
+        loss: Returns the validation loss of a job; None if it was not measured.
+        metric: The validation score, as a metric.
         started: The experiment of every attempt.
     """
 
     curve: Callable[[Experiment], Sequence[float]]
     pairs: int = 100
+    loss: Callable[[Experiment], float] | None = None
+    metric: str = "validation_bleu"
 
     def __post_init__(self) -> None:
         self.started: list[Experiment] = []
@@ -112,7 +116,8 @@ class FakeJobs:
             if stopped:
                 break
         measures = [
-            Measure("validation_bleu", max(score for _, score in validations), "percent"),
+            Measure(self.metric, max(score for _, score in validations), "percent"),
+            *([Measure("validation_loss", self.loss(experiment), "nats/token")] if self.loss else []),
             Measure("pairs", validations[-1][0], "sentence pairs"),
             Measure("latency_p50_ms", 10.0 + experiment.training.optimizer.lr * 1000, "ms"),
         ]

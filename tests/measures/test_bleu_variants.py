@@ -88,3 +88,9 @@ def test_korean_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     *_, morphemes = bleu_variants.variants(HYPOTHESES, REFERENCES, "ko")
     assert (morphemes.metric, morphemes.value) == ("bleu_ko_mecab", None)
     assert ".venv/bin/pip install --editable '.[korean]'" in morphemes.provenance
+
+
+def test_a_language_with_another_tokenizer_has_no_score_of_words_between_spaces() -> None:
+    found = bleu_variants.variants(["那个男人看见了狗。"], ["那个男人看见了狗。"], "zh", "zh")
+    assert [(measure.metric, measure.value) for measure in found] == [("bleu_lowercase", pytest.approx(100))]
+    assert "case:lc|eff:no|tok:zh" in found[0].provenance

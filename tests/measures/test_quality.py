@@ -226,3 +226,30 @@ def test_twenty_rows_are_tested_in_seconds() -> None:
     begin = time.process_time()
     significance.paired_tests(baseline, systems)
     assert time.process_time() - begin < 20
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "bleu"),
+    [("zh", 59.8480563213), ("char", 64.8875435634), ("13a", 0.0)],
+)
+def test_bleu_with_another_tokenizer(tokenizer: str, bleu: float) -> None:
+    """The values are those of `sacrebleu -tok TOKENIZER -w 10` on the same lines."""
+    hypotheses = ["那个男人看见了 12 个狗。", "那个鸟找到这棵树。"]
+    references = ["那个男人看见了 125 个狗。", "那个鸟找到了这个树。"]
+    found = quality.statistics(hypotheses, references, tokenizer=tokenizer)
+    assert found.score == pytest.approx(bleu)
+    assert found.tokenizer == tokenizer
+    beside = quality.statistics(hypotheses, references, "bleu_13a", tokenizer)
+    assert (beside.metric, beside.tokenizer, beside.score) == ("bleu_13a", "13a", 0.0)
+
+
+def test_bleu_13a_stands_beside_bleu_with_another_tokenizer() -> None:
+    assert quality.metrics_of("13a") == ("bleu", "chrf", "ter")
+    assert quality.metrics_of("zh") == ("bleu", "chrf", "ter", "bleu_13a")
+
+
+def test_scores_with_different_tokenizers_are_not_joined() -> None:
+    lines = ["那个男人看见了这个狗。"]
+    seeds = [quality.statistics(lines, lines, tokenizer=name) for name in ("zh", "char")]
+    with pytest.raises(ValueError, match="the seeds differ in metric, tokenizer or references"):
+        quality.mean_with_interval(seeds)

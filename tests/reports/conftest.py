@@ -13,6 +13,8 @@ from reports.gathering.gather_runs import gather
 from tests.helpers import synthetic_runs
 from tests.helpers.synthetic_runs import Synthetic
 
+FLAT = {"validation_score.constant": "0"}
+
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
@@ -39,6 +41,19 @@ def mixed(store: Store) -> Context:
     ]
     synthetic_runs.suite(store, "mixed", runs, "low,base,high", "base")
     return gather(store, "mixed")
+
+
+@pytest.fixture(scope="session")
+def chinese(store: Store) -> Context:
+    """BLEU with the tokenizer zh; a row whose validation score was constant, and a row of an earlier version."""
+    tags = {"bleu_tokenizer": "zh", "validation_score": "validation_chrf"}
+    runs = [
+        Synthetic("old", "Old", 2013, 3, 1e12, corpus="toy-en-zh"),
+        *(Synthetic("flat", "Flat", 2014, 2, 1e12, seed, "toy-en-zh", tags=FLAT | tags) for seed in (1, 2)),
+        Synthetic("high", "High", 2017, 20, 3e12, corpus="toy-en-zh", tags=tags),
+    ]
+    synthetic_runs.suite(store, "chinese", runs, "old,flat,high", "high")
+    return gather(store, "chinese")
 
 
 @pytest.fixture(scope="session")

@@ -76,3 +76,16 @@ def test_pareto_front():
     assert findings.pareto_front(["a", "b", "c", "d"], [9, 8, 7, 6], [5, 7, 2, 2]) == ["c", "a"]
     assert findings.pareto_front(["dear", "cheap"], [5, 5], [2, 1]) == ["cheap"]  # the same score for less
     assert findings.pareto_front([], [], []) == []
+
+
+def test_a_score_that_could_not_select_is_a_warning(chinese: Context):
+    short, constant, other_tokenizer = findings.warnings(chinese)
+    assert short.startswith("EN-ZH: most references are too short for BLEU")
+    assert constant.startswith("The validation chrF2 of Flat (EN-ZH) was the same at every validation")
+    assert other_tokenizer.startswith("BLEU of Old (EN-ZH) was counted with another tokenizer than zh")
+
+
+def test_the_setup_names_the_validation_score(chinese: Context, odd: Context):
+    facts = {fact.label: fact.values for fact in experimental_setup.facts(chinese, chinese.tracks[0])}
+    assert ("Validation chrF2; BLEU with the tokenizer zh", "Flat, High") in facts["Validation score"]
+    assert "Validation score" not in {fact.label for fact in experimental_setup.facts(odd, odd.tracks[0])}

@@ -157,3 +157,13 @@ def test_numbers_on_a_small_screen_have_room(parts: int):
     chart = detail_plots._heat_chart(drawing.Datasets(), cells, "words", "bleu", drawing.NARROW).to_dict()
     assert chart["width"]["step"] >= 4 * drawing.LETTER
     assert chart["layer"][0]["encoding"]["x"]["axis"]["labelAngle"] == (0 if parts == 3 else -60)
+
+
+def test_the_learning_curve_is_that_of_the_score_that_selects(chinese: Context, odd: Context):
+    by_chrf, by_bleu = (
+        next(plot for plot in main_plots.all_plots(context) if plot.id.startswith("curves-"))
+        for context in (chinese, odd)
+    )
+    assert "High ends at 50.0 chrF2" in by_chrf.text
+    assert by_chrf.caption.startswith("Greedy chrF2 (higher is better)")
+    assert "Transformer (base) ends at 40.0 BLEU" in by_bleu.text

@@ -64,3 +64,25 @@ def test_each_vocabulary_has_its_own_target_only_model(store: Store):
     assert names == ["one", "two", "letters", "target only, 400 subwords", "target only, 50 characters"]
     plot = next(plot for plot in detail_plots.all_detail_plots(context) if plot.id.startswith("probes"))
     assert "target only, 50 characters: 60.0 % at pronoun" in plot.text
+
+
+def test_bleu_13a_stands_beside_bleu_with_another_tokenizer(chinese: Context, odd: Context):
+    (track,) = chinese.tracks
+    table = detail_tables.scores(chinese)
+    column = [entry.heading for entry in table.columns].index("BLEU, 13a")
+    assert [row[0].text for row in table.rows] == ["Old", "Flat", "High"]
+    assert [row[column].text != "—" for row in table.rows] == [False, True, True]
+    number = chinese.row("flat").cells[track].number("bleu_13a", "test")
+    assert number
+    assert number.low is not None
+    assert "2 seeds and sentences" in number.provenance
+    assert ",test,high,demo,en-zh,1,bleu_13a," in write.csv(chinese)
+    assert "EN-ZH: BLEU is counted with sacreBLEU's tokenizer zh" in "".join(write.table_notes(chinese))
+    assert "BLEU, 13a" not in [entry.heading for entry in detail_tables.scores(odd).columns]
+    assert "tokenizer" not in "".join(write.table_notes(odd))
+
+
+def test_bleu_with_another_tokenizer_is_not_tested(chinese: Context):
+    (track,) = chinese.tracks
+    assert chinese.comparison(track, "flat", "high")
+    assert chinese.comparison(track, "old", "high") is None

@@ -25,7 +25,7 @@ from bench.evaluation.evaluate import shuffled_loss
 from bench.experiment.job_data import JobData, model_of
 from bench.experiment.loading import resolve
 from bench.experiment.spec import Experiment
-from bench.measures import metric_registry, quality
+from bench.measures import metric_registry, quality, selection
 from bench.measures.measure import Measure
 from bench.runs.job import JobResult, run
 from bench.system.machine import MachineSettings
@@ -34,6 +34,7 @@ from bench.tracking.reading import MissingFile
 from bench.tracking.store import STORE_FORMAT, Store, TrackingSettings
 from bench.training.budget import Diverged, HostClock
 from bench.training.checkpoints import Interrupted
+from bench.training.validation import Score
 from reports.text import catalogue
 from tests.helpers import quick_evaluation, tiny_job, tracking_folder
 
@@ -560,11 +561,9 @@ LONG, OVER = 30, 90
 def write_val(folder: Path, copies: list[int], test: int = 1) -> dict[str, object]:
     """Writes a validation set of pairs that are repeated, and a test set; returns the settings of a job on them."""
     for name, counts in (("odd", copies), ("few", [1] * test)):
-        lines = [
-            (source, target, count) for (source, target), count in zip(tiny_job.pairs(20, 7), counts, strict=False)
-        ]
-        for number, end in enumerate(("en", "de")):
-            text = "".join(" ".join([line[number]] * line[2]) + "\n" for line in lines)
+        lines = list(zip(tiny_job.pairs(20, 7), counts, strict=False))
+        for side, end in enumerate(("en", "de")):
+            text = "".join(" ".join([pair[side]] * count) + "\n" for pair, count in lines)
             (folder / f"{name}.{end}").write_text(text, encoding="utf-8")
     files = {key: f"[{folder}/{name}.en,{folder}/{name}.de]" for key, name in (("val", "odd"), ("test", "few"))}
     limits = {"text__max_length": 1000, "training__batch_tokens": 300}
@@ -629,3 +628,110 @@ def test_a_split_in_the_other_order_is_a_warning(
     printed = capsys.readouterr().out
     assert "warning: files-en-de: the en side of validation resembles the de side of train" in printed
     assert result.run
+
+
+# --- the score that selects the weights -------------------------------------------------------------------------------
+
+
+def test_short_targets_are_selected_by_chrf(tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_job.write_words(tmp_path)
+    result = run(experiment(tmp_path, training__max_updates=30, training__validations=5), store, "words")
+    assert result.run
+    assert result.run.tags["validation_score"] == "validation_chrf"
+    assert result.run.tags["bleu_tokenizer"] == "13a"
+    assert "weights on files-en-de are selected by chrF2, because only 0 of 12" in capsys.readouterr().out
+    measures = {measure.metric: measure for measure in result.measures}
+    curve = store.curves(result.run)
+    points = curve[curve["name"] == "validation/chrf"]
+    chrf = dict(zip(points["update"], points["value"], strict=True))
+    assert len(chrf) == 5
+    best = measures["best_update"]
+    assert chrf[best.value] == max(chrf.values()) == measures["validation_chrf"].value
+    assert best.provenance.startswith("selected by chrF2, because only 0 of 12 validation references have the 4 tokens")
+
+
+def test_every_bleu_of_a_chinese_target_has_the_tokenizer_that_fits(tmp_path: Path, store: Store) -> None:
+    tiny_job.write_corpus(tmp_path)
+    for split, lines in {"train": 200, "val": 12, "test": 12}.items():
+        chinese = [f"那个男人看见了{'狗鸟树'[n % 3]}和{n % 10}个国王。" for n in range(lines)]
+        (tmp_path / f"{split}.zh").write_text("".join(f"{line}\n" for line in chinese), encoding="utf-8")
+    corpus = {
+        f"corpus__{split}": f"[{tmp_path}/{split}.en,{tmp_path}/{split}.zh]" for split in ("train", "val", "test")
+    }
+    result = run(experiment(tmp_path, **corpus), store, "chinese")
+    assert result.run
+    assert result.run.tags["bleu_tokenizer"] == "zh"
+    of_bleu = {m.metric: m for m in result.measures if m.metric.startswith("test/bleu")}
+    assert "tok:13a" in of_bleu.pop("test/bleu_13a").provenance
+    signed = {name: measure.provenance for name, measure in of_bleu.items() if "sacreBLEU" in measure.provenance}
+    assert {"test/bleu", "test/bleu_lowercase"} == signed.keys()
+    assert any(name.startswith("test/bleu/length/") for name in of_bleu)
+    assert [name for name, provenance in signed.items() if "tok:zh" not in provenance] == []
+    stored = {one.metric: one.tokenizer for one in store.statistics(result.run, "test")}
+    assert (stored["bleu"], stored["bleu_13a"]) == ("zh", "13a")
+    validation = next(measure for measure in result.measures if measure.metric == "validation_bleu")
+    assert validation.provenance.endswith("; tokenizer zh")
+
+
+def test_a_score_that_is_constant_is_a_warning(
+    tmp_path: Path, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = iter([3.0, 1.0, 2.0, 1.0])
+    monkeypatch.setattr(bench.runs.job, "validate", lambda *_: Score(0.0, 0.0, next(losses)))
+    result = run(experiment(folder, tracking__folder=tmp_path / "runs", seed=12), store, "constant")
+    assert result.run
+    printed = capsys.readouterr().out
+    assert "warning: the validation BLEU was 0 at all 3 validations, so it could not select weights" in printed
+    assert result.run.tags["validation_score.constant"] == "0"
+    best = next(measure for measure in result.measures if measure.metric == "best_update")
+    assert best.value == 8  # the second of the validations at the updates 4, 8 and 12
+    assert best.provenance.endswith("; it was 0 at all 3 validations, so the lowest loss selected")
+
+
+def test_a_run_that_another_tokenizer_selected_is_another_job(finished: JobResult, store: Store, folder: Path) -> None:
+    """A run of an earlier version has no tags; BLEU with 13a selected it."""
+    job = experiment(folder)
+    ids = [one.id for one in store.find("runs", finished.experiment.job_hash)]
+    for run_id in ids:
+        store.client.set_tag(run_id, "bleu_tokenizer", "char")
+    assert bench.runs.job.latest_run(job, store, "runs") is None
+    for run_id in ids:
+        for tag in ("bleu_tokenizer", "validation_score"):
+            store.client.delete_tag(run_id, tag)
+    found = bench.runs.job.latest_run(job, store, "runs")
+    assert found
+    assert found.id == ids[0]
+
+
+def test_a_tokenizer_that_is_not_installed_is_refused_before_a_run_begins(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_job.write_corpus(tmp_path)
+    monkeypatch.setattr(selection, "tokenizer", fails_first(selection.tokenizer, RuntimeError("no\ndictionary")))
+    job = experiment(tmp_path, text__bleu_tokenizer="ja-mecab", tracking__folder=tmp_path / "runs")
+    with pytest.raises(ValueError, match=r"needs the tokenizer ja-mecab, which is not installed \(no dictionary\)"):
+        run(job, store, "refused")
+    assert store.find("refused", job.job_hash) == []
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("runs", "best"),
+    [
+        ([(0.0, 2.0, "13a"), (0.0, 1.0, "13a"), (0.0, 3.0, "13a")], 1),
+        ([(5.0, 2.0, "13a"), (0.0, 1.0, "13a")], 0),
+        ([(50.0, 1.0, "13a"), (9.0, 2.0, "zh"), (8.0, 1.0, "zh")], 1),  # the first is of an earlier version
+        ([(1.0, 2.0, "13a"), (None, None, "13a")], 0),
+    ],
+)
+def test_the_best_run_of_a_row(
+    store: Store, request: pytest.FixtureRequest, runs: list[tuple[float | None, float | None, str]], best: int
+) -> None:
+    suite, ids = f"best {request.node.name}", []
+    for bleu, loss, tokenizer in runs:
+        writer = store.begin(suite, "lstm", {"row": "lstm", "corpus": "c", "bleu_tokenizer": tokenizer})
+        values = {"validation_bleu": bleu, "validation_loss": loss}
+        writer.measures([Measure(name, value, "1") for name, value in values.items()])
+        writer.finish("FINISHED")
+        ids.append(writer.id)
+    assert trained_model.find_run(store, f"best:{suite}/lstm").id == ids[best]

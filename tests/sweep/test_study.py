@@ -8,11 +8,14 @@ import optuna
 import pytest
 import sqlalchemy
 
+from bench.experiment.spec import Experiment
 from bench.runs.worker import Task, TaskResult
+from bench.sweep.run_sweep import print_results
 from bench.sweep.settings import Sweep
+from bench.sweep.storage import open_storage
 from bench.sweep.study import Study
 from bench.system.progress import Status
-from tests.helpers import tiny_sweep
+from tests.helpers import tiny_job, tiny_sweep
 from tests.helpers.threaded_workers import FakeJobs
 from tests.helpers.tiny_sweep import better_with_smaller_lr, store
 
@@ -95,3 +98,55 @@ limits: {latency_p50_ms: 15}
     assert all(trial.values[1] <= 15 for trial in front)
     assert [trial.values[0] for trial in front] == sorted((trial.values[0] for trial in front), reverse=True)
     assert result.job_counts["PRUNED"] == 0  # with several goals nothing is pruned
+
+
+# --- equal trials and the validation score ----------------------------------------------------------------------------
+
+
+def lower_with_smaller_lr(experiment: Experiment) -> float:
+    """A loss that is lower with a smaller learning rate."""
+    return 1 + experiment.training.optimizer.lr
+
+
+def test_of_equal_trials_that_with_the_lowest_loss_is_the_best(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = FakeJobs(lambda _: [0.0, 0.0], loss=lower_with_smaller_lr)
+    (result,) = tiny_sweep.sweep(folder, monkeypatch, jobs, "trials: 5")
+    (best,) = result.study.best_trials()
+    rates = [trial.params["training.optimizer.lr"] for trial in result.study.attempts()]
+    assert best.params["training.optimizer.lr"] == min(rates)
+    assert best.number != 0, "the first trial, which has the settings of the preset, wins every tie by its number"
+    print_results([result])
+    message = "warning: mlp: validation_bleu is 0 in every complete trial, so it could not select one"
+    assert message in capsys.readouterr().out
+    (study,) = store(folder).studies("sweep")
+    assert study.tags["validation_score.constant"] == "0"
+
+
+def test_short_targets_are_searched_and_pruned_by_chrf(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_job.write_words(folder)
+    jobs = FakeJobs(better_with_smaller_lr, metric="validation_chrf")
+    (result,) = tiny_sweep.sweep(folder, monkeypatch, jobs, "trials: 2")
+    assert result.study.sweep.goals == ["validation_chrf"]
+    assert result.study.prunes
+    assert result.best == max(trial.values[0] for trial in result.study.attempts())
+    (study,) = store(folder).studies("sweep")
+    assert (study.tags["goals"], study.tags["validation_score"]) == ("validation_chrf", "validation_chrf")
+    assert study.tags["pruner"] == "MedianPruner"
+    printed = capsys.readouterr().out
+    assert "the validation score on files-en-de is chrF2, because only 0 of 12 validation references" in printed
+    explicit = Study(Sweep(goals=["validation_bleu"]), "mlp", "demo", tiny_sweep.flags(folder))
+    assert (explicit.sweep.goals, explicit.prunes) == (["validation_bleu"], False)
+
+
+def test_the_direction_of_a_study_is_that_of_its_validation_score(folder: Path) -> None:
+    for name in ("val.en", "val.de"):
+        (folder / name).write_text("\n" * 11 + "A\n")  # one of twelve references has text
+    study = Study(Sweep(), "mlp", "demo", tiny_sweep.flags(folder))
+    assert study.sweep.goals == ["validation_loss"]
+    assert study.prunes
+    study.open(open_storage(None, folder / "runs"))
+    assert [direction.name for direction in study.optuna_study.directions] == ["MINIMIZE"]

@@ -371,3 +371,10 @@ def test_without_padding_model_flops_are_executed_flops(row: str) -> None:
 def test_settings_out_of_range_are_rejected(settings: RewardSettings, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         settings.check()
+
+
+def test_gleu_counts_the_tokens_of_the_tokenizer_of_bleu() -> None:
+    """By hand: 5 characters of which 4 match give (4 + 3 + 2 + 1) of (5 + 4 + 3 + 2) n-grams."""
+    assert words("他看见狗。", "zh") == ["他", "看", "见", "狗", "。"]
+    assert mean_gleu(["他看见狗！"], ["他看见狗。"], "zh") == pytest.approx(100 * 10 / 14)
+    assert mean_gleu(["他看见狗！"], ["他看见狗。"]) == 0.0

@@ -7,7 +7,7 @@ import math
 import os
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ import torch
 from bench.data.batches import PairBatches
 from bench.data.encoded_pairs import Pairs, Sentences
 from bench.data.vocabulary import text_only
+from bench.measures.selection import Selection
 from bench.system.machine import MachineSettings
 from bench.training import checkpoints
 from bench.training.budget import Curve, Diverged
@@ -89,6 +90,7 @@ class Attempts:
         *,
         on_status: Callable[[Status], None] = do_nothing,
         score: Callable[[int], object] = do_nothing,
+        selection: Selection | None = None,
         on_points_saved: Callable[[Curve], None] = do_nothing,
         module: Translator | None = None,
     ) -> TrainingResult:
@@ -96,6 +98,8 @@ class Attempts:
             update = module.trainer.global_step
             self.validated[update] = weights_of(module)
             value = score(len(self.validated))
+            if isinstance(value, Score):
+                return value
             bleu = value if isinstance(value, (int, float)) else module.output.weight.detach().abs().sum().item()
             return Score(float(bleu), 50.0, 1.0)
 
@@ -117,6 +121,7 @@ class Attempts:
                 TrainingHooks(
                     decode_text=lambda sentences: [" ".join(map(str, text_only(sentence))) for sentence in sentences],
                     score=record_score,
+                    selection=selection or Selection(),
                     on_points_saved=record_points,
                     on_resumed=self.resumed.extend,
                     on_status=record_status,
@@ -439,3 +444,38 @@ def test_a_truncated_checkpoint_is_reported_with_its_path(tmp_path: Path) -> Non
         path.write_bytes(content[:size])
         with pytest.raises(ValueError, match=r"last\.ckpt: this checkpoint is damaged .* Delete it"):
             checkpoints.check(path)
+
+
+# --- which weights are selected -------------------------------------------------------------------------------------
+
+
+def selected(folder: Path, scores: Sequence[Score], selection: Selection, **changes: Any) -> TrainingResult:
+    """The result of a training whose validations have these scores, at the updates 5, 10, 15 and 20."""
+    return Attempts(folder, settings(**changes)).train(score=lambda number: scores[number - 1], selection=selection)
+
+
+@pytest.mark.parametrize(
+    ("score", "values", "losses", "best_update"),
+    [
+        ("bleu", (1.0, 3.0, 2.0, 2.5), (4.0, 3.0, 2.0, 1.0), 10),
+        ("bleu", (0.0, 0.0, 0.0, 0.0), (4.0, 3.0, 1.0, 2.0), 15),
+        ("bleu", (0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0), 5),
+        ("bleu", (9.0, 1.0, 1.0, 0.0), (math.nan, 3.0, 2.0, 1.0), 15),
+        ("chrf", (1.0, 3.0, 2.0, 2.5), (4.0, 3.0, 2.0, 1.0), 10),
+        ("loss", (9.0, 9.0, 9.0, 9.0), (4.0, 3.0, 1.0, 2.0), 15),
+        ("loss", (9.0, 9.0, 9.0, 9.0), (math.inf, math.nan, 7.0, 8.0), 15),
+    ],
+)
+def test_the_validation_score_selects_and_a_tie_goes_to_the_lower_loss(
+    tmp_path: Path, score: Any, values: tuple[float, ...], losses: tuple[float, ...], best_update: int
+) -> None:
+    fixed = 50.0 if score == "chrf" else 0.0  # BLEU does not select where another score does
+    scores = [
+        Score(fixed if score == "chrf" else value, 50.0, loss, value if score == "chrf" else None)
+        for value, loss in zip(values, losses, strict=True)
+    ]
+    result = selected(tmp_path, scores, Selection(score))
+    assert result.best_update == best_update
+    expected = losses if score == "loss" else values
+    assert result.scores == pytest.approx(list(expected), nan_ok=True)
+    assert ("validation/chrf" in {name for _, name, _ in result.curve}) == (score == "chrf")
