@@ -157,11 +157,11 @@ class FolderClient(MlflowClient):
 
     def log_artifact(self, run_id: str, local_path: str, artifact_path: str | None = None) -> None:
         """Also called by `log_text` and `log_dict`."""
-        address = self.folder.locate_for_writing(self.get_run(run_id).info.artifact_uri)
+        address = self.folder.locate_for_writing(self.get_run(run_id).info.artifact_uri or "")
         get_artifact_repository(address).log_artifact(local_path, artifact_path)
 
     def log_artifacts(self, run_id: str, local_dir: str, artifact_path: str | None = None) -> None:
-        address = self.folder.locate_for_writing(self.get_run(run_id).info.artifact_uri)
+        address = self.folder.locate_for_writing(self.get_run(run_id).info.artifact_uri or "")
         get_artifact_repository(address).log_artifacts(local_dir, artifact_path)
 
     def log_model_artifacts(self, model_id: str, local_dir: str, artifact_path: str | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_tags_of_languages() -> None:
     assert not same_language("pt_BR", "pt_PT")
 
 
-def corpus(languages: tuple[str, str] = ("en", "de"), **splits: Split) -> Corpus:
+def corpus(languages: tuple[str, str] = ("en", "de"), **splits: Any) -> Corpus:
     def split(seed: int) -> Split:
         pairs = tiny_job.pairs(50, seed)
         return Split([source for source, _ in pairs], [target for _, target in pairs])

@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.data.corpus import Split
 from bench.data.languages import check_columns, check_files, check_header
@@ -124,9 +125,9 @@ def one_file(path: Path, source: str, target: str) -> Split:
             f"{path}: a file with both sides must be .tsv or .jsonl; otherwise give two files, source first"
         )
     numbered = list(enumerate(lines(path), start=1))
+    columns = numbered[0][1].split("\t")
     if kind == "tsv":
         check_columns(str(path), source, target)
-        columns = numbered[0][1].split("\t")
         if check_header(str(path), columns, source, target):
             del numbered[0]
     pairs: list[tuple[str, str]] = []
@@ -162,6 +163,7 @@ def from_tsv(line: str, columns: int) -> tuple[str, str]:
 def from_json(line: str, source: str, target: str) -> tuple[str, str]:
     """Source and target sentence of a JSON line. Raises ValueError if it does not contain both as one line of text."""
     expected = f'is not a JSON object with one line of text for "{source}" and "{target}"'
+    content: dict[str, Any] = {}
     try:
         content = json.loads(line)
         content = content.get("translation", content)
