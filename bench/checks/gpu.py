@@ -26,6 +26,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from bench.system import streams
+
 ROOT = Path(__file__).parents[2]
 ROWS = ("lstm", "gnmt", "convs2s", "transformer-base")
 TOTAL_SECONDS = 570.0  # of all steps together, so that the command ends within ten minutes
@@ -265,7 +267,7 @@ def describe(device: str) -> dict[str, object]:
     """Versions and hardware, for environment.json."""
     import torch
 
-    from bench.system.machine import environment_tags
+    from bench.system.facts import environment_tags, fact
 
     facts: dict[str, object] = {
         "platform": platform.platform(),
@@ -283,7 +285,9 @@ def describe(device: str) -> dict[str, object]:
         }
     if smi := shutil.which("nvidia-smi"):
         query = [smi, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-        facts["nvidia-smi"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+        facts["nvidia-smi"] = fact(
+            lambda: subprocess.run(query, capture_output=True, check=True).stdout.decode().strip()
+        )
     return facts
 
 
@@ -293,6 +297,7 @@ def _interrupt(number: int, _: object) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all steps. Exit codes: 0 all passed, 1 a step did not pass, 2 nothing can be checked, 130 or 143 stopped."""
+    streams.prepare()
     parser = argparse.ArgumentParser(prog="python -m bench.checks.gpu", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--device", choices=["cuda", "cpu"], default="cuda", help="cpu tries the steps out (default: cuda)"

@@ -28,8 +28,9 @@ from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.measures.selection import CONSTANT_SCORE_TAG, Selection, is_constant
 from bench.system import formatting, terminal
+from bench.system.facts import COMMIT, UNKNOWN, environment_tags
 from bench.system.files import fill_file, inside, remove_partial_files
-from bench.system.machine import MachineSettings, environment_tags
+from bench.system.machine import MachineSettings
 from bench.system.progress import Status, StatusCallback
 from bench.tracking.reading import TrackedRun
 from bench.tracking.run_writer import RunWriter
@@ -309,9 +310,10 @@ def _run_tags(experiment: Experiment, job_data: JobData) -> dict[str, str]:
 
 
 def _warn_of_differences(run: TrackedRun, tags: dict[str, str]) -> None:
-    for key in ("mlflow.source.git.commit", "threads", "version.torch", "hardware.cpu", "hardware.gpu"):
-        if run.tags.get(key) != tags[key]:
-            terminal.say(f"  warning: {key} was {run.tags.get(key)} when the run began and is {tags[key]} now")
+    for key in (COMMIT, "threads", "version.torch", "hardware.cpu", "hardware.gpu"):
+        before, now = run.tags.get(key) or UNKNOWN, tags[key]
+        if before != now or now == UNKNOWN:  # two unknown values may differ
+            terminal.say(f"  warning: {key} was {before} when the run began and is {now} now")
 
 
 def _write_metadata(writer: RunWriter, experiment: Experiment, job_data: JobData) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the machine that a run computes on: device, processes, threads. Also the tags that describe it."""
+"""Settings of the machine that a run computes on: device, processes, threads."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ import ctypes
 import functools
 import gc
 import os
-import platform
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -150,33 +146,3 @@ def visible_gpus() -> list[str]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them (numbers or UUIDs)."""
     count, names = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     return [name.strip() for name in names.split(",")][:count] if names else [str(n) for n in range(count)]
-
-
-def environment_tags(device: torch.device) -> dict[str, str]:
-    """Return the tags that, with the configuration, allow repeating a run: commit, versions, hardware, threads."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    packages = ("torch", "pytorch-lightning", "mlflow", "optuna", "sacrebleu", "sentencepiece", "pandas")
-    return {
-        "mlflow.source.git.commit": git("rev-parse", "HEAD"),
-        "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
-        "python": platform.python_version(),
-        **{f"version.{package}": version(package) for package in packages},
-        "hardware.cpu": _cpu_name(),
-        "hardware.cores": str(os.cpu_count()),
-        "hardware.gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "none",
-        "hardware.gpu_share": os.environ.get(GPU_SHARE, "1") if device.type == "cuda" else "none",
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

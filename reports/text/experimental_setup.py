@@ -10,6 +10,7 @@ from bench.experiment.fairness import SHARED_SETTINGS
 from bench.measures import metric_registry
 from bench.measures.selection import Selection
 from bench.system import formatting
+from bench.system.facts import COMMIT, UNCOMMITTED_CHANGES, UNKNOWN
 from bench.tracking.reading import TrackedRun
 from reports.gathering.context import Context, Row, Track
 from reports.tables.comparison_table import DIRECTIONS
@@ -58,7 +59,7 @@ def facts(context: Context, track: Track) -> list[Fact]:
         Fact(say("protocol.seeds"), _shared(say, seeds)),
         *(_provenance(context, track, name) for name in metric_registry.PRINTED_PROVENANCE),
         fact("hardware", lambda run: _hardware(say, run.tags)),
-        fact("software", lambda run: _software(run.tags)),
+        fact("software", lambda run: _software(say, run.tags)),
         fact("code", lambda run: _code(say, run.tags)),
     ]
     return [fact for fact in found if any(value for value, _ in fact.values)]
@@ -130,21 +131,38 @@ def _hardware(say: Catalogue, tags: Mapping[str, str]) -> str:
     """CPU, cores, threads and GPU."""
     if "hardware.cpu" not in tags:
         return ""
-    gpu = tags.get("hardware.gpu", "none")
-    counts = [say(f"protocol.{key}", number=tags.get(tag, "?")) for key, tag in COUNTS.items()]
-    return ", ".join([tags["hardware.cpu"], *counts, say("protocol.no_gpu") if gpu == "none" else gpu])
+    cpu, gpu = tags["hardware.cpu"], tags.get("hardware.gpu", "none")
+    counts = [say(f"protocol.{key}", number=_known(say, tags.get(tag, UNKNOWN))) for key, tag in COUNTS.items()]
+    return ", ".join(
+        [
+            say("protocol.unknown_cpu") if cpu == UNKNOWN else cpu,
+            *counts,
+            {"none": say("protocol.no_gpu"), UNKNOWN: say("protocol.unknown_gpu")}.get(gpu, gpu),
+        ]
+    )
 
 
-def _software(tags: Mapping[str, str]) -> str:
+def _known(say: Catalogue, value: str) -> str:
+    """A recorded fact, or the word for unknown in the language of the report."""
+    return say("protocol.unknown") if value == UNKNOWN else value
+
+
+def _software(say: Catalogue, tags: Mapping[str, str]) -> str:
     """Versions of Python and of the packages."""
-    packages = [f"{key.removeprefix('version.')} {value}" for key, value in tags.items() if key.startswith("version.")]
+    versions = {key.removeprefix("version."): value for key, value in tags.items() if key.startswith("version.")}
+    packages = [f"{package} {_known(say, value)}" for package, value in versions.items()]
     return ", ".join([*([f"Python {tags['python']}"] if "python" in tags else []), *sorted(packages)])
 
 
 def _code(say: Catalogue, tags: Mapping[str, str]) -> str:
-    """The commit, and whether there were uncommitted changes."""
-    commit = tags.get("mlflow.source.git.commit", "")[:12]
-    return say("protocol.dirty", commit=commit) if tags.get("git.dirty") == "true" else commit
+    """The commit, and whether there were uncommitted changes. Both may be unknown; see facts.code_state."""
+    if COMMIT not in tags:
+        return ""
+    commit = tags[COMMIT]
+    if commit in ("", UNKNOWN):  # "" is what earlier versions recorded
+        return say("protocol.unknown")
+    states = {"true": "protocol.dirty", "false": "protocol.clean"}
+    return say(states.get(tags.get(UNCOMMITTED_CHANGES, ""), "protocol.unknown_changes"), commit=commit[:12])
 
 
 def deviations(context: Context) -> list[tuple[str, str]]:

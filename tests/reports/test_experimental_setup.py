@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.tracking.store import Store
 from reports.gathering.context import Context
 from reports.gathering.gather_runs import gather
@@ -20,6 +22,38 @@ def test_missing_numbers_have_a_reason(odd: Context, level: Context):
     assert found["Peak memory, every row"] == "not recorded by the run"
     assert found["EN-FR"].startswith("the suite has no run of it")
     assert dict(experimental_setup.missing(level))["Two, EN-DE, some seeds"] == "seed 3 interrupted (SIGTERM: saved)"
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("commit", "dirty", "printed"),
+    [
+        (COMMIT, "false", "0123456789ab"),
+        (COMMIT, "true", "0123456789ab with uncommitted changes"),
+        (COMMIT, "unknown", "0123456789ab; unknown whether there were uncommitted changes"),
+        ("unknown", "unknown", "unknown"),
+        ("", "false", "unknown"),  # what earlier versions recorded where git refused
+    ],
+)
+def test_an_unknown_commit_is_printed_as_unknown(
+    store: Store, commit: str, dirty: str, printed: str, request: pytest.FixtureRequest
+):
+    suite = f"commit-{request.node.name}"
+    tags = {"mlflow.source.git.commit": commit, "git.dirty": dirty}
+    hardware = {"hardware.cpu": "unknown", "hardware.cores": "unknown", "threads": "2", "hardware.gpu": "unknown"}
+    rows = [
+        Synthetic("known", "Known", 2014, 2, 1e12, tags={"mlflow.source.git.commit": COMMIT, "git.dirty": "false"}),
+        Synthetic("asked", "Asked", 2015, 3, 1e12, tags={**tags, **hardware, "version.torch": "unknown"}),
+    ]
+    synthetic_runs.suite(store, suite, rows, "known", "known")
+    context = gather(store, suite)
+    facts = {fact.label: dict(fact.values) for fact in experimental_setup.facts(context, context.tracks[0])}
+    code = {"0123456789ab": ""} if printed == "0123456789ab" else {"0123456789ab": "Known", printed: "Asked"}
+    assert facts["Code"] == code
+    assert facts["Hardware"]["unknown processor, unknown cores, 2 threads, unknown GPU"] == "Asked"
+    assert facts["Software"]["torch unknown"] == "Asked"
 
 
 def test_the_command_of_a_suite_is_printed(store: Store):

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from bench.experiment.spec import Experiment
 from bench.measures import metric_registry, quality, selection
 from bench.measures.measure import Measure
 from bench.runs.job import JobResult, run
+from bench.system import facts
 from bench.system.machine import MachineSettings
 from bench.system.progress import Status
 from bench.tracking.reading import MissingFile
@@ -187,6 +189,19 @@ def test_a_run_contains_an_attention_map(finished: JobResult, store: Store) -> N
     maps = store.read_json(finished.run, f"attention/{name}")
     assert {one["kind"] for one in maps["attention"]} == {"cross", "encoder", "decoder"}
     assert maps["source"] in {source for source, _ in tiny_job.pairs(12, 1)}
+
+
+def test_two_unknown_facts_are_not_taken_for_equal(
+    finished: JobResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A clone that git refuses may have changed between the start and the continuation of a run."""
+    assert finished.run
+    tags = finished.run.tags | {facts.COMMIT: facts.UNKNOWN}
+    capsys.readouterr()
+    bench.runs.job._warn_of_differences(replace(finished.run, tags=tags), tags)
+    assert capsys.readouterr().out == (
+        "  warning: mlflow.source.git.commit was unknown when the run began and is unknown now\n"
+    )
 
 
 def test_leakage_is_printed_when_the_run_begins(
