@@ -19,6 +19,9 @@ from bench.measures.measure import Measure
 
 RAPL = Path("/sys/class/powercap")
 
+UNREADABLE = (OSError, ValueError)
+"""What reading a counter raises: no right to read it, no such counter, or a file without a number."""
+
 
 class Rapl:
     """Package domains of RAPL (running average power limit; Intel and AMD): microjoules, wrapping at a maximum."""
@@ -96,7 +99,7 @@ class Energy:
                 self.source = ", then ".join(filter(None, (self.source, self.counter.source)))
             self.when = "updates and what is between them" if kind == "cuda" else "updates only"
             self.last, self.read_at = self.counter.counters(), time.perf_counter()
-        except OSError as error:
+        except UNREADABLE as error:
             self.reason = str(error)
 
     def skip(self) -> None:
@@ -117,7 +120,7 @@ class Energy:
         before = self.last, self.read_at
         try:
             self.last, self.read_at = self.counter.counters(), time.perf_counter()
-        except OSError as error:
+        except UNREADABLE as error:
             self.reason = str(error)
             return None
         return before

@@ -50,13 +50,13 @@ class Timing:
 
     Attributes:
         passes: One list of samples, in milliseconds, for each pass over the same work.
-        other_share: Share of all cores that other processes used, 0 to 1.
+        other_share: Share of all cores that other processes used, 0 to 1; None if the system does not tell it.
         reference_times_ms: The time of `reference_work` after each sample.
         attempt: Number of this attempt, from 1.
     """
 
     passes: list[list[float]]
-    other_share: float
+    other_share: float | None
     reference_times_ms: list[float]
     attempt: int = 1
 
@@ -79,20 +79,22 @@ class Timing:
 
     @property
     def quiet(self) -> bool:
-        """True if all three kinds of noise are within their limits."""
-        return self.other_share <= OTHERS_LIMIT and max(self.spread, self.pace_variation) <= SPREAD_LIMIT
+        """True if all three kinds of noise are known to be within their limits."""
+        others = self.other_share is not None and self.other_share <= OTHERS_LIMIT
+        return others and max(self.spread, self.pace_variation) <= SPREAD_LIMIT
 
     @property
     def total_noise(self) -> float:
         """The sum of the three kinds of noise, by which attempts are compared."""
-        return self.other_share + self.spread + self.pace_variation
+        return (self.other_share or 0.0) + self.spread + self.pace_variation
 
     @property
     def noise(self) -> str:
         """The noise in words, for the provenance."""
         verdict = "quiet" if self.quiet else "NOISY"
+        others = "unknown" if self.other_share is None else f"{self.other_share:.0%} of the cores"
         return (
-            f"{verdict}: other processes {self.other_share:.0%} of the cores, spread {self.spread:.0%}, "
+            f"{verdict}: other processes {others}, spread {self.spread:.0%}, "
             f"machine {self.pace_variation:.0%}, "
             f"{len(self.passes)} passes, attempt {self.attempt}, reference work {self.reference_ms:.2f} ms"
         )
@@ -109,16 +111,26 @@ class OtherProcesses:
         self.begin = self._now()
 
     @staticmethod
-    def _now() -> tuple[float, float]:
-        machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    def _now() -> tuple[float, float] | None:
+        try:
+            machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        except (OSError, psutil.Error, RuntimeError, ValueError):  # a sandbox without /proc/stat, for example
+            return None
         idle = machine.idle + getattr(machine, "iowait", 0.0)
         # `guest` is contained in `user`, so it must not be added again.
         total = sum(getattr(machine, name) for name in machine._fields if not name.startswith("guest"))
         return total - idle, own.user + own.system
 
-    def share(self, seconds: float) -> float:
-        """Returns the share, 0 to 1. `seconds` is the wall time since the object was created."""
-        busy, own = (now - begin for now, begin in zip(self._now(), self.begin, strict=True))
+    def share(self, seconds: float) -> float | None:
+        """Returns the share, 0 to 1; None if the system does not tell it.
+
+        Args:
+            seconds: The wall time since the object was created.
+        """
+        end = self._now()
+        if self.begin is None or end is None:
+            return None
+        busy, own = (now - begin for now, begin in zip(end, self.begin, strict=True))
         return max(0.0, busy - own) / (seconds * (psutil.cpu_count() or 1))
 
 

@@ -40,7 +40,7 @@ def without_caches(model: Translator) -> Translator:
 
 def _resident() -> tuple[int, int]:
     """(current resident set, its high-water mark) in bytes."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     now, peak = (int(status[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
     return now, peak
 
@@ -61,10 +61,10 @@ def working_set(work: Callable[[], object], device: torch.device) -> tuple[int |
         return None, f"not measured: no allocator statistics for {device.type}"
     try:
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # "5" resets the high-water mark; see proc(5)
-    except (OSError, AttributeError) as error:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # "5" resets the high-water mark; see proc(5)
+        before, _ = _resident()
+    except (OSError, AttributeError, KeyError, ValueError) as error:  # a sandbox may lack a file, or a line of it
         return None, f"not measured: the resident set's high-water mark needs Linux ({error})"
-    before, _ = _resident()
     work()
     return max(0, _resident()[1] - before), "resident set, high-water mark"
 

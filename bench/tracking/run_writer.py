@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
+from bench.system import terminal
 from bench.system.visible_text import visible
 from bench.tracking import logged_model
 from bench.tracking.reading import FILES_TAG
@@ -152,8 +155,17 @@ class RunWriter:
 
     @contextlib.contextmanager
     def system_metrics(self) -> Iterator[None]:
-        """While the block runs, logs the load of CPU, memory, disk, network and GPU as MLflow system metrics."""
-        monitor = SystemMetricsMonitor(self.id, resume_logging=True, tracking_uri=self.client.tracking_uri)
+        """While the block runs, logs the load of CPU, memory, disk, network and GPU as MLflow system metrics.
+
+        What the machine does not tell (a sandbox without /proc, a container without a network) is not logged.
+        """
+        try:
+            monitor = SystemMetricsMonitor(self.id, resume_logging=True, tracking_uri=self.client.tracking_uri)
+        except (OSError, AttributeError, RuntimeError, psutil.Error) as error:  # it reads the network first
+            terminal.say(f"  the load of the machine is not recorded: {type(error).__name__}: {error}")
+            yield
+            return
+        monitor.monitors = [each for each in monitor.monitors if _can_read(each)]
         monitor.start()
         try:
             yield
@@ -173,3 +185,14 @@ class RunWriter:
         self.flush()
         self.record_files()
         self.client.set_terminated(self.id, status)
+
+
+def _can_read(monitor: BaseMetricsMonitor) -> bool:
+    """Whether a monitor can read its metrics here. If not, its thread would end with a traceback."""
+    try:
+        monitor.collect_metrics()
+    except Exception as error:  # of psutil, NVML or the system; none of them is worth a run
+        terminal.say(f"  {type(monitor).__name__}: not recorded: {type(error).__name__}: {error}")
+        return False
+    monitor.clear_metrics()
+    return True

@@ -111,6 +111,11 @@ def test_a_counter_that_disappears_gives_none(rapl: Path) -> None:
     assert polled(meter).value is None
 
 
+def test_a_counter_without_a_number_gives_none(rapl: Path) -> None:
+    (rapl / "intel-rapl:1" / "energy_uj").write_text("")
+    assert polled(open_counters("cpu")).value is None
+
+
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Fakes two GPUs. The test changes their counters, in millijoules."""

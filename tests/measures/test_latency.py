@@ -152,8 +152,21 @@ def test_a_machine_that_changes_its_pace_is_noisy() -> None:
     assert Timing([[1.0], [1.0]], 0.0, [2.0] * 99 + [50.0]).quiet, "a single interruption is not a change of pace"
 
 
-@pytest.mark.parametrize("other_share", [0.0, 0.5])
-def test_the_korean_report_translates_the_noise(other_share: float) -> None:
+def test_a_machine_that_does_not_tell_its_load_is_noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sandbox without /proc/stat. Unknown must not count as quiet, and must not cost the run."""
+
+    def no_file() -> None:
+        raise FileNotFoundError("/proc/stat")
+
+    monkeypatch.setattr(latency.psutil, "cpu_times", no_file)
+    share = latency.OtherProcesses().share(1.0)
+    timing = Timing([[1.0], [1.0]], share, [2.0] * 100)
+    assert (share, timing.quiet, timing.total_noise) == (None, False, 0.0)
+    assert timing.noise.startswith("NOISY: other processes unknown, spread 0%")
+
+
+@pytest.mark.parametrize("other_share", [0.0, 0.5, None])
+def test_the_korean_report_translates_the_noise(other_share: float | None) -> None:
     timing = Timing([[1.0, 2.0], [2.0, 1.0]], other_share, reference_times_ms=[4.126])
     assert "reference work 4.13 ms" in timing.noise
     korean = load_catalogue("ko").recorded(timing.noise)
@@ -169,11 +182,15 @@ def test_the_share_of_other_processes_excludes_this_process(monkeypatch: pytest.
 
 
 def test_busy_time_excludes_idle_time() -> None:
-    before, own_before = latency.OtherProcesses._now()
+    first = latency.OtherProcesses._now()
+    assert first
+    before, own_before = first
     until = time.process_time() + 0.1
     while time.process_time() < until:
         pass
-    busy, own = latency.OtherProcesses._now()
+    last = latency.OtherProcesses._now()
+    assert last
+    busy, own = last
     assert own - own_before == pytest.approx(0.1, abs=0.05)
     assert busy - before > 0.05
 
@@ -229,6 +246,18 @@ def test_an_update_is_measured_in_the_autocast_that_it_is_trained_in(
     measured, trained = seen
     assert measured == trained
     assert measured[0] is mixed
+
+
+def test_memory_is_none_where_the_system_has_no_high_water_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sandboxes such as gVisor accept the reset and lack the line VmHWM."""
+
+    def no_line() -> None:
+        raise KeyError("VmHWM")
+
+    monkeypatch.setattr(memory, "_resident", no_line)
+    peak, how = memory.working_set(lambda: None, torch.device("cpu"))
+    assert peak is None
+    assert how.startswith("not measured: the resident set's high-water mark needs Linux")
 
 
 def test_memory_is_none_where_there_are_no_statistics() -> None:

@@ -338,3 +338,22 @@ def test_calls_are_retried_until_the_server_answers(
     answers.append(MlflowException("no such run"))
     with pytest.raises(MlflowException, match="no such run"):
         client.get_run("abc")
+
+
+def test_a_machine_that_does_not_tell_its_load_costs_no_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a container without a network psutil returns None, and in a sandbox without /proc it raises."""
+
+    def no_file(*_: object) -> None:
+        raise FileNotFoundError("/proc/stat")
+
+    writer = begin(store, "sandbox")
+    monkeypatch.setattr("psutil.cpu_percent", no_file)
+    with writer.system_metrics():
+        pass
+    assert "CPUMonitor: not recorded: FileNotFoundError: /proc/stat" in capsys.readouterr().out
+    monkeypatch.setattr("psutil.net_io_counters", lambda: None)
+    with writer.system_metrics():
+        pass
+    assert "the load of the machine is not recorded: AttributeError:" in capsys.readouterr().out
