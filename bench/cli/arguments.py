@@ -120,6 +120,13 @@ def positive_float(text: str) -> float:
     return number
 
 
+def port_number(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{number} is not a port; expected a number from 1 to 65535")
+    return number
+
+
 def add_worker_flags(command: argparse.ArgumentParser) -> None:
     """Adds the flags of a command that executes many jobs."""
     command.add_argument(
@@ -258,7 +265,7 @@ def build_parser() -> Parser:
     )
 
     ui = command("ui", "open the MLflow UI with the runs")
-    ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")
+    ui.add_argument("--port", type=port_number, default=5000, help="port on 127.0.0.1 (default: 5000)")
 
     for reader in (report, latency, translate, probe, attention, promote, ui):
         reader.add_argument("--tracking.uri", dest="uri", help="MLflow tracking URI (default: MLFLOW_TRACKING_URI)")

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
 from bench.tracking.store import Store
 from bench.tracking.store_folder import sqlite_uri
 
+HOST = "127.0.0.1"
 
-def serve_ui(store: Store, port: int) -> None:
-    """Replaces this process by an MLflow server with the UI at 127.0.0.1:`port`. It runs until Ctrl-C.
+
+def serve_ui(store: Store, port: int) -> int:
+    """Serves the MLflow UI at 127.0.0.1:`port` until a signal; returns the exit code, 128 + number of the signal.
+
+    The server is a child process, because `mlflow server` exits with 0 after every failure.
 
     Raises:
-        ValueError: the store is a server, which has its own UI.
+        ValueError: the store is a server, which has its own UI; the port is not free; or the server ended by itself.
     """
     if store.uri.startswith("http"):
         raise ValueError(f"tracking.uri: {store.uri} is a server that has its own UI; open this address in a browser")
+    check_port(port)
     uri = store.uri
     if store.database and store.read_only:
         uri = store.client.tracking_uri
@@ -27,8 +36,49 @@ def serve_ui(store: Store, port: int) -> None:
         # MLflow takes the URI for a path and creates its parent folder; a name without a folder creates none.
         os.chdir(store.database.parent)
         uri = sqlite_uri(Path(store.database.name))
-    print(f"MLflow UI for {store.uri}: http://127.0.0.1:{port}  (press Ctrl-C to stop)", flush=True)
+    print(f"MLflow UI for {store.uri}: http://{HOST}:{port}  (press Ctrl-C to stop)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     # The job execution of MLflow serves features that are not used here and would double the time to start.
-    os.execve(sys.executable, command, os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    received: list[int] = []
+    # Its own session: Ctrl-C reaches this process alone, which then ends the server once.
+    server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def stop(number: int, _: object) -> None:
+        os.killpg(server.pid, signal.SIGKILL if received else signal.SIGTERM)  # a second signal ends it at once
+        received.append(number)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        code = server.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if received:
+        return 128 + received[0]
+    raise ValueError(
+        f"the MLflow server has ended by itself (exit code {code}); expected it to run until Ctrl-C; its messages "
+        "above say why; fix the problem, or choose another port with --port"
+    )
+
+
+def check_port(port: int) -> None:
+    """Raises ValueError if a server cannot listen at the port."""
+    try:
+        _bind(port)
+    except OSError as error:
+        reasons = {errno.EADDRINUSE: "another program uses it", errno.EACCES: "ports below 1024 need special rights"}
+        raise ValueError(
+            f"--port: cannot listen at {HOST}:{port}: {reasons.get(error.errno or 0, error.strerror)}; choose another "
+            f"port, such as --port {_bind(0)}"
+        ) from error
+
+
+def _bind(port: int) -> int:
+    """Listens at a port for a moment and returns its number; 0 takes any free port."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        listener.bind((HOST, port))
+        listener.listen()
+        return listener.getsockname()[1]
