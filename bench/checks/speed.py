@@ -24,7 +24,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from bench.experiment.job_data import JobData, model_of
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
-from bench.system import terminal
+from bench.system import streams, terminal
 from bench.system.files import write_file
 from bench.system.machine import bf16_fallback
 from models.parts.batch import Batch
@@ -134,6 +134,7 @@ def write_csv(speeds: Sequence[Speed], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure each row and write the CSV file. Exit code 1 if a row failed; the others are measured nevertheless."""
+    streams.prepare()
     parser = argparse.ArgumentParser(
         prog="python -m bench.checks.speed", description=(__doc__ or "").partition("\n")[0]
     )

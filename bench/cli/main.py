@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli.arguments import PROGRAM, build_parser
+from bench.system import streams
+from bench.system.home import provide_home
 from bench.system.visible_text import visible_line
 
 if TYPE_CHECKING:
@@ -18,41 +21,101 @@ if TYPE_CHECKING:
     from reports.gathering.context import Context
 
 
+TRAINING_COMMANDS = ("run", "suite", "sweep")
+"""Commands whose output is messages about work that lasts; the work goes on if nobody reads them."""
+
+ADVICE = {
+    errno.ENOSPC: "Free space on the disk, and run the same command again to resume.",
+    errno.EDQUOT: "Free space in your quota, and run the same command again to resume.",
+    errno.EACCES: "Choose a file or folder that you may use (folders of results: --tracking.folder and --out).",
+    errno.EROFS: "Choose a folder that can be written (folders of results: --tracking.folder and --out).",
+    errno.ENOENT: "Check the path.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), and run the same command again to resume.",
+}
+ADVICE[errno.EPERM] = ADVICE[errno.EACCES]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command. Exit codes: 0 done, 1 a job failed, 2 bad input, 3 the time was up, 130 and 143 interrupted."""
+    if arguments is None:
+        streams.use_utf8_mode()
+        arguments = sys.argv[1:]
+    streams.prepare()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
-        args, rest = build_parser().parse_known_args(arguments)
-        if args.command == "translate":  # argparse leaves sentences that follow an option in `rest`
-            args.sentences += [part for part in rest if not part.startswith("-")]
-            rest = [part for part in rest if part.startswith("-")]
-        if rest and args.command not in ("run", "suite", "sweep", "data"):
-            raise ValueError(f"unknown arguments: {' '.join(rest)}; see {PROGRAM} {args.command} --help")
-        return COMMANDS[args.command](args, rest)
+        code = _run_command(arguments)
+        sys.stdout.flush()  # here, because a failure at the end of the process has no message
+        return code
+    except UnicodeError as error:
+        return _print_error(_describe_unicode_error(error))
     except ValueError as error:
         return _print_error(str(error))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of the output has ended, as in `bench models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.discard(sys.stdout)
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _print_error(
-            f"{where}{error.strerror or error}. Fix the problem (disk full?) and run the same command again to resume."
-        )
+        return _print_error(f"{where}{error.strerror or error}. {_advice(error)}")
     except Exception as error:
         from bench.tracking.store import StoreFailure  # here, because it is slow
 
         if isinstance(error, StoreFailure):
             return _print_error(f"the tracking store failed: {str(error)[:240]}. Run the same command again to resume.")
         raise
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            streams.discard_unwritable(stream)  # else Python fails when it ends, with exit code 120
+
+
+def _run_command(arguments: Sequence[str]) -> int:
+    streams.check_arguments(arguments)
+    args, rest = build_parser().parse_known_args(arguments)
+    if args.command == "translate":  # argparse leaves sentences that follow an option in `rest`
+        args.sentences += [part for part in rest if not part.startswith("-")]
+        rest = [part for part in rest if part.startswith("-")]
+    if rest and args.command not in ("run", "suite", "sweep", "data"):
+        raise ValueError(f"unknown arguments: {' '.join(rest)}; see {PROGRAM} {args.command} --help")
+    streams.check_current_folder()
+    if line := provide_home():
+        _print_line(line)
+    if args.command in TRAINING_COMMANDS:
+        with streams.lasting_output():
+            try:
+                return COMMANDS[args.command](args, rest)
+            except BrokenPipeError as error:  # of a connection, not of the output: the work is not done
+                raise ConnectionError(error.errno, f"a connection has ended ({error.strerror})") from error
+    return COMMANDS[args.command](args, rest)
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.ENOENT and not error.filename:  # Python has found no folder for temporary files
+        return "Set TMPDIR to a folder that you may write."
+    return ADVICE.get(error.errno or 0, "Fix the problem (disk full?) and run the same command again to resume.")
+
+
+def _describe_unicode_error(error: UnicodeError) -> str:
+    """The message for text that cannot be written as bytes, or bytes that are not text; no place is known here."""
+    if isinstance(error, UnicodeEncodeError):
+        text = error.object[max(0, error.start - 20) : error.end + 20].encode("ascii", "backslashreplace").decode()
+        return (
+            f"{text}: this text cannot be written as {error.encoding} ({error.reason}); expected valid Unicode text, "
+            "and names of files in the encoding of the locale; correct the text or the name, or set LC_ALL=C.UTF-8"
+        )
+    return f"text is not UTF-8: {error}; expected files and names in UTF-8; convert them with iconv"
 
 
 def _print_error(reason: str) -> int:
     """Prints an error as one line; returns the exit code."""
-    print(f"{PROGRAM}: {visible_line(' '.join(reason.split()))}", file=sys.stderr)
+    _print_line(visible_line(" ".join(reason.split())))
     return 2
+
+
+def _print_line(line: str) -> None:
+    """Prints a line on standard error; a standard error that cannot be written changes nothing."""
+    with contextlib.suppress(OSError):
+        print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
 
 
 def run_command(args: argparse.Namespace, flags: list[str]) -> int:
@@ -176,6 +239,7 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
     if isinstance(reader, snapshot.Recorder):
         terminal.say(f"{reader.export(args.export)}")
     if args.format == "csv":
+        streams.write_utf8()
         sys.stdout.write(write.csv(context))
         return 0
     page = _write_report(context, args.out or inside(Path(args.folder), "reports", context.suite))
@@ -212,6 +276,7 @@ def translate_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.evaluation import trained_model
     from bench.tracking.store import Store, TrackingSettings
 
+    streams.write_utf8()
     chunks = trained_model.read_sentences(args.sentences, args.file, sys.stdin)
     store = Store(TrackingSettings(args.uri, args.folder), read_only=True)
     translator = trained_model.load(store, args.run)
@@ -359,8 +424,7 @@ def ui_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.tracking.ui import serve_ui
 
     settings = TrackingSettings(args.uri, args.folder)
-    serve_ui(Store(settings, read_only=not Store.can_write(settings)), args.port)
-    return 0
+    return serve_ui(Store(settings, read_only=not Store.can_write(settings)), args.port)
 
 
 COMMANDS = {

@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.experiment.job_data import JobData, model_of
 from bench.experiment.loading import experiment_from_settings
 from bench.experiment.spec import Experiment
+from bench.system import streams
 from bench.training.checkpoints import Interrupted, Signals
 from bench.training.distributed import Rendezvous, master_address, start_followers
 from bench.training.trainer import TrainingHooks, train
@@ -58,10 +59,12 @@ def _exit_with_leader() -> None:
 
 
 def main() -> int:
+    streams.prepare()
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_exit_with_leader, daemon=True).start()
     try:
-        follow(experiment_from_settings(request["settings"]), Rendezvous(**request["rendezvous"]))
+        with streams.lasting_output():  # the output of process 0, whose reader may end while the run goes on
+            follow(experiment_from_settings(request["settings"]), Rendezvous(**request["rendezvous"]))
     except Interrupted:
         pass
     except ValueError as error:

@@ -29,6 +29,8 @@ import torch
 
 from bench.experiment.spec import Experiment
 from bench.runs.job import JobLocked, JobResult, TrialInfo, failure_reason, run
+from bench.system import streams
+from bench.system.home import provide_home
 from bench.system.progress import Status
 from bench.tracking.store import Store
 from bench.training.checkpoints import Interrupted
@@ -199,6 +201,9 @@ class WorkerClient:
 
 
 def main(address: str, number: str) -> int:
+    streams.prepare()
+    if line := provide_home():  # on another machine; a process of this one has the variables of its driver
+        print(f"worker {number}: {line}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # between jobs; a job installs handlers of its own
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     host, colon, port = address.rpartition(":")

@@ -16,8 +16,16 @@ from bench.system import formatting
 from bench.system.progress import Status
 from bench.system.visible_text import visible, visible_line
 
-console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-tables = Console(highlight=False, width=1000)  # wide enough that no column of a table is cut off
+
+class PipeConsole(Console):
+    """A console whose broken pipe is an error as on every other stream. Rich would exit with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
+console = PipeConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
+tables = PipeConsole(highlight=False, width=1000)  # wide enough that no column of a table is cut off
 MAX_CELL = 200
 
 

@@ -115,7 +115,11 @@ class Reader(Protocol):
         """The final numbers of a run; empty if it has not been evaluated."""
         with self.file(run, "measures.json") as path:
             try:
-                return [Measure(**entry) for entry in json.loads(path.read_text())["measures"]] if path else []
+                return (
+                    [Measure(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["measures"]]
+                    if path
+                    else []
+                )
             except json.JSONDecodeError:  # incomplete, because the process was killed while it wrote the file
                 if run.status == "FINISHED":
                     raise MissingFile(where(run, "measures.json"), f"{run.id} ({run.name})") from None
@@ -134,7 +138,7 @@ class Reader(Protocol):
         with self.file(run, f"hypotheses/{test_set}.json") as path:
             if path is None:
                 return pd.DataFrame(columns=["source", "reference", "hypothesis"])
-            return pd.DataFrame(**json.loads(path.read_text()))
+            return pd.DataFrame(**json.loads(path.read_text(encoding="utf-8")))
 
     def statistics(self, run: TrackedRun, test_set: str) -> list[Statistics]:
         """The sentence statistics of every quality metric on a test set; empty if the run has none."""
@@ -144,7 +148,7 @@ class Reader(Protocol):
     def read_json(self, run: TrackedRun, name: str) -> dict[str, Any]:
         """The content of a JSON file of a run; empty if the run has no file of that name."""
         with self.file(run, name) as path:
-            return json.loads(path.read_text()) if path else {}
+            return json.loads(path.read_text(encoding="utf-8")) if path else {}
 
 
 def where(run: TrackedRun, name: str) -> str:

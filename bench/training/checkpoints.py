@@ -222,7 +222,7 @@ class RepeatedWork(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         updates, seconds = self.counts()
         with suppress(FileNotFoundError, ValueError):  # the run is new, or a power cut has left the file empty
-            progress = json.loads(self.path.read_text())
+            progress = json.loads(self.path.read_text(encoding="utf-8"))
             self.updates = progress["repeated_updates"] + max(0, progress["updates"] - updates)
             self.seconds = progress["repeated_s"] + max(0.0, progress["seconds"] - seconds)
         self.write_progress()

@@ -33,7 +33,7 @@ class Snapshot(Reader):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            index = json.loads((folder / INDEX).read_text())
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
             version = index["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(

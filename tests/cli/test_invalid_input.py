@@ -99,6 +99,9 @@ def test_an_invalid_file(
         ),
         (["run"], "the following arguments are required: file; see bench run --help"),
         (["rnu"], "invalid choice: 'rnu' (choose from "),
+        (["ui", "--port", "0"], "argument --port: 0 is not a port; expected a number from 1 to 65535"),
+        (["ui", "--port", "70000"], "argument --port: 70000 is not a port; expected a number from 1 to 65535"),
+        (["report", "--suite", "caf\udce9"], r"the argument caf\xe9 is not valid UTF-8; expected arguments"),
         (["suite", "none.yaml"], "none.yaml: file not found"),
         (
             ["suite", DEMO, "--corpus.pair", "1"],
