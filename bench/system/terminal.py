@@ -27,6 +27,7 @@ class PipeConsole(Console):
 console = PipeConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
 tables = PipeConsole(highlight=False, width=1000)  # wide enough that no column of a table is cut off
 MAX_CELL = 200
+"""Characters of a cell that are printed, at most."""
 
 
 def say(line: str) -> None:

@@ -15,8 +15,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
-import vl_convert
-
 MAX_PROCESSES = 4
 """Upper limit of processes: the main process, which writes the specifications, cannot supply more."""
 
@@ -51,6 +49,8 @@ class Drawing:
 
 def render(request: Request) -> Drawing:
     """One drawing, in this process, which may end."""
+    import vl_convert  # here, so that only the processes that draw load it
+
     try:
         svg = vl_convert.vegalite_to_svg(request.specification)
         return Drawing(svg, vl_convert.svg_to_pdf(svg) if request.pdf else b"")
