@@ -49,7 +49,9 @@ class BadLines(ValueError):
         for file, number, problem in self.lines:
             groups.setdefault((file, problem), []).append(number)
         return [
-            f"{file}: {len(numbers):,} {'lines' if len(numbers) > 1 else 'line'} (each {problem}): {ranges(numbers)}"
+            f"{file}: {len(numbers):,} lines (each {problem}): {ranges(numbers)}"
+            if len(numbers) > 1
+            else f"{file}: line {numbers[0]} {problem}"
             for (file, problem), numbers in groups.items()
         ]
 

@@ -37,6 +37,6 @@ def test_bad_lines_of_all_readers_are_joined() -> None:
 
     with pytest.raises(BadLines) as raised:
         read_all([lambda: bad("a", 3), lambda: "fine", lambda: bad("b", 1), lambda: bad("a", 4)])
-    assert raised.value.summary == ["a: 2 lines (each is bad): 3-4", "b: 1 line (each is bad): 1"]
+    assert raised.value.summary == ["a: 2 lines (each is bad): 3-4", "b: line 1 is bad"]
     assert read_all([lambda: 1, lambda: 2]) == [1, 2]
     assert ranges([9, 3, 4, 5, 1]) == "1, 3-5, 9"
