@@ -106,6 +106,7 @@ def test_the_command_imports_nothing_heavy_at_its_top() -> None:
         "bench.cli.arguments",
         "bench.system",  # streams, of the standard library alone
         "bench.system.home",
+        "bench.system.visible_text",
         "argparse",
         "contextlib",
         "errno",
