@@ -50,7 +50,7 @@ def write(attention: SentenceAttention, selected: Sequence[AttentionMap], folder
     """
     selection = hashlib.sha256("; ".join(one.title for one in selected).encode()).hexdigest()[:8]
     data, drawing = folder / f"{attention.name}.json", folder / f"{attention.name}-{selection}.svg"
-    write_file(data, json.dumps(attention.data(), ensure_ascii=False))
+    write_file(data, json.dumps(attention.data()))
     try:
         write_file(drawing, svg(attention, selected))
     except DrawingFailed as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -228,7 +229,7 @@ def test_unsafe_characters_are_visible_in_every_form(store: Store, tmp_path: Pat
     assert r"Row a\other{2400}{␀}b\other{2402}{␂}c" in (tmp_path / "report.tex").read_text()
     html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse((tmp_path / "report.html").read_text())
     drawings = [path for path in files if path.suffix == ".svg"]
-    assert len(drawings) == 5
+    assert len(drawings) == 6
     assert all(xml.etree.ElementTree.parse(path) for path in drawings)
     assert any(f"Row {UNSAFE_SHOWN}" in path.read_text() for path in drawings)
     _, rows, _ = write.terminal(context)
@@ -241,7 +242,8 @@ def test_a_report_names_the_drawing_that_failed(store: Store, tmp_path: Path, mo
     synthetic_runs.suite(store, "undrawn", runs, "one,two", "two")
     safe = drawing.specification_text
     latency = "Latency of one sentence, median"
-    deadly = '{"mark": "text", "encoding": {"text": {"value": "\\u0002"}}}'
+    encoding = {"text": {"field": "text", "type": "nominal"}}
+    deadly = json.dumps({"data": {"values": [{"text": "\x02"}]}, "mark": "text", "encoding": encoding})
     monkeypatch.setattr(drawing, "specification_text", lambda spec: deadly if latency in (text := safe(spec)) else text)
     files = write.all_forms(gather(store, "undrawn"), tmp_path)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(files)
