@@ -33,6 +33,8 @@ ADVICE = {
     errno.EMFILE: "Raise the limit of open files (ulimit -n), and run the same command again to resume.",
 }
 ADVICE[errno.EPERM] = ADVICE[errno.EACCES]
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of the operating system that say that a file or folder may not be written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -267,7 +269,7 @@ def _write_report(context: Context, out: Path) -> Path:
 
 def _cannot_write(error: OSError) -> Exception:
     """The error to raise if a folder of results cannot be written: it names --out if the folder may not be written."""
-    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno not in NOT_WRITABLE:
         return error
     return ValueError(f"{error.filename}: {error.strerror}; choose a folder that can be written with --out")
 
@@ -341,7 +343,9 @@ def attention_command(args: argparse.Namespace, _: list[str]) -> int:
     try:
         for file in files:
             store.log_file(run, file, "attention")
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
         terminal.say(f"not added to the artifacts of the run: {error.filename}: {error.strerror}")
     return 0
 
