@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,9 +286,21 @@ def write(path: Path, systems: Sequence[Statistics]) -> None:
 
 
 def read(path: Path) -> list[Statistics]:
-    """Reads statistics that `write` has written."""
-    with np.load(path, allow_pickle=False) as file:
-        return [
-            Statistics(str(metric), str(signature), file[f"{number}.rows"].astype(np.float64), str(ours), str(theirs))
-            for number, (metric, signature, ours, theirs) in enumerate(file["labels"])
-        ]
+    """Reads statistics that `write` has written.
+
+    Raises:
+        ValueError: the file is damaged, or contains pickled objects, which are not loaded.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return [
+                Statistics(
+                    str(metric), str(signature), file[f"{number}.rows"].astype(np.float64), str(ours), str(theirs)
+                )
+                for number, (metric, signature, ours, theirs) in enumerate(file["labels"])
+            ]
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: not the sentence statistics of a test set, or damaged: {error}; restore the file, or run the job "
+            "again"
+        ) from error

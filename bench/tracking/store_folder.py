@@ -67,7 +67,7 @@ def copy_database(file: Path, folder: Path) -> Path:
         OSError: the file cannot be read.
         ValueError: it changed during every attempt.
     """
-    copy = folder / "mlflow.db"
+    copy, file = folder / "mlflow.db", file.resolve()  # the log is beside the file that a link names
     for _ in range(COPY_ATTEMPTS):
         before = os.stat(file)
         for suffix in ("", "-wal", "-journal"):
