@@ -72,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(arguments: Sequence[str]) -> int:
+    if sys.flags.optimize > 1:  # Altair fails then, which is after all the work of a suite
+        raise ValueError(
+            "Python runs without docstrings, which libraries need; unset PYTHONOPTIMIZE, or use -O, not -OO"
+        )
     streams.check_arguments(arguments)
     args, rest = build_parser().parse_known_args(arguments)
     if args.command == "translate":  # argparse leaves sentences that follow an option in `rest`

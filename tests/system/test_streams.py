@@ -108,6 +108,14 @@ def test_closed_streams_do_not_give_their_numbers_to_files(tmp_path: Path) -> No
     assert (tmp_path / "file").read_text() == "content"
 
 
+def test_python_without_docstrings_is_refused_before_the_work() -> None:
+    """Altair, which draws the report after all the work of a suite, reads its own docstrings."""
+    code, _, errors = run(PRINT, PYTHONOPTIMIZE="2")
+    assert code == 2
+    assert errors.startswith("bench: Python runs without docstrings, which libraries need; unset PYTHONOPTIMIZE")
+    assert run(PRINT, PYTHONOPTIMIZE="1") == (0, "a message\n", "")
+
+
 needs_a_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a device of Linux")
 
 
