@@ -30,6 +30,10 @@ ADVICE = {
     errno.EACCES: "Choose a file or folder that you may use (folders of results: --tracking.folder and --out).",
     errno.EROFS: "Choose a folder that can be written (folders of results: --tracking.folder and --out).",
     errno.ENOENT: "Check the path.",
+    errno.ENOTDIR: "A file is where a folder is expected: choose another folder.",
+    errno.EEXIST: "A file is where a folder is expected: choose another folder.",
+    errno.EISDIR: "A folder is where a file is expected: check the path.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n), and run the same command again to resume.",
 }
 ADVICE[errno.EPERM] = ADVICE[errno.EACCES]

@@ -196,6 +196,14 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_a_file_in_place_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    message = error_of([*RUN, *tiny_job.flags(folder, tracking__folder=file)], capsys)
+    assert f"{file}" in message
+    assert message.endswith(": Not a directory. A file is where a folder is expected: choose another folder.\n")
+
+
 def test_a_full_disk(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
