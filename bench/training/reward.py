@@ -97,8 +97,9 @@ def gleu(hypothesis: Sequence[str], reference: Sequence[str]) -> float:
 
 
 def _ngrams(sentence: Sequence[str]) -> Counter[tuple[str, ...]]:
-    starts = range(len(sentence))
-    return Counter(tuple(sentence[start : start + n]) for n in range(1, 5) for start in starts[: len(sentence) - n + 1])
+    """Count the 1- to 4-grams. A sentence of fewer than n words has no n-gram."""
+    length = len(sentence)
+    return Counter(tuple(sentence[start : start + n]) for n in range(1, 5) for start in range(length - n + 1))
 
 
 def mean_gleu(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str = DEFAULT_TOKENIZER) -> float:

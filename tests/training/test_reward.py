@@ -97,6 +97,27 @@ def test_gleu_is_the_smaller_of_precision_and_recall(hypothesis: str, reference:
     assert gleu(hypothesis.split(), reference.split()) == pytest.approx(value, abs=1e-15)
 
 
+def gleu_by_definition(hypothesis: Sequence[str], reference: Sequence[str]) -> float:
+    """Wu et al. 2016, section 5: matches of all 1- to 4-grams over the larger of their numbers on the two sides."""
+
+    def grams(sentence: Sequence[str]) -> list[tuple[str, ...]]:
+        return [
+            tuple(sentence[i:j]) for i in range(len(sentence)) for j in range(i + 1, len(sentence) + 1) if j - i <= 4
+        ]
+
+    ours, theirs = grams(hypothesis), grams(reference)
+    matches = sum(min(ours.count(gram), theirs.count(gram)) for gram in set(ours))
+    return matches / max(len(ours), len(theirs)) if ours or theirs else 1.0
+
+
+def test_gleu_equals_its_definition_for_all_short_sentences() -> None:
+    """All pairs of sentences of at most 5 words from a vocabulary of 2, so every combination of lengths."""
+    short = [words for length in range(6) for words in itertools.product("ab", repeat=length)]
+    assert gleu(["a"], ["a", "b"]) == 1 / 3  # a of a, b and ab
+    for hypothesis, reference in itertools.product(short, repeat=2):
+        assert gleu(hypothesis, reference) == gleu_by_definition(hypothesis, reference), (hypothesis, reference)
+
+
 def test_words_are_split_as_in_bleu() -> None:
     assert words("Der Mann, 30 Jahre alt.") == ["Der", "Mann", ",", "30", "Jahre", "alt", "."]
     assert mean_gleu(["A cat.", "a"], ["A cat!", "a"]) == pytest.approx(100 * (3 / 6 + 1) / 2)
