@@ -9,8 +9,12 @@ What does not depend on the recurrence is computed for all positions at once: U_
 before the loop, the maxout layer after it. The encoder has no attention inside its loop, so it runs on fused kernels,
 which apply the reset gate after the recurrent product (the paper has U (r * h)); the decoder has the paper's form.
 
-The readout reads s_i as in equation 4; appendix A.2.2 prints s_{i-1} (from memory). No biases: the equations print
-none.
+The readout reads s_i as in equation 4; appendix A.2.2 prints s_{i-1} (from memory).
+
+Biases: appendix A.2.1 leaves them out of its equations "to increase readability", and B.1 initializes all of them with
+zeros. Here every gate, s_0, the maxout layer and the softmax have one. Ours: the alignment model has none, as A.1.2
+prints it, and the fused encoder has two for each gate (torch's b_ih and b_hh; b_hh of the candidate state is inside the
+reset gate).
 
 Letters: B batch  S source length  T target length  E embedding  D state  A alignment units  M maxout units
 """
@@ -39,8 +43,8 @@ class Annotator(nn.Module):
 
     def __init__(self, embedding: int, width: int) -> None:
         super().__init__()
-        self.forwards = nn.GRU(embedding, width, bias=False, batch_first=True)
-        self.backwards = nn.GRU(embedding, width, bias=False, batch_first=True)
+        self.forwards = nn.GRU(embedding, width, batch_first=True)
+        self.backwards = nn.GRU(embedding, width, batch_first=True)
 
     def forward(self, x_BSE: Tensor, reversal_BS: Tensor, zeros_1BD: Tensor) -> Tensor:
         """Return h_BS2D."""
@@ -56,13 +60,13 @@ class Decoder(nn.Module):
     z_i = sigma(W_z y + U_z s + C_z c)
     r_i = sigma(W_r y + U_r s + C_r c)
 
-    The matrices of the gates are concatenated: `W` holds W_z, W_r, W; `C` holds C_z, C_r, C; `U_gates` holds U_z,
-    U_r.
+    Each argument of tanh and sigma has a bias besides. The matrices of the gates are concatenated: `W` holds W_z, W_r,
+    W and the biases; `C` holds C_z, C_r, C; `U_gates` holds U_z, U_r.
     """
 
     def __init__(self, embedding: int, width: int, units: int) -> None:
         super().__init__()
-        self.W = nn.Linear(embedding, 3 * width, bias=False)
+        self.W = nn.Linear(embedding, 3 * width)
         self.C = nn.Linear(2 * width, 3 * width, bias=False)
         self.U_gates = nn.Linear(width, 2 * width, bias=False)
         self.U = nn.Linear(width, width, bias=False)
@@ -71,7 +75,7 @@ class Decoder(nn.Module):
     def forward(
         self, from_y_B3D: Tensor, s_BD: Tensor, h_BS2D: Tensor, keys_BSA: Tensor, mask_BS: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (next s_BD, context_B2D, weights_BS); `from_y_B3D` is the product of `W` and y."""
+        """Return (next s_BD, context_B2D, weights_BS); `from_y_B3D` is `W` applied to y."""
         weights_BS = self.attention(s_BD, keys_BSA, mask_BS)
         context_B2D = weighted_sum(weights_BS, h_BS2D)
         width = s_BD.shape[1]
@@ -119,19 +123,24 @@ class Model(Translator):
         self.source_embedding = nn.Embedding(source_vocabulary, embedding)
         self.target_embedding = nn.Embedding(target_vocabulary, embedding)
         self.encoder = Annotator(embedding, width)
-        self.W_s = nn.Linear(width, width, bias=False)
+        self.W_s = nn.Linear(width, width)
         self.decoder = Decoder(embedding, width, config.alignment)
-        self.U_o = nn.Linear(width, 2 * maxout, bias=False)
+        self.U_o = nn.Linear(width, 2 * maxout)
         self.V_o = nn.Linear(embedding, 2 * maxout, bias=False)
         self.C_o = nn.Linear(2 * width, 2 * maxout, bias=False)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(maxout, target_vocabulary, bias=False)
+        self.output = nn.Linear(maxout, target_vocabulary)
         self.initialize()
 
     def initialize(self) -> None:
-        """Appendix B.1: recurrent matrices orthogonal, others N(0, 0.01^2); `AdditiveAttention` initializes itself."""
+        """Appendix B.1: recurrent matrices orthogonal, biases 0, other matrices N(0, 0.01^2).
+
+        `AdditiveAttention` initializes itself.
+        """
         for name, parameter in self.named_parameters():
-            if "weight_hh" in name or name.startswith("decoder.U"):
+            if "bias" in name:
+                nn.init.zeros_(parameter)
+            elif "weight_hh" in name or name.startswith("decoder.U"):
                 for square_DD in parameter.detach().split(self.config.width):
                     nn.init.orthogonal_(square_DD)
             elif "attention" not in name:
@@ -144,11 +153,11 @@ class Model(Translator):
         return Memory(h_BS2D, self.decoder.attention.keys(h_BS2D), source.mask_BS)
 
     def first_state(self, memory: Memory) -> Tensor:
-        """Return s_0 = tanh(W_s h_1), h_1 of the backward direction, which ends at the first word."""
+        """Return s_0 = tanh(W_s h_1 + b_s), h_1 of the backward direction, which ends at the first word."""
         return torch.tanh(self.W_s(memory.h_BS2D[:, 0, self.config.width :]))
 
     def readout(self, s: Tensor, y: Tensor, context: Tensor) -> Tensor:
-        """Return t_i,j = max(t~_i,2j-1, t~_i,2j), t~_i = U_o s_i + V_o E y_{i-1} + C_o c_i; W_o is `output`."""
+        """Return t_i,j = max(t~_i,2j-1, t~_i,2j), t~_i = U_o s_i + V_o E y_{i-1} + C_o c_i + b_o; W_o is `output`."""
         pairs = self.U_o(s) + self.V_o(y) + self.C_o(context)
         return self.dropout(pairs.unflatten(-1, (-1, 2)).amax(dim=-1))
 

@@ -3,11 +3,16 @@
 Row lstm: Sutskever et al. 2014, "Sequence to Sequence Learning with Neural Networks". 4 + 4 LSTM layers, the source
 read from its end, no biases: 384M parameters at the paper's size, of which 64M recurrent.
 Row gru: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
-Translation". Every step of the decoder and a maxout layer read a summary c of the source.
+Translation". Every step of the decoder and a maxout layer read a summary c of the source. Its equations leave biases
+out for readability, as those of Bahdanau et al. 2015 do, who say so and take this network over: every gate, tanh, the
+maxout layer and the softmax have one, initialized with zeros.
 Row rnn: Sutskever's scheme, the source read from its end, with the cell of Elman 1990, "Finding Structure in Time".
 
-Padding is placed before the source, with embeddings of zero. A cell without biases stays in its zero state as long as
-it reads zeros, so the last state of the fused kernel is exact for every sentence, without packed sequences.
+lstm and rnn: padding is placed before the source, with embeddings of zero. A cell without biases stays in its zero
+state as long as it reads zeros, so the last state of the fused kernel is exact for every sentence, without packed
+sequences. That is why rnn, which is ours, has no biases.
+gru: the biases would move the state on padding. So padding comes after the source, and the state of the top layer is
+read at the last word.
 
 From memory, not checked against the papers: Cho's equations of the readout and the low rank of G; the initial states
 tanh(V h) and tanh(V' c).
@@ -34,21 +39,23 @@ GATES = {"elman": 1, "gru": 3, "lstm": 4}
 
 
 class Recurrence(nn.Module):
-    """Fused recurrent layers of one type of cell, without biases. With h = h_{t-1}, in each layer:
+    """Fused recurrent layers of one type of cell; only the GRU has biases. With h = h_{t-1}, in each layer:
 
     elman  h_t = tanh(W x_t + U h)
-    gru    r = sigma(W_r x_t + U_r h), z = sigma(W_z x_t + U_z h), n = tanh(W x_t + r * (U h)), h_t = (1-z) * n + z * h
+    gru    r = sigma(W_r x_t + U_r h + b_r), z = sigma(W_z x_t + U_z h + b_z),
+           n = tanh(W x_t + b + r * (U h + b')), h_t = (1-z) * n + z * h
     lstm   i, f, o = sigma(W x_t + U h) each, g = tanh(W_g x_t + U_g h), c_t = f * c_{t-1} + i * g, h_t = o * tanh(c_t)
 
     The fused GRU applies the reset gate after the product with U, as the first version of Cho et al. on arXiv did; the
-    published one has U (r * h).
+    published one has U (r * h). torch adds two biases, b_ih and b_hh, for each gate; b_r and b_z are their sums, and of
+    the candidate state b' is inside the reset gate.
     """
 
     def __init__(self, config: Config, input_width: int) -> None:
         super().__init__()
-        between = config.dropout if config.layers > 1 else 0.0
+        between, bias = config.dropout if config.layers > 1 else 0.0, config.cell == "gru"
         self.layers = CELLS[config.cell](
-            input_width, config.hidden, config.layers, bias=False, batch_first=True, dropout=between
+            input_width, config.hidden, config.layers, bias=bias, batch_first=True, dropout=between
         )
 
     def forward(self, x_BTE: Tensor, states: States) -> tuple[Tensor, States]:
@@ -89,9 +96,9 @@ class StateBridge(nn.Module):
 
 
 class SummaryBridge(StateBridge):
-    """Cho: c = tanh(V h_S), h'_0 = tanh(V' c). The decoder reads [e(y_{t-1}); c], and the softmax reads G s_t, where
+    """Cho: c = tanh(V h_S + b_V), h'_0 = tanh(V' c + b_V'). The decoder reads [e(y_{t-1}); c], the softmax G s_t, where
 
-    s'_t = O_h h'_t + O_y e(y_{t-1}) + O_c c,  s_t,i = max(s'_t,2i-1, s'_t,2i),  G = G_l G_r of the rank of e.
+    s'_t = O_h h'_t + O_y e(y_{t-1}) + O_c c + b_O,  s_t,i = max(s'_t,2i-1, s'_t,2i),  G = G_l G_r of the rank of e.
 
     The summary is (c, O_c c). Here c enters the candidate state outside the reset gate, because c is an input of the
     fused kernel; in the paper it enters inside.
@@ -101,9 +108,9 @@ class SummaryBridge(StateBridge):
         super().__init__(config)
         embedding, width = config.embedding, config.hidden
         self.input_width, self.output_width = embedding + width, embedding
-        self.V = nn.Linear(width, width, bias=False)
-        self.V_prime = nn.Linear(width, config.layers * width, bias=False)
-        self.O_h = nn.Linear(width, 2 * config.maxout, bias=False)
+        self.V = nn.Linear(width, width)
+        self.V_prime = nn.Linear(width, config.layers * width)
+        self.O_h = nn.Linear(width, 2 * config.maxout)
         self.O_y = nn.Linear(embedding, 2 * config.maxout, bias=False)
         self.O_c = nn.Linear(width, 2 * config.maxout, bias=False)
         self.G_r = nn.Linear(config.maxout, embedding, bias=False)
@@ -172,13 +179,18 @@ class Model(Translator):
         self.encoder = Recurrence(config, config.embedding)
         self.decoder = Recurrence(config, self.bridge.input_width)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(self.bridge.output_width, target_vocabulary, bias=False)
+        self.output = nn.Linear(self.bridge.output_width, target_vocabulary, bias=config.cell == "gru")
         self.initialize()
 
     def initialize(self) -> None:
-        """Sutskever: U(-a, a), a = 0.08. Cho, and the Elman net: N(0, a^2), a = 0.01, recurrent matrices orthogonal."""
+        """Sutskever: U(-a, a), a = 0.08. Cho, and the Elman net: N(0, a^2), a = 0.01, recurrent matrices orthogonal.
+
+        Cho's biases are 0.
+        """
         for name, parameter in self.named_parameters():
-            if self.config.cell == "lstm":
+            if "bias" in name:
+                nn.init.zeros_(parameter)
+            elif self.config.cell == "lstm":
                 nn.init.uniform_(parameter, -self.config.initial, self.config.initial)
             elif "weight_hh" in name:
                 for gate_DD in parameter.detach().chunk(GATES[self.config.cell]):
@@ -187,6 +199,8 @@ class Model(Translator):
                 nn.init.normal_(parameter, std=self.config.initial)
 
     def encode(self, source: Tokens) -> States:
+        if self.config.cell == "gru":
+            return self.bridge.summarize((self.top_state(source),))
         ids_BS = source.ids_BS
         if self.config.reverse:
             ids_BS = ids_BS.flip(1)  # which also moves the padding to the front
@@ -197,6 +211,15 @@ class Model(Translator):
         zeros_BLD = self.initial_state(len(ids_BS), self.config.layers, self.config.hidden, like=e_BSE)
         _, states = self.encoder(e_BSE, (zeros_BLD,) * (2 if self.config.cell == "lstm" else 1))
         return self.bridge.summarize(states)
+
+    def top_state(self, source: Tokens) -> Tensor:
+        """Return the state h_B1D of the top layer after the last word that is read, with padding after the words."""
+        ids_BS = source.ids_BS.gather(1, source.reversal_BS) if self.config.reverse else source.ids_BS
+        e_BSE = self.dropout(self.source_embedding(ids_BS))
+        zeros_BLD = self.initial_state(len(ids_BS), self.config.layers, self.config.hidden, like=e_BSE)
+        h_BSD, _ = self.encoder(e_BSE, (zeros_BLD,))
+        last_B11 = source.length_B[:, None, None] - 1
+        return h_BSD.gather(1, last_B11.expand(-1, 1, h_BSD.shape[-1]))
 
     def decode(self, memory: States, target: Tokens) -> Tensor:
         return self.advance(target.ids_BS, memory, self.bridge.initial_states(memory))[0]

@@ -59,6 +59,11 @@ def _gated(gates: int, inputs: int, width: int) -> int:
     return gates * (inputs * width + width * width)
 
 
+def _fused_gru(inputs: int, width: int) -> int:
+    """A GRU layer with torch's two biases for each gate."""
+    return _gated(3, inputs, width) + 2 * 3 * width
+
+
 def _perceptron() -> int:
     units, words = 4096, 37_000
     return units * words + words
@@ -83,16 +88,17 @@ def _elman() -> int:
 
 def _cho() -> int:
     n, rank, maxout, words = 1000, 100, 500, 15_000
-    encoder, decoder = _gated(3, rank, n), _gated(3, rank + n, n)
-    readout = 2 * maxout * (n + rank + n) + maxout * rank + rank * words
-    return 2 * words * rank + encoder + decoder + 2 * n * n + readout  # V and V'
+    encoder, decoder = _fused_gru(rank, n), _fused_gru(rank + n, n)
+    readout = 2 * maxout * (n + rank + n) + 2 * maxout + maxout * rank + rank * words + words
+    return 2 * words * rank + encoder + decoder + 2 * (n * n + n) + readout  # V and V'
 
 
 def _bahdanau() -> int:
     n, m, maxout, words = 1000, 620, 500, 30_000
-    encoder, decoder = 2 * _gated(3, m, n), _gated(3, m + 2 * n, n)
-    alignment = n * n + 2 * n * n + n
-    return encoder + decoder + alignment + n * n + 2 * maxout * (n + m + 2 * n) + 2 * words * m + maxout * words
+    encoder, decoder = 2 * _fused_gru(m, n), _gated(3, m + 2 * n, n) + 3 * n
+    alignment, first = n * n + 2 * n * n + n, n * n + n  # W_a, U_a and v_a; W_s
+    readout = 2 * maxout * (n + m + 2 * n) + 2 * maxout + maxout * words + words
+    return encoder + decoder + alignment + first + readout + 2 * words * m
 
 
 def _luong() -> int:
