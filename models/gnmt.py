@@ -14,8 +14,11 @@ lowest decoder layer at the previous step, d_{t-1}, so that only this layer has 
 e_t,s = v_a^T tanh(W_a d_{t-1} + U_a x_s),  p_t = softmax(e_t),  a_t = sum_s p_t,s x_s
 
 So the lowest layer is unrolled. All other layers are plain recurrences over the layer below and a_t, and run on fused
-kernels. The decoder begins with zeros, not with the encoder's states. No biases: the equations print none. The paper
-does not give the width of the attention's hidden layer; here it is the width of the states, as in the released
+kernels.
+
+Ours, because the paper does not say: encoder and decoder begin with zeros (the decoder not with the encoder's states);
+forget gates begin without an offset (many LSTMs add 1); no biases, because the equations print none. The paper does not
+give the width of the attention's hidden layer either; here it is the width of the states, as in the released
 re-implementations (in these, however, the query is from the same step: "gnmt_v2", another architecture). From memory:
 1024 units.
 

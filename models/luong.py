@@ -16,6 +16,10 @@ The encoder's states are put back into the order of the sentence, so that p_t = 
 does not move past the last word. No biases, so that padding before the reversed source leaves the state of the fused
 kernel at zero. Weights outside the window are computed and discarded, so their FLOPs are counted.
 
+Ours, where the released code differs or the paper is silent: the h~ that is fed back has no dropout (the released code
+drops the whole input of the lowest layer, word and h~); local-p does not round p_t down to a word, neither for the
+window nor for the Gaussian factor; the reversed source includes EOS, which is therefore read first.
+
 Letters: B batch  S source length  T target length  L layers  D width  (the window's D is `window`)
 """
 
