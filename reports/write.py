@@ -15,7 +15,7 @@ from bench.measures.selection import DEFAULT_TOKENIZER
 from bench.system import formatting
 from bench.system.files import write_file
 from bench.system.visible_text import visible
-from reports.gathering import comparison
+from reports.gathering import translations
 from reports.gathering.context import Context
 from reports.plots import main_plots
 from reports.plots.drawing import COLOURS, Plot, draw_ahead
@@ -202,7 +202,7 @@ def _side_by_side(context: Context) -> list[dict[str, Any]]:
             rows = [
                 (
                     row.name,
-                    comparison.mark_differences(
+                    translations.mark_differences(
                         next(iter(texts.hypotheses[row.id].values()))[number], texts.references[number]
                     ),
                 )

@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from bench.measures import published
+from bench.measures.comparison import Comparison
 from bench.measures.selection import Selection
 from bench.measures.tuning_curve import Expected
 from bench.tracking.reading import TrackedRun
-from reports.gathering.comparison import Comparison, Translations
+from reports.gathering.translations import Translations
 from reports.text.catalogue import Catalogue
-
 
 def slug(name: str) -> str:
     """A name for files and anchors. Names that differ only in case and punctuation have the same slug."""

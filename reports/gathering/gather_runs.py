@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 
 from bench.measures import metric_registry, quality
+from bench.measures.comparison import changes, compare
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
 from bench.measures.selection import Selection
 from bench.tracking.reading import Reader, TrackedRun
 from reports.gathering import sweep_results
-from reports.gathering.comparison import Translations, changes, compare
 from reports.gathering.context import Cell, Context, Number, Row, Track, published_table
+from reports.gathering.translations import Translations
 from reports.text.catalogue import Catalogue, load_catalogue
 
 STATES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "unfinished"}
@@ -136,7 +137,9 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue) -> Con
         comparisons=tuple(
             comparison
             for track, texts in translations.items()
-            for comparison in compare(track.label, texts, baseline, [row for row in order if row in texts.hypotheses])
+            for comparison in compare(
+                track.label, {row: texts.statistics["bleu"].get(row, {}) for row in order}, baseline
+            )
         ),
         ui_url=ui_url,
         experiment=reader.experiment_id(suite),
@@ -205,7 +208,8 @@ def _changes(now: Context, before: Context) -> tuple[Any, ...]:
     for track, texts in now.translations.items():
         earlier = track.among(before.tracks)
         if earlier in before.translations:
-            found += changes(track.label, texts, before.translations[earlier])
+            statistics = (of.statistics["bleu"] for of in (texts, before.translations[earlier]))
+            found += changes(track.label, *statistics)
     return tuple(found)
 
 

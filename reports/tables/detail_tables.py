@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.measures import metric_registry
+from bench.measures.comparison import Comparison
 from bench.measures.quality import BLEU_13A
 from bench.system import formatting
-from reports.gathering.comparison import Comparison
 from reports.gathering.context import Cell, Context, Number, Row, Track
 from reports.tables.comparison_table import DIRECTIONS
 from reports.tables.table import EMPTY, Column, Entry, Table, number_entry, score_entry, text_entry
@@ -59,20 +59,20 @@ def scores(context: Context) -> Table:
 
 
 def _test_entries(test: Comparison, context: Context) -> list[Entry]:
-    """Difference, its interval, p, corrected p, verdict."""
+    """Difference, its interval, p over sentences, corrected p over seeds and sentences, verdict."""
     seeds = paired_seeds(context.catalogue, test)
     return [
         Entry(metric_format.difference("bleu", test.difference), (seeds,) if seeds else (), sort=test.difference),
         Entry(metric_format.interval("bleu", test.low, test.high), sort=test.low),
         EMPTY if test.p is None else Entry(formatting.p_value(test.p), sort=test.p),
-        EMPTY if test.adjusted is None else Entry(formatting.p_value(test.adjusted), sort=test.adjusted),
+        EMPTY if test.corrected is None else Entry(formatting.p_value(test.corrected), sort=test.corrected),
         text_entry(context.catalogue(f"verdict.{test.verdict}")),
     ]
 
 
 def _test_columns(context: Context) -> list[Column]:
     """The columns of `_test_entries`."""
-    names = ("difference", "interval", "p", "holm")
+    names = ("difference", "interval", "p", "corrected")
     say = context.catalogue
     return [*(Column(say(f"tests.{name}")) for name in names), Column(say("tests.verdict"), side="left")]
 

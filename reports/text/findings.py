@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from bench.measures.comparison import Comparison, SeedSpread
 from bench.measures.selection import CONSTANT_SCORE_TAG, Selection
-from bench.measures.significance import LEVEL
 from bench.system import formatting
-from reports.gathering.comparison import Comparison
 from reports.gathering.context import Context, Row, Track
 from reports.text import metric_format
 from reports.text.catalogue import Catalogue
@@ -31,11 +30,13 @@ def caveat(context: Context) -> str:
     """How significance was tested, and what the intervals and tests do not cover."""
     say = context.catalogue
     lines = []
-    sizes = sorted({test.corrected_for for test in context.comparisons if test.p is not None})
-    if sizes:
+    tested = [test for test in context.comparisons if test.corrected is not None]
+    if tested:
+        sizes = sorted({test.corrected_for for test in tested})
         lines.append(say("caveat.tests", tests=say.count("test", sizes[-1], sizes[0])))
-    if any(test.against != context.baseline for test in context.comparisons):
-        lines.append(say("caveat.picked"))
+        if any(test.against != context.baseline for test in tested):
+            lines.append(say("caveat.picked"))
+        lines += [_spread(say, spread) for spread in dict.fromkeys(test.spread for test in tested) if spread]
     seeds = sorted({len(cell.runs) for row in context.rows for cell in row.cells.values() if cell.runs})
     if seeds == [1]:
         lines.append(say("caveat.one_seed"))
@@ -45,6 +46,12 @@ def caveat(context: Context) -> str:
             few = len(single) <= MAX_NAMED
             lines.append(say("caveat.some", rows=say.listed(single) if few else say.count("row", len(single))))
     return " ".join(lines)
+
+
+def _spread(say: Catalogue, spread: SeedSpread) -> str:
+    """The pooled standard deviation between seeds, and those of single rows, so that a reader can judge the pooling."""
+    numbers = {name: metric_format.value("bleu", getattr(spread, name)) for name in ("pooled", "lowest", "highest")}
+    return say("caveat.spread", degrees=spread.degrees, **numbers)
 
 
 def single_seed(context: Context) -> list[str]:
@@ -110,24 +117,29 @@ def _track_sentences(context: Context, track: Track) -> list[str]:
 
 
 def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) -> str:
-    """The part of the sentence that says which other rows the best row is significantly above."""
+    """The part of the sentence that compares the highest row with the others.
+
+    "Significantly" is said only of rows with enough seeds. Of the others it says which score is higher on these
+    sentences.
+    """
     say = context.catalogue
     tests = {row.id: test.reversed() for row in others if (test := context.comparison(track, row.id, best.id))}
 
     def with_verdict(verdict: str) -> list[Row]:
         return [row for row in others if row.id in tests and tests[row.id].verdict == verdict]
 
-    def against(row: Row) -> str:
+    def difference(row: Row) -> str:
         test = tests[row.id]
-        parts = [f"{metric_format.difference('bleu', test.difference)} {paired_seeds(say, test)}".strip()]
-        if test.verdict == "no significant difference" and test.adjusted is not None and test.adjusted <= LEVEL:
-            parts.append(say("standing.seeds", interval=metric_format.interval("bleu", test.low, test.high)))
-        elif test.adjusted is not None:
-            parts.append(formatting.p_equals(test.adjusted))
-        return f"{row.name} ({', '.join(parts)})"
+        return f"{metric_format.difference('bleu', test.difference)} {paired_seeds(say, test)}".strip()
+
+    def against(row: Row) -> str:
+        corrected = tests[row.id].corrected
+        p = [] if corrected is None else [formatting.p_equals(corrected)]
+        return f"{row.name} ({', '.join([difference(row), *p])})"
 
     better, level, same = with_verdict("better"), with_verdict("no significant difference"), with_verdict("identical")
     below = with_verdict("worse")  # possible if the best row has seeds that the other row does not have
+    unproven = with_verdict("too few seeds")
     untested = [row for row in others if row.id not in tests]
     if len(better) == len(others):
         if len(others) == 1:
@@ -145,6 +157,12 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
     if below:
         key = "standing.but_below" if parts else "standing.below"
         parts.append(say(key, rows=say.listed([against(row) for row in below])))
+    if unproven:
+        seeds = say(f"seeds.{min(len(tests[row.id].seeds) for row in unproven)}")
+        if parts:
+            parts += _on_these_sentences(say, unproven, tests, seeds)
+        else:
+            parts.append(say("standing.highest", row=f"{unproven[0].name} ({difference(unproven[0])})", seeds=seeds))
     if same:
         parts.append(say("standing.same", rows=say.listed([row.name for row in same])))
     if untested:
@@ -152,10 +170,18 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
     return ", ".join(parts)
 
 
+def _on_these_sentences(say: Catalogue, rows: Sequence[Row], tests: Mapping[str, Comparison], seeds: str) -> list[str]:
+    """What is said of rows with too few seeds beside rows that were tested."""
+    higher = [row.name for row in rows if tests[row.id].difference > 0]
+    others = [row.name for row in rows if tests[row.id].difference <= 0]
+    named = {"standing.higher": higher, "standing.not_higher": others}
+    return [say(key, rows=say.listed(names), seeds=seeds) for key, names in named.items() if names]
+
+
 def _p_of_all(say: Catalogue, tests: Iterable[Comparison]) -> str:
     """The upper bound of the corrected p of all tests."""
     return say(
-        "standing.all", p=formatting.p_at_most(max(test.adjusted for test in tests if test.adjusted is not None))
+        "standing.all", p=formatting.p_at_most(max(test.corrected for test in tests if test.corrected is not None))
     )
 
 

@@ -33,11 +33,11 @@ def level(store: Store) -> Context:
 
 @pytest.fixture(scope="session")
 def mixed(store: Store) -> Context:
-    """Three rows. The baseline has one seed, the other two have two; another row than the baseline is the highest."""
+    """Three rows. The baseline has one seed, the other two have three; another row than the baseline is the highest."""
     runs = [
-        *(Synthetic("low", "Low", 2014, 2, 1e12, seed) for seed in (1, 2)),
+        *(Synthetic("low", "Low", 2014, 2, 1e12, seed) for seed in (1, 2, 3)),
         Synthetic("base", "Base", 2015, 5, 2e12),
-        *(Synthetic("high", "High", 2017, 20, 3e12, seed) for seed in (1, 2)),
+        *(Synthetic("high", "High", 2017, 20, 3e12, seed) for seed in (1, 2, 3)),
     ]
     synthetic_runs.suite(store, "mixed", runs, "low,base,high", "base")
     return gather(store, "mixed")
@@ -58,10 +58,15 @@ def chinese(store: Store) -> Context:
 
 @pytest.fixture(scope="session")
 def compared(store: Store) -> Context:
-    """Two suites. In the later one Tested is better, Same is the same, and each suite has a row of its own."""
-    same = Synthetic("same", "Same", 2015, 4, 2e12)
-    earlier = [Synthetic("tested", "Tested", 2014, 2, 1e12), same, Synthetic("gone", "Gone", 2013, 3, 1e12)]
-    later = [Synthetic("tested", "Tested", 2014, 20, 3e12), same, Synthetic("new", "New", 2017, 3, 1e12)]
+    """Two suites. In the later one Tested is better, Same is the same, and each suite has a row of its own.
+
+    Tested has three seeds, the other rows have one.
+    """
+    same, seeds = Synthetic("same", "Same", 2015, 4, 2e12), (1, 2, 3)
+    earlier = [*(Synthetic("tested", "Tested", 2014, 2, 1e12, seed) for seed in seeds), same]
+    later = [*(Synthetic("tested", "Tested", 2014, 20, 3e12, seed) for seed in seeds), same]
+    earlier.append(Synthetic("gone", "Gone", 2013, 3, 1e12))
+    later.append(Synthetic("new", "New", 2017, 3, 1e12))
     synthetic_runs.suite(store, "earlier", earlier, "tested,same,gone", "same")
     synthetic_runs.suite(store, "later", later, "tested,same,new", "same")
     return gather(store, "later", compare_with="earlier")

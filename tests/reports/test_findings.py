@@ -6,9 +6,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from bench.system import formatting
 from bench.tracking.store import Store
 from reports.gathering.context import Context
 from reports.gathering.gather_runs import gather
+from reports.tables import detail_tables
+from reports.tables.comparison_table import comparison_table
 from reports.text import experimental_setup, findings, metric_format
 from tests.helpers import synthetic_runs
 from tests.helpers.synthetic_runs import Synthetic
@@ -16,30 +19,67 @@ from tests.helpers.synthetic_runs import Synthetic
 pytestmark = synthetic_runs.quiet_mlflow
 
 
-def test_finding_has_the_best_row_and_its_significance(odd: Context):
+def test_one_seed_is_the_highest_on_these_sentences_and_nothing_more(odd: Context):
     (paragraph,) = findings.sentences(odd)
     best = odd.row("best").cells[odd.tracks[0]].number("bleu", "test")
     assert best is not None
     score = f"{metric_format.value('bleu', best.value)} ({metric_format.interval('bleu', best.low, best.high)})"
+    test = odd.comparison(odd.tracks[0], odd.scored(odd.tracks[0])[1].id, "best")
+    assert test is not None
+    assert test.p is not None
+    assert test.p < 0.001  # whatever p over sentences is
     assert paragraph.startswith(
-        f"Transformer (base) has the highest BLEU on toy-en-de (test), {score}: significantly ab"
+        f"Transformer (base) has the highest BLEU on toy-en-de (test), {score}: "
+        "highest on these test sentences (one seed), ahead of Plain"
     )
+    assert "significantly" not in paragraph
     assert "It took 4.00\u00a0×\u00a010¹² training FLOPs, 4.0 times those of Plain" in paragraph
-    assert "Holm-corrected for 2\u00a0tests" in findings.caveat(odd)
-    assert "One seed per row" in findings.caveat(odd)
+    assert findings.caveat(odd).startswith("One seed per row")
+    assert "no difference is called significant" in findings.caveat(odd)
+    assert not [entry for row in comparison_table(odd).rows for entry in row if entry.best]
+
+
+def test_two_seeds_are_not_enough_either(store: Store):
+    runs = [Synthetic(row, row, 2017, wrong, 1e12, seed) for row, wrong in (("a", 2), ("b", 20)) for seed in (1, 2)]
+    synthetic_runs.suite(store, "two seeds", runs, "a,b", "a")
+    (paragraph,) = findings.sentences(context := gather(store, "two seeds"))
+    assert "highest on these test sentences (two seeds), ahead of a (+" in paragraph
+    assert "significant" not in paragraph
+    assert {row[-1].text for row in detail_tables.significance(context).rows} == {"too few seeds"}
+
+
+def test_three_seeds_can_be_significant(mixed: Context):
+    """High is tested against Low; Base has one seed."""
+    test = mixed.comparison(mixed.tracks[0], "low", "high")
+    assert test is not None
+    assert test.corrected is not None
+    assert test.spread is not None
+    (paragraph,) = findings.sentences(mixed)
+    assert (
+        f"significantly above Low ({metric_format.difference('bleu', -test.difference)}, "
+        f"{formatting.p_equals(test.corrected)}), higher than Base on these test sentences (one seed)." in paragraph
+    )
+    caveat = findings.caveat(mixed)
+    assert (
+        "t-test of the mean difference over seeds and sentences at 5 %, Bonferroni-corrected for 3\u00a0tests" in caveat
+    )
+    pooled, low, high = (
+        metric_format.value("bleu", n) for n in (test.spread.pooled, test.spread.lowest, test.spread.highest)
+    )
+    assert f"{pooled} BLEU, pooled over rows (4 degrees of freedom; single rows {low} to {high})" in caveat
 
 
 def test_rows_with_only_one_seed_are_named(mixed: Context):
-    assert "1–2\u00a0seeds per row: values are means" in findings.caveat(mixed)
-    assert "One seed: Base; their intervals and tests cover only the choice of test sentences" in findings.caveat(mixed)
+    assert "1–3\u00a0seeds per row: values are means" in findings.caveat(mixed)
+    assert "One seed: Base; their intervals cover only the choice of test sentences" in findings.caveat(mixed)
     assert dict(experimental_setup.missing(mixed))["Variation between seeds, Base"] == "one seed per row"
 
 
 def test_a_row_that_is_better_on_the_common_seeds_is_named(store: Store):
     """A row with the highest mean over its seeds can be worse than another row on the seeds that both have."""
     runs = [
-        Synthetic("one", "One", 2015, 5, 1e12),
-        *(Synthetic("top", "Top", 2017, 2 if seed == 1 else 40, 2e12, seed) for seed in range(1, 7)),
+        *(Synthetic("one", "One", 2015, 5, 1e12, seed) for seed in range(1, 4)),
+        *(Synthetic("top", "Top", 2017, 2 if seed < 4 else 40, 2e12, seed) for seed in range(1, 20)),
     ]
     synthetic_runs.suite(store, "seeds", runs, "one,top", "one")
     context = gather(store, "seeds")
@@ -49,7 +89,7 @@ def test_a_row_that_is_better_on_the_common_seeds_is_named(store: Store):
     (paragraph,) = findings.sentences(context)
     assert paragraph.startswith("Top has the highest BLEU")
     assert re.search(
-        r"\): significantly below One \(−\d+\.\d by seed 1 of 6, p.*?\), on the seeds that both have\. It took",
+        r"\): significantly below One \(−\d+\.\d by seed 1, 2, 3 of 19, p.*?\), on the seeds that both have\. It took",
         paragraph,
     )
 

@@ -100,4 +100,4 @@ def test_attention_is_the_mean_over_heads_of_the_last_layer(odd: Context):
 def test_provenance_of_a_score_over_seeds_has_the_beam(level: Context):
     number = level.row("one").cells[level.tracks[0]].number("bleu", "test")
     assert number
-    assert number.provenance.endswith("resamples, 2 seeds and sentences; beam 5, alpha 1.0")
+    assert number.provenance.endswith("resamples, Student's t over 2 seeds, and sentences; beam 5, alpha 1.0")

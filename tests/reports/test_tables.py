@@ -15,10 +15,14 @@ from tests.helpers.synthetic_runs import Synthetic
 pytestmark = synthetic_runs.quiet_mlflow
 
 
-def test_the_best_score_is_marked_only_if_significant(odd: Context, level: Context):
-    marked = [row[0].sort for row in comparison_table(odd).rows for entry in row if entry.best]
-    assert marked == ["Transformer (base)"]
-    assert not any(entry.best for row in comparison_table(level).rows for entry in row)
+def test_the_best_score_is_marked_only_if_significant(store: Store, odd: Context, level: Context):
+    rows = {"low": 2, "high": 20}
+    runs = [Synthetic(row, row, 2017, wrong, 1e12, seed) for row, wrong in rows.items() for seed in (1, 2, 3)]
+    synthetic_runs.suite(store, "clear", runs, "low,high", "low")
+    marked = [row[0].sort for row in comparison_table(gather(store, "clear")).rows for entry in row if entry.best]
+    assert marked == ["high"]
+    for context in (odd, level):  # one seed; two seeds with equal scores
+        assert not any(entry.best for row in comparison_table(context).rows for entry in row)
 
 
 def test_a_note_says_which_direction_is_better(odd: Context):
@@ -41,10 +45,10 @@ def test_published_numbers_have_their_own_columns(odd: Context):
 
 def test_the_paired_seeds_are_printed_if_they_are_not_all(mixed: Context):
     low, high = detail_tables.significance(mixed).rows
-    assert low[2].details == high[2].details == ("by seed 1 of 2",)
+    assert low[2].details == high[2].details == ("by seed 1 of 3",)
     below = mixed.comparison(mixed.tracks[0], "low", "high")
     assert below is not None
-    assert (below.seeds, below.total_seeds) == ((1, 2), 2)
+    assert (below.seeds, below.total_seeds) == ((1, 2, 3), 3)
 
 
 def test_target_only_accuracy_stands_below_the_rows(odd: Context):
