@@ -6,13 +6,13 @@ The packages, in the order of their dependencies: a package imports only package
 system      machine settings, terminal output, progress messages, text made safe to show, atomic file writes
 data        corpora, vocabularies, batches, corpus statistics
 decoding    greedy and beam search, ensembles, unknown-word replacement
-measures    one file per metric: quality, FLOPs, latency, memory, energy, costs, significance, probes, alignment
+measures    one file per metric: quality, FLOPs, latency, memory, energy, costs, comparison of rows, probes, alignment
 tracking    the MLflow store: reading runs, writing runs, logged models, retries, the UI
 training    the training loop: budget, validation, checkpoints, reward phase, distributed training
 experiment  the typed configuration: YAML layers, presets, search spaces, fairness checks, the data of a job
 evaluation  a trained model: test scores, probes, attention maps, translation, serving
 runs        from configuration to tracked run: one job, a suite of jobs, local and Ray workers
 sweep       hyperparameter search with Optuna
-checks      commands that check the project: model sizes, FLOPs, repeated latency, speed, a GPU, the table of models
+checks      commands that check the project: sizes, FLOPs, latency, speed, a GPU, significance, the table of models
 cli         the command `bench`
 """
