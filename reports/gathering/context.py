@@ -17,6 +17,10 @@ from bench.tracking.reading import TrackedRun
 from reports.gathering.translations import Translations
 from reports.text.catalogue import Catalogue
 
+STILL_IMPROVING = "†"
+"""Mark of a row that was still improving at the end of its budget, in tables and plots."""
+
+
 def slug(name: str) -> str:
     """A name for files and anchors. Names that differ only in case and punctuation have the same slug."""
     return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
@@ -102,6 +106,17 @@ class Cell:
         """The value of a metric; None if it was not measured."""
         found = self.number(metric, test_set)
         return found.value if found else None
+
+    @property
+    def still_improving(self) -> list[int]:
+        """Seeds whose weights with the highest validation BLEU are those of the last validation of their budget."""
+        number, found = self.number("best_update"), []
+        for seed, best_update in (number.seeds if number else {}).items():
+            curve = self.curves[seed]
+            validated = curve["update"][curve["name"] == "validation/bleu"]
+            if best_update is not None and len(validated) > 1 and best_update >= validated.max():
+                found.append(seed)
+        return found
 
     def below(self, name: str) -> dict[str, Number]:
         """The measured parts of a metric: for contrastive, pronoun -> number and pronoun/3 -> number."""

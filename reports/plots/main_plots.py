@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bench.system import formatting
-from reports.gathering.context import Context, Row, Track
+from reports.gathering.context import STILL_IMPROVING, Context, Row, Track
 from reports.plots import detail_plots
 from reports.plots.drawing import (
     COLOURS,
@@ -220,20 +220,27 @@ def _curves(context: Context, track: Track, axis: str, series: Mapping[tuple[str
     marked = len(drawn) * len(context.tracks) <= MAX_MARKED_POINTS
     ends = {point.row: point for point in drawn if point.metric == score}
     label = say.label(score.rpartition("/")[2])
+    improving = {row.name for row in rows if row.cells[track].still_improving}
+    captions = [say("learning.caption", score=label), say("learning.means" if mean else "learning.seeds")]
     return Plot(
         id=f"curves-{axis}-{track.slug}",
         group=f"curves-{track.slug}",
         tab=say(f"learning.{axis}"),
         choice=say("page.against"),
         title=say("learning.title", track=track.label),
-        caption=f"{say('learning.caption', score=label)} {say('learning.means' if mean else 'learning.seeds')}",
+        caption=" ".join([*captions, say("learning.improving")] if improving else captions),
         text="; ".join(
-            say("learning.text", row=name, score=label, value=metric_format.value("bleu", point.y))
+            say(
+                "learning.text_improving" if name in improving else "learning.text",
+                row=name,
+                score=label,
+                value=metric_format.value("bleu", point.y),
+            )
             for name, point in ends.items()
         ),
         families=tuple(dict.fromkeys(row.family for row in rows)),
         draw=lambda data, width: _curve_panels(
-            say, data, drawn, rows, say(f"learning.{axis}"), log, width, marked and width > NARROW
+            say, data, drawn, rows, improving, say(f"learning.{axis}"), log, width, marked and width > NARROW
         ),
     )
 
@@ -307,6 +314,7 @@ def _curve_panels(
     data: Datasets,
     points: Sequence[Validation],
     rows: Sequence[Row],
+    improving: Set[str],
     title: str,
     log: bool,
     total: int,
@@ -314,17 +322,22 @@ def _curve_panels(
 ) -> Chart:
     """The panels of validation score and loss, side by side or one below the other."""
     beside = total > 500
-    names = 32 + max(len(formatting.shortened(row.name)) for row in rows) * LETTER
+    names = 32 + max(len(_name_at_end(row.name, improving)) for row in rows) * LETTER
     width = round((total / 2 if beside else total) - 50 - names)
     height = max(260 if beside else 190, (FONT + 2) * len(rows) + 10)
     x_values = [point.x for point in points]
     x = Axis.around(title, x_values, log=True) if log else Axis(title, 0.0, max(x_values))
     panels = [
-        _panel(say, data, panel_points, rows, x, say(key), (width, height), marked)
+        _panel(say, data, panel_points, rows, improving, x, say(key), (width, height), marked)
         for metric, key in PANELS.items()
         if (panel_points := [point for point in points if point.metric == metric])
     ]
     return alt.hconcat(*panels, spacing=24) if beside else alt.vconcat(*panels, spacing=20)
+
+
+def _name_at_end(name: str, improving: Set[str]) -> str:
+    """The name of a row beside the end of its line, with a mark if it was still improving."""
+    return formatting.shortened(name) + (f" {STILL_IMPROVING}" if name in improving else "")
 
 
 def _panel(
@@ -332,6 +345,7 @@ def _panel(
     data: Datasets,
     points: Sequence[Validation],
     rows: Sequence[Row],
+    improving: Set[str],
     x: Axis,
     label: str,
     size: tuple[int, int],
@@ -371,7 +385,7 @@ def _panel(
     lead = alt.Chart(data.add(leads)).mark_line(strokeWidth=0.5, opacity=0.7, aria=False)
     layers.append(lead.encode(x=x.x("x", width), y=y.y("y", height), color=colours, detail=alt.Detail("row:N")))
     texts = [
-        {"x": aside, "y": y.value_at(height_of_name, height), "row": name, "text": formatting.shortened(name)}
+        {"x": aside, "y": y.value_at(height_of_name, height), "row": name, "text": _name_at_end(name, improving)}
         for name, height_of_name in zip(ends, heights, strict=True)
     ]
     text = alt.Chart(data.add(texts)).mark_text(align="left", baseline="middle", dx=4, fontSize=FONT)

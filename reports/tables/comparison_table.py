@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bench.measures import metric_registry
 from bench.system import formatting
-from reports.gathering.context import Cell, Context, Row, Track
+from reports.gathering.context import STILL_IMPROVING, Cell, Context, Row, Track
 from reports.tables.table import EMPTY, Column, Entry, Run, Table, number_entry, score_entry
 from reports.text.catalogue import Catalogue
 
@@ -66,7 +66,21 @@ def comparison_table(context: Context) -> Table:
                 *_published(row),
             )
         )
-    return Table("comparison", say("table.caption"), tuple(columns), tuple(rows), tuple(footnotes.values()))
+    notes = [*footnotes.values(), *_still_improving(context)]
+    return Table("comparison", say("table.caption"), tuple(columns), tuple(rows), tuple(notes))
+
+
+def _still_improving(context: Context) -> list[tuple[str, str]]:
+    """The footnote that names the rows and seeds that were still improving; nothing if there are none."""
+    say, named = context.catalogue, []
+    for track in context.tracks:
+        for row in context.rows:
+            cell = row.cells[track]
+            if improving := cell.still_improving:
+                direction = [track.label] if len(context.tracks) > 1 else []
+                seeds = [f"{len(improving)}/{say.count('seed', len(cell.runs))}"] if len(cell.runs) > 1 else []
+                named.append(", ".join([row.name, *direction, *seeds]))
+    return [(STILL_IMPROVING, say("table.still_improving", rows="; ".join(named)))] if named else []
 
 
 def direction_note(context: Context) -> str:
@@ -104,7 +118,7 @@ def _bleu(say: Catalogue, cell: Cell, best: bool) -> Entry:
     entry = score_entry("bleu", cell.number("bleu", cell.track.test_set))
     if entry is EMPTY:
         return Entry(say(f"state.{cell.state}")) if cell.state != "finished" else EMPTY
-    return replace(entry, best=best)
+    return replace(entry, best=best, mark=STILL_IMPROVING if cell.still_improving else "")
 
 
 def _best_row(context: Context, track: Track) -> str:

@@ -66,7 +66,7 @@ class Entry:
         sort: The value by which the page sorts the column; None sorts last.
         best: Whether it is significantly the best of its column.
         missing: Whether it only says that there is no number.
-        mark: Letter of its footnote.
+        mark: Letter or sign of its footnote.
         runs: The runs whose numbers stand in the row (first entry of a row only).
     """
 
@@ -84,7 +84,7 @@ EMPTY = Entry(formatting.MISSING, missing=True)
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its caption. Footnotes are (letter, text)."""
+    """A table with its caption. Footnotes are (letter or sign, text)."""
 
     id: str
     caption: str

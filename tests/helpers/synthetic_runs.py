@@ -34,7 +34,10 @@ REFERENCES[0], SOURCES[0] = f"Ein Satz {HOSTILE}", f"A sentence {HOSTILE}"
 
 @dataclass
 class Synthetic:
-    """A run to be written. Every `wrong`-th sentence is translated wrongly; it is a probed run if `probed`."""
+    """A run to be written. Every `wrong`-th sentence is translated wrongly; it is a probed run if `probed`.
+
+    With `best_at` it stores that the weights of this validation (0 is the first, -1 the last) were the best.
+    """
 
     row: str
     name: str
@@ -49,6 +52,7 @@ class Synthetic:
     tags: dict[str, str] = field(default_factory=dict)
     probed: bool = False
     validations: int = 2
+    best_at: int | None = None
 
     def hypotheses(self) -> list[str]:
         """The translations of the test set."""
@@ -80,7 +84,7 @@ class Synthetic:
             writer.tag({"reason": self.reason})
             writer.finish(self.status)
             return writer.id
-        lines = self.hypotheses()
+        lines, updates = self.hypotheses(), range(10, 10 * self.validations + 1, 10)
         writer.table({"source": SOURCES, "reference": REFERENCES, "hypothesis": lines}, "hypotheses/test.json")
         tokenizer = self.tags.get("bleu_tokenizer", "13a")
         measured = [quality.statistics(lines, REFERENCES, name, tokenizer) for name in quality.metrics_of(tokenizer)]
@@ -103,6 +107,7 @@ class Synthetic:
                 Measure("validation_loss_shuffled_sources", 3.5, "nats/token"),
                 latency,
                 *(probes(self.wrong) if self.probed else []),
+                *([Measure("best_update", updates[self.best_at], "updates")] if self.best_at is not None else []),
             ]
         )
         if self.probed:
@@ -111,7 +116,7 @@ class Synthetic:
         by_chrf = self.tags.get("validation_score") == "validation_chrf"
         points = [
             point
-            for update in range(10, 10 * self.validations + 1, 10)
+            for update in updates
             for part in (update / self.validations / 10,)
             for point in (
                 (update, "train/flops", self.flops * part),

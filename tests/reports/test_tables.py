@@ -6,7 +6,7 @@ from bench.tracking.store import Store
 from reports import write
 from reports.gathering.context import Context
 from reports.gathering.gather_runs import gather
-from reports.plots import detail_plots
+from reports.plots import detail_plots, main_plots
 from reports.tables import detail_tables
 from reports.tables.comparison_table import comparison_table, direction_note
 from tests.helpers import synthetic_runs
@@ -90,3 +90,30 @@ def test_bleu_with_another_tokenizer_is_not_tested(chinese: Context):
     (track,) = chinese.tracks
     assert chinese.comparison(track, "flat", "high")
     assert chinese.comparison(track, "old", "high") is None
+
+
+def test_a_row_whose_best_weights_are_its_last_is_marked(store: Store):
+    """In the table with a footnote that names the seeds, and beside the learning curves."""
+    runs = [
+        *(Synthetic("rising", "Rising", 2015, 4, 1e12, seed, best_at=-1 if seed < 3 else 0) for seed in (1, 2, 3)),
+        Synthetic("level", "Level", 2016, 5, 1e12, best_at=0),
+        Synthetic("short", "Short", 2016, 5, 1e12, best_at=-1, validations=1),  # one validation does not show a trend
+        Synthetic("unknown", "Unknown", 2016, 6, 1e12),
+    ]
+    synthetic_runs.suite(store, "improving", runs, "rising,level,short,unknown", "level")
+    context = gather(store, "improving")
+    table = comparison_table(context)
+    assert [row[3].mark for row in table.rows] == ["†", "", "", ""]
+    ((mark, note),) = table.footnotes
+    assert mark == "†"
+    assert note.startswith("Still improving at the end of the budget: ")
+    assert note.endswith("(Rising, 2/3\u00a0seeds).")
+    page = write.page(context)
+    assert '<sup><a href="#comparison-†">†</a></sup>' in page
+    assert '<li id="comparison-†">' in page
+    plot = next(plot for plot in main_plots.all_plots(context) if plot.id.startswith("curves"))
+    assert "Rising ends at 40.0 BLEU, still improving; Level ends at 40.0 BLEU; " in plot.text
+    assert plot.caption.endswith("†: still improving at the end of the budget.")
+    assert plot.svg().count("Rising †") == 2  # one for each panel
+    without = next(plot for plot in main_plots.all_plots(gather(store, "mixed")) if plot.id.startswith("curves"))
+    assert "†" not in without.caption + without.svg()
