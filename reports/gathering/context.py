@@ -109,11 +109,11 @@ class Cell:
 
     @property
     def still_improving(self) -> list[int]:
-        """Seeds whose weights with the highest validation BLEU are those of the last validation of their budget."""
+        """Seeds whose weights with the best validation score are those of the last validation of their budget."""
         number, found = self.number("best_update"), []
         for seed, best_update in (number.seeds if number else {}).items():
             curve = self.curves[seed]
-            validated = curve["update"][curve["name"] == "validation/bleu"]
+            validated = curve["update"][curve["name"].str.startswith("validation/")]
             if best_update is not None and len(validated) > 1 and best_update >= validated.max():
                 found.append(seed)
         return found
