@@ -218,8 +218,8 @@ def _resampled_scores(rows: Sequence[Runs]) -> dict[int, Array]:
     first = runs[0]
     if any(not comparable(run, first) for run in runs):
         raise ValueError(
-            "the rows differ in metric, tokenizer or references; a comparison needs one of each. Compare only rows that "
-            "were scored on the same test set."
+            "the rows differ in metric, tokenizer or references; a comparison needs one of each. Compare only rows "
+            "that were scored on the same test set."
         )
     weights_RN = weights_of_resamples(len(first.rows_NK))
     sums_RDK = (weights_RN @ np.concatenate([run.rows_NK for run in runs], axis=1)).reshape(

@@ -259,7 +259,7 @@ def _shuffled_quantiles_of_t(degrees: int, number: int) -> Array:
 
     Random draws would make the ends of the interval vary: for two seeds they depend on the 25 largest of 1,000 values.
     """
-    quantiles_R = stdtrit(degrees, (np.arange(number) + 0.5) / number)
+    quantiles_R: Array = stdtrit(degrees, (np.arange(number) + 0.5) / number)
     return np.random.default_rng(SEED + 1).permutation(quantiles_R)
 
 

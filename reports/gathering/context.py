@@ -113,8 +113,8 @@ class Cell:
         number, found = self.number("best_update"), []
         for seed, best_update in (number.seeds if number else {}).items():
             curve = self.curves[seed]
-            validated = curve["update"][curve["name"].str.startswith("validation/")]
-            if best_update is not None and len(validated) > 1 and best_update >= validated.max():
+            validated = sorted(set(curve["update"][curve["name"].str.startswith("validation/")]))
+            if best_update is not None and len(validated) > 1 and best_update >= validated[-1]:
                 found.append(seed)
         return found
 
