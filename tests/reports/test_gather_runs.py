@@ -52,7 +52,7 @@ def test_several_seeds_are_averaged_and_each_is_printed(level: Context):
     assert number is not None
     assert list(number.seeds) == [1, 2]
     assert number.value == pytest.approx(sum(value or 0 for value in number.seeds.values()) / 2)
-    assert "2 seeds and sentences" in number.provenance
+    assert "Student's t over 2 seeds, and sentences" in number.provenance
     entry = score_entry("bleu", number)
     assert entry.details[1] == ", ".join(metric_format.value("bleu", value) for value in number.seeds.values())
     assert cell.failures == ((3, "interrupted", "SIGTERM: saved"),)

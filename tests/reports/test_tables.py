@@ -79,7 +79,7 @@ def test_bleu_13a_stands_beside_bleu_with_another_tokenizer(chinese: Context, od
     number = chinese.row("flat").cells[track].number("bleu_13a", "test")
     assert number
     assert number.low is not None
-    assert "2 seeds and sentences" in number.provenance
+    assert "Student's t over 2 seeds, and sentences" in number.provenance
     assert ",test,high,demo,en-zh,1,bleu_13a," in write.csv(chinese)
     assert "EN-ZH: BLEU is counted with sacreBLEU's tokenizer zh" in "".join(write.table_notes(chinese))
     assert "BLEU, 13a" not in [entry.heading for entry in detail_tables.scores(odd).columns]
