@@ -1,4 +1,4 @@
-"""Batches of token ids: bucketed by length, limited by a token budget, in an order determined by the seed.
+"""Batches of token ids: bucketed by length, limited by tokens or by pairs, in an order determined by the seed.
 
 All sentences of a side are stored in one flat array, and a batch is made by one indexing operation. Nothing is done
 sentence by sentence, so no data-loader worker processes are needed. Batch n of a run depends on the seed and on n
@@ -59,7 +59,7 @@ class PairBatches(pl.LightningDataModule):
 
     In each epoch every pair occurs once. The pairs are sorted by the length of their longer side, with pairs of equal
     length in a new random order; they are divided into batches of at most `batch_tokens` padded tokens on the longer
-    side; and the batches are shuffled. Everything is determined by (seed, epoch). The boundaries are the same in each
+    side, or of `batch_pairs` pairs; and the batches are shuffled. Everything is determined by (seed, epoch). The boundaries are the same in each
     epoch.
 
     Attributes:
@@ -72,7 +72,7 @@ class PairBatches(pl.LightningDataModule):
         ValueError: one sentence alone is longer than `batch_tokens`, which bounds the memory of an update.
     """
 
-    def __init__(self, pairs: Pairs, batch_tokens: int, seed: int) -> None:
+    def __init__(self, pairs: Pairs, batch_tokens: int, seed: int, batch_pairs: int | None = None) -> None:
         super().__init__()
         self.pairs, self.seed, self.consumed = pairs, seed, 0
         self.rank, self.processes = 0, 1
@@ -83,11 +83,18 @@ class PairBatches(pl.LightningDataModule):
                 f"training.batch_tokens: {batch_tokens} is less than the longest sentence, {longest} tokens; raise it, "
                 "or lower text.max_length"
             )
-        self.boundaries = batch_boundaries(np.sort(self.max_lengths)[::-1], batch_tokens)
+        if batch_pairs:
+            self.boundaries = np.append(np.arange(0, len(pairs), batch_pairs), len(pairs))
+        else:
+            self.boundaries = batch_boundaries(np.sort(self.max_lengths)[::-1], batch_tokens)
 
     @property
     def batches_per_epoch(self) -> int:
         return len(self.boundaries) - 1
+
+    def longest(self) -> Batch:
+        """The part that this process reads of the batch with the longest sentences, which needs the most memory."""
+        return self.local_part(np.argsort(-self.max_lengths, kind="stable")[: self.boundaries[1]])
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """Indices of the pairs of each batch of an epoch; epochs are counted from 0."""

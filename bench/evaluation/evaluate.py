@@ -238,8 +238,7 @@ def training_costs(
 ) -> list[Measure]:
     """The costs of a training: counted FLOPs, the papers' clock estimate and joules (never added), time, memory."""
     budget, machine, dtype = result.budget, experiment.machine, DTYPES[experiment.training.precision]
-    indices, _ = next(evaluation_batches(job_data.train.pairs, job_data.batch_tokens))
-    longest = job_data.train.local_part(indices)  # with several devices, the part that one of them reads
+    longest = job_data.train.longest()
 
     def clock_estimate() -> list[Measure]:
         ceiling = costs.ceiling(machine.device.type, dtype)

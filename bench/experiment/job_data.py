@@ -46,7 +46,8 @@ class JobData:
         corpus, chosen = corpus_of(experiment), selection_of(experiment)
         text, tokens = experiment.text, experiment.training.batch_tokens
         vocabularies = vocabulary.build(text, corpus.train, inside(experiment.tracking.path, "vocabularies"))
-        batches = PairBatches(Pairs.encode(corpus.train, vocabularies, text.max_length), tokens, experiment.seed)
+        encoded = Pairs.encode(corpus.train, vocabularies, text.max_length)
+        batches = PairBatches(encoded, tokens, experiment.seed, experiment.training.batch_pairs)
         first = validation_of(corpus)
         pairs = Pairs.encode(first, vocabularies, text.max_length, "validation")
         lexicon = lexicon_of(experiment.decoding.pos_unk, corpus.train, vocabularies)

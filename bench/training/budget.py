@@ -16,6 +16,7 @@ from bench.measures.energy import Energy
 from bench.measures.flops import FlopCounter
 from bench.training.distributed import SINGLE_PROCESS, ProcessGroup
 from models.parts.batch import Batch
+from models.parts.optimization import OptimizationSettings
 
 CURVE_POINTS = 200
 """Number of points of a learning curve. It does not depend on the length of the run."""
@@ -181,6 +182,31 @@ class BudgetTracker(pl.Callback):
             setattr(self, name, state_dict[name])
         self.flop_counter.load_state_dict(state_dict["flop_counter"])
         self.energy.load_state_dict(state_dict["energy"])
+
+
+class BudgetSchedule(pl.Callback):
+    """Sets the learning rate of the next update, if the schedule is counted in shares of the budget.
+
+    A resumed run needs no more than this: the checkpoint holds the rate that was set for its next update.
+    """
+
+    def __init__(self, optimization: OptimizationSettings, budget: BudgetTracker) -> None:
+        self.optimization, self.budget = optimization, budget
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self.budget.updates:
+            self.set_rate(trainer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self.set_rate(trainer)
+
+    def set_rate(self, trainer: pl.Trainer) -> None:
+        schedule, peak = self.optimization.schedule, self.optimization.optimizer.lr
+        if schedule.in_shares:
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = peak * schedule.factor_at(self.budget.fraction)
 
 
 Curve = list[tuple[int, str, float]]

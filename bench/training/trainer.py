@@ -1,8 +1,9 @@
 """The training loop: `train` sets up the Lightning trainer and its callbacks.
 
 Lightning owns the loop. Everything that happens around a batch is a callback. They act in this order:
-`SeedPerUpdate` (checkpoints.py) seeds dropout, `BudgetTracker` (budget.py) counts what the update used, `RewardPhase`
-(reward.py) replaces the cross entropy by the reward objective, `Validation` (validation.py) scores the weights,
+`SeedPerUpdate` (checkpoints.py) seeds dropout, `BudgetTracker` (budget.py) counts what the update used,
+`BudgetSchedule` (budget.py) sets the learning rate if the schedule is in shares of the budget, `RewardPhase` (reward.py)
+replaces the cross entropy by the reward objective, `Validation` (validation.py) scores the weights,
 `PlateauDecay` (validation.py) lowers the learning rate if that is the schedule, `LearningCurves` (budget.py) records
 the loss, `CheckpointWriter` (checkpoints.py) saves what a resumed run needs, `RepeatedWork` (checkpoints.py) counts
 updates repeated after a kill, and `Progress` reports the status to the caller.
@@ -27,7 +28,7 @@ from bench.measures.flops import FlopCounter
 from bench.measures.selection import Selection
 from bench.system.machine import MachineSettings, bf16_fallback
 from bench.system.progress import Status, StatusCallback
-from bench.training.budget import BudgetSettings, BudgetTracker, Curve, LearningCurves
+from bench.training.budget import BudgetSchedule, BudgetSettings, BudgetTracker, Curve, LearningCurves
 from bench.training.checkpoints import (
     PROGRESS_FILE,
     CheckpointWriter,
@@ -48,7 +49,7 @@ for name in ("pytorch_lightning", "lightning_fabric"):
 
 CHECKPOINT = "last.ckpt"
 
-MINIMUM = {"max_pairs": 1, "max_updates": 1, "batch_tokens": 1, "validations": 1, "average": 0}
+MINIMUM = {"max_pairs": 1, "max_updates": 1, "batch_tokens": 1, "batch_pairs": 1, "validations": 1, "average": 0}
 MINIMUM |= {"schedule.warmup": 0, "schedule.hold": 0, "schedule.every": 1}
 """The smallest valid value of each setting that is a count."""
 
@@ -62,6 +63,8 @@ class TrainingSettings(OptimizationSettings, BudgetSettings):
 
     Attributes:
         batch_tokens: Maximum number of tokens in a batch, counted on the longer side with padding.
+        batch_pairs: Sentence pairs of a training batch, instead of `batch_tokens`; null for batches limited by tokens.
+            It gives rows with different text units (subwords, words, characters) the same number of updates.
         precision: Arithmetic of products. bf16-mixed keeps the weights in fp32, and on a GPU recurrent layers too.
             64-true distinguishes rounding errors from mistakes.
         clip: Maximum norm of the gradient; null for no clipping.
@@ -71,6 +74,7 @@ class TrainingSettings(OptimizationSettings, BudgetSettings):
     """
 
     batch_tokens: int = 4096
+    batch_pairs: int | None = None
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     clip: float | None = 1.0
     validations: int = 10
@@ -102,6 +106,7 @@ class TrainingSettings(OptimizationSettings, BudgetSettings):
             )
         if self.average > self.validations:
             raise ValueError(f"training.average: {self.average} is more than training.validations {self.validations}")
+        self.schedule.check()
         self.reward.check()
 
 
@@ -249,7 +254,8 @@ def train(
     progress = Progress(budget, curves, validation, hooks.on_status, group)
     seeds = SeedPerUpdate(seed, group.rank)
     plateau = PlateauDecay(settings, validation, group)
-    callbacks = [seeds, budget, reward_phase, validation, plateau, curves, checkpoints, repeated_work, progress]
+    schedule = BudgetSchedule(settings, budget)
+    callbacks = [seeds, budget, schedule, reward_phase, validation, plateau, curves, checkpoints, repeated_work, progress]
     if not group.is_leader:
         callbacks = [callback for callback in callbacks if callback not in (validation, repeated_work)]
     data.rank, data.processes = group.rank, group.size

@@ -54,7 +54,7 @@ def facts(context: Context, track: Track) -> list[Fact]:
         fact("budget", settings("training", *SHARED_SETTINGS["training"])),
         fact("selection", lambda run: _selection(say, run.tags)),
         Fact(say("protocol.tuning"), _shared(say, _tuning(context, track))),
-        fact("batches", settings("training", "batch_tokens", "precision", "clip")),
+        fact("batches", settings("training", "batch_tokens", "batch_pairs", "precision", "clip")),
         fact("search", settings("decoding", *SHARED_SETTINGS["decoding"])),
         Fact(say("protocol.seeds"), _shared(say, seeds)),
         *(_provenance(context, track, name) for name in metric_registry.PRINTED_PROVENANCE),
