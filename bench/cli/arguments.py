@@ -26,10 +26,17 @@ Run the same command again to continue an unfinished run or to print a finished 
     "sweep": """examples:
   bench sweep experiments/sweep.yaml --row gnmt --preset demo --trials 30 --workers 2
   bench sweep experiments/sweep.yaml --row gnmt luong --training.max_pairs 8000
+  bench sweep experiments/tune-demo.yaml --workers 2      the equal search of all rows of a preset
   bench sweep experiments/sweep.yaml --row lstm --storage postgresql+psycopg://user:password@host/optuna
 
 Searches the settings under `search:` in the row's file; a setting given as a flag is fixed. Run the same command again
-to continue a sweep. A suite uses the best settings with `sweeps: {gnmt: sweep}`. See docs/sweeps.md.""",
+to continue a sweep. A suite uses the best settings with `sweeps: {gnmt: sweep}`. The file of an equal search names its
+rows and preset; `bench tuned` writes what it found. See docs/sweeps.md.""",
+    "tuned": """examples:
+  bench tuned experiments/tune-demo.yaml
+
+Writes experiments/tuned/PRESET.yaml from experiments/tuned/PRESET-trials.csv: for each row that has finished all of its
+trials, the settings of the best one. The preset takes its values from there. Exits with 1 if rows are unfinished.""",
     "report": """examples:
   bench report                                   the newest suite, written to runs/reports/SUITE
   bench report --suite demo --out demo-report    report.html, report.md, report.tex, report.csv
@@ -91,8 +98,10 @@ medians of a run on a quiet machine differ by more than 5 % and the pace of the 
   bench verify flops --device cuda
   bench verify costs     training costs in Table 2 of "Attention Is All You Need", from days x devices x rates
   bench verify sizes     parameter counts at the papers' sizes beside the published ones
+  bench verify tuning    whether the recipe of every row comes from an equal search, chosen again from its trials
+  bench verify tuning --preset demo
 
-Exits with 1 if a number is beyond its tolerance; counts must be equal.""",
+Exits with 1 if a number is beyond its tolerance; counts must be equal, and so must recipes.""",
     "ui": """examples:
   bench ui
   bench ui --port 5001 --tracking.folder runs""",
@@ -179,11 +188,14 @@ def build_parser() -> Parser:
 
     sweep = command("sweep", "search for the best settings of one or more rows, each under the same budget")
     sweep.add_argument("file", type=Path, help="file of a sweep, such as experiments/sweep.yaml")
-    sweep.add_argument("--row", nargs="+", required=True, help="row ids, such as gnmt luong")
-    sweep.add_argument("--preset", default="demo", help="demo, multi30k-cpu, multi30k, paper (default: demo)")
+    sweep.add_argument("--row", nargs="+", help="row ids, such as gnmt luong (default: those in the file)")
+    sweep.add_argument("--preset", help="demo, multi30k-cpu, multi30k, paper (default: that of the file, or demo)")
     sweep.add_argument("--trials", type=positive_int, help="jobs of each row (default: as in the file)")
     sweep.add_argument("--storage", help="URL of the Optuna database (default: SQLite beside the runs)")
     add_worker_flags(sweep)
+
+    tuned = command("tuned", "write the settings that an equal search found, which the preset then uses")
+    tuned.add_argument("file", type=Path, help="file of an equal search, such as experiments/tune-demo.yaml")
 
     report = command("report", "write the report of a suite")
     report.add_argument("--suite", help="name of the suite (default: the newest)")
@@ -259,7 +271,8 @@ def build_parser() -> Parser:
     latency.add_argument("--times", type=int, default=3, help="number of measurements of each run (default: 3)")
 
     verify = command("verify", "compare the numbers of the harness with published and derived ones")
-    verify.add_argument("what", choices=["flops", "costs", "sizes"])
+    verify.add_argument("what", choices=["flops", "costs", "sizes", "tuning"])
+    verify.add_argument("--preset", help="for tuning: only this preset (default: all that have an equal search)")
     verify.add_argument(
         "--device", choices=["cpu", "cuda"], default="cpu", help="for flops: device of the real tensors"
     )

@@ -189,12 +189,18 @@ def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
 def sweep_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.experiment.loading import row_files
     from bench.experiment.yaml_layers import check_known
+    from bench.sweep import equal_search
     from bench.sweep.settings import Sweep
 
     sweep = Sweep.read(args.file)
-    sweep.trials = args.trials or sweep.trials
-    for row in args.row:
+    rows, preset = args.row or sweep.rows, args.preset or sweep.preset or "demo"
+    if not rows:
+        raise ValueError(f"--row: {args.file} names no rows; name those to search for, such as --row gnmt luong")
+    for row in rows:
         check_known("row", row, list(row_files()), Path("--row"))
+    if sweep.rows:
+        equal_search.check_arguments(sweep, args.file, rows, args.preset, args.trials)
+    sweep.trials = args.trials or sweep.trials
 
     from bench.runs.worker_backend import LocalBackend
     from bench.sweep.run_sweep import print_results, run_sweep
@@ -203,7 +209,7 @@ def sweep_command(args: argparse.Namespace, flags: list[str]) -> int:
 
     backend = _worker_backend(args) or LocalBackend(1)
     try:
-        results = run_sweep(args.file, sweep, args.row, args.preset, flags, backend, args.storage, args.max_seconds)
+        results = run_sweep(args.file, sweep, rows, preset, flags, backend, args.storage, args.max_seconds)
     except Interrupted as interruption:
         terminal.say(str(interruption))
         return 128 + interruption.number
@@ -212,6 +218,12 @@ def sweep_command(args: argparse.Namespace, flags: list[str]) -> int:
         terminal.say(f"--max_seconds: the time is up, {remaining} jobs remain; run the same command again to continue")
         return 3
     return 1 if any(result.job_counts["FAILED"] for result in results) else 0
+
+
+def tuned_command(args: argparse.Namespace, _: list[str]) -> int:
+    from bench.checks import tuning
+
+    return int(not tuning.write(args.file))
 
 
 def _worker_backend(args: argparse.Namespace) -> WorkerBackend | None:
@@ -421,12 +433,15 @@ def latency_command(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def verify_command(args: argparse.Namespace, _: list[str]) -> int:
-    from bench.checks import model_sizes, verify
+    from bench.checks import model_sizes, tuning, verify
 
+    if args.preset and args.what != "tuning":
+        raise ValueError(f"--preset: bench verify {args.what} checks all presets; remove the flag")
     checks = {
         "flops": lambda: verify.flops(args.device),
         "costs": verify.published_costs,
         "sizes": model_sizes.show,
+        "tuning": lambda: tuning.show(args.preset),
     }
     return int(not checks[args.what]())
 
@@ -443,6 +458,7 @@ COMMANDS = {
     "run": run_command,
     "suite": suite_command,
     "sweep": sweep_command,
+    "tuned": tuned_command,
     "report": report_command,
     "translate": translate_command,
     "probe": probe_command,

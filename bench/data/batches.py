@@ -59,8 +59,8 @@ class PairBatches(pl.LightningDataModule):
 
     In each epoch every pair occurs once. The pairs are sorted by the length of their longer side, with pairs of equal
     length in a new random order; they are divided into batches of at most `batch_tokens` padded tokens on the longer
-    side, or of `batch_pairs` pairs; and the batches are shuffled. Everything is determined by (seed, epoch). The boundaries are the same in each
-    epoch.
+    side, or of `batch_pairs` pairs; and the batches are shuffled. Everything is determined by (seed, epoch). The
+    boundaries are the same in each epoch.
 
     Attributes:
         consumed: The number of batches that training has used. It is the whole state: an iterator begins there.

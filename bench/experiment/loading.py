@@ -1,9 +1,9 @@
 """Reads YAML files and flags into typed settings. Parsing is strict, and every key of a file is also a flag.
 
 An architecture's file in experiments/ names the model, its presets and its rows. Settings are merged in the order
-base < architecture < preset < row < row's preset < suite < flags, where a later layer overrides an earlier one, and
-are parsed against the dataclasses that the code itself uses. An unknown key or a value of the wrong type is an error
-that names the key.
+base < architecture < preset < row < row's preset < tuned < suite < flags, where a later layer overrides an earlier one
+(tuned is the recipe that an equal search chose, see tuned.py), and are parsed against the dataclasses that the code
+itself uses. An unknown key or a value of the wrong type is an error that names the key.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from jsonargparse import ArgumentParser
 import models
 from bench.data.corpus import CorpusSettings
 from bench.experiment.spec import GROUPS, Experiment, RowInfo
+from bench.experiment.tuned import read_tuned
 from bench.experiment.yaml_layers import EXPERIMENTS, check_known, merge, merge_explicit, read_yaml
 from bench.tracking.store import STORE_FORMAT, check_format
 
@@ -48,7 +49,7 @@ ALLOWED = {"the file": NOT_SETTINGS, "a row": ("presets", "search"), "a preset":
 
 
 def merge_settings(
-    path: Path, preset: str, row: str | None, overrides: Sequence[Mapping[str, Any]]
+    path: Path, preset: str, row: str | None, overrides: Sequence[Mapping[str, Any]], tuned: bool = True
 ) -> tuple[str, dict[str, Any]]:
     """Merges all layers of settings, before types are checked.
 
@@ -56,6 +57,7 @@ def merge_settings(
         path: The file of an architecture.
         row: Row id; None for the first row of the file.
         overrides: Layers above those of the file, the last on top.
+        tuned: Whether the recipe of an equal search is one of the layers.
 
     Returns:
         The row id and the merged settings.
@@ -84,6 +86,9 @@ def merge_settings(
 
     about = {"ensemble": {"about": member["about"]}} if "about" in member else {}
     row_layers = (plain(member), of_preset(member), about, plain(row_layer), of_preset(row_layer))
+    recipes = read_tuned(preset) if tuned else None
+    recipe = recipes.rows.get(_member_of(row_layer) or row) if recipes else None  # an ensemble has that of its members
+    row_layers = (*row_layers, recipe.settings if recipe else {})
     explicit = merge_explicit(*overrides)
     return row, merge(plain(base), plain(own), of_preset(base), of_preset(own), *row_layers, explicit)
 
@@ -131,13 +136,17 @@ def presets_of(path: Path, row: str) -> list[str]:
 
 def member_row(path: Path, row: str) -> str:
     """The row id of the members of an ensemble; empty if the row is not an ensemble."""
-    own = (read_yaml(path).get("rows") or {}).get(row) or {}
-    return str((own.get("ensemble") or {}).get("of", ""))
+    return _member_of((read_yaml(path).get("rows") or {}).get(row))
+
+
+def _member_of(layer: Mapping[str, Any] | None) -> str:
+    """The row id of the members of the ensemble that these settings of a row describe; empty if they describe none."""
+    return str(((layer or {}).get("ensemble") or {}).get("of", ""))
 
 
 def _member_layer(rows: Mapping[str, Any], row: str, path: Path) -> Mapping[str, Any]:
     """The settings of the members' row of an ensemble; empty if the row is not an ensemble."""
-    member_rows = {name: str(((own or {}).get("ensemble") or {}).get("of", "")) for name, own in rows.items()}
+    member_rows = {name: _member_of(own) for name, own in rows.items()}
     if not member_rows[row]:
         return {}
     check_known("row", member_rows[row], [name for name, of in member_rows.items() if not of], path)
@@ -163,6 +172,7 @@ def resolve(
     row: str | None = None,
     suite: Sequence[Mapping[str, Any]] = (),
     flags: Sequence[str] = (),
+    tuned: bool = True,
 ) -> Experiment:
     """The experiment that a file and flags describe.
 
@@ -171,11 +181,12 @@ def resolve(
         row: Row id; None for the first row of the file.
         suite: Layers of settings from a suite or sweep, the last on top.
         flags: Settings from the command line; they override everything else.
+        tuned: Whether the recipe of an equal search is one of the layers; a search itself does without.
 
     Raises:
         ValueError: one line that names the file or the key, and the nearest known key.
     """
-    row, merged = merge_settings(path, preset, row, suite)
+    row, merged = merge_settings(path, preset, row, suite, tuned)
     model = dict(merged.get("model") or {})
     architecture = str(model.pop("name", ""))
     settings = settings_parser(architecture)

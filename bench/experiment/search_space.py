@@ -100,6 +100,11 @@ def read_space(path: Path, preset: str, row: str) -> Space:
         entries |= (layer or {}).get("search") or {}
     if not entries:
         raise ValueError(f"{path}: search: names no setting of {row}; add at least one, as docs/sweeps.md describes")
+    return parse_ranges(entries, path)
+
+
+def parse_ranges(entries: Mapping[str, Any], path: Path) -> Space:
+    """The space of the entries of a file. Raises ValueError, naming file and key, if an entry is not a range."""
     known = [part.name for part in dataclasses.fields(Range)]
     space = {}
     for key, entry in entries.items():
@@ -139,6 +144,19 @@ def setting_value(experiment: Experiment, key: str) -> Any:
         raise ValueError(
             f"search: {key}: {experiment.row} has no such setting; bench run FILE --settings lists all"
         ) from None
+
+
+def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """The experiment with other values of some settings, which must exist. Keys are those of flags."""
+    changed: Any = experiment
+    for key, value in values.items():
+        changed = _with_value(changed, key.split("."), value)
+    return changed
+
+
+def _with_value(part: Any, names: Sequence[str], value: Any) -> Any:
+    name, *rest = names
+    return dataclasses.replace(part, **{name: _with_value(getattr(part, name), rest, value) if rest else value})
 
 
 def is_active(span: Range, drawn: Mapping[str, Any], experiment: Experiment) -> bool:

@@ -54,7 +54,10 @@ def expected_best(
     return found
 
 
-def debts(budgets: Mapping[str, float]) -> dict[str, float]:
-    """Returns for each row the tuning budget that it got beyond the row with the smallest one."""
-    least = min(budgets.values(), default=0.0)
-    return {row: budget - least for row, budget in budgets.items()}
+def debts(budgets: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Returns for each row the tuning budget that it got beyond the row with the smallest one.
+
+    A row whose budget is unknown (None), such as one whose settings were chosen by hand, has an unknown debt.
+    """
+    least = min((budget for budget in budgets.values() if budget is not None), default=0.0)
+    return {row: None if budget is None else budget - least for row, budget in budgets.items()}

@@ -1,4 +1,6 @@
-"""Best settings that sweeps found for the rows of a suite, and the tuning budget that they cost. Only reads studies.
+"""Where the settings of a suite's rows come from, and the tuning budget that they cost. Only reads studies.
+
+The recipe of a row comes from the equal search of the preset (bench/experiment/tuned.py), unless a setting was changed.
 
 A suite names a sweep for a row (`sweeps: {gnmt: sweep}`). The row then takes the best settings of the sweep's newest
 study at the suite's preset on one of the suite's corpora; they override its own. The seeds of the suite must differ
@@ -15,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.experiment.spec import Experiment
+from bench.experiment.tuned import read_tuned, recipe_of
 from bench.experiment.yaml_layers import read_yaml
 from bench.measures.selection import Selection
 from bench.measures.tuning_curve import debts, expected_best
@@ -84,43 +87,66 @@ def _find_for_row(row: str, sweep: str, preset: str, corpora: Collection[str], s
 def check_seeds(best: Mapping[str, BestSettings], experiments: Sequence[Experiment]) -> None:
     """Raises ValueError if a row is to be trained with the seed by which its settings were chosen."""
     for experiment in experiments:
-        settings = best.get(experiment.row)
-        if settings and settings.study.tags["seed"] == str(experiment.seed):
-            raise ValueError(
-                f"{experiment.row}: seed {experiment.seed} is the seed of sweep {settings.sweep}; final numbers need "
-                "other seeds, because the settings were chosen by this one; set others with --seeds"
-            )
+        settings, found = best.get(experiment.row), recipe_of(experiment)
+        searches = {settings.sweep: settings.study.tags["seed"]} if settings else {}
+        searches |= {found[0].search: str(found[0].seed)} if found else {}
+        for name, seed in searches.items():
+            if seed == str(experiment.seed):
+                raise ValueError(
+                    f"{experiment.row}: seed {experiment.seed} is the seed of sweep {name}; final numbers need other "
+                    "seeds, because the settings were chosen by this one; set others with --seeds"
+                )
+
+
+def tuning_costs(best: Mapping[str, BestSettings], experiments: Sequence[Experiment]) -> dict[str, dict[str, Any]]:
+    """Row -> where its settings come from, and its tuning budget granted, spent, and debt, in sentence pairs.
+
+    The keys are `sweep`, `study`, `granted`, `spent`, `debt` and `no_search`. A row that takes the best settings of a
+    sweep has the budget of the sweep, and that of the equal search if the sweep began with its recipe. A row whose
+    settings come from neither has an unknown budget, null, because somebody chose them. The debt is the budget beyond
+    that of the row with the smallest known one; null if it is unknown or has another unit.
+
+    Args:
+        experiments: The jobs of the suite, without ensembles.
+    """
+    first = {experiment.row: experiment for experiment in reversed(experiments)}
+    costs: dict[str, dict[str, Any]] = {}
+    for row, experiment in first.items():
+        settings, tuned = best.get(row), read_tuned(experiment.preset)
+        equal = tuned.pairs_granted if tuned and row in tuned.rows else 0.0
+        if settings:
+            budget = settings.tuning_budget
+            granted = None if budget is None else budget + equal
+            spent = float(settings.study.tags["pairs_spent"]) + equal
+            costs[row] = {"sweep": settings.sweep, "study": settings.study.id, "granted": granted, "spent": spent}
+        elif found := recipe_of(experiment):
+            costs[row] = {"sweep": found[0].search, "study": "", "granted": equal, "spent": equal}
+        else:
+            costs[row] = {"sweep": "", "study": "", "granted": None, "spent": None}
+        costs[row]["no_search"] = not costs[row]["sweep"]
+    # Without rows of an equal search, a sweep's whole budget is more than what is known of the other rows: nothing.
+    has_equal_search = any(each["sweep"] and not each["study"] for each in costs.values())
+    unknown = None if has_equal_search else 0.0
+    debt = debts({row: unknown if each["no_search"] else each["granted"] for row, each in costs.items()})
+    return {row: {**each, "debt": None if each["no_search"] else debt[row]} for row, each in costs.items()}
 
 
 def log_tuning_costs(
-    best: Mapping[str, BestSettings], rows: Sequence[str], ensembles: Mapping[str, str], parent: str, store: Store
+    best: Mapping[str, BestSettings], experiments: Sequence[Experiment], parent: str, store: Store
 ) -> None:
     """Writes the tuning budgets of the rows, and their expected best scores, to the run of a suite.
 
-    The tag `tuning` holds for each row its study, its granted and spent budget, and its debt, in sentence pairs. The
-    debt is the budget beyond that of the row with the smallest budget; null if a budget has another unit. An ensemble
-    has the numbers of its single row. best_so_far.json holds the expected best validation score (BLEU or chrF2) as a
-    function of the sentence pairs spent, with intervals over orders of the trials. A study whose trials the loss
-    selects has no curve, because a failed trial has no loss.
+    The tag `tuning` holds what `tuning_costs` returns. An ensemble has the numbers of its single row. best_so_far.json
+    holds the expected best validation score (BLEU or chrF2) as a function of the sentence pairs spent, with intervals
+    over orders of the trials. A study whose trials the loss selects has no curve, because a failed trial has no loss.
 
     Args:
-        rows: Row ids, without ensembles.
-        ensembles: Row id of an ensemble -> row id of its members.
+        experiments: The jobs of the suite.
         parent: Id of the run of the suite.
     """
-    budgets = {row: best[row].tuning_budget if row in best else 0.0 for row in rows}
-    debt = debts({row: pairs for row, pairs in budgets.items() if pairs is not None})
-    tuning = {
-        row: {
-            "sweep": settings.sweep,
-            "study": settings.study.id,
-            "granted": settings.tuning_budget,
-            "spent": float(settings.study.tags["pairs_spent"]),
-            "debt": debt.get(row),
-        }
-        for row, settings in best.items()
-    }
-    tuning |= {row: tuning[single] for row, single in ensembles.items() if row not in tuning and single in tuning}
+    tuning = tuning_costs(best, [experiment for experiment in experiments if not experiment.members])
+    debt = {row: each["debt"] for row, each in tuning.items()}
+    tuning |= {each.row: tuning[each.members[0].row] for each in experiments if each.members and each.row not in tuning}
     curves = {}
     for row, settings in best.items():
         selection = Selection.of_tags(settings.study.tags)

@@ -277,12 +277,16 @@ def _close_run_on_error(writer: RunWriter) -> Iterator[None]:
         raise
 
 
+NOT_A_NUMBER = "not a number"
+"""Begin of the reason of a job whose loss became infinite or not a number."""
+
+
 def failure_reason(error: BaseException) -> str:
     """Why a job failed, in one line: out of memory, not a number, or the exception."""
     text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in text:
         return f"out of memory: {text}"
-    return f"not a number: {error}" if isinstance(error, Diverged) else text
+    return f"{NOT_A_NUMBER}: {error}" if isinstance(error, Diverged) else text
 
 
 def _run_tags(experiment: Experiment, job_data: JobData) -> dict[str, str]:

@@ -241,7 +241,7 @@ def run_suite(
         best = best_settings.find(suite.sweeps, suite.preset, corpora, store)
         if best:
             experiments = suite.experiments(flags, {row: settings.layer for row, settings in best.items()})
-            best_settings.check_seeds(best, experiments)
+        best_settings.check_seeds(best, experiments)
         for line in setting_differences(experiments):
             terminal.say(f"not equal: {line}")
         unfinished = [experiment for experiment in experiments if again or not is_finished(store, name, experiment)]
@@ -262,9 +262,7 @@ def run_suite(
             "about": json.dumps({row: about[row] for row in suite.rows}),  # needed for rows whose jobs never start
         }
         parent = store.start_parent(name, tags)
-        single = dict.fromkeys(experiment.row for experiment in experiments if not experiment.members)
-        ensembles = {each.row: each.members[0].row for each in experiments if each.members}
-        best_settings.log_tuning_costs(best, list(single), ensembles, parent, store)
+        best_settings.log_tuning_costs(best, experiments, parent, store)
         status = "KILLED"
         try:
             if pool:

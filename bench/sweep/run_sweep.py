@@ -21,6 +21,7 @@ import yaml
 from bench.data import vocabulary
 from bench.experiment.fairness import setting_differences
 from bench.experiment.job_data import JobData
+from bench.experiment.tuned import write_trials
 from bench.experiment.yaml_layers import nested_settings
 from bench.measures.selection import CONSTANT_SCORE_TAG
 from bench.runs.suite import one_per_dataset
@@ -63,6 +64,8 @@ class SweepQueue:
     def on_result(self, task: Task, result: TaskResult) -> str:
         study = self._study_of(task)
         description = study.on_result(task, result, self.store)
+        if study.planned:
+            write_trials(study.base.preset, study.finished_trials())
         log_progress(study, self.suite, self.writers[study.name], self.store)
         return description
 
@@ -122,6 +125,8 @@ def run_sweep(
     max_seconds: float | None = None,
 ) -> list[SweepResult]:
     """Searches for the settings of every row until each has had its trials. The same command continues a sweep.
+
+    The finished trials of an equal search are written to the preset's file after each job, so that a kill loses none.
 
     Args:
         path: The file of the sweep.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import warnings
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,8 @@ from optuna.exceptions import ExperimentalWarning
 from bench.experiment.loading import read_typed
 from bench.experiment.yaml_layers import check_known
 from bench.measures.selection import Selection
+
+logging.getLogger("optuna").setLevel(logging.ERROR)
 
 Direction = Literal["minimize", "maximize"]
 
@@ -82,6 +85,15 @@ class Sweep:
             weights of a job: BLEU, or for short targets chrF2.
         limits: Metric -> its maximum, or its minimum if higher values are better.
         seed: Seed of every job and of the sampler. A suite that uses the result must have other seeds.
+        rows: Row ids of an equal search (equal_search.py): all rows try the same points with the same budget, and
+            nothing is pruned. Empty for a search of one row or more with a space of its own.
+        preset: Preset of an equal search.
+        trial_pairs: Sentence pairs of each trial of an equal search; null for the budget of the preset.
+        settings: Settings that all rows of an equal search share, a part of every recipe (groups such as training).
+        space: The space of an equal search, as under `search:` in an architecture's file. A row does without a setting
+            of `model` that its architecture does not have.
+        first: Values of the first trial, the common default: setting -> value.
+        around: Another preset whose recipes narrow the space, and whose median is the first trial; empty for none.
     """
 
     trials: int = 30
@@ -90,6 +102,13 @@ class Sweep:
     goals: list[str] = field(default_factory=lambda: [VALIDATION_SCORE])
     limits: dict[str, float] = field(default_factory=dict)
     seed: int = 1001
+    rows: list[str] = field(default_factory=list)
+    preset: str = ""
+    trial_pairs: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    space: dict[str, Any] = field(default_factory=dict)
+    first: dict[str, Any] = field(default_factory=dict)
+    around: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Sweep:
@@ -106,9 +125,24 @@ class Sweep:
             raise ValueError(f"{path}: goals: the list is empty; name at least one of: {choices}")
         if sweep.trials < 1:
             raise ValueError(f"{path}: trials: {sweep.trials} is too few; at least 1")
+        sweep._check_equal_search(path)
         sweep.pruner.create(optuna.pruners, "pruner")
         sweep.check_sampler()
         return sweep
+
+    def _check_equal_search(self, path: Path) -> None:
+        """Raises ValueError if the file has a part of an equal search but not all of it."""
+        parts = {"rows": self.rows, "preset": self.preset, "space": self.space}
+        if missing := [key for key, value in parts.items() if any(parts.values()) and not value]:
+            raise ValueError(f"{path}: {missing[0]}: missing; an equal search needs rows, preset and space; add it")
+        if self.rows and not self.around and (unset := [key for key in self.space if key not in self.first]):
+            raise ValueError(
+                f"{path}: first: no value of {unset[0]}; the first trial needs one of each setting; add it"
+            )
+        if self.rows and (self.goals != ["validation_bleu"] or self.limits):
+            raise ValueError(
+                f"{path}: goals: an equal search has the goal validation_bleu and no limits; remove the others"
+            )
 
     def check_sampler(self) -> None:
         """Raises ValueError if the sampler cannot draw for these goals, or needs a package that is not installed."""

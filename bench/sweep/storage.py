@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sqlite3
 import warnings
 from pathlib import Path
@@ -16,8 +15,6 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from bench.system.files import inside
 from bench.tracking.store_folder import sqlite_uri
-
-logging.getLogger("optuna").setLevel(logging.ERROR)
 
 HEARTBEAT_INTERVAL = 10
 """Seconds between two heartbeats of an attempt. After three times as many without one, its worker counts as lost."""

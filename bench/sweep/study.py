@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,15 +18,18 @@ from bench.experiment import search_space
 from bench.experiment.job_data import selection_of
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
+from bench.experiment.tuned import COMPLETE, DIVERGED, Trial
 from bench.experiment.yaml_layers import nested_settings
 from bench.measures.measure import Measure
 from bench.measures.selection import DEFAULT_TOKENIZER, is_constant, rank
-from bench.runs.job import TrialInfo
+from bench.runs.job import NOT_A_NUMBER, TrialInfo
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_pool import MAX_ATTEMPTS
+from bench.sweep import equal_search
 from bench.sweep.settings import DIRECTIONS, Direction, Sweep
 from bench.sweep.storage import HEARTBEAT_INTERVAL
 from bench.system import terminal
+from bench.system.facts import COMMIT, code_state
 from bench.system.progress import Status
 from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import STORE_FORMAT, Store, check_format
@@ -78,17 +82,24 @@ class Study:
         base: The experiment with the settings of the preset and the seed of the sweep.
         selection: The validation score of its jobs, which prunes, is the goal validation_score, and decides ties.
         jobs: Job hash -> its attempts, as the storage had them at the last `refresh`.
+        planned: The points and jobs of an equal search, in order; empty if Optuna's sampler draws them one by one.
     """
 
     def __init__(self, sweep: Sweep, row: str, preset: str, flags: Sequence[str]) -> None:
         self.sweep, self.flags, self.file = sweep, flags, row_files()[row]
-        self.base = self.experiment(preset, row, {})
+        self.planned = equal_search.trial_experiments(sweep, row, flags) if sweep.rows else []
+        self.base = self.planned[0][1] if self.planned else self.experiment(preset, row, {})
         if self.base.members:
             raise ValueError(f"--row {row}: an ensemble has the settings of its members; sweep {self.base.ensemble.of}")
         self.selection = selection_of(self.base)
         self.sweep = sweep.for_selection(self.selection)
-        self.space = search_space.without_fixed(search_space.read_space(self.file, preset, row), flags)
-        self.preset_values = search_space.preset_values(self.space, self.base)
+        if self.planned:
+            self.preset_values = dict(self.planned[0][0])
+            ranges = equal_search.space(sweep)
+            self.space = {key: ranges[key] for key in self.preset_values}
+        else:
+            self.space = search_space.without_fixed(search_space.read_space(self.file, preset, row), flags)
+            self.preset_values = search_space.preset_values(self.space, self.base)
         shared: list[object] = [self.base.job_hash, self.sweep.goals, sweep.limits]
         if self.selection.tokenizer != DEFAULT_TOKENIZER:  # the script of the text may have told it
             shared.append(self.selection.tokenizer)
@@ -104,18 +115,22 @@ class Study:
 
     @property
     def prunes(self) -> bool:
-        """Whether the pruner may stop a job: only if the validation score is the one goal."""
-        return self.sweep.goals == [self.selection.metric]
+        """Whether the pruner may stop a job: if the validation score is the one goal. In an equal search, never."""
+        return self.sweep.goals == [self.selection.metric] and not self.sweep.rows
 
     def experiment(self, preset: str, row: str, values: Mapping[str, Any]) -> Experiment:
+        if self.planned:
+            return search_space.with_values(self.base, values)
         layers = [{"seed": self.sweep.seed}, nested_settings(values)]
         return resolve(self.file, preset=preset, row=row, suite=layers, flags=self.flags)
 
     def open(self, storage: optuna.storages.RDBStorage) -> None:
         """Opens the study, or creates it with the settings of the preset as its first trial.
 
+        An equal search also takes the trials that another machine has finished, from the preset's file.
+
         Raises:
-            ValueError: the study exists and was written in another format.
+            ValueError: the study exists and was written in another format, or a trial of the file is of another search.
         """
         directions: list[Direction] = [DIRECTIONS[goal] for goal in self.sweep.goals]
         pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
@@ -135,6 +150,9 @@ class Study:
         seed = self.sweep.seed + trials
         self.optuna_study.sampler = self.sweep.sampler.create(optuna.samplers, "sampler", seed=seed)
         self.refresh()
+        if self.planned:
+            self._add_finished_trials()
+            return
         waiting = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if self.base.job_hash not in self.jobs and not waiting:
             self.optuna_study.enqueue_trial(self.preset_values)
@@ -173,12 +191,15 @@ class Study:
             self.refresh()
         if time.monotonic() < self.retry_at:
             return None
+        planned = [point for point, experiment in self.planned if experiment.job_hash not in self.jobs]
         interrupted = [key for key, job in self.jobs.items() if job.state is None and not job.in_progress]
         if interrupted:
             settings = self.jobs[interrupted[0]].attempts[-1].params
             self.optuna_study.enqueue_trial(settings, {"retry_of": interrupted[0]})
         elif len(self.jobs) >= self.sweep.trials:
             return None
+        elif planned and not self.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self.optuna_study.enqueue_trial(dict(planned[0]))
         while self.duplicates < MAX_DUPLICATES:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used")
@@ -188,8 +209,8 @@ class Study:
                 self.duplicates = 0
                 self.refresh()
                 return task
-            if "retry_of" in trial.user_attrs:
-                return None
+            if "retry_of" in trial.user_attrs or self.planned:
+                return None  # another driver has this attempt; a planned point is never replaced by a drawn one
             self.duplicates += 1
         terminal.say(
             f"  {self.name}: {MAX_DUPLICATES} consecutive samples were duplicates: the search space is exhausted"
@@ -209,6 +230,7 @@ class Study:
             return None
         attempt = len(job.attempts) + 1 if job else 1
         trial.set_user_attr("job_hash", experiment.job_hash)
+        trial.set_user_attr("commit", code_state(Path(__file__))[COMMIT])
         trial.set_user_attr("attempt", attempt)
         self.running[trial.number] = trial
         goals = (*self.sweep.goals, *self.sweep.limits)
@@ -326,6 +348,57 @@ class Study:
             writer = store.begin(task.suite, task.trial.run_name(task.experiment), tags, task.parent)
         writer.tag({"state": "FAILED", "reason": reason})
         writer.finish("FAILED")
+
+    # --- the finished trials of an equal search -----------------------------------------------------------------------
+
+    def _add_finished_trials(self) -> None:
+        """Adds the trials of the preset's file that are not in the storage yet."""
+        distributions = {key: equal_search.distribution(span) for key, span in self.space.items()}
+        for trial in equal_search.finished_trials(self.sweep, self.base.row, self.planned):
+            if trial.job_hash in self.jobs:
+                continue
+            attributes = {"job_hash": trial.job_hash, "attempt": 1, "pairs": trial.pairs, "commit": trial.commit}
+            if trial.state == COMPLETE:
+                attributes |= {"reason": "", "values": {"validation_bleu": trial.validation_bleu}}
+            else:
+                attributes |= {"reason": f"failed: {NOT_A_NUMBER}", "failed": True}
+            self.optuna_study.add_trial(
+                optuna.trial.create_trial(
+                    state=TrialState.COMPLETE if trial.state == COMPLETE else TrialState.FAIL,
+                    value=trial.validation_bleu,
+                    params=dict(trial.settings),
+                    distributions=distributions,
+                    user_attrs=attributes,
+                )
+            )
+        self.refresh()
+
+    def finished_trials(self) -> list[Trial]:
+        """The trials that count as finished on every machine: those that are complete, and those that diverged.
+
+        A job that failed for another reason, such as too little memory, may succeed on another machine.
+        """
+        found = []
+        for number, (point, experiment) in enumerate(self.planned):
+            job = self.jobs.get(experiment.job_hash)
+            for attempt in job.attempts if job else ():
+                complete = attempt.state == TrialState.COMPLETE
+                if complete or attempt.user_attrs["reason"].startswith(f"failed: {NOT_A_NUMBER}"):
+                    found.append(
+                        Trial(
+                            self.base.row,
+                            number,
+                            COMPLETE if complete else DIVERGED,
+                            attempt.value if complete else None,
+                            round(attempt.user_attrs["pairs"] or 0),
+                            experiment.seed,
+                            experiment.job_hash,
+                            attempt.user_attrs.get("commit", ""),
+                            point,
+                        )
+                    )
+                    break
+        return found
 
     # --- best trials and costs ------------------------------------------------------------------------------------
 

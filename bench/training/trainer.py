@@ -2,8 +2,8 @@
 
 Lightning owns the loop. Everything that happens around a batch is a callback. They act in this order:
 `SeedPerUpdate` (checkpoints.py) seeds dropout, `BudgetTracker` (budget.py) counts what the update used,
-`BudgetSchedule` (budget.py) sets the learning rate if the schedule is in shares of the budget, `RewardPhase` (reward.py)
-replaces the cross entropy by the reward objective, `Validation` (validation.py) scores the weights,
+`BudgetSchedule` (budget.py) sets the learning rate if the schedule is in shares of the budget, `RewardPhase`
+(reward.py) replaces the cross entropy by the reward objective, `Validation` (validation.py) scores the weights,
 `PlateauDecay` (validation.py) lowers the learning rate if that is the schedule, `LearningCurves` (budget.py) records
 the loss, `CheckpointWriter` (checkpoints.py) saves what a resumed run needs, `RepeatedWork` (checkpoints.py) counts
 updates repeated after a kill, and `Progress` reports the status to the caller.
@@ -255,7 +255,18 @@ def train(
     seeds = SeedPerUpdate(seed, group.rank)
     plateau = PlateauDecay(settings, validation, group)
     schedule = BudgetSchedule(settings, budget)
-    callbacks = [seeds, budget, schedule, reward_phase, validation, plateau, curves, checkpoints, repeated_work, progress]
+    callbacks = [
+        seeds,
+        budget,
+        schedule,
+        reward_phase,
+        validation,
+        plateau,
+        curves,
+        checkpoints,
+        repeated_work,
+        progress,
+    ]
     if not group.is_leader:
         callbacks = [callback for callback in callbacks if callback not in (validation, repeated_work)]
     data.rank, data.processes = group.rank, group.size

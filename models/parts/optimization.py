@@ -67,13 +67,13 @@ class LearningRateSchedule:
         share = self.warmup_share
         if self.in_shares and (self.warmup or self.hold):
             raise ValueError(
-                f"training.schedule: decay {self.decay} counts in shares of the budget, but warmup {self.warmup} and hold "
-                f"{self.hold} count updates; set both to 0 and use training.schedule.warmup_share"
+                f"training.schedule: decay {self.decay} counts in shares of the budget, but warmup {self.warmup} and "
+                f"hold {self.hold} count updates; set both to 0 and use training.schedule.warmup_share"
             )
         if share is not None and not self.in_shares:
             raise ValueError(
-                f"training.schedule.warmup_share: {share} counts in shares of the budget, but decay {self.decay} counts "
-                "updates; set training.schedule.decay to linear or one_minus_sqrt, or warmup_share to null"
+                f"training.schedule.warmup_share: {share} counts in shares of the budget, but decay {self.decay} "
+                "counts updates; set training.schedule.decay to linear or one_minus_sqrt, or warmup_share to null"
             )
         if share is not None and not 0 <= share < 1:
             raise ValueError(f"training.schedule.warmup_share: {share} is not a share; at least 0, less than 1")

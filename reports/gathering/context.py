@@ -185,7 +185,7 @@ class Context:
         attention: Track -> row -> attention weights of one sentence, with its tokens.
         tuning: Track -> row -> expected best validation score against the sentence pairs used for tuning.
         tuned: Row -> sentence pairs of its tuning: granted, spent, and debt (the amount above that of the row with the
-            least); empty if the suite takes no settings from sweeps.
+            least), or `no_search` if its settings come from none; empty if the suite has recorded no tuning.
         sweeps: Track -> the results of sweeps for its rows.
         before: The suite that this one is compared with; None without --compare.
         changes: Paired tests of each row against itself in `before`.

@@ -66,14 +66,16 @@ def facts(context: Context, track: Track) -> list[Fact]:
 
 
 def _tuning(context: Context, track: Track) -> list[tuple[str, str]]:
-    """(row, sentence pairs of its tuning); empty if the suite takes no settings from sweeps."""
+    """(row, sentence pairs of its tuning); empty if the suite has recorded no tuning."""
     say, tuned = context.catalogue, context.tuned
 
     def pairs(number: float | None) -> str:
         return say("protocol.other_unit") if number is None else say.count("pair", round(number))
 
     of = {
-        row: say("protocol.tuning_text", **{key: pairs(got[key]) for key in ("granted", "spent", "debt")})
+        row: say("protocol.no_search")
+        if got.get("no_search")
+        else say("protocol.tuning_text", **{key: pairs(got[key]) for key in ("granted", "spent", "debt")})
         for row, got in tuned.items()
     }
     rows = [row for row in context.rows if tuned and row.cells[track].runs]

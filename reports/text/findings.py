@@ -75,6 +75,8 @@ def warnings(context: Context) -> list[str]:
     if with_debt := [row for row in context.rows if context.tuned.get(row.id, {}).get("debt")]:
         rows = say.listed([f"{row.name} ({say.count('pair', context.tuned[row.id]['debt'])})" for row in with_debt])
         found.append(say("warning.debt", rows=rows))
+    if unsearched := [row.name for row in context.rows if context.tuned.get(row.id, {}).get("no_search")]:
+        found.append(say("warning.no_search", rows=say.listed(unsearched)))
     for track, corpus_stats in context.corpus_stats.items():
         for overlap in corpus_stats.get("overlaps", ()):
             if overlap["other_split"] == "train" and overlap["pairs"]:

@@ -1,0 +1,302 @@
+"""Equal searches: all rows of a preset try the same points with the same budget, and a recipe is the best of them.
+
+A file such as experiments/tune-demo.yaml names the rows, the settings that all share, and one space. Trial 0 is a
+common default; Optuna's sampler draws the other points once, for all rows, before any trial. Finished trials are in
+experiments/tuned/<preset>-trials.csv and recipes in experiments/tuned/<preset>.yaml (bench/experiment/tuned.py).
+"""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+
+from bench.experiment import search_space
+from bench.experiment.loading import resolve, row_files
+from bench.experiment.search_space import Range, Space
+from bench.experiment.spec import RESULT_SETTINGS, Experiment
+from bench.experiment.tuned import (
+    COMPLETE,
+    Recipe,
+    Trial,
+    Tuned,
+    read_trials,
+    read_tuned,
+    recipes_path,
+    trials_path,
+    trials_sha256,
+)
+from bench.experiment.yaml_layers import check_known, merge, nested_settings
+from bench.sweep.settings import Sweep
+from bench.system.files import write_file
+
+Point = Mapping[str, Any]
+"""Key of a setting -> its value in a trial."""
+
+DIGITS = 3
+"""Significant digits of a drawn value, so that it is the same on every machine and short in a file."""
+
+
+# --- space and points -------------------------------------------------------------------------------------------------
+
+
+def check_arguments(sweep: Sweep, path: Path, rows: Sequence[str], preset: str | None, trials: int | None) -> None:
+    """Checks the flags of `bench sweep` against the file of an equal search.
+
+    Raises:
+        ValueError: a flag would make the search unequal.
+    """
+    for flag, value in (("preset", preset), ("trials", trials)):
+        if value is not None and value != getattr(sweep, flag):
+            raise ValueError(
+                f"--{flag} {value}: {path} is an equal search, whose {flag} is {getattr(sweep, flag)} for every row; "
+                "remove the flag, or change the file"
+            )
+    for row in rows:
+        check_known("row", row, sweep.rows, path)
+
+
+def space(sweep: Sweep) -> Space:
+    """The space that all rows share.
+
+    With `around`, each range reaches from the lowest to the highest value of that preset's recipes, and beyond them by
+    a factor of two (logarithmic) or a quarter of the range in the file, but not below 0.
+
+    Raises:
+        ValueError: a range is invalid, or `around` names a preset that not all rows have a recipe of.
+    """
+    ranges = search_space.parse_ranges(sweep.space, Path(f"tune-{sweep.preset}.yaml"))
+    if not sweep.around:
+        return ranges
+    narrowed = {}
+    for key, span in ranges.items():
+        values = _recipe_values(sweep, key)
+        assert span.low is not None
+        assert span.high is not None
+        beyond = (span.high - span.low) / 4
+        low, high = (
+            (min(values) / 2, max(values) * 2) if span.log else (max(0.0, min(values) - beyond), max(values) + beyond)
+        )
+        narrowed[key] = replace(span, low=_rounded(low), high=_rounded(high))
+    return narrowed
+
+
+def first_point(sweep: Sweep) -> Point:
+    """The common default. With `around`, the median of each setting over that preset's recipes."""
+    if not sweep.around:
+        return {key: sweep.first[key] for key in sweep.space}
+    return {key: statistics.median_low(_recipe_values(sweep, key)) for key in sweep.space}
+
+
+def _recipe_values(sweep: Sweep, key: str) -> list[float]:
+    """The values of a setting in the recipes of the preset `around`."""
+    recipes = read_tuned(sweep.around)
+    if missing := rows_to_wait_for(sweep):
+        raise ValueError(
+            f"around: {sweep.around}: {recipes_path(sweep.around)} has no recipe of {', '.join(missing)}; finish that "
+            f"search first, then run: bench tuned experiments/tune-{sweep.around}.yaml"
+        )
+    assert recipes
+    layers = (recipes.rows[row].settings for row in sweep.rows)
+    values = [_value(layer, key) for layer in layers]
+    return [value for value in values if value is not None]
+
+
+def rows_to_wait_for(sweep: Sweep) -> list[str]:
+    """The rows without the recipe at the preset `around` that the space depends on; empty without `around`."""
+    recipes = read_tuned(sweep.around) if sweep.around else None
+    return [row for row in sweep.rows if sweep.around and (recipes is None or row not in recipes.rows)]
+
+
+def _value(layer: Mapping[str, Any], key: str) -> Any:
+    for name in key.split("."):
+        layer = layer.get(name, {})
+    return None if layer == {} else layer
+
+
+def points(sweep: Sweep) -> list[Point]:
+    """The points that all rows try, in order: the common default, then those of the sampler.
+
+    Raises:
+        ValueError: the default is outside the space.
+    """
+    ranges, first = space(sweep), first_point(sweep)
+    for key, span in ranges.items():
+        if not span.contains(first[key]):
+            raise ValueError(
+                f"first: {key}: {first[key]} is not in the space of tune-{sweep.preset}.yaml; change it, or widen the "
+                "range"
+            )
+    return [first, *_drawn(sweep, ranges, first)]
+
+
+def _drawn(sweep: Sweep, ranges: Space, first: Point) -> list[Point]:
+    """The points of the sampler.
+
+    They are drawn in a study of their own, in which trial 0 is complete: a quasi-random sampler takes its space from
+    the first trial and draws at random until there is one, so points drawn while jobs run would depend on their order.
+    """
+    chosen = {key: distribution(span) for key, span in ranges.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sampler = sweep.sampler.create(optuna.samplers, "sampler", seed=sweep.seed)
+        study = optuna.create_study(sampler=sampler, direction="maximize")
+        study.add_trial(optuna.trial.create_trial(params=dict(first), distributions=chosen, value=0.0))
+        drawn = [study.ask(chosen).params for _ in range(sweep.trials - 1)]
+    return [{key: point[key] if ranges[key].is_integer else _rounded(point[key]) for key in ranges} for point in drawn]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def distribution(span: Range) -> BaseDistribution:
+    """The range as Optuna's distribution."""
+    assert span.low is not None
+    assert span.high is not None
+    if span.is_integer:
+        return IntDistribution(int(span.low), int(span.high), log=span.log, step=int(span.step or 1))
+    return FloatDistribution(span.low, span.high, log=span.log, step=span.step)
+
+
+# --- the trials of a row ----------------------------------------------------------------------------------------------
+
+
+def recipe_settings(sweep: Sweep, point: Point) -> dict[str, Any]:
+    """The layer of settings of a trial: those that all rows share, and the values of its point."""
+    return merge(sweep.settings, nested_settings(point))
+
+
+def trial_experiments(sweep: Sweep, row: str, flags: Sequence[str] = ()) -> list[tuple[Point, Experiment]]:
+    """Every trial of a row: its point, without the settings that the architecture does not have, and its job.
+
+    Args:
+        flags: Settings of machine, tracking and paths.
+
+    Raises:
+        ValueError: a setting is invalid, or a flag changes the job.
+    """
+
+    def base(flags: Sequence[str]) -> Experiment:
+        budget = {"training": {"max_pairs": sweep.trial_pairs}} if sweep.trial_pairs else {}
+        layers = [sweep.settings, budget, {"seed": sweep.seed}]
+        return resolve(row_files()[row], preset=sweep.preset, row=row, suite=layers, flags=flags, tuned=False)
+
+    experiment = base(flags)
+    if experiment.training.max_pairs is None:
+        raise ValueError(f"trial_pairs: the preset {sweep.preset} has no budget in sentence pairs; set trial_pairs")
+    changed = [flag for flag in flags if flag.removeprefix("--").startswith(RESULT_SETTINGS)]
+    if changed and experiment.job_hash != base([]).job_hash:
+        raise ValueError(
+            f"{changed[0]}: the trials of an equal search have the settings of its file; remove the flag, or set the "
+            "value under settings: for all rows"
+        )
+    present = {key for key in sweep.space if not key.startswith("model.") or _has_setting(experiment, key)}
+    of_row = [{key: value for key, value in point.items() if key in present} for point in points(sweep)]
+    return [(point, search_space.with_values(experiment, point)) for point in of_row]
+
+
+def _has_setting(experiment: Experiment, key: str) -> bool:
+    try:
+        search_space.setting_value(experiment, key)
+    except ValueError:
+        return False
+    return True
+
+
+def trial_faults(trials: Sequence[Trial], jobs: Sequence[tuple[Point, Experiment]]) -> list[str]:
+    """The differences between the finished trials of a row and the trials that the search gives it, in words.
+
+    A job hash covers all settings, so a trial of another budget, another model size or another vocabulary differs too.
+    """
+    found = []
+    for trial in trials:
+        if not 0 <= trial.number < len(jobs):
+            found.append(f"trial {trial.number} is none of the {len(jobs)} of this search")
+            continue
+        point, experiment = jobs[trial.number]
+        if trial.job_hash != experiment.job_hash or trial.seed != experiment.seed or trial.settings != point:
+            found.append(f"trial {trial.number} has other settings than this search")
+        elif trial.state == COMPLETE and (
+            trial.validation_bleu is None or trial.pairs < (experiment.training.max_pairs or 0)
+        ):
+            found.append(f"trial {trial.number} has not used its budget, or has no score")
+    return found
+
+
+def finished_trials(sweep: Sweep, row: str, jobs: Sequence[tuple[Point, Experiment]]) -> list[Trial]:
+    """The finished trials of a row in the preset's file.
+
+    Raises:
+        ValueError: a trial is not one of this search, so its score cannot be compared with the others.
+    """
+    found = [trial for trial in read_trials(sweep.preset) if trial.row == row]
+    if faults := trial_faults(found, jobs):
+        raise ValueError(
+            f"{trials_path(sweep.preset)}: {row}: {faults[0]} (its file, the preset or the row has changed since); "
+            "restore them, or delete the file to search again"
+        )
+    return found
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """The trial with the highest validation BLEU; the first of equal ones. Diverged trials have none."""
+    scored = [trial for trial in trials if trial.state == COMPLETE]
+    return max(scored, key=lambda trial: (trial.validation_bleu or 0.0, -trial.number))
+
+
+def choose(sweep: Sweep, name: str) -> Tuned:
+    """The recipes of the rows that have finished all of their trials.
+
+    Args:
+        name: The name of the search, the stem of its file.
+    """
+    rows = {}
+    every = read_trials(sweep.preset)
+    for row in sweep.rows:
+        trials = [trial for trial in every if trial.row == row]
+        if len(trials) == sweep.trials and any(trial.state == COMPLETE for trial in trials):
+            best = best_trial(trials)
+            settings = recipe_settings(sweep, best.settings)
+            rows[row] = Recipe(best.number, best.validation_bleu or 0.0, best.commit, settings)
+    _, experiment = trial_experiments(sweep, sweep.rows[0])[0]
+    budget = experiment.training.max_pairs or 0
+    return Tuned(name, sweep.trials, budget, sweep.seed, trials_sha256(sweep.preset), rows)
+
+
+def write_recipes(preset: str, tuned: Tuned) -> Path:
+    """Writes the recipes of a preset and returns the file."""
+    heading = (
+        f"# Written by `bench tuned experiments/{tuned.search}.yaml` from {preset}-trials.csv. Do not edit:\n"
+        "# `bench verify tuning` chooses again and compares.\n"
+    )
+    path = recipes_path(preset)
+    write_file(path, heading + yaml.safe_dump(asdict(tuned), sort_keys=False))
+    return path
+
+
+def at_edge(sweep: Sweep, best: Trial, trials: Sequence[Trial]) -> list[str]:
+    """The settings of which the best trial has the lowest or highest value tried, so that a better one may lie beyond.
+
+    A lower limit of 0 is none that could be moved.
+    """
+    found = []
+    for key, span in space(sweep).items():
+        values = [trial.settings[key] for trial in trials if key in trial.settings]
+        if not values:
+            continue
+        value = best.settings[key]
+        low = value == min(values) and span.low != 0
+        if low or value == max(values):
+            found.append(f"{key} {value:g} is the {'lowest' if low else 'highest'} of its {len(values)} values")
+    return found
