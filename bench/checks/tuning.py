@@ -107,8 +107,8 @@ def _show_search(name: str, sweep: Sweep) -> bool:
         terminal.say(f"{recipes_path(sweep.preset)}: {fault}")
     terminal.say(
         f"preset {sweep.preset}: {len(lines)} rows, {faulty} without a recipe from the equal search {name}: "
-        f"{sweep.trials} trials of {again.budget:,} sentence pairs for every row, seed {sweep.seed}; BLEU is that of the "
-        "validation set, in percent."
+        f"{sweep.trials} trials of {again.budget:,} sentence pairs for every row, seed {sweep.seed}; BLEU of the "
+        "validation set in percent."
     )
     return not faulty and not general
 

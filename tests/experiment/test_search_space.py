@@ -58,12 +58,18 @@ def test_every_preset_is_in_its_space(row: str, preset: str) -> None:
 
 
 def test_a_condition_decides_whether_a_setting_is_searched() -> None:
-    study = Study(Sweep(), "gnmt", "demo", [])
-    decay, hold = "training.schedule.decay", "training.schedule.hold"
-    fixed = dict.fromkeys(study.space, 0) | study.preset_values
-    assert hold in study.suggest(optuna.trial.FixedTrial(fixed))
-    assert hold not in study.suggest(optuna.trial.FixedTrial(fixed | {decay: "none"}))
-    assert decay not in Study(Sweep(), "gnmt", "demo", [f"--{decay}=none"]).space
+    decay, hold, share = (f"training.schedule.{name}" for name in ("decay", "hold", "warmup_share"))
+    updates = [f"--{decay}=inverse_sqrt", f"--{share}=null", "--training.schedule.warmup=50"]
+    for study, searched in (
+        (Study(Sweep(), "gnmt", "multi30k", []), share),  # its schedule is in shares of the budget
+        (Study(Sweep(), "gnmt", "multi30k", updates), hold),
+    ):
+        assert decay not in study.space
+        suggested = study.suggest(optuna.trial.FixedTrial(dict.fromkeys(study.space, 0) | study.preset_values))
+        assert {hold, share} & suggested.keys() == {searched}
+    span = search_space.Range(0, 9, when={decay: "none"})
+    assert search_space.is_active(span, {decay: "none"}, study.base), "a drawn value replaces that of the experiment"
+    assert not search_space.is_active(span, {}, study.base)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +104,7 @@ rows: {one: {presets: {demo: {search: {model.dropout: {low: 0.0, high: 0.3}}}}}}
 """
     )
     space = search_space.read_space(path, "demo", "one")
-    common = ["lr", "warmup", "decay", "hold", "label_smoothing", "dropout"]
+    common = ["lr", "warmup", "hold", "warmup_share", "label_smoothing", "dropout"]
     assert [key.rpartition(".")[2] for key in space] == [*common, "clip"]
     assert (space["training.optimizer.lr"].low, space["model.dropout"].high) == (0.1, 0.3)
     assert resolve(path).row == "one", "a space is not a setting"

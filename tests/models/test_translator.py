@@ -59,8 +59,39 @@ def test_loss_is_a_mean_over_tokens_or_over_sentences() -> None:
     ],
     ids=lambda value: value.decay if isinstance(value, LearningRateSchedule) else "",
 )
-def test_learning_rate_schedules(schedule: LearningRateSchedule, factors: dict[int, float]) -> None:
+def test_learning_rate_schedules_in_updates(schedule: LearningRateSchedule, factors: dict[int, float]) -> None:
     assert {update: schedule.factor(update) for update in factors} == factors
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        (LearningRateSchedule(decay="linear"), {0.0: 1.0, 0.25: 0.75, 1.0: 0.0, 1.01: 0.0}),
+        (LearningRateSchedule(decay="linear", warmup_share=0.5), {0.0: 0.0, 0.25: 0.5, 0.5: 1.0, 0.75: 0.5, 1.0: 0.0}),
+        (LearningRateSchedule(decay="one_minus_sqrt"), {0.0: 1.0, 0.25: 0.5, 1.0: 0.0}),
+        # A quarter of the decay at 0.6 = 0.2 + 0.8 * 0.25 + ...: p = (0.4 - 0.2) / 0.8 = 0.25 and 1 - sqrt(p) = 0.5.
+        (LearningRateSchedule(decay="one_minus_sqrt", warmup_share=0.2), {0.1: 0.5, 0.2: 1.0, 0.4: 0.5, 1.0: 0.0}),
+    ],
+)
+def test_learning_rate_schedules_in_shares_of_the_budget(
+    schedule: LearningRateSchedule, factors: dict[float, float]
+) -> None:
+    assert {share: schedule.factor_at(share) for share in factors} == pytest.approx(factors)
+    assert {schedule.factor(update) for update in (1, 50)} == {1.0}, "the harness applies the share"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (LearningRateSchedule(warmup=50, decay="linear"), "decay linear counts in shares of the budget, but warmup 50"),
+        (LearningRateSchedule(hold=9, decay="one_minus_sqrt"), "hold 9 count updates; set both to 0"),
+        (LearningRateSchedule(warmup_share=0.1), "warmup_share: 0.1 counts in shares of the budget, but decay none"),
+        (LearningRateSchedule(warmup_share=1.0, decay="linear"), "warmup_share: 1.0 is not a share; at least 0, less"),
+    ],
+)
+def test_updates_and_shares_are_not_mixed(schedule: LearningRateSchedule, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        schedule.check()
 
 
 def test_label_smoothing_equals_its_equation() -> None:

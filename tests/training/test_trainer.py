@@ -172,6 +172,10 @@ VARIANTS = {
     "plateau": {
         "schedule": LearningRateSchedule(warmup=5, decay="plateau", floor=0.0005)
     },  # all validation losses are 1.0
+    "shares": {
+        "schedule": LearningRateSchedule(warmup_share=0.2, decay="linear"),
+        "reward": RewardSettings(share=0.5, samples=3, lr_factor=0.5),
+    },
 }
 
 
@@ -235,6 +239,34 @@ def test_plateau_decay_divides_the_rate_by_ten_down_to_the_floor(uninterrupted: 
         | dict.fromkeys(range(10, 15), 0.001)
         | dict.fromkeys(range(15, 21), 0.0005)
     )
+
+
+@pytest.mark.parametrize(
+    "budget", [{"max_updates": 20}, {"max_updates": None, "max_pairs": 150}, {"max_updates": None, "max_flops": 6e7}]
+)
+@pytest.mark.parametrize("decay", ["linear", "one_minus_sqrt"])
+def test_a_schedule_in_shares_ends_at_zero_for_a_budget_of_any_kind(budget: dict, decay: Any, tmp_path: Path) -> None:
+    """The rate of an update depends on the share of the budget before it; the first one has the rate 0."""
+    schedule = LearningRateSchedule(warmup_share=0.25, decay=decay)
+    attempts, shares, rates = Attempts(tmp_path, settings(**budget, schedule=schedule)), [0.0], list[float]()
+    attempts.train(on_status=lambda status: shares.append(status.fraction), module=(module := model()))
+    rates = [value for _, name, value in attempts.points_saved if name == "train/lr"]
+    assert rates == pytest.approx([0.01 * schedule.factor_at(share) for share in shares[1:]])
+    assert rates[-1] == 0.0 == schedule.factor_at(shares[0])
+    assert max(rates) == pytest.approx(0.01, rel=0.3)
+    assert module.optimization.schedule == schedule
+
+
+def test_a_schedule_in_shares_is_the_same_for_a_budget_of_twice_the_size(tmp_path: Path) -> None:
+    """A warm-up in updates gives a run of 10 updates and one of 20 different rates at half of their budgets."""
+    rates = []
+    for updates in (10, 20):
+        schedule = LearningRateSchedule(warmup_share=0.2, decay="linear")
+        attempts = Attempts(tmp_path / str(updates), settings(max_updates=updates, schedule=schedule))
+        attempts.train()
+        rates.append({update / updates: value for update, name, value in attempts.points_saved if name == "train/lr"})
+    assert len(rates[0]) == 10
+    assert all(rates[1][share] == pytest.approx(rate) for share, rate in rates[0].items())
 
 
 def test_random_numbers_differ_between_processes_and_updates() -> None:

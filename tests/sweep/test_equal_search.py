@@ -1,0 +1,261 @@
+"""Equal searches: the same points for all rows, trials that another machine continues, and the recipes they give."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.cli.main import main
+from bench.experiment import search_space, tuned
+from bench.experiment.loading import resolve, row_files
+from bench.experiment.spec import Experiment
+from bench.experiment.tuned import read_trials, read_tuned
+from bench.experiment.yaml_layers import EXPERIMENTS
+from bench.sweep import equal_search
+from bench.sweep.settings import Sweep
+from bench.sweep.study import Study
+from bench.training.budget import Diverged
+from tests.helpers import tiny_search, tracking_folder
+from tests.helpers.threaded_workers import FakeJobs, WorkerKilled
+from tests.helpers.tiny_sweep import better_with_smaller_lr
+
+LR, WARMUP, DROPOUT = "training.optimizer.lr", "training.schedule.warmup_share", "model.dropout"
+
+
+@pytest.fixture(autouse=True)
+def own_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_search.use_folder(folder, monkeypatch)
+
+
+# --- points -----------------------------------------------------------------------------------------------------------
+
+
+def test_all_rows_of_the_demo_get_the_same_points() -> None:
+    """Literal values of Optuna's scrambled Sobol sequence with seed 1001, so that another version is noticed."""
+    sweep = Sweep.read(EXPERIMENTS / "tune-demo.yaml")
+    points = equal_search.points(sweep)
+    assert points == equal_search.points(sweep)
+    assert len(points) == len({point[LR] for point in points}) == sweep.trials == 16
+    assert points[0] == sweep.first
+    assert (points[1][LR], points[2][LR]) == (0.000588, 0.0175)
+    values = [point[WARMUP] for point in points[1:]]
+    assert all(any(low <= value < low + 0.075 for value in values) for low in (0.0, 0.075, 0.15, 0.225))
+    full, lacking = (equal_search.trial_experiments(sweep, row) for row in ("lstm", "perceptron"))
+    for number, (one, other) in enumerate(zip(full, lacking, strict=True)):
+        assert one[0] == points[number], "the LSTM has every setting of the space"
+        assert other[0] == {key: points[number][key] for key in (LR, WARMUP)}, "the perceptron has no setting of model"
+
+
+def test_a_trial_has_the_settings_that_a_run_with_its_flags_has() -> None:
+    sweep = Sweep.read(EXPERIMENTS / "tune-demo.yaml")
+    point, experiment = equal_search.trial_experiments(sweep, "mlp")[3]
+    shared = {f"--training.{key}" for key in ("batch_pairs=64", "clip=1.0", "label_smoothing=0.1")}
+    shared |= {f"--training.schedule.{key}" for key in ("warmup=0", "hold=0")}
+    shared |= {f"--training.schedule.decay={sweep.settings['training']['schedule']['decay']}"}
+    shared |= {'--training.optimizer.settings={"betas": [0.9, 0.98], "eps": 1.0e-9}', "--seed=1001"}
+    flags = [*sorted(shared), *(f"--{key}={value}" for key, value in point.items())]
+    assert experiment.job_hash == resolve(row_files()["mlp"], row="mlp", flags=flags, tuned=False).job_hash
+
+
+def test_the_rows_of_a_search_are_those_that_train() -> None:
+    for path in sorted(EXPERIMENTS.glob("tune-*.yaml")):
+        ladder = yaml.safe_load((EXPERIMENTS / "ladder.yaml").read_text())["rows"]
+        assert Sweep.read(path).rows == [row for row in ladder if not row.endswith("-ensemble")]
+
+
+def test_a_search_around_other_recipes_narrows_the_space(folder: Path) -> None:
+    path = tiny_search.write(folder, "tune-next", **{"preset: demo": "preset: multi30k-cpu\naround: demo"})
+    sweep = Sweep.read(path)
+    assert equal_search.rows_to_wait_for(sweep) == ["mlp", "perceptron"]
+    with pytest.raises(
+        ValueError, match=r"has no recipe of mlp, perceptron; .* bench tuned experiments/tune-demo.yaml"
+    ):
+        equal_search.points(sweep)
+    values = {"mlp": {LR: 0.002, WARMUP: 0.1, DROPOUT: 0.2}, "perceptron": {LR: 0.008, WARMUP: 0.2}}
+    rows = {row: tuned.Recipe(1, 20.0, "abc", search_space.nested_settings(point)) for row, point in values.items()}
+    equal_search.write_recipes("demo", tuned.Tuned("tune-demo", 4, 300, 1001, "", rows))
+    ranges = equal_search.space(sweep)
+    # Logarithmic: half of the lowest, twice the highest. Linear: a quarter of 0.3 beyond both, and not below 0.
+    assert {key: (span.low, span.high) for key, span in ranges.items()} == {
+        LR: (0.001, 0.016), WARMUP: (0.025, 0.275), DROPOUT: (0.125, 0.275),
+    }  # fmt: skip
+    first, *drawn = equal_search.points(sweep)
+    assert first == {LR: 0.002, WARMUP: 0.1, DROPOUT: 0.2}, "the lower median"
+    assert len(drawn) == 3
+    assert all(ranges[key].contains(value) for point in drawn for key, value in point.items())
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"preset: demo": ""}, "preset: missing; an equal search needs rows, preset and space"),
+        ({"training.optimizer.lr: 0.003, ": ""}, "first: no value of training.optimizer.lr; the first trial needs one"),
+        ({"trial_pairs: 300": "goals: [validation_loss]"}, "an equal search has the goal validation_bleu"),
+    ],
+)
+def test_half_an_equal_search_is_refused(replaced: dict[str, str], message: str, folder: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sweep.read(tiny_search.write(folder, **replaced))
+
+
+def test_a_default_outside_the_space_and_an_unknown_setting_are_refused(folder: Path) -> None:
+    outside = Sweep.read(tiny_search.write(folder, **{"lr: 0.003": "lr: 0.3"}))
+    with pytest.raises(ValueError, match=r"first: training.optimizer.lr: 0.3 is not in the space of tune-demo.yaml"):
+        equal_search.points(outside)
+    unknown = Sweep.read(tiny_search.write(folder, **{"schedule.warmup_share": "schedule.warmup_part"}))
+    with pytest.raises(ValueError, match="warmup_part: mlp has no such setting"):
+        equal_search.trial_experiments(unknown, "mlp")
+
+
+# --- trials -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_row_tries_every_point_with_the_same_budget(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = FakeJobs(better_with_smaller_lr)
+    results = tiny_search.search(tiny_search.write(folder), monkeypatch, jobs)
+    assert [result.job_counts for result in results] == [{"COMPLETE": 4, "PRUNED": 0, "FAILED": 0, "remaining": 0}] * 2
+    trials = read_trials("demo")
+    assert [(trial.row, trial.number) for trial in trials] == [(row, n) for row in tiny_search.ROWS for n in range(4)]
+    assert {trial.pairs for trial in trials} == {300}, "nothing is pruned"
+    assert {experiment.training.max_pairs for experiment in jobs.started} == {300}
+    for one, other in zip(trials[:4], trials[4:], strict=True):
+        assert dict(other.settings) == {key: one.settings[key] for key in (LR, WARMUP)}
+    assert {trial.job_hash for trial in trials} == {experiment.job_hash for experiment in jobs.started}
+    assert trials[0].validation_bleu == pytest.approx(40 - 1000 * 0.003)
+    assert results[0].preset == trials[0].validation_bleu
+
+
+def test_another_machine_continues_from_the_file_of_trials(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The first machine is killed by its third job; the second has neither its store nor its Optuna database."""
+    path, started = tiny_search.write(folder), list[Experiment]()
+
+    def stops_in_third(experiment: Experiment) -> list[float]:
+        started.append(experiment)
+        if len(started) == 3:
+            raise KeyError("out of memory, say")
+        return better_with_smaller_lr(experiment)
+
+    tiny_search.search(path, monkeypatch, FakeJobs(stops_in_third), rows=["mlp"], workers=1)
+    before = read_trials("demo")
+    assert [trial.number for trial in before] == [0, 1, 3], "a job that failed there may succeed elsewhere"
+    commits = tuned.trials_path("demo").read_text().replace(f",{before[0].commit},", ",theirs,")
+    tuned.trials_path("demo").write_text(commits)
+    tracking_folder.create(folder / "elsewhere", tmp_path_factory)
+    jobs = FakeJobs(better_with_smaller_lr)
+    (result,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], runs="elsewhere")
+    assert [experiment.job_hash for experiment in jobs.started] == [started[2].job_hash]
+    assert result.job_counts == {"COMPLETE": 4, "PRUNED": 0, "FAILED": 0, "remaining": 0}
+    after = read_trials("demo")
+    assert [trial.number for trial in after] == [0, 1, 2, 3]
+    assert [trial.commit for trial in after].count("theirs") == 3, "a line that was there stays as it was"
+    tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], runs="elsewhere")
+    assert len(jobs.started) == 1
+
+
+def test_a_stopped_search_continues_with_the_same_points(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, killed = tiny_search.write(folder), list[str]()
+
+    def killed_once(experiment: Experiment) -> list[float]:
+        if not killed:
+            killed.append(experiment.job_hash)
+            raise WorkerKilled
+        return better_with_smaller_lr(experiment)
+
+    tiny_search.search(path, monkeypatch, FakeJobs(killed_once), rows=["mlp"], max_seconds=0)
+    (result,) = tiny_search.search(path, monkeypatch, FakeJobs(killed_once), rows=["mlp"], workers=2)
+    assert result.job_counts["COMPLETE"] == 4
+    trials = read_trials("demo")
+    points = [point for point, _ in equal_search.trial_experiments(Sweep.read(path), "mlp")]
+    assert [trial.settings for trial in trials] == points
+    assert killed[0] in {trial.job_hash for trial in trials}
+
+
+def test_a_point_is_enqueued_once_when_a_driver_died_before_it_started(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_search.write(folder)
+    jobs = FakeJobs(better_with_smaller_lr)
+    (result,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], max_seconds=0)
+    result.study.optuna_study.enqueue_trial(dict(result.study.planned[0][0]))
+    (result,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], workers=1)
+    assert len(jobs.started) == len(result.study.attempts()) == 4
+
+
+def test_a_trial_that_diverges_is_a_result(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    def diverges(experiment: Experiment) -> list[float]:
+        if experiment.training.optimizer.lr > 0.01:
+            raise Diverged("the training loss is nan at update 3")
+        return better_with_smaller_lr(experiment)
+
+    path = tiny_search.write(folder)
+    tiny_search.search(path, monkeypatch, FakeJobs(diverges), rows=["mlp"])
+    trials = read_trials("demo")
+    assert [trial.state for trial in trials] == ["COMPLETE", "COMPLETE", "DIVERGED", "COMPLETE"]
+    assert trials[2].validation_bleu is None
+    tracking_folder.create(folder / "elsewhere", tmp_path_factory)
+    jobs = FakeJobs(better_with_smaller_lr)
+    (result,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], runs="elsewhere")
+    assert not jobs.started, "it is not tried again, also not elsewhere"
+    assert result.job_counts == {"COMPLETE": 3, "PRUNED": 0, "FAILED": 1, "remaining": 0}
+    assert equal_search.choose(Sweep.read(path), "tune-demo").rows["mlp"].trial == 1
+
+
+def test_trials_of_another_search_are_not_continued(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = FakeJobs(better_with_smaller_lr)
+    tiny_search.search(tiny_search.write(folder), monkeypatch, jobs, rows=["mlp"])
+    for replaced in (
+        {"trial_pairs: 300": "trial_pairs: 600"},
+        {"high: 0.02": "high: 0.04"},
+        {"batch_pairs: 64": "clip: 2"},
+    ):
+        path = tiny_search.write(folder, **replaced)
+        with pytest.raises(ValueError, match=r"demo-trials.csv: mlp: trial \d has other settings than this search"):
+            tiny_search.search(path, monkeypatch, jobs, rows=["mlp"])
+    assert len(jobs.started) == 4
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--trials", "5"], "--trials 5: .* is an equal search, whose trials is 4 for every row; remove the flag"),
+        (["--preset", "multi30k"], "--preset multi30k: .* is an equal search, whose preset is demo"),
+        (["--row", "lstm"], "no row 'lstm'"),
+        (["--training.clip", "0.5"], "--training.clip: the trials of an equal search have the settings of its file"),
+    ],
+)
+def test_flags_that_make_a_search_unequal_are_refused(
+    flags: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny_search.write(folder)
+    assert main(["sweep", str(path), *flags, "--tracking.folder", str(folder / "runs")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line), line
+
+
+def test_a_sweep_without_rows_needs_them_as_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", str(EXPERIMENTS / "sweep.yaml")]) == 2
+    assert "names no rows; name those to search for" in capsys.readouterr().err
+
+
+def test_an_equal_search_does_not_use_the_recipes_that_it_will_write(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_search.write(folder)
+    sweep = Sweep.read(path)
+    before = Study(sweep, "mlp", "demo", []).name
+    tiny_search.search(path, monkeypatch, FakeJobs(better_with_smaller_lr))
+    recipe = equal_search.choose(sweep, "tune-demo").rows["mlp"]
+    recipe.settings["training"]["max_updates"] = 7  # a setting that the search does not set
+    equal_search.write_recipes("demo", tuned.Tuned("tune-demo", 4, 300, 1001, "", {"mlp": recipe}))
+    assert read_tuned("demo")
+    assert Study(sweep, "mlp", "demo", []).name == before
