@@ -213,12 +213,15 @@ def sweep(store: Store, row: str, scored: bool = True) -> None:
     study.finish("FINISHED")
 
 
-def tuned(store: Store, suite: str, row: str, debt: float | None, granted: float | None = 8000.0) -> None:
-    """Writes what a suite stores when it takes the settings of a row from a sweep."""
+def tuned(
+    store: Store, suite: str, row: str, debt: float | None, granted: float | None = 8000.0, no_search: bool = False
+) -> None:
+    """Writes what a suite stores about the tuning of a row; without `no_search`, its settings come from a sweep."""
     tags = {"row": row, "corpus": "toy-en-de", "preset": "demo"}
     study = RunWriter(store.client, store.start_parent("tuning", tags, study=f"{row} of {suite}"))
     study.finish("FINISHED")
     got = {"sweep": "tuning", "study": study.id, "granted": granted, "spent": 6000.0, "debt": debt}
+    got |= {"no_search": no_search}
     own = RunWriter(store.client, store.start_parent(suite, {}))
     own.tag({"tuning": json.dumps({row: got})})
     points = [{"budget": 1000.0, "best": 10.0, "low": 5.0, "high": 20.0}]

@@ -35,6 +35,19 @@ def test_tuning_debt_and_curve_are_those_stored_by_the_suite(store: Store):
     assert facts["Tuning"] == ((text, ""),)
 
 
+def test_rows_whose_settings_come_from_no_search_are_named(store: Store):
+    rows = [Synthetic("low", "Low", 2014, 2, 1e12), Synthetic("high", "High", 2017, 9, 1e12)]
+    synthetic_runs.suite(store, "untuned", rows, "low,high", "low")
+    synthetic_runs.tuned(store, "untuned", "low", debt=None, granted=None, no_search=True)
+    context = gather(store, "untuned")
+    assert findings.warnings(context) == [
+        "Not from an equal search: the settings of Low. What their tuning cost is unknown, so differences between rows "
+        "may be differences of tuning."
+    ]
+    facts = {fact.label: fact.values for fact in experimental_setup.facts(context, context.tracks[0])}
+    assert facts["Tuning"] == (("from no search, cost unknown", "Low"), ("none", "High"))
+
+
 def test_a_tuning_budget_in_another_unit_has_no_debt(store: Store):
     synthetic_runs.suite(store, "timed", [Synthetic("low", "Low", 2014, 2, 1e12)], "low", "low")
     synthetic_runs.tuned(store, "timed", "low", debt=None, granted=None)

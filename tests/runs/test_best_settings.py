@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from bench.experiment import tuned
 from bench.runs import best_settings
 from bench.runs.suite import Suite, run_suite
-from tests.helpers import tiny_sweep
+from bench.sweep import equal_search
+from bench.tracking.reading import TrackedRun
+from tests.helpers import tiny_search, tiny_sweep
 from tests.helpers.threaded_workers import FakeJobs, ThreadBackend
 from tests.helpers.tiny_sweep import better_with_smaller_lr, flags, store, sweep
 
@@ -36,7 +40,10 @@ def test_a_suite_takes_the_best_settings_with_fresh_seeds(folder: Path, monkeypa
     assert json.loads(parent.tags["about"])["mlp"] == {"name": "MLP (sigmoid)", "year": "1986"}
     tuning = json.loads(parent.tags["tuning"])
     assert tuning["mlp"] | {"study": "", "spent": 0} == {
-        "sweep": "sweep", "study": "", "granted": 600.0, "spent": 0, "debt": 600.0,
+        "sweep": "sweep", "study": "", "granted": 600.0, "spent": 0, "debt": 600.0, "no_search": False,
+    }  # fmt: skip
+    assert tuning["perceptron"] == {
+        "sweep": "", "study": "", "granted": None, "spent": None, "debt": None, "no_search": True,
     }  # fmt: skip
     path = store(folder).download(parent, "best_so_far.json", folder)
     assert path
@@ -60,6 +67,59 @@ def test_an_ensemble_has_the_tuning_budget_of_its_members(folder: Path, monkeypa
     tuning = json.loads(parent.tags["tuning"])
     assert tuning["gnmt-ensemble"] == tuning["gnmt"]
     assert tuning["gnmt"]["debt"] == 600.0
+
+
+# --- recipes of an equal search ---------------------------------------------------------------------------------------
+
+
+def write_recipes(**rates: float) -> None:
+    """Writes recipes of an equal search with 16 trials of 100 pairs: row -> learning rate."""
+    rows = {row: tuned.Recipe(1, 20.0, "abc", {"training": {"optimizer": {"lr": lr}}}) for row, lr in rates.items()}
+    equal_search.write_recipes("demo", tuned.Tuned("tune-demo", 16, 100, 1001, "", rows))
+
+
+def costs(
+    suite: Suite, flags: Sequence[str] = (), best: Mapping[str, best_settings.BestSettings] | None = None
+) -> dict[str, tuple[float | None, float | None, bool]]:
+    """Row -> its budget granted, its debt, and whether its settings come from no search."""
+    singles = [experiment for experiment in suite.experiments(flags) if not experiment.members]
+    found = best_settings.tuning_costs(best or {}, singles)
+    return {row: (each["granted"], each["debt"], each["no_search"]) for row, each in found.items()}
+
+
+def test_rows_of_an_equal_search_have_no_debt_and_others_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_search.use_folder(tmp_path, monkeypatch)
+    rows = Suite(rows=["perceptron", "mlp", "cnn"])
+    unknown, equal = (None, None, True), (1600.0, 0.0, False)
+    assert costs(rows) == {"perceptron": unknown, "mlp": unknown, "cnn": unknown}, "before there are recipes"
+    write_recipes(perceptron=0.002, mlp=0.01)
+    assert costs(rows) == {"perceptron": equal, "mlp": equal, "cnn": unknown}
+    assert costs(rows, ["--training.max_pairs=900"]) == {"perceptron": equal, "mlp": equal, "cnn": unknown}
+    assert set(costs(rows, ["--training.optimizer.lr=0.5"]).values()) == {unknown}, "the recipe was changed"
+    changed = Suite(rows=["perceptron", "mlp"], settings={"training": {"optimizer": {"lr": 0.01}}})
+    assert costs(changed) == {"perceptron": unknown, "mlp": equal}
+
+
+def test_more_trials_than_the_equal_search_are_debt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_search.use_folder(tmp_path, monkeypatch)
+    write_recipes(perceptron=0.002, mlp=0.01)
+    tags = {"pairs_granted": "600", "pairs_spent": "500"}
+    study = TrackedRun("id", "study", "FINISHED", datetime(2026, 1, 1), tags, {}, {})
+    best = {"mlp": best_settings.BestSettings("sweep", study, {})}
+    assert costs(Suite(rows=["perceptron", "mlp"]), best=best) == {
+        "perceptron": (1600.0, 0.0, False), "mlp": (2200.0, 600.0, False),
+    }  # fmt: skip
+
+
+def test_the_seed_of_an_equal_search_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_search.use_folder(tmp_path, monkeypatch)
+    write_recipes(mlp=0.01)
+    best_settings.check_seeds({}, Suite(rows=["mlp", "cnn"], seeds=[1]).experiments([]))
+    best_settings.check_seeds({}, Suite(rows=["cnn"], seeds=[1001]).experiments([]))
+    with pytest.raises(ValueError, match="mlp: seed 1001 is the seed of sweep tune-demo; final numbers need other"):
+        best_settings.check_seeds({}, Suite(rows=["mlp"], seeds=[1001]).experiments([]))
 
 
 def test_an_unfinished_study_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
