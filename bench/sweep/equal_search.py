@@ -198,16 +198,19 @@ def trial_experiments(sweep: Sweep, row: str, flags: Sequence[str] = ()) -> list
             f"{changed[0]}: the trials of an equal search have the settings of its file; remove the flag, or set the "
             "value under settings: for all rows"
         )
-    present = {key for key in sweep.space if not key.startswith("model.") or _has_setting(experiment, key)}
+    present = {key for key in sweep.space if _has_setting(experiment, key)}
     of_row = [{key: value for key, value in point.items() if key in present} for point in points(sweep)]
     return [(point, search_space.with_values(experiment, point)) for point in of_row]
 
 
 def _has_setting(experiment: Experiment, key: str) -> bool:
+    """Whether the row has this setting. Only settings of `model` differ between rows; others must exist (ValueError)."""
     try:
         search_space.setting_value(experiment, key)
     except ValueError:
-        return False
+        if key.startswith("model."):
+            return False
+        raise
     return True
 
 

@@ -88,6 +88,7 @@ class Study:
     def __init__(self, sweep: Sweep, row: str, preset: str, flags: Sequence[str]) -> None:
         self.sweep, self.flags, self.file = sweep, flags, row_files()[row]
         self.planned = equal_search.trial_experiments(sweep, row, flags) if sweep.rows else []
+        self.planned_hashes = [experiment.job_hash for _, experiment in self.planned]
         self.base = self.planned[0][1] if self.planned else self.experiment(preset, row, {})
         if self.base.members:
             raise ValueError(f"--row {row}: an ensemble has the settings of its members; sweep {self.base.ensemble.of}")
@@ -191,7 +192,7 @@ class Study:
             self.refresh()
         if time.monotonic() < self.retry_at:
             return None
-        planned = [point for point, experiment in self.planned if experiment.job_hash not in self.jobs]
+        planned = [number for number, job_hash in enumerate(self.planned_hashes) if job_hash not in self.jobs]
         interrupted = [key for key, job in self.jobs.items() if job.state is None and not job.in_progress]
         if interrupted:
             settings = self.jobs[interrupted[0]].attempts[-1].params
@@ -199,7 +200,7 @@ class Study:
         elif len(self.jobs) >= self.sweep.trials:
             return None
         elif planned and not self.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            self.optuna_study.enqueue_trial(dict(planned[0]))
+            self.optuna_study.enqueue_trial(dict(self.planned[planned[0]][0]))
         while self.duplicates < MAX_DUPLICATES:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used")
@@ -380,7 +381,7 @@ class Study:
         """
         found = []
         for number, (point, experiment) in enumerate(self.planned):
-            job = self.jobs.get(experiment.job_hash)
+            job = self.jobs.get(self.planned_hashes[number])
             for attempt in job.attempts if job else ():
                 complete = attempt.state == TrialState.COMPLETE
                 if complete or attempt.user_attrs["reason"].startswith(f"failed: {NOT_A_NUMBER}"):
@@ -392,7 +393,7 @@ class Study:
                             attempt.value if complete else None,
                             round(attempt.user_attrs["pairs"] or 0),
                             experiment.seed,
-                            experiment.job_hash,
+                            self.planned_hashes[number],
                             attempt.user_attrs.get("commit", ""),
                             point,
                         )

@@ -11,6 +11,7 @@ from bench.checks import tuning
 from bench.cli.main import main
 from bench.experiment import tuned
 from bench.experiment.tuned import Trial, read_tuned, write_trials
+from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.sweep import equal_search
 from bench.sweep.settings import Sweep
 from tests.helpers import tiny_search, tiny_sweep
@@ -163,5 +164,5 @@ def test_a_preset_without_a_search_and_one_that_waits(folder: Path, capsys: pyte
     assert main(["verify", "tuning"]) == 1
     printed = capsys.readouterr().out
     assert "preset multi30k-cpu: no recipe from the equal search tune-next, because its space needs" in printed
-    assert main(["tuned", str(Path("experiments/sweep.yaml").resolve())]) == 2
+    assert main(["tuned", str(EXPERIMENTS / "sweep.yaml")]) == 2
     assert "no equal search, because it names no rows" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -52,11 +53,11 @@ def test_all_rows_of_the_demo_get_the_same_points() -> None:
 def test_a_trial_has_the_settings_that_a_run_with_its_flags_has() -> None:
     sweep = Sweep.read(EXPERIMENTS / "tune-demo.yaml")
     point, experiment = equal_search.trial_experiments(sweep, "mlp")[3]
-    shared = {f"--training.{key}" for key in ("batch_pairs=64", "clip=1.0", "label_smoothing=0.1")}
-    shared |= {f"--training.schedule.{key}" for key in ("warmup=0", "hold=0")}
-    shared |= {f"--training.schedule.decay={sweep.settings['training']['schedule']['decay']}"}
-    shared |= {'--training.optimizer.settings={"betas": [0.9, 0.98], "eps": 1.0e-9}', "--seed=1001"}
-    flags = [*sorted(shared), *(f"--{key}={value}" for key, value in point.items())]
+    training = sweep.settings["training"]
+    flags = [f"--training.{key}={training[key]}" for key in ("batch_pairs", "clip", "label_smoothing")]
+    flags += [f"--training.schedule.{key}={value}" for key, value in training["schedule"].items()]
+    flags += [f"--training.optimizer.settings={json.dumps(training['optimizer']['settings'])}", "--seed=1001"]
+    flags += [f"--{key}={value}" for key, value in point.items()]
     assert experiment.job_hash == resolve(row_files()["mlp"], row="mlp", flags=flags, tuned=False).job_hash
 
 
