@@ -204,7 +204,7 @@ def trial_experiments(sweep: Sweep, row: str, flags: Sequence[str] = ()) -> list
 
 
 def _has_setting(experiment: Experiment, key: str) -> bool:
-    """Whether the row has this setting. Only settings of `model` differ between rows; others must exist (ValueError)."""
+    """Whether the row has this setting. Only settings of `model` differ between rows; another must exist."""
     try:
         search_space.setting_value(experiment, key)
     except ValueError:
