@@ -39,18 +39,21 @@ def count_tokens(batch: Batch) -> BatchCounts:
     )
 
 
-def batch_boundaries(lengths: np.ndarray, batch_tokens: int) -> np.ndarray:
+def batch_boundaries(lengths: np.ndarray, batch_tokens: int, batch_pairs: int | None = None) -> np.ndarray:
     """Indices at which sorted sentences are divided into batches: 0, the end of batch 1, ..., the number of sentences.
 
-    In each batch, (sentences) x (longest sentence) <= `batch_tokens`. A longer sentence has a batch of its own.
+    In each batch, (sentences) x (longest sentence) <= `batch_tokens` and sentences <= `batch_pairs`. A longer sentence
+    has a batch of its own.
 
     Args:
         lengths: Tokens of each sentence, longest first.
         batch_tokens: Largest number of padded tokens of a batch.
+        batch_pairs: Largest number of sentences of a batch; None for no such limit.
     """
-    boundaries = [0]
+    boundaries, most = [0], batch_pairs or len(lengths)
     while boundaries[-1] < len(lengths):
-        boundaries.append(min(len(lengths), boundaries[-1] + max(1, int(batch_tokens // lengths[boundaries[-1]]))))
+        size = min(most, max(1, int(batch_tokens // lengths[boundaries[-1]])))
+        boundaries.append(min(len(lengths), boundaries[-1] + size))
     return np.array(boundaries)
 
 
@@ -59,7 +62,7 @@ class PairBatches(pl.LightningDataModule):
 
     In each epoch every pair occurs once. The pairs are sorted by the length of their longer side, with pairs of equal
     length in a new random order; they are divided into batches of at most `batch_tokens` padded tokens on the longer
-    side, or of `batch_pairs` pairs; and the batches are shuffled. Everything is determined by (seed, epoch). The
+    side and `batch_pairs` pairs; and the batches are shuffled. Everything is determined by (seed, epoch). The
     boundaries are the same in each epoch.
 
     Attributes:
@@ -83,10 +86,7 @@ class PairBatches(pl.LightningDataModule):
                 f"training.batch_tokens: {batch_tokens} is less than the longest sentence, {longest} tokens; raise it, "
                 "or lower text.max_length"
             )
-        if batch_pairs:
-            self.boundaries = np.append(np.arange(0, len(pairs), batch_pairs), len(pairs))
-        else:
-            self.boundaries = batch_boundaries(np.sort(self.max_lengths)[::-1], batch_tokens)
+        self.boundaries = batch_boundaries(np.sort(self.max_lengths)[::-1], batch_tokens, batch_pairs)
 
     @property
     def batches_per_epoch(self) -> int:

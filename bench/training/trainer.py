@@ -63,8 +63,9 @@ class TrainingSettings(OptimizationSettings, BudgetSettings):
 
     Attributes:
         batch_tokens: Maximum number of tokens in a batch, counted on the longer side with padding.
-        batch_pairs: Sentence pairs of a training batch, instead of `batch_tokens`; null for batches limited by tokens.
-            It gives rows with different text units (subwords, words, characters) the same number of updates.
+        batch_pairs: Maximum number of sentence pairs in a training batch; null for no such limit. Where `batch_tokens`
+            is so large that this limit is reached first, rows with different text units (subwords, words, characters)
+            have the same number of updates.
         precision: Arithmetic of products. bf16-mixed keeps the weights in fp32, and on a GPU recurrent layers too.
             64-true distinguishes rounding errors from mistakes.
         clip: Maximum norm of the gradient; null for no clipping.

@@ -57,13 +57,17 @@ def test_each_epoch_yields_every_pair_once_within_the_budget(lists: Lists, budge
 
 @given(some_pairs, st.integers(1, 9), st.integers(0, 5))
 def test_batches_of_pairs_have_that_many_pairs_whatever_their_length(lists: Lists, size: int, seed: int) -> None:
-    batches = PairBatches(pairs_of(lists), 13, seed, batch_pairs=size)
+    batches = PairBatches(pairs_of(lists), 1000, seed, batch_pairs=size)
     epoch = list(islice(batches.train_dataloader(), batches.batches_per_epoch))
     assert sorted(pair for batch in epoch for pair in unpadded(batch)) == sorted(lists)
     full, rest = divmod(len(lists), size)
     assert sorted(len(batch.source.lengths_B) for batch in epoch) == [rest] * bool(rest) + [size] * full
     longest = max(max(len(source), len(target)) for source, target in lists) + 1
     assert max(batches.longest().source.ids_BS.shape[1], batches.longest().target.ids_BS.shape[1]) == longest
+    small = PairBatches(pairs_of(lists), 13, seed, batch_pairs=size)  # the limit in tokens holds too, for the memory
+    for batch in islice(small.train_dataloader(), small.batches_per_epoch):
+        assert max(side.ids_BS.numel() for side in batch[:2]) <= 13
+        assert len(batch.source.lengths_B) <= size
 
 
 @given(st.integers(0, 50), st.integers(0, 3))
