@@ -28,6 +28,7 @@ from bench.experiment.loading import (
 from bench.experiment.spec import Experiment, _without_nulls
 from bench.experiment.yaml_layers import EXPERIMENTS, merge, nested_settings, read_yaml
 from bench.runs.suite import Suite
+from bench.sweep.settings import Sweep
 from tests.helpers import tiny_sweep
 
 FILES = row_files()
@@ -95,7 +96,9 @@ def test_the_presets_of_a_row_come_from_all_its_layers() -> None:
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_file_is_strict_yaml(path: Path) -> None:
     content = read_yaml(path)
-    if "rows" in content and "model" not in content:
+    if "space" in content:
+        assert Sweep.read(path).rows
+    elif "rows" in content and "model" not in content:
         assert Suite.read(path).experiments([])
 
 
@@ -311,7 +314,8 @@ def test_where_a_job_runs_does_not_change_its_hash(flags: tuple[str, ...]) -> No
         ("--text.normalization", "none"),
         ("--training.max_pairs", "64001"),
         ("--training.optimizer.lr", "0.5"),
-        ("--training.schedule.warmup", "7"),
+        ("--training.schedule.every", "7"),
+        ("--training.batch_pairs", "7"),
         ("--training.precision", "bf16-mixed"),
         ("--training.average", "3"),
         ("--decoding.beam", "4"),

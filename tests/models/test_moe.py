@@ -434,8 +434,10 @@ def test_paper_size_and_cost() -> None:
 
 def test_experts_are_evenly_loaded_on_text_they_have_not_seen() -> None:
     """Noisy top-k: coefficient of variation of the load under 0.5 after a short training on the grammar."""
-    flags = ["--text.vocabulary_size", "400", "--training.schedule.warmup", "10"]  # the test has 70 updates only
-    job = resolve(EXPERIMENTS / "moe.yaml", flags=flags)
+    changed = {"text.vocabulary_size": 400, "model.dropout": 0.0, "model.initial": 0.2, "training.optimizer.lr": 0.008}
+    schedule = {"decay": "none", "warmup": 10, "hold": 0, "warmup_share": "null"}  # the test has 70 updates only
+    changed |= {f"training.schedule.{key}": value for key, value in schedule.items()}
+    job = resolve(EXPERIMENTS / "moe.yaml", flags=[f"--{key}={value}" for key, value in changed.items()])
     assert job.model.gating == "noisy"
     grammar, random_numbers = Grammar("en", "de", job.corpus.lemmas, job.corpus.depth), random.Random(1)
     pairs = list(dict.fromkeys(grammar.texts(grammar.draw(random_numbers)) for _ in range(1600)))

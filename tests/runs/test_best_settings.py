@@ -25,6 +25,11 @@ def cached_parsing() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def own_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_search.use_folder(tmp_path, monkeypatch)
+
+
 def test_a_suite_takes_the_best_settings_with_fresh_seeds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = FakeJobs(better_with_smaller_lr)
     (result,) = sweep(folder, monkeypatch, jobs, "trials: 2")
@@ -87,10 +92,7 @@ def costs(
     return {row: (each["granted"], each["debt"], each["no_search"]) for row, each in found.items()}
 
 
-def test_rows_of_an_equal_search_have_no_debt_and_others_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny_search.use_folder(tmp_path, monkeypatch)
+def test_rows_of_an_equal_search_have_no_debt_and_others_are_named() -> None:
     rows = Suite(rows=["perceptron", "mlp", "cnn"])
     unknown, equal = (None, None, True), (1600.0, 0.0, False)
     assert costs(rows) == {"perceptron": unknown, "mlp": unknown, "cnn": unknown}, "before there are recipes"
@@ -102,8 +104,7 @@ def test_rows_of_an_equal_search_have_no_debt_and_others_are_named(
     assert costs(changed) == {"perceptron": unknown, "mlp": equal}
 
 
-def test_more_trials_than_the_equal_search_are_debt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny_search.use_folder(tmp_path, monkeypatch)
+def test_more_trials_than_the_equal_search_are_debt() -> None:
     write_recipes(perceptron=0.002, mlp=0.01)
     tags = {"pairs_granted": "600", "pairs_spent": "500"}
     study = TrackedRun("id", "study", "FINISHED", datetime(2026, 1, 1), tags, {}, {})
@@ -113,8 +114,7 @@ def test_more_trials_than_the_equal_search_are_debt(tmp_path: Path, monkeypatch:
     }  # fmt: skip
 
 
-def test_the_seed_of_an_equal_search_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny_search.use_folder(tmp_path, monkeypatch)
+def test_the_seed_of_an_equal_search_is_refused() -> None:
     write_recipes(mlp=0.01)
     best_settings.check_seeds({}, Suite(rows=["mlp", "cnn"], seeds=[1]).experiments([]))
     best_settings.check_seeds({}, Suite(rows=["cnn"], seeds=[1001]).experiments([]))

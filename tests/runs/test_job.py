@@ -447,7 +447,7 @@ def test_points_that_were_not_sent_are_sent_later(
 
 
 def test_a_diverged_run_has_failed(store: Store, folder: Path, tmp_path: Path) -> None:
-    job = experiment(folder, tracking__folder=tmp_path / "runs", training__optimizer__lr="1e38", training__clip="null")
+    job = experiment(folder, tracking__folder=tmp_path / "runs", training__optimizer__lr="1e30", training__clip="null")
     with pytest.raises(Diverged):
         run(job, store, "diverged")
     (failed,) = store.find("diverged", job.job_hash)

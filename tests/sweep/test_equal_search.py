@@ -54,7 +54,7 @@ def test_a_trial_has_the_settings_that_a_run_with_its_flags_has() -> None:
     sweep = Sweep.read(EXPERIMENTS / "tune-demo.yaml")
     point, experiment = equal_search.trial_experiments(sweep, "mlp")[3]
     training = sweep.settings["training"]
-    flags = [f"--training.{key}={training[key]}" for key in ("batch_pairs", "clip", "label_smoothing")]
+    flags = [f"--training.{key}={training[key]}" for key in ("batch_pairs", "batch_tokens", "clip", "label_smoothing")]
     flags += [f"--training.schedule.{key}={value}" for key, value in training["schedule"].items()]
     flags += [f"--training.optimizer.settings={json.dumps(training['optimizer']['settings'])}", "--seed=1001"]
     flags += [f"--{key}={value}" for key, value in point.items()]
