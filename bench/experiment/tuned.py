@@ -119,6 +119,7 @@ class Trial:
         number: Counted from 0; the trials of all rows with one number have the same settings.
         state: COMPLETE, or DIVERGED if the loss became infinite or not a number.
         validation_bleu: In percent; None if it diverged.
+        validation_loss: Decides between trials of equal BLEU; None if it diverged.
         pairs: Sentence pairs seen.
         commit: The commit that trained it.
         settings: Key -> value of the settings that were searched.
@@ -128,6 +129,7 @@ class Trial:
     number: int
     state: str
     validation_bleu: float | None
+    validation_loss: float | None
     pairs: int
     seed: int
     job_hash: str
@@ -164,18 +166,22 @@ def read_trials(preset: str) -> list[Trial]:
 def _trial(record: Mapping[str, str]) -> Trial:
     """The trial of one line of the file."""
     settings = {key: _number(text) for key, text in record.items() if "." in key and text}
-    bleu = record["validation_bleu"]
     return Trial(
         row=record["row"],
         number=int(record["number"]),
         state=record["state"],
-        validation_bleu=float(bleu) if bleu else None,
+        validation_bleu=_score(record["validation_bleu"]),
+        validation_loss=_score(record["validation_loss"]),
         pairs=int(record["pairs"]),
         seed=int(record["seed"]),
         job_hash=record["job_hash"],
         commit=record["commit"],
         settings=settings,
     )
+
+
+def _score(text: str) -> float | None:
+    return float(text) if text else None
 
 
 def _number(text: str) -> float | int:

@@ -34,6 +34,7 @@ from bench.experiment.tuned import (
     trials_sha256,
 )
 from bench.experiment.yaml_layers import check_known, merge, nested_settings
+from bench.measures.selection import rank
 from bench.sweep.settings import Sweep
 from bench.system.files import write_file
 
@@ -253,9 +254,9 @@ def finished_trials(sweep: Sweep, row: str, jobs: Sequence[tuple[Point, Experime
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
-    """The trial with the highest validation BLEU; the first of equal ones. Diverged trials have none."""
+    """The trial with the highest validation BLEU; of equal ones, that with the lowest loss."""
     scored = [trial for trial in trials if trial.state == COMPLETE]
-    return max(scored, key=lambda trial: (trial.validation_bleu or 0.0, -trial.number))
+    return max(scored, key=lambda trial: (rank(trial.validation_loss, trial.validation_bleu or 0.0), -trial.number))
 
 
 def choose(sweep: Sweep, name: str) -> Tuned:

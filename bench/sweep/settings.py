@@ -139,9 +139,9 @@ class Sweep:
             raise ValueError(
                 f"{path}: first: no value of {unset[0]}; the first trial needs one of each setting; add it"
             )
-        if self.rows and (self.goals != ["validation_bleu"] or self.limits):
+        if self.rows and (self.goals != [VALIDATION_SCORE] or self.limits):
             raise ValueError(
-                f"{path}: goals: an equal search has the goal validation_bleu and no limits; remove the others"
+                f"{path}: goals: an equal search has the goal {VALIDATION_SCORE} and no limits; remove the others"
             )
 
     def check_sampler(self) -> None:

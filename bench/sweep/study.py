@@ -94,6 +94,11 @@ class Study:
             raise ValueError(f"--row {row}: an ensemble has the settings of its members; sweep {self.base.ensemble.of}")
         self.selection = selection_of(self.base)
         self.sweep = sweep.for_selection(self.selection)
+        if self.planned and self.selection.score != "bleu":
+            raise ValueError(
+                f"{row}: an equal search chooses recipes by validation BLEU, but here the weights are selected by "
+                f"{self.selection.reason}; search on a corpus with longer targets"
+            )
         if self.planned:
             self.preset_values = dict(self.planned[0][0])
             ranges = equal_search.space(sweep)
@@ -360,7 +365,8 @@ class Study:
                 continue
             attributes = {"job_hash": trial.job_hash, "attempt": 1, "pairs": trial.pairs, "commit": trial.commit}
             if trial.state == COMPLETE:
-                attributes |= {"reason": "", "values": {"validation_bleu": trial.validation_bleu}}
+                values = {"validation_bleu": trial.validation_bleu, LOSS: trial.validation_loss}
+                attributes |= {"reason": "", "values": values}
             else:
                 attributes |= {"reason": f"failed: {NOT_A_NUMBER}", "failed": True}
             self.optuna_study.add_trial(
@@ -391,6 +397,7 @@ class Study:
                             number,
                             COMPLETE if complete else DIVERGED,
                             attempt.value if complete else None,
+                            attempt.user_attrs["values"][LOSS] if complete else None,
                             round(attempt.user_attrs["pairs"] or 0),
                             experiment.seed,
                             self.planned_hashes[number],

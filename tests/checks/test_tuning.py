@@ -42,7 +42,7 @@ def finish(folder: Path, scores: dict[str, list[float]]) -> None:
         write_trials(
             "demo",
             [
-                Trial(row, number, "COMPLETE", bleu, 300, 1001, jobs[number][1].job_hash, "abc", jobs[number][0])
+                Trial(row, number, "COMPLETE", bleu, 2.0, 300, 1001, jobs[number][1].job_hash, "abc", jobs[number][0])
                 for number, bleu in enumerate(values)
             ],
         )

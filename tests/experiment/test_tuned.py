@@ -12,6 +12,7 @@ from bench.experiment import tuned
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.experiment.tuned import Recipe, Trial, Tuned, read_trials, read_tuned, recipe_of, write_trials
+from bench.sweep import equal_search
 from bench.sweep.equal_search import write_recipes
 from tests.helpers import tiny_search, tiny_sweep
 
@@ -85,7 +86,7 @@ def test_a_file_that_no_command_wrote_is_refused(text: str) -> None:
 def trial(row: str, number: int, bleu: float | None = 30.5, **settings: float) -> Trial:
     state = "DIVERGED" if bleu is None else "COMPLETE"
     values = {f"training.{key}": value for key, value in settings.items()}
-    return Trial(row, number, state, bleu, 300, 1001, f"hash{number}", "abc", values)
+    return Trial(row, number, state, bleu, None if bleu is None else 2.0, 300, 1001, f"hash{number}", "abc", values)
 
 
 def test_trials_are_read_as_they_were_written() -> None:
@@ -108,3 +109,9 @@ def test_a_line_that_is_no_trial_is_refused_with_its_number(old: str, new: str) 
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(ValueError, match=r"demo-trials.csv, line 2: not a trial \(.*\); .* restore the file from git"):
         read_trials("demo")
+
+
+def test_of_trials_with_equal_bleu_that_with_the_lowest_loss_is_best() -> None:
+    worse, better, later = (replace(trial("mlp", n), validation_loss=loss) for n, loss in enumerate((2.0, 1.0, 1.0)))
+    assert equal_search.best_trial([worse, better, later, trial("mlp", 3, None)]) == better
+    assert equal_search.best_trial([worse, better, trial("mlp", 3, 31.0)]).number == 3

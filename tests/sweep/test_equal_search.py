@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from bench.cli.main import main
-from bench.experiment import search_space, tuned
+from bench.experiment import tuned
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.experiment.tuned import read_trials, read_tuned
-from bench.experiment.yaml_layers import EXPERIMENTS
+from bench.experiment.yaml_layers import EXPERIMENTS, nested_settings
 from bench.sweep import equal_search
 from bench.sweep.settings import Sweep
 from bench.sweep.study import Study
@@ -76,7 +76,7 @@ def test_a_search_around_other_recipes_narrows_the_space(folder: Path) -> None:
     ):
         equal_search.points(sweep)
     values = {"mlp": {LR: 0.002, WARMUP: 0.1, DROPOUT: 0.2}, "perceptron": {LR: 0.008, WARMUP: 0.2}}
-    rows = {row: tuned.Recipe(1, 20.0, "abc", search_space.nested_settings(point)) for row, point in values.items()}
+    rows = {row: tuned.Recipe(1, 20.0, "abc", nested_settings(point)) for row, point in values.items()}
     equal_search.write_recipes("demo", tuned.Tuned("tune-demo", 4, 300, 1001, "", rows))
     ranges = equal_search.space(sweep)
     # Logarithmic: half of the lowest, twice the highest. Linear: a quarter of 0.3 beyond both, and not below 0.
@@ -94,7 +94,7 @@ def test_a_search_around_other_recipes_narrows_the_space(folder: Path) -> None:
     [
         ({"preset: demo": ""}, "preset: missing; an equal search needs rows, preset and space"),
         ({"training.optimizer.lr: 0.003, ": ""}, "first: no value of training.optimizer.lr; the first trial needs one"),
-        ({"trial_pairs: 300": "goals: [validation_loss]"}, "an equal search has the goal validation_bleu"),
+        ({"trial_pairs: 300": "goals: [validation_loss]"}, "an equal search has the goal validation_score"),
     ],
 )
 def test_half_an_equal_search_is_refused(replaced: dict[str, str], message: str, folder: Path) -> None:
