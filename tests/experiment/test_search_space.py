@@ -16,7 +16,7 @@ from bench.experiment.yaml_layers import EXPERIMENTS, nested_settings
 from bench.runs.suite import Suite
 from bench.sweep.settings import Sweep
 from bench.sweep.study import Study
-from tests.helpers import tiny_sweep
+from tests.helpers import tiny_job, tiny_sweep
 
 LADDER = Suite.read(EXPERIMENTS / "ladder.yaml").rows  # a row that a user adds need not have a search space
 ROWS = [row for row in LADDER if not member_row(row_files()[row], row)]
@@ -57,12 +57,14 @@ def test_every_preset_is_in_its_space(row: str, preset: str) -> None:
     assert again.job_hash == base.job_hash
 
 
-def test_a_condition_decides_whether_a_setting_is_searched() -> None:
+def test_a_condition_decides_whether_a_setting_is_searched(tmp_path: Path) -> None:
     decay, hold, share = (f"training.schedule.{name}" for name in ("decay", "hold", "warmup_share"))
     updates = [f"--{decay}=inverse_sqrt", f"--{share}=null", "--training.schedule.warmup=50"]
+    tiny_job.write_corpus(tmp_path)
+    flags = tiny_sweep.flags(tmp_path)
     for study, searched in (
-        (Study(Sweep(), "gnmt", "multi30k", []), share),  # its schedule is in shares of the budget
-        (Study(Sweep(), "gnmt", "multi30k", updates), hold),
+        (Study(Sweep(), "gnmt", "multi30k", flags), share),  # its schedule is in shares of the budget
+        (Study(Sweep(), "gnmt", "multi30k", [*flags, *updates]), hold),
     ):
         assert decay not in study.space
         suggested = study.suggest(optuna.trial.FixedTrial(dict.fromkeys(study.space, 0) | study.preset_values))
