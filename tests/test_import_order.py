@@ -120,7 +120,7 @@ def test_the_command_imports_nothing_heavy_at_its_top() -> None:
 
 def test_libraries_do_not_print_their_log() -> None:
     """Libraries set the level of their loggers when they are imported, so ours has to be set after that."""
-    program = "import logging, bench.training.trainer, bench.tracking.store, bench.sweep.storage\n"
+    program = "import logging, bench.training.trainer, bench.tracking.store, bench.sweep.settings\n"
     program += "names = 'mlflow', 'alembic', 'optuna', 'pytorch_lightning'\n"
     program += "print(*(logging.getLogger(name).level >= logging.ERROR for name in names))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
