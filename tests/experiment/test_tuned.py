@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,8 +41,8 @@ def write(**rows: float) -> None:
     write_recipes("demo", Tuned("tune-demo", 16, 48000, 1001, "", recipes))
 
 
-def experiment(row: str, preset: str = "demo", **named: object) -> Experiment:
-    return resolve(row_files()[row], row=row, preset=preset, **named)  # type: ignore[arg-type]
+def experiment(row: str, preset: str = "demo", **named: Any) -> Experiment:
+    return resolve(row_files()[row], row=row, preset=preset, **named)
 
 
 def test_a_recipe_is_above_the_row_and_below_suite_and_flags() -> None:
