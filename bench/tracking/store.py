@@ -112,8 +112,8 @@ def _artifact_repository(artifact_uri: str, tracking_uri: str) -> ArtifactReposi
 def quote(value: str) -> str:
     """Returns the value in quotation marks, for a query of MLflow.
 
-    MLflow cannot escape a character. A value with both kinds of quotation marks or a backslash therefore gives "": leave
-    it out of the query and compare the results yourself.
+    MLflow cannot escape a character, so a value with both kinds of quotation marks or a backslash gives "": leave it
+    out of the query and compare the results yourself.
     """
     return next((f"{mark}{value}{mark}" for mark in ("'", '"') if mark not in value and "\\" not in value), "")
 
