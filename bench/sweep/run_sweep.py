@@ -21,13 +21,13 @@ import yaml
 from bench.data import vocabulary
 from bench.experiment.fairness import setting_differences
 from bench.experiment.job_data import JobData
-from bench.experiment.tuned import write_trials
 from bench.experiment.yaml_layers import nested_settings
 from bench.measures.selection import CONSTANT_SCORE_TAG
 from bench.runs.suite import one_per_dataset
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_backend import WorkerBackend
 from bench.runs.worker_pool import open_pool, schedule
+from bench.sweep.equal_study import EqualStudy
 from bench.sweep.settings import Sweep
 from bench.sweep.storage import HEARTBEAT_INTERVAL, StorageFailure, open_storage
 from bench.sweep.study import LOSS, Study
@@ -64,8 +64,7 @@ class SweepQueue:
     def on_result(self, task: Task, result: TaskResult) -> str:
         study = self._study_of(task)
         description = study.on_result(task, result, self.store)
-        if study.planned:
-            write_trials(study.base.preset, study.finished_trials())
+        study.save_finished()
         log_progress(study, self.suite, self.writers[study.name], self.store)
         return description
 
@@ -138,7 +137,8 @@ def run_sweep(
         ValueError: a setting is invalid, or the storage cannot be reached; no job was started.
         Interrupted: a signal was received; every job in progress is saved.
     """
-    studies = [Study(sweep, row, preset, flags) for row in dict.fromkeys(rows)]
+    kind = EqualStudy if sweep.rows else Study
+    studies = [kind(sweep, row, preset, flags) for row in dict.fromkeys(rows)]
     bases = [study.base for study in studies]
     backend.check(bases)
     for line in setting_differences(bases):

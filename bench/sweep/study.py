@@ -18,14 +18,12 @@ from bench.experiment import search_space
 from bench.experiment.job_data import selection_of
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
-from bench.experiment.tuned import COMPLETE, DIVERGED, Trial
 from bench.experiment.yaml_layers import nested_settings
 from bench.measures.measure import Measure
 from bench.measures.selection import DEFAULT_TOKENIZER, is_constant, rank
-from bench.runs.job import NOT_A_NUMBER, TrialInfo
+from bench.runs.job import TrialInfo
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_pool import MAX_ATTEMPTS
-from bench.sweep import equal_search
 from bench.sweep.settings import DIRECTIONS, Direction, Sweep
 from bench.sweep.storage import HEARTBEAT_INTERVAL
 from bench.system import terminal
@@ -82,30 +80,22 @@ class Study:
         base: The experiment with the settings of the preset and the seed of the sweep.
         selection: The validation score of its jobs, which prunes, is the goal validation_score, and decides ties.
         jobs: Job hash -> its attempts, as the storage had them at the last `refresh`.
-        planned: The points and jobs of an equal search, in order; empty if Optuna's sampler draws them one by one.
+        space: The settings that are searched.
+        preset_values: The settings of the first trial.
     """
+
+    may_draw_again = True
+    """Whether another trial is drawn if the settings of a new one have been tried before."""
 
     def __init__(self, sweep: Sweep, row: str, preset: str, flags: Sequence[str]) -> None:
         self.sweep, self.flags, self.file = sweep, flags, row_files()[row]
-        self.planned = equal_search.trial_experiments(sweep, row, flags) if sweep.rows else []
-        self.planned_hashes = [experiment.job_hash for _, experiment in self.planned]
-        self.base = self.planned[0][1] if self.planned else self.experiment(preset, row, {})
+        self.base = self.first_experiment(preset, row)
         if self.base.members:
             raise ValueError(f"--row {row}: an ensemble has the settings of its members; sweep {self.base.ensemble.of}")
         self.selection = selection_of(self.base)
         self.sweep = sweep.for_selection(self.selection)
-        if self.planned and self.selection.score != "bleu":
-            raise ValueError(
-                f"{row}: an equal search chooses recipes by validation BLEU, but here the weights are selected by "
-                f"{self.selection.reason}; search on a corpus with longer targets"
-            )
-        if self.planned:
-            self.preset_values = dict(self.planned[0][0])
-            ranges = equal_search.space(sweep)
-            self.space = {key: ranges[key] for key in self.preset_values}
-        else:
-            self.space = search_space.without_fixed(search_space.read_space(self.file, preset, row), flags)
-            self.preset_values = search_space.preset_values(self.space, self.base)
+        self.space = self.read_space()
+        self.preset_values = self.first_values()
         shared: list[object] = [self.base.job_hash, self.sweep.goals, sweep.limits]
         if self.selection.tokenizer != DEFAULT_TOKENIZER:  # the script of the text may have told it
             shared.append(self.selection.tokenizer)
@@ -121,22 +111,35 @@ class Study:
 
     @property
     def prunes(self) -> bool:
-        """Whether the pruner may stop a job: if the validation score is the one goal. In an equal search, never."""
-        return self.sweep.goals == [self.selection.metric] and not self.sweep.rows
+        """Whether the pruner may stop a job: only if the validation score is the one goal."""
+        return self.sweep.goals == [self.selection.metric]
 
-    def experiment(self, preset: str, row: str, values: Mapping[str, Any]) -> Experiment:
-        if self.planned:
-            return search_space.with_values(self.base, values)
+    def first_experiment(self, preset: str, row: str) -> Experiment:
+        """The job of the first trial, which has the settings of the preset."""
+        return self._resolve(preset, row, {})
+
+    def experiment(self, values: Mapping[str, Any]) -> Experiment:
+        """The job with these values of the settings that are searched."""
+        return self._resolve(self.base.preset, self.base.row, values)
+
+    def _resolve(self, preset: str, row: str, values: Mapping[str, Any]) -> Experiment:
         layers = [{"seed": self.sweep.seed}, nested_settings(values)]
         return resolve(self.file, preset=preset, row=row, suite=layers, flags=self.flags)
+
+    def read_space(self) -> search_space.Space:
+        """The space in the row's file, without the settings that a flag has fixed."""
+        space = search_space.read_space(self.file, self.base.preset, self.base.row)
+        return search_space.without_fixed(space, self.flags)
+
+    def first_values(self) -> dict[str, Any]:
+        """The values of the first trial: those of the preset."""
+        return search_space.preset_values(self.space, self.base)
 
     def open(self, storage: optuna.storages.RDBStorage) -> None:
         """Opens the study, or creates it with the settings of the preset as its first trial.
 
-        An equal search also takes the trials that another machine has finished, from the preset's file.
-
         Raises:
-            ValueError: the study exists and was written in another format, or a trial of the file is of another search.
+            ValueError: the study exists and was written in another format.
         """
         directions: list[Direction] = [DIRECTIONS[goal] for goal in self.sweep.goals]
         pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
@@ -156,9 +159,10 @@ class Study:
         seed = self.sweep.seed + trials
         self.optuna_study.sampler = self.sweep.sampler.create(optuna.samplers, "sampler", seed=seed)
         self.refresh()
-        if self.planned:
-            self._add_finished_trials()
-            return
+        self.add_first_trials()
+
+    def add_first_trials(self) -> None:
+        """Makes the settings of the preset the first trial, unless it exists."""
         waiting = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if self.base.job_hash not in self.jobs and not waiting:
             self.optuna_study.enqueue_trial(self.preset_values)
@@ -197,15 +201,13 @@ class Study:
             self.refresh()
         if time.monotonic() < self.retry_at:
             return None
-        planned = [number for number, job_hash in enumerate(self.planned_hashes) if job_hash not in self.jobs]
         interrupted = [key for key, job in self.jobs.items() if job.state is None and not job.in_progress]
         if interrupted:
             settings = self.jobs[interrupted[0]].attempts[-1].params
             self.optuna_study.enqueue_trial(settings, {"retry_of": interrupted[0]})
         elif len(self.jobs) >= self.sweep.trials:
             return None
-        elif planned and not self.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            self.optuna_study.enqueue_trial(dict(self.planned[planned[0]][0]))
+        self.before_new_trial()
         while self.duplicates < MAX_DUPLICATES:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used")
@@ -215,19 +217,25 @@ class Study:
                 self.duplicates = 0
                 self.refresh()
                 return task
-            if "retry_of" in trial.user_attrs or self.planned:
-                return None  # another driver has this attempt; a planned point is never replaced by a drawn one
+            if "retry_of" in trial.user_attrs or not self.may_draw_again:
+                return None  # another driver has this attempt
             self.duplicates += 1
         terminal.say(
             f"  {self.name}: {MAX_DUPLICATES} consecutive samples were duplicates: the search space is exhausted"
         )
         return None
 
+    def before_new_trial(self) -> None:
+        """Called before Optuna is asked for a trial; the sampler draws it unless one is enqueued here."""
+
+    def save_finished(self) -> None:
+        """Called after each attempt, for searches that keep their trials outside of the storage."""
+
     def _start_attempt(self, trial: optuna.Trial, suite: str, parent: str, threads: int | None) -> Task | None:
         """The task of an attempt; None if its settings were tried before, or the job to retry has ended."""
         trial.set_user_attr("reason", LOST_WORKER)
         self._send_heartbeat(trial)
-        experiment = self.experiment(self.base.preset, self.base.row, self.suggest(trial))
+        experiment = self.experiment(self.suggest(trial))
         job = self.jobs.get(experiment.job_hash)
         is_retry = trial.user_attrs.get("retry_of") == experiment.job_hash
         if job and (not is_retry or job.state or job.in_progress):
@@ -354,59 +362,6 @@ class Study:
             writer = store.begin(task.suite, task.trial.run_name(task.experiment), tags, task.parent)
         writer.tag({"state": "FAILED", "reason": reason})
         writer.finish("FAILED")
-
-    # --- the finished trials of an equal search -----------------------------------------------------------------------
-
-    def _add_finished_trials(self) -> None:
-        """Adds the trials of the preset's file that are not in the storage yet."""
-        distributions = {key: equal_search.distribution(span) for key, span in self.space.items()}
-        for trial in equal_search.finished_trials(self.sweep, self.base.row, self.planned):
-            if trial.job_hash in self.jobs:
-                continue
-            attributes = {"job_hash": trial.job_hash, "attempt": 1, "pairs": trial.pairs, "commit": trial.commit}
-            if trial.state == COMPLETE:
-                values = {"validation_bleu": trial.validation_bleu, LOSS: trial.validation_loss}
-                attributes |= {"reason": "", "values": values}
-            else:
-                attributes |= {"reason": f"failed: {NOT_A_NUMBER}", "failed": True}
-            self.optuna_study.add_trial(
-                optuna.trial.create_trial(
-                    state=TrialState.COMPLETE if trial.state == COMPLETE else TrialState.FAIL,
-                    value=trial.validation_bleu,
-                    params=dict(trial.settings),
-                    distributions=distributions,
-                    user_attrs=attributes,
-                )
-            )
-        self.refresh()
-
-    def finished_trials(self) -> list[Trial]:
-        """The trials that count as finished on every machine: those that are complete, and those that diverged.
-
-        A job that failed for another reason, such as too little memory, may succeed on another machine.
-        """
-        found = []
-        for number, (point, experiment) in enumerate(self.planned):
-            job = self.jobs.get(self.planned_hashes[number])
-            for attempt in job.attempts if job else ():
-                complete = attempt.state == TrialState.COMPLETE
-                if complete or attempt.user_attrs["reason"].startswith(f"failed: {NOT_A_NUMBER}"):
-                    found.append(
-                        Trial(
-                            self.base.row,
-                            number,
-                            COMPLETE if complete else DIVERGED,
-                            attempt.value if complete else None,
-                            attempt.user_attrs["values"][LOSS] if complete else None,
-                            round(attempt.user_attrs["pairs"] or 0),
-                            experiment.seed,
-                            self.planned_hashes[number],
-                            attempt.user_attrs.get("commit", ""),
-                            point,
-                        )
-                    )
-                    break
-        return found
 
     # --- best trials and costs ------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ def test_twenty_configurations_of_every_row_can_be_built(row: str) -> None:
     sampler = optuna.samplers.RandomSampler(seed=1)
     for trial in (optuna.create_study(sampler=sampler).ask() for _ in range(20)):
         values = study.suggest(trial)
-        experiment = study.experiment("demo", row, values)
+        experiment = study.experiment(values)
         assert {key: search_space.setting_value(experiment, key) for key in values} == values
         with torch.device("meta"):
             model = experiment.build(100, 100)

@@ -16,8 +16,8 @@ from bench.experiment.spec import Experiment
 from bench.experiment.tuned import read_trials, read_tuned
 from bench.experiment.yaml_layers import EXPERIMENTS, nested_settings
 from bench.sweep import equal_search
+from bench.sweep.equal_study import EqualStudy
 from bench.sweep.settings import Sweep
-from bench.sweep.study import Study
 from bench.training.budget import Diverged
 from tests.helpers import tiny_search, tracking_folder
 from tests.helpers.threaded_workers import FakeJobs, WorkerKilled
@@ -182,6 +182,7 @@ def test_a_point_is_enqueued_once_when_a_driver_died_before_it_started(
     path = tiny_search.write(folder)
     jobs = FakeJobs(better_with_smaller_lr)
     (result,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], max_seconds=0)
+    assert isinstance(result.study, EqualStudy)
     result.study.optuna_study.enqueue_trial(dict(result.study.planned[0][0]))
     (result,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], workers=1)
     assert len(jobs.started) == len(result.study.attempts()) == 4
@@ -253,10 +254,10 @@ def test_an_equal_search_does_not_use_the_recipes_that_it_will_write(
 ) -> None:
     path = tiny_search.write(folder)
     sweep = Sweep.read(path)
-    before = Study(sweep, "mlp", "demo", []).name
+    before = EqualStudy(sweep, "mlp", "demo", []).name
     tiny_search.search(path, monkeypatch, FakeJobs(better_with_smaller_lr))
     recipe = equal_search.choose(sweep, "tune-demo").rows["mlp"]
     recipe.settings["training"]["max_updates"] = 7  # a setting that the search does not set
     equal_search.write_recipes("demo", tuned.Tuned("tune-demo", 4, 300, 1001, "", {"mlp": recipe}))
     assert read_tuned("demo")
-    assert Study(sweep, "mlp", "demo", []).name == before
+    assert EqualStudy(sweep, "mlp", "demo", []).name == before
