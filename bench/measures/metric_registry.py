@@ -37,6 +37,8 @@ class Metric:
         in_every_row: Whether the CSV has a line of it for every row, and the report says why where it was not measured.
         own_column: Whether it has a column of its own after the costs in the comparison table.
         print_provenance: Whether the experimental setup prints how it was measured.
+        in_mlflow: Whether it is an MLflow metric of a job. The others are only in the job's table measures.json. The UI
+            makes a column and a chart of every metric; a job has at most 40, curves and system metrics included.
     """
 
     name: str
@@ -50,9 +52,16 @@ class Metric:
     in_every_row: bool = False
     own_column: bool = False
     print_provenance: bool = False
+    in_mlflow: bool = False
 
 
-def _score(name: str, better: Literal["higher", "lower"], label: str, print_provenance: bool = False) -> Metric:
+def _score(
+    name: str,
+    better: Literal["higher", "lower"],
+    label: str,
+    print_provenance: bool = False,
+    in_mlflow: bool = False,
+) -> Metric:
     """A score of translations, between 0 and 100, which every row has on every test set."""
     return Metric(
         name,
@@ -63,19 +72,22 @@ def _score(name: str, better: Literal["higher", "lower"], label: str, print_prov
         score=True,
         in_every_row=True,
         print_provenance=print_provenance,
+        in_mlflow=in_mlflow,
     )
 
 
-def _percent(name: str, better: Literal["higher", "lower", ""] = "", label: str = "") -> Metric:
-    return Metric(name, "percent", better, label, format="0.1")
+def _percent(
+    name: str, better: Literal["higher", "lower", ""] = "", label: str = "", in_mlflow: bool = False
+) -> Metric:
+    return Metric(name, "percent", better, label, format="0.1", in_mlflow=in_mlflow)
 
 
 METRICS = (
     # In every row of the CSV, in this order.
-    _score("bleu", "higher", "BLEU", print_provenance=True),
+    _score("bleu", "higher", "BLEU", print_provenance=True, in_mlflow=True),
     _score("chrf", "higher", "chrF2"),
     _score("ter", "lower", "TER"),
-    Metric("params", "parameters", "", "Parameters", "M", 1e6, in_every_row=True),
+    Metric("params", "parameters", "", "Parameters", "M", 1e6, in_every_row=True, in_mlflow=True),
     Metric(
         "train_flops",
         "FLOP",
@@ -85,8 +97,18 @@ METRICS = (
         format="power of ten",
         in_every_row=True,
         print_provenance=True,
+        in_mlflow=True,
     ),
-    Metric("executed_flops", "FLOP", "lower", "Executed FLOPs", "FLOP", format="power of ten", in_every_row=True),
+    Metric(
+        "executed_flops",
+        "FLOP",
+        "lower",
+        "Executed FLOPs",
+        "FLOP",
+        format="power of ten",
+        in_every_row=True,
+        in_mlflow=True,
+    ),
     Metric(
         "clock_flops",
         "FLOP",
@@ -96,10 +118,13 @@ METRICS = (
         format="power of ten",
         in_every_row=True,
         print_provenance=True,
+        in_mlflow=True,
     ),
-    Metric("energy_j", "J", "lower", "Energy", "J", in_every_row=True, print_provenance=True),
-    Metric("latency_p50_ms", "ms", "lower", "Latency p50", "ms", in_every_row=True, print_provenance=True),
-    Metric("latency_p95_ms", "ms", "lower", "Latency p95", "ms", in_every_row=True),
+    Metric("energy_j", "J", "lower", "Energy", "J", in_every_row=True, print_provenance=True, in_mlflow=True),
+    Metric(
+        "latency_p50_ms", "ms", "lower", "Latency p50", "ms", in_every_row=True, print_provenance=True, in_mlflow=True
+    ),
+    Metric("latency_p95_ms", "ms", "lower", "Latency p95", "ms", in_every_row=True, in_mlflow=True),
     Metric(
         "sentences_per_s",
         "1/s",
@@ -109,6 +134,7 @@ METRICS = (
         in_every_row=True,
         own_column=True,
         print_provenance=True,
+        in_mlflow=True,
     ),
     Metric(
         "peak_memory_bytes",
@@ -120,6 +146,7 @@ METRICS = (
         in_every_row=True,
         own_column=True,
         print_provenance=True,
+        in_mlflow=True,
     ),
     Metric(
         "wall_s",
@@ -130,6 +157,7 @@ METRICS = (
         in_every_row=True,
         own_column=True,
         print_provenance=True,
+        in_mlflow=True,
     ),
     # In other tables and plots of a report.
     Metric("bleu_13a", "percent", "higher", "BLEU, 13a", format="0.1", score=True),
@@ -144,6 +172,7 @@ METRICS = (
         "nats/token",
         format="0.001",
         print_provenance=True,
+        in_mlflow=True,
     ),
     Metric(
         "validation_loss_shuffled_sources",
@@ -153,14 +182,14 @@ METRICS = (
         "nats/token",
         format="0.001",
     ),
-    _percent("validation_bleu", "higher", "Validation BLEU"),
-    _percent("validation_chrf", "higher", "Validation chrF2"),
-    _percent("aer", "lower", "Alignment error rate"),
+    _percent("validation_bleu", "higher", "Validation BLEU", in_mlflow=True),
+    _percent("validation_chrf", "higher", "Validation chrF2", in_mlflow=True),
+    _percent("aer", "lower", "Alignment error rate", in_mlflow=True),
     _percent("aer_diagonal", "", "Alignment error rate of the diagonal"),
-    _percent("contrastive", "higher", "Accuracy on contrasts"),
+    _percent("contrastive", "higher", "Accuracy on contrasts", in_mlflow=True),
     _percent("target_only", "", "Accuracy on contrasts, target only"),
-    Metric("pairs", "sentence pairs", "", "Sentence pairs", format="count"),
-    Metric("updates", "updates", "", "Updates", format="count"),
+    Metric("pairs", "sentence pairs", "", "Sentence pairs", format="count", in_mlflow=True),
+    Metric("updates", "updates", "", "Updates", format="count", in_mlflow=True),
     # In the CSV, in MLflow and on the terminal only.
     _percent("contrastive/PHENOMENON", "higher"),
     _percent("contrastive/PHENOMENON/DISTANCE", "higher"),
@@ -175,7 +204,7 @@ METRICS = (
     _percent("deeper/bleu/depth/CLAUSES", "higher"),
     _percent("deeper/bleu/longer", "higher"),
     _percent("validation_gleu", "higher"),
-    Metric("best_update", "updates", format="count"),
+    Metric("best_update", "updates", format="count", in_mlflow=True),
     Metric("repeated_updates", "updates", format="count"),
     Metric("repeated_s", "s", "lower", format="duration"),
     Metric("target_tokens_per_s", "tokens/s", "higher"),
@@ -183,7 +212,7 @@ METRICS = (
     Metric("experts_per_token", "1"),
     _percent("overhead", "lower"),
     Metric("ceiling_flops_per_s", "FLOP/s", "higher", format="power of ten"),
-    Metric("mfu", "1", "higher"),
+    Metric("mfu", "1", "higher", in_mlflow=True),
     Metric("latency_pN_ms", "ms", "lower"),
     Metric("latency_free_pN_ms", "ms", "lower"),
     Metric("latency_first_token_ms", "ms", "lower"),

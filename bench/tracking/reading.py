@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 from pyarrow import parquet
@@ -115,11 +115,8 @@ class Reader(Protocol):
         """The final numbers of a run; empty if it has not been evaluated."""
         with self.file(run, "measures.json") as path:
             try:
-                return (
-                    [Measure(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["measures"]]
-                    if path
-                    else []
-                )
+                table = json.loads(path.read_text(encoding="utf-8")) if path else {"columns": [], "data": []}
+                return [Measure(**dict(zip(table["columns"], row, strict=True))) for row in table["data"]]
             except json.JSONDecodeError:  # incomplete, because the process was killed while it wrote the file
                 if run.status == "FINISHED":
                     raise MissingFile(where(run, "measures.json"), f"{run.id} ({run.name})") from None
@@ -149,6 +146,14 @@ class Reader(Protocol):
         """The content of a JSON file of a run; empty if the run has no file of that name."""
         with self.file(run, name) as path:
             return json.loads(path.read_text(encoding="utf-8")) if path else {}
+
+
+def public_address(address: str) -> str:
+    """The address of a server without user name and password; empty for a path on this machine."""
+    if not address.startswith(("http://", "https://")):
+        return ""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def where(run: TrackedRun, name: str) -> str:

@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import pandas as pd
 import psutil
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
-from bench.measures import quality
+from bench.measures import metric_registry, quality
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
 from bench.system import terminal
@@ -82,19 +84,19 @@ class RunWriter:
         self.client.log_inputs(self.id, inputs)
 
     def measures(self, measures: list[Measure]) -> None:
-        """Writes the final numbers: with unit, interval and provenance to measures.json, and as MLflow metrics.
+        """Writes the final numbers: all of them to the table measures.json, and the main ones as MLflow metrics.
 
-        A measure becomes the metrics NAME, NAME_low and NAME_high. If the process was killed here before, another call
-        adds only the missing metrics.
+        The main ones are those with `in_mlflow` in the metric registry: the UI makes a column and a chart of every
+        metric. If the process was killed here before, another call adds only the missing metrics.
         """
         now = int(time.time() * 1000)
         points = [
-            (0, f"{measure.metric}{suffix}", float(value))
+            (0, measure.metric, float(measure.value))
             for measure in measures
-            for suffix, value in (("", measure.value), ("_low", measure.low), ("_high", measure.high))
-            if value is not None
+            if measure.value is not None and metric_registry.metric(measure.metric).in_mlflow
         ]
-        self.client.log_dict(self.id, {"measures": [asdict(measure) for measure in measures]}, "measures.json")
+        rows = [asdict(measure) for measure in measures]
+        self.table({part.name: [row[part.name] for row in rows] for part in fields(Measure)}, "measures.json")
         run = self.client.get_run(self.id)
         existing = run.data.metrics
         model = logged_model.find(self.client, self.id)
@@ -119,9 +121,9 @@ class RunWriter:
             heading: [visible(value) if isinstance(value, str) else value for value in values]
             for heading, values in columns.items()
         }
-        content = pd.DataFrame(shown_columns).to_json(orient="split", index=False)
-        assert content is not None  # pandas returns the text if it gets no path
-        self.client.log_text(self.id, content, name)
+        # Not by pandas, which writes 15 digits of a number at most.
+        rows = [list(row) for row in zip(*shown_columns.values(), strict=True)]
+        self.client.log_text(self.id, json.dumps({"columns": list(shown_columns), "data": rows}), name)
         shown = json.loads(self.client.get_run(self.id).data.tags.get("mlflow.loggedArtifacts", "[]"))
         entry = {"path": name, "type": "table"}
         if entry not in shown:
@@ -155,9 +157,10 @@ class RunWriter:
 
     @contextlib.contextmanager
     def system_metrics(self) -> Iterator[None]:
-        """While the block runs, logs the load of CPU, memory, disk, network and GPU as MLflow system metrics.
+        """While the block runs, logs the load of CPU, memory and GPU as MLflow system metrics.
 
-        What the machine does not tell (a sandbox without /proc, a container without a network) is not logged.
+        What the machine does not tell (a sandbox without /proc) is not logged, nor are disk and network, which say
+        nothing about a training.
         """
         try:
             monitor = SystemMetricsMonitor(self.id, resume_logging=True, tracking_uri=self.client.tracking_uri)
@@ -165,7 +168,8 @@ class RunWriter:
             terminal.say(f"  the load of the machine is not recorded: {type(error).__name__}: {error}")
             yield
             return
-        monitor.monitors = [each for each in monitor.monitors if _can_read(each)]
+        shown = [each for each in monitor.monitors if not isinstance(each, (DiskMonitor, NetworkMonitor))]
+        monitor.monitors = [each for each in shown if _can_read(each)]
         monitor.start()
         try:
             yield

@@ -41,7 +41,7 @@ logger = logging.getLogger("bench.tracking")
 for name in ("mlflow", "alembic"):  # after the import of mlflow, which sets its own level
     logging.getLogger(name).setLevel(logging.ERROR)
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 """Version of what this code writes: tags, metrics and files of runs, logged models, and attributes of Optuna studies.
 
 It is raised when older data can no longer be read. Format 1 is everything written before this number existed.

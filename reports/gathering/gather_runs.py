@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from bench.measures.comparison import changes, compare
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
 from bench.measures.selection import Selection
-from bench.tracking.reading import Reader, TrackedRun
+from bench.tracking.reading import Reader, TrackedRun, public_address
 from reports.gathering import sweep_results
 from reports.gathering.context import Cell, Context, Number, Row, Track, published_table
 from reports.gathering.translations import Translations
@@ -76,14 +75,6 @@ def gather(
         return now
     before = _suite(reader, compare_with, address, load_catalogue(language))
     return replace(now, before=before, changes=_changes(now, before))
-
-
-def public_address(address: str) -> str:
-    """The address of a server without user name and password; empty for a path on this machine."""
-    if not address.startswith(("http://", "https://")):
-        return ""
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue) -> Context:

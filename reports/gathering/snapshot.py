@@ -16,8 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.system.files import inside, write_file
-from bench.tracking.reading import Reader, TrackedRun
-from reports.gathering.gather_runs import public_address
+from bench.tracking.reading import Reader, TrackedRun, public_address
 
 INDEX = "snapshot.json"
 FORMAT = 2

@@ -42,6 +42,13 @@ def test_documentation_and_registry_agree_on_unit_and_direction():
         assert better in ("?", metric.better), name
 
 
+def test_the_documentation_lists_the_metrics_of_mlflow():
+    """One paragraph names them, so that a reader knows which numbers are columns of the UI."""
+    paragraph = next(part for part in PAGE.split("\n\n") if part.startswith("**MLflow metrics of a job:**"))
+    listed = set(re.findall(r"`([^`]+)`", paragraph))
+    assert listed == {metric.name for metric in metric_registry.METRICS if metric.in_mlflow}
+
+
 def test_every_label_is_translated():
     for language in languages():
         texts = load_catalogue(language).texts
