@@ -198,8 +198,9 @@ def join_ensemble(translators: Sequence[TrainedTranslator]) -> TrainedTranslator
 def find_run(store: Store, reference: str) -> TrackedRun:
     """Returns the run that `reference` names.
 
-    A reference is a run id, a run name (the newest finished run of that name), `models:/NAME/VERSION`, or
-    `best:SUITE/ROW` (the row's run with the best validation score).
+    A reference is a run id, `models:/NAME/VERSION`, `best:SUITE/ROW` (the row's run with the best validation score), or
+    words that describe the run: its row, corpus, direction, preset, suite or seed, such as "lstm en-de s1". Of several
+    runs that fit, it is the newest finished one. The name that MLflow shows works, too.
 
     Raises:
         ValueError: there is no such run; the message lists the newest finished runs.
@@ -211,11 +212,23 @@ def find_run(store: Store, reference: str) -> TrackedRun:
     runs = sorted(
         (run for suite in store.suites() for run in store.runs(suite)), key=lambda run: run.started, reverse=True
     )
-    named = [run for run in runs if reference in (run.id, run.name)]
+    words = set(reference.split())
+    named = [run for run in runs if reference in (run.id, run.name) or (words and words <= _words(run))]
     if not named:
-        newest = ", ".join(dict.fromkeys(run.name for run in runs if run.status == "FINISHED")) or "none yet"
+        finished = (run for run in runs if run.status == "FINISHED")
+        newest = ", ".join(dict.fromkeys(described(run) for run in finished)) or "none yet"
         raise ValueError(f"there is no run {reference!r} in {store.uri}; finished ones: {newest}; or {BEST}SUITE/ROW")
     return next((run for run in named if run.status == "FINISHED"), named[0])
+
+
+def described(run: TrackedRun) -> str:
+    """The words that describe a run: row, corpus, preset and seed."""
+    return " ".join([*(run.tags.get(key, "") for key in ("row", "corpus", "preset")), f"s{run.tags.get('seed', '')}"])
+
+
+def _words(run: TrackedRun) -> set[str]:
+    """All words by which `find_run` finds a run."""
+    return {run.tags.get(key, "") for key in ("direction", "suite")} | set(described(run).split())
 
 
 def _best_run(store: Store, suite: str, row: str) -> TrackedRun:

@@ -135,8 +135,18 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """The name of the run: row, corpus, preset and seed."""
+        """The name of the job in messages: row, corpus, preset and seed."""
         return f"{self.row} {self.corpus_name} {self.preset} s{self.seed}"
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run in MLflow: what tells the runs of a suite apart, such as Transformer (base) en-de s1."""
+        return f"{self.about.name} {self.direction} s{self.seed}"
+
+    @property
+    def direction(self) -> str:
+        """Source and target language, such as en-de: the end of the corpus's name."""
+        return "-".join(self.corpus_name.split("-")[-2:])
 
     def build(self, source_vocabulary: int, target_vocabulary: int) -> Translator:
         """The model with its initial weights, which are drawn from the current state of torch's random generator."""

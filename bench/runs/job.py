@@ -74,7 +74,8 @@ class TrialInfo:
         return tags | {"state": "RUNNING"}
 
     def run_name(self, experiment: Experiment) -> str:
-        return f"{experiment.name} t{self.number}"
+        """The name of its run in MLflow, such as Transformer (base) en-de t3."""
+        return f"{experiment.about.name} {experiment.direction} t{self.number}"
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,10 @@ def run(
             else:
                 if not again and (others := store.find(suite, experiment.job_hash)):
                     terminal.say(f"  run {others[0].id} is of another text under the same name; a new run begins")
-                name = trial.run_name(experiment) if trial else experiment.name
+                name = trial.run_name(experiment) if trial else experiment.run_name
                 writer = store.begin(suite, name, tags, parent)
+                if trial:
+                    writer.curve([(0, "trial", trial.number)])  # a tag cannot be the axis of a chart in the UI
             if on_status:
                 # Tells the driver that the run exists: if this worker is lost, the next one continues this run.
                 on_status(Status(1.0 if members else 0.0, 0, 0, 0, 0.0, None, None))

@@ -87,7 +87,7 @@ def test_a_real_measurement(
     monkeypatch.setattr(bench.checks.repeat_latency, "SECONDS", 0.3)
     run_id, folder = finished_run
     assert main(["latency", run_id, "--times", "2", "--tracking.folder", str(folder / "runs")]) in (0, 1)
-    assert "transformer-base files-en-de demo s1, 2: " in capsys.readouterr().out
+    assert "Transformer (base) en-de s1, 2: " in capsys.readouterr().out
     assert main(["latency", run_id, "--times", "1", "--tracking.folder", str(folder / "runs")]) == 2
 
 

@@ -33,8 +33,8 @@ def test_sentences_over_the_length_limit_are_counted(folder: Path, capsys: pytes
     assert main([*RUN, *flags_in_shared_store(folder, 4, text__max_length=15)]) == 0
     printed = capsys.readouterr().out
     assert "pairs over 15 tokens" in printed
-    run = run_of(folder, 4)
-    assert run.metrics["test/truncated"] > 0
+    measures = Store(TrackingSettings(None, str(folder / "runs"))).measures(run_of(folder, 4))
+    assert next(measure.value for measure in measures if measure.metric == "test/truncated")
 
 
 def test_settings_are_printed_with_their_meaning(capsys: pytest.CaptureFixture[str]) -> None:

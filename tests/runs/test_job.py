@@ -98,7 +98,7 @@ def test_a_run_contains_settings_scores_and_curves(
 ) -> None:
     run = finished.run
     assert run
-    assert (run.status, run.name) == ("FINISHED", "transformer-base files-en-de demo s1")
+    assert (run.status, run.name) == ("FINISHED", "Transformer (base) en-de s1")
     config = store.download(run, "config.yaml", tmp_path)
     assert config
     assert yaml.safe_load(config.read_text()) == {"format": STORE_FORMAT} | experiment(folder).settings
@@ -109,6 +109,8 @@ def test_a_run_contains_settings_scores_and_curves(
     assert measures == {measure.metric: measure.value for measure in store.measures(run)}
     assert (measures["updates"], measures["repeated_updates"], measures["test/truncated"]) == (12, 0, 0)
     assert run.metrics["train_flops"] == measures["train_flops"]
+    assert len(run.metrics) <= 40, "the UI makes a column and a chart of every metric"
+    assert set(measures) - set(run.metrics), "the table has more"
     table = store.hypotheses(run, "test")
     assert list(table["source"]) == (folder / "test.en").read_text().splitlines()
     curve = store.curves(run)

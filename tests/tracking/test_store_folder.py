@@ -117,7 +117,7 @@ def test_a_missing_file_is_an_error_that_names_it(folder: Path) -> None:
     assert run.tags[FILES_TAG] == '["corpus_stats.json"]'
     assert store.read_json(run, "never_written.json") == {}
     artifacts = folder / "artifacts" / "suite" / run.id / "artifacts"
-    (artifacts / "measures.json").write_text('{"measures": [{"met')
+    (artifacts / "measures.json").write_text('{"columns": ["met')
     with pytest.raises(MissingFile, match=rf"^{artifacts}/measures\.json: .* missing or incomplete, .*{run.id}"):
         store.measures(run)
     shutil.rmtree(folder / "artifacts")
