@@ -103,9 +103,12 @@ medians of a run on a quiet machine differ by more than 5 % and the pace of the 
 
 Exits with 1 if a number is beyond its tolerance; counts must be equal, and so must recipes.""",
     "ui": """examples:
-  bench ui
+  bench ui --open
   bench ui --port 5001 --tracking.folder runs""",
 }
+
+
+DEFAULT_UI_PORT = 5000
 
 
 class Parser(argparse.ArgumentParser):
@@ -278,7 +281,10 @@ def build_parser() -> Parser:
     )
 
     ui = command("ui", "open the MLflow UI with the runs")
-    ui.add_argument("--port", type=port_number, default=5000, help="port on 127.0.0.1 (default: 5000)")
+    ui.add_argument(
+        "--port", type=port_number, default=DEFAULT_UI_PORT, help=f"port on 127.0.0.1 (default: {DEFAULT_UI_PORT})"
+    )
+    ui.add_argument("--open", action="store_true", help="open the comparison with the newest run in the browser")
 
     for reader in (report, latency, translate, probe, attention, promote, ui):
         reader.add_argument("--tracking.uri", dest="uri", help="MLflow tracking URI (default: MLFLOW_TRACKING_URI)")

@@ -6,18 +6,21 @@ import argparse
 import contextlib
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.arguments import PROGRAM, build_parser
+from bench.cli.arguments import DEFAULT_UI_PORT, PROGRAM, build_parser
 from bench.system import streams
 from bench.system.home import provide_home
 from bench.system.visible_text import visible_line
 
 if TYPE_CHECKING:
     from bench.runs.worker_backend import WorkerBackend
+    from bench.tracking import ui_view
+    from bench.tracking.store import Store
     from reports.gathering.context import Context
 
 
@@ -164,9 +167,11 @@ def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.runs.suite import Suite, run_suite
     from bench.system import terminal
     from bench.system.files import inside
+    from bench.tracking import ui_view
     from bench.tracking.store import Store
     from bench.training.checkpoints import Interrupted
     from reports.gathering.gather_runs import gather
+    from reports.text import suite_summary
 
     suite = Suite.read(args.file)
     suite.seeds = args.seeds or suite.seeds
@@ -181,9 +186,34 @@ def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
     tracking = results[0].experiment.tracking
     out = args.out or inside(Path(tracking.folder), "reports", args.file.stem)
     store = Store(tracking)
-    _write_report(gather(store, args.file.stem), out)
-    store.log_to_parent(args.file.stem, out, "report")
+    name = args.file.stem
+    context = gather(store, name)
+    _write_report(context, out)
+    if parent := store.parent_run(name):
+        store.log_to_parent(name, out, "report")
+        store.summarize(parent.id, suite_summary.metrics(context), suite_summary.description(context, parent.id))
+        scores = dict.fromkeys(f"{track.test_set}/bleu" for track in context.tracks if track.test_set)
+        text = ui_view.suite_description(suite.question, context.experiment, parent.id)
+        store.set_view(name, "suite", ui_view.suite_view(list(scores)), text) if scores else None
+        _say_where_to_compare(store, context.experiment, "suite")
     return 1 if any(result.run is None for result in results) else 0 if completed else 3
+
+
+def _say_where_to_compare(store: Store, experiment: str, kind: ui_view.Kind) -> None:
+    """Prints the address of a comparison in the MLflow UI; without a server, with the command that serves it."""
+    from bench.system import terminal
+    from bench.tracking import ui_view
+    from bench.tracking.reading import public_address
+    from bench.tracking.store import TrackingSettings
+    from bench.tracking.ui import HOST
+
+    if store.database is None:
+        terminal.say(f"compare the runs in MLflow: {ui_view.address(public_address(store.uri), experiment, kind)}")
+        return
+    folder = store.settings.folder
+    flag = "" if folder == TrackingSettings().folder else f" --tracking.folder {shlex.quote(folder)}"
+    address = ui_view.address(f"http://{HOST}:{DEFAULT_UI_PORT}", experiment, kind)
+    terminal.say(f"compare the runs in MLflow: {PROGRAM} ui --open{flag}  ({address})")
 
 
 def sweep_command(args: argparse.Namespace, flags: list[str]) -> int:
@@ -205,6 +235,7 @@ def sweep_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.runs.worker_backend import LocalBackend
     from bench.sweep.run_sweep import print_results, run_sweep
     from bench.system import terminal
+    from bench.tracking.store import Store
     from bench.training.checkpoints import Interrupted
 
     backend = _worker_backend(args) or LocalBackend(1)
@@ -214,6 +245,8 @@ def sweep_command(args: argparse.Namespace, flags: list[str]) -> int:
         terminal.say(str(interruption))
         return 128 + interruption.number
     print_results(results)
+    store = Store(results[0].study.base.tracking)
+    _say_where_to_compare(store, store.experiment_id(args.file.stem), "sweep")
     if remaining := sum(result.job_counts["remaining"] for result in results):
         terminal.say(f"--max_seconds: the time is up, {remaining} jobs remain; run the same command again to continue")
         return 3
@@ -451,7 +484,7 @@ def ui_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.tracking.ui import serve_ui
 
     settings = TrackingSettings(args.uri, args.folder)
-    return serve_ui(Store(settings, read_only=not Store.can_write(settings)), args.port)
+    return serve_ui(Store(settings, read_only=not Store.can_write(settings)), args.port, args.open)
 
 
 COMMANDS = {

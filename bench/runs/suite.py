@@ -28,6 +28,7 @@ from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_backend import WorkerBackend
 from bench.runs.worker_pool import MAX_ATTEMPTS, open_pool, schedule
 from bench.system import terminal
+from bench.tracking import ui_view
 from bench.tracking.store import Store
 
 
@@ -245,8 +246,10 @@ def run_suite(
         for line in setting_differences(experiments):
             terminal.say(f"not equal: {line}")
         unfinished = [experiment for experiment in experiments if again or not is_finished(store, name, experiment)]
+        scores: dict[str, None] = {}
         for experiment in one_per_dataset(unfinished):
             job_data = JobData.of(experiment)  # raises before anything is written, if a setting does not fit the text
+            scores |= dict.fromkeys(f"{test_set}/bleu" for test_set in list(job_data.corpus.tests)[:1])
             if pool:  # here, once, so that the workers need not learn the same vocabulary at the same time
                 vocabulary.save_to_cache(job_data.vocabularies)
         description = (
@@ -262,6 +265,9 @@ def run_suite(
             "about": json.dumps({row: about[row] for row in suite.rows}),  # needed for rows whose jobs never start
         }
         parent = store.start_parent(name, tags)
+        if scores:
+            text = ui_view.suite_description(suite.question, store.experiment_id(name), parent)
+            store.set_view(name, "suite", ui_view.suite_view(list(scores)), text)
         best_settings.log_tuning_costs(best, experiments, parent, store)
         status = "KILLED"
         try:

@@ -28,11 +28,12 @@ from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_backend import WorkerBackend
 from bench.runs.worker_pool import open_pool, schedule
 from bench.sweep.equal_study import EqualStudy
-from bench.sweep.settings import Sweep
+from bench.sweep.settings import DIRECTIONS, Direction, Sweep
 from bench.sweep.storage import HEARTBEAT_INTERVAL, StorageFailure, open_storage
 from bench.sweep.study import LOSS, Study
 from bench.system import formatting, terminal
 from bench.system.progress import Status
+from bench.tracking import ui_view
 from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store
 
@@ -154,6 +155,7 @@ def run_sweep(
         for study in studies:
             study.open(opened)
         jobs = SweepQueue(studies, path.stem, store, backend.threads_per_job())
+        _set_view(store, path.stem, studies)
         status = "KILLED"
         try:
             with jobs.sending_heartbeats(), open_pool(backend) as pool:
@@ -173,6 +175,14 @@ def run_sweep(
             f"--storage: the database no longer answers: {reason}; start it and run the same command again to continue"
         ) from error
     return [SweepResult.of(study) for study in studies]
+
+
+def _set_view(store: Store, suite: str, studies: Sequence[Study]) -> None:
+    """Sets the view of the sweep in the MLflow UI: its goals, and every setting that a study searches."""
+    goals: dict[str, Direction] = {goal: DIRECTIONS[goal] for study in studies for goal in study.sweep.goals}
+    settings = list(dict.fromkeys(key for study in studies for key in study.space))
+    text = ui_view.sweep_description(next(iter(goals)), store.experiment_id(suite))
+    store.set_view(suite, "sweep", ui_view.sweep_view(goals, settings), text)
 
 
 def print_results(results: Sequence[SweepResult]) -> None:

@@ -19,8 +19,8 @@ from typing import cast
 
 import filelock
 from mlflow.entities import Experiment as MlflowExperiment
+from mlflow.entities import Metric, ViewType
 from mlflow.entities import Run as MlflowRun
-from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -30,7 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bench.system.files import fill_file, inside, remove_partial_files
 from bench.system.visible_text import visible
-from bench.tracking import logged_model
+from bench.tracking import logged_model, ui_view
 from bench.tracking.reading import MissingFile, Reader, TrackedRun, where
 from bench.tracking.retry import MAX_OUTAGE_SECONDS, RetryingClient, is_outage, retry_until
 from bench.tracking.run_writer import RunWriter
@@ -58,6 +58,7 @@ RUNS_OF_THIS_PROJECT = (
 """Queries that find the runs of this project, of any format, but not the runs of other projects on the same server."""
 
 PARENT_TAG = "mlflow.parentRunId"
+DESCRIPTION_TAG = "mlflow.note.content"
 TRAINING_VIEW = "custom_model_development"  # the UI calls it "Model training"; its default view is for chat traces
 FIRST_REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """Limits of the first request to a server, so that an unreachable server is reported within seconds."""
@@ -86,6 +87,25 @@ class TrackingSettings:
     @property
     def resolved_uri(self) -> str:
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(self.path / "mlflow.db")
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of a suite or a sweep in the MLflow UI.
+
+    Attributes:
+        newest: Start of its newest run.
+        experiment: Id of its experiment.
+    """
+
+    kind: ui_view.Kind
+    name: str
+    newest: datetime
+    experiment: str
+
+    def address(self, base: str) -> str:
+        """Its address at an MLflow server."""
+        return ui_view.address(base, self.experiment, self.kind)
 
 
 def check_format(found: object, what: str, advice: str) -> None:
@@ -283,6 +303,34 @@ class Store(Reader):
         self.client.update_run(parent.id, "RUNNING")
         RunWriter(self.client, parent.id).tag({"suite": suite, **tags})
         return parent.id
+
+    def set_view(self, suite: str, kind: ui_view.Kind, view: str, description: str) -> None:
+        """Sets the view of a suite or sweep in the MLflow UI, and the description of its experiment (Markdown)."""
+        experiment = self.experiment_id(suite)
+        for key, value in ((ui_view.tag(kind), view), (DESCRIPTION_TAG, visible(description))):
+            self.client.set_experiment_tag(experiment, key, value)
+
+    def views(self) -> list[View]:
+        """The views of all suites and sweeps, the one with the newest run first."""
+        if self.is_missing:
+            return []
+        found: list[View] = []
+        for experiment in self.client.search_experiments():
+            for kind, query in ui_view.QUERIES.items():
+                if ui_view.tag(kind) in experiment.tags:
+                    newest = self.client.search_runs(
+                        [experiment.experiment_id], query, ViewType.ACTIVE_ONLY, 1, ["attributes.start_time DESC"]
+                    )
+                    started = (self._tracked(run).started for run in newest)
+                    found += [View(kind, experiment.name, when, experiment.experiment_id) for when in started]
+        return sorted(found, key=lambda view: view.newest, reverse=True)
+
+    def summarize(self, parent: str, metrics: Mapping[str, float], description: str) -> None:
+        """Writes metrics and a description (Markdown) to the run of a suite."""
+        writer = RunWriter(self.client, parent)
+        now = int(time.time() * 1000)
+        self.client.log_batch(parent, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+        writer.tag({DESCRIPTION_TAG: description})
 
     def log_to_parent(self, suite: str, folder: Path, name: str) -> None:
         """Copies the content of `folder` into the folder `name` of the artifacts of a suite's parent run."""

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+import urllib.request
+import webbrowser
 from pathlib import Path
 
+import mlflow
+
+from bench.system import terminal
+from bench.tracking import ui_view
+from bench.tracking.reading import public_address
 from bench.tracking.store import Store
 from bench.tracking.store_folder import sqlite_uri
 
 HOST = "127.0.0.1"
+STARTUP_SECONDS = 120
+"""How long `bench ui --open` waits for the server, at least."""
 
 
-def serve_ui(store: Store, port: int) -> int:
+def serve_ui(store: Store, port: int, open_browser: bool = False) -> int:
     """Serves the MLflow UI at 127.0.0.1:`port` until a signal; returns the exit code, 128 + number of the signal.
 
-    The server is a child process, because `mlflow server` exits with 0 after every failure.
+    It prints the address of the comparison of each suite and sweep. If the store is a server, which has its own UI, it
+    only prints them and returns 0. The server is a child process, because `mlflow server` exits with 0 after every
+    failure.
+
+    Args:
+        open_browser: Open the comparison with the newest run in the browser.
 
     Raises:
-        ValueError: the store is a server, which has its own UI; the port is not free; or the server ended by itself.
+        ValueError: the port is not free, or the server ended by itself.
     """
     if store.uri.startswith("http"):
-        raise ValueError(f"tracking.uri: {store.uri} is a server that has its own UI; open this address in a browser")
+        base = public_address(store.uri)
+        print(f"MLflow UI: {base}")
+        newest = _print_views(store, base)
+        if open_browser:
+            webbrowser.open(newest)
+        return 0
     check_port(port)
     uri = store.uri
     if store.database and store.read_only:
@@ -36,7 +58,9 @@ def serve_ui(store: Store, port: int) -> int:
         # MLflow takes the URI for a path and creates its parent folder; a name without a folder creates none.
         os.chdir(store.database.parent)
         uri = sqlite_uri(Path(store.database.name))
-    print(f"MLflow UI for {store.uri}: http://{HOST}:{port}  (press Ctrl-C to stop)", flush=True)
+    base = f"http://{HOST}:{port}"
+    print(f"MLflow UI for {store.uri}: {base}  (press Ctrl-C to stop)", flush=True)
+    newest = _print_views(store, base)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     # The job execution of MLflow serves features that are not used here and would double the time to start.
@@ -49,6 +73,8 @@ def serve_ui(store: Store, port: int) -> int:
         os.killpg(server.pid, signal.SIGKILL if received else signal.SIGTERM)  # a second signal ends it at once
         received.append(number)
 
+    if open_browser:
+        threading.Thread(target=_open_when_ready, args=(base, newest), daemon=True).start()
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         code = server.wait()
@@ -61,6 +87,32 @@ def serve_ui(store: Store, port: int) -> int:
         f"the MLflow server has ended by itself (exit code {code}); expected it to run until Ctrl-C; its messages "
         "above say why; fix the problem, or choose another port with --port"
     )
+
+
+def _print_views(store: Store, base: str) -> str:
+    """Prints the address of each comparison, newest first; returns the first one, or `base` if there is none."""
+    views = store.views()
+    if not views:
+        return base
+    columns = [("comparison", "left"), ("newest run", "left"), ("address", "left")]
+    rows = [[f"{view.kind} {view.name}", f"{view.newest:%Y-%m-%d %H:%M}", view.address(base)] for view in views]
+    terminal.table(columns, rows)
+    if not mlflow.__version__.startswith(tuple(f"{version}." for version in ui_view.TRIED_VERSIONS)):
+        tried = ", ".join(ui_view.TRIED_VERSIONS)
+        terminal.say(
+            f"these views were tried with MLflow {tried}; this one is {mlflow.__version__} and may ignore them"
+        )
+    return views[0].address(base)
+
+
+def _open_when_ready(base: str, address: str) -> None:
+    """Opens an address in the browser as soon as the server answers."""
+    for _ in range(STARTUP_SECONDS):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{base}/health", timeout=5).close()
+            webbrowser.open(address)
+            return
+        time.sleep(1)
 
 
 def check_port(port: int) -> None:

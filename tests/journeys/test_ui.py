@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -40,6 +41,7 @@ settings:
   decoding: {beam: 2, extra_length: 5}
   machine: {threads: 1}
 """
+NAMES = {"lstm": "LSTM seq2seq", "transformer-base": "Transformer (base)"}
 SENTENCES = ["The man sees a bird 7.", "The king wants a table 12.", ""]
 
 
@@ -127,12 +129,41 @@ def open_runs(page: Page, address: str) -> str:
 
 
 @needs_a_browser
+def test_the_printed_address_shows_the_comparison(store: tuple[str, Path], page: Page) -> None:
+    """Every job in one line, the highest BLEU first, with the numbers of the CSV; and the charts of the view."""
+    address, folder = store
+    printed = bench("ui", uri=address)
+    link = re.search(rf"suite pair .*({re.escape(address)}\S+)", printed)
+    assert link, printed
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(link[1])
+    expect(page.get_by_text("4 matching runs")).to_be_visible(timeout=60_000)
+    report = pd.read_csv(folder / "runs" / "reports" / "pair" / "report.csv")
+    found = report[(report.metric == "bleu") & (report.test_set == "test")]
+    names = page.locator(".ag-row").get_by_role("link").all_inner_texts()
+    assert {name.strip() for name in names} == {f"{name} en-de s{seed}" for name in NAMES.values() for seed in (1, 2)}
+    cells = [float(text) for text in page.locator('.ag-row [col-id="metrics.`test/bleu`"]').all_inner_texts()]
+    assert cells == sorted(cells, reverse=True)
+    by_row = {
+        row: [score for name, score in zip(names, cells, strict=True) if name.startswith(NAMES[row])] for row in NAMES
+    }
+    for row, value in zip(found.row, found.value, strict=True):
+        assert sum(by_row[row]) / 2 == pytest.approx(value, rel=1e-6)
+    page.screenshot(path=folder / "view.png")
+
+    page.goto(link[1].replace("&viewStateShareKey", "&compareRunsMode=CHART&viewStateShareKey"))
+    for title in ("test/bleu against training FLOPs", "latency_p50_ms", "validation/bleu", "validation/loss"):
+        expect(page.get_by_text(title).first).to_be_visible(timeout=60_000)
+    page.screenshot(path=folder / "charts.png")
+
+
+@needs_a_browser
 def test_two_runs_of_a_suite_are_compared(store: tuple[str, Path], page: Page) -> None:
     address, folder = store
     open_runs(page, address)
     page.locator(".ag-row", has_text="pair").get_by_role("button").first.click()  # unfold the jobs of the suite's run
     for row in ("lstm", "transformer-base"):
-        link = page.get_by_role("link", name=f"{row} files-en-de demo s1", exact=True)
+        link = page.get_by_role("link", name=f"{NAMES[row]} en-de s1", exact=True)
         page.locator(".ag-row", has=link).get_by_role("checkbox").first.click()
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible(timeout=60_000)
@@ -174,7 +205,7 @@ def test_the_page_links_to_its_runs(store: tuple[str, Path], page: Page) -> None
     run = str(link.get_attribute("href")).rpartition("/")[2]
     page.goto(str(link.get_attribute("href")))
     expect(page.get_by_text(run).first).to_be_visible(timeout=60_000)
-    expect(page.get_by_text(re.compile("(lstm|transformer-base) files-en-de demo s1")).first).to_be_visible()
+    expect(page.get_by_text(re.compile(f"({'|'.join(map(re.escape, NAMES.values()))}) en-de s1")).first).to_be_visible()
     page.screenshot(path=folder / "run.png")
 
 

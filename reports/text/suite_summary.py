@@ -1,0 +1,103 @@
+"""What the run of a suite shows in the MLflow UI: the comparison as its description, and metrics of the whole suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean, stdev
+
+from bench.tracking import ui_view
+from reports.gathering.context import Cell, Context, Row, Track
+from reports.tables.table import number_entry, score_entry
+from reports.text import findings
+from reports.text.escaping import markdown
+
+MAX_CHARACTERS = 7500
+"""Length of a description; MLflow stores 8,000 characters at most."""
+
+SUMS = {"train_flops": "total_train_flops", "energy_j": "total_energy_j"}
+"""Costs of a job -> the metric of the suite that is their sum."""
+
+
+def description(context: Context, parent: str) -> str:
+    """The description of the suite's own run: the comparison, with links to its jobs and to the report. Markdown.
+
+    Args:
+        parent: Id of the run.
+    """
+    say, tracks = context.catalogue, context.tracks
+    here = ui_view.page(context.experiment)
+    view = ui_view.address("", context.experiment, "suite")
+    headings = [say("table.model"), *(f"{say.label('bleu')} {track.label}" for track in tracks)]
+    headings += [f"{say.label(name)}, {say.unit(name)}" for name in ("train_flops", "params", "latency_p50_ms")]
+    lines = [
+        markdown(context.question),
+        "",
+        f"[Compare the rows]({view}) · [report]({here}/{parent}/artifacts/report/report.html)",
+        "",
+        f"| {' | '.join(map(markdown, headings))} |",
+        f"| :--- |{' ---: |' * (len(headings) - 1)}",
+    ]
+    end = ["", *(markdown(sentence) for sentence in findings.sentences(context))]
+    room = MAX_CHARACTERS - sum(len(line) + 1 for line in [*lines, *end])
+    rows = [_line(context, row, here) for row in context.rows]
+    while sum(len(line) + 1 for line in rows) > room:
+        rows.pop()
+    left_out = len(context.rows) - len(rows)
+    more = [f"| ... {say.count('row', left_out)} |{' |' * (len(headings) - 1)}"] if left_out else []
+    return "\n".join([*lines, *rows, *more, *end])
+
+
+def _line(context: Context, row: Row, here: str) -> str:
+    """The row of the table. The name links to the row's first run, and the number of a seed to that seed's run."""
+    cells = [row.cells[track] for track in context.tracks]
+    first = next((cell for cell in cells if cell.runs), cells[0])
+    links = [
+        f"[{markdown(row.name if n == 0 else f's{seed}')}]({here}/{run.id})"
+        for n, (seed, run) in enumerate((seed, run) for cell in cells for seed, run in cell.runs.items())
+    ]
+    entries = [score_entry("bleu", cell.number("bleu", cell.track.test_set)) for cell in cells]
+    scores = [f"{markdown(e.text)} ({markdown(e.details[0])})" if e.details else markdown(e.text) for e in entries]
+    costs = [number_entry(name, first.number(name)).text for name in ("train_flops", "params", "latency_p50_ms")]
+    return f"| {' '.join(links) or markdown(row.name)} | {' | '.join([*scores, *map(markdown, costs)])} |"
+
+
+def metrics(context: Context) -> dict[str, float]:
+    """Metrics of the whole suite: best BLEU of each direction, rows and costs; mean and deviation over seeds of rows.
+
+    Costs are sums over all finished jobs, without ensembles, whose costs are those of their members.
+    """
+    found: dict[str, float] = {}
+    for track in context.tracks:
+        direction = track.label.lower().replace(" ", "-")
+        if scored := context.scored(track):
+            found[f"best_bleu/{direction}"] = scored[0].cells[track].value("bleu", track.test_set) or 0.0
+        for row in context.rows:
+            number = row.cells[track].number("bleu", track.test_set)
+            seeds = [value for value in number.seeds.values() if value is not None] if number else []
+            if len(seeds) > 1:
+                found[f"{row.id}/{direction}/bleu_mean"] = fmean(seeds)
+                found[f"{row.id}/{direction}/bleu_sd"] = stdev(seeds)
+    cells = list(_cells(context))
+    found["rows_finished"] = sum(bool(cell.runs) for _, _, cell in cells)
+    found["rows_failed"] = sum(any(state == "failed" for _, state, _ in cell.failures) for _, _, cell in cells)
+    single = [cell for row, _, cell in cells if not _is_ensemble(cell)]
+    for name, total in SUMS.items():
+        values = [value for cell in single for value in _of_seeds(cell, name)]
+        if values:
+            found[total] = sum(values)
+    found["training_hours"] = sum(value for cell in single for value in _of_seeds(cell, "wall_s")) / 3600
+    return found
+
+
+def _cells(context: Context) -> Iterator[tuple[Row, Track, Cell]]:
+    return ((row, track, row.cells[track]) for row in context.rows for track in context.tracks)
+
+
+def _is_ensemble(cell: Cell) -> bool:
+    return any("members" in run.tags for run in cell.runs.values())
+
+
+def _of_seeds(cell: Cell, name: str) -> list[float]:
+    """The values of a metric for each seed of a cell."""
+    number = cell.number(name)
+    return [value for value in number.seeds.values() if value is not None] if number else []
