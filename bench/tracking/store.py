@@ -89,25 +89,6 @@ class TrackingSettings:
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(self.path / "mlflow.db")
 
 
-@dataclass(frozen=True)
-class View:
-    """A view of a suite or a sweep in the MLflow UI.
-
-    Attributes:
-        newest: Start of its newest run.
-        experiment: Id of its experiment.
-    """
-
-    kind: ui_view.Kind
-    name: str
-    newest: datetime
-    experiment: str
-
-    def address(self, base: str) -> str:
-        """Its address at an MLflow server."""
-        return ui_view.address(base, self.experiment, self.kind)
-
-
 def check_format(found: object, what: str, advice: str) -> None:
     """Raises ValueError if data was written in another format than STORE_FORMAT.
 
@@ -309,21 +290,6 @@ class Store(Reader):
         experiment = self.experiment_id(suite)
         for key, value in ((ui_view.tag(kind), view), (DESCRIPTION_TAG, visible(description))):
             self.client.set_experiment_tag(experiment, key, value)
-
-    def views(self) -> list[View]:
-        """The views of all suites and sweeps, the one with the newest run first."""
-        if self.is_missing:
-            return []
-        found: list[View] = []
-        for experiment in self.client.search_experiments():
-            for kind, query in ui_view.QUERIES.items():
-                if ui_view.tag(kind) in experiment.tags:
-                    newest = self.client.search_runs(
-                        [experiment.experiment_id], query, ViewType.ACTIVE_ONLY, 1, ["attributes.start_time DESC"]
-                    )
-                    started = (self._tracked(run).started for run in newest)
-                    found += [View(kind, experiment.name, when, experiment.experiment_id) for when in started]
-        return sorted(found, key=lambda view: view.newest, reverse=True)
 
     def summarize(self, parent: str, metrics: Mapping[str, float], description: str) -> None:
         """Writes metrics and a description (Markdown) to the run of a suite."""

@@ -22,6 +22,7 @@ from bench.tracking import ui_view
 from bench.tracking.reading import public_address
 from bench.tracking.store import Store
 from bench.tracking.store_folder import sqlite_uri
+from bench.tracking.ui_app import APP_NAME, STORE_VARIABLE
 
 HOST = "127.0.0.1"
 STARTUP_SECONDS = 120
@@ -31,9 +32,9 @@ STARTUP_SECONDS = 120
 def serve_ui(store: Store, port: int, open_browser: bool = False) -> int:
     """Serves the MLflow UI at 127.0.0.1:`port` until a signal; returns the exit code, 128 + number of the signal.
 
-    It prints the address of the comparison of each suite and sweep. If the store is a server, which has its own UI, it
-    only prints them and returns 0. The server is a child process, because `mlflow server` exits with 0 after every
-    failure.
+    It prints the address of the comparison of each suite and sweep; the bare address leads to the newest one. If the
+    store is a server, which has its own UI, it only prints them and returns 0. The server is a child process, because
+    `mlflow server` exits with 0 after every failure.
 
     Args:
         open_browser: Open the comparison with the newest run in the browser.
@@ -62,9 +63,9 @@ def serve_ui(store: Store, port: int, open_browser: bool = False) -> int:
     print(f"MLflow UI for {store.uri}: {base}  (press Ctrl-C to stop)", flush=True)
     newest = _print_views(store, base)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1", "--app-name", APP_NAME]
     # The job execution of MLflow serves features that are not used here and would double the time to start.
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", STORE_VARIABLE: uri}
     received: list[int] = []
     # Its own session: Ctrl-C reaches this process alone, which then ends the server once.
     server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -91,7 +92,7 @@ def serve_ui(store: Store, port: int, open_browser: bool = False) -> int:
 
 def _print_views(store: Store, base: str) -> str:
     """Prints the address of each comparison, newest first; returns the first one, or `base` if there is none."""
-    views = store.views()
+    views = [] if store.is_missing else ui_view.find(store.client)
     if not views:
         return base
     columns = [("comparison", "left"), ("newest run", "left"), ("address", "left")]

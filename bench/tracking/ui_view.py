@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
+
+from mlflow.entities import ViewType
+from mlflow.tracking import MlflowClient
 
 TRIED_VERSIONS = ("3.17",)
 """The versions of MLflow, without the patch number, whose UI was tried with these views."""
@@ -19,12 +24,47 @@ Kind = Literal["suite", "sweep"]
 QUERIES: dict[Kind, str] = {"suite": "tags.kind = 'job'", "sweep": "tags.kind = 'trial'"}
 """The runs that a view shows: not the suite's own run, under which the UI would fold its jobs."""
 
-COLUMN_WIDTH = 85
-NAME_WIDTH = 260
-"""Pixels. A name such as Transformer (base, ensemble) en-de s1 is not cut."""
+WIDTHS = {"attributes.`Run Name`": 268, "runDateAndNestInfo": 122}
+"""Column -> width in pixels, of the columns that the UI always shows first. The longest name of a run is not cut."""
+
+COLUMN_WIDTHS = {"train_flops": 118, "family": 102, "direction": 70, "seed": 45, "trial": 45}
+COLUMN_WIDTH = 76
+"""Pixels, also of the columns that COLUMN_WIDTHS does not name. FLOPs need 13 digits, or their size is not seen."""
 
 MAX_RUNS = 100
 """Runs in a chart; the UI's own default is 10."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of a suite or a sweep that a store has.
+
+    Attributes:
+        newest: Start of its newest run.
+        experiment: Id of its experiment.
+    """
+
+    kind: Kind
+    name: str
+    newest: datetime
+    experiment: str
+
+    def address(self, base: str) -> str:
+        """Its address at an MLflow server; without a server, the link inside the UI."""
+        return address(base, self.experiment, self.kind)
+
+
+def find(client: MlflowClient) -> list[View]:
+    """The views of all suites and sweeps that have runs, the one with the newest run first."""
+    found: list[View] = []
+    for experiment in client.search_experiments():
+        for kind, query in QUERIES.items():
+            if tag(kind) in experiment.tags:
+                ids, newest_first = [experiment.experiment_id], ["attributes.start_time DESC"]
+                for run in client.search_runs(ids, query, ViewType.ACTIVE_ONLY, 1, newest_first):
+                    started = datetime.fromtimestamp((run.info.start_time or 0) / 1000, UTC)
+                    found.append(View(kind, experiment.name, started, experiment.experiment_id))
+    return sorted(found, key=lambda view: view.newest, reverse=True)
 
 
 def tag(kind: Kind) -> str:
@@ -87,7 +127,7 @@ def suite_view(scores: Sequence[str]) -> str:
     """
     metrics = [*scores, "train_flops", "params", "latency_p50_ms", "sentences_per_s"]
     charts = [
-        *(_scatter(f"{score} against training FLOPs", "train_flops", score) for score in scores),
+        *(_scatter("train_flops", score) for score in scores),
         *(_bars(name) for name in (*scores, "latency_p50_ms")),
         *(_curves(name) for name in ("validation/bleu", "validation/loss")),
     ]
@@ -102,10 +142,10 @@ def sweep_view(goals: Mapping[str, Literal["minimize", "maximize"]], settings: S
         settings: Keys of the settings that it searches.
     """
     first = next(iter(goals))
-    charts = [_scatter(f"{goal} by trial", "trial", goal) for goal in goals]
+    charts = [_scatter("trial", goal) for goal in goals]
     charts += [_parallel(settings, list(goals)), _curves("validation/bleu"), _curves("validation/loss")]
     order = (first, goals[first] == "minimize")
-    return _view("sweep", list(goals), ["row", "trial", "state"], settings, charts, order)
+    return _view("sweep", list(goals), ["trial", "state"], settings, charts, order)
 
 
 def _view(
@@ -117,11 +157,8 @@ def _view(
     order: tuple[str, bool],
 ) -> str:
     """The JSON of a view. `order` is a metric and whether its lowest value is first."""
-    columns = [
-        *(f"metrics.`{name}`" for name in metrics),
-        *(f"tags.`{name}`" for name in tags),
-        *(f"params.`{name}`" for name in params),
-    ]
+    names = {"metrics": metrics, "tags": tags, "params": params}
+    widths = {f"{group}.`{name}`": COLUMN_WIDTHS.get(name, COLUMN_WIDTH) for group in names for name in names[group]}
     section = {"uuid": "comparison", "name": "Comparison", "display": True, "isReordered": True}
     common = {"deleted": False, "isGenerated": False, "metricSectionId": section["uuid"]}
     return json.dumps(
@@ -129,9 +166,9 @@ def _view(
             "searchFilter": QUERIES[kind],
             "orderByKey": f"metrics.`{order[0]}`",
             "orderByAsc": order[1],
-            "selectedColumns": columns,
-            "columnOrder": columns,
-            "columnWidths": {"attributes.`Run Name`": NAME_WIDTH} | dict.fromkeys(columns, COLUMN_WIDTH),
+            "selectedColumns": list(widths),
+            "columnOrder": [*WIDTHS, *widths],  # the UI ignores the width of a column that is not in it
+            "columnWidths": WIDTHS | widths,
             "runsHiddenMode": "SHOWALL",  # else the charts have the first ten runs only
             "compareRunSections": [section],
             "isAccordionReordered": True,
@@ -141,9 +178,9 @@ def _view(
     )
 
 
-def _scatter(name: str, x: str, y: str) -> dict[str, Any]:
+def _scatter(x: str, y: str) -> dict[str, Any]:
     axes = {"xaxis": {"key": x, "type": "METRIC"}, "yaxis": {"key": y, "type": "METRIC"}}
-    return {"type": "SCATTER", "displayName": name, "runsCountToCompare": MAX_RUNS, **axes}
+    return {"type": "SCATTER", "runsCountToCompare": MAX_RUNS, **axes}
 
 
 def _bars(metric: str) -> dict[str, Any]:

@@ -21,6 +21,8 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from bench.tracking.store import Store, TrackingSettings
+from tests.helpers import tiny_job
 from tests.journeys.commands import BENCH, free_port
 
 pytestmark = pytest.mark.journey
@@ -42,6 +44,11 @@ settings:
   machine: {threads: 1}
 """
 NAMES = {"lstm": "LSTM seq2seq", "transformer-base": "Transformer (base)"}
+SWEEP = """
+trials: 2
+goals: [validation_loss]
+sampler: {name: RandomSampler}
+"""
 SENTENCES = ["The man sees a bird 7.", "The king wants a table 12.", ""]
 
 
@@ -70,7 +77,7 @@ def server(command: list[str | Path], address: str, log: Path, **environment: st
 
 @pytest.fixture(scope="module")
 def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Return the address of an MLflow server with one finished suite, and the folder of the runs."""
+    """Return the address of an MLflow server with a finished suite and a finished sweep, and the folder of the runs."""
     folder = tmp_path_factory.mktemp("ui")
     suite = SUITE
     for split in ("train", "val", "test"):
@@ -82,7 +89,11 @@ def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with server([*command, "--workers", "1"], f"{address}/health", folder / "server.log", **environment):
+        (folder / "settings.yaml").write_text(SWEEP)
         bench("suite", str(folder / "pair.yaml"), "--tracking.folder", str(folder / "runs"), uri=address)
+        flags = [*tiny_job.corpus_flags(corpus), "--text.vocabulary_size=90", "--training.max_pairs=600"]
+        flags += ["--training.batch_tokens=600", "--training.validations=2", f"--tracking.folder={folder}/runs"]
+        bench("sweep", str(folder / "settings.yaml"), "--row", "lstm", *flags, uri=address)
         yield address, folder
 
 
@@ -128,6 +139,11 @@ def open_runs(page: Page, address: str) -> str:
     return f"{address}/{href}"
 
 
+def expect_charts(page: Page, *titles: str) -> None:
+    for title in titles:
+        expect(page.get_by_text(title).first).to_be_visible(timeout=60_000)
+
+
 @needs_a_browser
 def test_the_printed_address_shows_the_comparison(store: tuple[str, Path], page: Page) -> None:
     """Every job in one line, the highest BLEU first, with the numbers of the CSV; and the charts of the view."""
@@ -152,9 +168,50 @@ def test_the_printed_address_shows_the_comparison(store: tuple[str, Path], page:
     page.screenshot(path=folder / "view.png")
 
     page.goto(link[1].replace("&viewStateShareKey", "&compareRunsMode=CHART&viewStateShareKey"))
-    for title in ("test/bleu against training FLOPs", "latency_p50_ms", "validation/bleu", "validation/loss"):
-        expect(page.get_by_text(title).first).to_be_visible(timeout=60_000)
+    expect_charts(page, "train_flops vs. test/bleu", "latency_p50_ms", "validation/bleu", "validation/loss")
     page.screenshot(path=folder / "charts.png")
+
+
+@needs_a_browser
+def test_the_printed_address_of_a_sweep_shows_its_trials(store: tuple[str, Path], page: Page) -> None:
+    """Every trial with its settings, the best first; and its charts."""
+    address, folder = store
+    link = re.search(rf"sweep settings .*({re.escape(address)}\S+)", bench("ui", uri=address))
+    assert link
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(link[1])
+    expect(page.get_by_text("2 matching runs")).to_be_visible(timeout=60_000)
+    tracked = Store(TrackingSettings(address, str(folder / "runs")))
+    trials = tracked.trials("settings", tracked.studies("settings")[0].tags["study"])
+    expected = sorted(trials, key=lambda run: run.metrics["validation_loss"])
+    columns = {"metrics.`validation_loss`": [run.metrics["validation_loss"] for run in expected]}
+    for key in ("training.optimizer.lr", "training.schedule.warmup"):  # the page holds only the columns on the screen
+        columns[f"params.`{key}`"] = [float(run.params[key]) for run in expected]
+    for column, values in columns.items():
+        cells = [float(text) for text in page.locator(f".ag-row [col-id='{column}']").all_inner_texts()]
+        assert cells == pytest.approx(values, rel=1e-6), column
+    states = page.locator(".ag-row [col-id='tags.`state`']").all_inner_texts()
+    assert states == [run.tags["state"] for run in expected]
+    page.screenshot(path=folder / "sweep.png")
+    page.goto(link[1].replace("&viewStateShareKey", "&compareRunsMode=CHART&viewStateShareKey"))
+    expect_charts(page, "trial vs. validation_loss", "Parallel coordinates", "validation/loss")
+    page.screenshot(path=folder / "sweep-charts.png")
+
+
+@needs_a_browser
+def test_the_bare_address_leads_to_the_newest_comparison(store: tuple[str, Path], page: Page) -> None:
+    """Without a click. A link to another page of the UI still leads there."""
+    _, folder = store
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command: list[str | Path] = [BENCH, "ui", "--port", str(port), "--tracking.uri", f"sqlite:///{folder}/server.db"]
+    with server(command, f"{address}/health", folder / "bare.log"):
+        page.goto(address)
+        expect(page.get_by_text("2 matching runs")).to_be_visible(timeout=60_000)  # the sweep's
+        expect(page.get_by_text("MLflow Assistant")).to_have_count(0)
+        page.goto(f"{address}/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=suite")
+        expect(page.get_by_text("4 matching runs")).to_be_visible(timeout=60_000)
+    assert "Warning" not in (folder / "bare.log").read_text()
 
 
 @needs_a_browser

@@ -56,13 +56,13 @@ def test_views_are_listed_with_the_newest_run_first(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = Store(TrackingSettings(None, str(tmp_path / "runs")))
-    assert store.views() == []
+    assert ui_view.find(store.client) == []
     for suite, kind in (("older", "job"), ("a sweep", "trial"), ("newer", "job"), ("without runs", "")):
         view = "sweep" if kind == "trial" else "suite"
         store.set_view(suite, view, ui_view.suite_view(["test/bleu"]), "What?")
         if kind:
             store.begin(suite, suite, {"kind": kind}).measures([Measure("test/bleu", 1.0, "percent")])
-    assert [(view.kind, view.name) for view in store.views()] == [
+    assert [(view.kind, view.name) for view in ui_view.find(store.client)] == [
         ("suite", "newer"),
         ("sweep", "a sweep"),
         ("suite", "older"),
