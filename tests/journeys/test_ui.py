@@ -208,7 +208,7 @@ def test_the_bare_address_leads_to_the_newest_comparison(store: tuple[str, Path]
     with server(command, f"{address}/health", folder / "bare.log"):
         page.goto(address)
         expect(page.get_by_text("2 matching runs")).to_be_visible(timeout=60_000)  # the sweep's
-        expect(page.get_by_text("MLflow Assistant")).to_have_count(0)
+        expect(page.get_by_text("Ask questions about your")).to_have_count(0)  # the chat assistant
         page.goto(f"{address}/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=suite")
         expect(page.get_by_text("4 matching runs")).to_be_visible(timeout=60_000)
     assert "Warning" not in (folder / "bare.log").read_text()
