@@ -1,6 +1,6 @@
 """From tracked runs to tables, plots and pages. Reads runs; never trains or measures.
 
-gathering   reads runs into a Context, from which every form of the report is made; paired tests, sweeps, snapshots
+gathering   reads runs into a Context, from which every form of the report is made; paired tests, sweeps
 text        findings, formats of metrics, escaping, catalogues of texts by language, the experimental setup
 tables      the comparison table and the detail tables
 plots       the plots, as SVG that follows the page's colours

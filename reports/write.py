@@ -195,6 +195,8 @@ def _side_by_side(context: Context) -> list[dict[str, Any]]:
     """For each track the sentences that are shown: heading, source, reference, and the translation of each row."""
     say, found = context.catalogue, []
     for track, texts in context.translations.items():
+        if not texts.references:  # the runs were exported without sentences
+            continue
         source, _, target = track.direction.partition("-")
         total = formatting.count(len(texts.references))
         sentences = []

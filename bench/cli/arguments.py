@@ -43,10 +43,18 @@ trials, the settings of the best one. The preset takes its values from there. Ex
   bench report --suite demo --format csv         the tidy table on standard output
   bench report --suite new --compare demo        also what changed since demo, with paired tests
   bench report --suite demo --lang ko --open     in Korean, shown in the browser
-  bench report --suite demo --export FOLDER      save everything that the report reads
-  bench report --from FOLDER                     the same report, byte for byte, on any machine and without the store
+  bench report --suite demo --export FOLDER      save the runs that the report reads, as bench store export does
+  bench report --from FOLDER                     the report of such a folder, on any machine and without the store
 
 The folder does not contain --compare, --lang and --ui_url: give them again with --from.""",
+    "store": """examples:
+  bench store export results --suite demo        the numbers of all runs of a suite or sweep, without its sentences
+  bench store export all --artifacts             everything of all suites and sweeps, with sentences and models
+  bench store import results                     adds them to this store; what it has already is left as it is
+  MLFLOW_TRACKING_URI=http://HOST:5000 bench store import results
+
+An export is a folder with Parquet tables and export.yaml (docs/mlflow.md). An import gives the runs new ids and writes
+the reports of its suites.""",
     "translate": """examples:
   bench translate best:demo/transformer-base "A man is riding a bike."
   bench translate "transformer-base grammar-en-de demo s1" --file sentences.en > sentences.de
@@ -210,16 +218,17 @@ def build_parser() -> Parser:
     report.add_argument(
         "--ui_url", help="address of the MLflow UI that rows link to (default: a tracking server's own)"
     )
+    report.add_argument("--export", type=Path, metavar="FOLDER", help="export the runs that the report reads")
     report.add_argument(
-        "--export", type=Path, metavar="FOLDER", help="save everything that the report reads in a folder"
+        "--from", dest="exported", type=Path, metavar="FOLDER", help="read an export instead of a tracking store"
     )
-    report.add_argument(
-        "--from",
-        dest="snapshot",
-        type=Path,
-        metavar="FOLDER",
-        help="read an exported folder instead of a tracking store",
-    )
+    report.add_argument("--artifacts", action="store_true", help="for --export: with sentences and models")
+
+    store = command("store", "move runs between stores")
+    store.add_argument("action", choices=["export", "import"])
+    store.add_argument("exported", type=Path, metavar="FOLDER", help="folder of the export")
+    store.add_argument("--suite", nargs="+", help="for export: suites and sweeps (default: all)")
+    store.add_argument("--artifacts", action="store_true", help="for export: with sentences, attention maps and models")
 
     translate = command("translate", "translate with a finished run")
     translate.add_argument("run", help="id, name, best:SUITE/ROW, or models:/NAME/VERSION")
@@ -286,7 +295,7 @@ def build_parser() -> Parser:
     )
     ui.add_argument("--open", action="store_true", help="open the comparison with the newest run in the browser")
 
-    for reader in (report, latency, translate, probe, attention, promote, ui):
+    for reader in (report, store, latency, translate, probe, attention, promote, ui):
         reader.add_argument("--tracking.uri", dest="uri", help="MLflow tracking URI (default: MLFLOW_TRACKING_URI)")
         reader.add_argument(
             "--tracking.folder", dest="folder", default="runs", help="folder of the runs (default: runs)"

@@ -167,11 +167,8 @@ def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.runs.suite import Suite, run_suite
     from bench.system import terminal
     from bench.system.files import inside
-    from bench.tracking import ui_view
     from bench.tracking.store import Store
     from bench.training.checkpoints import Interrupted
-    from reports.gathering.gather_runs import gather
-    from reports.text import suite_summary
 
     suite = Suite.read(args.file)
     suite.seeds = args.seeds or suite.seeds
@@ -186,16 +183,8 @@ def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
     tracking = results[0].experiment.tracking
     out = args.out or inside(Path(tracking.folder), "reports", args.file.stem)
     store = Store(tracking)
-    name = args.file.stem
-    context = gather(store, name)
-    _write_report(context, out)
-    if parent := store.parent_run(name):
-        store.log_to_parent(name, out, "report")
-        store.summarize(parent.id, suite_summary.metrics(context), suite_summary.description(context, parent.id))
-        scores = dict.fromkeys(f"{track.test_set}/bleu" for track in context.tracks if track.test_set)
-        text = ui_view.suite_description(suite.question, context.experiment, parent.id)
-        store.set_view(name, "suite", ui_view.suite_view(list(scores)), text) if scores else None
-        _say_where_to_compare(store, context.experiment, "suite")
+    context = _publish(store, args.file.stem, out)
+    _say_where_to_compare(store, context.experiment, "suite")
     return 1 if any(result.run is None for result in results) else 0 if completed else 3
 
 
@@ -278,21 +267,22 @@ def _worker_backend(args: argparse.Namespace) -> WorkerBackend | None:
 def report_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.system import terminal
     from bench.system.files import inside
+    from bench.tracking import export
     from bench.tracking.store import Store, TrackingSettings
     from reports import write
-    from reports.gathering import gather_runs, snapshot
+    from reports.gathering import gather_runs
 
-    if args.snapshot and (args.uri or args.export):
+    if args.exported and (args.uri or args.export):
         raise ValueError(
-            "--from: a snapshot is read without a tracking store, so it cannot be combined with --tracking.uri or "
+            "--from: an export is read without a tracking store, so it cannot be combined with --tracking.uri or "
             "--export; remove one of the flags"
         )
-    settings = TrackingSettings(args.uri, args.folder)
-    store = snapshot.Snapshot(args.snapshot) if args.snapshot else Store(settings, read_only=True)
-    reader = snapshot.Recorder(store) if args.export else store
+    store = None if args.exported else Store(TrackingSettings(args.uri, args.folder), read_only=True)
+    reader = store or export.Export(args.exported)
     context = gather_runs.gather(reader, args.suite, args.ui_url, args.lang, args.compare)
-    if isinstance(reader, snapshot.Recorder):
-        terminal.say(f"{reader.export(args.export)}")
+    if store and args.export:
+        suites = {context.suite: None, **({args.compare: None} if args.compare else {})}
+        terminal.say(f"{export.export(store, args.export, list(suites), args.artifacts)}")
     if args.format == "csv":
         streams.write_utf8()
         sys.stdout.write(write.csv(context))
@@ -303,6 +293,47 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
 
         webbrowser.open(page.resolve().as_uri())
     return 0
+
+
+def store_command(args: argparse.Namespace, _: list[str]) -> int:
+    from bench.system import terminal
+    from bench.system.files import inside
+    from bench.tracking import export, import_runs
+    from bench.tracking.store import Store, TrackingSettings
+
+    settings = TrackingSettings(args.uri, args.folder)
+    if args.action == "export":
+        store = Store(settings, read_only=True)
+        suites = args.suite or export.exportable(store)
+        if not suites:
+            raise ValueError(f"{store.uri} has no runs to export; start some with {PROGRAM} suite FILE")
+        terminal.say(f"{export.export(store, args.exported, suites, args.artifacts)}")
+        return 0
+    if args.suite or args.artifacts:
+        raise ValueError("--suite and --artifacts are for export; an import takes everything of the folder")
+    store = Store(settings)
+    result = import_runs.import_runs(store, export.Export(args.exported))
+    terminal.say(f"{result.added} runs added to {store.uri}, {result.present} were there before")
+    for suite in result.suites:
+        _publish(store, suite, inside(Path(settings.folder), "reports", suite))
+    return 0
+
+
+def _publish(store: Store, suite: str, out: Path) -> Context:
+    """Writes the report of a suite to `out` and, with the comparison and the totals, to the store."""
+    from bench.tracking import ui_view
+    from reports.gathering.gather_runs import gather
+    from reports.text import suite_summary
+
+    context = gather(store, suite)
+    _write_report(context, out)
+    if parent := store.parent_run(suite):
+        store.log_to_parent(suite, out, "report")
+        store.summarize(parent.id, suite_summary.metrics(context), suite_summary.description(context, parent.id))
+        scores = dict.fromkeys(f"{track.test_set}/bleu" for track in context.tracks if track.test_set)
+        text = ui_view.suite_description(context.question, context.experiment, parent.id)
+        store.set_view(suite, "suite", ui_view.suite_view(list(scores)), text) if scores else None
+    return context
 
 
 def _write_report(context: Context, out: Path) -> Path:
@@ -493,6 +524,7 @@ COMMANDS = {
     "sweep": sweep_command,
     "tuned": tuned_command,
     "report": report_command,
+    "store": store_command,
     "translate": translate_command,
     "probe": probe_command,
     "attention": attention_command,

@@ -23,6 +23,10 @@ FILES_TAG = "attention_ladder.files"
 """Tag of a run that holds, as JSON, the names of the files that it has written to the store."""
 
 
+LEFT_OUT_TAG = "attention_ladder.left_out"
+"""Tag of a run that holds, as JSON, the names of its files that an export left out."""
+
+
 class MissingFile(ValueError):
     """A file is gone that a run has written to the store."""
 

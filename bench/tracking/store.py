@@ -266,7 +266,7 @@ class Store(Reader):
         if not experiments:
             return []
         newest: dict[str, int] = {}
-        for run in self._search(list(experiments), "tags.kind = 'job'"):
+        for run in self.search(list(experiments), "tags.kind = 'job'"):
             name = experiments[run.info.experiment_id]
             newest[name] = max(newest.get(name, 0), run.info.start_time or 0)
         return sorted(newest, key=lambda name: -newest[name])
@@ -380,7 +380,7 @@ class Store(Reader):
         Raises:
             MissingFile: the run has a model, but its files are gone.
         """
-        return logged_model.download(self.client, run.id, folder, self._locate)
+        return logged_model.download(self.client, run.id, folder, self.locate)
 
     def promote(self, run: TrackedRun, name: str) -> str:
         """Registers a run's model and returns its URI.
@@ -388,7 +388,7 @@ class Store(Reader):
         Raises:
             ValueError: there is no model, its files are gone, or the name is bad.
         """
-        return logged_model.promote(self.client, run.id, name, self._locate)
+        return logged_model.promote(self.client, run.id, name, self.locate)
 
     def registered_run(self, reference: str) -> TrackedRun:
         """The run of models:/NAME/VERSION. Raises ValueError if there is no such model."""
@@ -428,21 +428,21 @@ class Store(Reader):
                 raise
             return []
 
-    def _locate(self, address: str) -> str:
+    def locate(self, address: str) -> str:
         """The address at which files are now, for the address that was recorded when they were written."""
         return self.folder.locate(address) if self.folder else address
 
     def _tracked(self, run: MlflowRun) -> TrackedRun:
         tracked = to_tracked_run(run)
-        return replace(tracked, artifacts=self._locate(tracked.artifacts))
+        return replace(tracked, artifacts=self.locate(tracked.artifacts))
 
     def _with_tags(self, experiments: list[str], tags: Mapping[str, str]) -> list[TrackedRun]:
         """All active runs that have the given values of tags, newest first."""
         query = " and ".join(f"tags.{key} = {quoted}" for key, value in tags.items() if (quoted := quote(value)))
-        found = (self._tracked(run) for run in self._search(experiments, query))
+        found = (self._tracked(run) for run in self.search(experiments, query))
         return [run for run in found if tags.items() <= run.tags.items()]
 
-    def _search(self, experiments: list[str], query: str) -> list[MlflowRun]:
+    def search(self, experiments: list[str], query: str) -> list[MlflowRun]:
         """All active runs that match a query, newest first."""
         runs: list[MlflowRun] = []
         token = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -112,7 +111,9 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue) -> Con
         for test_set in track.test_sets
     }
     translations = {
-        track: first for track in tracks if track.test_set and (first := texts[track, track.test_set]).references
+        track: first
+        for track in tracks
+        if track.test_set and ((first := texts[track, track.test_set]).references or first.statistics["bleu"])
     }
     order = _order(runs, tags)
     tuned, about = (json.loads(tags.get(name) or "{}") for name in ("tuning", "about"))
@@ -263,35 +264,30 @@ def _translations(contents: RunContents, track: Track, test_set: str, finished: 
     """The translations of a test set by all rows. Runs whose references differ from those of the first are left out.
 
     So is BLEU with another tokenizer than that of the newest run: such a run of an earlier version cannot be compared.
+    Runs that were exported without sentences have only the statistics of sentences, with a hash of the references.
     """
     found = Translations(track.direction, test_set, [], [], {}, {metric: {} for metric in quality.SCORE_METRICS})
     runs = [run for run in finished if _track_key(run) == track.key]
     newest = max(runs, key=lambda run: run.started, default=None)
     tokenizer = Selection.of_tags(newest.tags if newest else {}).tokenizer
+    reference_hash = ""
     for run in runs:
-        table = contents.tables[run.id, test_set]
-        if table.empty:
-            continue
-        if not found.references:
+        table, statistics = contents.tables[run.id, test_set], dict(contents.statistics[run.id, test_set])
+        row, seed, lines = run.tags.get("row", ""), _seed(run), list(table["hypothesis"])
+        if lines and not found.references:
             found.sources.extend(table["source"])
             found.references.extend(table["reference"])
-        if list(table["reference"]) != found.references:
+        hashes = {one.reference_hash for one in statistics.values()}
+        reference_hash = reference_hash or next(iter(hashes), "")
+        if list(table["reference"]) != found.references if lines else hashes != {reference_hash}:
             continue
-        row, seed, lines = run.tags.get("row", ""), _seed(run), list(table["hypothesis"])
-        found.hypotheses.setdefault(row, {})[seed] = lines
-        statistics = dict(contents.statistics[run.id, test_set])
+        if lines:
+            found.hypotheses.setdefault(row, {})[seed] = lines
         if Selection.of_tags(run.tags).tokenizer != tokenizer:
             statistics.pop("bleu", None)
-        elif "bleu" not in statistics:  # compute what the run has not stored
-            statistics["bleu"] = _bleu(tuple(lines), tuple(found.references), tokenizer)
         for metric, of_sentences in statistics.items():
             found.statistics.setdefault(metric, {}).setdefault(row, {})[seed] = of_sentences
     return found
-
-
-@functools.lru_cache(maxsize=4096)
-def _bleu(hypotheses: tuple[str, ...], references: tuple[str, ...], tokenizer: str) -> Statistics:
-    return quality.statistics(hypotheses, references, tokenizer=tokenizer)
 
 
 def _row(

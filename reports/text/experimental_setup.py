@@ -11,7 +11,7 @@ from bench.measures import metric_registry
 from bench.measures.selection import Selection
 from bench.system import formatting
 from bench.system.facts import COMMIT, UNCOMMITTED_CHANGES, UNKNOWN
-from bench.tracking.reading import TrackedRun
+from bench.tracking.reading import LEFT_OUT_TAG, TrackedRun
 from reports.gathering.context import Context, Row, Track
 from reports.tables.comparison_table import DIRECTIONS
 from reports.text.catalogue import Catalogue
@@ -241,7 +241,12 @@ def _sections(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]
         "lengths": "no_lengths" if not any("/bleu/length/" in name for name in names) else "",
         "probes": "no_probes" if not any(name.startswith("contrastive/") for name in names) else "",
         "attention": "no_attention" if not any(context.attention.values()) else "",
+        "translations": "",
     }
+    runs = (run for row in context.rows for cell in row.cells.values() for run in cell.runs.values())
+    if any(LEFT_OUT_TAG in run.tags for run in runs):
+        shown = any(texts.references for texts in context.translations.values())
+        absent |= {"attention": "left_out" if absent["attention"] else "", "translations": "" if shown else "left_out"}
     found = [(say(f"missing.{what}"), say(f"missing.{why}")) for what, why in absent.items() if why]
     without = [track.corpus for track in context.tracks if track not in context.corpus_stats]
     return found + [

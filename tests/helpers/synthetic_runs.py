@@ -88,8 +88,7 @@ class Synthetic:
         writer.table({"source": SOURCES, "reference": REFERENCES, "hypothesis": lines}, "hypotheses/test.json")
         tokenizer = self.tags.get("bleu_tokenizer", "13a")
         measured = [quality.statistics(lines, REFERENCES, name, tokenizer) for name in quality.metrics_of(tokenizer)]
-        if tokenizer != "13a":
-            writer.statistics(measured, "test")
+        writer.statistics(measured, "test")
         scores = [
             Measure(f"test/{m.metric}", m.value, m.unit, m.low, m.high, f"{m.provenance}; beam 5, alpha 1.0")
             for m in (quality.mean_with_interval([one]) for one in measured)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from bench.sweep.settings import Sweep
 from bench.sweep.storage import open_storage
 from bench.sweep.study import Study
 from bench.tracking.store import FORMAT_TAG, STORE_FORMAT, Store, TrackingSettings
-from reports.gathering.snapshot import INDEX, Snapshot
 from tests.helpers import tiny_job, tracking_folder
 
 TRANSFORMER = EXPERIMENTS / "transformer.yaml"
@@ -73,6 +71,8 @@ def state_of(folder: Path) -> tuple[list[str], list[str]]:
         ["report"],
         ["report", "--suite", "tiny", "--format", "csv"],
         ["report", "--suite", "tiny", "--export", "exported"],
+        ["store", "export", "exported"],
+        ["store", "import", "EXPORT"],
         ["translate", "best:tiny/transformer-base", "A man."],
         ["translate", "models:/nmt/1", "A man."],
         ["probe", "best:tiny/transformer-base"],
@@ -159,9 +159,3 @@ def test_a_study_of_an_older_format_is_refused(settings: TrackingSettings) -> No
         ValueError, match=r"--storage: the study 'transformer-base .*' has format 1, .*another --storage"
     ):
         older.open(storage)
-
-
-def test_a_snapshot_of_an_older_format_is_refused(tmp_path: Path) -> None:
-    (tmp_path / INDEX).write_text(json.dumps({"format": 1, "uri": "", "suites": {}, "studies": []}))
-    with pytest.raises(ValueError, match=r"has format 1"):
-        Snapshot(tmp_path)

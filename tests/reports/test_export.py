@@ -1,0 +1,241 @@
+"""A report from an export, and what an export of somebody else cannot do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+from pyarrow import parquet
+
+from bench.cli.main import main
+from bench.tracking.export import INDEX, Export, export
+from bench.tracking.reading import MissingFile, TrackedRun
+from bench.tracking.store import Store
+from reports import write
+from reports.gathering import gather_runs
+from reports.plots import main_plots
+from tests.helpers import synthetic_runs
+
+pytestmark = [*synthetic_runs.quiet_mlflow, pytest.mark.usefixtures("compared")]
+
+TEXT = "The cook sees pitcher"
+"""Begin of a sentence of the synthetic runs."""
+
+
+@pytest.fixture(scope="module")
+def whole(store: Store, compared: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export with the sentences."""
+    return export(store, tmp_path_factory.mktemp("whole"), ["later", "earlier"], artifacts=True).parent
+
+
+@pytest.fixture(scope="module")
+def numbers(store: Store, compared: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export without the sentences."""
+    return export(store, tmp_path_factory.mktemp("numbers"), ["later", "earlier"]).parent
+
+
+@pytest.fixture
+def foreign(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the export with the sentences, to be changed."""
+    return shutil.copytree(whole, tmp_path / "foreign")
+
+
+def change(folder: Path, table: str, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change the lines of a table of an export."""
+    path = folder / f"{table}.parquet"
+    old = parquet.read_table(path)
+    lines = [changed(line) for line in old.to_pylist(maps_as_pydicts="strict")]
+    parquet.write_table(pa.Table.from_pylist(lines, old.schema), path)
+
+
+def test_a_report_from_an_export_has_the_same_bytes(whole: Path, compared_report: Path, tmp_path: Path):
+    again = gather_runs.gather(Export(whole), "later", compare_with="earlier")
+    write.all_forms(again, tmp_path / "again")
+    direct, from_export = (
+        # Without the PDFs, which contain the time of their creation.
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*") if path.suffix != ".pdf"}
+        for folder in (compared_report, tmp_path / "again")
+    )
+    assert direct == from_export
+    assert len(direct) > 8
+
+
+def test_an_export_without_sentences_has_the_same_numbers(store: Store, numbers: Path):
+    direct = gather_runs.gather(store, "later", compare_with="earlier")
+    from_export = gather_runs.gather(Export(numbers), "later", compare_with="earlier")
+    assert write.csv(from_export) == write.csv(direct)
+    assert from_export.comparisons == direct.comparisons
+    assert from_export.changes == direct.changes
+    assert len(direct.comparisons) > 2
+    assert direct.changes
+    page, missing = write.page(from_export), from_export.catalogue("missing.left_out")
+    assert missing in page
+    assert missing not in write.page(direct)
+    assert TEXT in write.page(direct)
+    assert TEXT not in page
+
+
+def test_an_export_has_no_sentence_no_path_and_no_user(store: Store, numbers: Path, whole: Path):
+    content = b"".join(path.read_bytes() for path in numbers.rglob("*") if path.is_file())
+    lines = str([parquet.read_table(path).to_pylist() for path in sorted(numbers.glob("*.parquet"))])
+    for private in (TEXT, str(store.settings.path), "mlflow.user", "mlflow.source.name"):
+        assert private not in lines
+        assert private.encode() not in content
+    assert {path.name for path in numbers.iterdir()} == {path.name for path in whole.iterdir()} - {"artifacts"}
+    runs = parquet.read_table(numbers / "runs.parquet").num_rows
+    assert sum(path.stat().st_size for path in numbers.iterdir()) / runs < 200_000
+
+
+def test_a_password_in_an_address_is_in_neither_export_nor_page(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    all_plots = main_plots.all_plots
+    monkeypatch.setattr(main_plots, "all_plots", lambda context: all_plots(context)[:1])  # the only kind with links
+    monkeypatch.setattr(store, "uri", "https://user:secret@host:5000/mlflow")
+    page = write.page(gather_runs.gather(store, "later"))
+    index = export(store, tmp_path / "exported", ["later"]).read_text()
+    assert "https://host:5000/mlflow/#/experiments/" in page
+    assert "server: https://host:5000/mlflow\n" in index
+    assert "secret" not in page + index + write.page(gather_runs.gather(store, "later", "http://me:secret@[::1]:5000"))
+
+
+def test_the_command_exports_and_reads_an_export(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    flags = ["--tracking.uri", store.uri, "--format", "csv"]
+    assert main(["report", "--suite", "later", *flags, "--export", f"{tmp_path}/exported"]) == 0
+    printed = capsys.readouterr().out
+    assert main(["report", "--from", f"{tmp_path}/exported", "--format", "csv"]) == 0
+    assert printed.splitlines()[1:] == capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("suite", ["../../escaped", "/tmp/escaped", "..", "a/b"])
+def test_a_suite_of_somebody_else_writes_nothing_outside(
+    foreign: Path, suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    index = yaml.safe_load((foreign / INDEX).read_text())
+    index["experiments"] = [one | {"name": suite} for one in index["experiments"] if one["name"] == "later"]
+    (foreign / INDEX).write_text(yaml.safe_dump(index))
+    change(foreign, "runs", lambda line: line | {"experiment": suite})
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    assert main(["report", "--from", str(foreign)]) == 2
+    error = capsys.readouterr().err
+    assert f"{suite!r} is not used as the name of a file" in error
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "foreign"]
+    assert list(Path.cwd().iterdir()) == []
+
+
+def first_run(folder: Path) -> TrackedRun:
+    return Export(folder).runs("later")[0]
+
+
+def test_ids_paths_and_links_of_a_foreign_export_are_refused(foreign: Path, tmp_path: Path):
+    run = first_run(foreign)
+    (tmp_path / "outside").mkdir()
+    files = foreign / "artifacts" / run.id
+    files.rename(tmp_path / "outside" / run.id)
+    files.symlink_to(tmp_path / "outside" / run.id)
+    with pytest.raises(ValueError, match="nothing is read or written there"):
+        gather_runs.gather(Export(foreign), "later")
+    for hostile in (f"../outside/{run.id}", f"{tmp_path}/outside/{run.id}"):
+        change(foreign, "runs", lambda line, hostile=hostile: line | {"run": hostile})
+        with pytest.raises(ValueError, match=r"runs\.parquet: .* is not the id of a run"):
+            gather_runs.gather(Export(foreign), "later")
+
+
+def test_a_file_that_is_gone_from_an_export_is_an_error(foreign: Path):
+    run = first_run(foreign)
+    (foreign / "artifacts" / run.id / "hypotheses" / "test.json").unlink()
+    with pytest.raises(MissingFile, match=rf"^{run.id}/hypotheses/test\.json: "):
+        gather_runs.gather(Export(foreign), "later")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (INDEX, "- a list", "has no readable export.yaml; make one with bench store export FOLDER"),
+        (INDEX, "format: [", "has no readable export.yaml; make one with bench store export FOLDER"),
+        ("metrics.parquet", "no table", "metrics.parquet: not readable as a table of an export"),
+        ("files.parquet", None, "files.parquet: not readable as a table of an export"),
+    ],
+)
+def test_a_damaged_export_is_one_line(
+    foreign: Path, name: str, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
+):
+    (foreign / name).unlink()
+    if content is not None:
+        (foreign / name).write_text(content)
+    assert main(["report", "--from", str(foreign)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_an_export_of_another_format_is_refused(foreign: Path):
+    index = yaml.safe_load((foreign / INDEX).read_text())
+    (foreign / INDEX).write_text(yaml.safe_dump(index | {"store_format": 2}))
+    with pytest.raises(ValueError, match="has format 1 with runs of format 2, but this version reads"):
+        Export(foreign)
+
+
+def test_an_interrupted_export_is_no_export(store: Store, foreign: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bench.tracking.export.write_file", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            export(store, foreign, ["later"])
+    with pytest.raises(ValueError, match=r"has no readable export\.yaml"):
+        Export(foreign)
+    export(store, foreign, ["later"])
+    assert Export(foreign).suites() == ["later"]
+    assert not (foreign / "artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--from", "nowhere"], "nowhere has no readable export.yaml; make one with bench store export FOLDER"),
+        (["--from", "a", "--export", "b"], "remove one of the flags"),
+        (["--suite", "later", "--lang", "tlh"], "--lang: there is no language 'tlh'; choose one of: en, ko"),
+        (["--suite", "later", "--compare", "never"], "there is no suite 'never'"),
+    ],
+)
+def test_wrong_arguments_print_one_line(
+    store: Store,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    assert main(["report", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_wrong_arguments_of_store_print_one_line(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    (tmp_path / "notes.txt").write_text("mine")
+    cases = {
+        ("export", str(tmp_path)): "it contains 'notes.txt'; expected an empty folder or an export; choose another",
+        ("export", str(tmp_path / "x"), "--suite", "never"): "--suite: there is no suite or sweep 'never'",
+        ("import", str(tmp_path)): "has no readable export.yaml",
+        ("import", str(tmp_path), "--artifacts"): "--suite and --artifacts are for export",
+        ("export", str(tmp_path / "x"), "--tracking.uri", f"sqlite:///{tmp_path}/none.db"): "has no runs to export",
+    }
+    for arguments, message in cases.items():
+        assert main(["store", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
