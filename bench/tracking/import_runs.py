@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 
 from bench.system.files import inside
-from bench.tracking import ui_view
+from bench.tracking import logged_model, ui_view
 from bench.tracking.export import ORIGIN_TAG, Export, ExportedRun, origin_of, with_ids
 from bench.tracking.reading import TrackedRun
 from bench.tracking.store import DESCRIPTION_TAG, PARENT_TAG, Store
@@ -44,8 +44,8 @@ def import_runs(store: Store, export: Export) -> ImportResult:
     """Adds the runs of an export to a store.
 
     Run ids are those of the new store, everywhere: in links to parents, in tags and in files. A run that the store has
-    already, from this export or because it was made here, is left as it is. A run whose import was interrupted is
-    deleted and imported again.
+    already, from this export or because it was made here, is left as it is. A run whose import was interrupted keeps
+    its id, which other runs may name already, and is written again.
 
     Raises:
         ValueError: a file of the export is not readable, or an experiment of the store has another format.
@@ -53,28 +53,18 @@ def import_runs(store: Store, export: Export) -> ImportResult:
     ids, added = {}, []
     for name in export.experiments:
         experiment = store.experiment_id(name)
-        here = _runs_by_origin(store, experiment)
+        here = {origin_of(run): run for run in store.search([experiment], "")}
         for one in (run for run in export.exported.values() if run.experiment == name):
-            known = here.get(one.run.id) or _same_parent(store, name, one.run)
-            ids[one.run.id] = known or _create(store, experiment, one)
-            if not known:
+            known = here.get(one.run.id)
+            same = known.info.run_id if known else _same_parent(store, name, one.run)
+            ids[one.run.id] = same or _create(store, experiment, one)
+            if same is None or (known and INCOMPLETE_TAG in known.data.tags):
                 added.append(one)
     for one in added:
         _fill(store, ids[one.run.id], one, export, ids)
     for name in export.experiments:
         _set_views(store, name, export, ids)
     return ImportResult(len(added), len(ids) - len(added), export.suites())
-
-
-def _runs_by_origin(store: Store, experiment: str) -> dict[str, str]:
-    """Id at the origin -> id here, of the runs of an experiment. Deletes the runs whose import was interrupted."""
-    found: dict[str, str] = {}
-    for run in store.search([experiment], ""):
-        if INCOMPLETE_TAG in run.data.tags:
-            store.client.delete_run(run.info.run_id)
-        else:
-            found[origin_of(run)] = run.info.run_id
-    return found
 
 
 def _same_parent(store: Store, suite: str, run: TrackedRun) -> str | None:
@@ -112,7 +102,7 @@ def _fill(store: Store, run_id: str, one: ExportedRun, export: Export, ids: dict
     ]
     if inputs:
         client.log_inputs(run_id, inputs)
-    model = _import_model(store, run_id, export.model(one.run), ids)
+    model = _import_model(store, run_id, export.model(one.run))
     points = [
         Metric(
             *(line[name] for name in ("key", "value", "time", "step")),
@@ -147,25 +137,22 @@ def _write_files(folder: Path, one: ExportedRun, export: Export, ids: dict[str, 
         shutil.copyfile(file, to)
 
 
-def _import_model(store: Store, run_id: str, folder: Path | None, ids: dict[str, str]) -> str | None:
+def _import_model(store: Store, run_id: str, folder: Path | None) -> str | None:
     """Creates the LoggedModel of a run from the files in `folder`; returns its id, or None if there is no folder."""
     if folder is None:
         return None
     client = store.client
     run = client.get_run(run_id)
+    if known := logged_model.find_or_clear(client, run):
+        return known.model_id
     about = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-    tags = {key: run.data.tags[key] for key in ("row", "direction", "corpus", "preset", "seed", "suite", "year")}
-    model = client.create_logged_model(
-        run.info.experiment_id, run.info.run_name, run_id, tags, dict(run.data.params), "translator"
-    )
+    model = logged_model.create(client, run)
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary) / "model"
         shutil.copytree(folder, copy)
         about |= {"run_id": run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
         (copy / "MLmodel").write_text(yaml.safe_dump(about, sort_keys=False), encoding="utf-8")
-        client.log_model_artifacts(model.model_id, str(copy))
-    client.finalize_logged_model(model.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        logged_model.complete(client, model, run_id, copy)
     return model.model_id
 
 

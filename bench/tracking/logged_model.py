@@ -59,14 +59,9 @@ def log_model(client: MlflowClient, run_id: str, folder: Path, example: str, bea
         beam: Beam size of requests that do not set one.
     """
     run = client.get_run(run_id)
-    for model in _models_of_run(client, run):
-        if model.status == "READY":
-            return model.model_id
-        client.delete_logged_model(model.model_id)
-    tags = {key: run.data.tags[key] for key in ("row", "direction", "corpus", "preset", "seed", "suite", "year")}
-    name = "-".join(tags[key] for key in ("row", "corpus", "preset")) + f"-s{tags['seed']}"
-    params: Mapping[str, str] = run.data.params
-    model = client.create_logged_model(run.info.experiment_id, name, run_id, tags, dict(params), "translator")
+    if known := find_or_clear(client, run):
+        return known.model_id
+    model = create(client, run)
     texts = Schema([ColSpec(DataType.string)])
     signature = ModelSignature(texts, texts, ParamSchema([ParamSpec("beam", DataType.long, beam)]))
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
@@ -84,10 +79,33 @@ def log_model(client: MlflowClient, run_id: str, folder: Path, example: str, bea
             pip_requirements=[f"{package}=={version(package)}" for package in REQUIRED],
             mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
         )
-        client.log_model_artifacts(model.model_id, str(packed))
+        complete(client, model, run_id, packed)
+    return model.model_id
+
+
+def find_or_clear(client: MlflowClient, run: MlflowRun) -> LoggedModel | None:
+    """The complete LoggedModel of a run. Deletes incomplete ones, which killed processes left."""
+    for model in _models_of_run(client, run):
+        if model.status == "READY":
+            return model
+        client.delete_logged_model(model.model_id)
+    return None
+
+
+def create(client: MlflowClient, run: MlflowRun) -> LoggedModel:
+    """Creates the LoggedModel of a run, with its name, tags and params but still without files."""
+    tags = {key: run.data.tags[key] for key in ("row", "direction", "corpus", "preset", "seed", "suite", "year")}
+    name = "-".join(tags[key] for key in ("row", "corpus", "preset")) + f"-s{tags['seed']}"
+    params: Mapping[str, str] = run.data.params
+    info = run.info
+    return client.create_logged_model(info.experiment_id, name, info.run_id, tags, dict(params), "translator")
+
+
+def complete(client: MlflowClient, model: LoggedModel, run_id: str, folder: Path) -> None:
+    """Writes the files of a LoggedModel and links it to its run."""
+    client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    return model.model_id
 
 
 def find(client: MlflowClient, run_id: str) -> LoggedModel | None:

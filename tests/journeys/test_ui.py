@@ -266,6 +266,29 @@ def test_the_page_links_to_its_runs(store: tuple[str, Path], page: Page) -> None
     page.screenshot(path=folder / "run.png")
 
 
+def test_runs_move_from_the_server_to_a_file_and_back(store: tuple[str, Path], tmp_path: Path) -> None:
+    """Numbers, links, sentences and models survive both ways; the server takes its own runs for known."""
+    address, folder = store
+    printed = bench("store", "export", str(tmp_path / "out"), "--suite", "pair", "--artifacts", uri=address)
+    assert printed == f"{tmp_path}/out/export.yaml\n"
+    local = f"sqlite:///{tmp_path}/local/mlflow.db"
+    flags = ["--tracking.folder", str(tmp_path / "local")]
+    printed = bench("store", "import", str(tmp_path / "out"), *flags, uri=local)
+    assert re.search(r"[56] runs added to sqlite:.*, 0 were there before", printed), printed
+    report = (folder / "runs" / "reports" / "pair" / "report.csv").read_text()
+    ids = re.compile("[0-9a-f]{32}")
+    here = (tmp_path / "local" / "reports" / "pair" / "report.csv").read_text()
+    assert ids.sub("ID", here) == ids.sub("ID", report)
+    assert here != report
+    sentences = ["best:pair/transformer-base", *SENTENCES]
+    assert bench("translate", *sentences, *flags, uri=local) == bench("translate", *sentences, uri=address)
+    bench("store", "export", str(tmp_path / "back"), "--artifacts", *flags, uri=local)
+    printed = bench(
+        "store", "import", str(tmp_path / "back"), "--tracking.folder", str(tmp_path / "again"), uri=address
+    )
+    assert re.search(r"^0 runs added to http.*, [56] were there before", printed), printed
+
+
 def test_a_promoted_model_is_served(store: tuple[str, Path]) -> None:
     address, folder = store
     printed = bench("promote", "best:pair/transformer-base", "--name", "nmt-en-de", uri=address)
