@@ -6,7 +6,7 @@ To add a metric:
    `decoding_costs`, ...);
 3. give it an entry in `METRICS` and a line in docs/metrics.md; tests/measures/test_metric_registry.py compares the two.
 A metric with a label also needs the label, and its printed unit if it has one, in every other language
-(reports/text/languages/). With `in_every_row` it gets lines in the CSV, and with `own_column` a column in the
+(reports/text/languages/). With `in_every_row` it gets lines in the CSV, and with `column_group` a column in the
 comparison table; no other file has to be edited.
 """
 
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Format = Literal["0.1", "0.001", "significant", "power of ten", "duration", "count"]
+ColumnGroup = Literal["cost", "speed", "memory"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Metric:
             whole number.
         score: Whether each test set has its own value, stored as TEST/NAME.
         in_every_row: Whether the CSV has a line of it for every row, and the report says why where it was not measured.
-        own_column: Whether it has a column of its own after the costs in the comparison table.
+        column_group: Which group of columns of the comparison table it is in, if it has a column of its own after the
+            latency; the page opens a group with one button.
         print_provenance: Whether the experimental setup prints how it was measured.
         in_mlflow: Whether it is an MLflow metric of a job. The others are only in the job's table measures.json. The UI
             makes a column and a chart of every metric; a job has at most 40, curves and system metrics included.
@@ -50,7 +52,7 @@ class Metric:
     format: Format = "significant"
     score: bool = False
     in_every_row: bool = False
-    own_column: bool = False
+    column_group: ColumnGroup | Literal[""] = ""
     print_provenance: bool = False
     in_mlflow: bool = False
 
@@ -132,7 +134,7 @@ METRICS = (
         "Throughput",
         "sentences/s",
         in_every_row=True,
-        own_column=True,
+        column_group="speed",
         print_provenance=True,
         in_mlflow=True,
     ),
@@ -144,7 +146,7 @@ METRICS = (
         "MiB",
         2**20,
         in_every_row=True,
-        own_column=True,
+        column_group="memory",
         print_provenance=True,
         in_mlflow=True,
     ),
@@ -155,7 +157,7 @@ METRICS = (
         "Wall time",
         format="duration",
         in_every_row=True,
-        own_column=True,
+        column_group="cost",
         print_provenance=True,
         in_mlflow=True,
     ),
@@ -226,7 +228,7 @@ METRICS = (
 )
 
 IN_EVERY_ROW = tuple(metric.name for metric in METRICS if metric.in_every_row)
-OWN_COLUMNS = tuple(metric.name for metric in METRICS if metric.own_column)
+OWN_COLUMNS = tuple(metric.name for metric in METRICS if metric.column_group)
 TEST_SET_SCORES = tuple(metric.name for metric in METRICS if metric.score and metric.unit == "percent")
 PRINTED_PROVENANCE = tuple(metric.name for metric in METRICS if metric.print_provenance)
 LABELLED = tuple(metric.name for metric in METRICS if metric.label)

@@ -22,7 +22,7 @@ METRICS = ("bleu", "train_flops", *COSTS, *LATENCY, *metric_registry.OWN_COLUMNS
 
 
 def comparison_table(context: Context) -> Table:
-    """The table. Metrics with `own_column` in the registry have their columns after the latency."""
+    """The table. Metrics with a `column_group` in the registry have their columns after the latency."""
     say, tracks = context.catalogue, context.tracks
     cost, latency = say("table.cost"), say("table.latency")
     several = len(tracks) > 1
@@ -35,14 +35,22 @@ def comparison_table(context: Context) -> Table:
             Column(f"{say('table.counted')}{f' {track.label}' if several else ''}", say.unit("train_flops"), cost)
             for track in tracks
         ),
-        Column(say("table.clock"), say.unit("clock_flops"), cost),
-        Column(say("table.energy"), say.unit("energy_j"), cost),
+        Column(say("table.clock"), say.unit("clock_flops"), cost, opened_by="cost"),
+        Column(say("table.energy"), say.unit("energy_j"), cost, opened_by="cost"),
         Column("p50", group=f"{latency}, {say.unit(LATENCY[0])}"),
-        Column("p95", group=f"{latency}, {say.unit(LATENCY[1])}"),
-        *(Column(say.label(name), say.unit(name)) for name in metric_registry.OWN_COLUMNS),
+        Column("p95", group=f"{latency}, {say.unit(LATENCY[1])}", opened_by="speed"),
+        *(
+            Column(say.label(name), say.unit(name), opened_by=metric_registry.metric(name).column_group)
+            for name in metric_registry.OWN_COLUMNS
+        ),
         *(Column(direction.upper(), group=say("table.published_bleu"), own=False) for direction in DIRECTIONS),
         *(
-            Column(direction.upper(), group=f"{say('table.published_cost')}, {say.unit('train_flops')}", own=False)
+            Column(
+                direction.upper(),
+                group=f"{say('table.published_cost')}, {say.unit('train_flops')}",
+                own=False,
+                opened_by="published",
+            )
             for direction in DIRECTIONS
         ),
     ]

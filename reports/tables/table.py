@@ -23,6 +23,8 @@ class Column:
 
     Attributes:
         own: True if it holds numbers of this suite's runs, False if it holds published numbers.
+        opened_by: Name of the button that opens the column in the page; empty if the page always shows it. Every other
+            form has all columns.
     """
 
     label: str
@@ -30,6 +32,7 @@ class Column:
     group: str = ""
     side: Literal["left", "right"] = "right"
     own: bool = True
+    opened_by: str = ""
 
     @property
     def heading(self) -> str:
@@ -124,6 +127,11 @@ class Table:
     def spans(self) -> list[tuple[str, int, int]]:
         """The upper line of headings over all columns."""
         return self.heading_spans(self.column_numbers("all"))
+
+    @property
+    def buttons(self) -> list[str]:
+        """Names of the buttons that open columns in the page, in the order of the columns."""
+        return list(dict.fromkeys(column.opened_by for column in self.columns if column.opened_by))
 
     @property
     def edges(self) -> set[int]:

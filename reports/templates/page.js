@@ -1,5 +1,5 @@
 "use strict";
-// Sorts tables, copies run ids, switches between plots and shows tooltips. Without scripts the page has the same content.
+// Sorts tables, opens columns, copies run ids, switches between plots and shows tooltips. Without scripts the page has the same content.
 
 const words = document.body.dataset;
 
@@ -28,6 +28,64 @@ for (const table of document.querySelectorAll("table.sortable")) {
       body.append(...(next === "none" ? original : [...original].sort(compare)));
     });
   });
+}
+
+// Shows and hides groups of columns. The browser remembers the open groups, for all reports from the same place.
+// A page in a sandboxed frame has no storage; it starts with all groups closed.
+const storageKey = "attention-ladder.columns";
+function rememberedGroups() {
+  try {
+    return new Set(JSON.parse(localStorage.getItem(storageKey)));
+  } catch {
+    return new Set();
+  }
+}
+for (const toolbar of document.querySelectorAll(".groups")) {
+  const buttons = [...toolbar.querySelectorAll("button")];
+  const table = document.getElementById(buttons[0].getAttribute("aria-controls"));
+  const scroller = table.closest(".scroller");
+  const heads = [...table.querySelectorAll("th[data-column]")].sort((a, b) => a.dataset.column - b.dataset.column);
+  const spans = [...table.querySelectorAll("th[data-first]")].map((span) => {
+    const first = Number(span.dataset.first);
+    return [span, heads.slice(first, first + span.colSpan)];
+  });
+  const layOut = (isOpen) => {
+    for (const head of heads) {
+      const { column, openedBy } = head.dataset;
+      head.hidden = openedBy !== undefined && !isOpen(openedBy);
+      for (const row of table.tBodies[0].rows) row.cells[column].hidden = head.hidden;
+    }
+    for (const [span, below] of spans) {
+      const shown = below.filter((head) => !head.hidden).length;
+      span.hidden = !shown;
+      span.colSpan = shown || 1;
+    }
+  };
+  const fit = () => {
+    table.classList.remove("tight");
+    table.classList.toggle("tight", scroller.scrollWidth > scroller.clientWidth);
+  };
+  const open = rememberedGroups();
+  const update = () => {
+    buttons.forEach((button) => button.setAttribute("aria-expanded", open.has(button.dataset.opens)));
+    layOut((group) => open.has(group));
+    fit();
+  };
+  buttons.forEach((button) =>
+    button.addEventListener("click", () => {
+      const group = button.dataset.opens;
+      if (!open.delete(group)) open.add(group);
+      try {
+        localStorage.setItem(storageKey, JSON.stringify([...open]));
+      } catch {} // no storage: the choice is forgotten when the page is closed
+      update();
+    }),
+  );
+  addEventListener("beforeprint", () => layOut(() => true));
+  addEventListener("afterprint", update);
+  addEventListener("resize", fit);
+  toolbar.hidden = false;
+  update();
 }
 
 // A page in a sandboxed frame may not use the clipboard. Then the full id is shown and selected.

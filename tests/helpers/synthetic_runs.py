@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.measures import quality
+from bench.measures import metric_registry, quality
 from bench.measures.measure import Measure
 from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store, TrackingSettings
@@ -37,6 +37,7 @@ class Synthetic:
     """A run to be written. Every `wrong`-th sentence is translated wrongly; it is a probed run if `probed`.
 
     With `best_at` it stores that the weights of this validation (0 is the first, -1 the last) were the best.
+    `costs` are further measures of the metric registry.
     """
 
     row: str
@@ -53,6 +54,7 @@ class Synthetic:
     probed: bool = False
     validations: int = 2
     best_at: int | None = None
+    costs: dict[str, float] = field(default_factory=dict)
 
     def hypotheses(self) -> list[str]:
         """The translations of the test set."""
@@ -106,6 +108,7 @@ class Synthetic:
                 Measure("validation_loss_shuffled_sources", 3.5, "nats/token"),
                 latency,
                 *(probes(self.wrong) if self.probed else []),
+                *(Measure(name, value, metric_registry.metric(name).unit) for name, value in self.costs.items()),
                 *([Measure("best_update", updates[self.best_at], "updates")] if self.best_at is not None else []),
             ]
         )

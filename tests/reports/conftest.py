@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from bench.tracking.store import Store
 from reports import write
 from reports.gathering.context import Context
 from reports.gathering.gather_runs import gather
 from tests.helpers import synthetic_runs
+from tests.helpers.browser import launch
 from tests.helpers.synthetic_runs import Synthetic
 
 FLAT = {"validation_score.constant": "0"}
@@ -70,6 +73,29 @@ def compared(store: Store) -> Context:
     synthetic_runs.suite(store, "earlier", earlier, "tested,same,gone", "same")
     synthetic_runs.suite(store, "later", later, "tested,same,new", "same")
     return gather(store, "later", compare_with="earlier")
+
+
+@pytest.fixture(scope="session")
+def wide(store: Store) -> Context:
+    """Two directions with three seeds, every column of costs, a long name, a note and marks."""
+    costs = {"clock_flops": 1.05e13, "latency_p95_ms": 441.5, "sentences_per_s": 1490.0, "peak_memory_bytes": 2**27}
+    runs = [
+        Synthetic("base", "Transformer (base)", 2017, 4, 4e12, seed, corpus, best_at=-1, costs=costs)
+        for corpus in ("toy-en-de", "toy-en-fr")
+        for seed in (1, 2, 3)
+    ]
+    long = f"Deep-Att + PosUnk Ensemble of {'Gated' * 7} layers"
+    runs.append(Synthetic("long", long, 2016, 6, 4e12, tags={"note": "Probabilities are averaged"}))
+    synthetic_runs.suite(store, "wide", runs, "long,base", "base")
+    return gather(store, "wide")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        opened = launch(playwright)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

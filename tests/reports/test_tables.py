@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench.tracking.store import Store
 from reports import write
 from reports.gathering.context import Context
@@ -41,6 +43,27 @@ def test_published_numbers_have_their_own_columns(odd: Context):
     published = [entry.text for entry, ours in zip(main.rows[-1], own, strict=True) if not ours]
     flops = "3.3\u00a0×\u00a010¹⁸"
     assert published == ["27.3", "38.1", flops, flops]
+
+
+def test_every_form_has_the_columns_that_the_page_opens(odd: Context, odd_report: Path):
+    """Markdown has all columns, LaTeX those with numbers."""
+    columns = comparison_table(odd).columns
+    opened = [column.full_heading for column in columns if column.opened_by]
+    assert opened == [
+        "Training cost, clock estimate, FLOP",
+        "Training cost, energy, J",
+        "Latency, ms, p95",
+        "Throughput, sentences/s",
+        "Peak memory, MiB",
+        "Wall time",
+        "Published cost, clock estimate, FLOP, EN-DE",
+        "Published cost, clock estimate, FLOP, EN-FR",
+    ]
+    lines = (odd_report / "report.md").read_text().splitlines()
+    assert f"| {' | '.join(column.full_heading for column in columns)} |" in lines
+    latex = (odd_report / "report.tex").read_text()
+    assert "Published cost, clock estimate, FLOP" in latex
+    assert "Wall time" in latex
 
 
 def test_the_paired_seeds_are_printed_if_they_are_not_all(mixed: Context):
