@@ -14,9 +14,11 @@ class CorpusSettings:
     Attributes:
         name: NAME-SRC-TGT, such as grammar-en-de or multi30k-en-fr; `files` takes its languages from the file endings.
         path: For `multi30k`: its folder; null: that of the environment variable MULTI30K, or the downloaded files.
-        train: For `files`: the two files of the training pairs, source first.
-        val: For `files`: the two files of the validation pairs.
-        test: For `files`: the two files of the test pairs.
+        train: For `files`: the two text files of the training pairs, source first, or one table with both sides
+            (.tsv, .jsonl, .parquet, or a data set of Hugging Face that was saved on disk).
+        val: For `files`: the files of the validation pairs.
+        test: For `files`: the files of the test pairs.
+        columns: For `files` with tables: names of the two columns, source first; null: found by the languages.
         pairs: For `grammar`: the number of training pairs to generate.
         lemmas: For `grammar`: the number of lemmas in use.
         depth: For `grammar`: largest nesting depth of clauses.
@@ -27,6 +29,7 @@ class CorpusSettings:
     train: list[str] | None = None
     val: list[str] | None = None
     test: list[str] | None = None
+    columns: list[str] | None = None
     pairs: int = 6000
     lemmas: int = 120
     depth: int = 1

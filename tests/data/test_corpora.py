@@ -59,7 +59,7 @@ def test_multi30k_is_read_from_a_folder_of_plain_or_gzipped_files(
     [
         ("multi30k", "{}", "write multi30k-SRC-TGT"),
         ("multi30k-en", "{}", "is not NAME-SRC-TGT"),
-        ("multi30k-en-de", None, "environment variable MULTI30K"),
+        ("multi30k-en-cs", None, "environment variable MULTI30K"),
         ("multi30k-en-de", "{}/nowhere", "there is no folder"),
         ("multi30k-en-ko", "{}", "no train.ko, nor train.ko.gz; it has train files for de, en"),
         ("multi31k-en-de", "{}", "there is no corpus 'multi31k'"),
@@ -212,7 +212,7 @@ def test_the_error_for_a_bad_text_file_names_it(folder: Path, content: bytes | N
         ("a.jsonl", b'{"en": "a", "de": "b\\nc"}\n', "line 1 is not a JSON object with one line"),
         ("a.jsonl", b"[1]\n", "line 1 is not"),
         ("a.jsonl", b"{\n", "line 1 is not"),
-        ("a.csv", b"One.,Eins.\n", "must be .tsv or .jsonl"),
+        ("a.csv", b"One.,Eins.\n", "must be .tsv, .jsonl or .parquet"),
         ("a.tsv.gz", b"One.\tEins.\n", "damaged or incomplete gzip file"),
         ("a.tsv.gz", gzip.compress(b"One.\tEins.\n", mtime=0)[:-4], "damaged or incomplete gzip file"),
         ("a.tsv.bz2", b"One.\tEins.\n", "damaged or incomplete bzip2 file"),
@@ -228,7 +228,7 @@ def test_the_error_for_a_bad_table_names_it(folder: Path, file: str, content: by
 
 @pytest.mark.parametrize("key", ["train", "val", "test"])
 def test_the_error_for_a_missing_setting_names_it(folder: Path, key: str) -> None:
-    for value in (None, [], ["a", "b", "c"]):
+    for value in (None, [], ["a", "b", "c"], ["a.parquet", "b", "c"]):
         with pytest.raises(ValueError, match=rf"corpus\.{key}: give two text files"):
             files(folder, "files-en-de", **{key: value})
 

@@ -8,7 +8,7 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +108,16 @@ def two_files(source: Path, target: Path, languages: tuple[str, str] = ("", ""))
     return Split(sources, targets)
 
 
-def one_file(path: Path, source: str, target: str) -> Split:
+def one_file(path: Path, source: str, target: str, names: Sequence[str] | None = None) -> Split:
     """The sentence pairs of one file.
 
     In a `.tsv` file, source and target are the first two columns; every line has as many columns as the first. A first
     line with the tags of the two languages is a heading. A line of a `.jsonl` file is {"en": "...", "de": "..."} or, as
     in Hugging Face data sets, the same under the key "translation".
+
+    Args:
+        names: Names of the source and the target column: those in the first line of a `.tsv` file, which is a heading
+            then, or keys of a `.jsonl` file, a.b being the key b below a. None: as above.
 
     Raises:
         ValueError: as `lines`, or the order of the columns contradicts the languages.
@@ -122,19 +126,24 @@ def one_file(path: Path, source: str, target: str) -> Split:
     kind = path.name.removesuffix(path.suffix if path.suffix.lower() in DECOMPRESS else "").rpartition(".")[2]
     if kind not in ("tsv", "jsonl"):
         raise ValueError(
-            f"{path}: a file with both sides must be .tsv or .jsonl; otherwise give two files, source first"
+            f"{path}: a file with both sides must be .tsv, .jsonl or .parquet; otherwise give two files, source first"
         )
     numbered = list(enumerate(lines(path), start=1))
     columns = numbered[0][1].split("\t")
+    places = (0, 1)
+    if names and len(names) != 2:
+        raise ValueError(f"corpus.columns: {len(names)} names; expected two, the source column and the target column")
     if kind == "tsv":
         check_columns(str(path), source, target)
-        if check_header(str(path), columns, source, target):
+        if names:
+            places = _places(str(path), columns, names)
+        if names or check_header(str(path), columns, source, target):
             del numbered[0]
     pairs: list[tuple[str, str]] = []
     bad: list[BadLine] = []
     for number, line in numbered:
         try:
-            pair = from_tsv(line, len(columns)) if kind == "tsv" else from_json(line, source, target)
+            pair = from_tsv(line, len(columns), places) if kind == "tsv" else from_json(line, source, target, names)
             pairs.append(pair)
         except ValueError as error:
             bad.append(BadLine(str(path), number, str(error)))
@@ -143,7 +152,19 @@ def one_file(path: Path, source: str, target: str) -> Split:
     return Split([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
-def from_tsv(line: str, columns: int) -> tuple[str, str]:
+def _places(file: str, heading: Sequence[str], names: Sequence[str]) -> tuple[int, int]:
+    """The indices of two columns of a table by their names. Raises ValueError if the heading lacks one."""
+    cells = [cell.strip() for cell in heading]
+    missing = [name for name in names if name not in cells]
+    if missing:
+        raise ValueError(
+            f"corpus.columns: the first line of {file} has no column {', '.join(missing)}; expected a heading with the "
+            f"names; it has {', '.join(cells)[:200]}"
+        )
+    return cells.index(names[0]), cells.index(names[1])
+
+
+def from_tsv(line: str, columns: int, places: tuple[int, int] = (0, 1)) -> tuple[str, str]:
     """Source and target sentence of a line of a table.
 
     Raises:
@@ -157,17 +178,23 @@ def from_tsv(line: str, columns: int) -> tuple[str, str]:
         raise ValueError(
             f"has {len(cells)} columns and the first line has {columns}; expected as many; remove tabs inside sentences"
         )
-    return cells[0], cells[1]
+    return cells[places[0]], cells[places[1]]
 
 
-def from_json(line: str, source: str, target: str) -> tuple[str, str]:
-    """Source and target sentence of a JSON line. Raises ValueError if it does not contain both as one line of text."""
+def from_json(line: str, source: str, target: str, names: Sequence[str] | None = None) -> tuple[str, str]:
+    """Source and target sentence of a JSON line. Raises ValueError if it does not contain both as one line of text.
+
+    Args:
+        names: Names of the two keys, a.b being the key b below a; None: the languages.
+    """
+    source, target = names or (source, target)
     expected = f'is not a JSON object with one line of text for "{source}" and "{target}"'
     content: dict[str, Any] = {}
     try:
         content = json.loads(line)
-        content = content.get("translation", content)
-        pair = content[source], content[target]
+        if not names:
+            content = content.get("translation", content)
+        pair = _value(content, source), _value(content, target)
     except RecursionError:
         raise ValueError(f"{expected}; it is nested too deeply") from None
     except KeyError:
@@ -181,3 +208,11 @@ def from_json(line: str, source: str, target: str) -> tuple[str, str]:
             raise ValueError(f'{expected}; "{language}" has a line break')
         check_text(sentence)
     return pair
+
+
+def _value(content: Any, name: str) -> Any:
+    """The value of a key, or of a key below a key: of "a.b" if there is one, else of "b" below "a"."""
+    if name in content or "." not in name:
+        return content[name]
+    first, _, rest = name.partition(".")
+    return _value(content[first], rest)

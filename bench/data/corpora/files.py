@@ -1,10 +1,15 @@
-"""Your own sentence pairs: for each split two text files, source first, or one .tsv or .jsonl; .gz is possible."""
+"""Your own sentence pairs: for each split two text files, source first, or a table: .tsv, .jsonl, .parquet, Arrow.
+
+A table can be a folder: a data set of Hugging Face that `save_to_disk` has written, or Parquet files with the split in
+their names.
+"""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
 
+from bench.data.corpora._columns import files_of, is_table, read_columns
 from bench.data.corpora._reading import one_file, read_splits, two_files
 from bench.data.corpus import Corpus, CorpusSettings, Split
 from bench.data.find_corpus import qualified_name
@@ -22,11 +27,18 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
         source, target = languages(settings.train, name)
 
     def read(key: str, files: list[str] | None) -> Split:
-        if not files or len(files) > 2:
-            raise ValueError(f'corpus.{key}: give two text files, source first, such as "[{key}.en,{key}.de]"')
-        if len(files) == 1:
-            return one_file(Path(files[0]), source, target)
-        return two_files(Path(files[0]), Path(files[1]), (source, target))
+        paths = list(map(Path, files or ()))
+        if paths and all(map(is_table, paths)):
+            parts = [file for path in paths for file in files_of(path, key)]
+            return read_columns(parts, source, target, settings.columns, check_names=True)
+        if not 1 <= len(paths) <= 2:
+            raise ValueError(
+                f'corpus.{key}: give two text files, source first, such as "[{key}.en,{key}.de]", or one table with '
+                f'both sides, such as "[{key}.parquet]"'
+            )
+        if len(paths) == 1:
+            return one_file(paths[0], source, target, settings.columns)
+        return two_files(*paths, (source, target))
 
     keys = {"train": settings.train, "val": settings.val, "test": settings.test}
     splits = read_splits({key: partial(read, key, files) for key, files in keys.items()})
