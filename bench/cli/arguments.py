@@ -86,12 +86,16 @@ Writes the picture (SVG) and the weights of all layers and heads (JSON) to --out
   bench data show grammar-en-de --corpus.pairs 8000
   bench data check multi30k-en-de --corpus.path FOLDER
   bench data check files --corpus.train "[a.fr,a.en]" --corpus.val "[b.fr,b.en]" --corpus.test "[c.fr,c.en]"
-  bench data fetch multi30k
+  bench data check files-en-de --corpus.train "[FOLDER]" --corpus.val "[FOLDER]" --corpus.test "[FOLDER]"
+  bench data fetch wmt14-en-de
 
 `show` prints sizes, lengths in words, and how much of each split the training text covers. `check` adds repeated pairs,
 overlap between splits (equal, and near: 70 % of word trigrams in common), sides in another language than the name says,
 and bad lines; if lines cannot be read, it lists all of them and nothing else. It exits with 1 if there are bad lines or
-sides in another language, or if the training text contains pairs of a validation or test set.""",
+sides in another language, or if the training text contains pairs of a validation or test set.
+
+`fetch` downloads a corpus into the cache, resumes where an earlier download ended, and prints the licence. Other
+commands do so at the first use. See docs/corpora.md.""",
     "models": """examples:
   bench models
   bench models --preset multi30k-cpu""",
@@ -273,7 +277,7 @@ def build_parser() -> Parser:
 
     data = command("data", "list, show, check and fetch corpora")
     data.add_argument("action", choices=["list", "show", "check", "fetch"])
-    data.add_argument("name", nargs="?", help="NAME-SRC-TGT, such as multi30k-en-de; for fetch, NAME")
+    data.add_argument("name", nargs="?", help="NAME-SRC-TGT, such as multi30k-en-de")
 
     models = command("models", "print the table of models: rows, years, papers, parameters, FLOPs")
     models.add_argument("--preset", action="append", help="only this preset (may be given several times)")

@@ -460,7 +460,11 @@ def data_command(args: argparse.Namespace, flags: list[str]) -> int:
             f"name a corpus: {PROGRAM} data {args.action} NAME; there are: {', '.join(find_corpus.names())}"
         )
     if args.action == "fetch":
-        terminal.say(str(find_corpus.fetch(args.name)))
+        if flags:
+            raise ValueError(f"unknown arguments: {' '.join(flags)}; see {PROGRAM} data --help")
+        folder, terms = find_corpus.fetch(args.name)
+        terminal.say(terms)
+        terminal.say(str(folder))
         return 0
 
     from bench.data.corpus_stats import corpus_stats, show

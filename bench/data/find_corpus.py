@@ -28,17 +28,21 @@ def descriptions() -> dict[str, str]:
     return {name: (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0] for name, text in texts.items()}
 
 
-def fetch(name: str) -> Path:
-    """Download a corpus from where it is published. Returns the folder in which it is stored.
+def fetch(name: str) -> tuple[Path, str]:
+    """Download a corpus from where it is published. Returns the folder in which it is stored, and its terms of use.
 
     Raises:
-        ValueError: there is no such corpus, it needs no download, or the download failed.
+        ValueError: there is no such corpus or direction, it needs no download, or the download failed.
     """
     known = {each: importlib.import_module(f"bench.data.corpora.{each}") for each in names()}
     fetchable = [each for each, module in known.items() if hasattr(module, "fetch")]
-    if name not in fetchable:
-        raise ValueError(f"there is nothing to fetch for {name!r}; corpora that can be fetched: {', '.join(fetchable)}")
-    return known[name].fetch()
+    if name.partition("-")[0] not in fetchable:
+        raise ValueError(
+            f"there is nothing to fetch for {name!r}; corpora that can be fetched: {', '.join(fetchable)}, each as "
+            "NAME-SRC-TGT"
+        )
+    module, source, target = _module(CorpusSettings(name))
+    return module.fetch(source, target)
 
 
 def qualified_name(settings: CorpusSettings) -> str:
