@@ -44,7 +44,12 @@ from tests.helpers.command_line import (
             "train.en: is the source file of a corpus de-en, but its name says en, not de",
         ),
         ({"corpus__name": "multi31k-en-de"}, "there is no corpus 'multi31k'; choose NAME-SRC-TGT, NAME one of files, "),
-        ({"corpus__name": "multi30k-en-de"}, "corpus.path: multi30k is not here; fetch it with `bench data fetch"),
+        (
+            {"corpus__name": "multi30k-en-cs"},
+            "corpus.name: multi30k can be fetched for en, de and fr, not for en-cs; for",
+        ),
+        ({"corpus__name": "wmt14-en-cs"}, "corpus.name: wmt14 has the directions en-de, de-en, en-fr and fr-en; write"),
+        ({"corpus__columns": "[source,target]", "corpus__train": "[a.parquet]"}, "a.parquet: file not found; check"),
         ({"corpus__name": "multi30k-en-de", "corpus__path": "nowhere"}, "corpus.path: there is no folder nowhere"),
         ({"tracking__uri": "nonsense://server"}, "tracking.uri: cannot open nonsense://server"),
     ],

@@ -72,6 +72,32 @@ def test_translate(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert lines[1] == first
 
 
+def test_each_line_to_translate_gives_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table in docs/corpora.md, "Sentences to translate"."""
+    source = "The man sees a dog 5."
+    (first,), _ = translate(folder, capsys, NAME, source)
+    longer = " ".join([source] * 4)  # than any training sentence, and below the limit
+    odd = ["", " \t", "\u2028", "dog\u2028dog\x0cdog\x85", "\0", "Ünbekannt 三 🙂", longer]
+    text = "\ufeff" + "\r\n".join([source, *odd, source])  # no line feed at the end
+    monkeypatch.setattr("sys.stdin", StandardInput(text.encode()))
+    lines, message = translate(folder, capsys, NAME)
+    assert message == ""
+    assert len(lines) == len(odd) + 2
+    assert (lines[0], lines[-1]) == (first, first)
+    assert lines[1:4] == ["", "", ""]
+    assert lines[-2]
+    Path("none.en").touch()
+    Path("line.en").write_text("\n")
+    assert translate(folder, capsys, NAME, "--file", "none.en") == ([], "")
+    assert translate(folder, capsys, NAME, "--file", "line.en") == ([""], "")
+    assert translate(folder, capsys, NAME, "--file", "line.en", "--n_best", "2") == (["1\t"], "")
+    lines, message = translate(folder, capsys, NAME, "dog " * 100_000)
+    assert message == "bench: 1 of 1 sentences had more than 100 tokens and were cut\n"
+    assert len(lines) == 1
+
+
 def test_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "list"]) == 0
     listed = capsys.readouterr().out

@@ -178,6 +178,16 @@ def test_padding_and_other_sentences_change_nothing(model: Translator) -> None:
 
 
 @torch.no_grad()
+@torch.inference_mode()
+def test_sentences_longer_than_any_table_of_positions(row: str, device: torch.device) -> None:
+    """1,100 tokens on both sides: more than the positions that ConvS2S (1,024) and location scores have learned."""
+    model = build(row, device=device)
+    long = Batch(tokens((1100,), seed=1), tokens((1100,), seed=2)).to(device)
+    hidden_BTD = decode_all(model, long)
+    assert hidden_BTD.shape[1] == 1100
+    assert hidden_BTD.isfinite().all()
+
+
 def test_losses_are_ordered_by_sentence(model: Translator) -> None:
     pairs = batch(model.device)
     each = [
