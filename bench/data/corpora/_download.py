@@ -97,41 +97,35 @@ def is_complete(remote: RemoteFile, path: Path) -> bool:
 
 
 def _download(remote: RemoteFile, path: Path) -> None:
-    part = path.with_name(f"{path.name}.part")
-    expected = remote.digest
+    part, recorded = path.with_name(f"{path.name}.part"), None if remote.digest else _recorded(path)
+    expected = remote.digest or recorded
     if not (expected and part.exists() and _digest(part, expected) == expected):
-        expected = _receive_patiently(remote, part, path) or _recorded(path)
-    if expected:
-        found = _digest(part, expected)
-        if found != expected:
-            part.unlink()
-            raise ValueError(
-                f"{remote.url}: the hash of the file is {found or 'none, because it is damaged'}, not {expected}; the "
-                "file was deleted; run the same command again, and if this repeats, the published file was changed or "
-                "a proxy answers in its place"
-            )
-    else:
-        try:
-            _check_format(part, remote.url)
-        except ValueError:
-            part.unlink()
-            raise
+        expected = _receive_patiently(remote.url, part, path, remote.size, expected)
+    if not expected:
+        _check_format(part, remote.url, delete=True)
+    elif (found := _digest(part, expected)) != expected:
+        part.unlink()
+        raise ValueError(
+            f"{remote.url}: the hash of the file is {found or 'none, because it is damaged'}, not {expected}; the file "
+            "was deleted; run the same command again, and if this repeats, a proxy answers in its place or the "
+            "published file was changed" + (f" (delete {_record_file(path)} to accept the new one)" if recorded else "")
+        )
     replace_file(part, path)
     if not remote.digest:
         _record(path)
 
 
-def _receive_patiently(remote: RemoteFile, part: Path, path: Path) -> str | None:
-    """Receive the missing rest of a file, and wait where the server asks for it. Returns the hash to expect, if any."""
+def _receive_patiently(url: str, part: Path, path: Path, size: int | None, expected: str | None) -> str | None:
+    """As `_receive`, but waits where the server asks for it. Raises ValueError, one line; `path` is for its advice."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _receive(remote, part)
+            return _receive(url, part, size, expected)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and part.exists() and attempt < ATTEMPTS:
                 part.unlink()  # it is at least as long as the file, but has another content
                 continue
-            answer = f"{remote.url}: the server answers {error.code} {error.reason}"
+            answer = f"{url}: the server answers {error.code} {error.reason}"
             wait = _seconds_to_wait(error)
             if wait is None or wait > LONGEST_WAIT_S or attempt == ATTEMPTS:
                 raise ValueError(f"{answer}; {_advice(error.code, wait, path)}") from error
@@ -142,33 +136,40 @@ def _receive_patiently(remote: RemoteFile, part: Path, path: Path) -> str | None
                 raise
             reason = getattr(error, "reason", error)
             raise ValueError(
-                f"{remote.url}: the download failed ({reason}); run the same command again to resume, or put the file "
+                f"{url}: the download failed ({reason}); run the same command again to resume, or put the file "
                 f"at {path}"
             ) from error
     raise AssertionError("the last attempt returns or raises")
 
 
-def _receive(remote: RemoteFile, part: Path) -> str | None:
-    """Append the missing rest of a file to `part`. Returns the hash that it must have, or None if nobody knows it."""
+def _receive(url: str, part: Path, size: int | None, expected: str | None) -> str | None:
+    """Append the missing rest of a file to `part`. Returns the digest that it must have, or None if nobody knows it.
+
+    Args:
+        url: Its address.
+        part: What has been received so far; it need not exist.
+        size: Its size in bytes, if it is known.
+        expected: Its digest, if it is known; otherwise that which the host sends.
+    """
     received = part.stat().st_size if part.exists() else 0
     redirects = _Redirects()
     headers = {"User-Agent": "attention-ladder"} | ({"Range": f"bytes={received}-"} if received else {})
     opener = urllib.request.build_opener(redirects)
-    with opener.open(urllib.request.Request(remote.url, headers=headers), timeout=TIMEOUT_S) as response:
-        expected = remote.digest or redirects.digest or _linked_digest(response.headers)
+    with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as response:
+        expected = expected or redirects.digest or _linked_digest(response.headers)
         continues = response.status == HTTPStatus.PARTIAL_CONTENT
         if continues and not expected:  # the begin may be of another version, and no hash would show it
             part.unlink()
-            return _receive(remote, part)
+            return _receive(url, part, size, None)
         received = received if continues else 0
         total = received + response.length if response.length is not None else None
-        if remote.size and total and total != remote.size:
+        if size and total and total != size:
             raise ValueError(
-                f"{remote.url}: the server announces {total:,} bytes, and the published file has {remote.size:,}; "
+                f"{url}: the server announces {total:,} bytes, and the published file has {size:,}; "
                 "nothing was received; check whether a proxy answers in its place"
             )
         mode = "ab" if continues else "wb"
-        with open(part, mode) as file, _progress(remote, received, total) as advance:
+        with open(part, mode) as file, _progress(url, received, total) as advance:
             while block := response.read(1 << 16):
                 file.write(block)
                 advance(len(block))
@@ -220,8 +221,14 @@ def _advice(code: int, wait: float | None, path: Path) -> str:
     )
 
 
-def _check_format(path: Path, name: str) -> None:
-    """Raises ValueError if a Parquet file is incomplete or is something else, such as a page of a proxy."""
+def _check_format(path: Path, name: str, delete: bool = False) -> None:
+    """Raises ValueError if a Parquet file is incomplete or is something else, such as a page of a proxy.
+
+    Args:
+        path: The file.
+        name: What the message calls it.
+        delete: Whether such a file is deleted.
+    """
     if ".parquet" not in path.name:
         return
     with open(path, "rb") as file:
@@ -229,9 +236,11 @@ def _check_format(path: Path, name: str) -> None:
         file.seek(-min(4, path.stat().st_size), os.SEEK_END)
         end = file.read()
     if begin != b"PAR1" or end != b"PAR1":
+        if delete:
+            path.unlink()
         raise ValueError(
-            f"{name}: the content is not a complete Parquet file; expected PAR1 as its first and last bytes; delete "
-            "the file, if it is there, and run the same command again"
+            f"{name}: the content is not a complete Parquet file; expected PAR1 as its first and last bytes; "
+            f"{'it was deleted' if delete else 'delete it'}; run the same command again"
         )
 
 
@@ -277,13 +286,12 @@ def _only_process(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(remote: RemoteFile, received: int, total: int | None) -> Iterator[Callable[[int], None]]:
+def _progress(url: str, received: int, total: int | None) -> Iterator[Callable[[int], None]]:
     """Say what is downloaded, and show a bar on a terminal. Yields a function that takes the bytes of each block."""
-    name = remote.url.rpartition("/")[2]
     size = f" ({total / 1e6:,.1f} MB)" if total and total >= 1e5 else ""
-    terminal.say(f"{'resuming' if received else 'downloading'} {remote.url}{size}")
+    terminal.say(f"{'resuming' if received else 'downloading'} {url}{size}")
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = terminal.console
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=total, completed=received)
+        task = bar.add_task(url.rpartition("/")[2], total=total, completed=received)
         yield lambda count: bar.advance(task, count)
