@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bench.cli.main import main
@@ -35,6 +37,26 @@ def test_sentences_over_the_length_limit_are_counted(folder: Path, capsys: pytes
     assert "pairs over 15 tokens" in printed
     measures = Store(TrackingSettings(None, str(folder / "runs"))).measures(run_of(folder, 4))
     assert next(measure.value for measure in measures if measure.metric == "test/truncated")
+
+
+def test_a_table_trains_through_flags(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A data set of Hugging Face saved on disk, and Parquet files, give the text of the text files."""
+    for number, split in enumerate(("train", "val", "test")):
+        sides = [(folder / f"{split}.{language}").read_text().splitlines() for language in ("de", "en")]
+        table = pa.table({"translation": pa.StructArray.from_arrays([pa.array(side) for side in sides], ["de", "en"])})
+        pq.write_table(table, f"{split}.parquet")
+        saved = Path("saved") / ("train", "validation", "test")[number]
+        saved.mkdir(parents=True)
+        with pa.OSFile(f"{saved}/data.arrow", "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+        (saved / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    Path("saved/dataset_dict.json").write_text('{"splits": ["train", "validation", "test"]}')
+    for seed, pattern in ((5, "{}.parquet"), (6, "saved")):
+        tables = {f"corpus__{split}": f"[{pattern.format(split)}]" for split in ("train", "val", "test")}
+        flags = flags_in_shared_store(folder, seed, corpus__name="files-en-de", **tables)
+        assert main([*RUN, *flags]) == 0
+        assert "test/bleu" in capsys.readouterr().out
+        assert run_of(folder, seed).tags["data"] == run_of(folder, 1).tags["data"]
 
 
 def test_settings_are_printed_with_their_meaning(capsys: pytest.CaptureFixture[str]) -> None:
