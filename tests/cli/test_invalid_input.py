@@ -49,7 +49,7 @@ from tests.helpers.command_line import (
             "corpus.name: multi30k can be fetched for en, de and fr, not for en-cs; for",
         ),
         ({"corpus__name": "wmt14-en-cs"}, "corpus.name: wmt14 has the directions en-de, de-en, en-fr and fr-en; write"),
-        ({"corpus__columns": "[source,target]", "corpus__train": "[a.parquet]"}, "a.parquet: file not found; check"),
+        ({"corpus__name": "files-en-de", "corpus__train": "[a.parquet]"}, "a.parquet: file not found; check the path"),
         ({"corpus__name": "multi30k-en-de", "corpus__path": "nowhere"}, "corpus.path: there is no folder nowhere"),
         ({"tracking__uri": "nonsense://server"}, "tracking.uri: cannot open nonsense://server"),
     ],
