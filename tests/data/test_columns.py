@@ -40,7 +40,8 @@ def corpus(
 ) -> Corpus:
     """A corpus whose three splits are the same file or folder, or one each."""
     each = files if isinstance(files, Mapping) else dict.fromkeys(("train", "val", "test"), str(files))
-    return load(CorpusSettings(name, columns=columns, **{key: [path] for key, path in each.items()}))
+    train, val, test = ([each[key]] for key in ("train", "val", "test"))
+    return load(CorpusSettings(name, train=train, val=val, test=test, columns=columns))
 
 
 @pytest.mark.parametrize("content", [NESTED, FLAT], ids=["nested", "flat"])
@@ -147,9 +148,9 @@ def test_every_bad_row_is_named(tmp_path: Path) -> None:
             }
         )
     assert [(Path(line.file).name, line.number, line.problem) for line in raised.value.lines] == [
-        ("a.parquet", 2, 'has "en" not in UTF-8'),
+        ("a.parquet", 2, 'has "en" not in UTF-8; expected text in UTF-8'),
         ("b.parquet", 2, 'has null as "en"; expected text'),
-        ("b.parquet", 3, 'has a line break in "en"; expected one line of text'),
+        ("b.parquet", 3, 'has a line break in "en"; expected one line'),
     ]
 
 

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,7 +46,11 @@ def parquet(source: str, target: str, *pairs: tuple[str, str]) -> bytes:
 
 
 def publish(
-    server: FileServer, monkeypatch: pytest.MonkeyPatch, module: object, files: Mapping[str, bytes], pinned: bool = True
+    server: FileServer,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    files: Mapping[str, bytes],
+    pinned: bool = True,
 ) -> Publication:
     """Serve files of a publication as Hugging Face does: an address with a commit redirects to another host."""
     name = NAMES[module]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bench.data.corpus import Split
@@ -190,33 +189,37 @@ def _batches(path: Path, source: str, target: str, names: Sequence[str] | None) 
 
 def _column(batch: pa.RecordBatch, column: Column) -> pa.Array:
     array = batch.column(column[0])
-    return pc.struct_field(array, column[1]) if len(column) > 1 else array
+    if len(column) == 1:
+        return array
+    assert isinstance(array, pa.StructArray)
+    return array.flatten()[array.type.get_field_index(column[1])]  # a null struct has null fields
 
 
 def _texts(array: pa.Array, name: str) -> tuple[list[str], list[tuple[int, str]]]:
     """The sentences of a column, and the indices of rows that cannot be read, each with what is wrong."""
+    try:
+        values: list[str | None] = array.to_pylist()
+    except UnicodeDecodeError:
+        raw: list[bytes | None] = array.cast(pa.large_binary()).to_pylist()
+        texts = [(value or b"").decode(errors="replace") for value in raw]
+        invalid = [row for row, value in enumerate(raw) if value and not _is_utf8(value)]
+        return texts, [(row, f'has "{name}" not in UTF-8; expected text in UTF-8') for row in invalid]
     problems: list[tuple[int, str]] = []
-    try:
-        values = array.to_numpy(zero_copy_only=False).tolist()  # strings are made in C; to_pylist is ten times slower
-    except (UnicodeDecodeError, pa.ArrowException):
-        values = [_decoded(value) for value in array.cast(pa.large_binary()).to_pylist()]
-        problems += [(row, f'has "{name}" not in UTF-8') for row, value in enumerate(values) if value is False]
-    if array.null_count:
-        problems += [(row, f'has null as "{name}"; expected text') for row, value in enumerate(values) if value is None]
-    if pc.any(pc.match_substring(array, "\n")).as_py():
-        problems += [
-            (row, f'has a line break in "{name}"; expected one line of text')
-            for row, value in enumerate(values)
-            if value and "\n" in value
-        ]
-    return values, problems
+    if array.null_count or any("\n" in value for value in values if value):
+        for row, value in enumerate(values):
+            if value is None:
+                problems.append((row, f'has null as "{name}"; expected text'))
+            elif "\n" in value:
+                problems.append((row, f'has a line break in "{name}"; expected one line'))
+    return [value or "" for value in values], problems
 
 
-def _decoded(value: bytes | None) -> str | bool | None:
+def _is_utf8(value: bytes) -> bool:
     try:
-        return None if value is None else value.decode()
+        value.decode()
     except UnicodeDecodeError:
         return False
+    return True
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
             )
         if len(paths) == 1:
             return one_file(paths[0], source, target, settings.columns)
-        return two_files(*paths, (source, target))
+        return two_files(paths[0], paths[1], (source, target))
 
     keys = {"train": settings.train, "val": settings.val, "test": settings.test}
     splits = read_splits({key: partial(read, key, files) for key, files in keys.items()})
