@@ -174,7 +174,7 @@ OPUS100 = Publication(
 
 # SHA-256 of each decompressed text (the bytes of a .gz also depend on the program that compressed it), computed by
 # `gzip -dc FILE.gz | sha256sum` on a copy of that folder with the file names and dates of December 2017, when it was
-# published. The texts of the test sets are those of sacreBLEU's multi30k/2016 and multi30k/2017.
+# published. sacreBLEU's multi30k/2016 and multi30k/2017 are from the same repository; they were not compared.
 MULTI30K_TEXTS = {
     "train.en": "460a15fbd157e34a7a9957ee388c1ca247fe47af3ef25fb50442af6c274e0fc6",
     "train.de": "2c2b73fd2b548fbcde3a875e0a78d6ee94d498bfdee6bd3eae3945779e9ddf72",

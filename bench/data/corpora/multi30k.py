@@ -2,8 +2,7 @@
 
 The folder has the files train, val, test_2016_flickr and test_2017_flickr, each as .en, .de and .fr, plain or .gz.
 They are downloaded from the public repository at the first use, or with `bench data fetch multi30k`, some 3 MB. The
-test sets are those of sacreBLEU's registry (multi30k/2016, multi30k/2017). The captions are for non-commercial
-research.
+captions are for non-commercial research.
 """
 
 from __future__ import annotations
