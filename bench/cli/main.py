@@ -446,7 +446,6 @@ def promote_command(args: argparse.Namespace, _: list[str]) -> int:
 
 def data_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.data import find_corpus
-    from bench.experiment.loading import corpus_settings
     from bench.system import terminal
 
     if args.action == "list":
@@ -469,6 +468,7 @@ def data_command(args: argparse.Namespace, flags: list[str]) -> int:
 
     from bench.data.corpus_stats import corpus_stats, show
     from bench.data.text_lines import BadLines
+    from bench.experiment.loading import corpus_settings
 
     thorough = args.action == "check"
     try:

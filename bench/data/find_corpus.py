@@ -34,12 +34,11 @@ def fetch(name: str) -> tuple[Path, str]:
     Raises:
         ValueError: there is no such corpus or direction, it needs no download, or the download failed.
     """
-    known = {each: importlib.import_module(f"bench.data.corpora.{each}") for each in names()}
-    fetchable = [each for each, module in known.items() if hasattr(module, "fetch")]
-    if name.partition("-")[0] not in fetchable:
+    if name.partition("-")[0] not in names() or not hasattr(_module(CorpusSettings(name))[0], "fetch"):
+        modules = {each: importlib.import_module(f"bench.data.corpora.{each}") for each in names()}
         raise ValueError(
-            f"there is nothing to fetch for {name!r}; corpora that can be fetched: {', '.join(fetchable)}, each as "
-            "NAME-SRC-TGT"
+            f"there is nothing to fetch for {name!r}; corpora that can be fetched: "
+            f"{', '.join(each for each, module in modules.items() if hasattr(module, 'fetch'))}, each as NAME-SRC-TGT"
         )
     module, source, target = _module(CorpusSettings(name))
     return module.fetch(source, target)

@@ -168,8 +168,10 @@ def _receive(url: str, part: Path, size: int | None, expected: str | None) -> st
                 f"{url}: the server announces {total:,} bytes, and the published file has {size:,}; "
                 "nothing was received; check whether a proxy answers in its place"
             )
-        mode = "ab" if continues else "wb"
-        with open(part, mode) as file, _progress(url, received, total) as advance:
+        with (
+            open(part, "ab") if continues else open(part, "wb") as file,
+            _progress(url, received, total) as advance,
+        ):
             while block := response.read(1 << 16):
                 file.write(block)
                 advance(len(block))
@@ -279,7 +281,7 @@ def _recorded(path: Path) -> str | None:
 @contextmanager
 def _only_process(path: Path) -> Iterator[None]:
     """Wait until no other process downloads to this folder: two would write into one PATH.part."""
-    with open(path.parent / ".lock", "w") as file:
+    with open(path.parent / ".lock", "wb") as file:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
