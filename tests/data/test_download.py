@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from tests.helpers.file_server import FileServer, serving
 TEXT = "".join(f"Line {n} of a text with é.\n" for n in range(3000)).encode()
 GZIPPED = gzip.compress(TEXT, mtime=0)
 TEXT_DIGEST = f"gunzip-sha256:{hashlib.sha256(TEXT).hexdigest()}"
-PARQUET = b"PAR1" + os.urandom(5000) + b"PAR1"
+PARQUET = b"PAR1" + random.Random(1).randbytes(5000) + b"PAR1"
 SHA256 = hashlib.sha256(PARQUET).hexdigest()
 
 
