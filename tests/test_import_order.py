@@ -109,6 +109,7 @@ def test_the_command_imports_nothing_heavy_at_its_top() -> None:
         "contextlib",
         "errno",
         "os",
+        "shlex",
         "sys",
         "collections.abc",
         "pathlib",

@@ -192,7 +192,10 @@ def test_the_run_of_an_ensemble_names_the_runs_of_its_members(
 
 def test_the_costs_of_a_run_are_sums_over_members(finished: JobResult, store: Store) -> None:
     assert finished.run
-    members = [store.run(run_id).metrics for run_id in finished.run.tags["members"].split(", ")]
+    members = [
+        {measure.metric: measure.value for measure in store.measures(store.run(run_id)) if measure.value is not None}
+        for run_id in finished.run.tags["members"].split(", ")
+    ]
     found = {measure.metric: measure for measure in finished.measures}
     for name in (*SUMMED, "params", "params_core"):
         if all(name in member for member in members):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def get(app: ASGIApp, address: str) -> str:
     async def answer() -> None:
         await app(scope, receive, send)
 
-    asyncio.run(answer())
+    # In a thread, because a browser of other tests keeps an event loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(answer())).result()
     return b"".join(body).decode()
 
 
