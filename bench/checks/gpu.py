@@ -99,7 +99,7 @@ def plan(settings: Settings) -> list[Step]:
     shared += corpus_flags(settings)
     run = [*bench, "run", "experiments/transformer.yaml", *shared, *(QUICK_RUN if settings.quick else ())]
     report = [*bench, "report", "--suite", "runs", *tracking]
-    report += ["--out", str(out / "report"), "--export", str(out / "exported"), "--artifacts"]
+    report += ["--out", str(out / "report"), "--export", str(out / "exported")]
     speed = [sys.executable, "-m", "bench.checks.speed", "--rows", *ROWS, "--csv", str(out / "updates_per_second.csv")]
     speed += [*shared, *(("--warm_up", "1", "--updates", "2") if settings.quick else ())]
     describe = [
