@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from pyarrow import parquet
 from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
+from bench.tracking.private_paths import public_text
 
 FILES_TAG = "attention_ladder.files"
 """Tag of a run that holds, as JSON, the names of the files that it has written to the store."""
@@ -116,11 +117,12 @@ class Reader(Protocol):
             yield path
 
     def measures(self, run: TrackedRun) -> list[Measure]:
-        """The final numbers of a run; empty if it has not been evaluated."""
+        """The final numbers of a run; empty if it has not been evaluated. Their provenance has no absolute paths."""
         with self.file(run, "measures.json") as path:
             try:
                 table = json.loads(path.read_text(encoding="utf-8")) if path else {"columns": [], "data": []}
-                return [Measure(**dict(zip(table["columns"], row, strict=True))) for row in table["data"]]
+                found = [Measure(**dict(zip(table["columns"], row, strict=True))) for row in table["data"]]
+                return [replace(each, provenance=public_text(each.provenance)) for each in found]
             except json.JSONDecodeError:  # incomplete, because the process was killed while it wrote the file
                 if run.status == "FINISHED":
                     raise MissingFile(where(run, "measures.json"), f"{run.id} ({run.name})") from None

@@ -18,6 +18,7 @@ from bench.measures.comparison import changes, compare
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
 from bench.measures.selection import Selection
+from bench.tracking.private_paths import public_command, public_text
 from bench.tracking.reading import Reader, TrackedRun, public_address
 from reports.gathering import sweep_results
 from reports.gathering.context import Cell, Context, Number, Row, Track, published_table
@@ -135,7 +136,7 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue) -> Con
         ),
         ui_url=ui_url,
         experiment=reader.experiment_id(suite),
-        command=tags.get("command", ""),
+        command=public_command(tags.get("command", "")),
         written=max(run.started for run in runs).strftime("%Y-%m-%d"),
         catalogue=catalogue,
         corpus_stats={
@@ -329,7 +330,7 @@ def _cell(
     finished = {_seed(run): run for run in _newest_finished(runs)}
     newest = {_seed(run): run for run in reversed(runs)}  # sorted from old to new, so a newer run replaces an older
     failures = [
-        (seed, STATES.get(run.status, run.status.lower()), run.tags.get("reason", ""))
+        (seed, STATES.get(run.status, run.status.lower()), public_text(run.tags.get("reason", "")))
         for seed, run in sorted(newest.items())
         if seed not in finished
     ]

@@ -11,6 +11,7 @@ from bench.measures import metric_registry
 from bench.measures.selection import Selection
 from bench.system import formatting
 from bench.system.facts import COMMIT, UNCOMMITTED_CHANGES, UNKNOWN
+from bench.tracking.private_paths import public_command
 from bench.tracking.reading import LEFT_OUT_TAG, TrackedRun
 from reports.gathering.context import Context, Row, Track
 from reports.tables.comparison_table import DIRECTIONS
@@ -197,7 +198,7 @@ def commands(context: Context) -> list[tuple[str, str]]:
             for run in list(cell.runs.values())[:1]:
                 # A row from a file outside experiments/ has no command that works elsewhere.
                 see_config = context.catalogue("protocol.see_config", run=run.id)
-                found.append((row.name, run.tags.get("command") or see_config))
+                found.append((row.name, public_command(run.tags.get("command", "")) or see_config))
     return found
 
 
