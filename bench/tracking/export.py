@@ -6,16 +6,18 @@ metrics.parquet     one line for each point of an MLflow metric: value, update, 
 datasets.parquet    one line for each data set of a run
 files.parquet       files with the numbers of each run, as they are: measures, curves, sentence statistics, settings
 artifacts/RUN/      only on request: all other files, which contain sentences of the corpus
-models/RUN/         only on request: trained models
+models/RUN/         only on request: trained models, without the code and the description that MLflow adds
 
 A run has the id that it had in the store where it was made, also after it was moved several times. Without the last two
-folders an export has no text of the corpus.
+folders an export has no text of the corpus. Of paths of the machine only the last part is kept (private_paths.py).
+export.yaml has the SHA-256 of every other file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import re
 import shutil
@@ -26,16 +28,16 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import mlflow.artifacts
 import pyarrow as pa
 import yaml
-from mlflow.entities import Experiment, LoggedModel
+from mlflow.entities import Experiment
 from mlflow.entities import Run as MlflowRun
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from pyarrow import parquet
 
-from bench.system.files import fill_file, inside, write_file
+from bench.system.files import check_inside, fill_file, inside, write_file
 from bench.tracking import logged_model
+from bench.tracking.private_paths import public_file, public_params, public_tags
 from bench.tracking.reading import FILES_TAG, LEFT_OUT_TAG, MissingFile, Reader, TrackedRun, public_address
 from bench.tracking.store import FORMAT_TAG, STORE_FORMAT, Store
 
@@ -46,15 +48,18 @@ INDEX = "export.yaml"
 ORIGIN_TAG = "attention_ladder.origin"
 """Tag of an imported run that holds its id in the store where it was made."""
 
+INCOMPLETE_TAG = "attention_ladder.importing"
+"""Tag of a run whose import has begun and not ended."""
+
 SHOWN_TABLES = "mlflow.loggedArtifacts"
 """Tag of MLflow with the tables that the UI shows."""
 
-PRIVATE_TAGS = ("mlflow.user", "mlflow.source.name")
-"""Tags with the user and the path of a program; they are not exported."""
+EXAMPLE = "example.txt"
+"""File of a model with its input example, a source sentence."""
 
 NUMBERS = re.compile(
     r"config\.yaml|measures\.json|curves\.parquet|corpus_stats\.json|statistics/[^/]+\.npz"
-    r"|trials\.json|importance\.json|best_so_far\.json"
+    r"|trials\.json|importance\.json|best\.yaml|best_so_far\.json"
 )
 """Files with numbers and settings but without sentences; every export contains them."""
 
@@ -71,6 +76,12 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
     "files": {"run": TEXT, "path": TEXT, "content": pa.binary()},
 }
 """Table -> its columns. Times are milliseconds since 1970."""
+
+
+OPTIONAL = ("ended", "dataset", "digest", "profile")
+"""Columns that may have no value."""
+
+STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ def export(store: Store, folder: Path, suites: Sequence[str], artifacts: bool = 
         ValueError: there is no such suite, or the folder holds other files.
     """
     experiments = {suite: _experiment(store, suite) for suite in suites}
-    runs = {suite: store.search([one.experiment_id], "") for suite, one in experiments.items()}
+    runs = {suite: _complete_runs(store, one) for suite, one in experiments.items()}
     for sweep in store.client.search_experiments():
         studies = store.search([sweep.experiment_id], "tags.kind = 'study'") if sweep.name not in runs else []
         if studies:
@@ -135,8 +146,21 @@ def export(store: Store, folder: Path, suites: Sequence[str], artifacts: bool = 
         "artifacts": artifacts,
         "experiments": [{"name": one.name, "id": one.experiment_id, "tags": one.tags} for one in experiments.values()],
     }
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    index["sha256"] = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
     write_file(folder / INDEX, yaml.safe_dump(index, sort_keys=False, allow_unicode=True))
     return folder / INDEX
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _complete_runs(store: Store, experiment: Experiment) -> list[MlflowRun]:
+    """The runs of an experiment, newest first, without those whose import has not ended."""
+    found = store.search([experiment.experiment_id], "")
+    return [run for run in found if INCOMPLETE_TAG not in run.data.tags]
 
 
 def exportable(store: Store) -> list[str]:
@@ -161,6 +185,12 @@ def origin_of(run: MlflowRun) -> str:
     return run.data.tags.get(ORIGIN_TAG, run.info.run_id)
 
 
+def with_experiments(text: str, experiments: dict[str, str]) -> str:
+    """A text in which the experiments of links inside the UI are replaced. Links to a server keep its ids."""
+    link = r"(?<![\w/])#/experiments/(\d+)(?!\d)"
+    return re.sub(link, lambda found: f"#/experiments/{experiments.get(found[1], found[1])}", text)
+
+
 def with_ids(text: str, ids: dict[str, str]) -> str:
     """A text in which every known run id is replaced. Longer hexadecimal numbers, such as hashes, stay as they are."""
     return re.sub(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])", lambda found: ids.get(found[0], found[0]), text)
@@ -182,30 +212,39 @@ def _add_run(
             if file is None or path.startswith(GENERATED):
                 continue
             if NUMBERS.fullmatch(path):
-                lines["files"].append({"run": origin, "path": path, "content": file.read_bytes()})
+                lines["files"].append({"run": origin, "path": path, "content": public_file(file.read_bytes(), path)})
             elif folder:
                 to = inside(folder, "artifacts", origin, *PurePosixPath(path).parts)
                 to.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, to)
             else:
                 left_out.append(path)
-    if folder and (model := logged_model.find(store.client, run.info.run_id)):
-        _copy_model(store, model, inside(folder, "models", origin))
-    tags = {
-        key: with_ids(value, origins) for key, value in tracked.tags.items() if key not in (*PRIVATE_TAGS, ORIGIN_TAG)
-    }
+    if folder:
+        _copy_model(store, tracked, inside(folder, "models", origin))
+    public = public_tags(tracked.tags)
+    tags = {key: with_ids(value, origins) for key, value in public.items() if key != ORIGIN_TAG}
     tags |= _tags_without(tags, left_out)
     info = run.info
     lines["runs"].append(
         {"run": origin, "experiment": suite, "name": tracked.name, "status": info.status}
-        | {"started": info.start_time or 0, "ended": info.end_time, "tags": tags, "params": tracked.params}
+        | {
+            "started": info.start_time or 0,
+            "ended": info.end_time,
+            "tags": tags,
+            "params": public_params(tracked.params),
+        }
     )
+    # A point of the history does not tell to which model and data set it is linked, but the model does.
+    model = logged_model.find(store.client, info.run_id)
+    links = {(one.key, one.timestamp, one.step): one for one in (model.metrics or () if model else ())}
     for key in tracked.metrics:
-        lines["metrics"] += [
-            {"run": origin, "key": key, "value": point.value, "step": point.step, "time": point.timestamp}
-            | {"dataset": point.dataset_name, "digest": point.dataset_digest, "of_model": bool(point.model_id)}
-            for point in store.client.get_metric_history(info.run_id, key)
-        ]
+        for point in store.client.get_metric_history(info.run_id, key):
+            link = links.get((key, point.timestamp, point.step))
+            lines["metrics"].append(
+                {"run": origin, "key": key, "value": point.value, "step": point.step, "time": point.timestamp}
+                | {"dataset": link and link.dataset_name, "digest": link and link.dataset_digest}
+                | {"of_model": link is not None}
+            )
     for each in run.inputs.dataset_inputs if run.inputs else []:
         data = each.dataset
         context = next((tag.value for tag in each.tags if tag.key == "mlflow.data.context"), "")
@@ -242,14 +281,31 @@ def _list_files(run: TrackedRun, store: Store, folder: str = "") -> Iterator[str
     yield from sorted({*below(folder), *run.files})
 
 
-def _copy_model(store: Store, model: LoggedModel, to: Path) -> None:
+def _copy_model(store: Store, run: TrackedRun, to: Path) -> None:
+    """Copies the translator of a run, if it has a model, and the example sentence of the model."""
     with tempfile.TemporaryDirectory() as temporary:
-        location = store.locate(model.artifact_location)
-        files = mlflow.artifacts.download_artifacts(
-            location, dst_path=temporary, tracking_uri=store.client.tracking_uri
-        )
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(files, to)
+        translator = store.download_translator(run, Path(temporary))
+        if translator is None:
+            return
+        to.mkdir(parents=True)
+        for file in sorted(translator.iterdir()):
+            if file.name == "config.yaml":
+                (to / file.name).write_bytes(public_file(file.read_bytes(), file.name))
+            else:
+                check_inside(file, translator)
+                shutil.copyfile(file, inside(to, file.name))
+    (to / EXAMPLE).write_text(logged_model.read_example(store.client, run.id, store.locate), encoding="utf-8")
+
+
+def _text(value: object) -> str:
+    """The value, which must be a text. Raises TypeError if it is not."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {_text(key): _text(each) for key, each in value.items()}
 
 
 class Export(Reader):
@@ -264,9 +320,13 @@ class Export(Reader):
         try:
             index = yaml.safe_load((folder / INDEX).read_text(encoding="utf-8"))
             versions = index["format"], index["store_format"]
-            self.uri: str = index["server"]
-            self.experiments: dict[str, dict[str, Any]] = {one["name"]: one for one in index["experiments"]}
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            self.uri = _text(index["server"])
+            self.hashes = _texts(index["sha256"]) if versions == (FORMAT, STORE_FORMAT) else {}
+            self.experiments = {
+                _text(one["name"]): {"id": _text(one["id"]), "tags": _texts(one["tags"])}
+                for one in index["experiments"]
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
             raise ValueError(f"{folder} has no readable {INDEX}; make one with bench store export FOLDER") from error
         if versions != (FORMAT, STORE_FORMAT):
             raise ValueError(
@@ -274,10 +334,27 @@ class Export(Reader):
                 f"format {FORMAT} with runs of format {STORE_FORMAT}; export the runs again"
             )
 
+    def check(self, path: Path) -> Path:
+        """Returns the path of a file of the export.
+
+        Raises:
+            ValueError: the file is incomplete or was changed, or it is a link that leads out of the folder.
+        """
+        name = path.relative_to(self.folder).as_posix()
+        inside(self.folder, *name.split("/"))
+        if _sha256(path) != self.hashes.get(name):
+            raise ValueError(
+                f"{path}: incomplete or changed: its SHA-256 is not that in {INDEX}; copy it or export the runs again"
+            )
+        return path
+
     def _lines(self, name: str) -> list[dict[str, Any]]:
         path = self.folder / f"{name}.parquet"
         try:
+            self.check(path)
             table = parquet.ParquetFile(path).read(use_threads=False).select(list(COLUMNS[name]))
+            if empty := [each for each in COLUMNS[name] if each not in OPTIONAL and table[each].null_count]:
+                raise KeyError(f"{empty[0]}: a value is missing")
             return table.cast(pa.schema(COLUMNS[name])).to_pylist(maps_as_pydicts="strict")
         except (OSError, KeyError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0][:200]
@@ -294,7 +371,15 @@ class Export(Reader):
                 raise ValueError(
                     f"{self.folder}/runs.parquet: {line['run']!r} is not the id of a run; export the runs again"
                 )
-            started = datetime.fromtimestamp(line["started"] / 1000, UTC)
+            if line["status"] not in STATUSES or line["experiment"] not in self.experiments:
+                raise ValueError(
+                    f"{self.folder}/runs.parquet: the run {line['run']} has an unknown status or experiment: "
+                    f"{line['status']!r}, {line['experiment']!r}; export the runs again"
+                )
+            try:
+                started = datetime.fromtimestamp(line["started"] / 1000, UTC)
+            except (ValueError, OverflowError, OSError) as error:
+                raise ValueError(f"{self.folder}/runs.parquet: started: {error}; export the runs again") from error
             texts = line["tags"], line["params"], {}
             run = TrackedRun(line["run"], line["name"], line["status"], started, *texts)
             found[run.id] = ExportedRun(run, line["experiment"], line["ended"], [], [], {})
@@ -304,6 +389,7 @@ class Export(Reader):
                     raise ValueError(f"{self.folder}/{name}.parquet: the run {line['run']!r} is not in runs.parquet")
                 run = found[line["run"]]
                 if name == "files":
+                    inside(self.folder, *line["path"].split("/"))
                     run.files[line["path"]] = line["content"]
                 else:
                     (run.history if name == "metrics" else run.datasets).append(line)
@@ -337,7 +423,8 @@ class Export(Reader):
 
     def studies(self, suite: str | None = None) -> list[TrackedRun]:
         names = [suite] if suite else list(self.experiments)
-        return [study for name in names for study in self._of(name, "study")]
+        found = [study for name in names for study in self._of(name, "study")]
+        return sorted(found, key=lambda study: study.started, reverse=True)
 
     def list_files(self, run: TrackedRun, folder: str) -> list[str]:
         found = {path for path in self.exported[run.id].files if path.rpartition("/")[0] == folder}
@@ -353,7 +440,7 @@ class Export(Reader):
         content = self.exported[run.id].files.get(name)
         if content is None:
             path = inside(self.folder, "artifacts", run.id, *PurePosixPath(name).parts)
-            yield path if path.is_file() else None
+            yield self.check(path) if path.is_file() else None
             return
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / PurePosixPath(name).name
@@ -366,9 +453,9 @@ class Export(Reader):
         for path in sorted(root.rglob("*")) if root.is_dir() else []:
             if path.is_file():
                 parts = path.relative_to(root).parts
-                yield "/".join(parts), inside(root, *parts)
+                yield "/".join(parts), self.check(path)
 
-    def model(self, run: TrackedRun) -> Path | None:
-        """The folder of the run's model; None if the export has none."""
-        folder = inside(self.folder, "models", run.id)
-        return folder if folder.is_dir() else None
+    def model(self, run: TrackedRun) -> list[Path]:
+        """The files of the run's model; empty if the export has none."""
+        names = [name for name in self.hashes if name.startswith(f"models/{run.id}/")]
+        return [self.check(inside(self.folder, *name.split("/"))) for name in names]

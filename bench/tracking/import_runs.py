@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 
 from bench.system.files import inside
+from bench.system.visible_text import visible
 from bench.tracking import logged_model, ui_view
-from bench.tracking.export import ORIGIN_TAG, Export, ExportedRun, origin_of, with_ids
-from bench.tracking.reading import TrackedRun
+from bench.tracking.export import (
+    EXAMPLE,
+    INCOMPLETE_TAG,
+    INDEX,
+    ORIGIN_TAG,
+    Export,
+    ExportedRun,
+    origin_of,
+    with_experiments,
+    with_ids,
+)
+from bench.tracking.reading import LEFT_OUT_TAG, TrackedRun
 from bench.tracking.store import DESCRIPTION_TAG, PARENT_TAG, Store
-
-INCOMPLETE_TAG = "attention_ladder.importing"
-"""Tag of a run whose import has begun and not ended."""
 
 PARENTS = ("suite", "study")
 """Kinds of runs that a store has once for each suite or study: they are joined with those of the same name."""
@@ -44,15 +51,17 @@ def import_runs(store: Store, export: Export) -> ImportResult:
     """Adds the runs of an export to a store.
 
     Run ids are those of the new store, everywhere: in links to parents, in tags and in files. A run that the store has
-    already, from this export or because it was made here, is left as it is. A run whose import was interrupted keeps
-    its id, which other runs may name already, and is written again.
+    already, from this export or because it was made here, is left as it is, unless it was imported and the export has
+    more of it: its end, or files that were left out. A run whose import was interrupted keeps its id, which other runs
+    may name already, and is written again.
 
     Raises:
         ValueError: a file of the export is not readable, or an experiment of the store has another format.
     """
-    ids, added = {}, []
+    ids, experiments, added, again = {}, {}, [], []
     for name in export.experiments:
         experiment = store.experiment_id(name)
+        experiments[export.experiment_id(name)] = experiment
         here = {origin_of(run): run for run in store.search([experiment], "")}
         for one in (run for run in export.exported.values() if run.experiment == name):
             known = here.get(one.run.id)
@@ -60,11 +69,26 @@ def import_runs(store: Store, export: Export) -> ImportResult:
             ids[one.run.id] = same or _create(store, experiment, one)
             if same is None or (known and INCOMPLETE_TAG in known.data.tags):
                 added.append(one)
-    for one in added:
-        _fill(store, ids[one.run.id], one, export, ids)
+            elif known and _has_more(store, one, known, export):
+                again.append(one)
+    for one in (*added, *again):
+        _fill(store, ids[one.run.id], one, export, lambda text: with_experiments(with_ids(text, ids), experiments))
     for name in export.experiments:
-        _set_views(store, name, export, ids)
+        _set_views(store, name, export, lambda text: with_experiments(with_ids(text, ids), experiments))
     return ImportResult(len(added), len(ids) - len(added), export.suites())
+
+
+def _has_more(store: Store, one: ExportedRun, known: MlflowRun, export: Export) -> bool:
+    """Whether an export has more of an imported run than the store: its end, or files that were left out before."""
+    if ORIGIN_TAG not in known.data.tags:
+        return False  # it was made here
+    if one.run.status == "FINISHED" and known.info.status in ("FAILED", "KILLED"):
+        return True
+    if one.run.status != known.info.status:
+        return False
+    if LEFT_OUT_TAG in known.data.tags and LEFT_OUT_TAG not in one.run.tags:
+        return True
+    return bool(export.model(one.run)) and logged_model.find(store.client, known.info.run_id) is None
 
 
 def _same_parent(store: Store, suite: str, run: TrackedRun) -> str | None:
@@ -83,16 +107,18 @@ def _create(store: Store, experiment: str, one: ExportedRun) -> str:
     return run.info.run_id
 
 
-def _fill(store: Store, run_id: str, one: ExportedRun, export: Export, ids: dict[str, str]) -> None:
+def _fill(store: Store, run_id: str, one: ExportedRun, export: Export, replace: Callable[[str], str]) -> None:
     """Writes everything of an exported run into the run `run_id`, and marks it as complete."""
     client = store.client
-    tags = {key: with_ids(value, ids) for key, value in one.run.tags.items()}
-    if tags.get(PARENT_TAG) not in (None, *ids.values()):
+    tags = {key: replace(value) for key, value in one.run.tags.items()}
+    if one.run.tags.get(PARENT_TAG) not in export.exported:
         tags.pop(PARENT_TAG, None)  # its parent is not part of the export
     params = [Param(key, value) for key, value in one.run.params.items()]
     for begin in range(0, len(params), 100):
         client.log_batch(run_id, params=params[begin : begin + 100])
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    tags = {key: visible(value) for key, value in tags.items()}
+    for begin in range(0, len(tags), 100):
+        client.log_batch(run_id, tags=[RunTag(*tag) for tag in list(tags.items())[begin : begin + 100]])
     inputs = [
         DatasetInput(
             Dataset(line["name"], line["digest"], line["kind"], line["source"], None, line["profile"]),
@@ -102,34 +128,41 @@ def _fill(store: Store, run_id: str, one: ExportedRun, export: Export, ids: dict
     ]
     if inputs:
         client.log_inputs(run_id, inputs)
-    model = _import_model(store, run_id, export.model(one.run))
+    model = _import_model(store, run_id, one, export)
     points = [
         Metric(
             *(line[name] for name in ("key", "value", "time", "step")),
             model_id=model if line["of_model"] else None,
-            dataset_name=line["dataset"],
-            dataset_digest=line["digest"],
+            dataset_name=line["dataset"] if model else None,
+            dataset_digest=line["digest"] if model else None,
         )
         for line in one.history
     ]
     for begin in range(0, len(points), 1000):
         client.log_batch(run_id, metrics=points[begin : begin + 1000])
     with tempfile.TemporaryDirectory() as temporary:
-        _write_files(Path(temporary), one, export, ids)
+        _write_files(Path(temporary), one, export, replace)
         client.log_artifacts(run_id, temporary)
     # A run that was still running at its origin has ended for this store: nobody continues it here.
     status = one.run.status if one.run.status in ("FINISHED", "FAILED", "KILLED") else "KILLED"
     client.set_terminated(run_id, status, one.ended)
-    client.delete_tag(run_id, INCOMPLETE_TAG)
+    present = client.get_run(run_id).data.tags
+    for key in {LEFT_OUT_TAG, INCOMPLETE_TAG} & (present.keys() - tags.keys()):
+        client.delete_tag(run_id, key)
 
 
-def _write_files(folder: Path, one: ExportedRun, export: Export, ids: dict[str, str]) -> None:
+def _write_files(folder: Path, one: ExportedRun, export: Export, replace: Callable[[str], str]) -> None:
     """Writes the files of an exported run into `folder`, with the run ids of the new store."""
     for path, content in one.files.items():
         to = inside(folder, *path.split("/"))
         to.parent.mkdir(parents=True, exist_ok=True)
         if to.suffix in (".json", ".yaml"):
-            content = with_ids(content.decode("utf-8"), ids).encode("utf-8")
+            try:
+                content = replace(content.decode("utf-8")).encode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{export.folder}/files.parquet: {one.run.id}/{path}: {error}; export again"
+                ) from error
         to.write_bytes(content)
     for path, file in export.other_files(one.run):
         to = inside(folder, *path.split("/"))
@@ -137,30 +170,38 @@ def _write_files(folder: Path, one: ExportedRun, export: Export, ids: dict[str, 
         shutil.copyfile(file, to)
 
 
-def _import_model(store: Store, run_id: str, folder: Path | None) -> str | None:
-    """Creates the LoggedModel of a run from the files in `folder`; returns its id, or None if there is no folder."""
-    if folder is None:
+def _import_model(store: Store, run_id: str, one: ExportedRun, export: Export) -> str | None:
+    """Packs the translator of an exported run as the LoggedModel of the run; returns its id, or None without one.
+
+    The code of the model is that of this program: `mlflow models serve` executes it, so it does not come from others.
+
+    Raises:
+        ValueError: a file of the translator or a setting is missing, or a file was changed.
+    """
+    files = {path.name: path for path in export.model(one.run)}
+    if not files:
         return None
-    client = store.client
-    run = client.get_run(run_id)
-    if known := logged_model.find_or_clear(client, run):
-        return known.model_id
-    about = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-    model = logged_model.create(client, run)
+    for name in (*logged_model.TRANSLATOR_FILES, EXAMPLE):
+        if name not in files:
+            raise ValueError(f"{export.folder / INDEX}: models/{one.run.id}/{name} is missing; export the runs again")
+    beam = one.run.params.get("decoding.beam", "")
+    if absent := [key for key in logged_model.COPIED_TAGS if key not in one.run.tags]:
+        raise ValueError(f"{export.folder}/runs.parquet: {one.run.id} has no tag {absent[0]!r}; export the runs again")
+    if not beam.isdecimal():
+        raise ValueError(
+            f"{export.folder}/runs.parquet: {one.run.id}: decoding.beam: {beam!r} is no number; export again"
+        )
+    example = files.pop(EXAMPLE).read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(temporary) / "model"
-        shutil.copytree(folder, copy)
-        about |= {"run_id": run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
-        (copy / "MLmodel").write_text(yaml.safe_dump(about, sort_keys=False), encoding="utf-8")
-        logged_model.complete(client, model, run_id, copy)
-    return model.model_id
+        for name, path in files.items():
+            shutil.copyfile(path, inside(Path(temporary), name))
+        return logged_model.log_model(store.client, run_id, Path(temporary), example, int(beam))
 
 
-def _set_views(store: Store, name: str, export: Export, ids: dict[str, str]) -> None:
+def _set_views(store: Store, name: str, export: Export, replace: Callable[[str], str]) -> None:
     """Gives an experiment the views and the description that it had, if it has none, with the ids of the new store."""
     experiment = store.client.get_experiment(store.experiment_id(name))
     views = {ui_view.tag(kind) for kind in ui_view.QUERIES}
     tags: dict[str, str] = export.experiments[name]["tags"]
     for key in {*views, DESCRIPTION_TAG} & tags.keys() - experiment.tags.keys():
-        old, new = (ui_view.page(identifier) for identifier in (export.experiment_id(name), experiment.experiment_id))
-        store.client.set_experiment_tag(experiment.experiment_id, key, with_ids(tags[key], ids).replace(old, new))
+        store.client.set_experiment_tag(experiment.experiment_id, key, visible(replace(tags[key])))

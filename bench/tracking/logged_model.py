@@ -6,6 +6,7 @@ configuration, weights and vocabularies; the other files are what MLflow needs t
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import unicodedata
@@ -30,6 +31,9 @@ from bench.tracking.reading import MissingFile
 SERVING_CODE = Path(__file__).parents[1] / "evaluation" / "serving.py"
 TRANSLATOR_FOLDER = "translator"
 TRANSLATOR_FILES = ("config.yaml", "weights.pt", "source.vocabulary", "target.vocabulary")
+COPIED_TAGS = ("row", "direction", "corpus", "preset", "seed", "suite", "year")
+"""Tags of a run that its model has, too."""
+
 MODELS_URI = "models:/"
 UNUSABLE_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories of letters that a name cannot have: control characters, surrogates, line and paragraph ends."""
@@ -94,7 +98,7 @@ def find_or_clear(client: MlflowClient, run: MlflowRun) -> LoggedModel | None:
 
 def create(client: MlflowClient, run: MlflowRun) -> LoggedModel:
     """Creates the LoggedModel of a run, with its name, tags and params but still without files."""
-    tags = {key: run.data.tags[key] for key in ("row", "direction", "corpus", "preset", "seed", "suite", "year")}
+    tags = {key: run.data.tags[key] for key in COPIED_TAGS}
     name = "-".join(tags[key] for key in ("row", "corpus", "preset")) + f"-s{tags['seed']}"
     params: Mapping[str, str] = run.data.params
     info = run.info
@@ -128,6 +132,20 @@ def download(client: MlflowClient, run_id: str, folder: Path, locate: Callable[[
     location = _check_files(client, model, locate)
     uri = f"{location}/artifacts/{TRANSLATOR_FOLDER}"
     return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=client.tracking_uri))
+
+
+def read_example(client: MlflowClient, run_id: str, locate: Callable[[str], str]) -> str:
+    """The source sentence that `log_model` got as the example of the run's model; empty if it cannot be read."""
+    model = find(client, run_id)
+    if model is None:
+        return ""
+    uri = f"{locate(model.artifact_location)}/input_example.json"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)
+            return str(json.loads(Path(path).read_text(encoding="utf-8"))["inputs"][0])
+    except (MlflowException, OSError, ValueError, KeyError, IndexError, TypeError):
+        return ""
 
 
 def _check_files(client: MlflowClient, model: LoggedModel, locate: Callable[[str], str]) -> str:

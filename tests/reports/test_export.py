@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -45,12 +46,26 @@ def foreign(whole: Path, tmp_path: Path) -> Path:
     return shutil.copytree(whole, tmp_path / "foreign")
 
 
+def change_index(folder: Path, **values: Any) -> None:
+    """Change values of export.yaml."""
+    index = yaml.safe_load((folder / INDEX).read_text())
+    (folder / INDEX).write_text(yaml.safe_dump(index | values))
+
+
+def accept_changes(folder: Path) -> None:
+    """Write the SHA-256 of all files into export.yaml, as somebody would who made the export."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != INDEX]
+    hashes = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    change_index(folder, sha256=hashes)
+
+
 def change(folder: Path, table: str, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Change the lines of a table of an export."""
     path = folder / f"{table}.parquet"
     old = parquet.read_table(path)
     lines = [changed(line) for line in old.to_pylist(maps_as_pydicts="strict")]
     parquet.write_table(pa.Table.from_pylist(lines, old.schema), path)
+    accept_changes(folder)
 
 
 def test_a_report_from_an_export_has_the_same_bytes(whole: Path, compared_report: Path, tmp_path: Path):
@@ -116,9 +131,9 @@ def test_the_command_exports_and_reads_an_export(store: Store, tmp_path: Path, c
 def test_a_suite_of_somebody_else_writes_nothing_outside(
     foreign: Path, suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    index = yaml.safe_load((foreign / INDEX).read_text())
-    index["experiments"] = [one | {"name": suite} for one in index["experiments"] if one["name"] == "later"]
-    (foreign / INDEX).write_text(yaml.safe_dump(index))
+    experiments = yaml.safe_load((foreign / INDEX).read_text())["experiments"]
+    change(foreign, "runs", lambda line: line | {"experiment": "later"})
+    change_index(foreign, experiments=[one | {"name": suite} for one in experiments if one["name"] == "later"])
     change(foreign, "runs", lambda line: line | {"experiment": suite})
     (tmp_path / "a" / "b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a" / "b")
@@ -160,7 +175,7 @@ def test_a_file_that_is_gone_from_an_export_is_an_error(foreign: Path):
     [
         (INDEX, "- a list", "has no readable export.yaml; make one with bench store export FOLDER"),
         (INDEX, "format: [", "has no readable export.yaml; make one with bench store export FOLDER"),
-        ("metrics.parquet", "no table", "metrics.parquet: not readable as a table of an export"),
+        ("metrics.parquet", "PAR1", "metrics.parquet: incomplete or changed: its SHA-256 is not that in export.yaml"),
         ("files.parquet", None, "files.parquet: not readable as a table of an export"),
     ],
 )
@@ -176,9 +191,80 @@ def test_a_damaged_export_is_one_line(
     assert error.count("\n") == 1
 
 
+def test_a_table_that_is_none_is_one_line(foreign: Path, capsys: pytest.CaptureFixture[str]):
+    (foreign / "metrics.parquet").write_text("no table")
+    accept_changes(foreign)
+    assert main(["report", "--from", str(foreign)]) == 2
+    assert "metrics.parquet: not readable as a table of an export" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"server": 3},
+        {"sha256": None},
+        {"experiments": [{"name": "later"}]},
+        {"experiments": [{"name": 3, "id": "1", "tags": {}}]},
+        {"experiments": [{"name": "later", "id": "1", "tags": None}]},
+        {"experiments": [{"name": "later", "id": "1", "tags": {"mlflow.note.content": 3}}]},
+    ],
+    ids=str,
+)
+def test_wrong_values_of_the_index_are_one_line(
+    foreign: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    change_index(foreign, **values)
+    assert main(["report", "--from", str(foreign)]) == 2
+    assert capsys.readouterr().err == (
+        f"bench: {foreign} has no readable export.yaml; make one with bench store export FOLDER\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "values"),
+    [
+        ("runs", {"tags": None}),
+        ("runs", {"started": None}),
+        ("runs", {"started": 2**62}),
+        ("runs", {"name": None}),
+        ("runs", {"status": "DONE"}),
+        ("runs", {"experiment": "none"}),
+        ("metrics", {"time": None}),
+        ("metrics", {"key": None}),
+        ("datasets", {"name": None}),
+        ("files", {"path": None}),
+        ("files", {"content": None}),
+        ("files", {"path": "../../x"}),
+        ("files", {"path": "/etc/x"}),
+    ],
+    ids=str,
+)
+def test_wrong_values_of_a_table_are_one_line(
+    foreign: Path, table: str, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    if table == "datasets":
+        line = {"name": "n", "digest": "d", "kind": "local", "source": "{}", "profile": None, "context": "test"}
+        rows = [{"run": first_run(foreign).id, **line, **values}]
+        path = foreign / "datasets.parquet"
+        parquet.write_table(pa.Table.from_pylist(rows, parquet.read_table(path).schema), path)
+        accept_changes(foreign)
+    else:
+        change(foreign, table, lambda line: line | values)
+    assert main(["report", "--from", str(foreign)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert table in error or "is not used as the name of a file" in error
+
+
+def test_a_file_that_was_changed_is_an_error(foreign: Path):
+    path = foreign / "artifacts" / first_run(foreign).id / "hypotheses" / "test.json"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"test\.json: incomplete or changed: its SHA-256"):
+        gather_runs.gather(Export(foreign), "later")
+
+
 def test_an_export_of_another_format_is_refused(foreign: Path):
-    index = yaml.safe_load((foreign / INDEX).read_text())
-    (foreign / INDEX).write_text(yaml.safe_dump(index | {"store_format": 2}))
+    change_index(foreign, store_format=2)
     with pytest.raises(ValueError, match="has format 1 with runs of format 2, but this version reads"):
         Export(foreign)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from bench.measures.measure import Measure
-from bench.tracking import export, import_runs, ui_view
+from bench.tracking import export, import_runs, logged_model, ui_view
 from bench.tracking.import_runs import ImportResult
-from bench.tracking.reading import TrackedRun
+from bench.tracking.reading import LEFT_OUT_TAG, TrackedRun
+from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import DESCRIPTION_TAG, PARENT_TAG, Store, TrackingSettings
 
 
@@ -46,6 +49,27 @@ def add_job(store: Store, row: str, parent: str, tags: Mapping[str, str] | None 
     job.table({"source": ["A cat."], "hypothesis": ["Eine Katze."]}, "hypotheses/test.json")
     job.text(json.dumps({"run": job.id}), "importance.json")
     job.measures([Measure("test/bleu", 31.5, "percent", 30.0, 33.0), Measure("params", 2**60 + 1, "parameters")])
+    job.finish("FINISHED")
+    return job.id
+
+
+def add_model(store: Store, folder: Path) -> str:
+    """A finished job with a model, whose settings, tags and files have paths of the machine and a password."""
+    parent = store.parent_run("pair")
+    tags = {key: key for key in logged_model.COPIED_TAGS if key != "suite"} | {
+        "row": "m",
+        "command": "bench run '/home/jane doe/x/a.yaml' --seed 1",
+        "reason": "OSError: /home/jane/runs/x: no space",
+    }
+    job = store.begin("pair", "m en-de s1", tags, parent.id if parent else None)
+    job.params({"decoding.beam": 5, "corpus.train": "['/home/jane/c/a.en']", "tracking.uri": "http://jane:secret@h"})
+    job.text("corpus: {train: [/home/jane/c/a.en]}\ntracking: {uri: 'http://jane:secret@h'}\n", "config.yaml")
+    job.datasets({"test": "ab" * 32}, "toy-en-de", {"test": "{}"})
+    folder.mkdir()
+    for name in logged_model.TRANSLATOR_FILES:
+        (folder / name).write_text("tracking: {uri: 'http://jane:secret@h'}" if name == "config.yaml" else "0123456789")
+    job.model(folder, "A cat.", 5)
+    job.measures([Measure("test/bleu", 31.5, "percent", provenance="read from /home/jane/c/a.en")])
     job.finish("FINISHED")
     return job.id
 
@@ -147,3 +171,113 @@ def test_a_running_run_has_ended_in_the_other_store(origin: Store, tmp_path: Pat
     target = new_store(tmp_path / "target")
     move(origin, target, tmp_path / "export")
     assert sorted(run.status for run in target.runs("pair")) == ["FINISHED", "KILLED"]
+
+
+def test_paths_persons_and_passwords_stay(origin: Store, tmp_path: Path) -> None:
+    add_model(origin, tmp_path / "model")
+    export.export(origin, tmp_path / "export", ["pair"], artifacts=True)
+    tables = str([parquet.read_table(path).to_pylist() for path in (tmp_path / "export").glob("*.parquet")])
+    others = [path for path in (tmp_path / "export").rglob("*") if path.is_file() and path.suffix != ".parquet"]
+    for private in ("jane", "secret", str(tmp_path)):
+        assert private not in tables
+        assert not any(private.encode() in path.read_bytes() for path in others)
+    assert "bench run a.yaml --seed 1" in tables
+    assert "OSError: x: no space" in tables
+    (run,) = (run for run in export.Export(tmp_path / "export").runs("pair") if run.tags["row"] == "m")
+    assert run.params["corpus.train"] == "['a.en']"
+
+
+def test_a_model_keeps_its_scores_and_their_data_set(origin: Store, tmp_path: Path) -> None:
+    job = add_model(origin, tmp_path / "model")
+    target = new_store(tmp_path / "target")
+    move(origin, target, tmp_path / "export", artifacts=True)
+    (run,) = (run for run in target.runs("pair") if run.tags["row"] == "m")
+    old, new = logged_model.find(origin.client, job), logged_model.find(target.client, run.id)
+    assert old
+    assert new
+    for model in (old, new):
+        assert [(one.key, one.value, one.dataset_name) for one in model.metrics or ()] == [
+            ("test/bleu", 31.5, "toy-en-de/test")
+        ]
+    assert (new.name, new.tags, new.source_run_id) == (old.name, old.tags, run.id)
+    translator = target.download_translator(run, tmp_path)
+    assert translator
+    assert (translator / "weights.pt").read_text() == "0123456789"
+
+
+def test_nothing_but_the_weights_of_a_foreign_model_is_taken(origin: Store, tmp_path: Path) -> None:
+    """`mlflow models serve` executes the code of a model, and a link may lead to a file that nobody should publish."""
+    model = tmp_path / "export" / "models" / add_model(origin, tmp_path / "model")
+    export.export(origin, tmp_path / "export", ["pair"], artifacts=True)
+    (model / "serving.py").write_text("print('of somebody else')")
+    (tmp_path / "key").write_text("private")
+    (model / "notes.txt").symlink_to(tmp_path / "key")
+    target = new_store(tmp_path / "target")
+    import_runs.import_runs(target, export.Export(tmp_path / "export"))
+    files = [path.read_bytes() for path in (tmp_path / "target").rglob("*") if path.is_file()]
+    assert not any(b"of somebody else" in content or content == b"private" for content in files)
+    (model / "weights.pt").unlink()
+    (model / "weights.pt").symlink_to(tmp_path / "key")
+    with pytest.raises(ValueError, match="nothing is read or written there"):
+        import_runs.import_runs(new_store(tmp_path / "other"), export.Export(tmp_path / "export"))
+
+
+def test_incomplete_weights_are_refused(origin: Store, tmp_path: Path) -> None:
+    job = add_model(origin, tmp_path / "model")
+    export.export(origin, tmp_path / "export", ["pair"], artifacts=True)
+    (tmp_path / "export" / "models" / job / "weights.pt").write_text("0123")
+    with pytest.raises(ValueError, match=r"weights\.pt: incomplete or changed: its SHA-256"):
+        import_runs.import_runs(new_store(tmp_path / "target"), export.Export(tmp_path / "export"))
+
+
+def test_a_run_whose_import_was_interrupted_is_not_exported(
+    origin: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    middle, last = new_store(tmp_path / "middle"), new_store(tmp_path / "last")
+    with monkeypatch.context() as patched:
+        patched.setattr(import_runs, "_write_files", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            move(origin, middle, tmp_path / "first")
+    export.export(middle, tmp_path / "second", ["pair"])
+    assert export.Export(tmp_path / "second").exported == {}
+    import_runs.import_runs(last, export.Export(tmp_path / "second"))
+    assert last.suites() == []
+
+
+def test_links_to_experiments_lead_to_those_of_the_new_store(origin: Store, tmp_path: Path) -> None:
+    target = new_store(tmp_path / "target")
+    for name in ("x", "y", "z"):  # so that numbers of experiments differ
+        target.experiment_id(name)
+    study = origin.start_parent("tune", {"row": "a"}, study="s")
+    here = f"#/experiments/{origin.experiment_id('tune')}/runs/{study}"
+    RunWriter(origin.client, study).tag({DESCRIPTION_TAG: f"[trial]({here}), [there](http://host/{here})"})
+    move(origin, target, tmp_path / "export")
+    (moved,) = target.studies("tune")
+    new = f"#/experiments/{target.experiment_id('tune')}/runs/{moved.id}"
+    assert moved.tags[DESCRIPTION_TAG].startswith(f"[trial]({new}), ")
+    assert f"http://host/#/experiments/{origin.experiment_id('tune')}/" in moved.tags[DESCRIPTION_TAG]
+
+
+def test_studies_of_several_sweeps_have_the_order_of_the_store(origin: Store, tmp_path: Path) -> None:
+    """A report shows the newest study of a row, whichever sweep it belongs to."""
+    for sweep, study in (("b", "1"), ("a", "2"), ("b", "3"), ("c", "4"), ("a", "5")):
+        origin.start_parent(sweep, {"row": "a"}, study=study)
+        time.sleep(0.002)  # times in MLflow are milliseconds
+    export.export(origin, tmp_path / "export", ["pair"])
+    assert [study.name for study in export.Export(tmp_path / "export").studies()] == ["5", "4", "3", "2", "1"]
+
+
+def test_a_later_export_brings_the_end_of_a_run_and_its_files(origin: Store, tmp_path: Path) -> None:
+    job = origin.runs("pair")[0]
+    origin.resume(job.id)
+    target = new_store(tmp_path / "target")
+    move(origin, target, tmp_path / "first")
+    before = {run.id for run in target.runs("pair")}
+    origin.end(job.id, "FINISHED")
+    assert move(origin, target, tmp_path / "second", artifacts=True).added == 0
+    runs = target.runs("pair")
+    assert {run.id for run in runs} == before
+    assert [run.status for run in runs] == ["FINISHED", "FINISHED"]
+    assert not any(target.hypotheses(run, "test").empty or LEFT_OUT_TAG in run.tags for run in runs)
+    move(origin, target, tmp_path / "third")  # an export with less changes nothing
+    assert not any(target.hypotheses(run, "test").empty or LEFT_OUT_TAG in run.tags for run in target.runs("pair"))
