@@ -8,7 +8,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -131,3 +134,39 @@ def assert_same_result(one: Path, other: Path, download: Path) -> TrackedRun:
     )
     assert metrics == metrics_2
     return run_2
+
+
+@contextmanager
+def server(command: list[str | Path], address: str, log: Path, **environment: str) -> Iterator[None]:
+    """Run a server, with all its processes, until the end of the block; wait until it answers."""
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | environment, start_new_session=True
+        )
+    try:
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()
+            try:
+                urllib.request.urlopen(address, timeout=5).close()
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.2)
+        else:
+            raise AssertionError(log.read_text())
+        yield
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(30)
+
+
+@contextmanager
+def tracking_server(folder: Path) -> Iterator[str]:
+    """Run an MLflow server whose database and artifacts are in `folder`; give its address."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    mlflow = BENCH.with_name("mlflow")
+    command: list[str | Path] = [mlflow, "server", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with server([*command, "--workers", "1"], f"{address}/health", folder / "server.log", **environment):
+        yield address

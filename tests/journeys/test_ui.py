@@ -10,11 +10,9 @@ import os
 import re
 import shutil
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +21,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import tiny_job
-from tests.journeys.commands import BENCH, free_port
+from tests.journeys.commands import BENCH, free_port, server, tracking_server
 
 pytestmark = pytest.mark.journey
 
@@ -52,29 +50,6 @@ sampler: {name: RandomSampler}
 SENTENCES = ["The man sees a bird 7.", "The king wants a table 12.", ""]
 
 
-@contextmanager
-def server(command: list[str | Path], address: str, log: Path, **environment: str) -> Iterator[None]:
-    """Run a server, with all its processes, until the end of the block; wait until it answers."""
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | environment, start_new_session=True
-        )
-    try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()
-            try:
-                urllib.request.urlopen(address, timeout=5).close()
-                break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.2)
-        else:
-            raise AssertionError(log.read_text())
-        yield
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
-
-
 @pytest.fixture(scope="module")
 def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Return the address of an MLflow server with a finished suite and a finished sweep, and the folder of the runs."""
@@ -83,12 +58,7 @@ def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     for split in ("train", "val", "test"):
         suite = suite.replace(split.upper(), f"[{corpus}/{split}.en, {corpus}/{split}.de]")
     (folder / "pair.yaml").write_text(suite)
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    command: list[str | Path] = [BIN / "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with server([*command, "--workers", "1"], f"{address}/health", folder / "server.log", **environment):
+    with tracking_server(folder) as address:
         (folder / "settings.yaml").write_text(SWEEP)
         bench("suite", str(folder / "pair.yaml"), "--tracking.folder", str(folder / "runs"), uri=address)
         flags = [*tiny_job.corpus_flags(corpus), "--text.vocabulary_size=90", "--training.max_pairs=600"]
