@@ -64,7 +64,7 @@ def test_a_killed_worker_costs_nothing(folder: Path, tracking_folder: Callable[[
     command = [BENCH, "sweep", folder / "sweep.yaml", "--row", "transformer-base", "mlp", "--trials", 3]
     sweep = start(*command, "--workers", 2, *flags(folder))
     assert sweep.stdout
-    first = next(line for line in sweep.stdout if "transformer-base" in line)  # the preset's job; "..., worker N"
+    first = next(line for line in sweep.stdout if "Transformer (base) en-de t0: starts on worker" in line)  # the preset
     wait_until(sweep, lambda: list(folder.glob("runs/jobs/sweep/transformer-base-*/last.ckpt")))
     workers = [child for child in psutil.Process(sweep.pid).children() if "bench.runs.worker" in child.cmdline()]
     victim = next(worker for worker in workers if worker.cmdline()[-1] == first.split()[-1])
