@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from bench.measures import quality
 from bench.system import formatting
 from reports.gathering.context import Cell, Context, Row, Track
 from reports.gathering.translations import Translations, mark_differences
 from reports.plots import main_plots
-from reports.plots.drawing import Plot
+from reports.plots.drawing import Plot, why_not_drawn
 from reports.tables import detail_tables
 from reports.tables.table import EMPTY, Column, Entry, Table, number_entry, score_entry, text_entry
 from reports.text import architecture
@@ -90,8 +89,9 @@ def content(results: Sequence[Result]) -> dict[str, Any]:
     known = architecture.architecture(row.id)
     return {
         "t": say,
+        "not_drawn": functools.partial(why_not_drawn, say),
         "row": row,
-        "what": _what(say, row),
+        "what": what(say, row),
         "note": say.recorded(row.note),
         "family": say(f"family.{row.family}") if f"family.{row.family}" in say.texts else row.family,
         "architecture": known,
@@ -103,7 +103,7 @@ def content(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def _what(say: Catalogue, row: Row) -> str:
+def what(say: Catalogue, row: Row) -> str:
     """What the row is, in plain words; its family if nothing is written of it."""
     key, family = f"row.{row.id}", f"family.{row.family}"
     return say(key) if key in say.texts else say(family) if family in say.texts else row.family
@@ -111,17 +111,29 @@ def _what(say: Catalogue, row: Row) -> str:
 
 def _part(of: Result) -> dict[str, Any]:
     """What the template needs of one suite."""
-    probes = detail_tables.probes(of.context)
+    say, probes = of.context.catalogue, detail_tables.probes(of.context)
+    none = "row_page.not_run" if not of.finished else ""
+    text = none or ("row_page.without_text" if of.without_text else "")
     return {
-        "result": of,
         "suite": of.context.suite,
         "link": of.link,
         "curves": of.plots_of("curves"),
         "attention": of.plots_of("attention"),
         "probes": of.plots_of("probes", "length", "depth"),
         "probe_table": replace(probes, id=f"{of.key}-{probes.id}"),
-        "examples": [_examples(of, track) for track in of.finished if track in of.context.translations],
+        "reasons": {
+            "curves": say(none or "row_page.no_curves"),
+            "attention": say(text or "row_page.no_attention"),
+            "probes": say(none or "row_page.no_probes"),
+            "translations": say(text or "row_page.no_translations"),
+        },
+        "examples": [_examples(of, track) for track in of.finished if of.row.id in _translated(of.context, track)],
     }
+
+
+def _translated(context: Context, track: Track) -> dict[str, dict[int, list[str]]]:
+    """The rows with translations of a track that were read."""
+    return context.translations[track].hypotheses if track in context.translations else {}
 
 
 def _sizes(say: Catalogue, row: str) -> Table:
@@ -171,7 +183,9 @@ def _numbers(say: Catalogue, results: Sequence[Result]) -> Table:
                 text_entry(track.test_set),
                 Entry(formatting.count(len(cell.runs)), sort=len(cell.runs)) if cell.runs else EMPTY,
             ]
-            rows.append((*start, _score(say, cell), score_entry("chrf", cell.number("chrf", track.test_set)), *_costs(cell)))
+            rows.append(
+                (*start, _score(say, cell), score_entry("chrf", cell.number("chrf", track.test_set)), *_costs(cell))
+            )
     return Table("numbers", say("row_page.numbers"), columns, tuple(rows))
 
 
@@ -191,8 +205,11 @@ def _examples(of: Result, track: Track) -> dict[str, Any]:
     texts, say = of.context.translations[track], of.context.catalogue
     source, _, target = track.direction.partition("-")
     best, worst = _extremes(texts, of.row.id)
-    shown = {name: [_sentence(say, texts, of.row.id, *each) for each in chosen] for name, chosen in (("best", best), ("worst", worst))}
-    return {"track": track, "from": source, "to": target, **shown}
+
+    def shown(chosen: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
+        return [_sentence(say, texts, of.row.id, number, score) for number, score in chosen]
+
+    return {"track": track, "from": source, "to": target, "best": shown(best), "worst": shown(worst)}
 
 
 def _extremes(texts: Translations, row: str) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
@@ -200,15 +217,15 @@ def _extremes(texts: Translations, row: str) -> tuple[list[tuple[int, float]], l
 
     Of sentences with the same chrF2 the longer reference comes first: an exact translation of it says more.
     """
-    seeds = texts.statistics["chrf"].get(row, {})
-    if row not in texts.hypotheses or not seeds:
+    seed = next(iter(texts.hypotheses.get(row, {})), None)
+    statistics = texts.statistics["chrf"].get(row, {}).get(seed) if seed is not None else None
+    if statistics is None:
         return [], []
-    scores = quality.chrf_of(next(iter(seeds.values())).rows_NK.astype(np.float64))
-    order = sorted(range(len(scores)), key=lambda n: (-scores[n], -len(texts.references[n].split()), n))
-    count = min(EXAMPLES, len(order) // 2 or len(order))
-    best = order[:count]
-    lowest = sorted(set(order) - set(best), key=lambda n: (scores[n], -len(texts.references[n].split()), n))
-    return [[(n, float(scores[n])) for n in numbers] for numbers in (best, lowest[:count])]  # type: ignore[return-value]
+    scores = [float(score) for score in quality.chrf_of(statistics.rows_NK)]
+    longest_first = sorted(range(len(scores)), key=lambda n: -len(texts.references[n].split()))
+    best = sorted(longest_first, key=lambda n: -scores[n])[:EXAMPLES]
+    worst = sorted((n for n in longest_first if n not in best), key=lambda n: scores[n])[:EXAMPLES]
+    return [(n, scores[n]) for n in best], [(n, scores[n]) for n in worst]
 
 
 def _sentence(say: Catalogue, texts: Translations, row: str, number: int, score: float) -> dict[str, Any]:

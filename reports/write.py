@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv as csv_module
 import functools
 import io
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from bench.system.visible_text import visible
 from reports.gathering import translations
 from reports.gathering.context import Context
 from reports.plots import main_plots
-from reports.plots.drawing import COLOURS, Plot, draw_ahead
+from reports.plots.drawing import COLOURS, Plot, draw_ahead, why_not_drawn
 from reports.tables import detail_tables
 from reports.tables.comparison_table import comparison_table, direction_note
+from reports.tables.table import Table
 from reports.text import escaping, experimental_setup, findings
 
 COLUMNS = (
@@ -96,11 +99,16 @@ def terminal(context: Context) -> tuple[list[tuple[str, str]], list[list[str]], 
     return [*headings, (say("table.run"), "left")], lines, f"{say('title')} ({context.suite})"
 
 
-def page(context: Context) -> str:
-    """The HTML page. It needs no other file."""
+def page(context: Context, home: str = "", row_pages: Mapping[str, str] | None = None) -> str:
+    """The HTML page. It needs no other file.
+
+    Args:
+        home: In a site, the relative address of its index, which the page then links to.
+        row_pages: In a site, row id -> relative address of the page of the row, which the comparison then links to.
+    """
     plots = main_plots.all_plots(context)
     draw_ahead(plots)
-    return _render("page.html.j2", context, plots)
+    return _render("page.html.j2", context, plots, home, row_pages or {})
 
 
 def all_forms(context: Context, out: Path) -> list[Path]:
@@ -121,12 +129,19 @@ def all_forms(context: Context, out: Path) -> list[Path]:
     return [out / name for name in files]
 
 
-def _render(template: str, context: Context, plots: list[Plot]) -> str:
+def _render(
+    template: str, context: Context, plots: list[Plot], home: str = "", row_pages: Mapping[str, str] | None = None
+) -> str:
     """A template with the content of the report."""
-    return _environment(template).get_template(template).render(**_content(context, plots))
+    return render(template, **_content(context, plots, home, row_pages or {}))
 
 
-def _content(context: Context, plots: list[Plot]) -> dict[str, Any]:
+def render(template: str, **content: Any) -> str:
+    """A template with its variables. What every HTML page needs besides them is added."""
+    return _environment(template).get_template(template).render(known_families=list(COLOURS), **content)
+
+
+def _content(context: Context, plots: list[Plot], home: str, row_pages: Mapping[str, str]) -> dict[str, Any]:
     """The variables of the three templates."""
     say = context.catalogue
     groups: dict[str, list[Plot]] = {}
@@ -134,11 +149,7 @@ def _content(context: Context, plots: list[Plot]) -> dict[str, Any]:
         groups.setdefault(plot.group or plot.id, []).append(plot)
     figures = list(groups.values())
     baseline = context.row(context.baseline).name
-
-    def not_drawn(plot: Plot) -> str:
-        """Why the page has no drawing of a plot."""
-        return say("missing.not_drawn", reason=say.recorded(plot.failure))
-
+    not_drawn = functools.partial(why_not_drawn, say)
     failed = [plot for plot in plots if plot.failure]
     return {
         "t": say,
@@ -148,7 +159,8 @@ def _content(context: Context, plots: list[Plot]) -> dict[str, Any]:
         "warnings": findings.warnings(context),
         "meta": say("page.meta", suite=context.suite, rows=say.count("row", len(context.rows)), date=context.written),
         "question": say.recorded(context.question),
-        "main": comparison_table(context),
+        "home": home,
+        "main": _linked(comparison_table(context), context, row_pages),
         "main_notes": table_notes(context),
         "scores": detail_tables.scores(context),
         "changes": detail_tables.changes(context),
@@ -173,8 +185,16 @@ def _content(context: Context, plots: list[Plot]) -> dict[str, Any]:
         "not_drawn": not_drawn,
         "missing": experimental_setup.missing(context)
         + [(": ".join(filter(None, (plot.title, plot.tab))), not_drawn(plot)) for plot in failed],
-        "known_families": list(COLOURS),
     }
+
+
+def _linked(table: Table, context: Context, row_pages: Mapping[str, str]) -> Table:
+    """The comparison, in which the names of rows lead to their pages."""
+    rows = zip(context.rows, table.rows, strict=True)
+    return replace(
+        table,
+        rows=tuple((replace(first, link=row_pages.get(row.id, "")), *others) for row, (first, *others) in rows),
+    )
 
 
 def table_notes(context: Context) -> list[str]:

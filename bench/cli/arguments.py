@@ -44,6 +44,7 @@ trials, the settings of the best one. The preset takes its values from there. Ex
   bench report --suite new --compare demo        also what changed since demo, with paired tests
   bench report --suite demo --lang ko --open     in Korean, shown in the browser
   bench report --suite demo --export FOLDER      save the runs that the report reads, as bench store export does
+  bench report --site FOLDER                     a static site: all suites, and a page for each row
   bench report --from FOLDER                     the report of such a folder, on any machine and without the store
 
 The folder does not contain --compare, --lang and --ui_url: give them again with --from.""",
@@ -224,7 +225,16 @@ def build_parser() -> Parser:
     )
     report.add_argument("--export", type=Path, metavar="FOLDER", help="export the runs that the report reads")
     report.add_argument(
-        "--from", dest="exported", type=Path, metavar="FOLDER", help="read an export instead of a tracking store"
+        "--from",
+        dest="exported",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="read an export instead of a tracking store; with --site several times, or a folder of exports",
+    )
+    report.add_argument(
+        "--site", type=Path, metavar="FOLDER", help="write a static site of all suites and rows instead of one report"
     )
     report.add_argument("--artifacts", action="store_true", help="for --export: with sentences and models")
 

@@ -277,8 +277,12 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
             "--from: an export is read without a tracking store, so it cannot be combined with --tracking.uri or "
             "--export; remove one of the flags"
         )
+    if args.site:
+        return _site_command(args)
+    if len(args.exported) > 1:
+        raise ValueError("--from: a report is of one export, but several were given; give one, or add --site FOLDER")
     store = None if args.exported else Store(TrackingSettings(args.uri, args.folder), read_only=True)
-    reader = store or export.Export(args.exported)
+    reader = store or export.Export(args.exported[0])
     context = gather_runs.gather(reader, args.suite, args.ui_url, args.lang, args.compare)
     if store and args.export:
         suites = {context.suite: None, **({args.compare: None} if args.compare else {})}
@@ -292,6 +296,32 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
         import webbrowser
 
         webbrowser.open(page.resolve().as_uri())
+    return 0
+
+
+def _site_command(args: argparse.Namespace) -> int:
+    """Writes the static site of all suites, and prints the name of its index."""
+    from bench.system import terminal
+    from bench.tracking.export import read_exports
+    from bench.tracking.store import Store, TrackingSettings
+    from reports.site import write_site
+
+    for flag in ("suite", "out", "format", "compare", "export", "artifacts"):
+        if getattr(args, flag):
+            raise ValueError(
+                f"--{flag}: a site has all suites and its own folder, so it cannot be combined with --site; remove "
+                "one of the flags"
+            )
+    readers = read_exports(args.exported) or [Store(TrackingSettings(args.uri, args.folder), read_only=True)]
+    try:
+        index, *pages = write_site(readers, args.site, args.lang, args.ui_url)
+    except OSError as error:
+        raise _cannot_write(error, "--site") from error
+    terminal.say(f"{index} ({len(pages)} pages)")
+    if args.open:
+        import webbrowser
+
+        webbrowser.open(index.resolve().as_uri())
     return 0
 
 
@@ -351,11 +381,11 @@ def _write_report(context: Context, out: Path) -> Path:
     return files[0]
 
 
-def _cannot_write(error: OSError) -> Exception:
-    """The error to raise if a folder of results cannot be written: it names --out if the folder may not be written."""
+def _cannot_write(error: OSError, flag: str = "--out") -> Exception:
+    """The error to raise if a folder of results cannot be written; it names the flag if permission is missing."""
     if error.errno not in NOT_WRITABLE:
         return error
-    return ValueError(f"{error.filename}: {error.strerror}; choose a folder that can be written with --out")
+    return ValueError(f"{error.filename}: {error.strerror}; choose a folder that can be written with {flag}")
 
 
 def translate_command(args: argparse.Namespace, _: list[str]) -> int:

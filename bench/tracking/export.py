@@ -459,3 +459,16 @@ class Export(Reader):
         """The files of the run's model; empty if the export has none."""
         names = [name for name in self.hashes if name.startswith(f"models/{run.id}/")]
         return [self.check(inside(self.folder, *name.split("/"))) for name in names]
+
+
+def read_exports(folders: Sequence[Path]) -> list[Export]:
+    """The exports in some folders, each of which is an export, or holds one in each of its folders (by name).
+
+    Raises:
+        ValueError: a folder is no export and holds none, or another version wrote it.
+    """
+    found: list[Export] = []
+    for folder in folders:
+        inner = sorted(folder.glob(f"*/{INDEX}")) if not (folder / INDEX).is_file() else []
+        found += [Export(path.parent) for path in inner] or [Export(folder)]
+    return found

@@ -19,6 +19,7 @@ from bench.system import formatting
 from bench.system.visible_text import visible
 from reports.plots import svg_rendering
 from reports.plots.svg_rendering import Drawing, Request
+from reports.text.catalogue import Catalogue
 
 Chart = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.FacetChart
 
@@ -151,6 +152,11 @@ class Plot:
                 "font": "sans-serif",
             }
         }
+
+
+def why_not_drawn(say: Catalogue, plot: Plot) -> str:
+    """Why the page has no drawing of a plot that failed."""
+    return say("missing.not_drawn", reason=say.recorded(plot.failure))
 
 
 def colour(family: str) -> str:

@@ -71,6 +71,7 @@ class Entry:
         missing: Whether it only says that there is no number.
         mark: Letter or sign of its footnote.
         runs: The runs whose numbers stand in the row (first entry of a row only).
+        link: Relative address of the page that the text leads to, in a site; else "" (first entry of a row only).
     """
 
     text: str
@@ -80,6 +81,7 @@ class Entry:
     missing: bool = False
     mark: str = ""
     runs: tuple[Run, ...] = ()
+    link: str = ""
 
 
 EMPTY = Entry(formatting.MISSING, missing=True)

@@ -35,7 +35,9 @@ SYMBOLS = {
 """What docstrings write -> what the page shows."""
 
 SYMBOL = re.compile(r"(?<![A-Za-z])(?:(?:alpha|sigma|phi|theta|sqrt)(?![A-Za-z])|(?:sum|prod)(?=_))|>=|\.\.\.")
-INDEX = re.compile(r"([_^])(?:\{([^{}]*)\}|\(([^()]*)\)|((?:[A-Za-z0-9]+(?:,(?![A-Za-z0-9]+[_^(])[A-Za-z0-9]+(?![A-Za-z0-9_^(]))?)'?))")
+INDEX = re.compile(
+    r"([_^])(?:\{([^{}]*)\}|\(([^()]*)\)|((?:[A-Za-z0-9]+(?:,(?![A-Za-z0-9]+[_^(])[A-Za-z0-9]+(?![A-Za-z0-9_^(]))?)'?))"
+)
 """A sub- or superscript: x_{t-1}, 10000^(2i / d), x_t, e_t,s."""
 
 
