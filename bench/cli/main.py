@@ -382,7 +382,7 @@ def _write_report(context: Context, out: Path) -> Path:
 
 
 def _cannot_write(error: OSError, flag: str = "--out") -> Exception:
-    """The error to raise if a folder of results cannot be written; it names the flag if permission is missing."""
+    """The error to raise if a folder of results cannot be written: it names the flag if writing is not allowed."""
     if error.errno not in NOT_WRITABLE:
         return error
     return ValueError(f"{error.filename}: {error.strerror}; choose a folder that can be written with {flag}")
