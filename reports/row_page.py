@@ -217,10 +217,10 @@ def _extremes(texts: Translations, row: str) -> tuple[list[tuple[int, float]], l
 
     Of sentences with the same chrF2 the longer reference comes first: an exact translation of it says more.
     """
-    seed = next(iter(texts.hypotheses.get(row, {})), None)
-    statistics = texts.statistics["chrf"].get(row, {}).get(seed) if seed is not None else None
-    if statistics is None:
-        return [], []
+    seed, lines = next(iter(texts.hypotheses[row].items()))
+    statistics = texts.statistics["chrf"].get(row, {}).get(seed)
+    if statistics is None:  # the run has not stored them
+        statistics = quality.statistics(lines, texts.references, "chrf")
     scores = [float(score) for score in quality.chrf_of(statistics.rows_NK)]
     longest_first = sorted(range(len(scores)), key=lambda n: -len(texts.references[n].split()))
     best = sorted(longest_first, key=lambda n: -scores[n])[:EXAMPLES]

@@ -86,7 +86,8 @@ def test_every_link_leads_to_a_file_and_an_anchor(folder: Path):
                 continue
             assert not address.scheme, element.get("href")
             target = (page.parent / unquote(address.path)).resolve() if address.path else page
-            assert target.is_file() and target.is_relative_to(folder.resolve()), element.get("href")
+            assert target.is_file(), element.get("href")
+            assert target.is_relative_to(folder.resolve()), element.get("href")
             if address.fragment:
                 assert address.fragment in {each.get("id") for each in parse(target).iter()}
             checked += 1
@@ -102,7 +103,7 @@ def test_row_page_says_what_the_row_is_and_shows_its_results_in_order(site_store
     assert [text(row.find("th")) for row in table.find("tbody")].count("odd") == 1
     assert len(table.find("tbody")) == 2
     shown = (folder / "rows" / "best.html").read_text()
-    assert 'id="s1-' in shown and 'id="s2-' in shown
+    assert {'id="s1-curves' in shown, 'id="s2-curves' in shown} == {True}
     assert "This version of the program has no architecture of this name" in shown
     assert shown.count('class="sentence"') == 12
 
@@ -132,7 +133,7 @@ def test_known_architectures_have_equations_paper_and_sizes(tmp_path: Path):
 def test_hostile_names_are_escaped_and_stay_inside_the_folder(folder: Path):
     for page in folder.rglob("*.html"):
         shown = page.read_text()
-        assert "<script>alert" not in shown and "<b>up" not in shown and "<i>" not in shown.replace("<i style", "")
+        assert [markup for markup in ("<script>alert", "<b>up", "<i>") if markup in shown] == []
         assert len(list(parse(page).iter("script"))) == 1
     assert sorted(path.name for path in folder.iterdir()) == ["index.html", "rows", "suites"]
 
@@ -210,6 +211,7 @@ def test_site_opens_without_errors_from_files_and_from_a_server(folder: Path):
             assert page.text_content("h2") == "Suites"
         browser.close()
     server.shutdown()
+    server.server_close()
     # A plain server is asked for an icon, which the site does not have.
     assert [problem for problem in problems if "favicon" not in problem and "404" not in problem] == [], json.dumps(
         problems
