@@ -73,9 +73,11 @@ def write_site(readers: Sequence[Reader], out: Path, language: str = "en", ui_ur
         for name, text in content.items():
             write_file(folder / name, text)
         written.append(folder / "report.html")
-    for row in rows:
+    results = {row: _results(suites, row) for row in rows}
+    draw_ahead([plot for of_row in results.values() for result in of_row for plot in result.plots])
+    for row, of_row in results.items():
         path = inside(out, "rows", pages[row])
-        write_file(path, _row_page(suites, row))
+        write_file(path, _row_page(of_row))
         written.append(path)
     write_file(index, write.render("index.html.j2", **_index(suites, pages), t=load_catalogue(language)))
     return [index, *written]
@@ -103,9 +105,8 @@ def _results(suites: Sequence[Suite], row: str) -> list[row_page.Result]:
     ]
 
 
-def _row_page(suites: Sequence[Suite], row: str) -> str:
-    results = _results(suites, row)
-    draw_ahead([plot for result in results for plot in result.plots])
+def _row_page(results: Sequence[row_page.Result]) -> str:
+    """The page of the row with these results."""
     return write.render("row.html.j2", home=f"../{INDEX}", **row_page.content(results))
 
 
