@@ -140,6 +140,6 @@ def _entry(suite: Suite, links: dict[str, str]) -> dict[str, Any]:
         "findings": findings.sentences(context),
         "warnings": findings.warnings(context),
         "meta": ", ".join([context.written, *size]),
-        "without_text": bool(tested) and not any(track in context.translations for track in tested),
+        "without_text": bool(tested) and not any(texts.references for texts in context.translations.values()),
         "rows": [(row.name, links[row.id]) for row in context.rows],
     }
