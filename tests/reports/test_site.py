@@ -100,8 +100,8 @@ def test_row_page_says_what_the_row_is_and_shows_its_results_in_order(site_store
     headings = ["What it is", "Size", "Numbers", "Learning curves", "What it attends to", "Probes"]
     assert [text(heading) for heading in page.iter("h2")] == [*headings, "Best and worst translations"]
     table = next(each for each in page.iter("table") if each.get("id") == "numbers")
-    assert [text(row.find("th")) for row in table.find("tbody")].count("odd") == 1
-    assert len(table.find("tbody")) == 2
+    assert [text(row.find("th")) for row in first(table, "tbody")].count("odd") == 1
+    assert len(first(table, "tbody")) == 2
     shown = (folder / "rows" / "best.html").read_text()
     assert {'id="s1-curves' in shown, 'id="s2-curves' in shown} == {True}
     assert "This version of the program has no architecture of this name" in shown
@@ -126,7 +126,7 @@ def test_known_architectures_have_equations_paper_and_sizes(tmp_path: Path):
     assert "eij = vaT tanh(Wa si-1 + Ua hj)" in equations
     assert "Jointly Learning to Align and Translate" in text(page)
     sizes = next(each for each in page.iter("table") if each.get("id") == "sizes")
-    assert [text(row.find("th")) for row in sizes.find("tbody")] == ["demo", "multi30k-cpu", "multi30k", "paper"]
+    assert [text(row.find("th")) for row in first(sizes, "tbody")] == ["demo", "multi30k-cpu", "multi30k", "paper"]
     assert "Several models" in (tmp_path / "site" / "rows" / "gnmt-ensemble.html").read_text()
 
 
@@ -201,7 +201,7 @@ def test_site_opens_without_errors_from_files_and_from_a_server(folder: Path):
             page.goto(start)
             page.click("article h3 a >> text=odd")
             page.click("#comparison tbody th a >> text=Transformer")
-            assert page.text_content("h1").startswith("Transformer (base)")
+            assert (page.text_content("h1") or "").startswith("Transformer (base)")
             assert page.evaluate("document.documentElement.scrollWidth") <= 400
             if AXE.is_file():
                 page.add_script_tag(path=str(AXE))
