@@ -16,6 +16,7 @@ import pytest
 
 from bench.tracking.store import Store
 from reports import site
+from reports.plots import main_plots
 from reports.site import write_site
 from tests.helpers import synthetic_runs
 from tests.helpers.synthetic_runs import HOSTILE, Synthetic
@@ -48,6 +49,12 @@ def folder(site_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert pages[0] == out / "index.html"
     assert sorted(pages) == sorted(out.rglob("*.html"))
     return out
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots take most of the time of a page."""
+    monkeypatch.setattr(main_plots, "all_plots", lambda _: [])
 
 
 def parse(path: Path):
@@ -112,6 +119,7 @@ def test_row_without_runs_says_so(folder: Path):
     assert (folder / "rows" / "absent.html").read_text().count("This suite has no finished run of this row.") == 4
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_known_architectures_have_equations_paper_and_sizes(tmp_path: Path):
     store = synthetic_runs.new_store(tmp_path / "runs")
     runs = [
@@ -144,6 +152,7 @@ def test_same_input_gives_the_same_bytes(site_store: Store, folder: Path, tmp_pa
     assert contents[0] == contents[1]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_interrupted_site_has_no_index(site_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "index.html").write_text("an earlier site")
 
@@ -156,6 +165,7 @@ def test_interrupted_site_has_no_index(site_store: Store, tmp_path: Path, monkey
     assert not (tmp_path / "index.html").exists()
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_suite_without_sentences_says_so(site_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def without_text(self: Store, run: object, test_set: str):
         import pandas as pd
@@ -170,6 +180,7 @@ def test_suite_without_sentences_says_so(site_store: Store, tmp_path: Path, monk
     assert page.count("stored here without sentences and attention maps, so they cannot be shown") == 2
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_two_suites_of_the_same_name_have_their_own_pages(site_store: Store, tmp_path: Path):
     write_site([site_store, site_store], tmp_path)
     assert (tmp_path / "suites" / "odd" / "report.html").is_file()
