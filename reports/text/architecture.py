@@ -22,6 +22,8 @@ from bench.experiment.loading import member_row, presets_of, resolve, row_files
 from bench.system.visible_text import visible
 
 SYMBOLS = {
+    "~": "\N{COMBINING TILDE}",
+    "^": "\N{COMBINING CIRCUMFLEX ACCENT}",
     "alpha": "α",
     "sigma": "σ",
     "phi": "φ",
@@ -34,7 +36,9 @@ SYMBOLS = {
 }
 """What docstrings write -> what the page shows."""
 
-SYMBOL = re.compile(r"(?<![A-Za-z])(?:(?:alpha|sigma|phi|theta|sqrt)(?![A-Za-z])|(?:sum|prod)(?=_))|>=|\.\.\.")
+SYMBOL = re.compile(
+    r"(?<=[A-Za-z])(?:~|\^(?=\|))|(?<![A-Za-z])(?:(?:alpha|sigma|phi|theta|sqrt)(?![A-Za-z])|(?:sum|prod)(?=_))|>=|\.\.\."
+)
 INDEX = re.compile(
     r"([_^])(?:\{([^{}]*)\}|\(([^()]*)\)|((?:[A-Za-z0-9]+(?:,(?![A-Za-z0-9]+[_^(])[A-Za-z0-9]+(?![A-Za-z0-9_^(]))?)'?))"
 )
@@ -116,7 +120,7 @@ def equation_html(text: str) -> Markup:
     """An equation of a docstring as HTML. Only its indices become markup; everything else is escaped.
 
     >>> equation_html("s~_i = sigma(W_z s_{i-1})")
-    Markup('s~<sub>i</sub> = σ(W<sub>z</sub> s<sub>i-1</sub>)')
+    Markup('s̃<sub>i</sub> = σ(W<sub>z</sub> s<sub>i-1</sub>)')
     """
     shown = SYMBOL.sub(lambda match: SYMBOLS[match[0]], visible(text))
     parts, end = [], 0

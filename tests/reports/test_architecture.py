@@ -62,4 +62,5 @@ def test_indices_of_equations_become_markup_and_everything_else_is_escaped():
     )
     assert shown("10000^(2i / d_model)") == "10000<sup>2i / d<sub>model</sub></sup>"
     assert shown("sum over slots, sigma(x) >= theta") == "sum over slots, σ(x) ≥ θ"
+    assert shown("s~_i, |t^|") == "s\N{COMBINING TILDE}<sub>i</sub>, |t\N{COMBINING CIRCUMFLEX ACCENT}|"
     assert shown("<b>_{<i>}") == "&lt;b&gt;<sub>&lt;i&gt;</sub>"
