@@ -55,7 +55,7 @@ class Result:
     def without_text(self) -> bool:
         """Whether the row has scores, but no sentences are stored with them."""
         scored = [track for track in self.finished if track.test_set]
-        return bool(scored) and not any(track in self.context.translations for track in scored)
+        return bool(scored) and not any(self.context.has_sentences(track) for track in scored)
 
     def plots_of(self, *kinds: str) -> list[list[Plot]]:
         """The plots whose ids begin with one of the kinds, by figure."""

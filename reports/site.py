@@ -140,6 +140,6 @@ def _entry(suite: Suite, links: dict[str, str]) -> dict[str, Any]:
         "findings": findings.sentences(context),
         "warnings": findings.warnings(context),
         "meta": ", ".join([context.written, *size]),
-        "without_text": bool(tested) and not any(texts.references for texts in context.translations.values()),
+        "without_text": bool(tested) and not any(context.has_sentences(track) for track in tested),
         "rows": [(row.name, links[row.id]) for row in context.rows],
     }

@@ -216,6 +216,10 @@ class Context:
     before: Context | None = None
     changes: tuple[Comparison, ...] = ()
 
+    def has_sentences(self, track: Track) -> bool:
+        """Whether the sentences of a track can be shown. An export without text has only their statistics."""
+        return track in self.translations and bool(self.translations[track].references)
+
     def row(self, identifier: str) -> Row:
         """The row with an id."""
         return next(row for row in self.rows if row.id == identifier)
