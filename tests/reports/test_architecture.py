@@ -47,8 +47,8 @@ def test_an_unknown_row_is_not_described():
 def test_sizes_are_those_of_the_presets():
     sizes = {size.preset: size for size in architecture.sizes("bahdanau")}
     assert list(sizes) == ["demo", "multi30k-cpu", "multi30k", "paper"]
-    paper = sizes["paper"]
-    assert (paper.parameters, paper.vocabulary, paper.kind) == (85_899_000, (30_000,), "words")
+    paper = sizes["paper"]  # its parameters are those that bench.checks.model_sizes derives from the paper's equations
+    assert (paper.parameters, paper.vocabulary, paper.kind) == (80_448_000, (30_000,), "words")
     assert paper.without_embeddings < paper.parameters
 
 
