@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from markupsafe import Markup, escape
@@ -75,7 +76,7 @@ class Architecture:
 
 
 @functools.cache
-def architectures() -> dict[str, dict[str, object]]:
+def architectures() -> dict[str, dict[str, Any]]:
     """The content of architectures.yaml."""
     return yaml.safe_load(Path(__file__).with_name("architectures.yaml").read_text(encoding="utf-8"))
 
@@ -87,9 +88,8 @@ def architecture(row: str) -> Architecture | None:
     entry = architectures().get(member or row) if path else None
     if entry is None:
         return None
-    file, equations = str(entry["file"]), entry["equations"]
-    assert isinstance(equations, list)
-    return Architecture(str(entry["paper"]), file, tuple(equations), tuple(_notes(file)), member)
+    file = entry["file"]
+    return Architecture(entry["paper"], file, tuple(entry["equations"]), tuple(_notes(file)), member)
 
 
 def _notes(file: str) -> list[str]:

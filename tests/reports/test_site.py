@@ -26,7 +26,7 @@ pytestmark = synthetic_runs.quiet_mlflow
 
 AXE = Path(os.environ.get("AXE_CORE", ""))
 CHROMIUM = shutil.which("chromium") or ""
-HOSTILE_NAME = "../<b>up & 'away'"
+HOSTILE_NAME = "..\\..\\<b>up & 'away'"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def site_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         Synthetic("../<i>", f"Row {HOSTILE}", 2014, 2, 1e12, tags=FLAT),
         Synthetic("best", "Transformer (base)", 2017, 20, 4e12),
     ]
-    synthetic_runs.suite(store, HOSTILE_NAME.replace("/", "∕"), runs, "../<i>,best", "best")
+    synthetic_runs.suite(store, HOSTILE_NAME, runs, "../<i>,best", "best")
     return store
 
 
@@ -71,14 +71,9 @@ def test_index_has_question_finding_date_and_size_of_each_suite(folder: Path):
     odd = next(entry for entry in entries if text(entry.find("h3")) == "odd")
     assert entry_link(odd) == "suites/odd/report.html"
     assert f"Which is best? {HOSTILE}" in text(odd)
-    assert "On test the highest BLEU" in text(odd) or "BLEU" in text(odd)
+    assert "Transformer (base) has the highest BLEU" in text(odd)
     assert "5 rows, 3 runs, 1 seed" in text(odd)
-    assert [text(link) for link in first(odd, "ul").iter("a")][1:] == ["Twin", "Broken", "absent", "Transformer (base)"]
-
-
-def first(element, tag: str):
-    """Return the first child with a tag."""
-    return next(element.iter(tag))
+    assert [text(link) for link in odd.findall("ul/li/a")][1:] == ["Twin", "Broken", "absent", "Transformer (base)"]
 
 
 def entry_link(entry) -> str:
@@ -112,8 +107,7 @@ def test_row_page_says_what_the_row_is_and_shows_its_results_in_order(site_store
     headings = ["What it is", "Size", "Numbers", "Learning curves", "What it attends to", "Probes"]
     assert [text(heading) for heading in page.iter("h2")] == [*headings, "Best and worst translations"]
     table = next(each for each in page.iter("table") if each.get("id") == "numbers")
-    assert [text(row.find("th")) for row in first(table, "tbody")].count("odd") == 1
-    assert len(first(table, "tbody")) == 2
+    assert sorted(text(name) for name in table.findall("tbody/tr/th")) == [HOSTILE_NAME, "odd"]
     shown = (folder / "rows" / "best.html").read_text()
     assert {'id="s1-curves' in shown, 'id="s2-curves' in shown} == {True}
     assert "This version of the program has no architecture of this name" in shown
@@ -139,7 +133,7 @@ def test_known_architectures_have_equations_paper_and_sizes(tmp_path: Path):
     assert "eij = vaT tanh(Wa si-1 + Ua hj)" in equations
     assert "Jointly Learning to Align and Translate" in text(page)
     sizes = next(each for each in page.iter("table") if each.get("id") == "sizes")
-    assert [text(row.find("th")) for row in first(sizes, "tbody")] == ["demo", "multi30k-cpu", "multi30k", "paper"]
+    assert [text(name) for name in sizes.findall("tbody/tr/th")] == ["demo", "multi30k-cpu", "multi30k", "paper"]
     assert "Several models" in (tmp_path / "site" / "rows" / "gnmt-ensemble.html").read_text()
 
 
@@ -160,7 +154,7 @@ def test_same_input_gives_the_same_bytes(site_store: Store, tmp_path: Path):
             {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
         )
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 12
+    assert len(contents[0]) == 11
 
 
 @pytest.mark.usefixtures("no_plots")
