@@ -21,6 +21,9 @@ from reports.text.catalogue import Catalogue
 EXAMPLES = 3
 """Number of the best translations that a page shows, and of the worst."""
 
+PERFECT = 100 - 1e-6
+"""chrF2 from which on a translation counts as equal to its reference."""
+
 NUMBERS = ("params", "train_flops", "latency_p50_ms")
 CURVES = "curves-updates"
 """Learning curves are shown against the updates; the page of the suite has the other axes."""
@@ -127,13 +130,13 @@ def _part(of: Result) -> dict[str, Any]:
             "probes": say(none or "row_page.no_probes"),
             "translations": say(text or "row_page.no_translations"),
         },
-        "examples": [_examples(of, track) for track in of.finished if of.row.id in _translated(of.context, track)],
+        "examples": [_examples(of, track) for track in of.finished if _is_shown(of, track)],
     }
 
 
-def _translated(context: Context, track: Track) -> dict[str, dict[int, list[str]]]:
-    """The rows with translations of a track that were read."""
-    return context.translations[track].hypotheses if track in context.translations else {}
+def _is_shown(of: Result, track: Track) -> bool:
+    """Whether the translations of the row on a track are stored."""
+    return of.context.has_sentences(track) and of.row.id in of.context.translations[track].hypotheses
 
 
 def _sizes(say: Catalogue, row: str) -> Table:
@@ -215,16 +218,15 @@ def _examples(of: Result, track: Track) -> dict[str, Any]:
 def _extremes(texts: Translations, row: str) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
     """The sentences with the highest and with the lowest chrF2: (number, chrF2).
 
-    Of sentences with the same chrF2 the longer reference comes first: an exact translation of it says more.
+    Of sentences with the same chrF2 the longer reference comes first: an exact translation of it says more. A
+    translation that is equal to its reference is never among the worst.
     """
-    seed, lines = next(iter(texts.hypotheses[row].items()))
-    statistics = texts.statistics["chrf"].get(row, {}).get(seed)
-    if statistics is None:  # the run has not stored them
-        statistics = quality.statistics(lines, texts.references, "chrf")
-    scores = [float(score) for score in quality.chrf_of(statistics.rows_NK)]
+    seed = next(iter(texts.hypotheses[row]))
+    scores = [float(score) for score in quality.chrf_of(texts.statistics["chrf"][row][seed].rows_NK)]
     longest_first = sorted(range(len(scores)), key=lambda n: -len(texts.references[n].split()))
     best = sorted(longest_first, key=lambda n: -scores[n])[:EXAMPLES]
-    worst = sorted((n for n in longest_first if n not in best), key=lambda n: scores[n])[:EXAMPLES]
+    imperfect = [n for n in longest_first if n not in best and scores[n] < PERFECT]
+    worst = sorted(imperfect, key=lambda n: scores[n])[:EXAMPLES]
     return [(n, scores[n]) for n in best], [(n, scores[n]) for n in worst]
 
 

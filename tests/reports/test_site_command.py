@@ -1,4 +1,4 @@
-"""The exports that --from names, and the command that writes a site from them."""
+"""The command that writes a site, also from the exports that --from names."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.cli.main import main
+from bench.tracking.export import export, read_exports
 from bench.tracking.store import Store
-from reports.gathering import gather_runs, snapshot
-from reports.gathering.exports import read_exports
 from reports.plots import main_plots
 from tests.helpers import synthetic_runs
 
@@ -21,9 +20,7 @@ def exports(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two exports and a folder that is none."""
     folder = tmp_path_factory.mktemp("exports")
     for name, suite in (("b", "mixed"), ("a", "earlier")):
-        recorder = snapshot.Recorder(store)
-        gather_runs.gather(recorder, suite)
-        recorder.export(folder / name)
+        export(store, folder / name, [suite])
     (folder / "c").mkdir()
     return folder
 
@@ -35,7 +32,7 @@ def test_exports_are_read_one_by_one_or_from_a_folder_of_exports(exports: Path):
 
 
 def test_a_folder_without_exports_is_an_error(exports: Path):
-    with pytest.raises(ValueError, match="c has no readable snapshot"):
+    with pytest.raises(ValueError, match=r"c has no readable export\.yaml"):
         read_exports([exports / "b", exports / "c"])
 
 
@@ -58,7 +55,7 @@ def test_the_command_writes_a_site_from_exports(
         (["--site", "site", "--suite", "mixed"], "--suite: a site has all suites and its own folder"),
         (["--site", "site", "--format", "csv"], "--format: a site has all suites and its own folder"),
         (["--from", "a", "--from", "b"], "--from: a report is of one export, but several were given"),
-        (["--site", "site", "--from", "none"], "--from: none has no readable snapshot.json"),
+        (["--site", "site", "--from", "none"], "none has no readable export.yaml; make one with"),
     ],
 )
 def test_flags_that_do_not_fit_are_named(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]):
