@@ -108,26 +108,22 @@ def _pronoun(rng: random.Random, meaning: Meaning, source: Language, target: Lan
     """Pronouns: She pours water from the pitcher into the cup until it is full (the cup) or empty (the pitcher)."""
     drawn = meaning.draw(rng, "Pouring", 1)
     vessels = drawn.slots["source"], drawn.slots["goal"]
-    first, second = (target.feature(vessel, "gender") for vessel in vessels)
-    if first == second or None in (first, second):
-        return []
     group: Group = []
     for poured_from, poured_into in (vessels, vessels[::-1]):
         for category in ("goal", "source"):
             state = meaning.concepts["full" if category == "goal" else "empty"][0]
             it, not_it = (poured_into, poured_from) if category == "goal" else (poured_from, poured_into)
-            slots = {"source": poured_from, "goal": poured_into, "it": it, "adjective": _leaf(state)}
-            body = Node(drawn.kind, {**drawn.slots, **slots}, drawn.features)
-            sentence = _sentence(body)
-            words = target.words(sentence)
-            index = next(i for i, word in enumerate(words) if (body, "it") in word.origins)
-            antecedent = _index_of(words, it.slots["noun"])
-            wrong = words[index].other("gender", target.feature(not_it, "gender") or "")
-            if wrong is None or wrong == words[index].text:
+            slots = {"source": poured_from, "goal": poured_into, "adjective": _leaf(state)}
+            right, wrong = (
+                _sentence(Node(drawn.kind, {**drawn.slots, **slots, "it": vessel}, drawn.features))
+                for vessel in (it, not_it)
+            )
+            text = source.text(source.words(right))
+            pair = target.words(right), target.words(wrong)
+            contrast = _contrast(text, target, pair, category, it.slots["noun"], 0)
+            if contrast is None:
                 return []
-            distance = _words_between(words, antecedent, index)
-            text = source.text(source.words(sentence))
-            group.append(_replaced(text, target, words, index, wrong, category, distance))
+            group.append(contrast)
     return group
 
 
@@ -148,18 +144,12 @@ def _sense(rng: random.Random, meaning: Meaning, source: Language, target: Langu
         for concept in (noun, other):
             phrase = Node("Phrase", {**shared.slots, "noun": _leaf(concept)}, shared.features, None, concept)
             pair.append(_sentence(Node("Clause", {**clause.slots, "object": phrase}, clause.features)))
-        right, wrong = (target.words(sentence) for sentence in pair)
-        if len(right) != len(wrong):
-            return []
-        differing = [i for i, (a, b) in enumerate(zip(right, wrong, strict=True)) if a.text != b.text]
-        right_form, wrong_form = (" ".join(words[i].text for i in differing) for words in (right, wrong))
-        verb = min(i for i, word in enumerate(right) if clause.slots["verb"] in word.origins)
-        distance = _words_between(right, verb, differing[-1])
         category = source.lexemes["noun", noun.name].inherent["base"]
-        text = source.text(source.words(pair[0]))
-        group.append(
-            Contrast(text, target.text(right), target.text(wrong), category, distance, (right_form, wrong_form))
-        )
+        text, (right, wrong) = source.text(source.words(pair[0])), (target.words(sentence) for sentence in pair)
+        contrast = _contrast(text, target, (right, wrong), category, clause.slots["verb"], -1)
+        if contrast is None:
+            return []
+        group.append(contrast)
     return group if group[0].forms == group[1].forms[::-1] and group[0].distance == group[1].distance else []
 
 
@@ -266,6 +256,25 @@ def _words_between(words: list[Word], first: int, second: int) -> int:
     """
     start, end = sorted((first, second))
     return sum(len(word.origins) for word in words[start + 1 : end])
+
+
+def _contrast(
+    source: str, target: Language, pair: tuple[list[Word], list[Word]], category: str, cue: Node, position: int
+) -> Contrast | None:
+    """The contrast of a right and a wrong translation (`pair`) of equal length; None if they do not differ.
+
+    `cue` determines the form. The distance is that from its first word to one of the differing words: 0 is the first
+    of them, -1 the last.
+    """
+    right, wrong = pair
+    if len(right) != len(wrong):
+        return None
+    differing = [i for i, (a, b) in enumerate(zip(right, wrong, strict=True)) if a.text != b.text]
+    if not differing:
+        return None
+    right_form, wrong_form = (" ".join(words[i].text for i in differing) for words in pair)
+    distance = _words_between(right, _index_of(right, cue), differing[position])
+    return Contrast(source, target.text(right), target.text(wrong), category, distance, (right_form, wrong_form))
 
 
 def _replaced(

@@ -12,10 +12,20 @@ A template defines the order in which the slots of a node are expressed, and wit
     %a.b          the word in feature b of the slot a (a preposition that a verb governs)
     ","           punctuation, or any other text
 
-Features: `case` passes on the feature of that name, `case=dat` sets it, `case=verb.case` takes it from a slot, and
-`number=.count` takes it from another feature of the node. `gives` defines the features of the node itself. In a list of
+Features: `case` passes on the feature of that name, `case=dat` sets it, `case=verb.case` takes it from a slot,
+`number=.count` takes it from another feature of the node, and `gender=noun.gender|name.gender` takes the first that has
+a value. `gives` defines the features of the node itself. In a list of
 `{when: ..., say: ...}` the first entry whose condition holds is used. All parts of a condition, separated by spaces,
 must hold: `tense=past`, `!tense=past`, `modal` (the slot is filled), `object.number=one`.
+
+Spelling, where two words meet:
+
+    punctuation: ", . ?"                                       the strongest of adjacent marks remains
+    junctures: [{word: a, before: "[aeiou]", say: an}]         regular expressions of a whole word and of the next word
+    fusions: [{of: preposition determiner, pairs: {in dem: im}}]   two words of these groups become one
+    joined: "'$"                                               a word that matches is written without a space after it
+
+Junctures come first, so that a word that they change (French le: l') is not fused, and again after fusions.
 """
 
 from __future__ import annotations
@@ -23,6 +33,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from bench.data.corpora._grammar.meaning import Node
@@ -83,8 +94,10 @@ class Language:
             splits = {pair: pair.split() for pair in entry["pairs"]}
             self.fusions[first, second] = {(one, two): entry["pairs"][pair] for pair, (one, two) in splits.items()}
         self.junctures = [
-            (entry["word"], re.compile(entry["before"]), entry["say"]) for entry in spelling.get("junctures", ())
+            (re.compile(entry["word"]), re.compile(entry["before"]), entry["say"])
+            for entry in spelling.get("junctures", ())
         ]
+        self.joined = re.compile(spelling["joined"]) if "joined" in spelling else None
         self._template_features: dict[str, dict[str, Callable[[Node, Features], str | None]]] = {}
         self._templates: dict[str, Realize] = {}
         for name, template in data["templates"].items():
@@ -106,7 +119,10 @@ class Language:
 
     def text(self, words: list[Word]) -> str:
         """The sentence as text, with a capital first letter and without spaces before punctuation marks."""
-        text = "".join(word.text if word.text in self.punctuation else f" {word.text}" for word in words).strip()
+        text, joined = "", True
+        for word in words:
+            text += word.text if joined or word.text in self.punctuation else f" {word.text}"
+            joined = bool(self.joined and self.joined.search(word.text))
         return text[:1].upper() + text[1:]
 
     def lexeme(self, node: Node) -> Lexeme:
@@ -129,24 +145,40 @@ class Language:
         return lookup(node, {}) if lookup else None
 
     def _spell(self, words: list[Word]) -> list[Word]:
-        """The words after spelling rules: only the strongest of adjacent marks, fused words, changes at junctures."""
+        """The words after spelling rules: only the strongest of adjacent marks, changes at junctures, fused words."""
         spelled: list[Word] = []
         for word in words:
-            previous = spelled[-1] if spelled else None
-            if previous and word.text in self.punctuation and previous.text in self.punctuation:
-                if self.punctuation[word.text] > self.punctuation[previous.text]:
+            if spelled and word.text in self.punctuation and spelled[-1].text in self.punctuation:
+                if self.punctuation[word.text] > self.punctuation[spelled[-1].text]:
                     spelled[-1] = word
                 continue
+            spelled.append(word)
+        if self.junctures:
+            self._change_junctures(spelled)
+        if self.fusions:
+            spelled = self._fuse(spelled)
+            self._change_junctures(spelled)
+        return spelled
+
+    def _change_junctures(self, words: list[Word]) -> None:
+        """Changes words before certain other words, such as a before a vowel."""
+        for word, following in pairwise(words):
+            for pattern, before, replacement in self.junctures:
+                if (match := pattern.fullmatch(word.text)) and before.match(following.text):
+                    word.text = match.expand(replacement)
+
+    def _fuse(self, words: list[Word]) -> list[Word]:
+        """The words, with one word for each pair that the language fuses."""
+        fused: list[Word] = []
+        for word in words:
+            previous = fused[-1] if fused else None
             pairs = self.fusions.get((previous.group, word.group)) if previous else None
             if previous and pairs and (previous.text, word.text) in pairs:
                 text = pairs[previous.text, word.text]
-                spelled[-1] = Word(text, previous.group, previous.origins + word.origins)
-                continue
-            for text, before, replacement in self.junctures:
-                if previous and previous.text == text and before.match(word.text):
-                    previous.text = replacement
-            spelled.append(word)
-        return spelled
+                fused[-1] = Word(text, previous.group, previous.origins + word.origins)
+            else:
+                fused.append(word)
+        return fused
 
     def _path(self, path: str) -> Callable[[Node], Node | None]:
         """A function that follows a path of slots from a node; it returns None if a slot is empty."""
@@ -161,7 +193,10 @@ class Language:
         return follow
 
     def _lookup(self, path: str) -> Callable[[Node, Features], str | None]:
-        """A function that finds the feature at the end of a path of slots."""
+        """A function that finds the feature at the end of a path of slots, or of the first of several with a value."""
+        if "|" in path:
+            lookups = [self._lookup(one) for one in path.split("|")]
+            return lambda node, features: next((v for find in lookups if (v := find(node, features)) is not None), None)
         slots, _, name = path.rpartition(".")
         if slots:
             follow = self._path(slots)
