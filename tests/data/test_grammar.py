@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import random
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.data.corpora import grammar as grammar_corpus
 from bench.data.corpora._grammar.language import Language
 from bench.data.corpora._grammar.meaning import Meaning, Node, concepts_of
 from bench.data.corpora.grammar import Example, Grammar, contrastive, examples, load, nested
 from bench.data.corpus import Corpus, CorpusSettings
+from tests.data.conftest import FEW_PAIRS
 from tests.helpers import german_rules
 
 SUBORDINATORS = {"weil", "dass", "wenn", "als", "obwohl", "falls", "während", "sobald", "bis"}
@@ -37,7 +35,6 @@ DATIVE = set(
 DATIVE |= set(german_rules.word_list("vertraut vertraute vertrauten antwortet antwortete antworteten geantwortet"))
 FULL = CorpusSettings(lemmas=470)
 SMALL = CorpusSettings()
-FEW_PAIRS = 60  # of the validation and test splits of `few_pairs`
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +48,6 @@ def sentences() -> list[Example]:
 def demo() -> Corpus:
     """The default corpus in full size."""
     return load(CorpusSettings(), "en", "de")
-
-
-@pytest.fixture
-def few_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Validation and test splits of `FEW_PAIRS` pairs, for tests in which size is not the point; nothing is cached."""
-    monkeypatch.setattr(grammar_corpus, "TEST_PAIRS", FEW_PAIRS)
-    monkeypatch.setattr(grammar_corpus, "NAMES_PAIRS", FEW_PAIRS)
-    uncached = functools.lru_cache(grammar_corpus._generate_splits.__wrapped__)
-    monkeypatch.setattr(grammar_corpus, "_generate_splits", uncached)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -420,7 +407,7 @@ def test_sentences_are_correct_for_any_number_of_lemmas_and_any_depth(lemmas: in
         (CorpusSettings(lemmas=1), "en", "corpus.lemmas: 1 is not between"),
         (CorpusSettings(depth=-1), "en", "corpus.depth: -1 is negative"),
         (CorpusSettings(pairs=0), "en", "corpus.pairs: 0"),
-        (CorpusSettings(), "tlh", "corpus.name: the grammar has no language 'tlh'; choose two of de, en"),
+        (CorpusSettings(), "tlh", "corpus.name: the grammar has no language 'tlh'; choose two of de, en, fr"),
         (CorpusSettings(), "de", "corpus.name: .* twice"),
     ],
 )
