@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.data.corpora.grammar import PHENOMENA
 from bench.experiment.fairness import SHARED_SETTINGS
 from bench.measures import metric_registry
 from bench.measures.selection import Selection
@@ -249,6 +250,13 @@ def _sections(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]
         shown = any(texts.references for texts in context.translations.values())
         absent |= {"attention": "left_out" if absent["attention"] else "", "translations": "" if shown else "left_out"}
     found = [(say(f"missing.{what}"), say(f"missing.{why}")) for what, why in absent.items() if why]
+    for track in context.tracks:
+        measured_kinds = {kind for row in measured for kind in row.cells[track].below("contrastive")}
+        found += [
+            (say("missing.phenomenon", phenomenon=say.recorded(kind), track=track.label), say("missing.no_contrasts"))
+            for kind in PHENOMENA
+            if measured_kinds and kind not in measured_kinds
+        ]
     without = [track.corpus for track in context.tracks if track not in context.corpus_stats]
     return found + [
         (say("missing.corpus_stats"), say("missing.no_corpus_stats", corpus=corpus))

@@ -21,6 +21,9 @@ def test_missing_numbers_have_a_reason(odd: Context, level: Context):
     assert found[f"Latency p50, Plain {HOSTILE}"] == "no clock"
     assert found["Peak memory, every row"] == "not recorded by the run"
     assert found["EN-FR"].startswith("the suite has no run of it")
+    assert found["Probe of order, EN-DE"].startswith("the corpus has no contrasts of it")
+    assert "Probe of pronoun, EN-DE" not in found  # measured
+    assert not any(what.startswith("Probe of") for what in dict(experimental_setup.missing(level)))  # no probes at all
     assert dict(experimental_setup.missing(level))["Two, EN-DE, some seeds"] == "seed 3 interrupted (SIGTERM: saved)"
 
 

@@ -1,8 +1,9 @@
 """Sentence pairs from a synchronous grammar: one meaning, expressed in two languages.
 
-The engine is in `_grammar/` and its data in `languages/`: meaning.yaml defines the possible meanings, en.yaml and
-de.yaml how each language expresses them. All random seeds are fixed, so the same settings give the same corpus on every
-machine. Generation takes seconds, so the result is stored in the cache folder.
+The engine is in `_grammar/` and its data in `languages/`: meaning.yaml defines the possible meanings, and en.yaml,
+de.yaml and fr.yaml how each language expresses them. Any two of them are a corpus, in both directions. All random seeds
+are fixed, so the same settings give the same corpus on every machine. Generation takes seconds, so the result is stored
+in the cache folder.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bench.data.corpora._grammar.language import Language, Word
 from bench.data.corpora._grammar.meaning import Meaning, Node, concepts_of
 from bench.data.corpus import Corpus, CorpusSettings, Example, Probes, Split
 
+PHENOMENA = tuple(GENERATORS)
 LANGUAGES = Path(__file__).parent / "languages"
 TEST_PAIRS = 1000  # and as many for validation
 NAMES_PAIRS = 500
@@ -180,7 +182,7 @@ def contrastive(
         size: Largest number of contrasts; there are fewer if the grammar has no more or to balance the set.
 
     Raises:
-        ValueError: the phenomenon is unknown, or the target language does not have it.
+        ValueError: the phenomenon is unknown, or the pair of languages does not show it.
     """
     grammar, splits = _generate(settings, source, target)
     seen = {text for split in ("train", "validation") for pair, _ in splits[split] for text in pair}
@@ -201,7 +203,7 @@ def _probes(pairs: int, lemmas: int, depth: int, source: str, target: str) -> Pr
 def _generate_probes(settings: CorpusSettings, source: str, target: str) -> Probes:
     generated: list[corpus.Contrast] = []
     for phenomenon in GENERATORS:
-        with suppress(ValueError):  # the target language may not have the phenomenon
+        with suppress(ValueError):  # the languages may not show the phenomenon; the report then says so
             generated += [
                 corpus.Contrast(one.source, one.right, (one.wrong,), phenomenon, one.distance)
                 for one in contrastive(phenomenon, settings, source, target)

@@ -25,15 +25,15 @@ MAX_FIRST_DRAWS = 2000  # after so many meanings without a contrast, the languag
 
 @dataclass(frozen=True)
 class Contrast:
-    """One source sentence with a right translation and one that is wrong in a single form.
+    """One source sentence with a right translation and one with a wrong form.
 
     Attributes:
         source: The sentence to translate.
         right: Its translation.
-        wrong: The same translation with one wrong form.
+        wrong: The same translation with one wrong form, and the words that agree with it.
         category: Subcategory of the phenomenon, such as the ambiguous word.
         distance: Words of the translation between the form and the word that determines it.
-        forms: The right and the wrong form.
+        forms: The right and the wrong form, or all words that differ.
     """
 
     source: str
