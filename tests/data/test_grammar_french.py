@@ -138,7 +138,7 @@ def test_verbs_agree_with_their_subjects_in_number(sentences: list[Example]) -> 
         words = rules.lower_first(example.target_words)
         if found is None or found[0] is None or words[0] in ("je", "j'", "nous"):
             continue
-        (_, number), rest = found
+        number, rest = found[0][1], found[1]
         verb = rest[verb_of(rest)]
         checked[number] += 1
         assert rules.is_plural_verb(verb) == (number == "p"), f"{verb}: {example.target}"
