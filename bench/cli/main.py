@@ -376,9 +376,12 @@ def _write_report(context: Context, out: Path) -> Path:
     except OSError as error:
         raise _cannot_write(error) from error
     terminal.table(*write.terminal(context))
-    for file in files:
+    pages = [file for file in files if file.parent == out]
+    for file in pages:
         terminal.say(f"{file}")
-    return files[0]
+    if plots := len(files) - len(pages):
+        terminal.say(f"{out / 'plots'} ({plots} files)")
+    return pages[0]
 
 
 def _cannot_write(error: OSError, flag: str = "--out") -> Exception:
