@@ -7,10 +7,10 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet $(add
 
 .PHONY: demo demo-all test check format journeys gpu clean
 
-demo: .venv/installed ## five rungs of the ladder on the embedded corpus: trains, measures, writes the report
-	.venv/bin/bench suite experiments/demo.yaml
+demo: .venv/installed ## five rungs of the ladder, both directions, two jobs at a time: trains, measures, writes the report
+	.venv/bin/bench suite experiments/demo.yaml --workers 2
 
-demo-all: .venv/installed ## the whole ladder, all 20 rows, in the same way, two at a time
+demo-all: .venv/installed ## the whole ladder, all 20 rows, in the same way
 	.venv/bin/bench suite experiments/ladder.yaml --workers 2
 
 test: .venv/installed-dev ## every test but the journeys; one thread for each of as many processes as there are cores

@@ -102,13 +102,14 @@ def _show_search(name: str, sweep: Sweep) -> bool:
     terminal.table([*columns, ("BLEU of the best", "right"), ("", "left")], lines)
     for edge in edges:
         terminal.say(f"at the edge of the space: {edge}; widen the range for all rows, or say why it does not matter")
+    corpus = resolve(row_files()[sweep.rows[0]], preset=sweep.preset, row=sweep.rows[0]).corpus_name
     general = _general_faults(tuned, again)
     for fault in general:
         terminal.say(f"{recipes_path(sweep.preset)}: {fault}")
     terminal.say(
         f"preset {sweep.preset}: {len(lines)} rows, {faulty} without a recipe from the equal search {name}: "
-        f"{sweep.trials} trials of {again.budget:,} sentence pairs for every row, seed {sweep.seed}; BLEU of the "
-        "validation set in percent."
+        f"{sweep.trials} trials of {again.budget:,} sentence pairs of {corpus} for every row, seed {sweep.seed}; "
+        "BLEU of the validation set in percent. Other corpora and directions of the preset use the same recipes."
     )
     return not faulty and not general
 

@@ -57,29 +57,29 @@ The folder does not contain --compare, --lang and --ui_url: give them again with
 An export is a folder with Parquet tables and export.yaml (docs/mlflow.md). An import gives the runs new ids and writes
 the reports of its suites.""",
     "translate": """examples:
-  bench translate best:demo/transformer-base "A man is riding a bike."
+  bench translate best:demo/transformer-base/en-de "A man is riding a bike."
   bench translate "transformer-base grammar-en-de demo s1" --file sentences.en > sentences.de
   bench translate RUN-ID --beam 8 --n_best 3 --scores < sentences.en
-  bench translate best:demo/luong --with best:demo/bahdanau "A man is riding a bike."     an ensemble of two
+  bench translate best:ladder/luong/en-de --with best:ladder/bahdanau/en-de "A man is riding a bike."      an ensemble
 
-RUN is an id, a name (its newest finished run), best:SUITE/ROW (the best on the validation set), or a registered
-models:/NAME/VERSION. Each input line gives one output line; with --n_best, lines of NUMBER<tab>TRANSLATION; --scores
-prints the score (log probability in nats divided by the length penalty) before the translation.""",
+RUN is an id, a name (its newest finished run), best:SUITE/ROW or best:SUITE/ROW/DIRECTION (the best on the validation
+set), or a registered models:/NAME/VERSION. Each input line gives one output line; with --n_best, lines of
+NUMBER<tab>TRANSLATION; --scores prints the score (log probability in nats divided by the length penalty) before it.""",
     "probe": """examples:
   bench probe                                    all runs of the newest suite: architecture x phenomenon
-  bench probe best:demo/transformer-base         one run, also by distance
+  bench probe best:demo/transformer-base/en-de   one run, also by distance
   bench probe RUN RUN --file lingeval97.json
 
 A contrast is a source with a right and a wrong translation; the score is how often the model gives the right one the
 higher probability. --file accepts the JSON of LingEval97 and ContraPro, or tab-separated columns (source, right, wrong,
 category, distance). See docs/probes.md.""",
     "attention": """examples:
-  bench attention best:demo/transformer-base "She poured water from the pitcher into the cup until it was full."
+  bench attention best:demo/transformer-base/en-de "She poured water from the pitcher into the cup until it was full."
   bench attention RUN "The man sees the dog." --kind encoder --layer 1 --head 2
 
 Writes the picture (SVG) and the weights of all layers and heads (JSON) to --out and to the artifacts of the run.""",
     "promote": """examples:
-  bench promote best:demo/transformer-base --name nmt-en-de
+  bench promote best:demo/transformer-base/en-de --name nmt-en-de
   bench translate models:/nmt-en-de/1 "A man is riding a bike."
   MLFLOW_TRACKING_URI=sqlite:///runs/mlflow.db mlflow models serve -m models:/nmt-en-de/1 --env-manager local""",
     "data": """examples:
@@ -101,7 +101,7 @@ commands do so at the first use. See docs/corpora.md.""",
   bench models
   bench models --preset multi30k-cpu""",
     "latency": """examples:
-  bench latency best:demo/lstm best:demo/transformer-base
+  bench latency best:demo/lstm/en-de best:demo/transformer-base/en-de
   bench latency RUN-ID --times 5
 
 Measures the p50 of finished runs again as docs/latency.md describes: all runs once, then all again. Exit code 1 if the

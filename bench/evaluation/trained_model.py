@@ -198,9 +198,10 @@ def join_ensemble(translators: Sequence[TrainedTranslator]) -> TrainedTranslator
 def find_run(store: Store, reference: str) -> TrackedRun:
     """Returns the run that `reference` names.
 
-    A reference is a run id, `models:/NAME/VERSION`, `best:SUITE/ROW` (the row's run with the best validation score), or
-    words that describe the run: its row, corpus, direction, preset, suite or seed, such as "lstm en-de s1". Of several
-    runs that fit, it is the newest finished one. The name that MLflow shows works, too.
+    A reference is a run id, `models:/NAME/VERSION`, `best:SUITE/ROW` (the row's run with the best validation score; of
+    a suite with several directions `best:SUITE/ROW/DIRECTION`), or words that describe the run: its row, corpus,
+    direction, preset, suite or seed, such as "lstm en-de s1". Of several runs that fit, it is the newest finished one.
+    The name that MLflow shows works, too.
 
     Raises:
         ValueError: there is no such run; the message lists the newest finished runs.
@@ -208,7 +209,7 @@ def find_run(store: Store, reference: str) -> TrackedRun:
     if reference.startswith(MODELS_URI):
         return store.registered_run(reference)
     if reference.startswith(BEST):
-        return _best_run(store, *reference.removeprefix(BEST).rpartition("/")[::2])
+        return _best_run(store, reference.removeprefix(BEST))
     runs = sorted(
         (run for suite in store.suites() for run in store.runs(suite)), key=lambda run: run.started, reverse=True
     )
@@ -231,20 +232,30 @@ def _words(run: TrackedRun) -> set[str]:
     return {run.tags.get(key, "") for key in ("direction", "suite")} | set(described(run).split())
 
 
-def _best_run(store: Store, suite: str, row: str) -> TrackedRun:
-    if not suite:
-        raise ValueError(f"{BEST}{row}: write {BEST}SUITE/ROW; suites: {', '.join(store.suites()) or 'none yet'}")
+def _best_run(store: Store, reference: str) -> TrackedRun:
+    """The best run that SUITE/ROW or SUITE/ROW/DIRECTION names."""
+    suite, _, rest = reference.partition("/")
+    row, _, direction = rest.partition("/")
+    if not suite or not row:
+        raise ValueError(f"{BEST}{reference}: write {BEST}SUITE/ROW; suites: {', '.join(store.suites()) or 'none yet'}")
     finished = [run for run in store.runs(suite) if run.status == "FINISHED"]
     rows = list(dict.fromkeys(run.tags["row"] for run in finished))
     runs = [run for run in finished if run.tags["row"] == row]
     if not runs:
+        raise ValueError(f"{BEST}{reference}: no finished run of that row; there are: {', '.join(rows) or 'none yet'}")
+    directions = ", ".join(sorted({run.tags["direction"] for run in runs}))
+    runs = [run for run in runs if direction in ("", run.tags["direction"])]
+    if not runs:
+        raise ValueError(f"{BEST}{reference}: no finished run of that direction; there are: {directions}")
+    corpora = {run.tags["corpus"]: run for run in runs}
+    if len({run.tags["direction"] for run in corpora.values()}) > 1:
         raise ValueError(
-            f"{BEST}{suite}/{row}: no finished run of that row; there are: {', '.join(rows) or 'none yet'}"
+            f"{BEST}{reference}: trained in several directions, {directions}; add one, such as "
+            f"{BEST}{suite}/{row}/{runs[0].tags['direction']}"
         )
-    corpora = {run.tags["corpus"]: run.id for run in runs}
     if len(corpora) > 1:
-        choices = ", ".join(f"{corpus} (such as {run})" for corpus, run in corpora.items())
-        raise ValueError(f"{BEST}{suite}/{row}: trained on several corpora, name a run: {choices}")
+        choices = ", ".join(f"{corpus} (such as {run.id})" for corpus, run in corpora.items())
+        raise ValueError(f"{BEST}{reference}: trained on several corpora, name a run: {choices}")
     newest = max(runs, key=lambda run: run.started)
     selection = Selection.of_tags(newest.tags)
     # Runs that another score or tokenizer selected, such as those of an earlier version, have no comparable score.

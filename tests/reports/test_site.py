@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import functools
 import http.server
-import json
 import os
-import shutil
 import threading
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import html5lib
 import pytest
+from playwright.sync_api import Browser
 
 from bench.tracking.store import Store
 from reports import site
 from reports.plots import main_plots
 from reports.site import write_site
 from tests.helpers import synthetic_runs
+from tests.helpers.browser import needs_a_browser
 from tests.helpers.synthetic_runs import HOSTILE, Synthetic
 from tests.reports.conftest import FLAT
 
 pytestmark = synthetic_runs.quiet_mlflow
 
 AXE = Path(os.environ.get("AXE_CORE", ""))
-CHROMIUM = shutil.which("chromium") or ""
 HOSTILE_NAME = "..\\..\\<b>up & 'away'"
 
 
@@ -197,10 +196,8 @@ def test_empty_store_is_an_error(tmp_path: Path):
         write_site([synthetic_runs.new_store(tmp_path)], tmp_path / "site")
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
-def test_site_opens_without_errors_from_files_and_from_a_server(folder: Path):
-    from playwright.sync_api import sync_playwright
-
+@needs_a_browser
+def test_site_opens_without_errors_from_files_and_from_a_server(folder: Path, browser: Browser):
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -208,9 +205,8 @@ def test_site_opens_without_errors_from_files_and_from_a_server(folder: Path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     problems: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 400, "height": 900})
+    with browser.new_context(viewport={"width": 400, "height": 900}) as context:
+        page = context.new_page()
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         for start in ((folder / "index.html").as_uri(), f"http://127.0.0.1:{server.server_port}/"):
@@ -225,10 +221,7 @@ def test_site_opens_without_errors_from_files_and_from_a_server(folder: Path):
                 assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
             page.click("text=All suites")
             assert page.text_content("h2") == "Suites"
-        browser.close()
     server.shutdown()
     server.server_close()
     # A plain server is asked for an icon, which the site does not have.
-    assert [problem for problem in problems if "favicon" not in problem and "404" not in problem] == [], json.dumps(
-        problems
-    )
+    assert [problem for problem in problems if "favicon" not in problem and "404" not in problem] == []

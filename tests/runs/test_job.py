@@ -747,10 +747,32 @@ def test_the_best_run_of_a_row(
     store: Store, request: pytest.FixtureRequest, runs: list[tuple[float | None, float | None, str]], best: int
 ) -> None:
     suite, ids = f"best {request.node.name}", []
+    tags = {"row": "lstm", "corpus": "c", "direction": "en-de"}
     for bleu, loss, tokenizer in runs:
-        writer = store.begin(suite, "lstm", {"row": "lstm", "corpus": "c", "bleu_tokenizer": tokenizer})
+        writer = store.begin(suite, "lstm", tags | {"bleu_tokenizer": tokenizer})
         values = {"validation_bleu": bleu, "validation_loss": loss}
         writer.measures([Measure(name, value, "1") for name, value in values.items()])
         writer.finish("FINISHED")
         ids.append(writer.id)
     assert trained_model.find_run(store, f"best:{suite}/lstm").id == ids[best]
+
+
+def test_the_best_run_of_a_direction(store: Store) -> None:
+    ids = {}
+    for direction in ("en-de", "en-fr"):
+        writer = store.begin("both", "lstm", {"row": "lstm", "corpus": f"c-{direction}", "direction": direction})
+        writer.measures([Measure("validation_bleu", 1.0, "1")])
+        writer.finish("FINISHED")
+        ids[direction] = writer.id
+    for direction, run_id in ids.items():
+        assert trained_model.find_run(store, f"best:both/lstm/{direction}").id == run_id
+    for reference, message in (
+        (
+            "best:both/lstm",
+            r"lstm: trained in several directions, en-de, en-fr; add one, such as .*lstm/en-(de|fr)$",
+        ),
+        ("best:both/lstm/fr-en", "lstm/fr-en: no finished run of that direction; there are: en-de, en-fr"),
+        ("best:both/gru/en-de", "gru/en-de: no finished run of that row; there are: lstm"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trained_model.find_run(store, reference)
