@@ -11,6 +11,7 @@ tracking    the MLflow store: reading runs, writing runs, logged models, retries
 training    the training loop: budget, validation, checkpoints, reward phase, distributed training
 experiment  the typed configuration: YAML layers, presets, search spaces, fairness checks, the data of a job
 evaluation  a trained model: test scores, probes, attention maps, translation, serving
+planning    what jobs will cost before they run: hours, FLOPs, memory, disk, joules
 runs        from configuration to tracked run: one job, a suite of jobs, local and Ray workers
 sweep       hyperparameter search with Optuna
 checks      commands that check the project: sizes, FLOPs, latency, speed, a GPU, significance, the table of models

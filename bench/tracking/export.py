@@ -378,10 +378,11 @@ class Export(Reader):
                 )
             try:
                 started = datetime.fromtimestamp(line["started"] / 1000, UTC)
+                ended = datetime.fromtimestamp(line["ended"] / 1000, UTC) if line["ended"] else None
             except (ValueError, OverflowError, OSError) as error:
-                raise ValueError(f"{self.folder}/runs.parquet: started: {error}; export the runs again") from error
+                raise ValueError(f"{self.folder}/runs.parquet: times: {error}; export the runs again") from error
             texts = line["tags"], line["params"], {}
-            run = TrackedRun(line["run"], line["name"], line["status"], started, *texts)
+            run = TrackedRun(line["run"], line["name"], line["status"], started, *texts, ended=ended)
             found[run.id] = ExportedRun(run, line["experiment"], line["ended"], [], [], {})
         for name in ("metrics", "datasets", "files"):
             for line in self._lines(name):

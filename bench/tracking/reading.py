@@ -44,6 +44,7 @@ class TrackedRun:
 
     Attributes:
         artifacts: URI of its files.
+        ended: When it ended; None while it runs, or if unknown. A resumed run includes the time between its processes.
     """
 
     id: str
@@ -54,6 +55,7 @@ class TrackedRun:
     params: dict[str, str]
     metrics: dict[str, float]
     artifacts: str = ""
+    ended: datetime | None = None
 
     @property
     def files(self) -> frozenset[str]:

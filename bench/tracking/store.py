@@ -124,7 +124,8 @@ def to_tracked_run(run: MlflowRun) -> TrackedRun:
     info, data = run.info, run.data
     started = datetime.fromtimestamp((info.start_time or 0) / 1000, UTC)
     name, artifacts = info.run_name or "", info.artifact_uri or ""
-    return TrackedRun(info.run_id, name, info.status, started, data.tags, data.params, data.metrics, artifacts)
+    ended = datetime.fromtimestamp(info.end_time / 1000, UTC) if info.end_time else None
+    return TrackedRun(info.run_id, name, info.status, started, data.tags, data.params, data.metrics, artifacts, ended)
 
 
 class Store(Reader):

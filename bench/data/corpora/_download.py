@@ -66,6 +66,24 @@ def cache_folder(name: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attention-ladder" / name
 
 
+class Downloads:
+    """Whether files may be downloaded, and whether one was refused. There is one object, `downloads`."""
+
+    allowed, refused = True, False
+
+    @contextmanager
+    def forbidden(self) -> Iterator[Downloads]:
+        """While the block runs, `fetch` raises ValueError for a file that is not there, and sets `refused`."""
+        before, self.allowed, self.refused = self.allowed, False, False
+        try:
+            yield self
+        finally:
+            self.allowed = before
+
+
+downloads = Downloads()
+
+
 def fetch(remote: RemoteFile, path: Path) -> bool:
     """Download a file to `path`. Returns False if it is there already, with the right content.
 
@@ -77,6 +95,9 @@ def fetch(remote: RemoteFile, path: Path) -> bool:
     """
     if is_complete(remote, path):
         return False
+    if not downloads.allowed:
+        downloads.refused = True
+        raise ValueError(f"{path}: not downloaded; bench data fetch downloads it")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _only_process(path):
         if is_complete(remote, path):  # another process has downloaded it meanwhile

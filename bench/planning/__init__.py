@@ -1,0 +1,1 @@
+"""What a suite or sweep will cost, before it is started: hours, FLOPs, memory, disk, joules."""
