@@ -157,7 +157,7 @@ def _content(context: Context, plots: list[Plot], home: str, row_pages: Mapping[
         "finding": findings.sentences(context),
         "caveat": findings.caveat(context),
         "warnings": findings.warnings(context),
-        "meta": say("page.meta", suite=context.suite, rows=say.count("row", len(context.rows)), date=context.written),
+        "meta": meta(context),
         "question": say.recorded(context.question),
         "home": home,
         "main": _linked(comparison_table(context), context, row_pages),
@@ -186,6 +186,16 @@ def _content(context: Context, plots: list[Plot], home: str, row_pages: Mapping[
         "missing": experimental_setup.missing(context)
         + [(": ".join(filter(None, (plot.title, plot.tab))), not_drawn(plot)) for plot in failed],
     }
+
+
+def meta(context: Context) -> str:
+    """The suite, its number of rows, its date and, if it was planned, the predicted and the real time."""
+    say = context.catalogue
+    text = say("page.meta", suite=context.suite, rows=say.count("row", len(context.rows)), date=context.written)
+    if context.planned is None:
+        return text
+    planned, took = map(formatting.hours_and_minutes, context.planned)
+    return f"{text} {say('page.planned', planned=planned, took=took)}"
 
 
 def _linked(table: Table, context: Context, row_pages: Mapping[str, str]) -> Table:

@@ -32,6 +32,16 @@ Run the same command again to continue an unfinished run or to print a finished 
 Searches the settings under `search:` in the row's file; a setting given as a flag is fixed. Run the same command again
 to continue a sweep. A suite uses the best settings with `sweeps: {gnmt: sweep}`. The file of an equal search names its
 rows and preset; `bench tuned` writes what it found. See docs/sweeps.md.""",
+    "plan": """examples:
+  bench plan experiments/ladder.yaml --workers 2            hours, FLOPs, memory and disk on this machine
+  bench plan experiments/demo.yaml --seeds 1 2 3 --training.max_pairs 32000
+  bench plan experiments/tune-demo.yaml --workers 2         all trials of a sweep
+  bench plan experiments/multi30k.yaml --gpu H100           from the peak of a GPU and a utilisation
+  bench plan experiments/ladder.yaml --from FOLDER --format json
+
+FILE is the file of a suite or sweep; other flags are settings, as for bench suite. Nothing is started or downloaded.
+The speed of a row is that of its finished runs in the tracking store or in exports (--from), else it is measured here
+for a few seconds. See docs/planning.md.""",
     "tuned": """examples:
   bench tuned experiments/tune-demo.yaml
 
@@ -209,6 +219,27 @@ def build_parser() -> Parser:
     sweep.add_argument("--trials", type=positive_int, help="jobs of each row (default: as in the file)")
     sweep.add_argument("--storage", help="URL of the Optuna database (default: SQLite beside the runs)")
     add_worker_flags(sweep)
+
+    plan = command("plan", "predict what a suite or sweep costs: hours, FLOPs, memory, disk, joules")
+    plan.add_argument("file", type=Path, help="file of a suite or sweep, such as experiments/ladder.yaml")
+    plan.add_argument("--seeds", type=int, nargs="+", help="for a suite: seeds of every row (default: as in the file)")
+    plan.add_argument("--row", nargs="+", help="for a sweep: row ids (default: those in the file)")
+    plan.add_argument("--preset", help="for a sweep: the preset (default: that of the file, or demo)")
+    plan.add_argument("--trials", type=positive_int, help="for a sweep: jobs of each row (default: as in the file)")
+    plan.add_argument(
+        "--workers", type=positive_int, help="jobs at the same time, as for bench suite and sweep (default: 1)"
+    )
+    plan.add_argument("--gpu", metavar="NAME", help="plan for this GPU instead of this machine, such as H100 or L4")
+    plan.add_argument(
+        "--from",
+        dest="exported",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="an export with finished runs whose speed counts, beside the tracking store; may be given several times",
+    )
+    plan.add_argument("--format", choices=["table", "json", "csv"], default="table", help="output (default: table)")
 
     tuned = command("tuned", "write the settings that an equal search found, which the preset then uses")
     tuned.add_argument("file", type=Path, help="file of an equal search, such as experiments/tune-demo.yaml")

@@ -88,7 +88,7 @@ def _run_command(arguments: Sequence[str]) -> int:
     if args.command == "translate":  # argparse leaves sentences that follow an option in `rest`
         args.sentences += [part for part in rest if not part.startswith("-")]
         rest = [part for part in rest if part.startswith("-")]
-    if rest and args.command not in ("run", "suite", "sweep", "data"):
+    if rest and args.command not in ("run", "suite", "sweep", "plan", "data"):
         raise ValueError(f"unknown arguments: {' '.join(rest)}; see {PROGRAM} {args.command} --help")
     streams.check_current_folder()
     if line := provide_home():
@@ -240,6 +240,23 @@ def sweep_command(args: argparse.Namespace, flags: list[str]) -> int:
         terminal.say(f"--max_seconds: the time is up, {remaining} jobs remain; run the same command again to continue")
         return 3
     return 1 if any(result.job_counts["FAILED"] for result in results) else 0
+
+
+def plan_command(args: argparse.Namespace, flags: list[str]) -> int:
+    from bench.checks.plan_file import read_jobs, show
+    from bench.planning.gpus import find_gpu
+    from bench.planning.plan import Resources
+    from bench.system.machine import seconds_since_start
+    from bench.tracking.export import Export
+    from bench.tracking.store import Store
+
+    start_s = seconds_since_start()  # of this process, which has imported what a worker imports
+    gpu = find_gpu(args.gpu) if args.gpu else None
+    kind, jobs = read_jobs(args.file, flags, args.seeds, args.row, args.preset, args.trials)
+    readers = [Export(folder) for folder in args.exported]
+    store = Store(jobs[0].experiment.tracking, read_only=True)
+    show(kind, jobs, Resources.of(args.workers, start_s, gpu), [*readers, store], args.format)
+    return 0
 
 
 def tuned_command(args: argparse.Namespace, _: list[str]) -> int:
@@ -559,6 +576,7 @@ COMMANDS = {
     "run": run_command,
     "suite": suite_command,
     "sweep": sweep_command,
+    "plan": plan_command,
     "tuned": tuned_command,
     "report": report_command,
     "store": store_command,

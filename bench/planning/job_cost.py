@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+from torch import Tensor
 
+from bench.data.batches import PairBatches
 from bench.experiment.spec import Experiment
 from bench.measures import flops
 from bench.planning.workload import Lengths, Workload
@@ -22,6 +22,10 @@ LOGGED_PER_JOB = 400_000
 """Bytes of curves, translations, statistics and metrics of one job in the store, besides its weights. The jobs of the
 ladder at the preset demo have 0.2 to 0.5 MB."""
 
+ACTIVATIONS = 1.8
+"""Peak memory of activations, their gradients and temporary results / bytes saved for the backward pass: the median of
+16 rows of the ladder whose memory was measured on a CPU (1.1 to 2.7)."""
+
 
 @dataclass(frozen=True)
 class JobCost:
@@ -29,12 +33,12 @@ class JobCost:
 
     Attributes:
         params: Parameters; of an ensemble those of all members.
-        flops_per_pair: Training FLOPs of a sentence pair, mean over the corpus; 0 for an ensemble, which is not trained.
+        flops_per_pair: Training FLOPs of a sentence pair, mean over the corpus; 0 for an ensemble (not trained).
         pairs_per_update: Sentence pairs of a batch, on average.
         validation_flops: Decoding FLOPs of one validation.
         test_flops: Decoding FLOPs of all test sets.
-        weight_bytes: Bytes of parameters and buffers.
-        state_bytes: Bytes of gradients and of the optimizer's state, at least.
+        memory_bytes: Peak memory of an update on the longest batch, estimated: weights, gradients, optimizer, and
+            what the backward pass needs. Of an ensemble the weights.
         disk_bytes: Bytes on disk of one finished job: checkpoint, kept weights, logged model, curves and translations.
     """
 
@@ -43,8 +47,7 @@ class JobCost:
     pairs_per_update: float
     validation_flops: float
     test_flops: float
-    weight_bytes: int
-    state_bytes: int
+    memory_bytes: float
     disk_bytes: int
 
     def pairs(self, experiment: Experiment) -> float | None:
@@ -72,18 +75,16 @@ def job_cost(experiment: Experiment, workload: Workload) -> JobCost:
     trained_bytes = sum(p.numel() * p.element_size() for p in trained)
     states = OPTIMIZER_STATES.get(experiment.training.optimizer.name, 2)
     is_ensemble, average = bool(experiment.members), max(1, experiment.training.average)
-    decoding = experiment.decoding
+    batches, decoding = workload.batches(experiment), experiment.decoding
     validations = 0 if is_ensemble else experiment.training.validations
     return JobCost(
         params,
         0.0 if is_ensemble else mean_training_flops(model, workload.train, experiment),
-        workload.pairs_per_update(experiment),
+        len(batches.pairs) / batches.batches_per_epoch,
         total_decoding_flops(model, workload.validation, 1) if validations or is_ensemble else 0.0,
         sum(total_decoding_flops(model, lengths, decoding.beam) for lengths in workload.tests.values()),
-        weight_bytes,
-        0 if is_ensemble else trained_bytes * (1 + states),
-        LOGGED_PER_JOB
-        + (2 * weight_bytes if is_ensemble else weight_bytes * (3 + average) + trained_bytes * states),
+        weight_bytes if is_ensemble else weight_bytes + trained_bytes * (1 + states) + activation_bytes(model, batches),
+        LOGGED_PER_JOB + (2 * weight_bytes if is_ensemble else weight_bytes * (3 + average) + trained_bytes * states),
     )
 
 
@@ -102,6 +103,27 @@ def mean_training_flops(model: Translator, lengths: Lengths, experiment: Experim
         return cost
 
     return sum(count * each(*shape) for shape, count in shapes.items()) / len(sources)
+
+
+def activation_bytes(model: Translator, batches: PairBatches) -> float:
+    """Peak memory of an update on the longest batch, besides weights, gradients and the optimizer's state.
+
+    The forward pass runs on the meta device, and what it saves for the backward pass is counted.
+    """
+    saved: dict[int, tuple[Tensor, int]] = {}
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            saved[storage._cdata] = tensor, storage.nbytes()  # the tensor, so that its address is not used again
+        return tensor
+
+    model.train()
+    model.set_routing("uniform")  # the meta device has no values to route by
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.training_step(batches.longest().to("meta"), 0)
+    return ACTIVATIONS * sum(size for _, size in saved.values())
 
 
 def total_decoding_flops(model: Translator, lengths: Lengths, beam: int) -> float:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import random
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from bench.data import find_corpus, vocabulary
 from bench.data.batches import PairBatches
 from bench.data.corpora._download import downloads
-from bench.data.corpus import Corpus, Split
+from bench.data.corpus import Split
 from bench.data.encoded_pairs import Pairs, Sentences
 from bench.data.vocabulary import TextSettings, Vocabularies
 from bench.experiment.job_data import corpus_of, validation_of
@@ -44,7 +44,6 @@ class Workload:
         contrasts: Pairs that the probes score without translating them.
         vocabulary: Sizes of both vocabularies.
         provenance: Where the lengths come from, if they are not exactly those of the corpus; else empty.
-        texts: References of the first test set, to time the scoring; empty if the corpus is not on this machine.
     """
 
     train: Lengths
@@ -53,7 +52,6 @@ class Workload:
     contrasts: Lengths
     vocabulary: tuple[int, int]
     provenance: str = ""
-    texts: list[str] = field(default_factory=list)
 
     @functools.cached_property
     def target_tokens_per_pair(self) -> float:
@@ -62,12 +60,11 @@ class Workload:
     def batches(self, experiment: Experiment) -> PairBatches:
         """The training batches of a job, with random tokens in sentences of these lengths."""
         training, random_ids = experiment.training, np.random.default_rng(experiment.seed)
-        sides = (random_sentences(lengths, size, random_ids) for lengths, size in zip(self.train, self.vocabulary))
+        sides = (
+            random_sentences(lengths, size, random_ids)
+            for lengths, size in zip(self.train, self.vocabulary, strict=True)
+        )
         return PairBatches(Pairs(*sides), training.batch_tokens, experiment.seed, training.batch_pairs)
-
-    def pairs_per_update(self, experiment: Experiment) -> float:
-        batches = self.batches(experiment)
-        return len(batches.pairs) / batches.batches_per_epoch
 
 
 def random_sentences(lengths: np.ndarray, vocabulary_size: int, draw: np.random.Generator) -> Sentences:
@@ -87,25 +84,16 @@ def workload_of(experiment: Experiment) -> Workload:
         ValueError: the corpus cannot be read, or a setting does not fit its text.
     """
     key = json.dumps([asdict(experiment.corpus), asdict(experiment.text), str(experiment.tracking.path)])
-    return _workload(key, Hidden(experiment))
+    if key not in _workloads:
+        _workloads[key] = _read(experiment)
+    return _workloads[key]
 
 
-@dataclass(frozen=True, eq=False)
-class Hidden:
-    """An argument that the cache does not compare: the key before it says all that matters."""
-
-    experiment: Experiment = field(compare=False)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Hidden)
-
-    def __hash__(self) -> int:
-        return 0
+_workloads: dict[str, Workload] = {}
+"""Settings of corpus and text -> workload, because the rows of a suite read the same text."""
 
 
-@functools.lru_cache(maxsize=8)
-def _workload(_key: str, hidden: Hidden) -> Workload:
-    experiment = hidden.experiment
+def _read(experiment: Experiment) -> Workload:
     with downloads.forbidden() as attempted:
         try:
             corpus = corpus_of(experiment)
@@ -132,7 +120,6 @@ def _workload(_key: str, hidden: Hidden) -> Workload:
         _lengths(contrasts, vocabularies, text),
         (len(vocabularies.source), len(vocabularies.target)),
         f"lengths of {len(sample):,} of {len(corpus.train):,} training pairs" if of_sample else "",
-        next(iter(corpus.tests.values())).targets,
     )
 
 

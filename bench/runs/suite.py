@@ -22,14 +22,18 @@ from bench.experiment.job_data import JobData
 from bench.experiment.loading import member_row, read_typed, resolve, row_files
 from bench.experiment.spec import Experiment, flatten
 from bench.experiment.yaml_layers import check_known
+from bench.planning.known_runs import KnownRuns
+from bench.planning.plan import Resources, seconds_from_runs
+from bench.planning.show import predicted_and_real
 from bench.runs import best_settings
 from bench.runs.job import JobResult, failure_reason, run
 from bench.runs.worker import Task, TaskResult
-from bench.runs.worker_backend import WorkerBackend
+from bench.runs.worker_backend import LocalBackend, WorkerBackend
 from bench.runs.worker_pool import MAX_ATTEMPTS, open_pool, schedule
 from bench.system import terminal
+from bench.system.machine import seconds_since_start
 from bench.tracking import ui_view
-from bench.tracking.store import Store
+from bench.tracking.store import Store, StoreFailure
 
 
 @dataclass
@@ -229,6 +233,7 @@ def run_suite(
         ValueError: a setting is invalid; no job was started.
         Interrupted: a signal was received; the jobs in progress are saved.
     """
+    began, start_s = time.monotonic(), seconds_since_start() if backend else 0.0
     experiments = suite.experiments(flags)
     if suite.corpora and "--corpus.name" in {flag.partition("=")[0] for flag in flags}:
         terminal.say(f"--corpus.name replaces the corpora of the suite: {', '.join(suite.corpora)}")
@@ -269,6 +274,10 @@ def run_suite(
             text = ui_view.suite_description(suite.question, store.experiment_id(name), parent)
             store.set_view(name, "suite", ui_view.suite_view(list(scores)), text)
         best_settings.log_tuning_costs(best, experiments, parent, store)
+        resources = Resources.of(backend.count if isinstance(backend, LocalBackend) else None, start_s)
+        on_cluster = backend is not None and not isinstance(backend, LocalBackend)
+        planned_s = None if on_cluster or not unfinished else _planned_seconds(unfinished, resources, store)
+        store.log_plan(parent, planned_s, None)
         status = "KILLED"
         try:
             if pool:
@@ -280,6 +289,10 @@ def run_suite(
             completed = len(results) == len(experiments)
             failed = any(result.run is None for result in results)
             status = "KILLED" if not completed else "FAILED" if failed else "FINISHED"
+            if planned_s and status == "FINISHED":
+                took_s = time.monotonic() - began
+                store.log_plan(parent, planned_s, took_s)
+                terminal.say(predicted_and_real(planned_s, took_s))
         finally:
             store.end(parent, status)
     if not completed:
@@ -289,6 +302,17 @@ def run_suite(
             "to continue"
         )
     return results, completed
+
+
+def _planned_seconds(experiments: Sequence[Experiment], resources: Resources, store: Store) -> float | None:
+    """Seconds that the jobs will take, from the finished runs of the store; None if these do not tell.
+
+    A plan is worth less than the suite, so a store that has a damaged run must not stop it.
+    """
+    try:
+        return seconds_from_runs(experiments, resources, KnownRuns([store]))
+    except (ValueError, *StoreFailure):
+        return None
 
 
 def _run_sequentially(

@@ -68,6 +68,16 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def hours_and_minutes(seconds: float) -> str:
+    """1:52 h from an hour on, 12 min from a minute on, else 34 s."""
+    if seconds < 59.5:
+        return f"{seconds:.0f}{SPACE}s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes}{SPACE}min"
+    return f"{minutes // 60:,}:{minutes % 60:02}{SPACE}h"
+
+
 def percent(share: float) -> str:
     """A share between 0 and 1 as 98.7 %."""
     return f"{fixed(100 * share, 1)}{SPACE}%"

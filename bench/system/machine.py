@@ -7,10 +7,12 @@ import ctypes
 import functools
 import gc
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import psutil
 import torch
 
 SIBLINGS = "BENCH_SIBLINGS"
@@ -140,6 +142,11 @@ def bf16_fallback(device: torch.device, uses_bf16: bool = True) -> Iterator[None
 def available_cores() -> int:
     """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def seconds_since_start() -> float:
+    """Return the seconds since this process was started. After all imports: about what the start of a worker takes."""
+    return max(0.0, time.time() - psutil.Process().create_time())
 
 
 def visible_gpus() -> list[str]:

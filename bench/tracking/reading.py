@@ -28,6 +28,10 @@ LEFT_OUT_TAG = "attention_ladder.left_out"
 """Tag of a run that holds, as JSON, the names of its files that an export left out."""
 
 
+PLAN_TAG = "plan"
+"""Tag of the run of a suite that holds, as JSON, the predicted and the real seconds of its last command."""
+
+
 class MissingFile(ValueError):
     """A file is gone that a run has written to the store."""
 

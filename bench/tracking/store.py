@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
 import os
 import shutil
@@ -31,7 +32,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bench.system.files import fill_file, inside, remove_partial_files
 from bench.system.visible_text import visible
 from bench.tracking import logged_model, ui_view
-from bench.tracking.reading import MissingFile, Reader, TrackedRun, where
+from bench.tracking.reading import PLAN_TAG, MissingFile, Reader, TrackedRun, where
 from bench.tracking.retry import MAX_OUTAGE_SECONDS, RetryingClient, is_outage, retry_until
 from bench.tracking.run_writer import RunWriter
 from bench.tracking.store_folder import ARTIFACTS, FolderClient, StoreFolder, copy_database, sqlite_file, sqlite_uri
@@ -298,6 +299,15 @@ class Store(Reader):
         now = int(time.time() * 1000)
         self.client.log_batch(parent, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
         writer.tag({DESCRIPTION_TAG: description})
+
+    def log_plan(self, parent: str, planned_s: float | None, took_s: float | None) -> None:
+        """Records in the run of a suite how long its command was predicted to take and has taken, in seconds.
+
+        None as the prediction changes nothing: a command that finds all jobs finished keeps the numbers of an earlier.
+        """
+        if planned_s is not None:
+            values = {"planned_s": f"{planned_s:.1f}", "took_s": "" if took_s is None else f"{took_s:.1f}"}
+            RunWriter(self.client, parent).tag({PLAN_TAG: json.dumps(values)})
 
     def log_to_parent(self, suite: str, folder: Path, name: str) -> None:
         """Copies the content of `folder` into the folder `name` of the artifacts of a suite's parent run."""

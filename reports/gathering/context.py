@@ -192,6 +192,7 @@ class Context:
         ui_url: Address of the MLflow UI that shows the runs; empty if unknown.
         experiment: Id of the suite's experiment in MLflow.
         command: The last command of the suite; empty if its runs were started one by one.
+        planned: Predicted and real seconds of the last command of the suite; None if nothing was predicted.
         written: Start of the newest run, as the date of the report, so that the same runs give the same bytes.
     """
 
@@ -215,6 +216,7 @@ class Context:
     sweeps: Mapping[Track, tuple[SweepSummary, ...]]
     before: Context | None = None
     changes: tuple[Comparison, ...] = ()
+    planned: tuple[float, float] | None = None
 
     def has_sentences(self, track: Track) -> bool:
         """Whether the sentences of a track can be shown. An export without text has only their statistics."""

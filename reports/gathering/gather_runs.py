@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
 from bench.measures.selection import Selection
 from bench.tracking.private_paths import public_command, public_text
-from bench.tracking.reading import Reader, TrackedRun, public_address
+from bench.tracking.reading import PLAN_TAG, Reader, TrackedRun, public_address
 from reports.gathering import sweep_results
 from reports.gathering.context import Cell, Context, Number, Row, Track, published_table
 from reports.gathering.translations import Translations
@@ -137,6 +138,7 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue) -> Con
         ui_url=ui_url,
         experiment=reader.experiment_id(suite),
         command=public_command(tags.get("command", "")),
+        planned=_planned(tags),
         written=max(run.started for run in runs).strftime("%Y-%m-%d"),
         catalogue=catalogue,
         corpus_stats={
@@ -151,6 +153,16 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue) -> Con
         tuned=tuned,
         sweeps={track: found for track in tracks if (found := sweep_results.read_sweeps(reader, track, order, tuned))},
     )
+
+
+def _planned(tags: Mapping[str, str]) -> tuple[float, float] | None:
+    """Predicted and real seconds of a suite, from the tags of its run; None if one is missing or not positive."""
+    try:
+        found = json.loads(tags.get(PLAN_TAG) or "{}")
+        planned, took = float(found.get("planned_s") or 0), float(found.get("took_s") or 0)
+    except (ValueError, TypeError, AttributeError):  # an export of somebody else
+        return None
+    return (planned, took) if 0 < planned < math.inf and 0 < took < math.inf else None
 
 
 def _read_each(runs: Sequence[TrackedRun], read: Callable[[TrackedRun], Item]) -> dict[str, Item]:
