@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -74,14 +74,17 @@ class KnownRun:
 
 
 class KnownRuns:
-    """All finished jobs of some stores and exports, the newest first."""
+    """The finished jobs of some stores and exports, the newest first.
 
-    def __init__(self, readers: Sequence[Reader], suites: Callable[[str], bool] = lambda _: True) -> None:
+    Args:
+        newest: Number of suites of each that are read, the newest ones; None for all.
+    """
+
+    def __init__(self, readers: Sequence[Reader], newest: int | None = None) -> None:
         self.runs = [
             KnownRun(run, suite, reader)
             for reader in readers
-            for suite in reader.suites()
-            if suites(suite)
+            for suite in reader.suites()[:newest]
             for run in reader.runs(suite)
             if run.status == "FINISHED"
         ]

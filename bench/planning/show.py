@@ -19,7 +19,8 @@ def predicted_and_real(planned_s: float, took_s: float) -> str:
     """The line after a suite whose duration was predicted at its start."""
     difference = took_s / planned_s - 1
     sign = formatting.fixed(100 * difference, 0) if difference < 0 else f"+{formatting.fixed(100 * difference, 0)}"
-    return f"planned {formatting.hours_and_minutes(planned_s)}, took {formatting.hours_and_minutes(took_s)} ({sign}{formatting.SPACE}%)"
+    planned, took = map(formatting.hours_and_minutes, (planned_s, took_s))
+    return f"planned {planned}, took {took} ({sign}{formatting.SPACE}%)"
 
 
 def size(number: float) -> str:

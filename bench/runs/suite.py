@@ -304,13 +304,17 @@ def run_suite(
     return results, completed
 
 
+SUITES_READ = 3
+"""Number of suites whose runs predict the time of a suite at its start, the newest ones: reading takes time."""
+
+
 def _planned_seconds(experiments: Sequence[Experiment], resources: Resources, store: Store) -> float | None:
     """Seconds that the jobs will take, from the finished runs of the store; None if these do not tell.
 
     A plan is worth less than the suite, so a store that has a damaged run must not stop it.
     """
     try:
-        return seconds_from_runs(experiments, resources, KnownRuns([store]))
+        return seconds_from_runs(experiments, resources, KnownRuns([store], SUITES_READ))
     except (ValueError, *StoreFailure):
         return None
 

@@ -1,0 +1,43 @@
+"""The calibration of a row on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from bench.experiment.spec import Experiment
+from bench.planning.calibration import TRACKING_S, Calibration, calibrate, neighbours, rate_of
+from bench.planning.workload import Workload
+
+
+def test_a_calibration_measures_updates_and_translations(experiment: Experiment, workload: Workload) -> None:
+    measured = calibrate(experiment, workload, threads=1, seconds=0.1)
+    assert measured.updates >= 1
+    assert measured.spread >= 0
+    assert min(measured.seconds_per_token, measured.greedy_s, measured.beam_s, measured.loss_s) > 0
+
+
+def test_the_seconds_of_a_job(experiment: Experiment, workload: Workload) -> None:
+    """12 sentences are validated 3 + 1 times and tested once; there are no contrasts."""
+    measured = Calibration(0.01, 5, 0.1, None, greedy_s=1.0, beam_s=10.0, loss_s=0.1)
+    rate = rate_of(measured, experiment, workload)
+    assert rate.seconds_per_pair == pytest.approx(0.01 * workload.target_tokens_per_pair)
+    validations = 4 * 12 * 1.1 + 12 * 0.1
+    assert rate.other_seconds == pytest.approx(validations + 12 * 10 + 9 + TRACKING_S)
+    trial = rate_of(measured, experiment, workload, is_trial=True)
+    assert trial.other_seconds == pytest.approx(validations + TRACKING_S)
+
+
+def test_reward_costs_samples(experiment: Experiment, workload: Workload) -> None:
+    reward = replace(experiment.training.reward, share=0.5, samples=4)
+    rewarded = replace(experiment, training=replace(experiment.training, reward=reward))
+    measured = Calibration(0.01, 5, 0.1, None, greedy_s=1.0, beam_s=10.0, loss_s=0.1)
+    plain = rate_of(measured, experiment, workload).seconds_per_pair
+    assert rate_of(measured, rewarded, workload).seconds_per_pair == pytest.approx(plain + 0.5 * 4 * (1 + plain))
+
+
+def test_neighbours_end_with_the_block() -> None:
+    with neighbours(0, 1):
+        assert not psutil.Process().children()

@@ -1,0 +1,95 @@
+"""The speed of a job from finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import pytest
+
+from bench.experiment.spec import Experiment, flatten
+from bench.measures.measure import Measure
+from bench.planning.known_runs import KnownRuns, Machine
+from bench.tracking.reading import Reader, TrackedRun
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HERE = Machine("cpu A", "none", 1)
+MEASURES = {"wall_s": 100.0, "pairs": 1000.0, "target_tokens_per_s": 200.0, "memory_training_bytes": 7e6}
+
+
+class Runs:
+    """A reader of runs that are given with their measures."""
+
+    uri = "runs"
+
+    def __init__(self, *runs: tuple[TrackedRun, Mapping[str, float]]) -> None:
+        self.given = runs
+
+    def suites(self) -> list[str]:
+        return ["table"]
+
+    def runs(self, suite: str) -> list[TrackedRun]:
+        return [run for run, _ in self.given]
+
+    def measures(self, run: TrackedRun) -> list[Measure]:
+        return [Measure(name, value, "") for name, value in dict(self.given)[run.id].items()]
+
+
+def run(experiment: Experiment, number: int = 1, seconds: float = 150, **tags: str) -> TrackedRun:
+    about = {"row": experiment.row, "preset": experiment.preset, "corpus": experiment.corpus_name}
+    about |= {"hardware.cpu": "cpu A", "hardware.gpu": "none", "threads": "1"} | tags
+    params = {key: str(value) for key, value in flatten(experiment.settings).items()}
+    ended = START + timedelta(seconds=seconds)
+    return TrackedRun(f"{number:032}", "run", "FINISHED", START, about, params, {}, ended=ended)
+
+
+def known(*runs: TrackedRun, measures: Mapping[str, float] = MEASURES) -> KnownRuns:
+    reader = Runs(*((one, measures) for one in runs))
+    reader.measures = lambda one: [Measure(name, value, "") for name, value in measures.items()]  # type: ignore[method-assign]
+    return KnownRuns([cast(Reader, reader)])
+
+
+def test_updates_and_the_rest_of_a_run(experiment: Experiment) -> None:
+    rate = known(run(experiment)).rate(experiment, HERE, None)
+    assert rate is not None
+    assert (rate.seconds_per_pair, rate.other_seconds) == pytest.approx((0.1, 50))
+    assert (rate.source, rate.memory_bytes, rate.joules_per_pair) == ("run", 7e6, None)
+    assert rate.detail == "run 00000000 of table"
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{"threads": "2"}, {"hardware.cpu": "cpu B"}, {"hardware.gpu": "H100"}, {"row": "lstm"}, {"preset": "paper"}],
+)
+def test_runs_of_another_row_or_machine_do_not_count(experiment: Experiment, tags: dict[str, str]) -> None:
+    assert known(run(experiment, **tags)).rate(experiment, HERE, None) is None
+
+
+def test_runs_of_another_model_do_not_count(experiment: Experiment) -> None:
+    wider = replace(experiment, model=replace(experiment.model, width=experiment.model.width * 2))
+    assert known(run(experiment)).rate(wider, HERE, None) is None
+
+
+def test_a_run_on_another_corpus_is_scaled_by_its_tokens_and_named(experiment: Experiment) -> None:
+    runs = known(run(experiment, corpus="other-en-de"))
+    assert runs.rate(experiment, HERE, None) is None
+    rate = runs.rate(experiment, HERE, target_tokens_per_pair=40)  # the run's pairs have 200 x 100 / 1000 = 20
+    assert rate is not None
+    assert rate.seconds_per_pair == pytest.approx(0.2)
+    assert rate.detail.endswith("on other-en-de")
+
+
+def test_a_run_that_was_interrupted_takes_the_usual_time_beside_its_updates(experiment: Experiment) -> None:
+    runs = known(*(run(experiment, number, seconds) for number, seconds in enumerate((150, 160, 9000))))
+    rate = runs.rate(experiment, HERE, None)
+    assert rate is not None
+    assert rate.other_seconds == pytest.approx(60), "the median of 50, 60 and, for 8,900, the usual 60"
+
+
+def test_an_ensemble_takes_only_the_time_of_its_evaluation(experiment: Experiment) -> None:
+    ensemble = replace(experiment, ensemble=replace(experiment.ensemble, of="transformer-base"))
+    rate = known(run(ensemble, seconds=30, members="a, b")).rate(ensemble, HERE, None)
+    assert rate is not None
+    assert (rate.seconds_per_pair, rate.other_seconds) == (0, 30)

@@ -1,0 +1,48 @@
+"""The forms of a plan."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from bench.experiment.spec import Experiment
+from bench.planning import show
+from bench.planning.plan import Plan, Resources
+from bench.planning.workload import Workload
+from tests.planning.test_plan import planned
+
+
+@pytest.fixture
+def plan(experiment: Experiment, workload: Workload) -> Plan:
+    return Plan([planned(experiment, workload)], Resources(workers=1, threads=1))
+
+
+def test_the_headline(plan: Plan) -> None:
+    text = show.headline(plan, "suite").replace("\u00a0", " ")
+    assert text.startswith("This suite needs about ")
+    assert "of 1 core (1 row, 1 direction, 1 seed), 0." in text
+    assert text.endswith("MB of disk.")
+
+
+def test_planned_and_real() -> None:
+    assert show.predicted_and_real(6720, 7380).replace("\u00a0", " ") == "planned 1:52 h, took 2:03 h (+10 %)"
+    assert show.predicted_and_real(100, 50).replace("\u00a0", " ") == "planned 2 min, took 50 s (−50 %)"
+
+
+def test_json_and_csv_have_the_same_numbers(plan: Plan) -> None:
+    content = json.loads(show.as_json(plan, "suite"))
+    lines = list(csv.DictReader(io.StringIO(show.as_csv(plan))))
+    assert [line["row"] for line in lines] == ["transformer-base", "total"]
+    assert float(lines[0]["train_flops"]) == content["rows"][0]["train_flops"] == content["total"]["train_flops"] > 0
+    assert content["total"]["hours"] == pytest.approx(plan.seconds / 3600)
+    assert lines[0]["energy_j"] == "", "not measured, so not 0"
+
+
+def test_the_table_says_where_the_speed_is_from(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    show.print_table(plan, "suite")
+    printed = capsys.readouterr().out
+    assert "run x" in printed
+    assert "core-hours" in printed
