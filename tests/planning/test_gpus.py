@@ -13,7 +13,7 @@ from bench.planning.job_cost import job_cost
 from bench.planning.known_runs import KnownRun
 from bench.planning.workload import Workload
 from bench.tracking.reading import Reader
-from tests.planning.test_known_runs import known, run
+from tests.helpers.known_runs import known, run
 
 
 @pytest.mark.parametrize("name", ["RTX4090", "rtx 4090", "NVIDIA GeForce RTX 4090"])

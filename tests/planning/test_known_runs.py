@@ -2,53 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import cast
 
 import pytest
 
-from bench.experiment.spec import Experiment, flatten
-from bench.measures.measure import Measure
-from bench.planning.known_runs import KnownRuns, Machine
-from bench.tracking.reading import Reader, TrackedRun
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-HERE = Machine("cpu A", "none", 1)
-MEASURES = {"wall_s": 100.0, "pairs": 1000.0, "target_tokens_per_s": 200.0, "memory_training_bytes": 7e6}
-
-
-class Runs:
-    """A reader of runs that are given with their measures."""
-
-    uri = "runs"
-
-    def __init__(self, *runs: tuple[TrackedRun, Mapping[str, float]]) -> None:
-        self.given = runs
-
-    def suites(self) -> list[str]:
-        return ["table"]
-
-    def runs(self, suite: str) -> list[TrackedRun]:
-        return [run for run, _ in self.given]
-
-    def measures(self, run: TrackedRun) -> list[Measure]:
-        return [Measure(name, value, "") for name, value in dict(self.given)[run.id].items()]
-
-
-def run(experiment: Experiment, number: int = 1, seconds: float = 150, **tags: str) -> TrackedRun:
-    about = {"row": experiment.row, "preset": experiment.preset, "corpus": experiment.corpus_name}
-    about |= {"hardware.cpu": "cpu A", "hardware.gpu": "none", "threads": "1"} | tags
-    params = {key: str(value) for key, value in flatten(experiment.settings).items()}
-    ended = START + timedelta(seconds=seconds)
-    return TrackedRun(f"{number:032}", "run", "FINISHED", START, about, params, {}, ended=ended)
-
-
-def known(*runs: TrackedRun, measures: Mapping[str, float] = MEASURES) -> KnownRuns:
-    reader = Runs(*((one, measures) for one in runs))
-    reader.measures = lambda one: [Measure(name, value, "") for name, value in measures.items()]  # type: ignore[method-assign]
-    return KnownRuns([cast(Reader, reader)])
+from bench.experiment.spec import Experiment
+from tests.helpers.known_runs import HERE, known, run
 
 
 def test_updates_and_the_rest_of_a_run(experiment: Experiment) -> None:

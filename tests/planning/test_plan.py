@@ -8,17 +8,10 @@ import pytest
 
 from bench.experiment.spec import Experiment
 from bench.planning.gpus import find_gpu
-from bench.planning.job_cost import job_cost
 from bench.planning.known_runs import KnownRuns, Machine
-from bench.planning.plan import Job, Plan, PlannedJob, Resources, elapsed, make_plan, seconds_from_runs
-from bench.planning.rate import Rate
+from bench.planning.plan import Job, Plan, Resources, elapsed, make_plan, seconds_from_runs
 from bench.planning.workload import Workload
-from tests.planning.test_known_runs import HERE, known, run
-
-
-def planned(experiment: Experiment, workload: Workload, count: int = 1, joules: float | None = None) -> PlannedJob:
-    rate = Rate(0.5, 30.0, joules, 5e6, "run", "run x")
-    return PlannedJob(Job(experiment, count), job_cost(experiment, workload), rate, workload)
+from tests.helpers.known_runs import HERE, known, planned, run
 
 
 def test_free_workers_take_the_next_job(experiment: Experiment) -> None:
@@ -57,9 +50,8 @@ def test_a_budget_in_seconds(experiment: Experiment, workload: Workload) -> None
 
 
 def test_a_job_without_known_runs_is_calibrated_once_for_all_seeds(
-    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment,
 ) -> None:
-    monkeypatch.setattr("bench.planning.calibration.SECONDS", 0.05)
     lines: list[str] = []
     jobs = [Job(replace(experiment, seed=seed)) for seed in (1, 2)]
     plan = make_plan(jobs, Resources(1, 1), KnownRuns([]), lines.append)

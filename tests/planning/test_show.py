@@ -12,7 +12,7 @@ from bench.experiment.spec import Experiment
 from bench.planning import show
 from bench.planning.plan import Plan, Resources
 from bench.planning.workload import Workload
-from tests.planning.test_plan import planned
+from tests.helpers.known_runs import planned
 
 
 @pytest.fixture
