@@ -222,5 +222,13 @@ def rate_of(measured: Calibration, experiment: Experiment, workload: Workload, *
         per_pair += training.reward.share * sampling
     joules = measured.joules_per_token
     joules_per_pair = None if joules is None else joules * workload.target_tokens_per_pair
-    detail = f"{measured.updates} updates on this machine" if measured.updates else "translations on this machine"
-    return Rate(per_pair, other + TRACKING_S, joules_per_pair, None, "calibration", detail, measured.spread or None)
+    work = f"{measured.updates} update{'s' * (measured.updates > 1)}" if measured.updates else "translations"
+    return Rate(
+        per_pair,
+        other + TRACKING_S,
+        joules_per_pair,
+        None,
+        "calibration",
+        f"{work} on this machine",
+        measured.spread or None,
+    )

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from bench.data.corpora import _download
-from bench.data.corpora._download import RemoteFile, fetch
+from bench.data.corpora._download import RemoteFile, downloads, fetch
 from tests.helpers.file_server import FileServer, serving
 
 TEXT = "".join(f"Line {n} of a text with é.\n" for n in range(3000)).encode()
@@ -276,3 +276,12 @@ def test_two_processes_download_a_file_once(
         thread.join()
     assert sorted(results) == [False, True]
     assert len(server.requests) == 1
+
+
+def test_a_forbidden_download_asks_no_server(server: FileServer, tmp_path: Path) -> None:
+    with downloads.forbidden() as attempted, pytest.raises(ValueError, match="not downloaded; bench data fetch"):
+        fetch(RemoteFile(f"{server.url}/file"), tmp_path / "file")
+    assert attempted.refused
+    assert downloads.allowed
+    assert not server.requests
+    assert not list(tmp_path.iterdir())

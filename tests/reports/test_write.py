@@ -264,3 +264,17 @@ def test_changes_are_in_every_form(compared_report: Path):
     assert 'id="changes"' in (compared_report / "report.html").read_text()
     assert "## What changed since earlier" in (compared_report / "report.md").read_text()
     assert "BLEU of later and of earlier" in (compared_report / "report.tex").read_text()
+
+
+def test_the_planned_and_the_real_time_stand_below_the_title(store: Store):
+    synthetic_runs.suite(store, "planned", [Synthetic("one", "One", 2014, 2, 1e12)], "one", "one")
+    assert "planned" not in write.meta(gather(store, "planned")).removeprefix("Suite planned")
+    parent = store.parent_run("planned")
+    assert parent
+    store.log_plan(parent.id, 6720.0, None)
+    assert gather(store, "planned").planned is None, "it has not ended"
+    store.log_plan(parent.id, 6720.0, 7380.0)
+    store.log_plan(parent.id, None, None)  # a later command with nothing to run
+    meta = write.meta(gather(store, "planned")).replace("\u00a0", " ")
+    assert meta.endswith("Last command: planned 1:52 h, took 2:03 h.")
+    assert "예상 1:52 h, 실제 2:03 h" in write.meta(gather(store, "planned", language="ko")).replace("\u00a0", " ")

@@ -25,6 +25,14 @@ def test_durations(seconds: float, text: str):
     assert formatting.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(34.4, "34\u00a0s"), (59.6, "1\u00a0min"), (3569, "59\u00a0min"), (3571, "1:00\u00a0h"), (6720, "1:52\u00a0h")],
+)
+def test_hours_and_minutes(seconds: float, text: str):
+    assert formatting.hours_and_minutes(seconds) == text
+
+
 def test_terminal_and_reports_write_the_same_duration():
     """The terminal printed 59.97 s as 60.0 s where a report printed 1:00."""
     line = ProgressLine("job")
