@@ -200,8 +200,8 @@ def make_plan(
         else:
             missing.append(job)
     if missing:
-        threads = resources.threads
-        with neighbours(min(resources.workers, len(jobs)) - 1, threads):
+        busy = min(resources.workers, sum(job.count for job in jobs))
+        with neighbours(busy - 1, resources.threads):
             for number, job in enumerate(missing, 1):
                 experiment, (workload, _) = job.experiment, costs[_speed_key(job)]
                 on_progress(f"[{number}/{len(missing)}] calibrates {experiment.row} {experiment.direction}")

@@ -277,7 +277,8 @@ def run_suite(
         resources = Resources.of(backend.count if isinstance(backend, LocalBackend) else None, start_s)
         on_cluster = backend is not None and not isinstance(backend, LocalBackend)
         planned_s = None if on_cluster or not unfinished else _planned_seconds(unfinished, resources, store)
-        store.log_plan(parent, planned_s, None)
+        if unfinished:  # else the numbers of the command that ran the jobs stay
+            store.log_plan(parent, planned_s, None)
         status = "KILLED"
         try:
             if pool:

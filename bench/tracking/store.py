@@ -303,11 +303,9 @@ class Store(Reader):
     def log_plan(self, parent: str, planned_s: float | None, took_s: float | None) -> None:
         """Records in the run of a suite how long its command was predicted to take and has taken, in seconds.
 
-        None as the prediction changes nothing: a command that finds all jobs finished keeps the numbers of an earlier.
+        None is a number that is not known, or not yet.
         """
-        if planned_s is not None:
-            values = {"planned_s": f"{planned_s:.1f}", "took_s": "" if took_s is None else f"{took_s:.1f}"}
-            RunWriter(self.client, parent).tag({PLAN_TAG: json.dumps(values)})
+        RunWriter(self.client, parent).tag({PLAN_TAG: json.dumps({"planned_s": planned_s, "took_s": took_s})})
 
     def log_to_parent(self, suite: str, folder: Path, name: str) -> None:
         """Copies the content of `folder` into the folder `name` of the artifacts of a suite's parent run."""

@@ -274,7 +274,8 @@ def test_the_planned_and_the_real_time_stand_below_the_title(store: Store):
     store.log_plan(parent.id, 6720.0, None)
     assert gather(store, "planned").planned is None, "it has not ended"
     store.log_plan(parent.id, 6720.0, 7380.0)
-    store.log_plan(parent.id, None, None)  # a later command with nothing to run
     meta = write.meta(gather(store, "planned")).replace("\u00a0", " ")
     assert meta.endswith("Last command: planned 1:52 h, took 2:03 h.")
     assert "예상 1:52 h, 실제 2:03 h" in write.meta(gather(store, "planned", language="ko")).replace("\u00a0", " ")
+    store.log_plan(parent.id, None, None)
+    assert gather(store, "planned").planned is None, "the last command was not planned"
