@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 
-from bench.data.encoded_pairs import Pairs
 from bench.decoding import beam_search
 from bench.decoding.beam_search import DecodingSettings
 from bench.evaluation.evaluate import mean_loss
@@ -28,7 +27,7 @@ from bench.experiment.spec import Experiment
 from bench.measures import latency
 from bench.measures.energy import Energy
 from bench.planning.rate import Rate
-from bench.planning.workload import Lengths, Workload, random_sentences
+from bench.planning.workload import Lengths, Workload, random_pairs, random_sentences
 from bench.system.machine import bf16_fallback
 from models.parts.translator import Translator
 
@@ -117,9 +116,7 @@ def calibrate(experiment: Experiment, workload: Workload, threads: int, seconds:
         validation = _some(workload.validation, SENTENCES)
         tests = _some(_joined(list(workload.tests.values())), SENTENCES)
         greedy = DecodingSettings(beam=1, alpha=0.0, batch_sentences=128)
-        pairs = Pairs(
-            *(random_sentences(side, size, draw) for side, size in zip(validation, workload.vocabulary, strict=True))
-        )
+        pairs = random_pairs(validation, workload.vocabulary, draw)
         began = time.perf_counter()
         mean_loss(model, pairs, experiment.training.batch_tokens)
         loss_s = (time.perf_counter() - began) / len(pairs)

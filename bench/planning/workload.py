@@ -60,11 +60,14 @@ class Workload:
     def batches(self, experiment: Experiment) -> PairBatches:
         """The training batches of a job, with random tokens in sentences of these lengths."""
         training, random_ids = experiment.training, np.random.default_rng(experiment.seed)
-        sides = (
-            random_sentences(lengths, size, random_ids)
-            for lengths, size in zip(self.train, self.vocabulary, strict=True)
-        )
-        return PairBatches(Pairs(*sides), training.batch_tokens, experiment.seed, training.batch_pairs)
+        pairs = random_pairs(self.train, self.vocabulary, random_ids)
+        return PairBatches(pairs, training.batch_tokens, experiment.seed, training.batch_pairs)
+
+
+def random_pairs(lengths: Lengths, vocabulary: tuple[int, int], draw: np.random.Generator) -> Pairs:
+    """Pairs of sentences of these lengths with random tokens."""
+    source = random_sentences(lengths[0], vocabulary[0], draw)
+    return Pairs(source, random_sentences(lengths[1], vocabulary[1], draw))
 
 
 def random_sentences(lengths: np.ndarray, vocabulary_size: int, draw: np.random.Generator) -> Sentences:

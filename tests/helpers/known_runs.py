@@ -38,9 +38,11 @@ class Runs:
         return [Measure(name, value, "") for name, value in self.measured.items()]
 
 
-def run(experiment: Experiment, number: int = 1, seconds: float = 150, **tags: str) -> TrackedRun:
+def run(
+    experiment: Experiment, number: int = 1, seconds: float = 150, tags: Mapping[str, str] | None = None
+) -> TrackedRun:
     about = {"row": experiment.row, "preset": experiment.preset, "corpus": experiment.corpus_name}
-    about |= {"hardware.cpu": "cpu A", "hardware.gpu": "none", "threads": "1"} | tags
+    about |= {"hardware.cpu": "cpu A", "hardware.gpu": "none", "threads": "1"} | dict(tags or {})
     params = {key: str(value) for key, value in flatten(experiment.settings).items()}
     ended = START + timedelta(seconds=seconds)
     return TrackedRun(f"{number:032}", "run", "FINISHED", START, about, params, {}, ended=ended)

@@ -51,7 +51,7 @@ def test_the_time_is_flops_over_peak_and_utilisation(experiment: Experiment, wor
 
 def test_the_utilisation_of_runs_on_a_gpu_counts(experiment: Experiment, workload: Workload) -> None:
     measures = {"wall_s": 10.0, "train_flops": 67e12, "pairs": 1.0}  # 6.7 TFLOP/s, a tenth of 67
-    runs = known(run(experiment, **{"hardware.gpu": "NVIDIA H100 80GB HBM3"}), measures=measures).runs
+    runs = known(run(experiment, tags={"hardware.gpu": "NVIDIA H100 80GB HBM3"}), measures=measures).runs
     found = measured_utilisation(runs, "32-true")
     assert found is not None
     assert found == (pytest.approx(0.1), "utilisation measured on H100")

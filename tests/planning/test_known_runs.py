@@ -23,7 +23,7 @@ def test_updates_and_the_rest_of_a_run(experiment: Experiment) -> None:
     [{"threads": "2"}, {"hardware.cpu": "cpu B"}, {"hardware.gpu": "H100"}, {"row": "lstm"}, {"preset": "paper"}],
 )
 def test_runs_of_another_row_or_machine_do_not_count(experiment: Experiment, tags: dict[str, str]) -> None:
-    assert known(run(experiment, **tags)).rate(experiment, HERE, None) is None
+    assert known(run(experiment, tags=tags)).rate(experiment, HERE, None) is None
 
 
 def test_runs_of_another_model_do_not_count(experiment: Experiment) -> None:
@@ -32,7 +32,7 @@ def test_runs_of_another_model_do_not_count(experiment: Experiment) -> None:
 
 
 def test_a_run_on_another_corpus_is_scaled_by_its_tokens_and_named(experiment: Experiment) -> None:
-    runs = known(run(experiment, corpus="other-en-de"))
+    runs = known(run(experiment, tags={"corpus": "other-en-de"}))
     assert runs.rate(experiment, HERE, None) is None
     rate = runs.rate(experiment, HERE, target_tokens_per_pair=40)  # the run's pairs have 200 x 100 / 1000 = 20
     assert rate is not None
@@ -49,6 +49,6 @@ def test_a_run_that_was_interrupted_takes_the_usual_time_beside_its_updates(expe
 
 def test_an_ensemble_takes_only_the_time_of_its_evaluation(experiment: Experiment) -> None:
     ensemble = replace(experiment, ensemble=replace(experiment.ensemble, of="transformer-base"))
-    rate = known(run(ensemble, seconds=30, members="a, b")).rate(ensemble, HERE, None)
+    rate = known(run(ensemble, seconds=30, tags={"members": "a, b"})).rate(ensemble, HERE, None)
     assert rate is not None
     assert (rate.seconds_per_pair, rate.other_seconds) == (0, 30)
