@@ -31,7 +31,7 @@ from bench.planning.workload import Lengths, Workload, random_pairs, random_sent
 from bench.system.machine import bf16_fallback
 from models.parts.translator import Translator
 
-WARM_UP, UPDATES, SECONDS = 3, 12, 2.0
+WARM_UP, UPDATES, SECONDS = 3, 12, 4.0
 """Updates that are not timed; updates that are timed, and the seconds after which no other one starts."""
 
 SENTENCES = 64
