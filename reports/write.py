@@ -18,12 +18,12 @@ from bench.system import formatting
 from bench.system.files import write_file
 from bench.system.visible_text import visible
 from reports.gathering import translations
-from reports.gathering.context import Context
+from reports.gathering.context import OTHER_CODE, Context
 from reports.plots import main_plots
 from reports.plots.drawing import COLOURS, Plot, draw_ahead, why_not_drawn
 from reports.tables import detail_tables
 from reports.tables.comparison_table import comparison_table, direction_note
-from reports.tables.table import Table
+from reports.tables.table import Entry, Table
 from reports.text import escaping, experimental_setup, findings
 
 COLUMNS = (
@@ -92,11 +92,21 @@ def terminal(context: Context) -> tuple[list[tuple[str, str]], list[list[str]], 
     lines = []
     for row in table.rows:
         cells = [
-            f"{entry.text} [{entry.details[0]}]" if number and entry.details else entry.text
+            _with_other_code(f"{entry.text} [{entry.details[0]}]" if number and entry.details else entry.text, entry)
             for number, entry in ((number, row[number]) for number in numbers)
         ]
         lines.append([*cells, " ".join(run.short for run in row[0].runs) or formatting.MISSING])
     return [*headings, (say("table.run"), "left")], lines, f"{say('title')} ({context.suite})"
+
+
+def _with_other_code(text: str, entry: Entry) -> str:
+    """A cell of the terminal, with the mark of runs of other code."""
+    return f"{text} {OTHER_CODE}" if OTHER_CODE in entry.mark else text
+
+
+def terminal_notes(context: Context) -> list[str]:
+    """The lines below the comparison in the terminal: which runs other code has made."""
+    return [f"{mark} {note}" for mark, note in comparison_table(context).footnotes if mark == OTHER_CODE]
 
 
 def page(context: Context, home: str = "", row_pages: Mapping[str, str] | None = None) -> str:

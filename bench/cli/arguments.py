@@ -22,6 +22,7 @@ Run the same command again to continue an unfinished run or to print a finished 
   bench suite experiments/demo.yaml
   bench suite experiments/demo.yaml --seeds 1 2 3 --training.max_pairs 32000
   bench suite experiments/ladder.yaml --workers 2 --max_seconds 3600   two jobs at once; none starts after an hour
+  bench suite my-table.yaml --export             a suite whose results grow over machines: docs/mlflow.md
   bench suite experiments/ladder.yaml --cluster auto --gpus_per_trial 0.25   on a Ray cluster: docs/clusters.md""",
     "sweep": """examples:
   bench sweep experiments/sweep.yaml --row gnmt --preset demo --trials 30 --workers 2
@@ -210,6 +211,7 @@ def build_parser() -> Parser:
     suite.add_argument("--seeds", type=int, nargs="+", help="seeds of every row (default: those in the file)")
     suite.add_argument("--again", action="store_true", help="start new runs, also of finished jobs")
     suite.add_argument("--out", type=Path, help="folder of the report (default: runs/reports/SUITE)")
+    suite.add_argument("--export", action="store_true", help="add each finished job to the results that the file names")
     add_worker_flags(suite)
 
     sweep = command("sweep", "search for the best settings of one or more rows, each under the same budget")
@@ -262,7 +264,7 @@ def build_parser() -> Parser:
         action="append",
         default=[],
         metavar="FOLDER",
-        help="read an export instead of a tracking store; with --site several times, or a folder of exports",
+        help="read an export, or a folder of exports, instead of a tracking store; can be given several times",
     )
     report.add_argument(
         "--site", type=Path, metavar="FOLDER", help="write a static site of all suites and rows instead of one report"

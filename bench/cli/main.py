@@ -20,6 +20,7 @@ from bench.system.visible_text import visible_line
 if TYPE_CHECKING:
     from bench.runs.worker_backend import WorkerBackend
     from bench.tracking import ui_view
+    from bench.tracking.reading import Reader
     from bench.tracking.store import Store
     from reports.gathering.context import Context
 
@@ -164,6 +165,7 @@ def run_command(args: argparse.Namespace, flags: list[str]) -> int:
 
 
 def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
+    from bench.runs import results as results_folder
     from bench.runs.suite import Suite, run_suite
     from bench.system import terminal
     from bench.system.files import inside
@@ -174,16 +176,21 @@ def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
     suite.seeds = args.seeds or suite.seeds
     backend = _worker_backend(args)
     try:
-        results, completed = run_suite(args.file, suite, flags, args.again, backend, args.max_seconds)
+        results, completed = run_suite(args.file, suite, flags, args.again, backend, args.max_seconds, args.export)
     except Interrupted as interruption:
         terminal.say(str(interruption))
         return 128 + interruption.number
     if not results:
         return 3
-    tracking = results[0].experiment.tracking
-    out = args.out or inside(Path(tracking.folder), "reports", args.file.stem)
+    name, tracking = args.file.stem, results[0].experiment.tracking
+    if all(result.state == results_folder.IN_RESULTS for result in results) and completed and not args.out:
+        from reports.gathering.gather_runs import gather
+
+        _print_table(gather(results_folder.joined(None, args.file, suite.results), name))
+        return 0
+    out = args.out or inside(Path(tracking.folder), "reports", name)
     store = Store(tracking)
-    context = _publish(store, args.file.stem, out)
+    context = _publish(store, name, out, results_folder.joined(store, args.file, suite.results))
     _say_where_to_compare(store, context.experiment, "suite")
     return 1 if any(result.run is None for result in results) else 0 if completed else 3
 
@@ -285,6 +292,7 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.system import terminal
     from bench.system.files import inside
     from bench.tracking import export
+    from bench.tracking.joined import join
     from bench.tracking.store import Store, TrackingSettings
     from reports import write
     from reports.gathering import gather_runs
@@ -296,10 +304,8 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
         )
     if args.site:
         return _site_command(args)
-    if len(args.exported) > 1:
-        raise ValueError("--from: a report is of one export, but several were given; give one, or add --site FOLDER")
     store = None if args.exported else Store(TrackingSettings(args.uri, args.folder), read_only=True)
-    reader = store or export.Export(args.exported[0])
+    reader = store or join(export.read_exports(args.exported))
     context = gather_runs.gather(reader, args.suite, args.ui_url, args.lang, args.compare)
     if store and args.export:
         suites = {context.suite: None, **({args.compare: None} if args.compare else {})}
@@ -320,6 +326,7 @@ def _site_command(args: argparse.Namespace) -> int:
     """Writes the static site of all suites, and prints the name of its index."""
     from bench.system import terminal
     from bench.tracking.export import read_exports
+    from bench.tracking.joined import join
     from bench.tracking.store import Store, TrackingSettings
     from reports.site import write_site
 
@@ -329,7 +336,8 @@ def _site_command(args: argparse.Namespace) -> int:
                 f"--{flag}: a site has all suites and its own folder, so it cannot be combined with --site; remove "
                 "one of the flags"
             )
-    readers = read_exports(args.exported) or [Store(TrackingSettings(args.uri, args.folder), read_only=True)]
+    readers = [join(read_exports([folder])) for folder in args.exported]
+    readers = readers or [Store(TrackingSettings(args.uri, args.folder), read_only=True)]
     try:
         index, *pages = write_site(readers, args.site, args.lang, args.ui_url)
     except OSError as error:
@@ -366,13 +374,17 @@ def store_command(args: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
-def _publish(store: Store, suite: str, out: Path) -> Context:
-    """Writes the report of a suite to `out` and, with the comparison and the totals, to the store."""
+def _publish(store: Store, suite: str, out: Path, reader: Reader | None = None) -> Context:
+    """Writes the report of a suite to `out` and, with the comparison and the totals, to the store.
+
+    Args:
+        reader: The runs of the report; those of the store by default.
+    """
     from bench.tracking import ui_view
     from reports.gathering.gather_runs import gather
     from reports.text import suite_summary
 
-    context = gather(store, suite)
+    context = gather(reader or store, suite)
     _write_report(context, out)
     if parent := store.parent_run(suite):
         store.log_to_parent(suite, out, "report")
@@ -392,13 +404,23 @@ def _write_report(context: Context, out: Path) -> Path:
         files = write.all_forms(context, out)
     except OSError as error:
         raise _cannot_write(error) from error
-    terminal.table(*write.terminal(context))
+    _print_table(context)
     pages = [file for file in files if file.parent == out]
     for file in pages:
         terminal.say(f"{file}")
     if plots := len(files) - len(pages):
         terminal.say(f"{out / 'plots'} ({plots} files)")
     return pages[0]
+
+
+def _print_table(context: Context) -> None:
+    """Prints the comparison, and which of its runs other code has made."""
+    from bench.system import terminal
+    from reports import write
+
+    terminal.table(*write.terminal(context))
+    for note in write.terminal_notes(context):
+        terminal.say(note)
 
 
 def _cannot_write(error: OSError, flag: str = "--out") -> Exception:

@@ -9,6 +9,7 @@ itself uses. An unknown key or a value of the wrong type is an error that names 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import pkgutil
 import re
@@ -153,6 +154,7 @@ def _member_layer(rows: Mapping[str, Any], row: str, path: Path) -> Mapping[str,
     return rows[member_rows[row]] or {}
 
 
+@functools.cache  # a suite resolves dozens of jobs, and building the parser takes most of that time
 def settings_parser(architecture: str) -> ArgumentParser:
     """A parser of all settings of an architecture, with one group per dataclass."""
     known = sorted(m.name for m in pkgutil.iter_modules(models.__path__) if not m.ispkg)

@@ -18,7 +18,7 @@ from bench.data.corpus import Corpus
 from bench.data.corpus_stats import cached_stats
 from bench.data.languages import OtherLanguage
 from bench.decoding.unk_replacement import LEXICON
-from bench.evaluation import trained_model
+from bench.evaluation import first_losses, trained_model
 from bench.evaluation.evaluate import ensemble_costs, evaluate_job, evaluate_trial, training_costs, validate
 from bench.experiment.commands import job_command
 from bench.experiment.job_data import JobData, corpus_of, model_of, selection_of
@@ -310,6 +310,7 @@ def _run_tags(experiment: Experiment, job_data: JobData) -> dict[str, str]:
         "processes": str(experiment.machine.processes),
         "data": _corpus_hashes(corpus),
         **job_data.selection.tags,
+        first_losses.TAG: json.dumps(first_losses.first_losses(experiment.row)),
         "mlflow.note.content": f"**{about.name}** ({about.paper}), {corpus.name}, preset {experiment.preset}, "
         f"seed {experiment.seed}.",
         **environment_tags(experiment.machine.device),

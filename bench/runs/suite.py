@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from bench.planning.plan import Resources, seconds_from_runs
 from bench.planning.show import predicted_and_real
 from bench.runs import best_settings
 from bench.runs.job import JobResult, failure_reason, run
+from bench.runs.results import Exporter, Results
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_backend import LocalBackend, WorkerBackend
 from bench.runs.worker_pool import MAX_ATTEMPTS, open_pool, schedule
@@ -50,6 +51,8 @@ class Suite:
         settings: Settings of every row, which override its own (groups such as training, decoding, text, corpus).
         sweeps: Row -> name of the sweep whose best settings it takes. They override the settings of the row, and
             `settings` overrides them.
+        results: Folder of the runs that other machines have finished, relative to the folder of the file; they are not
+            run again (docs/mlflow.md). Empty for none.
     """
 
     question: str = ""
@@ -60,6 +63,7 @@ class Suite:
     baseline: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     sweeps: dict[str, str] = field(default_factory=dict)
+    results: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Suite:
@@ -71,6 +75,11 @@ class Suite:
             check_known("row", row, known, path)
         if not suite.rows:
             raise ValueError(f"{path}: rows: the list is empty; name at least one of: {', '.join(known)}")
+        if suite.results and suite.sweeps:
+            raise ValueError(
+                f"{path}: results: cannot be combined with sweeps, whose best settings are in the store of one "
+                "machine; write them under settings:, or remove one of the keys"
+            )
         members = {member_row(files[row], row) for row in suite.rows}
         for row in suite.sweeps:
             if row not in members | set(suite.rows):
@@ -93,7 +102,9 @@ class Suite:
     def experiments(
         self, flags: Sequence[str], best: Mapping[str, Mapping[str, Any]] | None = None
     ) -> list[Experiment]:
-        """All jobs of the suite, corpus by corpus. Ensembles come last, after all of their members.
+        """All jobs of the suite, corpus by corpus. Each ensemble comes right after its members.
+
+        So it is evaluated before they are exported, because an export has no weights.
 
         Args:
             best: Row -> best settings, found by its sweep. An ensemble takes those of its members.
@@ -122,10 +133,8 @@ class Suite:
             for seed in self.seeds
             for row in self.rows
         ]
-        ensembles = [experiment for experiment in rows if experiment.members]
-        singles = [experiment for experiment in rows if not experiment.members]
-        singles += [member for ensemble in ensembles for member in ensemble.members]
-        return list({experiment.job_hash: experiment for experiment in [*singles, *ensembles]}.values())
+        jobs = [job for experiment in rows for job in (*experiment.members, experiment)]
+        return list({job.job_hash: job for job in jobs}.values())
 
 
 def is_finished(store: Store, suite: str, experiment: Experiment) -> bool:
@@ -150,10 +159,19 @@ class SuiteQueue:
     Args:
         again: Start a new run of each job.
         threads: Threads of a job that does not set `machine.threads`.
+        on_end: Gets the result of each job that has ended.
     """
 
-    def __init__(self, experiments: Sequence[Experiment], suite: str, parent: str, again: bool, threads: int | None):
-        self.suite, self.parent, self.again, self.threads = suite, parent, again, threads
+    def __init__(
+        self,
+        experiments: Sequence[Experiment],
+        suite: str,
+        parent: str,
+        again: bool,
+        threads: int | None,
+        on_end: Callable[[JobResult], None],
+    ):
+        self.suite, self.parent, self.again, self.threads, self.on_end = suite, parent, again, threads, on_end
         self.waiting = list(experiments)
         self.job_hashes = [experiment.job_hash for experiment in experiments]
         self.results: dict[str, JobResult] = {}
@@ -185,6 +203,7 @@ class SuiteQueue:
         experiment = task.experiment
         if result.job:
             self.results[experiment.job_hash] = result.job
+            self.on_end(result.job)
             return describe_result(result.job)
         if result.state == "stopped":
             self.waiting.insert(0, experiment)
@@ -198,7 +217,8 @@ class SuiteQueue:
             if self.lost_workers[experiment.job_hash] < MAX_ATTEMPTS:
                 self.waiting.insert(0, experiment)
                 return f"{result.reason}; continues with another worker"
-        self.results[experiment.job_hash] = JobResult(experiment, None, [], "failed")
+        self.results[experiment.job_hash] = failed = JobResult(experiment, None, [], "failed")
+        self.on_end(failed)
         return f"failed: {result.reason}"
 
 
@@ -217,14 +237,18 @@ def run_suite(
     again: bool,
     backend: WorkerBackend | None = None,
     max_seconds: float | None = None,
+    export: bool = False,
 ) -> tuple[list[JobResult], bool]:
     """Runs every unfinished job of the suite: one after the other in this process, or by the workers of a backend.
+
+    Jobs that are in the results of the suite are finished. If all are, neither the text nor the store is opened.
 
     Args:
         path: The file of the suite.
         flags: Settings from the command line.
         again: Start a new run of every job, also of finished ones.
         max_seconds: No job starts after this time.
+        export: Add each finished job to the results of the suite.
 
     Returns:
         The results of the jobs that ended, and whether these are all jobs.
@@ -238,6 +262,12 @@ def run_suite(
     if suite.corpora and "--corpus.name" in {flag.partition("=")[0] for flag in flags}:
         terminal.say(f"--corpus.name replaces the corpora of the suite: {', '.join(suite.corpora)}")
     name = path.stem
+    kept = Results.of(path, suite.results, export)
+    recorded = kept.show(experiments) if kept and not again else []
+    whole, in_results = experiments, {result.experiment.job_hash for result in recorded}
+    experiments = [experiment for experiment in whole if experiment.job_hash not in in_results]
+    if not experiments:
+        return recorded, True
     if backend:
         backend.check(experiments)
     # The workers start while this process reads the text and opens the store: creating a store takes seconds.
@@ -246,10 +276,12 @@ def run_suite(
         corpora = dict.fromkeys(experiment.corpus_name for experiment in experiments)
         best = best_settings.find(suite.sweeps, suite.preset, corpora, store)
         if best:
-            experiments = suite.experiments(flags, {row: settings.layer for row, settings in best.items()})
-        best_settings.check_seeds(best, experiments)
-        for line in setting_differences(experiments):
+            whole = experiments = suite.experiments(flags, {row: settings.layer for row, settings in best.items()})
+        best_settings.check_seeds(best, whole)
+        for line in setting_differences(whole):
             terminal.say(f"not equal: {line}")
+        if kept:
+            kept.check_members(experiments, in_results, store)
         unfinished = [experiment for experiment in experiments if again or not is_finished(store, name, experiment)]
         scores: dict[str, None] = {}
         for experiment in one_per_dataset(unfinished):
@@ -260,7 +292,7 @@ def run_suite(
         description = (
             f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
         )
-        about = {each.row: {"name": each.about.name, "year": str(each.about.year)} for each in experiments}
+        about = {each.row: {"name": each.about.name, "year": str(each.about.year)} for each in whole}
         tags = {
             "mlflow.note.content": description,
             "question": suite.question,
@@ -273,20 +305,21 @@ def run_suite(
         if scores:
             text = ui_view.suite_description(suite.question, store.experiment_id(name), parent)
             store.set_view(name, "suite", ui_view.suite_view(list(scores)), text)
-        best_settings.log_tuning_costs(best, experiments, parent, store)
+        best_settings.log_tuning_costs(best, whole, parent, store)
         resources = Resources.of(backend.count if isinstance(backend, LocalBackend) else None, start_s)
         on_cluster = backend is not None and not isinstance(backend, LocalBackend)
         planned_s = None if on_cluster or not unfinished else _planned_seconds(unfinished, resources, store)
         if unfinished:  # else the numbers of the command that ran the jobs stay
             store.log_plan(parent, planned_s, None)
+        ended = Exporter(kept, store, experiments).add if kept and export else lambda _: None
         status = "KILLED"
         try:
             if pool:
-                jobs = SuiteQueue(experiments, name, parent, again, pool.backend.threads_per_job())
+                jobs = SuiteQueue(experiments, name, parent, again, pool.backend.threads_per_job(), ended)
                 schedule(jobs, pool, max_seconds)
                 results = list(jobs.results.values())
             else:
-                results = _run_sequentially(experiments, store, name, parent, again, max_seconds)
+                results = _run_sequentially(experiments, store, name, parent, again, max_seconds, ended)
             completed = len(results) == len(experiments)
             failed = any(result.run is None for result in results)
             status = "KILLED" if not completed else "FAILED" if failed else "FINISHED"
@@ -302,7 +335,7 @@ def run_suite(
             f"--max_seconds: the time is up, {remaining} of {len(experiments)} jobs remain; run the same command again "
             "to continue"
         )
-    return results, completed
+    return [*recorded, *results], completed
 
 
 SUITES_READ = 3
@@ -321,7 +354,13 @@ def _planned_seconds(experiments: Sequence[Experiment], resources: Resources, st
 
 
 def _run_sequentially(
-    experiments: Sequence[Experiment], store: Store, suite: str, parent: str, again: bool, max_seconds: float | None
+    experiments: Sequence[Experiment],
+    store: Store,
+    suite: str,
+    parent: str,
+    again: bool,
+    max_seconds: float | None,
+    on_end: Callable[[JobResult], None],
 ) -> list[JobResult]:
     begin, results = time.monotonic(), []
     for number, experiment in enumerate(experiments, 1):
@@ -333,4 +372,5 @@ def _run_sequentially(
         except Exception as error:  # the failure of one row must not stop the others; it is printed and tracked
             terminal.say(f"  failed: {failure_reason(error)}")
             results.append(JobResult(experiment, None, [], "failed"))
+        on_end(results[-1])
     return results

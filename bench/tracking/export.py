@@ -19,6 +19,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -123,6 +124,33 @@ def export(store: Store, folder: Path, suites: Sequence[str], artifacts: bool = 
         studies = store.search([sweep.experiment_id], "tags.kind = 'study'") if sweep.name not in runs else []
         if studies:
             experiments[sweep.name], runs[sweep.name] = sweep, studies
+    return _write(store, folder, experiments, runs, artifacts)
+
+
+def export_run(store: Store, suite: str, run_id: str, folder: Path) -> Path:
+    """Exports one job with the run of its suite, without text of the corpus; returns `folder`.
+
+    The folder appears whole or not at all. If it exists, nothing is written: a finished run does not change.
+    """
+    if (folder / INDEX).is_file():
+        return folder
+    experiment = _experiment(store, suite)
+    found = _complete_runs(store, experiment)
+    runs = [run for run in found if run.info.run_id == run_id or run.data.tags.get("kind") == "suite"]
+    partial = inside(folder.parent, f".{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)  # a killed process left it
+    try:
+        _write(store, partial, {suite: experiment}, {suite: runs}, False)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _write(
+    store: Store, folder: Path, experiments: dict[str, Experiment], runs: dict[str, list[MlflowRun]], artifacts: bool
+) -> Path:
+    """Writes the runs of each experiment into a folder and returns the path of its index."""
     folder.mkdir(parents=True, exist_ok=True)
     known = {INDEX, *(f"{name}.parquet" for name in COLUMNS), "artifacts", "models"}
     if foreign := sorted(path.name for path in folder.iterdir() if path.name not in known):

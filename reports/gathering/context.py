@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.evaluation import first_losses
 from bench.measures import published
 from bench.measures.comparison import Comparison
 from bench.measures.selection import Selection
@@ -19,6 +20,9 @@ from reports.text.catalogue import Catalogue
 
 STILL_IMPROVING = "†"
 """Mark of a row that was still improving at the end of its budget, in tables and plots."""
+
+OTHER_CODE = "‡"
+"""Mark of a row with runs that other code has made than that which writes the report."""
 
 
 def slug(name: str) -> str:
@@ -117,6 +121,11 @@ class Cell:
             if best_update is not None and len(validated) > 1 and best_update >= validated[-1]:
                 found.append(seed)
         return found
+
+    @functools.cached_property
+    def of_other_code(self) -> list[int]:
+        """Seeds whose runs were made by other code: their first losses differ from those of the present code."""
+        return [seed for seed, run in self.runs.items() if first_losses.is_from_other_code(run.tags)]
 
     def below(self, name: str) -> dict[str, Number]:
         """The measured parts of a metric: for contrastive, pronoun -> number and pronoun/3 -> number."""

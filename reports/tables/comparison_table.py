@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bench.measures import metric_registry
 from bench.system import formatting
-from reports.gathering.context import STILL_IMPROVING, Cell, Context, Row, Track
+from reports.gathering.context import OTHER_CODE, STILL_IMPROVING, Cell, Context, Row, Track
 from reports.tables.table import EMPTY, Column, Entry, Run, Table, number_entry, score_entry
 from reports.text.catalogue import Catalogue
 
@@ -74,21 +74,27 @@ def comparison_table(context: Context) -> Table:
                 *_published(row),
             )
         )
-    notes = [*footnotes.values(), *_still_improving(context)]
+    notes = [
+        *footnotes.values(),
+        *_naming_rows(context, STILL_IMPROVING, "still_improving", lambda cell: cell.still_improving),
+        *_naming_rows(context, OTHER_CODE, "other_code", lambda cell: cell.of_other_code),
+    ]
     return Table("comparison", say("table.caption"), tuple(columns), tuple(rows), tuple(notes))
 
 
-def _still_improving(context: Context) -> list[tuple[str, str]]:
-    """The footnote that names the rows and seeds that were still improving; nothing if there are none."""
+def _naming_rows(
+    context: Context, mark: str, key: str, seeds_of: Callable[[Cell], Sequence[int]]
+) -> list[tuple[str, str]]:
+    """The footnote `table.KEY`, which names the rows and seeds with a mark; nothing if there are none."""
     say, named = context.catalogue, []
     for track in context.tracks:
         for row in context.rows:
             cell = row.cells[track]
-            if improving := cell.still_improving:
+            if marked := seeds_of(cell):
                 direction = [track.label] if len(context.tracks) > 1 else []
-                seeds = [f"{len(improving)}/{say.count('seed', len(cell.runs))}"] if len(cell.runs) > 1 else []
+                seeds = [f"{len(marked)}/{say.count('seed', len(cell.runs))}"] if len(cell.runs) > 1 else []
                 named.append(", ".join([row.name, *direction, *seeds]))
-    return [(STILL_IMPROVING, say("table.still_improving", rows="; ".join(named)))] if named else []
+    return [(mark, say(f"table.{key}", rows="; ".join(named)))] if named else []
 
 
 def direction_note(context: Context) -> str:
@@ -126,7 +132,8 @@ def _bleu(say: Catalogue, cell: Cell, best: bool) -> Entry:
     entry = score_entry("bleu", cell.number("bleu", cell.track.test_set))
     if entry is EMPTY:
         return Entry(say(f"state.{cell.state}")) if cell.state != "finished" else EMPTY
-    return replace(entry, best=best, mark=STILL_IMPROVING if cell.still_improving else "")
+    marks = {STILL_IMPROVING: cell.still_improving, OTHER_CODE: cell.of_other_code}
+    return replace(entry, best=best, mark="".join(mark for mark, seeds in marks.items() if seeds))
 
 
 def _best_row(context: Context, track: Track) -> str:

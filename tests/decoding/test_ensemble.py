@@ -116,12 +116,12 @@ def test_number_of_members_in_each_preset(preset: str, members: int) -> None:
         assert len(resolve(EXPERIMENTS / f"{file}.yaml", preset=preset, row=row).members) == members
 
 
-def test_a_suite_runs_ensembles_after_their_members() -> None:
+def test_a_suite_runs_each_ensemble_right_after_its_members() -> None:
     suite = Suite(rows=["gnmt-ensemble", "luong", "gnmt"], seeds=[1, 2])
     found = [(experiment.row, experiment.seed) for experiment in suite.experiments([])]
     assert found == [
-        *(("luong", 1), ("gnmt", 1), ("luong", 2), ("gnmt", 2), ("gnmt", 3), ("gnmt", 4)),
-        *(("gnmt-ensemble", 1), ("gnmt-ensemble", 2)),
+        *(("gnmt", 1), ("gnmt", 2), ("gnmt-ensemble", 1), ("luong", 1)),
+        *(("gnmt", 3), ("gnmt", 4), ("gnmt-ensemble", 2), ("luong", 2)),
     ]
 
 

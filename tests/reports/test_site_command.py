@@ -54,7 +54,6 @@ def test_the_command_writes_a_site_from_exports(
     [
         (["--site", "site", "--suite", "mixed"], "--suite: a site has all suites and its own folder"),
         (["--site", "site", "--format", "csv"], "--format: a site has all suites and its own folder"),
-        (["--from", "a", "--from", "b"], "--from: a report is of one export, but several were given"),
         (["--site", "site", "--from", "none"], "none has no readable export.yaml; make one with"),
     ],
 )
