@@ -14,7 +14,8 @@ import yaml
 from pyarrow import parquet
 
 from bench.cli.main import main
-from bench.tracking.export import INDEX, Export, export
+from bench.tracking.export import INDEX, Export, export, export_run, read_exports
+from bench.tracking.joined import join
 from bench.tracking.reading import MissingFile, TrackedRun
 from bench.tracking.store import Store
 from reports import write
@@ -325,3 +326,26 @@ def test_wrong_arguments_of_store_print_one_line(
         assert message in error
         assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_exports_of_single_runs_join_into_the_same_report(
+    store: Store, whole: Path, numbers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that has the same runs adds nothing; what it has more of, such as sentences, comes from it."""
+    for run in store.runs("later"):
+        export_run(store, "later", run.id, tmp_path / "runs" / run.id)
+    exports = read_exports([tmp_path / "runs"])
+    assert len(exports) == 5
+    joined = gather_runs.gather(join(exports), "later")
+    one = gather_runs.gather(Export(numbers), "later")
+    assert write.csv(joined) == write.csv(one)
+    assert write.terminal(joined) == write.terminal(one)
+    assert (joined.question, joined.written) == (one.question, one.written)
+    both = gather_runs.gather(join([Export(whole), *exports]), "later")
+    assert write.csv(both) == write.csv(one)
+    assert all(both.has_sentences(track) for track in both.tracks)
+    monkeypatch.setattr(main_plots, "all_plots", lambda _: [])
+    assert main(["report", "--from", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report" / "report.csv").read_text() == write.csv(one)
+    with pytest.raises(ValueError, match="there is no suite 'none' in the 5 folders; there are: later"):
+        gather_runs.gather(join(exports), "none")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
+import pytest
+
+from bench.evaluation import first_losses
 from bench.tracking.store import Store
 from reports import write
 from reports.gathering.context import Context
@@ -113,6 +118,34 @@ def test_bleu_with_another_tokenizer_is_not_tested(chinese: Context):
     (track,) = chinese.tracks
     assert chinese.comparison(track, "flat", "high")
     assert chinese.comparison(track, "old", "high") is None
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_a_row_that_other_code_has_made_is_marked(store: Store, language: str):
+    """In the table with a footnote, beside the mark of a row that still improves, and on the terminal."""
+    losses = first_losses.first_losses("perceptron")
+    stored = {1: json.dumps(losses), 2: json.dumps([losses[0] * 1.001, *losses[1:]]), 3: "no losses"}
+    runs = [
+        *(
+            Synthetic("perceptron", "P", 1958, 4, 1e12, seed, best_at=-1, tags={first_losses.TAG: of_seed})
+            for seed, of_seed in stored.items()
+        ),
+        Synthetic("mlp", "Before", 1986, 5, 1e12),
+        Synthetic("gone", "Gone", 1986, 5, 1e12, tags={first_losses.TAG: "[1.0, 2.0, 3.0]"}),
+    ]
+    suite = f"other code {language}"
+    synthetic_runs.suite(store, suite, runs, "perceptron,mlp,gone", "mlp")
+    context = gather(store, suite, language=language)
+    assert [row[3].mark for row in comparison_table(context).rows] == ["†‡", "", "‡"]
+    mark, note = comparison_table(context).footnotes[1]
+    assert mark == "‡"
+    assert re.search(r"P, 2/.*; Gone", note)
+    _, rows, _ = write.terminal(context)
+    assert [" ‡" in row[3] for row in rows] == [True, False, True]
+    assert write.terminal_notes(context) == [f"‡ {note}"]
+    page = write.page(context)
+    assert '<a href="#comparison-†">†</a></sup><sup><a href="#comparison-‡">‡</a>' in page
+    assert 'id="comparison-‡"' in page
 
 
 def test_a_row_whose_best_weights_are_its_last_is_marked(store: Store):

@@ -1,0 +1,59 @@
+"""The first losses of every row. A change of these numbers is a change of what the row computes: say so in CHANGELOG.md.
+
+Print the new ones with: python -m tests.evaluation.test_first_losses
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from bench.evaluation import first_losses
+from bench.experiment.loading import row_files
+from tests.helpers import tiny_sweep
+
+LOSSES = {}
+"""Row -> its losses; an ensemble has those of a member."""
+
+
+def test_first_losses_of_every_row() -> None:
+    """It builds and trains every row of the ladder, which takes some seconds."""
+    with tiny_sweep.cached_parsing():
+        found = {row: first_losses.first_losses(row) for row in row_files()}
+    assert found.keys() == LOSSES.keys()
+    for row, losses in LOSSES.items():
+        assert found[row] == pytest.approx(losses, rel=first_losses.TOLERANCE), row
+
+
+def test_a_small_difference_is_not_other_code() -> None:
+    losses = LOSSES["perceptron"]
+
+    def differs(factor: float) -> bool:
+        stored = json.dumps([losses[0], losses[1] * factor, losses[2]])
+        return first_losses.is_from_other_code({"row": "perceptron", first_losses.TAG: stored})
+
+    assert not differs(1 + 1e-7)
+    assert differs(1 + 1e-5)
+    assert not first_losses.is_from_other_code({"row": "perceptron"})
+
+
+@pytest.mark.parametrize("stored", ["[1.0]", "no losses", "[null, 1.0, 2.0]", "3"])
+def test_what_is_not_the_losses_of_a_row_is_other_code(stored: str) -> None:
+    assert first_losses.is_from_other_code({"row": "perceptron", first_losses.TAG: stored})
+    assert first_losses.is_from_other_code({"row": "no such row", first_losses.TAG: "[1.0, 2.0, 3.0]"})
+
+
+def test_random_numbers_do_not_change() -> None:
+    first_losses.first_losses.cache_clear()
+    torch.manual_seed(3)
+    wanted = torch.rand(4)
+    torch.manual_seed(3)
+    first_losses.first_losses("mlp-relu")
+    assert torch.equal(torch.rand(4), wanted)
+
+
+if __name__ == "__main__":
+    for name in row_files():
+        print(f'    "{name}": ({", ".join(f"{loss:.9f}" for loss in first_losses.first_losses(name))}),')
