@@ -16,10 +16,8 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from bench.experiment.loading import member_row, resolve, row_files
+from bench.tracking.reading import FIRST_LOSSES_TAG
 from models.parts.batch import EOS, UNK, Batch, Tokens
-
-TAG = "first_losses"
-"""Tag of a run that holds its first losses as JSON."""
 
 TOLERANCE = 1e-6
 """Largest relative difference of equal losses. Initial weights are drawn in float32, whose last bit depends on the
@@ -74,10 +72,10 @@ def _sentences(lengths: Sequence[int], stride: int) -> Tokens:
 
 def is_from_other_code(tags: Mapping[str, str]) -> bool:
     """Whether the first losses of a run differ from those of this code. False for a run that has stored none."""
-    if TAG not in tags:
+    if FIRST_LOSSES_TAG not in tags:
         return False
     try:
-        stored = [float(loss) for loss in json.loads(tags[TAG])]
+        stored = [float(loss) for loss in json.loads(tags[FIRST_LOSSES_TAG])]
     except (ValueError, TypeError):
         return True
     here = first_losses(tags.get("row", ""))

@@ -32,7 +32,7 @@ from bench.system.facts import COMMIT, UNKNOWN, environment_tags
 from bench.system.files import fill_file, inside, remove_partial_files
 from bench.system.machine import MachineSettings
 from bench.system.progress import Status, StatusCallback
-from bench.tracking.reading import TrackedRun
+from bench.tracking.reading import FIRST_LOSSES_TAG, TrackedRun
 from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store, StoreFailure
 from bench.training import checkpoints
@@ -310,7 +310,7 @@ def _run_tags(experiment: Experiment, job_data: JobData) -> dict[str, str]:
         "processes": str(experiment.machine.processes),
         "data": _corpus_hashes(corpus),
         **job_data.selection.tags,
-        first_losses.TAG: json.dumps(first_losses.first_losses(experiment.row)),
+        FIRST_LOSSES_TAG: json.dumps(first_losses.first_losses(experiment.row)),
         "mlflow.note.content": f"**{about.name}** ({about.paper}), {corpus.name}, preset {experiment.preset}, "
         f"seed {experiment.seed}.",
         **environment_tags(experiment.machine.device),

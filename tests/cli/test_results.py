@@ -11,8 +11,8 @@ from bench.cli.main import main
 from bench.evaluation import first_losses
 from bench.runs.results import MAX_BYTES
 from bench.tracking.export import Export, export_run
+from bench.tracking.reading import FIRST_LOSSES_TAG
 from bench.tracking.store import Store, TrackingSettings
-from tests.helpers import tiny_job
 from tests.helpers.command_line import flags_here, run_of
 
 SUITE = "question: What is it?\nrows: [transformer-base]\nresults: results\n"
@@ -22,7 +22,7 @@ def test_a_suite_whose_jobs_are_in_the_results_only_prints_the_table(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, store = run_of(folder, 1), Store(TrackingSettings(None, str(folder / "runs")))
-    assert json.loads(run.tags[first_losses.TAG]) == list(first_losses.first_losses("transformer-base"))
+    assert json.loads(run.tags[FIRST_LOSSES_TAG]) == list(first_losses.first_losses("transformer-base"))
     exported = export_run(store, "runs", run.id, tmp_path / "results" / "one")
     assert sum(file.stat().st_size for file in exported.iterdir()) < MAX_BYTES
     sentences = (folder / "test.en").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The first losses of every row. A change of these numbers is a change of what the row computes: say so in CHANGELOG.md.
+"""The first losses of every row. If these numbers change, rows compute something else: say so in CHANGELOG.md.
 
 Print the new ones with: python -m tests.evaluation.test_first_losses
 """
@@ -12,6 +12,7 @@ import torch
 
 from bench.evaluation import first_losses
 from bench.experiment.loading import row_files
+from bench.tracking.reading import FIRST_LOSSES_TAG
 from tests.helpers import tiny_sweep
 
 LOSSES = {}
@@ -32,7 +33,7 @@ def test_a_small_difference_is_not_other_code() -> None:
 
     def differs(factor: float) -> bool:
         stored = json.dumps([losses[0], losses[1] * factor, losses[2]])
-        return first_losses.is_from_other_code({"row": "perceptron", first_losses.TAG: stored})
+        return first_losses.is_from_other_code({"row": "perceptron", FIRST_LOSSES_TAG: stored})
 
     assert not differs(1 + 1e-7)
     assert differs(1 + 1e-5)
@@ -41,8 +42,8 @@ def test_a_small_difference_is_not_other_code() -> None:
 
 @pytest.mark.parametrize("stored", ["[1.0]", "no losses", "[null, 1.0, 2.0]", "3"])
 def test_what_is_not_the_losses_of_a_row_is_other_code(stored: str) -> None:
-    assert first_losses.is_from_other_code({"row": "perceptron", first_losses.TAG: stored})
-    assert first_losses.is_from_other_code({"row": "no such row", first_losses.TAG: "[1.0, 2.0, 3.0]"})
+    assert first_losses.is_from_other_code({"row": "perceptron", FIRST_LOSSES_TAG: stored})
+    assert first_losses.is_from_other_code({"row": "no such row", FIRST_LOSSES_TAG: "[1.0, 2.0, 3.0]"})
 
 
 def test_random_numbers_do_not_change() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.evaluation import first_losses
+from bench.tracking.reading import FIRST_LOSSES_TAG
 from bench.tracking.store import Store
 from reports import write
 from reports.gathering.context import Context
@@ -127,11 +128,11 @@ def test_a_row_that_other_code_has_made_is_marked(store: Store, language: str):
     stored = {1: json.dumps(losses), 2: json.dumps([losses[0] * 1.001, *losses[1:]]), 3: "no losses"}
     runs = [
         *(
-            Synthetic("perceptron", "P", 1958, 4, 1e12, seed, best_at=-1, tags={first_losses.TAG: of_seed})
+            Synthetic("perceptron", "P", 1958, 4, 1e12, seed, best_at=-1, tags={FIRST_LOSSES_TAG: of_seed})
             for seed, of_seed in stored.items()
         ),
         Synthetic("mlp", "Before", 1986, 5, 1e12),
-        Synthetic("gone", "Gone", 1986, 5, 1e12, tags={first_losses.TAG: "[1.0, 2.0, 3.0]"}),
+        Synthetic("gone", "Gone", 1986, 5, 1e12, tags={FIRST_LOSSES_TAG: "[1.0, 2.0, 3.0]"}),
     ]
     suite = f"other code {language}"
     synthetic_runs.suite(store, suite, runs, "perceptron,mlp,gone", "mlp")

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,8 +17,9 @@ from bench.experiment.spec import Experiment
 from bench.runs.job import JobResult
 from bench.runs.results import IN_RESULTS, MAX_BYTES, Results
 from bench.runs.suite import Suite, run_suite
-from bench.tracking import export, logged_model
+from bench.tracking import export
 from bench.tracking.export import INDEX, Export
+from bench.tracking.reading import FIRST_LOSSES_TAG
 from tests.helpers import tiny_sweep, tracking_folder
 from tests.helpers.threaded_workers import FakeJobs, ThreadBackend
 from tests.helpers.tiny_sweep import flags, store
@@ -75,7 +77,7 @@ def add_losses(folder: Path, row: str, losses: str) -> None:
     """Give the run of a row in the results other first losses, as other code would have stored them."""
     changed = store(folder)
     (of_row,) = [each for each in changed.runs("table") if each.tags["row"] == row]
-    changed.client.set_tag(of_row.id, first_losses.TAG, losses)
+    changed.client.set_tag(of_row.id, FIRST_LOSSES_TAG, losses)
     path = next(path for path in results_of(folder).folder.iterdir() if of_row.id[:12] in path.name)
     shutil.rmtree(path)
     export.export_run(changed, "table", of_row.id, path)
@@ -160,7 +162,8 @@ def test_an_ensemble_without_the_weights_of_its_members_is_refused_at_once(
     with pytest.raises(ValueError, match=r"gnmt-ensemble .*needs the weights of its members gnmt .* --again"):
         run(other, [ENSEMBLE])
     assert jobs.started == []
-    monkeypatch.setattr(logged_model, "find", lambda *_: object())  # where the members were trained
+    trained_here = SimpleNamespace(find=lambda *_: "a model")
+    monkeypatch.setattr(bench.runs.results, "logged_model", trained_here)
     run(folder, [ENSEMBLE])
     assert rows(jobs.started) == [ENSEMBLE]
 
