@@ -206,11 +206,11 @@ def _order(rng: random.Random, meaning: Meaning, source: Language, target: Langu
         slots = {**drawn.slots, "conjunction": _leaf(conjunction)}
         right = _sentence(Node(drawn.kind, slots, drawn.features))
         wrong = _sentence(Node(drawn.kind, slots, {**drawn.features, "mistake": "order"}))
-        verb = drawn.slots["second"].slots["verb"]
-        verbs = [_finite_verb(target.words(sentence), drawn.slots["second"], verb) for sentence in (right, wrong)]
         good, bad = (target.text(target.words(sentence)) for sentence in (right, wrong))
         if good == bad:
             return []
+        verb = drawn.slots["second"].slots["verb"]
+        verbs = [_finite_verb(target.words(sentence), drawn.slots["second"], verb) for sentence in (right, wrong)]
         category = f"{first.name}/{second.name}"
         distance = abs(verbs[0] - verbs[1])
         group.append(Contrast(source.text(source.words(right)), good, bad, category, distance, (form, other)))

@@ -7,6 +7,7 @@ A template defines the order in which the slots of a node are expressed, and wit
       say: determiner(case number gender=noun.gender) noun(case number) relative(number gender=noun.gender)
 
     name(...)     the slot `name`; nothing if the slot is empty. a.b is the slot b of the slot a
+    name^slot     the slot `name`, whose words express that slot, too; name^@word: and this function word
     <name>(...)   another template for the same node and its features, with these features added
     @name(...)    a function word of the language; @name^slot aligns it with that slot's words
     %a.b          the word in feature b of the slot a (a preposition that a verb governs)
@@ -25,12 +26,17 @@ Spelling, where two words meet:
     fusions: [{of: preposition determiner, pairs: {in dem: im}}]   two words of these groups become one
     joined: "'$"                                               a word that matches is written without a space after it
 
-Junctures come first, so that a word that they change (French le: l') is not fused, and again after fusions.
+A juncture can also depend on the previous word: {word: "-은", after: "[aeiou]$", say: "-는"}. Junctures come first, so
+that a word that they change (French le: l') is not fused, and again after fusions. A word that begins with a hyphen is
+a suffix, written without the hyphen and without a space before it. With `letters: decomposed` all regular expressions
+and patterns see the letters of which characters are composed (Unicode NFD): the last consonant of a syllable is a
+letter of its own.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -42,7 +48,7 @@ from bench.data.corpora._grammar.morphology import Lexeme, Morphology
 Features = dict[str, str]
 Realize = Callable[[Node, Features, "list[Word]"], None]
 Condition = Callable[[Node, Features], bool]
-ITEM = re.compile(r'"[^"]*"|[<@%]?[\w.]+>?(?:\^[\w.]+)?(?:\([^)]*\))?')
+ITEM = re.compile(r'"[^"]*"|[<@%]?[\w.]+>?(?:\^@?[\w.]+)?(?:\([^)]*\))?')
 
 
 @dataclass(slots=True)
@@ -55,6 +61,7 @@ class Word:
         origins: The parts of the meaning that it expresses. Words of two languages with a common origin are aligned.
         lexeme: The lexeme of the form; None for punctuation and fused words.
         values: Values of the lexeme's features.
+        suffix: Whether it is written without a space before it.
     """
 
     text: str
@@ -62,6 +69,7 @@ class Word:
     origins: tuple[Any, ...]
     lexeme: Lexeme | None = None
     values: tuple[str, ...] = ()
+    suffix: bool = False
 
     def other(self, feature: str, value: str) -> str | None:
         """The form of the word with another value of one feature; None if the form does not depend on the feature."""
@@ -77,6 +85,8 @@ class Language:
 
     def __init__(self, code: str, data: Mapping[str, Any]):
         self.code = code
+        self._is_decomposed = data.get("letters") == "decomposed"
+        data = _decomposed(data) if self._is_decomposed else data
         morphology = Morphology(data["features"], data["paradigms"])
         self.lexemes: dict[tuple[str, str], Lexeme] = {
             (group, name): morphology.lexeme(group, name, entry)
@@ -85,7 +95,8 @@ class Language:
         }
         self.function_words: dict[str, Lexeme] = {}
         for name, entry in data["words"].items():
-            self.function_words[name] = morphology.lexeme(entry.get("group", name), name, entry)
+            group = name if isinstance(entry, str) else entry.get("group", name)
+            self.function_words[name] = morphology.lexeme(group, name, entry)
         spelling = data["spelling"]
         self.punctuation = {mark: strength for strength, mark in enumerate(spelling["punctuation"].split())}
         self.fusions: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
@@ -94,7 +105,12 @@ class Language:
             splits = {pair: pair.split() for pair in entry["pairs"]}
             self.fusions[first, second] = {(one, two): entry["pairs"][pair] for pair, (one, two) in splits.items()}
         self.junctures = [
-            (re.compile(entry["word"]), re.compile(entry["before"]), entry["say"])
+            (
+                re.compile(entry["word"]),
+                re.compile(entry["before"]).match if "before" in entry else re.compile(entry["after"]).search,
+                "before" in entry,
+                entry["say"],
+            )
             for entry in spelling.get("junctures", ())
         ]
         self.joined = re.compile(spelling["joined"]) if "joined" in spelling else None
@@ -121,7 +137,7 @@ class Language:
         """The sentence as text, with a capital first letter and without spaces before punctuation marks."""
         text, joined = "", True
         for word in words:
-            text += word.text if joined or word.text in self.punctuation else f" {word.text}"
+            text += word.text if joined or word.suffix or word.text in self.punctuation else f" {word.text}"
             joined = bool(self.joined and self.joined.search(word.text))
         return text[:1].upper() + text[1:]
 
@@ -158,14 +174,22 @@ class Language:
         if self.fusions:
             spelled = self._fuse(spelled)
             self._change_junctures(spelled)
+        for word in spelled:
+            word.suffix = word.text.startswith("-")
+            word.text = unicodedata.normalize("NFC", word.text.removeprefix("-"))
         return spelled
 
     def _change_junctures(self, words: list[Word]) -> None:
-        """Changes words before certain other words, such as a before a vowel."""
-        for word, following in pairwise(words):
-            for pattern, before, replacement in self.junctures:
-                if (match := pattern.fullmatch(word.text)) and before.match(following.text):
+        """Changes words before or after certain other words, such as a before a vowel."""
+        for first, second in pairwise(words):
+            for pattern, fits, is_before, replacement in self.junctures:
+                word, neighbour = (first, second) if is_before else (second, first)
+                if (match := pattern.fullmatch(self._letters(word.text))) and fits(self._letters(neighbour.text)):
                     word.text = match.expand(replacement)
+
+    def _letters(self, text: str) -> str:
+        """The text as regular expressions see it."""
+        return unicodedata.normalize("NFD", text) if self._is_decomposed else text
 
     def _fuse(self, words: list[Word]) -> list[Word]:
         """The words, with one word for each pair that the language fuses."""
@@ -276,6 +300,7 @@ class Language:
             return self._function_word(name[1:], passed)
         if name[0] == "%":
             return self._governed(name[1:])
+        name, _, also = name.partition("^")
         follow = self._path(name)
 
         def realize(node: Node, features: Features, words: list[Word]) -> None:
@@ -288,7 +313,20 @@ class Language:
                 return
             self._append_form(self.lexeme(slot), slot_features, slot, words)
 
-        return realize
+        return self._expressing(also, realize) if also else realize
+
+    def _expressing(self, path: str, realize: Realize) -> Realize:
+        """`realize`, with words that also express the slot at `path`, or the function word of the node after @."""
+        follow = self._path(path)
+
+        def realize_both(node: Node, features: Features, words: list[Word]) -> None:
+            start = len(words)
+            realize(node, features, words)
+            origin = (node, path[1:]) if path[0] == "@" else follow(node)
+            for word in words[start:]:
+                word.origins += (origin,) if origin else ()
+
+        return realize_both
 
     def _template_call(self, name: str, passed: list[tuple[str, Any]]) -> Realize:
         def realize(node: Node, features: Features, words: list[Word]) -> None:
@@ -328,3 +366,12 @@ class Language:
             raise ValueError(f"languages/{self.code}.yaml: {lexeme.name} has no form for {missing}; add it")
         for text in lexeme.forms[values]:
             words.append(Word(text, lexeme.group, (origin,), lexeme, values))
+
+
+def _decomposed(data: Any) -> Any:
+    """Data of which every text is decomposed into letters."""
+    if isinstance(data, Mapping):
+        return {_decomposed(key): _decomposed(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_decomposed(value) for value in data]
+    return unicodedata.normalize("NFD", data) if isinstance(data, str) else data

@@ -8,11 +8,15 @@
 
 A table is nested by the values of its features. If a row has as many words as the last feature has values, each value
 gets one word. A row that is not nested down to the last feature applies to all values of the remaining features.
+
+A word can be a different one by a feature: `old: {by: sort, forms: {thing: ..., person animal: ...}}` has an entry for
+each value; that of the first value stands for those without one.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -54,6 +58,8 @@ class Morphology:
             entry: The parts in the order of the paradigm, then further parts as part=text; or a table of its own
                 (`forms`, `features`, and other features of the word). _ is a space within a part.
         """
+        if isinstance(entry, Mapping) and "by" in entry:
+            return self._variants(group, name, entry["by"], entry["forms"])
         if isinstance(entry, Mapping):
             inherent = {key: text for key, text in entry.items() if key not in ("features", "forms")}
             return self._inflected(group, name, entry.get("features", ()), entry["forms"], inherent)
@@ -66,9 +72,22 @@ class Morphology:
                 parts[part] = default.format(**parts) if isinstance(default, str) else apply_rules(default, parts)
         return self._inflected(group, name, paradigm.get("features", ()), paradigm["forms"], parts)
 
+    def _variants(self, group: str, name: str, feature: str, entries: Mapping[str, Any]) -> Lexeme:
+        variants = {
+            value: self.lexeme(group, name, entry) for values, entry in entries.items() for value in values.split()
+        }
+        unmarked = self.domains[feature][0]
+        default = variants[unmarked]
+        forms = {
+            (value, *key): form
+            for value in self.domains[feature]
+            for key, form in variants.get(value, default).forms.items()
+        }
+        return Lexeme(name, group, ((feature, unmarked), *default.features), forms, default.inherent)
+
     def _inflected(self, group: str, name: str, features: Any, rows: Any, parts: Mapping[str, str]) -> Lexeme:
         forms = {
-            key: tuple(pattern.format(**parts).replace("_", " ").split())
+            key: tuple(unicodedata.normalize("NFC", pattern.format(**parts)).replace("_", " ").split())
             for key, pattern in self.table(tuple(features), rows).items()
         }
         unmarked = tuple((feature, self.domains[feature][0]) for feature in features)
