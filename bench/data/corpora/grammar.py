@@ -1,9 +1,9 @@
 """Sentence pairs from a synchronous grammar: one meaning, expressed in two languages.
 
 The engine is in `_grammar/` and its data in `languages/`: meaning.yaml defines the possible meanings, and en.yaml,
-de.yaml and fr.yaml how each language expresses them. Any two of them are a corpus, in both directions. All random seeds
-are fixed, so the same settings give the same corpus on every machine. Generation takes seconds, so the result is stored
-in the cache folder.
+de.yaml, fr.yaml and ko.yaml how each language expresses them. Any two of them are a corpus, in both directions. All
+random seeds are fixed, so the same settings give the same corpus on every machine. Generation takes seconds, so the
+result is stored in the cache folder.
 """
 
 from __future__ import annotations
