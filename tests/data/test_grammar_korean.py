@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.data.corpora._grammar.language import Language
-from bench.data.corpora._grammar.meaning import Node
+from bench.data.corpora._grammar.meaning import Concept, Node
 from bench.data.corpora.grammar import Example, Grammar, contrastive, examples, load
 from bench.data.corpus import Corpus, CorpusSettings
 from tests.helpers import korean_rules as rules
@@ -333,17 +333,22 @@ def test_sentences_are_correct_for_any_number_of_lemmas_and_any_depth(lemmas: in
         assert {j for _, j in example.alignment} >= example.content[1]
 
 
-def test_a_suffix_a_juncture_and_a_word_chosen_by_a_feature() -> None:
+def test_suffixes_letters_and_words_chosen_by_a_feature() -> None:
     language = Language(
         "xx",
         {
             "letters": "decomposed",
             "features": {"sort": "thing person"},
             "spelling": {"punctuation": ".", "junctures": [{"word": "-은", "after": "[ᅡ-ᅵ]$", "say": "-는"}]},
-            "paradigms": {"noun": {"entry": ["base"], "forms": "{base}ᆫ"}},
+            "paradigms": {"noun": {"entry": ["base"], "forms": "{base}\u11ab"}},
             "words": {"topic": {"forms": "-은"}},
-            "templates": {"Root": 'noun(sort=person) @topic "."'},
+            "templates": {"Root": 'noun(sort=person) @topic noun^other @topic^noun "."'},
             "lexicon": {"noun": {"one": {"by": "sort", "forms": {"thing": "가", "person": {"forms": "나"}}}}},
         },
     )
-    assert language.lexemes["noun", "one"].forms[("thing",)] == ("간",)
+    concept = Concept("one", "noun", "noun", {})
+    noun, other = (Node("noun", {}, {}, concept, concept) for _ in range(2))
+    words = language.words(Node("Root", {"noun": noun, "other": other}, {}))
+    assert language.text(words) == "나는 간은."
+    assert [len(word.origins) for word in words] == [1, 1, 2, 1, 0]
+    assert words[2].origins == (noun, other)
