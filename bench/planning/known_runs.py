@@ -97,7 +97,7 @@ class KnownRuns:
             known
             for known in self.runs
             if (known.run.tags.get("row"), known.run.tags.get("preset")) == (experiment.row, experiment.preset)
-            and all(known.run.params.get(key) == str(wanted[key]) for key in keys)
+            and all(known.run.params.get(key, "None") == str(wanted[key]) for key in keys)  # older runs lack new keys
         ]
 
     def rate(self, experiment: Experiment, machine: Machine, target_tokens_per_pair: float | None) -> Rate | None:

@@ -52,3 +52,11 @@ def test_an_ensemble_takes_only_the_time_of_its_evaluation(experiment: Experimen
     rate = known(run(ensemble, seconds=30, tags={"members": "a, b"})).rate(ensemble, HERE, None)
     assert rate is not None
     assert (rate.seconds_per_pair, rate.other_seconds) == (0, 30)
+
+
+def test_a_run_of_an_earlier_version_lacks_a_setting_that_is_null_here(experiment: Experiment) -> None:
+    older = run(experiment)
+    del older.params["training.batch_pairs"]
+    assert known(older).rate(experiment, HERE, None) is not None
+    paired = replace(experiment, training=replace(experiment.training, batch_pairs=32))
+    assert known(older).rate(paired, HERE, None) is None
