@@ -22,7 +22,7 @@ from tests.helpers import korean_rules as rules
 FULL = CorpusSettings(lemmas=470)
 SMALL = CorpusSettings()
 SUFFIXES = [form for pair in rules.PARTICLES.items() for form in pair]
-NEGATIVE = re.compile(r"지는? (않|못)|이 아니|수 없|필요가 없|적이 없")
+NEGATIVE = re.compile(r"지는? (않|못)|이 아[니닌]|수 없|필요가 없|적이 없")
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_two_and_some_have_a_counter(sentences: list[Example]) -> None:
                 checked[counter] += 1
                 assert (counter == "명") == (noun in rules.PERSONS), example.target
                 assert (counter == "마리") == (noun in rules.ANIMALS), example.target
-    assert min(checked[counter] for counter in ("명", "마리", "개", "권")) > 10
+    assert min(checked[counter] for counter in ("명", "마리", "개", "권")) > 5
 
 
 def test_the_subject_of_a_clause_inside_another_is_no_topic(sentences: list[Example]) -> None:
@@ -174,7 +174,7 @@ def test_the_subject_of_a_clause_inside_another_is_no_topic(sentences: list[Exam
             continue
         checked += 1
         groups = rules.units(example.target, example.target_words)
-        topics = [unit for unit in groups if len(unit) > 1 and unit[-1] in ("은", "는") and not unit[0].endswith("다")]
+        topics = [unit for unit in groups if len(unit) > 1 and unit[-1] in ("은", "는") and unit[-2][-1] != "다"]
         assert len(topics) <= 1, example.target
     assert checked > 500
 
@@ -270,7 +270,7 @@ def test_splits_share_no_sentence_and_names_are_new(demo: Corpus) -> None:
 
 
 def test_the_corpus_is_the_same_on_every_machine(demo: Corpus) -> None:
-    assert demo.tests["test"].hash[:16] == "HASH"
+    assert demo.tests["test"].hash[:16] == "030ce80d3d106ca9"
 
 
 def test_examples_are_those_of_the_split(demo: Corpus) -> None:
