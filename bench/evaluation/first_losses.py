@@ -1,27 +1,21 @@
 """The losses of a row's first three updates: numbers that change if the code of the row changes.
 
 They do not depend on the job: the row has the settings of the preset demo without a recipe, a vocabulary of 23 tokens
-and a fixed batch, in float64 on the CPU, at the peak learning rate. Every run stores those of the code that made it, so
-that a report notices runs that other code made. tests/evaluation/test_first_losses.py has the values of every row.
+and a fixed batch, in float64 on the CPU, at the peak learning rate. Every run stores those of the code that made it,
+and bench/measures/first_losses.csv has those of the present code, so a report notices runs that other code made.
+`python -m bench.evaluation.first_losses` prints the file.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch.nn.utils import clip_grad_norm_
 
 from bench.experiment.loading import member_row, resolve, row_files
-from bench.tracking.reading import FIRST_LOSSES_TAG
 from models.parts.batch import EOS, UNK, Batch, Tokens
-
-TOLERANCE = 1e-6
-"""Largest relative difference of equal losses. Initial weights are drawn in float32, whose last bit depends on the
-processor; a change of the code moves a loss by more than 1e-4."""
 
 VOCABULARY = 23
 UPDATES = 3
@@ -70,15 +64,7 @@ def _sentences(lengths: Sequence[int], stride: int) -> Tokens:
     return Tokens(ids_BS, tuple(lengths))
 
 
-def is_from_other_code(tags: Mapping[str, str]) -> bool:
-    """Whether the first losses of a run differ from those of this code. False for a run that has stored none."""
-    if FIRST_LOSSES_TAG not in tags:
-        return False
-    try:
-        stored = [float(loss) for loss in json.loads(tags[FIRST_LOSSES_TAG])]
-    except (ValueError, TypeError):
-        return True
-    here = first_losses(tags.get("row", ""))
-    return len(stored) != len(here) or not all(
-        math.isclose(one, other, rel_tol=TOLERANCE) for one, other in zip(stored, here, strict=True)
-    )
+if __name__ == "__main__":
+    print("row,first,second,third")
+    for name in sorted(row_files()):
+        print(name, *(f"{loss:.9f}" for loss in first_losses(name)), sep=",")

@@ -26,13 +26,14 @@ from bench.experiment.loading import config_yaml
 from bench.experiment.spec import Experiment, flatten
 from bench.measures import quality
 from bench.measures.measure import Measure
+from bench.measures.other_code import FIRST_LOSSES_TAG
 from bench.measures.selection import CONSTANT_SCORE_TAG, Selection, is_constant
 from bench.system import formatting, terminal
 from bench.system.facts import COMMIT, UNKNOWN, environment_tags
 from bench.system.files import fill_file, inside, remove_partial_files
 from bench.system.machine import MachineSettings
 from bench.system.progress import Status, StatusCallback
-from bench.tracking.reading import FIRST_LOSSES_TAG, TrackedRun
+from bench.tracking.reading import TrackedRun
 from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store, StoreFailure
 from bench.training import checkpoints

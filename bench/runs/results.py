@@ -12,8 +12,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.evaluation import first_losses
 from bench.experiment.spec import Experiment
+from bench.measures.other_code import is_from_other_code
 from bench.runs.job import JobResult
 from bench.system import terminal
 from bench.system.files import inside
@@ -116,7 +116,7 @@ def _read(folder: Path, suite: str) -> list[Export]:
 def _line(experiment: Experiment, run: TrackedRun | None) -> list[str]:
     if run is None:
         return [experiment.name, "to do", ""]
-    other = ", made by other code" if first_losses.is_from_other_code(run.tags) else ""
+    other = ", made by other code" if is_from_other_code(run.tags) else ""
     return [experiment.name, f"{IN_RESULTS}{other}", run.id[:8]]
 
 

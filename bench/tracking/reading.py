@@ -31,9 +31,6 @@ LEFT_OUT_TAG = "attention_ladder.left_out"
 PLAN_TAG = "plan"
 """Tag of the run of a suite that holds, as JSON, the predicted and the real seconds of its last command."""
 
-FIRST_LOSSES_TAG = "first_losses"
-"""Tag of a run that holds, as JSON, the losses of bench/evaluation/first_losses.py."""
-
 
 class MissingFile(ValueError):
     """A file is gone that a run has written to the store."""

@@ -11,9 +11,10 @@ import pandas as pd
 
 from bench.measures import published
 from bench.measures.comparison import Comparison
+from bench.measures.other_code import is_from_other_code
 from bench.measures.selection import Selection
 from bench.measures.tuning_curve import Expected
-from bench.tracking.reading import FIRST_LOSSES_TAG, TrackedRun
+from bench.tracking.reading import TrackedRun
 from reports.gathering.translations import Translations
 from reports.text.catalogue import Catalogue
 
@@ -124,12 +125,7 @@ class Cell:
     @functools.cached_property
     def of_other_code(self) -> list[int]:
         """Seeds whose runs were made by other code: their first losses differ from those of the present code."""
-        tags = {seed: run.tags for seed, run in self.runs.items() if FIRST_LOSSES_TAG in run.tags}
-        if not tags:
-            return []
-        from bench.evaluation.first_losses import is_from_other_code  # here, because torch is slow to import
-
-        return [seed for seed, of_run in tags.items() if is_from_other_code(of_run)]
+        return [seed for seed, run in self.runs.items() if is_from_other_code(run.tags)]
 
     def below(self, name: str) -> dict[str, Number]:
         """The measured parts of a metric: for contrastive, pronoun -> number and pronoun/3 -> number."""

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.evaluation import first_losses
-from bench.tracking.reading import FIRST_LOSSES_TAG
+from bench.measures.other_code import FIRST_LOSSES_TAG, committed
 from bench.tracking.store import Store
 from reports import write
 from reports.gathering.context import Context
@@ -124,7 +123,7 @@ def test_bleu_with_another_tokenizer_is_not_tested(chinese: Context):
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_a_row_that_other_code_has_made_is_marked(store: Store, language: str):
     """In the table with a footnote, beside the mark of a row that still improves, and on the terminal."""
-    losses = first_losses.first_losses("perceptron")
+    losses = committed()["perceptron"]
     stored = {1: json.dumps(losses), 2: json.dumps([losses[0] * 1.001, *losses[1:]]), 3: "no losses"}
     runs = [
         *(
@@ -132,10 +131,10 @@ def test_a_row_that_other_code_has_made_is_marked(store: Store, language: str):
             for seed, of_seed in stored.items()
         ),
         Synthetic("mlp", "Before", 1986, 5, 1e12),
-        Synthetic("gone", "Gone", 1986, 5, 1e12, tags={FIRST_LOSSES_TAG: "[1.0, 2.0, 3.0]"}),
+        Synthetic("lstm", "Gone", 1986, 5, 1e12, tags={FIRST_LOSSES_TAG: "[1.0, 2.0, 3.0]"}),
     ]
     suite = f"other code {language}"
-    synthetic_runs.suite(store, suite, runs, "perceptron,mlp,gone", "mlp")
+    synthetic_runs.suite(store, suite, runs, "perceptron,mlp,lstm", "mlp")
     context = gather(store, suite, language=language)
     assert [row[3].mark for row in comparison_table(context).rows] == ["†‡", "", "‡"]
     mark, note = comparison_table(context).footnotes[1]

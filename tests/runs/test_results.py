@@ -12,14 +12,13 @@ import pytest
 
 import bench.runs.results
 import bench.runs.worker
-from bench.evaluation import first_losses
 from bench.experiment.spec import Experiment
+from bench.measures.other_code import FIRST_LOSSES_TAG, committed
 from bench.runs.job import JobResult
 from bench.runs.results import IN_RESULTS, MAX_BYTES, Results
 from bench.runs.suite import Suite, run_suite
 from bench.tracking import export
 from bench.tracking.export import INDEX, Export
-from bench.tracking.reading import FIRST_LOSSES_TAG
 from tests.helpers import tiny_sweep, tracking_folder
 from tests.helpers.threaded_workers import FakeJobs, ThreadBackend
 from tests.helpers.tiny_sweep import flags, store
@@ -191,7 +190,7 @@ def test_an_interrupted_export_leaves_nothing(folder: Path, jobs: FakeJobs, monk
 def test_runs_of_other_code_are_marked(folder: Path, jobs: FakeJobs, capsys: pytest.CaptureFixture[str]) -> None:
     run(folder, ROWS)
     add_losses(folder, "mlp", json.dumps([1.0, 2.0, 3.0]))
-    add_losses(folder, "perceptron", json.dumps(first_losses.first_losses("perceptron")))
+    add_losses(folder, "perceptron", json.dumps(committed()["perceptron"]))
     capsys.readouterr()
     run(folder, [*ROWS, "cnn"], export=False)
     lines = [line for line in capsys.readouterr().out.splitlines() if "other code" in line]
