@@ -13,7 +13,7 @@ from bench.experiment.yaml_layers import EXPERIMENTS
 def test_the_jobs_of_a_suite() -> None:
     kind, jobs = read_jobs(EXPERIMENTS / "demo.yaml", ["--training.max_pairs", "100"], seeds=[1, 2])
     assert kind == "suite"
-    assert len(jobs) == 10
+    assert len(jobs) == 20  # five rows, two directions, two seeds
     assert {job.experiment.training.max_pairs for job in jobs} == {100}
 
 
