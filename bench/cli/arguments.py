@@ -163,6 +163,19 @@ def port_number(text: str) -> int:
     return number
 
 
+def add_from_flag(command: argparse.ArgumentParser, what: str) -> None:
+    """Adds --from, which names exports and can be given several times."""
+    command.add_argument(
+        "--from",
+        dest="exported",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help=f"{what}; can be given several times",
+    )
+
+
 def add_worker_flags(command: argparse.ArgumentParser) -> None:
     """Adds the flags of a command that executes many jobs."""
     command.add_argument(
@@ -232,15 +245,7 @@ def build_parser() -> Parser:
         "--workers", type=positive_int, help="jobs at the same time, as for bench suite and sweep (default: 1)"
     )
     plan.add_argument("--gpu", metavar="NAME", help="plan for this GPU instead of this machine, such as H100 or L4")
-    plan.add_argument(
-        "--from",
-        dest="exported",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="an export with finished runs whose speed counts, beside the tracking store; may be given several times",
-    )
+    add_from_flag(plan, "an export with finished runs whose speed counts, beside the tracking store")
     plan.add_argument("--format", choices=["table", "json", "csv"], default="table", help="output (default: table)")
 
     tuned = command("tuned", "write the settings that an equal search found, which the preset then uses")
@@ -257,15 +262,7 @@ def build_parser() -> Parser:
         "--ui_url", help="address of the MLflow UI that rows link to (default: a tracking server's own)"
     )
     report.add_argument("--export", type=Path, metavar="FOLDER", help="export the runs that the report reads")
-    report.add_argument(
-        "--from",
-        dest="exported",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="read an export, or a folder of exports, instead of a tracking store; can be given several times",
-    )
+    add_from_flag(report, "read an export, or a folder of exports, instead of a tracking store")
     report.add_argument(
         "--site", type=Path, metavar="FOLDER", help="write a static site of all suites and rows instead of one report"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +39,6 @@ def test_the_trials_of_a_sweep() -> None:
         ("missing.yaml", {}, "file not found"),
     ],
 )
-def test_invalid_input(file: str, arguments: dict[str, object], message: str) -> None:
+def test_invalid_input(file: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_jobs(Path(EXPERIMENTS / file), [], **arguments)  # type: ignore[arg-type]
+        read_jobs(EXPERIMENTS / file, [], **arguments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 import yaml
@@ -17,6 +16,7 @@ from bench.data.corpora.grammar import Example, Grammar, contrastive, examples, 
 from bench.data.corpus import Corpus, CorpusSettings
 from tests.data.conftest import FEW_PAIRS
 from tests.helpers import german_rules
+from tests.helpers.contrast_sets import check_balance
 
 SUBORDINATORS = {"weil", "dass", "wenn", "als", "obwohl", "falls", "während", "sobald", "bis"}
 COORDINATORS = {"und", "aber", "denn"}
@@ -231,25 +231,9 @@ def test_the_other_direction_is_the_same_text(demo: Corpus) -> None:
 @pytest.mark.parametrize("phenomenon", ["pronoun", "sense", "agreement", "order"])
 def test_fixed_preferences_are_right_in_half_of_the_contrasts(phenomenon: str, corpus: CorpusSettings) -> None:
     generated = contrastive(phenomenon, corpus, size=210)
-    assert len(generated) >= 150
-    frequency = Counter(one.forms[0] for one in generated)
-    forms = sorted(frequency)
-
-    def half(preference: Callable[[str, str], float]) -> bool:
-        """Whether choosing the translation with the smaller value is right in half of them; a tie counts half."""
-        values = [(preference(one.right, one.forms[0]), preference(one.wrong, one.forms[1])) for one in generated]
-        return sum((right < wrong) + 0.5 * (right == wrong) for right, wrong in values) == len(generated) / 2
-
-    assert half(lambda text, form: forms.index(form))  # always the same form
-    assert half(lambda text, form: len(text))  # the shorter one
-    assert half(lambda text, form: len(text.split()))
-    assert half(lambda text, form: -frequency[form])  # the more frequent one
-    right, wrong = (Counter((one.distance, one.forms[i]) for one in generated) for i in (0, 1))
-    assert right == wrong
+    check_balance(generated, load(corpus, "en", "de").train)
     if phenomenon == "agreement":
         assert {one.distance for one in generated} == set(range(21))
-    train = load(corpus, "en", "de").train
-    assert not {text for one in generated for text in (one.source, one.right)} & {*train.sources, *train.targets}
 
 
 def test_contrasts_are_about_their_phenomenon() -> None:

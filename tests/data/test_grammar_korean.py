@@ -6,7 +6,6 @@ import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -18,6 +17,7 @@ from bench.data.corpora._grammar.meaning import Concept, Node
 from bench.data.corpora.grammar import Example, Grammar, contrastive, examples, load
 from bench.data.corpus import Corpus, CorpusSettings
 from tests.helpers import korean_rules as rules
+from tests.helpers.contrast_sets import check_balance
 
 FULL = CorpusSettings(lemmas=470)
 SMALL = CorpusSettings()
@@ -281,21 +281,7 @@ def test_examples_are_those_of_the_split(demo: Corpus) -> None:
 @pytest.mark.parametrize("phenomenon", ["pronoun", "sense"])
 def test_fixed_preferences_are_right_in_half_of_the_contrasts(phenomenon: str, corpus: CorpusSettings) -> None:
     generated = contrastive(phenomenon, corpus, "en", "ko", size=210)
-    assert len(generated) >= 150
-    frequency = Counter(one.forms[0] for one in generated)
-
-    def half(preference: Callable[[str, str], float]) -> bool:
-        """Whether choosing the translation with the smaller value is right in half of them; a tie counts half."""
-        values = [(preference(one.right, one.forms[0]), preference(one.wrong, one.forms[1])) for one in generated]
-        return sum((right < wrong) + 0.5 * (right == wrong) for right, wrong in values) == len(generated) / 2
-
-    assert half(lambda text, form: sorted(frequency).index(form))
-    assert half(lambda text, form: len(text))
-    assert half(lambda text, form: -frequency[form])
-    right, wrong = (Counter((one.distance, one.forms[i]) for one in generated) for i in (0, 1))
-    assert right == wrong
-    train = load(corpus, "en", "ko").train
-    assert not {text for one in generated for text in (one.source, one.right)} & {*train.sources, *train.targets}
+    check_balance(generated, load(corpus, "en", "ko").train)
 
 
 def test_the_particle_of_a_wrong_noun_fits_it() -> None:
