@@ -14,12 +14,10 @@ import io
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from pytorch_lightning.plugins.precision import MixedPrecision
 
 from bench.experiment.job_data import JobData, model_of
 from bench.experiment.loading import resolve, row_files
@@ -27,7 +25,7 @@ from bench.experiment.spec import Experiment
 from bench.system import streams, terminal
 from bench.system.files import write_file
 from bench.system.machine import bf16_fallback
-from models.parts.batch import Batch
+from bench.training.plain_update import plain_update
 
 WARM_UP, UPDATES = 30, 100
 """Updates before the clock starts, which load kernels and fill caches, and updates that are timed."""
@@ -81,22 +79,8 @@ def measure_speed(experiment: Experiment, warm_up: int = WARM_UP, updates: int =
     with experiment.machine.applied(), bf16_fallback(device, mixed):
         job_data = JobData.of(experiment)
         model = model_of(experiment, job_data).to(device).train()
-        configured = model.configure_optimizers()
-        optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
-        precision = MixedPrecision("bf16-mixed", device.type) if mixed else None  # the context that a run trains in
         batches = iter(job_data.train.train_dataloader())
-
-        def update() -> Batch:
-            batch = next(batches).to(device)
-            with precision.forward_context() if precision else nullcontext():
-                loss = model.training_step(batch, 0)
-            optimizer.zero_grad()
-            loss.backward()
-            if settings.clip is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-            optimizer.step()
-            scheduler.step()
-            return batch
+        update = plain_update(model, batches, settings.precision, settings.clip)
 
         def synchronize() -> None:
             if device.type == "cuda":

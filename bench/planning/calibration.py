@@ -12,12 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from pytorch_lightning.plugins.precision import MixedPrecision
 
 from bench.decoding import beam_search
 from bench.decoding.beam_search import DecodingSettings
@@ -29,6 +27,7 @@ from bench.measures.energy import Energy
 from bench.planning.rate import Rate
 from bench.planning.workload import Lengths, Workload, random_pairs, random_sentences
 from bench.system.machine import bf16_fallback
+from bench.training.plain_update import plain_update
 from models.parts.translator import Translator
 
 WARM_UP, UPDATES, SECONDS = 3, 12, 4.0
@@ -136,25 +135,13 @@ def _updates(
 ) -> tuple[list[int], list[float], float | None]:
     """Target tokens and seconds of each timed update, and the joules of all of them."""
     settings, device = experiment.training, model.device
-    configured = model.configure_optimizers()
-    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
-    mixed = settings.precision == "bf16-mixed"
-    precision = MixedPrecision("bf16-mixed", device.type) if mixed else None
     if settings.precision == "64-true":
         model.double()
     batches = iter(workload.batches(experiment).train_dataloader())
-    model.train()
+    make = plain_update(model.train(), batches, settings.precision, settings.clip)
 
     def update() -> int:
-        batch = next(batches).to(device)
-        with precision.forward_context() if precision else nullcontext():
-            loss = model.training_step(batch, 0)
-        optimizer.zero_grad()
-        loss.backward()
-        if settings.clip is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimizer.step()
-        scheduler.step()
+        batch = make()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return sum(batch.target.lengths_B)
