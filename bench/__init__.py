@@ -7,6 +7,7 @@ system      machine settings, terminal output, progress messages, text made safe
 data        corpora, vocabularies, batches, corpus statistics
 decoding    greedy and beam search, ensembles, unknown-word replacement
 measures    one file per metric: quality, FLOPs, latency, memory, energy, costs, comparison of rows, probes, alignment
+scaling     scaling curves: points, laws, fits with intervals, frontiers and crossings (numpy and scipy only)
 tracking    the MLflow store: reading runs, writing runs, logged models, retries, the UI
 training    the training loop: budget, validation, checkpoints, reward phase, distributed training
 experiment  the typed configuration: YAML layers, presets, search spaces, fairness checks, the data of a job

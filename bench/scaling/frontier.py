@@ -1,0 +1,350 @@
+"""The best size at each cost, IsoFLOP slices, and where the frontiers of two rows cross.
+
+The frontier is the minimum of the fitted law over sizes inside the row's ladder, at its exact cost per token: the
+envelope of raw points is too low, because it picks the luckiest of several sizes. The rule of 6 FLOPs for each parameter
+and token (Kaplan et al. 2020, arXiv 2001.08361) is only offered to show how much it changes the exponents, as Pearce and
+Song 2024 (arXiv 2406.12907) did. IsoFLOP slices are approach 2 of Hoffmann et al. 2022 (arXiv 2203.15556).
+Letters in names: B draws, C costs, N sizes of the grid, S sizes of the ladder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from bench.scaling.fit import Fit
+from bench.scaling.laws import Array
+from bench.scaling.points import Count, Point
+from bench.scaling.uncertainty import Interval, interval
+
+GRID_SIZES, GRID_COSTS = 41, 41
+MAX_EXTRAPOLATION = 10.0
+"""How far beyond the largest cost a frontier may be drawn, dashed and without a claim."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The sizes of a row and what a target token costs at each. Between sizes: linear interpolation of logarithms.
+
+    Attributes:
+        sizes: (S,) parameters, in the way of counting of the fit, ascending.
+        cost_per_token: (S,) training FLOPs, or seconds, for each target token.
+        lowest: Smallest cost at which two sizes were trained: the smallest budget of the second size.
+        highest: Largest cost of a run.
+    """
+
+    sizes: Array
+    cost_per_token: Array
+    lowest: float
+    highest: float
+
+    @staticmethod
+    def of(
+        points: Sequence[Point], count: Count = "body_softmax", cost: Literal["flops", "seconds"] = "flops"
+    ) -> Ladder:
+        """Returns the ladder of a row. The cost per token of a size is the geometric mean over its points.
+
+        Raises:
+            ValueError: a point has no measured seconds.
+        """
+        by_size: dict[float, list[tuple[float, float]]] = {}
+        for point in points:
+            spent = getattr(point, cost)
+            if spent is None:
+                raise ValueError(
+                    f"scaling points: run {point.run} has no {cost}; expected it for all points of the row"
+                )
+            by_size.setdefault(float(getattr(point, count)), []).append((spent, point.tokens))
+        sizes = sorted(by_size)
+        per_token = [float(np.exp(np.mean([np.log(c / d) for c, d in by_size[size]]))) for size in sizes]
+        lowest = min(c for c, _ in by_size[sizes[min(1, len(sizes) - 1)]])
+        highest = max(c for of in by_size.values() for c, _ in of)
+        return Ladder(np.array(sizes), np.array(per_token), lowest, highest)
+
+    def at(self, sizes: Array) -> Array:
+        """Returns the cost of a token at these sizes inside the ladder."""
+        return np.exp(np.interp(np.log(sizes), np.log(self.sizes), np.log(self.cost_per_token)))
+
+    def grid(self, number: int = GRID_SIZES) -> Array:
+        """Returns sizes from the smallest to the largest, evenly spaced in the logarithm."""
+        return np.geomspace(self.sizes[0], self.sizes[-1], number)
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The lowest loss at each cost. All arrays have the shape (C,).
+
+    Attributes:
+        costs: FLOPs or seconds.
+        loss: Nats per target token.
+        low: Lower end of the band.
+        high: Upper end of the band.
+        best_size: Parameters of the best size.
+        at_end: Whether the best size is the smallest or the largest of the ladder: a better one may lie beyond.
+        extrapolated: Whether the cost is outside the costs of runs.
+    """
+
+    costs: Array
+    loss: Array
+    low: Array
+    high: Array
+    best_size: Array
+    at_end: np.ndarray
+    extrapolated: np.ndarray
+
+
+def lowest_loss(fit: Fit, ladder: Ladder, costs_C: Array, draws_BK: Array | None = None) -> tuple[Array, Array]:
+    """Returns the lowest loss inside the ladder, (C,) or (B, C), and the best size, of the same shape.
+
+    The best size is that of the grid, moved to the vertex of the parabola through its neighbours.
+    """
+    sizes_N = ladder.grid()
+    tokens_CN = costs_C[:, None] / ladder.at(sizes_N)
+    parameters = fit.parameters if draws_BK is None else draws_BK[:, None, None]
+    loss = fit.predict(sizes_N, tokens_CN, parameters)
+    best = loss.argmin(axis=-1)
+    inner = np.clip(best, 1, len(sizes_N) - 2)
+
+    def at(index: np.ndarray) -> Array:
+        return np.take_along_axis(loss, index[..., None], -1)[..., 0]
+
+    left, middle, right = at(inner - 1), at(inner), at(inner + 1)
+    curvature = left - 2 * middle + right
+    shift = np.clip((left - right) / (2 * np.where(curvature > 0, curvature, np.inf)), -1, 1)
+    step = np.log(sizes_N[1] / sizes_N[0])
+    refined = np.where(best == inner, sizes_N[inner] * np.exp(shift * step), sizes_N[best])
+    vertex = np.where(best == inner, middle - (left - right) * shift / 4, at(best))
+    return np.minimum(vertex, at(best)), refined
+
+
+def frontier(fit: Fit, ladder: Ladder, draws_BK: Array, costs_C: Array | None = None, level: float = 0.95) -> Frontier:
+    """Returns the frontier with its band; by default over the costs of the ladder and MAX_EXTRAPOLATION beyond."""
+    if costs_C is None:
+        costs_C = np.geomspace(ladder.lowest, ladder.highest * MAX_EXTRAPOLATION, 2 * GRID_COSTS)
+    loss, size = lowest_loss(fit, ladder, costs_C)
+    draws_BC, _ = lowest_loss(fit, ladder, costs_C, draws_BK)
+    low, high = np.quantile(draws_BC, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    ends = (size <= ladder.sizes[0] * (1 + 1e-9)) | (size >= ladder.sizes[-1] * (1 - 1e-9))
+    outside = (costs_C < ladder.lowest * (1 - 1e-9)) | (costs_C > ladder.highest * (1 + 1e-9))
+    return Frontier(costs_C, loss, low, high, size, ends, outside)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Loss against size at one cost (IsoFLOP).
+
+    Attributes:
+        cost: FLOPs or seconds.
+        sizes: (N,) grid.
+        loss: (N,) of the law.
+        measured_sizes: (M,) sizes whose curves reach this cost.
+        measured_loss: (M,) loss of the mean curve of these sizes, interpolated in the logarithms.
+        minimum: Size at the vertex of a parabola through the measured points, in log size; None: fewer than three, or
+            no minimum between them.
+    """
+
+    cost: float
+    sizes: Array
+    loss: Array
+    measured_sizes: Array
+    measured_loss: Array
+    minimum: float | None
+
+
+def iso_cost_slice(fit: Fit, ladder: Ladder, cost: float) -> Slice:
+    """Returns the slice of the law and of the points at one cost."""
+    sizes_N = ladder.grid()
+    measured = []
+    for size, per_token in zip(ladder.sizes, ladder.cost_per_token, strict=True):
+        mine = fit.data.sizes == size
+        budgets = np.unique(fit.data.tokens[mine])
+        losses = [np.log(fit.data.losses[mine & (fit.data.tokens == budget)]).mean() for budget in budgets]
+        tokens = cost / per_token
+        if len(budgets) and budgets[0] * (1 - 1e-9) <= tokens <= budgets[-1] * (1 + 1e-9):
+            measured.append((size, float(np.exp(np.interp(np.log(tokens), np.log(budgets), losses)))))
+    measured_sizes, measured_loss = np.array(measured).reshape(-1, 2).T
+    minimum = None
+    if len(measured) >= 3:
+        square, linear, _ = np.polyfit(np.log(measured_sizes / ladder.sizes[0]), np.log(measured_loss), 2)
+        vertex = -linear / (2 * square) if square > 0 else -1.0
+        if 0 < vertex < np.log(measured_sizes[-1] / ladder.sizes[0]):
+            minimum = float(ladder.sizes[0] * np.exp(vertex))
+    loss_N = fit.predict(sizes_N, cost / ladder.at(sizes_N))
+    return Slice(cost, sizes_N, loss_N, measured_sizes, measured_loss, minimum)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The comparison of two rows over the costs where both have data.
+
+    Attributes:
+        verdict: "crosses", "none in range", or "not resolved".
+        low_cost: Lower end of the common range.
+        high_cost: Upper end.
+        at: Where the frontiers cross, with its interval; only if the verdict is "crosses".
+        ahead: 0 or 1: which row has the lower loss at high_cost; None if not resolved.
+        difference: Loss of the first row - loss of the second row in nats at high_cost.
+        cost_ratio: Cost of the first row / cost of the second row for the loss that the worse row reaches at high_cost.
+        level: Share of draws that the verdict needs.
+    """
+
+    verdict: Literal["crosses", "none in range", "not resolved"]
+    low_cost: float
+    high_cost: float
+    at: Interval | None
+    ahead: Literal[0, 1] | None
+    difference: Interval
+    cost_ratio: float
+    level: float
+
+
+def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array], level: float = 0.95) -> Crossing:
+    """Returns whether the frontiers of two rows cross. Each row: fit, ladder, draws (B, 5); B is equal.
+
+    They cross if the sign of the difference is different at both ends of the common range, at each end in 97.5 % of the
+    draws. There is no crossing if one sign holds over the whole range in 95 % of the draws. All else is not resolved.
+
+    Raises:
+        ValueError: the costs of the rows do not overlap.
+    """
+    low, high = max(first[1].lowest, second[1].lowest), min(first[1].highest, second[1].highest)
+    if low >= high:
+        raise ValueError(
+            f"scaling points: the costs of the two rows do not overlap ({low:.3g} to {high:.3g}); expected budgets that "
+            "cost about the same; add sizes or budgets to one row"
+        )
+    costs_C = np.geomspace(low, high, GRID_COSTS)
+    losses = [lowest_loss(fit, ladder, costs_C)[0] for fit, ladder, _ in (first, second)]
+    difference_C = losses[0] - losses[1]
+    difference_BC = np.subtract(
+        *(lowest_loss(fit, ladder, costs_C, draws)[0] for fit, ladder, draws in (first, second))
+    )
+    difference = interval(float(difference_C[-1]), difference_BC[:, -1], level)
+    sign_BC, sign_C = difference_BC > 0, difference_C > 0
+    each_end = np.maximum(sign_BC.mean(axis=0), 1 - sign_BC.mean(axis=0))[[0, -1]].min()
+    everywhere = max(sign_BC.all(axis=1).mean(), (~sign_BC).all(axis=1).mean())
+    verdict: Literal["crosses", "none in range", "not resolved"] = "not resolved"
+    at = None
+    if sign_C[0] != sign_C[-1] and each_end >= (1 + level) / 2:
+        verdict = "crosses"
+        at = interval(float(_first_zero(costs_C, difference_C[None])[0]), _first_zero(costs_C, difference_BC), level)
+    elif everywhere >= level:
+        verdict = "none in range"
+    ahead: Literal[0, 1] | None = None if verdict == "not resolved" else (1 if sign_C[-1] else 0)
+    worse = max(losses[0][-1], losses[1][-1])
+    spent = [float(np.exp(np.interp(-worse, -np.minimum.accumulate(of), np.log(costs_C)))) for of in losses]
+    return Crossing(verdict, low, high, at, ahead, difference, spent[0] / spent[1], level)
+
+
+def _first_zero(costs_C: Array, difference_BC: Array) -> Array:
+    """The cost at the first change of sign, (B,), interpolated in log cost; NaN where the sign never changes."""
+    change = (difference_BC[:, 1:] > 0) != (difference_BC[:, :-1] > 0)
+    index = change.argmax(axis=1)
+    rows = np.arange(len(difference_BC))
+    left, right = difference_BC[rows, index], difference_BC[rows, index + 1]
+    share = left / np.where(left == right, np.inf, left - right)
+    logs = np.log(costs_C)
+    return np.where(change.any(axis=1), np.exp(logs[index] + share * (logs[index + 1] - logs[index])), np.nan)
+
+
+def sentence(crossing: Crossing, first: str, second: str, unit: str = "FLOPs") -> str:
+    """Returns the verdict in words, in English, for the terminal."""
+    low, high, d = crossing.low_cost, crossing.high_cost, crossing.difference
+    if crossing.at:
+        return f"crosses at {crossing.at.value:.2g} [{crossing.at.low:.2g}, {crossing.at.high:.2g}] {unit}"
+    if crossing.ahead is not None:
+        ends = sorted(abs(end) for end in (d.low, d.high))
+        row = (first, second)[crossing.ahead]
+        return (
+            f"none in range [{low:.2g}, {high:.2g}] {unit}: {row} is ahead by {abs(d.value):.3f} nats "
+            f"[{ends[0]:.3f}, {ends[1]:.3f}]"
+        )
+    return f"not resolved: difference {d.value:+.3f} nats [{d.low:+.3f}, {d.high:+.3f}] at {high:.2g} {unit}"
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """E + k (C / C0)^-c through a frontier.
+
+    Attributes:
+        irreducible: E in nats.
+        scale: k in nats, the loss above E at C0.
+        exponent: c.
+        c0: Reference cost.
+    """
+
+    irreducible: float
+    scale: float
+    exponent: float
+    c0: float
+
+
+def frontier_law(costs_C: Array, loss_C: Array, known_e: float | None = None) -> PowerLaw:
+    """Returns the least-squares power law of log loss through a frontier (Hestness et al. 2017, arXiv 1712.00409)."""
+    c0 = float(np.exp(np.log(costs_C).mean()))
+    x, target, low = np.log(costs_C / c0), np.log(loss_C), float(loss_C.min())
+    bounds = ([np.log(1e-3 * low), np.log(1e-6 * low), 1e-3], [np.log(low), np.log(100 * low), 2.0])
+    if known_e is not None:
+        bounds[0][0], bounds[1][0] = np.log(known_e), np.log(known_e) + 1e-9
+
+    def residual(some: Array) -> Array:
+        return np.logaddexp(some[0], some[1] - some[2] * x) - target
+
+    found = []
+    for share, c in ((0.3, 0.1), (0.8, 0.3)):
+        begin = np.array([np.log(share * low), np.log((1 - share) * low + 1e-3), c])
+        if known_e is not None:
+            begin[0] = np.log(known_e) + 5e-10
+        found.append(least_squares(residual, begin, bounds=bounds, x_scale="jac", ftol=1e-12, xtol=1e-12, gtol=1e-12))
+    best = min(found, key=lambda one: one.cost).x
+    return PowerLaw(float(np.exp(best[0])), float(np.exp(best[1])), float(best[2]), c0)
+
+
+@dataclass(frozen=True)
+class SizeExponent:
+    """The exponent of the best size N* ~ C^n in one way of counting.
+
+    Attributes:
+        count: How parameters are counted.
+        cost: "exact", or "6ND" with N in this way of counting.
+        exponent: Slope of log N* over log C, inside the ladder.
+    """
+
+    count: Count
+    cost: Literal["exact", "6ND"]
+    exponent: float
+
+
+def size_exponents(fit: Fit, ladder: Ladder, counts: dict[Count, Array]) -> tuple[SizeExponent, ...]:
+    """Returns the exponents of N* for each way of counting, with exact costs, and with 6 N D.
+
+    The best sizes are those of the fitted law at exact costs, where they are inside the ladder; each way of counting
+    only gives them other names and other costs, so the differences between the exponents are those of counting.
+
+    Args:
+        fit: The law, in the way of counting of the ladder.
+        ladder: Sizes and exact FLOPs per token.
+        counts: Way of counting -> parameters of the sizes of the ladder, (S,).
+    """
+    costs_C = np.geomspace(ladder.lowest, ladder.highest, 10 * GRID_COSTS)
+    _, best_C = lowest_loss(fit, ladder, costs_C)
+    inside = (best_C > ladder.sizes[0] * 1.001) & (best_C < ladder.sizes[-1] * 0.999)
+    if inside.sum() < 3:
+        return ()
+    costs_C, best_C = costs_C[inside], best_C[inside]
+    tokens_C = costs_C / ladder.at(best_C)
+    found = []
+    for count, sizes_S in counts.items():
+        named_C = np.exp(np.interp(np.log(best_C), np.log(ladder.sizes), np.log(sizes_S)))
+        by_cost: tuple[tuple[Literal["exact", "6ND"], Array], ...] = (
+            ("exact", costs_C),
+            ("6ND", 6 * named_C * tokens_C),
+        )
+        for cost, spent_C in by_cost:
+            slope = float(np.polyfit(np.log(spent_C), np.log(named_C), 1)[0])
+            found.append(SizeExponent(count, cost, slope))
+    return tuple(found)

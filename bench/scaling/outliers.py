@@ -1,0 +1,91 @@
+"""Points that break a fit: a wrong run, and validations in the middle of a schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.scaling.fit import Data, Fit, fit_law, hold_out
+from bench.scaling.laws import Array, Form, log_loss_and_jacobian
+from bench.scaling.uncertainty import Noise
+
+MAX_DEVIATION = 4.0
+"""Standard errors by which a run may deviate from the law through all others."""
+
+MAX_DRIFT = 0.015
+"""Relative error of the last doubling of the budget above which the points of short budgets are not end points."""
+
+
+@dataclass(frozen=True)
+class RunDeviation:
+    """How far a run lies from the law through all other runs.
+
+    Attributes:
+        run: Number of the run in the data.
+        offset: Log of the run's loss / that of the law; positive: the run is worse.
+        error: Its standard error, with the noise of this run and of all others.
+    """
+
+    run: int
+    offset: float
+    error: float
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the run should be looked at, and its points dropped by a rule written before."""
+        return abs(self.offset) > MAX_DEVIATION * self.error
+
+
+def run_deviations(fit: Fit, noise: Noise) -> tuple[RunDeviation, ...]:
+    """Returns the deviation of every run, the largest in standard errors first.
+
+    For each run the law is fitted again with an offset for this run alone: a robust loss reduces the weight of single
+    points, but a whole wrong run bends the law and is then not an outlier any more.
+    """
+    runs = fit.data.runs
+    y_P, same = np.log(fit.data.losses), runs[:, None] == runs[None]
+    covariance = noise.point_sd**2 * np.eye(len(runs)) + noise.run_sd**2 * same
+    found = []
+    for run in np.unique(runs):
+        mine = runs == run
+        others = fit_law(fit.data.where(~mine), fit.form, fit.known_e)
+        predicted_P, jacobian = log_loss_and_jacobian(fit.form, _moved(others, fit), fit.x, fit.y)
+        offset = float((y_P - predicted_P)[mine].mean())
+        columns = np.concatenate([jacobian[:, fit.free], mine[:, None].astype(np.float64)], axis=1)
+        inverse = np.linalg.pinv(columns)
+        error = float(np.sqrt((inverse @ covariance @ inverse.T)[-1, -1]))
+        found.append(RunDeviation(int(run), offset, error))
+    return tuple(sorted(found, key=lambda one: -abs(one.offset) / max(one.error, 1e-300)))
+
+
+def _moved(fit: Fit, to: Fit) -> Array:
+    """The parameters of a fit at the reference sizes of another one, (5,)."""
+    log_e, log_a, log_b, a, b = fit.parameters
+    return np.array([log_e, log_a - a * np.log(to.n0 / fit.n0), log_b - b * np.log(to.d0 / fit.d0), a, b])
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How the last doubling of the budget compares with the law through all shorter budgets.
+
+    Attributes:
+        error: Mean of log predicted / observed loss; positive: predicted too high.
+    """
+
+    error: float
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the points of short budgets are too high or too low to be end points."""
+        return abs(self.error) > MAX_DRIFT
+
+
+def schedule_drift(data: Data, form: Form = "additive", known_e: float | None = None) -> Drift:
+    """Returns the drift of the largest budget.
+
+    The loss in the middle of a decaying schedule is too high, because the learning rate is (Hoffmann et al. 2022, arXiv
+    2203.15556, appendix B; Hägele et al. 2024, arXiv 2405.18392). It cannot be seen in residuals: E and b absorb it.
+    """
+    held = data.tokens == data.tokens.max()
+    return Drift(float(hold_out(data, form, held, "largest budget", known_e).errors.mean()))
