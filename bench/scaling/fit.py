@@ -186,7 +186,7 @@ def fit_law(
             max_nfev=200,
         )
         found.append((float(done.cost), full(done.x)))
-    best, parameters = min(found, key=lambda one: one[0])
+    parameters = min(found, key=lambda one: one[0])[1]
     agreeing = agreeing_starts([cost for cost, _ in found], 1e-20 * len(target_P))
     return Fit(form, parameters, data, n0, d0, known_e, len(found), agreeing)
 
@@ -214,37 +214,39 @@ def refit(fit: Fit, log_losses_BP: Array, start_BK: Array | None = None, free: n
     lower, upper = _bounds(np.exp(log_losses_BP))
     if fit.known_e is not None:
         lower[0], upper[0] = -np.inf, np.inf
-    theta = np.broadcast_to(fit.parameters, (len(log_losses_BP), 5)).copy() if start_BK is None else start_BK.copy()
-    damping = np.full(len(theta), 1e-3)
+    found_BK = np.broadcast_to(fit.parameters, (len(log_losses_BP), 5)).copy() if start_BK is None else start_BK.copy()
+    left = np.arange(len(found_BK))  # data sets that have not converged; the arrays below are theirs
+    theta, target, damping, calm = found_BK, log_losses_BP, np.full(len(left), 1e-3), np.zeros(len(left), dtype=int)
     predicted, jacobian = log_loss_and_jacobian(fit.form, theta, x_P, y_P)
-    residual = predicted - log_losses_BP
+    residual = predicted - target
     cost = (residual**2).sum(axis=1)
-    calm = np.zeros(len(theta), dtype=int)
     for _ in range(100):
         gradient = (jacobian * residual[..., None]).sum(axis=1)
-        at_bound = ((theta <= lower) & (gradient > 0)) | ((theta >= upper) & (gradient < 0)) | ~free
+        still = ((theta <= lower) & (gradient > 0)) | ((theta >= upper) & (gradient < 0)) | ~free
         normal = np.swapaxes(jacobian, 1, 2) @ jacobian
-        normal = np.where(at_bound[:, :, None] | at_bound[:, None, :], 0.0, normal)
+        normal[still[:, :, None] | still[:, None, :]] = 0.0
         diagonal = np.einsum("bkk->bk", normal)  # a view
         diagonal += damping[:, None] * diagonal + 1e-14
-        diagonal[at_bound] = 1.0
-        step = np.linalg.solve(normal, np.where(at_bound, 0.0, -gradient)[..., None])[..., 0]
+        diagonal[still] = 1.0
+        step = np.linalg.solve(normal, np.where(still, 0.0, -gradient)[..., None])[..., 0]
         candidate = np.where(free, np.clip(theta + np.clip(step, -2, 2), lower, upper), theta)
         new_predicted, new_jacobian = log_loss_and_jacobian(fit.form, candidate, x_P, y_P)
-        new_residual = new_predicted - log_losses_BP
+        new_residual = new_predicted - target
         new_cost = (new_residual**2).sum(axis=1)
         better = new_cost <= cost
-        gain = np.where(better, cost - new_cost, 0.0)
-        calm = np.where(gain < 1e-7 * cost, calm + 1, 0)
-        theta, residual = (
-            np.where(better[:, None], new, old) for new, old in ((candidate, theta), (new_residual, residual))
-        )
+        calm = np.where(np.where(better, cost - new_cost, 0.0) < 1e-8 * cost, calm + 1, 0)
+        theta = np.where(better[:, None], candidate, theta)
+        residual = np.where(better[:, None], new_residual, residual)
         jacobian = np.where(better[:, None, None], new_jacobian, jacobian)
         cost = np.where(better, new_cost, cost)
         damping = np.where(better, np.maximum(damping / 5, 1e-12), np.minimum(damping * 6, 1e8))
-        if (calm >= 3).all():
+        found_BK[left] = theta
+        on = calm < 3
+        if not on.any():
             break
-    return theta
+        left, theta, target, residual = left[on], theta[on], target[on], residual[on]
+        jacobian, cost, damping, calm = jacobian[on], cost[on], damping[on], calm[on]
+    return found_BK
 
 
 @dataclass(frozen=True)
@@ -305,10 +307,8 @@ def identify(fit: Fit, variance: float | None = None) -> Identification:
     scaled = columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
     singular = np.linalg.svd(scaled, compute_uv=False)
     needed, rank = columns.shape[1], int((singular > 1e-8 * singular[0]).sum())
-    if len(singular) < needed or singular[-1] <= 0:
-        condition = float("inf")
-    else:
-        condition = float(singular[0] / singular[-1])
+    full_rank = len(singular) == needed and singular[-1] > 0
+    condition = float(singular[0] / singular[-1]) if full_rank else float("inf")
     sizes, least = len(np.unique(fit.data.sizes)), 3 if fit.known_e is not None else 4
     reasons = []
     if sizes < least:
@@ -396,16 +396,25 @@ class HeldOut:
         return float(np.abs(self.errors).max())
 
 
-def hold_out(data: Data, form: Form, held_P: np.ndarray, what: str, known_e: float | None = None) -> HeldOut:
+def hold_out(
+    data: Data,
+    form: Form,
+    held_P: np.ndarray,
+    what: str,
+    known_e: float | None = None,
+    starts: Sequence[tuple[float, float]] = GRID,
+) -> HeldOut:
     """Returns the predictions of the points where `held_P` is true by a fit to all others."""
-    fitted, held = fit_law(data.where(~held_P), form, known_e), data.where(held_P)
+    fitted, held = fit_law(data.where(~held_P), form, known_e, starts=starts), data.where(held_P)
     return HeldOut(what, held.sizes, held.tokens, fitted.predict(held.sizes, held.tokens), held.losses)
 
 
-def held_out(data: Data, form: Form, known_e: float | None = None) -> tuple[HeldOut, ...]:
+def held_out(
+    data: Data, form: Form, known_e: float | None = None, starts: Sequence[tuple[float, float]] = GRID
+) -> tuple[HeldOut, ...]:
     """Returns the held-out predictions of the largest budget and of the largest size, as far as data remain."""
     return tuple(
-        hold_out(data, form, values == values.max(), what, known_e)
+        hold_out(data, form, values == values.max(), what, known_e, starts)
         for what, values in (("largest budget", data.tokens), ("largest size", data.sizes))
         if len(np.unique(values)) > 2
     )
@@ -426,9 +435,9 @@ class FormChoice:
     held_out: dict[Form, tuple[HeldOut, ...]]
 
 
-def choose_form(data: Data, known_e: float | None = None) -> FormChoice:
+def choose_form(data: Data, known_e: float | None = None, starts: Sequence[tuple[float, float]] = GRID) -> FormChoice:
     """Returns the form with the smallest held-out error; the additive one if nothing can be held out."""
-    predictions = {form: held_out(data, form, known_e) for form in FORMS}
+    predictions = {form: held_out(data, form, known_e, starts) for form in FORMS}
     errors = {
         form: float(np.sqrt(np.mean([one.rms**2 for one in of]))) if of else 0.0 for form, of in predictions.items()
     }

@@ -1,9 +1,9 @@
 """The best size at each cost, IsoFLOP slices, and where the frontiers of two rows cross.
 
 The frontier is the minimum of the fitted law over sizes inside the row's ladder, at its exact cost per token: the
-envelope of raw points is too low, because it picks the luckiest of several sizes. The rule of 6 FLOPs for each parameter
-and token (Kaplan et al. 2020, arXiv 2001.08361) is only offered to show how much it changes the exponents, as Pearce and
-Song 2024 (arXiv 2406.12907) did. IsoFLOP slices are approach 2 of Hoffmann et al. 2022 (arXiv 2203.15556).
+envelope of raw points is too low, because it picks the luckiest of several sizes. The rule of 6 FLOPs for each
+parameter and token (Kaplan et al. 2020, arXiv 2001.08361) is only offered to show how much it changes the exponents, as
+Pearce and Song 2024 (arXiv 2406.12907) did. IsoFLOP slices are approach 2 of Hoffmann et al. 2022 (arXiv 2203.15556).
 Letters in names: B draws, C costs, N sizes of the grid, S sizes of the ladder.
 """
 
@@ -214,8 +214,8 @@ def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array],
     low, high = max(first[1].lowest, second[1].lowest), min(first[1].highest, second[1].highest)
     if low >= high:
         raise ValueError(
-            f"scaling points: the costs of the two rows do not overlap ({low:.3g} to {high:.3g}); expected budgets that "
-            "cost about the same; add sizes or budgets to one row"
+            f"scaling points: the costs of the two rows do not overlap ({low:.3g} to {high:.3g}); expected budgets "
+            "that cost about the same; add sizes or budgets to one row"
         )
     costs_C = np.geomspace(low, high, GRID_COSTS)
     losses = [lowest_loss(fit, ladder, costs_C)[0] for fit, ladder, _ in (first, second)]
@@ -225,7 +225,7 @@ def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array],
     )
     difference = interval(float(difference_C[-1]), difference_BC[:, -1], level)
     sign_BC, sign_C = difference_BC > 0, difference_C > 0
-    each_end = np.maximum(sign_BC.mean(axis=0), 1 - sign_BC.mean(axis=0))[[0, -1]].min()
+    each_end = (sign_BC == sign_C).mean(axis=0)[[0, -1]].min()
     everywhere = max(sign_BC.all(axis=1).mean(), (~sign_BC).all(axis=1).mean())
     verdict: Literal["crosses", "none in range", "not resolved"] = "not resolved"
     at = None
@@ -322,29 +322,27 @@ class SizeExponent:
 def size_exponents(fit: Fit, ladder: Ladder, counts: dict[Count, Array]) -> tuple[SizeExponent, ...]:
     """Returns the exponents of N* for each way of counting, with exact costs, and with 6 N D.
 
-    The best sizes are those of the fitted law at exact costs, where they are inside the ladder; each way of counting
-    only gives them other names and other costs, so the differences between the exponents are those of counting.
+    The law is always the same; a way of counting changes the name of a size and, with 6 N D, which runs cost the same,
+    and so which size is best. Exponents are slopes over the costs at which the best size is inside the ladder.
 
     Args:
         fit: The law, in the way of counting of the ladder.
         ladder: Sizes and exact FLOPs per token.
         counts: Way of counting -> parameters of the sizes of the ladder, (S,).
     """
-    costs_C = np.geomspace(ladder.lowest, ladder.highest, 10 * GRID_COSTS)
-    _, best_C = lowest_loss(fit, ladder, costs_C)
-    inside = (best_C > ladder.sizes[0] * 1.001) & (best_C < ladder.sizes[-1] * 0.999)
-    if inside.sum() < 3:
-        return ()
-    costs_C, best_C = costs_C[inside], best_C[inside]
-    tokens_C = costs_C / ladder.at(best_C)
+    cheapest, dearest = ladder.lowest / ladder.cost_per_token[0], ladder.highest / ladder.cost_per_token[-1]
     found = []
-    for count, sizes_S in counts.items():
-        named_C = np.exp(np.interp(np.log(best_C), np.log(ladder.sizes), np.log(sizes_S)))
-        by_cost: tuple[tuple[Literal["exact", "6ND"], Array], ...] = (
-            ("exact", costs_C),
-            ("6ND", 6 * named_C * tokens_C),
-        )
-        for cost, spent_C in by_cost:
-            slope = float(np.polyfit(np.log(spent_C), np.log(named_C), 1)[0])
+    for count, named_S in counts.items():
+        by_cost: tuple[tuple[Literal["exact", "6ND"], Array], ...]
+        by_cost = (("exact", ladder.cost_per_token), ("6ND", 6 * named_S))
+        for cost, per_token_S in by_cost:
+            ends = float(per_token_S[0] * cheapest), float(per_token_S[-1] * dearest)
+            costs_C = np.geomspace(*ends, 10 * GRID_COSTS)
+            best_C = lowest_loss(fit, Ladder(ladder.sizes, per_token_S, *ends), costs_C)[1]
+            inside = (best_C > ladder.sizes[0] * 1.001) & (best_C < ladder.sizes[-1] * 0.999)
+            if inside.sum() < 3:
+                continue
+            named_C = np.interp(np.log(best_C), np.log(ladder.sizes), np.log(named_S))
+            slope = float(np.polyfit(np.log(costs_C[inside]), named_C[inside], 1)[0])
             found.append(SizeExponent(count, cost, slope))
     return tuple(found)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bench.scaling.fit import Data, Fit, fit_law, hold_out
+from bench.scaling.fit import GRID, Data, Fit, fit_law, hold_out
 from bench.scaling.laws import Array, Form, log_loss_and_jacobian
 from bench.scaling.uncertainty import Noise
 
@@ -25,20 +26,22 @@ class RunDeviation:
         run: Number of the run in the data.
         offset: Log of the run's loss / that of the law; positive: the run is worse.
         error: Its standard error, with the noise of this run and of all others.
+        remaining: Root mean square of the log residuals of the other runs, without this one.
     """
 
     run: int
     offset: float
     error: float
+    remaining: float
 
     @property
-    def flagged(self) -> bool:
-        """Whether the run should be looked at, and its points dropped by a rule written before."""
+    def significant(self) -> bool:
+        """Whether the offset is more than MAX_DEVIATION standard errors."""
         return abs(self.offset) > MAX_DEVIATION * self.error
 
 
 def run_deviations(fit: Fit, noise: Noise) -> tuple[RunDeviation, ...]:
-    """Returns the deviation of every run, the largest in standard errors first.
+    """Returns the deviation of every run; the first is the one without which the others fit best.
 
     For each run the law is fitted again with an offset for this run alone: a robust loss reduces the weight of single
     points, but a whole wrong run bends the law and is then not an outlier any more.
@@ -55,8 +58,18 @@ def run_deviations(fit: Fit, noise: Noise) -> tuple[RunDeviation, ...]:
         columns = np.concatenate([jacobian[:, fit.free], mine[:, None].astype(np.float64)], axis=1)
         inverse = np.linalg.pinv(columns)
         error = float(np.sqrt((inverse @ covariance @ inverse.T)[-1, -1]))
-        found.append(RunDeviation(int(run), offset, error))
-    return tuple(sorted(found, key=lambda one: -abs(one.offset) / max(one.error, 1e-300)))
+        remaining = float(np.sqrt((others.residuals**2).mean()))
+        found.append(RunDeviation(int(run), offset, error, remaining))
+    return tuple(sorted(found, key=lambda one: one.remaining))
+
+
+def wrong_run(fit: Fit, noise: Noise) -> RunDeviation | None:
+    """Returns the run to look at, and to drop by a rule written beforehand; None if no run deviates significantly.
+
+    It is the run without which the others fit best: a wrong run makes right ones deviate, too.
+    """
+    first = run_deviations(fit, noise)[0]
+    return first if first.significant else None
 
 
 def _moved(fit: Fit, to: Fit) -> Array:
@@ -81,11 +94,16 @@ class Drift:
         return abs(self.error) > MAX_DRIFT
 
 
-def schedule_drift(data: Data, form: Form = "additive", known_e: float | None = None) -> Drift:
+def schedule_drift(
+    data: Data,
+    form: Form = "additive",
+    known_e: float | None = None,
+    starts: Sequence[tuple[float, float]] = GRID,
+) -> Drift:
     """Returns the drift of the largest budget.
 
     The loss in the middle of a decaying schedule is too high, because the learning rate is (Hoffmann et al. 2022, arXiv
     2203.15556, appendix B; Hägele et al. 2024, arXiv 2405.18392). It cannot be seen in residuals: E and b absorb it.
     """
     held = data.tokens == data.tokens.max()
-    return Drift(float(hold_out(data, form, held, "largest budget", known_e).errors.mean()))
+    return Drift(float(hold_out(data, form, held, "largest budget", known_e, starts).errors.mean()))

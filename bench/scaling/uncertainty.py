@@ -47,9 +47,9 @@ class Noise:
 
 
 def pooled_noise(fits: Sequence[Fit]) -> Noise:
-    """Returns the noise pooled over rows: from seeds, or from the scatter between sizes if that is significantly larger.
+    """Returns the noise pooled over rows: from seeds, or from the scatter between sizes.
 
-    Without any replicate the scatter between sizes is used.
+    The scatter is used if it is significantly larger (F-test, 5 %), and without any replicate.
 
     Raises:
         ValueError: nothing is left to estimate noise from.
@@ -80,8 +80,8 @@ def pooled_noise(fits: Sequence[Fit]) -> Noise:
         lengths.append(float(counts.mean()))
     if not df_between and not df_scatter:
         raise ValueError(
-            "scaling points: the noise between runs cannot be estimated; expected several seeds of a size, or more sizes "
-            "than the law has parameters; add seeds at the smallest sizes"
+            "scaling points: the noise between runs cannot be estimated; expected several seeds of a size, or more "
+            "sizes than the law has parameters; add seeds at the smallest sizes"
         )
     point_variance = within / df_within if df_within else 0.0
     of_seeds = between / df_between if df_between else 0.0
