@@ -124,6 +124,7 @@ medians of a run on a quiet machine differ by more than 5 % and the pace of the 
   bench verify sizes     parameter counts at the papers' sizes beside the published ones
   bench verify tuning    whether the recipe of every row comes from an equal search, chosen again from its trials
   bench verify tuning --preset demo
+  bench verify scaling   fits, intervals and crossings of simulated scaling curves whose law is known; takes minutes
 
 Exits with 1 if a number is beyond its tolerance; counts must be equal, and so must recipes.""",
     "ui": """examples:
@@ -327,7 +328,7 @@ def build_parser() -> Parser:
     latency.add_argument("--times", type=int, default=3, help="number of measurements of each run (default: 3)")
 
     verify = command("verify", "compare the numbers of the harness with published and derived ones")
-    verify.add_argument("what", choices=["flops", "costs", "sizes", "tuning"])
+    verify.add_argument("what", choices=["flops", "costs", "sizes", "tuning", "scaling"])
     verify.add_argument("--preset", help="for tuning: only this preset (default: all that have an equal search)")
     verify.add_argument(
         "--device", choices=["cpu", "cuda"], default="cpu", help="for flops: device of the real tensors"

@@ -573,7 +573,7 @@ def latency_command(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def verify_command(args: argparse.Namespace, _: list[str]) -> int:
-    from bench.checks import model_sizes, tuning, verify
+    from bench.checks import model_sizes, scaling_simulation, tuning, verify
 
     if args.preset and args.what != "tuning":
         raise ValueError(f"--preset: bench verify {args.what} checks all presets; remove the flag")
@@ -582,6 +582,7 @@ def verify_command(args: argparse.Namespace, _: list[str]) -> int:
         "costs": verify.published_costs,
         "sizes": model_sizes.show,
         "tuning": lambda: tuning.show(args.preset),
+        "scaling": scaling_simulation.show,
     }
     return int(not checks[args.what]())
 

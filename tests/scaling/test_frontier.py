@@ -1,0 +1,99 @@
+"""Frontiers, slices, crossings and the exponents of the best size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.checks.scaling_simulation import NOISE, REFERENCE, SECOND, SIZES, STARTS, TOKENS, WORSE, Truth
+from bench.checks.scaling_simulation import flops_per_token, grid, with_losses
+from bench.scaling.fit import Fit, fit_law
+from bench.scaling.frontier import Ladder, compare, frontier, frontier_law, iso_cost_slice, lowest_loss, sentence
+from bench.scaling.points import Point
+from bench.scaling.uncertainty import simulate
+
+PER_TOKEN = flops_per_token(SIZES)
+LADDER = Ladder(SIZES, PER_TOKEN, float(PER_TOKEN[1] * TOKENS[0]), float(PER_TOKEN[-1] * TOKENS[-1]))
+SIX = Ladder(SIZES, 6 * SIZES, float(6 * SIZES[1] * TOKENS[0]), float(6 * SIZES[-1] * TOKENS[-1]))
+
+
+def exact(truth: Truth) -> Fit:
+    data = grid()
+    return fit_law(with_losses(data, truth.loss(data.sizes, data.tokens)), starts=STARTS)
+
+
+def row(truth: Truth, seed: int) -> tuple[Fit, Ladder, np.ndarray]:
+    fit = exact(truth)
+    return fit, LADDER, simulate(fit, NOISE, np.random.default_rng(seed), 100)
+
+
+def test_a_ladder_takes_exact_costs_and_its_range_begins_where_two_sizes_are() -> None:
+    points = [
+        Point("r", f"{n} {d}", str(n), 1, 1, n, n, d, 1, 7.0 * n * d, None, 2, None) for n in (10, 20) for d in (5, 10)
+    ]
+    ladder = Ladder.of(points)
+    assert ladder.cost_per_token == pytest.approx([70, 140])
+    assert (ladder.lowest, ladder.highest) == (700, 1400)
+    assert ladder.at(np.array([14.142])) == pytest.approx(98.99, rel=1e-3)
+    with pytest.raises(ValueError, match="has no seconds"):
+        Ladder.of(points, cost="seconds")
+
+
+def test_the_best_size_is_that_of_the_closed_form() -> None:
+    """Hoffmann et al. 2022, equation 4: N* = G (C / 6)^(b / (a + b)), G = (a A / (b B))^(1 / (a + b))."""
+    cost = np.array([5e13])
+    best = (0.35 * 45 / (0.40 * 200)) ** (1 / 0.75) * (5e13 / 6) ** (0.40 / 0.75)
+    loss, size = lowest_loss(exact(REFERENCE), SIX, cost)
+    assert size == pytest.approx([best], rel=1e-3)
+    assert loss == pytest.approx(REFERENCE.loss(best, 5e13 / 6 / best), rel=1e-6)
+
+
+def test_a_frontier_marks_the_ends_of_the_ladder_and_what_is_beyond_the_data() -> None:
+    found = frontier(*row(REFERENCE, 1))
+    assert (np.diff(found.loss) < 0).all()
+    assert ((found.low <= found.loss) & (found.loss <= found.high)).mean() > 0.9
+    assert found.at_end[0]
+    assert found.at_end[-1]
+    assert not found.at_end.all()
+    assert (found.extrapolated == (found.costs > LADDER.highest * (1 + 1e-9))).all()
+    assert found.costs[-1] == pytest.approx(10 * LADDER.highest)
+
+
+def test_a_slice_has_the_measured_sizes_and_their_minimum() -> None:
+    found = iso_cost_slice(exact(REFERENCE), LADDER, 3e13)
+    assert found.measured_sizes.tolist() == [0.26e6, 0.67e6, 1.7e6, 4.5e6]
+    assert found.measured_loss == pytest.approx(REFERENCE.loss(found.measured_sizes, 3e13 / PER_TOKEN[1:]), rel=0.01)
+    assert found.minimum == pytest.approx(found.sizes[found.loss.argmin()], rel=0.3)
+
+
+def test_verdicts_of_rows_that_cross_that_do_not_and_that_are_equal() -> None:
+    """Without noise in the points; the band is that of the noise."""
+    crossing = compare(row(REFERENCE, 1), row(SECOND, 2))
+    assert crossing.verdict == "crosses"
+    assert crossing.at
+    assert crossing.at.low < 8.9e12 < crossing.at.high
+    assert crossing.ahead == 0
+    assert sentence(crossing, "one", "two").startswith("crosses at 9e+12 [")
+    worse = compare(row(WORSE, 1), row(REFERENCE, 2))
+    assert (worse.verdict, worse.ahead, worse.at) == ("none in range", 1, None)
+    assert worse.difference.low > 0
+    assert worse.cost_ratio > 1.5
+    assert "two is ahead by" in sentence(worse, "one", "two")
+    equal = compare(row(REFERENCE, 1), row(REFERENCE, 2))
+    assert (equal.verdict, equal.ahead) == ("not resolved", None)
+    assert sentence(equal, "one", "two").startswith("not resolved: difference +0.000 nats [-")
+
+
+def test_rows_without_a_common_cost_are_an_error() -> None:
+    fit, ladder, draws = row(REFERENCE, 1)
+    far = Ladder(SIZES, PER_TOKEN, 1e18, 1e19)
+    with pytest.raises(ValueError, match="do not overlap"):
+        compare((fit, ladder, draws), (fit, far, draws))
+
+
+def test_a_power_law_through_a_frontier_finds_its_exponent() -> None:
+    costs = np.geomspace(1e11, 1e15, 30)
+    for known in (None, 1.1):
+        law = frontier_law(costs, 1.1 + 0.5 * (costs / 1e13) ** -0.187, known)
+        assert (law.irreducible, law.scale, law.exponent) == pytest.approx((1.1, 0.5, 0.187), rel=1e-3)
+        assert law.c0 == pytest.approx(1e13)

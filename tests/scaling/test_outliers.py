@@ -1,0 +1,38 @@
+"""A wrong run, and points in the middle of a schedule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.checks.scaling_simulation import POINT_SD, REFERENCE, STARTS, TOKENS, grid, noisy, with_losses
+from bench.scaling.fit import Data, fit_law
+from bench.scaling.outliers import schedule_drift, wrong_run
+from bench.scaling.uncertainty import Noise
+
+
+def points_only() -> Data:
+    data = with_losses(grid(), REFERENCE.loss(grid().sizes, grid().tokens))
+    return noisy(np.random.default_rng(1), data, run_sd=0.0)
+
+
+@pytest.mark.parametrize("run", [1, 2, 3])
+def test_a_run_that_is_worse_by_a_tenth_is_found_and_no_healthy_run(run: int) -> None:
+    data, noise = points_only(), Noise(0.0, 7, POINT_SD)
+    assert wrong_run(fit_law(data, starts=STARTS), noise) is None
+    found = wrong_run(
+        fit_law(with_losses(data, data.losses * np.where(data.runs == run, 1.1, 1.0)), starts=STARTS), noise
+    )
+    assert found
+    assert found.run == run
+    assert found.offset == pytest.approx(np.log(1.1), abs=0.02)
+
+
+def test_points_in_the_middle_of_a_cosine_schedule_are_flagged() -> None:
+    """Hägele et al. 2024: only the end of the schedule counts; 0.08 nats too high at the peak learning rate."""
+    data = points_only()
+    too_high = 0.04 * (1 + np.cos(np.pi * data.tokens / TOKENS[-1]))
+    drift = schedule_drift(with_losses(data, data.losses + too_high), starts=STARTS)
+    assert drift.flagged
+    assert drift.error > 0.015
+    assert not schedule_drift(data, starts=STARTS).flagged

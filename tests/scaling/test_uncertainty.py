@@ -1,0 +1,60 @@
+"""Noise pooled over rows, and intervals by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.checks.scaling_simulation import NOISE, REFERENCE, SIZES, STARTS, TOKENS, grid, noisy, with_losses
+from bench.scaling.fit import Data, fit_law
+from bench.scaling.uncertainty import Noise, interval, loss_interval, parameter_intervals, pooled_noise, simulate
+
+
+def row(seed: int, sizes: np.ndarray) -> Data:
+    data = grid(sizes)
+    return noisy(np.random.default_rng(seed), with_losses(data, REFERENCE.loss(data.sizes, data.tokens)))
+
+
+def test_run_and_point_noise_are_found_from_seeds() -> None:
+    """Six rows with three seeds of every size: 6 x 5 x 2 = 60 degrees of freedom; true deviations 0.007 and 0.003."""
+    noise = pooled_noise([fit_law(row(seed, np.repeat(SIZES, 3)), starts=STARTS[:1]) for seed in range(6)])
+    assert (noise.run_df, noise.source) == (60, "seeds")
+    assert noise.run_sd == pytest.approx(0.007, rel=0.3)
+    assert noise.point_sd == pytest.approx(0.003, rel=0.1)
+
+
+def test_without_seeds_the_scatter_between_sizes_is_used() -> None:
+    noise = pooled_noise([fit_law(row(seed, SIZES), starts=STARTS[:1]) for seed in range(6)])
+    assert (noise.run_df, noise.source) == (12, "sizes")  # five sizes less E, A0 and a, in each of six rows
+    assert noise.run_sd == pytest.approx(0.007, rel=0.5)
+
+
+def test_a_scatter_between_sizes_beyond_that_of_seeds_is_used() -> None:
+    """Sizes with a learning rate that is not tuned: +-5 % in turn."""
+    data = row(1, np.repeat(SIZES, 3))
+    untuned = with_losses(data, data.losses * np.where(data.runs // 3 % 2, 1.05, 0.95))
+    noise = pooled_noise([fit_law(untuned, starts=STARTS[:1])])
+    assert noise.source == "sizes"
+    assert noise.run_sd > 0.02
+
+
+def test_noise_without_any_replicate_is_an_error() -> None:
+    with pytest.raises(ValueError, match="add seeds at the smallest sizes"):
+        pooled_noise([fit_law(row(1, SIZES[:3]), starts=STARTS[:1])])
+
+
+def test_intervals_contain_the_fit_and_grow_with_run_noise() -> None:
+    fit, rng = fit_law(row(1, SIZES), starts=STARTS), np.random.default_rng(1)
+    widths = []
+    for run_sd in (0.002, 0.01):
+        draws = simulate(fit, Noise(run_sd, 7, 0.003), rng, 100)
+        found = parameter_intervals(fit, draws) | {"L": loss_interval(fit, draws, 4.5e6, 4 * TOKENS[-1])}
+        assert all(one.low < one.value < one.high for one in found.values())
+        widths.append(found["a"].high - found["a"].low)
+    assert widths[1] > 2 * widths[0]
+    assert NOISE.inflated_variance(fit) == pytest.approx(0.003**2 + 9 * 0.007**2)
+
+
+def test_an_interval_leaves_out_draws_without_a_value() -> None:
+    found = interval(5, np.array([*np.arange(101.0), np.nan]), 0.9)
+    assert (found.low, found.value, found.high) == (5, 5, 95)
