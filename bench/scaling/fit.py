@@ -183,7 +183,7 @@ def fit_law(
             gtol=1e-12,
             loss="linear" if huber is None else "huber",
             f_scale=huber or 1.0,
-            max_nfev=200,
+            max_nfev=200 if huber is None else 2000,  # with a small delta the steps are short
         )
         found.append((float(done.cost), full(done.x)))
     parameters = min(found, key=lambda one: one[0])[1]
@@ -192,8 +192,11 @@ def fit_law(
 
 
 def agreeing_starts(objectives: Sequence[float], tolerance: float = 0.0) -> int:
-    """Returns the number of starts whose objective is within 0.1 % (AGREEMENT), or the tolerance, of the best one."""
-    best = min(objectives)
+    """Returns the number of starts whose objective is within 0.1 % (AGREEMENT), or the tolerance, of the best one.
+
+    An objective that is not a number does not agree.
+    """
+    best = float(np.nanmin(objectives))
     return sum(one <= best * (1 + AGREEMENT) + tolerance for one in objectives)
 
 
@@ -317,7 +320,7 @@ def identify(fit: Fit, variance: float | None = None) -> Identification:
         reasons.append(f"the points determine {rank} of {needed} parameters")
     if condition >= MAX_CONDITION:
         reasons.append(f"condition number {condition:.2g}; below {MAX_CONDITION:,.0f} is needed")
-    if fit.agreeing * 2 < fit.starts:
+    if fit.agreeing < fit.starts:
         reasons.append(f"only {fit.agreeing} of {fit.starts} starts agree")
     profiles: tuple[Profile, ...] = ()
     if rank == needed:

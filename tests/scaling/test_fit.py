@@ -62,6 +62,13 @@ def test_held_out_predictions_are_of_the_largest_budget_and_the_largest_size() -
 def test_starts_agree_within_a_thousandth_of_the_best_objective() -> None:
     assert agreeing_starts([1.0, 1.0009, 1.002]) == 2
     assert agreeing_starts([0.0, 1e-30], tolerance=1e-20) == 2
+    assert agreeing_starts([float("nan"), 1.0]) == 1
+
+
+def test_a_robust_fit_has_starts_that_agree_although_its_steps_are_short() -> None:
+    """With 200 evaluations three of the nine starts had not converged."""
+    fit = fit_law(reference(), huber=1e-3)
+    assert (fit.agreeing, fit.starts) == (9, 9)
 
 
 def test_the_description_has_nats_at_the_reference_size() -> None:
