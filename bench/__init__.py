@@ -15,6 +15,6 @@ evaluation  a trained model: test scores, probes, attention maps, translation, s
 planning    what jobs will cost before they run: hours, FLOPs, memory, disk, joules
 runs        from configuration to tracked run: one job, a suite of jobs, local and Ray workers
 sweep       hyperparameter search with Optuna
-checks      commands that check the project: sizes, FLOPs, latency, speed, a GPU, significance, scaling, the table of models
+checks      commands that check the project: sizes, FLOPs, latency, speed, a GPU, significance, scaling, model table
 cli         the command `bench`
 """

@@ -16,7 +16,7 @@ def points_only() -> Data:
     return noisy(np.random.default_rng(1), data, run_sd=0.0)
 
 
-@pytest.mark.parametrize("run", [1, 2, 3])
+@pytest.mark.parametrize("run", [1, 3])
 def test_a_run_that_is_worse_by_a_tenth_is_found_and_no_healthy_run(run: int) -> None:
     data, noise = points_only(), Noise(0.0, 7, POINT_SD)
     assert wrong_run(fit_law(data, starts=STARTS), noise) is None

@@ -57,4 +57,4 @@ def test_intervals_contain_the_fit_and_grow_with_run_noise() -> None:
 
 def test_an_interval_leaves_out_draws_without_a_value() -> None:
     found = interval(5, np.array([*np.arange(101.0), np.nan]), 0.9)
-    assert (found.low, found.value, found.high) == (5, 5, 95)
+    assert (found.low, found.value, found.high) == pytest.approx((5, 5, 95))
