@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from bench.scaling.fit import GRID, Data, agreeing_starts, choose_form, describe, fit_law, identify
+from bench.scaling.fit import GRID, Data, agreeing_starts, describe, fit_law, identify
 from bench.scaling.frontier import Crossing, Ladder, compare, size_exponents
+from bench.scaling.held_out import choose_form
 from bench.scaling.laws import FORMS, Array, Form, log_loss_and_jacobian, loss
 from bench.scaling.outliers import schedule_drift, wrong_run
 from bench.scaling.points import Count
@@ -35,7 +36,7 @@ from bench.system import terminal
 from bench.system.files import write_file
 
 SIZES = np.array([0.10, 0.26, 0.67, 1.7, 4.5]) * 1e6
-TOKENS = 120_000 * 2.0 ** np.arange(9)
+TOKENS = 120_000 * 2.0 ** np.arange(9, dtype=np.float64)
 RUN_SD, POINT_SD, RUN_DF = 0.007, 0.003, 7
 NOISE = Noise(RUN_SD, RUN_DF, POINT_SD)
 SETS, DRAWS, SEED = 100, 300, 20261127
@@ -323,7 +324,7 @@ def counting() -> Check:
     width = np.sqrt(body / 56)
     counts: dict[Count, Array] = {"body": body, "body_softmax": body + 8000 * width, "all": body + 3 * 8000 * width}
     sizes = counts["body_softmax"]
-    data = grid(sizes, 120_000 * 2.0 ** np.arange(11))
+    data = grid(sizes, 120_000 * 2.0 ** np.arange(11, dtype=np.float64))
     fit = fit_law(with_losses(data, REFERENCE.loss(data.sizes, data.tokens)))
     ladder = Ladder(sizes, 6 * sizes, float(6 * sizes[1] * data.tokens.min()), float(6 * sizes[-1] * data.tokens.max()))
     found = {(one.count, one.cost): one.exponent for one in size_exponents(fit, ladder, counts)}

@@ -8,7 +8,6 @@ Letters in names: B data sets, P points, K = 5 parameters, R runs.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,13 +16,13 @@ import numpy as np
 from scipy.optimize import least_squares, nnls
 from scipy.stats import f as f_distribution
 
-from bench.scaling.laws import FORMS, NAMES, Array, Form, log_loss_and_jacobian, loss
+from bench.scaling.laws import NAMES, Array, Form, log_loss_and_jacobian, loss
 from bench.scaling.points import Count, Point
 
 EXPONENTS = (0.01, 2.0)
 """Bounds of a and b."""
 
-GRID = tuple(itertools.product((0.1, 0.35, 0.8), repeat=2))
+GRID: tuple[tuple[float, float], ...] = tuple((a, b) for a in (0.1, 0.35, 0.8) for b in (0.1, 0.35, 0.8))
 """Starts of (a, b)."""
 
 MAX_CONDITION = 1000.0
@@ -175,7 +174,7 @@ def fit_law(
         done = least_squares(
             lambda some: log_loss_and_jacobian(form, full(some), x_P, y_P)[0] - target_P,
             begin[free],
-            lambda some: log_loss_and_jacobian(form, full(some), x_P, y_P)[1][:, free],
+            lambda some: log_loss_and_jacobian(form, full(some), x_P, y_P)[1][:, free],  # type: ignore[arg-type]  # scipy's stubs know strings only
             bounds=(lower[free], upper[free]),
             x_scale="jac",
             ftol=1e-12,
@@ -363,88 +362,6 @@ def profile(fit: Fit, name: Literal["E", "a"], variance: float, limit: float, nu
     squares = ((log_loss_and_jacobian(fit.form, theta, fit.x, fit.y)[0] - target_BP) ** 2).sum(axis=1)
     least = (fit.residuals**2).sum()
     return Profile(name, np.exp(values), np.maximum(squares - least, 0) / variance, limit)
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Predictions of points that the fit did not see. All arrays have the shape (H,).
-
-    Attributes:
-        what: "largest budget" or "largest size".
-        sizes: Parameters.
-        tokens: Target tokens.
-        predicted: Loss in nats.
-        observed: Loss in nats.
-    """
-
-    what: str
-    sizes: Array
-    tokens: Array
-    predicted: Array
-    observed: Array
-
-    @property
-    def errors(self) -> Array:
-        """Log of predicted / observed, (H,); positive: predicted too high."""
-        return np.log(self.predicted / self.observed)
-
-    @property
-    def rms(self) -> float:
-        """Root mean square of the relative errors."""
-        return float(np.sqrt((self.errors**2).mean()))
-
-    @property
-    def worst(self) -> float:
-        """Largest relative error."""
-        return float(np.abs(self.errors).max())
-
-
-def hold_out(
-    data: Data,
-    form: Form,
-    held_P: np.ndarray,
-    what: str,
-    known_e: float | None = None,
-    starts: Sequence[tuple[float, float]] = GRID,
-) -> HeldOut:
-    """Returns the predictions of the points where `held_P` is true by a fit to all others."""
-    fitted, held = fit_law(data.where(~held_P), form, known_e, starts=starts), data.where(held_P)
-    return HeldOut(what, held.sizes, held.tokens, fitted.predict(held.sizes, held.tokens), held.losses)
-
-
-def held_out(
-    data: Data, form: Form, known_e: float | None = None, starts: Sequence[tuple[float, float]] = GRID
-) -> tuple[HeldOut, ...]:
-    """Returns the held-out predictions of the largest budget and of the largest size, as far as data remain."""
-    return tuple(
-        hold_out(data, form, values == values.max(), what, known_e, starts)
-        for what, values in (("largest budget", data.tokens), ("largest size", data.sizes))
-        if len(np.unique(values)) > 2
-    )
-
-
-@dataclass(frozen=True)
-class FormChoice:
-    """The form that predicts held-out points best.
-
-    Attributes:
-        form: The chosen form.
-        errors: Form -> root mean square of the relative held-out errors, budget and size with equal weight.
-        held_out: Form -> its predictions.
-    """
-
-    form: Form
-    errors: dict[Form, float]
-    held_out: dict[Form, tuple[HeldOut, ...]]
-
-
-def choose_form(data: Data, known_e: float | None = None, starts: Sequence[tuple[float, float]] = GRID) -> FormChoice:
-    """Returns the form with the smallest held-out error; the additive one if nothing can be held out."""
-    predictions = {form: held_out(data, form, known_e, starts) for form in FORMS}
-    errors = {
-        form: float(np.sqrt(np.mean([one.rms**2 for one in of]))) if of else 0.0 for form, of in predictions.items()
-    }
-    return FormChoice(min(FORMS, key=lambda form: errors[form]), errors, predictions)
 
 
 def describe(fit: Fit) -> dict[str, float]:

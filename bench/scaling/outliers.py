@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.scaling.fit import GRID, Data, Fit, fit_law, hold_out
+from bench.scaling.fit import GRID, Data, Fit, fit_law
+from bench.scaling.held_out import hold_out
 from bench.scaling.laws import Array, Form, log_loss_and_jacobian
 from bench.scaling.uncertainty import Noise
 

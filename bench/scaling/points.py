@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bench.system.files import write_file
 
@@ -88,7 +88,8 @@ def read_points(path: Path) -> list[Point]:
     for cells in reader:
         if None in cells or None in cells.values():
             raise ValueError(f"{path}, line {reader.line_num}: wrong number of cells; expected {len(COLUMNS)}")
-        points.append(Point(**{key: _cell(path, reader.line_num, key, text) for key, text in cells.items()}))
+        values: dict[str, Any] = {key: _cell(path, reader.line_num, key, text) for key, text in cells.items()}
+        points.append(Point(**values))
     return points
 
 

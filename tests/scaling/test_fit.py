@@ -1,4 +1,4 @@
-"""Fits of the law: starts, batches, identification, choice of the form. See also tests/checks."""
+"""Fits of the law: starts, batches, identification. See also tests/checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.checks.scaling_simulation import NOISE, REFERENCE, SIZES, STARTS, grid, noisy, with_losses
-from bench.scaling.fit import Data, agreeing_starts, choose_form, describe, fit_law, held_out, identify, refit
+from bench.scaling.fit import Data, agreeing_starts, describe, fit_law, identify, refit
 from bench.scaling.points import Point
 
 
@@ -47,16 +47,6 @@ def test_the_reference_is_identified_and_two_sizes_are_refused_with_the_reason()
     two = reference().where(np.isin(reference().sizes, SIZES[1:3]))
     refused = identify(fit_law(two))
     assert refused.reasons[:2] == ("2 sizes; at least 4 are needed", "the points determine 4 of 5 parameters")
-
-
-def test_held_out_predictions_are_of_the_largest_budget_and_the_largest_size() -> None:
-    budget, size = held_out(reference(), "additive", starts=STARTS)
-    assert (budget.what, len(budget.errors), set(budget.tokens)) == ("largest budget", 5, {120_000 * 2.0**8})
-    assert (size.what, len(size.errors), set(size.sizes)) == ("largest size", 9, {4.5e6})
-    assert budget.rms <= budget.worst < 0.05
-    choice = choose_form(reference(), starts=STARTS)
-    assert choice.form == "additive"
-    assert choice.errors["additive"] < choice.errors["outer power"]
 
 
 def test_starts_agree_within_a_thousandth_of_the_best_objective() -> None:
