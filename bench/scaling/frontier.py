@@ -257,7 +257,8 @@ def sentence(crossing: Crossing, first: str, second: str, unit: str = "FLOPs") -
     if crossing.at:
         return f"crosses at {crossing.at.value:.2g} [{crossing.at.low:.2g}, {crossing.at.high:.2g}] {unit}"
     if crossing.ahead is not None:
-        ends = sorted(abs(end) for end in (d.low, d.high))
+        sign = -1 if crossing.ahead == 0 else 1
+        ends = sorted((sign * d.low, sign * d.high))  # one may be below 0: the verdict needs one sign in 95 % only
         row = (first, second)[crossing.ahead]
         return (
             f"none in range [{low:.2g}, {high:.2g}] {unit}: {row} is ahead by {abs(d.value):.3f} nats "
