@@ -34,6 +34,11 @@ COLOURS = {
     "mixture": "#b8388f",
     "attention": "#c0392b",
     "heat": "#7fb4e8",
+    "violet": "#6a4fc8",
+    "orange": "#b4530a",
+    "green": "#4a7a0c",
+    "slate": "#56657a",
+    "navy": "#2a3f9d",
 }
 """Colours on white, with a contrast of at least 4.5 for text and marks. In dark mode the page sets others."""
 
@@ -71,6 +76,7 @@ class Plot:
         caption: What to look for.
         text: The content in words, for readers who cannot see the plot.
         families: Families of rows that have a colour in it.
+        legend: Sign, colour and name of each row, where rows have colours of their own; then `families` is empty.
         draw: Returns the chart at a width in pixels; it stores the data in the given Datasets.
         group: Plots with the same group differ in one choice, and the page shows one of them at a time.
         tab: Name of the plot in its group.
@@ -88,6 +94,7 @@ class Plot:
     tab: str = ""
     choice: str = ""
     width: int = 960
+    legend: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def failure(self) -> str:

@@ -1,0 +1,300 @@
+"""The analysis of a whole study: laws of all rows with their intervals, comparisons of all pairs, and warnings.
+
+Three kinds of rows: with too few points there is no law. A law whose parameters are not identified is used between
+the points only: its frontier inside the range of the data, with a band, and verdicts in the common range; exponents,
+best sizes and extrapolation are refused with the reason. An identified law gives all of these.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from bench.scaling.bleu import BleuLaw, fit_bleu
+from bench.scaling.fit import GRID, Data, Fit, Identification, fit_law, identify
+from bench.scaling.frontier import (
+    MAX_EXTRAPOLATION,
+    Crossing,
+    Frontier,
+    Ladder,
+    SizeExponent,
+    compare,
+    frontier,
+    lowest_loss,
+    size_exponents,
+)
+from bench.scaling.held_out import FormChoice, choose_form
+from bench.scaling.laws import Array
+from bench.scaling.outliers import Drift, RunDeviation, wrong_run
+from bench.scaling.points import Count, Point
+from bench.scaling.uncertainty import DRAWS, Interval, Noise, interval, parameter_intervals, pooled_noise, simulate
+
+Cost = Literal["flops", "seconds"]
+COSTS: tuple[Cost, ...] = ("flops", "seconds")
+COUNTS: tuple[Count, ...] = ("body", "body_softmax", "all")
+
+SEED = 20261127
+MIN_POINTS = 6
+"""One more than a law has parameters: with fewer, the residuals say nothing."""
+
+MIN_CURVE_SIZES = 3
+"""With fewer sizes, what lies between them is a guess."""
+
+EXPONENT_DRAWS = 100
+FRONTIER_COSTS = 61
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The frontier of a row in one cost, and what it is computed from."""
+
+    fit: Fit
+    ladder: Ladder
+    draws: Array
+    frontier: Frontier
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best size at one cost.
+
+    Attributes:
+        cost: FLOPs.
+        size: Parameters, body and softmax.
+        tokens: Target tokens that this size can be trained on.
+        per_parameter: Target tokens for each parameter.
+        at_end: Whether the size is an end of the ladder, so that a better one may lie beyond.
+    """
+
+    cost: float
+    size: Interval
+    tokens: float
+    per_parameter: Interval
+    at_end: bool
+
+
+@dataclass(frozen=True)
+class RowAnalysis:
+    """What the points of one row say.
+
+    Attributes:
+        row: Architecture.
+        points: Its points.
+        reasons: Why exponents and extrapolation are refused; empty: they are not.
+        fit: The law; None: too few points.
+        choice: The choice of its form, with held-out predictions.
+        identification: Whether the points determine its parameters.
+        curves: Cost -> frontier; without those that the data do not allow.
+        intervals: E, A0, B0, a, b with their intervals; empty if refused.
+        optima: Best sizes at three costs of the range; empty if refused.
+        exponents: Exponents of the best size in each way of counting; empty if refused.
+        bleu: BLEU against loss; None: fewer than four points with a BLEU.
+        wrong_run: Name and deviation of a run to look at; None: no run deviates.
+        drift: Whether the points of short budgets are end points; None: fewer than three budgets.
+    """
+
+    row: str
+    points: tuple[Point, ...]
+    reasons: tuple[str, ...]
+    fit: Fit | None = None
+    choice: FormChoice | None = None
+    identification: Identification | None = None
+    curves: dict[Cost, Curve] | None = None
+    intervals: dict[str, Interval] | None = None
+    optima: tuple[Optimum, ...] = ()
+    exponents: tuple[tuple[SizeExponent, Interval], ...] = ()
+    bleu: BleuLaw | None = None
+    wrong_run: tuple[str, RunDeviation] | None = None
+    drift: Drift | None = None
+
+    def curve(self, cost: Cost) -> Curve | None:
+        """Returns the frontier in a cost, if there is one."""
+        return (self.curves or {}).get(cost)
+
+    @property
+    def spent(self) -> dict[Cost, float | None]:
+        """Cost -> sum over runs; None: not measured for all runs."""
+        found: dict[Cost, float | None] = {}
+        for cost in COSTS:
+            runs: dict[str, float | None] = {}
+            for point in self.points:  # the points of a run are stations of one training
+                value = getattr(point, cost)
+                runs[point.run] = None if value is None else max(value, runs.get(point.run) or 0.0)
+            values = [value for value in runs.values() if value is not None]
+            found[cost] = sum(values) if len(values) == len(runs) else None
+        return found
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The comparison of two rows in one cost.
+
+    Attributes:
+        first: Row.
+        second: Row.
+        cost: In what cost.
+        crossing: The verdict; None: refused.
+        reason: Why it is refused; empty if it is not.
+    """
+
+    first: str
+    second: str
+    cost: Cost
+    crossing: Crossing | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the points of a study say.
+
+    Attributes:
+        rows: Row -> its analysis, in the order of the study.
+        noise: The noise of runs, pooled over rows; None: cannot be estimated.
+        pairs: Every pair of rows in every cost.
+    """
+
+    rows: dict[str, RowAnalysis]
+    noise: Noise | None
+    pairs: tuple[Pair, ...]
+
+
+def analyse(
+    points: Iterable[Point],
+    rows: Sequence[str],
+    known_e: float | None = None,
+    draws: int = DRAWS,
+    starts: Sequence[tuple[float, float]] = GRID,
+) -> Analysis:
+    """Returns the analysis of a study, also of one in progress: what cannot be said has a reason.
+
+    The same points give the same numbers: the random draws of a row depend on its name alone.
+
+    Args:
+        points: End points of all rows.
+        rows: The rows, in the order of the study; rows without points are included.
+        known_e: Irreducible loss in nats per target token, if it is known.
+        draws: Simulated data sets of an interval.
+        starts: Exponents (a, b) from which fits start.
+    """
+    by_row: dict[str, list[Point]] = {row: [] for row in rows}
+    for point in points:
+        by_row[point.row].append(point)
+    found = {row: _fitted(row, tuple(of), known_e, starts) for row, of in by_row.items()}
+    try:
+        noise = pooled_noise([one.fit for one in found.values() if one.fit])
+    except ValueError:  # neither seeds nor enough sizes yet
+        noise = None
+    found = {row: _with_law(one, noise, known_e, draws) if one.fit else one for row, one in found.items()}
+    pairs = tuple(
+        _pair(found[first], found[second], cost) for cost in COSTS for first, second in itertools.combinations(rows, 2)
+    )
+    return Analysis(found, noise, pairs)
+
+
+def _fitted(
+    row: str, points: tuple[Point, ...], known_e: float | None, starts: Sequence[tuple[float, float]]
+) -> RowAnalysis:
+    """The law of a row, if it has enough points, and its BLEU against its loss."""
+    scored = [(point.loss, point.bleu) for point in points if point.bleu is not None]
+    losses, bleus = np.array(scored, dtype=np.float64).reshape(-1, 2).T
+    bleu = fit_bleu(losses, bleus) if len(np.unique(losses[bleus > 0])) > 3 else None
+    if len(points) < MIN_POINTS:
+        return RowAnalysis(row, points, (f"{len(points)} points; at least {MIN_POINTS} are needed",), bleu=bleu)
+    data = Data.of(points)
+    choice = choose_form(data, known_e, starts)
+    fit = fit_law(data, choice.form, known_e, starts=starts)
+    # The same as outliers.schedule_drift, which would fit once more.
+    drifts = [Drift(float(one.errors.mean())) for one in choice.held_out[choice.form] if one.what == "largest budget"]
+    drift = drifts[0] if drifts else None
+    return RowAnalysis(row, points, (), fit, choice, bleu=bleu, drift=drift)
+
+
+def _with_law(row: RowAnalysis, noise: Noise | None, known_e: float | None, draws: int) -> RowAnalysis:
+    """The row with all that its law allows."""
+    fit = row.fit
+    assert fit
+    identification = identify(fit, (noise.inflated_variance(fit) or None) if noise else None)
+    reasons = identification.reasons
+    row = replace(row, reasons=reasons, identification=identification)
+    if noise is None:
+        return replace(row, reasons=(*reasons, "the noise between runs is unknown"))
+    if len(np.unique(fit.data.sizes)) < MIN_CURVE_SIZES or identification.rank < identification.parameters:
+        return row
+    rng = np.random.default_rng([SEED, zlib.crc32(row.row.encode())])
+    draws_BK = simulate(fit, noise, rng, draws)
+    curves: dict[Cost, Curve] = {}
+    for cost in COSTS:
+        if any(getattr(point, cost) is None for point in row.points):
+            continue
+        ladder = Ladder.of(row.points, cost=cost)
+        beyond = 1.0 if reasons else MAX_EXTRAPOLATION
+        costs_C = np.geomspace(ladder.lowest, ladder.highest * beyond, FRONTIER_COSTS)
+        curves[cost] = Curve(fit, ladder, draws_BK, frontier(fit, ladder, draws_BK, costs_C))
+    deviating = wrong_run(fit, noise)
+    names = list(dict.fromkeys(point.run for point in row.points))
+    row = replace(row, curves=curves, wrong_run=(names[deviating.run], deviating) if deviating else None)
+    if reasons:
+        return row
+    return replace(
+        row,
+        intervals=parameter_intervals(fit, draws_BK),
+        optima=_optima(curves["flops"]),
+        exponents=_exponents(curves["flops"], row.points),
+    )
+
+
+def _optima(curve: Curve) -> tuple[Optimum, ...]:
+    """The best sizes at the lowest, the middle and the highest cost at which there are data."""
+    ladder = curve.ladder
+    costs_C = np.geomspace(ladder.lowest, ladder.highest, 3)
+    best_C, drawn_BC = (
+        lowest_loss(curve.fit, ladder, costs_C)[1],
+        lowest_loss(curve.fit, ladder, costs_C, curve.draws)[1],
+    )
+    found = []
+    for cost, best, drawn_B in zip(costs_C, best_C, drawn_BC.T, strict=True):
+        tokens, tokens_B = cost / ladder.at(best), cost / ladder.at(drawn_B)
+        at_end = bool(best <= ladder.sizes[0] * 1.001 or best >= ladder.sizes[-1] * 0.999)
+        per_parameter = interval(float(tokens / best), tokens_B / drawn_B)
+        found.append(Optimum(float(cost), interval(float(best), drawn_B), float(tokens), per_parameter, at_end))
+    return tuple(found)
+
+
+def _exponents(curve: Curve, points: Sequence[Point]) -> tuple[tuple[SizeExponent, Interval], ...]:
+    """The exponents of the best size with their intervals; without those whose best size is an end too often."""
+    by_size = {float(point.body_softmax): point for point in points}
+    counts: dict[Count, Array] = {
+        count: np.array([float(getattr(by_size[size], count)) for size in sorted(by_size)]) for count in COUNTS
+    }
+    drawn: dict[tuple[str, str], list[float]] = {}
+    for parameters in curve.draws[:EXPONENT_DRAWS]:
+        for one in size_exponents(replace(curve.fit, parameters=parameters), curve.ladder, counts):
+            drawn.setdefault((one.count, one.cost), []).append(one.exponent)
+    least = 0.9 * min(EXPONENT_DRAWS, len(curve.draws))
+    return tuple(
+        (one, interval(one.exponent, np.array(of)))
+        for one in size_exponents(curve.fit, curve.ladder, counts)
+        if len(of := drawn.get((one.count, one.cost), [])) >= least
+    )
+
+
+def _pair(first: RowAnalysis, second: RowAnalysis, cost: Cost) -> Pair:
+    """The comparison of two rows, or the reason why there is none."""
+    curves = []
+    for row in (first, second):
+        curve = row.curve(cost)
+        if curve is None:
+            measured = cost == "flops" or not row.curves
+            reason = "; ".join(row.reasons) if measured else "seconds were not measured for all points"
+            return Pair(first.row, second.row, cost, None, f"{row.row}: {reason}")
+        curves.append((curve.fit, curve.ladder, curve.draws))
+    try:
+        return Pair(first.row, second.row, cost, compare(*curves))
+    except ValueError:
+        return Pair(first.row, second.row, cost, None, "the costs of the two rows do not overlap")

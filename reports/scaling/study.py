@@ -1,0 +1,92 @@
+"""The class Study: what the report of a scaling study is made from. `bench scale` fills it from its runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.scaling.points import Point
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size of the ladder of a row.
+
+    Attributes:
+        row: Architecture.
+        name: Name of the size, such as 0.67M; points refer to it.
+        settings: What the size sets, such as "width 104, inner 344".
+        body: Parameters without embeddings and output layer.
+        body_softmax: Parameters that are multiplied.
+        all: All parameters.
+        learning_rate: Peak learning rate.
+        seeds: Largest number of seeds at one budget.
+    """
+
+    row: str
+    name: str
+    settings: str
+    body: int
+    body_softmax: int
+    all: int
+    learning_rate: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class RateCheck:
+    """A run that checks the rule for learning rates.
+
+    Attributes:
+        row: Architecture.
+        size: Name of the size.
+        pairs: Budget in sentence pairs.
+        factor: Learning rate / that of the rule.
+        loss: Validation loss in nats per target token; lower is better.
+    """
+
+    row: str
+    size: str
+    pairs: float
+    factor: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """A scaling study.
+
+    Attributes:
+        name: Name of the study.
+        question: What it asks.
+        date: Date of its newest run.
+        command: Command that repeats it.
+        labels: Row id -> printed name, in the order of the file.
+        sizes: The ladders of all rows.
+        points: The end points that count.
+        rate_rule: Sentence that states how learning rates were set.
+        rate_checks: Runs that check this rule.
+        corpus: Name of the corpus.
+        vocabulary: Entries of the target vocabulary.
+        failed: Names of runs that failed or are missing.
+        known_e: Irreducible loss in nats per target token, where the generator of the corpus gives it.
+        device: Device on which seconds were measured.
+        drop_rule: Rule, written before the study, by which points are dropped.
+        dropped: Names of points that this rule dropped.
+    """
+
+    name: str
+    question: str
+    date: str
+    command: str
+    labels: dict[str, str]
+    sizes: tuple[Size, ...]
+    points: tuple[Point, ...]
+    rate_rule: str
+    rate_checks: tuple[RateCheck, ...]
+    corpus: str
+    vocabulary: int
+    failed: tuple[str, ...]
+    known_e: float | None = None
+    device: str = ""
+    drop_rule: str = ""
+    dropped: tuple[str, ...] = ()
