@@ -139,14 +139,16 @@ class Pair:
         second: Row.
         cost: In what cost.
         crossing: The verdict; None: refused.
-        reason: Why it is refused; empty if it is not.
+        refused: The row without a curve, because of which there is no verdict; "" if none.
+        reasons: Why there is no verdict.
     """
 
     first: str
     second: str
     cost: Cost
     crossing: Crossing | None
-    reason: str = ""
+    refused: str = ""
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -291,10 +293,10 @@ def _pair(first: RowAnalysis, second: RowAnalysis, cost: Cost) -> Pair:
         curve = row.curve(cost)
         if curve is None:
             measured = cost == "flops" or not row.curves
-            reason = "; ".join(row.reasons) if measured else "seconds were not measured for all points"
-            return Pair(first.row, second.row, cost, None, f"{row.row}: {reason}")
+            reasons = row.reasons if measured else ("seconds were not measured for all points",)
+            return Pair(first.row, second.row, cost, None, row.row, reasons)
         curves.append((curve.fit, curve.ladder, curve.draws))
     try:
         return Pair(first.row, second.row, cost, compare(*curves))
     except ValueError:
-        return Pair(first.row, second.row, cost, None, "the costs of the two rows do not overlap")
+        return Pair(first.row, second.row, cost, None, reasons=("the costs of the two rows do not overlap",))

@@ -1,0 +1,239 @@
+"""The tables of a scaling study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.scaling.analysis import COUNTS, Analysis, Pair, RowAnalysis
+from bench.scaling.held_out import HeldOut
+from bench.scaling.uncertainty import Interval
+from bench.system import formatting
+from reports.scaling.study import Study
+from reports.scaling.verdicts import number_range, signed, verdict
+from reports.tables.table import EMPTY, Column, Entry, Table, text_entry
+from reports.text.catalogue import Catalogue
+
+PARAMETERS = ("E", "A0", "B0", "a", "b")
+
+
+def _table(say: Catalogue, name: str, columns: Sequence[Column], rows: Sequence[Sequence[Entry]]) -> Table:
+    return Table(f"scale-{name}", say(f"scale.table.{name}"), tuple(columns), tuple(tuple(row) for row in rows))
+
+
+def _text_columns(say: Catalogue, *names: str) -> list[Column]:
+    return [Column(say(f"scale.column.{name}"), side="left") for name in names]
+
+
+def _columns(say: Catalogue, *names: str, group: str = "") -> list[Column]:
+    return [Column(say(f"scale.column.{name}"), group=group) for name in names]
+
+
+def _quantity(value: float | None) -> Entry:
+    return EMPTY if value is None else Entry(formatting.quantity(value), sort=value)
+
+
+def _percent(value: float) -> Entry:
+    return Entry(formatting.percent(value), sort=value)
+
+
+def _with_interval(found: Interval, digits: int | None = None) -> Entry:
+    """A value with its interval below it."""
+    ends = number_range(found.low, found.high, digits)
+    text = formatting.quantity(found.value) if digits is None else formatting.fixed(found.value, digits)
+    return Entry(text, (ends,), sort=found.value)
+
+
+def crossings(say: Catalogue, study: Study, analysis: Analysis) -> Table:
+    """The verdict on every pair of rows, at equal FLOPs and at equal seconds."""
+    columns = [
+        *_text_columns(say, "pair", "verdict_flops"),
+        *_columns(say, "difference", "cost_ratio"),
+        *_text_columns(say, "verdict_seconds"),
+    ]
+    seconds = {(pair.first, pair.second): pair for pair in analysis.pairs if pair.cost == "seconds"}
+    rows = []
+    for pair in analysis.pairs:
+        if pair.cost == "flops":
+            names = [study.labels[row] for row in (pair.first, pair.second)]
+            both = say("scale.pair", first=names[0], second=names[1])
+            verdicts = [text_entry(verdict(say, study, one)) for one in (pair, seconds[pair.first, pair.second])]
+            rows.append([text_entry(both), verdicts[0], *_differences(pair), verdicts[1]])
+    return _table(say, "crossings", columns, rows)
+
+
+def _differences(pair: Pair) -> list[Entry]:
+    """The difference at the highest common cost, and the ratio of costs for the same loss."""
+    if pair.crossing is None:
+        return [EMPTY, EMPTY]
+    d, ratio = pair.crossing.difference, pair.crossing.cost_ratio
+    ends = number_range(d.low, d.high, 3)
+    return [Entry(signed(d.value, 3), (ends,), sort=d.value), Entry(formatting.ratio(ratio), sort=ratio)]
+
+
+def held_out(say: Catalogue, study: Study, analysis: Analysis) -> Table:
+    """Errors of the predictions of the largest budget and of the largest size."""
+    columns = _text_columns(say, "row", "form")
+    for what in ("largest budget", "largest size"):
+        columns += _columns(say, "rms", "worst", "number", group=say(f"scale.held.{what}"))
+    columns += _columns(say, "other_form")
+    rows = []
+    for row in _fitted(analysis):
+        assert row.choice
+        entries = [text_entry(study.labels[row.row]), text_entry(say(f"scale.form.{row.choice.form}"))]
+        by_what = {one.what: one for one in row.choice.held_out[row.choice.form]}
+        for what in ("largest budget", "largest size"):
+            entries += _errors(by_what.get(what))
+        others = [error for form, error in row.choice.errors.items() if form != row.choice.form]
+        rows.append([*entries, _percent(others[0]) if by_what else EMPTY])
+    return _table(say, "held_out", columns, rows)
+
+
+def _errors(one: HeldOut | None) -> list[Entry]:
+    if one is None:
+        return [EMPTY] * 3
+    return [_percent(one.rms), _percent(one.worst), _quantity(len(one.observed))]
+
+
+def _fitted(analysis: Analysis) -> list[RowAnalysis]:
+    return [row for row in analysis.rows.values() if row.fit]
+
+
+def ladder(say: Catalogue, study: Study, analysis: Analysis) -> Table:
+    """The sizes of every row."""
+    columns = [
+        *_text_columns(say, "row", "size", "settings"),
+        *(Column(say(f"scale.count.{count}"), group=say("scale.column.parameters")) for count in COUNTS),
+        *_columns(say, "flops_per_token", "learning_rate", "seeds"),
+    ]
+    per_token: dict[tuple[str, str], float] = {}
+    for row in analysis.rows.values():
+        for point in row.points:
+            per_token[point.row, point.size] = point.flops / point.tokens
+    rows = [
+        [
+            *(text_entry(text) for text in (study.labels[size.row], size.name, size.settings)),
+            *(Entry(formatting.count(getattr(size, count)), sort=getattr(size, count)) for count in COUNTS),
+            _quantity(per_token.get((size.row, size.name))),
+            _quantity(size.learning_rate),
+            _quantity(size.seeds),
+        ]
+        for size in study.sizes
+    ]
+    return _table(say, "ladder", columns, rows)
+
+
+def parameters(say: Catalogue, study: Study, analysis: Analysis) -> Table:
+    """The parameters of every law with their intervals, or why they are refused."""
+    columns = [
+        *_text_columns(say, "row", "form"),
+        *(Column(name, unit) for name, unit in zip(PARAMETERS, [say("scale.nats")] * 3 + [""] * 2, strict=True)),
+        *_columns(say, "n0", "d0", "residual_sd", "condition", "starts"),
+        *_text_columns(say, "identified"),
+    ]
+    rows = []
+    for row in analysis.rows.values():
+        fit, start = row.fit, [text_entry(study.labels[row.row])]
+        reasons = "; ".join(say.recorded(reason) for reason in row.reasons)
+        if fit is None or row.identification is None:
+            rows.append([*start, *[EMPTY] * 11, text_entry(reasons)])
+            continue
+        values = [EMPTY] * 5
+        if row.intervals:
+            known = fit.known_e is not None
+            values = [
+                Entry(f"{row.intervals[name].value:.4f}", (say("scale.known"),), sort=row.intervals[name].value)
+                if known and name == "E"
+                else _with_interval(row.intervals[name], 4)
+                for name in PARAMETERS
+            ]
+        rows.append(
+            [
+                *start,
+                text_entry(say(f"scale.form.{fit.form}")),
+                *values,
+                _quantity(fit.n0),
+                _quantity(fit.d0),
+                _percent(fit.residual_sd),
+                _quantity(row.identification.condition),
+                Entry(f"{fit.agreeing} / {fit.starts}", sort=fit.agreeing),
+                text_entry(reasons or say("scale.yes")),
+            ]
+        )
+    return _table(say, "parameters", columns, rows)
+
+
+def optima(say: Catalogue, study: Study, analysis: Analysis) -> Table:
+    """The best size and the tokens for each parameter at three costs."""
+    columns = [*_text_columns(say, "row"), *_columns(say, "cost", "best_size", "tokens", "tokens_per_parameter")]
+    columns += _text_columns(say, "place")
+    rows = [
+        [
+            text_entry(study.labels[row.row]),
+            _quantity(one.cost),
+            _with_interval(one.size),
+            _quantity(one.tokens),
+            _with_interval(one.per_parameter),
+            text_entry(say("scale.place.end" if one.at_end else "scale.place.inside")),
+        ]
+        for row in analysis.rows.values()
+        for one in row.optima
+    ]
+    return _table(say, "optima", columns, rows)
+
+
+def exponents(say: Catalogue, study: Study, analysis: Analysis) -> Table:
+    """The exponents of the best size in three ways of counting, with exact FLOPs and with 6 N D."""
+    kinds = [(count, cost) for cost in ("exact", "6ND") for count in COUNTS]
+    columns = [
+        *_text_columns(say, "row"),
+        *(Column(say(f"scale.count.{count}"), group=say(f"scale.flops.{cost}")) for count, cost in kinds),
+    ]
+    rows = []
+    for row in analysis.rows.values():
+        if row.exponents:
+            found = {(one.count, one.cost): ends for one, ends in row.exponents}
+            entries = [_with_interval(found[kind], 2) if kind in found else EMPTY for kind in kinds]
+            rows.append([text_entry(study.labels[row.row]), *entries])
+    return _table(say, "exponents", columns, rows)
+
+
+def rates(say: Catalogue, study: Study) -> Table:
+    """The checks of the rule for learning rates. Of the runs of one size and budget the lowest loss is bold."""
+    columns = [*_text_columns(say, "row", "size"), *_columns(say, "pairs", "factor", "loss")]
+    best: dict[tuple[str, str, float], float] = {}
+    for check in study.rate_checks:
+        key = check.row, check.size, check.pairs
+        best[key] = min(check.loss, best.get(key, check.loss))
+    rows = [
+        [
+            text_entry(study.labels[check.row]),
+            text_entry(check.size),
+            _quantity(check.pairs),
+            Entry(formatting.ratio(check.factor), sort=check.factor),
+            Entry(
+                formatting.fixed(check.loss, 3),
+                sort=check.loss,
+                best=check.loss == best[check.row, check.size, check.pairs],
+            ),
+        ]
+        for check in study.rate_checks
+    ]
+    return _table(say, "rates", columns, rows)
+
+
+def spent(say: Catalogue, study: Study, analysis: Analysis) -> Table:
+    """Runs, points, and what the runs of each row cost."""
+    columns = [*_text_columns(say, "row"), *_columns(say, "runs", "points", "flops", "hours")]
+    rows = []
+    for row in analysis.rows.values():
+        seconds = row.spent["seconds"]
+        rows.append(
+            [
+                text_entry(study.labels[row.row]),
+                _quantity(len({point.run for point in row.points})),
+                _quantity(len(row.points)),
+                _quantity(row.spent["flops"]),
+                _quantity(None if seconds is None else seconds / 3600),
+            ]
+        )
+    return _table(say, "spent", columns, rows)

@@ -1,0 +1,159 @@
+"""What a scaling study says in sentences: its finding, the verdict on a pair, warnings, and what it cannot say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from bench.scaling.analysis import Analysis, Pair
+from bench.system import formatting
+from reports.scaling.study import Study
+from reports.text.catalogue import Catalogue
+
+MAIN_PAIR = ("transformer-base", "bahdanau")
+"""The pair whose verdict stands first."""
+
+ENOUGH_DF = 7
+"""Degrees of freedom from which on the noise between runs is known well enough (the simulation has as many)."""
+
+ENOUGH_DECADES, ENOUGH_SPAN = 2.0, 30.0
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign: +0.012, −0.012."""
+    return f"{'+' if value >= 0 else ''}{formatting.fixed(value, digits)}"
+
+
+def number_range(low: float, high: float, digits: int | None = None) -> str:
+    """Both ends as [low, high], with fixed digits or as quantities."""
+    if digits is None:
+        return formatting.interval(low, high)
+    return f"[{formatting.fixed(low, digits)}, {formatting.fixed(high, digits)}]"
+
+
+def _amount(pair: Pair, value: float) -> str:
+    """A cost in short form, without its unit."""
+    return formatting.power_of_ten(value, 1) if pair.cost == "flops" else formatting.quantity(float(f"{value:.2g}"))
+
+
+def verdict(say: Catalogue, study: Study, pair: Pair) -> str:
+    """The verdict on a pair in a sentence, with the range, the interval and the unit; or why there is none."""
+    found, unit = pair.crossing, say(f"scale.unit.{pair.cost}")
+    if found is None:
+        reason = "; ".join(say.recorded(each) for each in pair.reasons)
+        who = f"{study.labels[pair.refused]}: " if pair.refused else ""
+        return say("scale.verdict.refused", reason=who + reason)
+    names = [study.labels[row] for row in (pair.first, pair.second)]
+    d, rows = found.difference, {"first": names[0], "second": names[1], "unit": unit}
+    reach = {"low": _amount(pair, found.low_cost), "high": _amount(pair, found.high_cost)}
+    if found.at and found.ahead is not None:
+        ends = f"[{_amount(pair, found.at.low)}, {_amount(pair, found.at.high)}]"
+        at = _amount(pair, found.at.value)
+        return say("scale.verdict.crosses", at=at, ends=ends, ahead=names[found.ahead], **rows, **reach)
+    if found.ahead is not None:
+        sign = -1 if found.ahead == 0 else 1
+        low, high = sorted((sign * d.low, sign * d.high))
+        value, ends = formatting.fixed(abs(d.value), 3), number_range(low, high, 3)
+        return say("scale.verdict.none", ahead=names[found.ahead], value=value, ends=ends, **rows, **reach)
+    return say(
+        "scale.verdict.open",
+        value=signed(d.value, 3),
+        ends=f"[{signed(d.low, 3)}, {signed(d.high, 3)}]",
+        **rows,
+        **reach,
+    )
+
+
+def finding(say: Catalogue, study: Study, analysis: Analysis) -> list[str]:
+    """The verdict on the main pair, if the study has both rows, and a count of the verdicts on all pairs."""
+    pairs = [pair for pair in analysis.pairs if pair.cost == "flops"]
+    said = []
+    for pair in pairs:
+        if set(MAIN_PAIR) == {pair.first, pair.second}:
+            both = say("scale.pair", first=study.labels[MAIN_PAIR[0]], second=study.labels[MAIN_PAIR[1]])
+            said.append(say("scale.finding.pair", pair=both, verdict=verdict(say, study, pair)))
+    verdicts = [pair.crossing.verdict if pair.crossing else "refused" for pair in pairs]
+    counted = {name: verdicts.count(name) for name in ("crosses", "none in range", "not resolved", "refused")}
+    if not pairs or counted["refused"] == len(pairs):
+        return [*said, say("scale.finding.nothing")]
+    numbers = {name.replace(" ", "_"): number for name, number in counted.items()}
+    return [*said, say("scale.finding.all", pairs=say.count("pair", len(pairs)), **numbers)]
+
+
+def warnings(say: Catalogue, study: Study, analysis: Analysis) -> list[str]:
+    """What may be wrong with the points: a run far from the others, points in the middle of a schedule, lost runs."""
+    found = []
+    for row in analysis.rows.values():
+        name = study.labels[row.row]
+        if row.wrong_run:
+            run, deviation = row.wrong_run
+            share = signed(100 * (math.exp(deviation.offset) - 1), 1)
+            errors = formatting.fixed(abs(deviation.offset / deviation.error), 1)
+            found.append(say("scale.warning.run", row=name, run=run, percent=share, errors=errors))
+        if row.drift and row.drift.flagged:
+            found.append(say("scale.warning.drift", row=name, percent=signed(100 * row.drift.error, 1)))
+    if study.failed:
+        found.append(say("scale.warning.failed", number=len(study.failed), runs=", ".join(study.failed)))
+    return found
+
+
+def missing(say: Catalogue, study: Study, analysis: Analysis) -> list[tuple[str, str]]:
+    """Rows whose law is refused, with the reasons."""
+    return [
+        (study.labels[row.row], "; ".join(say.recorded(reason) for reason in row.reasons))
+        for row in analysis.rows.values()
+        if row.reasons
+    ]
+
+
+def limits(say: Catalogue, study: Study, analysis: Analysis) -> list[str]:
+    """What the study cannot say: the objections of reviewers that apply to it."""
+    return [say(f"scale.limit.{key}", **values) for key, values in _limits(say, study, analysis)]
+
+
+def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[str, dict[str, object]]]:
+    def listed(rows: list[str]) -> dict[str, object]:
+        return {"rows": say.listed([study.labels[row] for row in rows])}
+
+    rows = [row for row in analysis.rows.values() if row.points]
+    yield ("synthetic" if study.corpus.startswith("grammar") else "corpus"), {"corpus": study.corpus}
+    if any(size.seeds < 2 for size in study.sizes):
+        yield "one_seed", {"sizes": sum(size.seeds < 2 for size in study.sizes), "of": len(study.sizes)}
+    if analysis.noise is None:
+        yield "no_noise", {}
+    elif analysis.noise.run_df < ENOUGH_DF:
+        yield "few_df", {"df": analysis.noise.run_df, "enough": ENOUGH_DF}
+    if analysis.noise and analysis.noise.source == "sizes":
+        yield "sizes", {}
+    curves = {row.row: curve for row in rows if (curve := row.curve("flops"))}
+    if narrow := [
+        row for row, curve in curves.items() if math.log10(curve.ladder.highest / curve.ladder.lowest) < ENOUGH_DECADES
+    ]:
+        yield "decades", listed(narrow)
+    if short := [row for row, curve in curves.items() if curve.ladder.sizes[-1] / curve.ladder.sizes[0] < ENOUGH_SPAN]:
+        yield "span", listed(short)
+    if ends := [
+        row for row, curve in curves.items() if curve.frontier.at_end[~curve.frontier.extrapolated].mean() > 0.5
+    ]:
+        yield "ladder_end", listed(ends)
+    if unchecked := [row for row in study.labels if row not in {check.row for check in study.rate_checks}]:
+        yield "rate_unchecked", listed(unchecked)
+    if wrong := _wrong_rates(study):
+        yield "rate_wrong", listed(wrong)
+    if len({row.fit.form for row in rows if row.fit}) > 1:
+        yield "forms", {}
+    if silent := [row.row for row in rows if any(point.bleu is None for point in row.points)]:
+        yield "no_bleu", listed(silent)
+    if any(point.seconds is not None for point in study.points):
+        yield "seconds", {"device": study.device or say("protocol.unknown")}
+    yield "counts", {}
+    yield "extrapolation", {}
+
+
+def _wrong_rates(study: Study) -> list[str]:
+    """Rows for which another learning rate than that of the rule had a lower loss."""
+    groups: dict[tuple[str, str, float], dict[float, float]] = {}
+    for check in study.rate_checks:
+        groups.setdefault((check.row, check.size, check.pairs), {})[check.factor] = check.loss
+    wrong = [row for (row, *_), losses in groups.items() if losses.get(1.0, math.inf) > min(losses.values())]
+    return list(dict.fromkeys(wrong))
