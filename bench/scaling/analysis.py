@@ -188,15 +188,21 @@ def analyse(
     for point in points:
         by_row[point.row].append(point)
     found = {row: _fitted(row, tuple(of), known_e, starts) for row, of in by_row.items()}
-    try:
-        noise = pooled_noise([one.fit for one in found.values() if one.fit])
-    except ValueError:  # neither seeds nor enough sizes yet
-        noise = None
-    found = {row: _with_law(one, noise, known_e, draws) if one.fit else one for row, one in found.items()}
+    noise = _noise(one.fit for one in found.values())
+    others = {row: _noise(other.fit for name, other in found.items() if name != row) or noise for row in found}
+    found = {row: _with_law(one, noise, others[row], draws) if one.fit else one for row, one in found.items()}
     pairs = tuple(
         _pair(found[first], found[second], cost) for cost in COSTS for first, second in itertools.combinations(rows, 2)
     )
     return Analysis(found, noise, pairs)
+
+
+def _noise(fits: Iterable[Fit | None]) -> Noise | None:
+    """The noise pooled over these laws; None if it cannot be estimated: neither seeds nor enough sizes."""
+    try:
+        return pooled_noise([fit for fit in fits if fit])
+    except ValueError:
+        return None
 
 
 def _fitted(
@@ -217,8 +223,11 @@ def _fitted(
     return RowAnalysis(row, points, (), fit, choice, bleu=bleu, drift=drift)
 
 
-def _with_law(row: RowAnalysis, noise: Noise | None, known_e: float | None, draws: int) -> RowAnalysis:
-    """The row with all that its law allows."""
+def _with_law(row: RowAnalysis, noise: Noise | None, others: Noise | None, draws: int) -> RowAnalysis:
+    """The row with all that its law allows.
+
+    `others` is the noise of the other rows: a wrong run is judged by it, because it increases the noise of its own row.
+    """
     fit = row.fit
     assert fit
     identification = identify(fit, (noise.inflated_variance(fit) or None) if noise else None)
@@ -238,7 +247,7 @@ def _with_law(row: RowAnalysis, noise: Noise | None, known_e: float | None, draw
         beyond = 1.0 if reasons else MAX_EXTRAPOLATION
         costs_C = np.geomspace(ladder.lowest, ladder.highest * beyond, FRONTIER_COSTS)
         curves[cost] = Curve(fit, ladder, draws_BK, frontier(fit, ladder, draws_BK, costs_C))
-    deviating = wrong_run(fit, noise)
+    deviating = wrong_run(fit, others or noise)
     names = list(dict.fromkeys(point.run for point in row.points))
     row = replace(row, curves=curves, wrong_run=(names[deviating.run], deviating) if deviating else None)
     if reasons:

@@ -116,17 +116,32 @@ class Panel:
         return marks + [corner for one in self.series for _, line in one.lines for corner in line]
 
 
-def figure(say: Catalogue, name: str, panels: Sequence[Panel], columns: int = 1) -> Plot | None:
-    """Returns the figure of these panels; None if they have no points. Its texts stand below scale.figure.NAME."""
+def figure(say: Catalogue, name: str, panels: Sequence[Panel], columns: int = 1, shared: bool = False) -> Plot | None:
+    """Returns the figure of these panels; None if they have no points. Its texts stand below scale.figure.NAME.
+
+    Args:
+        say: Texts.
+        name: Id of the figure.
+        panels: Panels; those without points are left out.
+        columns: Panels beside one another on a large screen.
+        shared: Whether all panels have the same axes.
+    """
     drawn = [panel for panel in panels if panel.corners]
     if not drawn:
         return None
     shown = list(dict.fromkeys(one.style for panel in drawn for one in panel.series if one.marks or one.lines))
+    heights: dict[str, list[float]] = {}
+    for one in (one for panel in drawn for one in panel.series if one.marks):
+        heights.setdefault(one.style.name, []).extend(mark.y for mark in one.marks)
     text = "; ".join(
-        say("scale.figure.text", panel=panel.title or panel.y[0], row=one.style.name, points=len(one.marks))
-        for panel in drawn
-        for one in panel.series
-        if one.marks
+        say(
+            "scale.figure.text",
+            row=row,
+            points=len(of),
+            low=formatting.significant(min(of)),
+            high=formatting.significant(max(of)),
+        )
+        for row, of in heights.items()
     )
     return Plot(
         id=name,
@@ -134,31 +149,34 @@ def figure(say: Catalogue, name: str, panels: Sequence[Panel], columns: int = 1)
         caption=say(f"scale.figure.{name}.caption"),
         text=text,
         families=(),
-        draw=lambda data, width: _draw(data, drawn, columns, width),
+        draw=lambda data, width: _draw(data, drawn, columns, shared, width),
         legend=tuple((SIGNS[style.shape], style.colour, style.name) for style in shown),
     )
 
 
-def _draw(data: Datasets, panels: Sequence[Panel], columns: int, total: int) -> Chart:
+def _draw(data: Datasets, panels: Sequence[Panel], columns: int, shared: bool, total: int) -> Chart:
     """The panels in rows of `columns`, on a small screen below one another."""
     wide = total > 500
     columns = min(columns, len(panels)) if wide else 1
-    charts = [_panel(data, panel, round(total / columns), wide) for panel in panels]
+    everything = [corner for panel in panels for corner in panel.corners] if shared else []
+    charts = [_panel(data, panel, everything or panel.corners, round(total / columns), wide) for panel in panels]
     rows = [alt.hconcat(*charts[first : first + columns], spacing=10) for first in range(0, len(charts), columns)]
     return alt.vconcat(*rows, spacing=18)
 
 
-def _panel(data: Datasets, panel: Panel, total: int, wide: bool) -> alt.LayerChart:
-    """One panel."""
+def _panel(
+    data: Datasets, panel: Panel, corners: Sequence[tuple[float, float]], total: int, wide: bool
+) -> alt.LayerChart:
+    """One panel, whose axes contain these corners."""
     named = [(one, formatting.shortened(one.name, MAX_NAME[wide])) for one in panel.series if one.name and one.lines]
     names = max((len(name) for _, name in named), default=0) * LETTER
     width = round(total - 70 - (names + 20 if names else 10))
     height = 380 if wide and total > 700 else 230
     levels = [] if panel.level is None else [panel.level]
-    xs, ys = [x for x, _ in panel.corners], [*(y for _, y in panel.corners), *levels]
+    xs, ys = [x for x, _ in corners], [*(y for _, y in corners), *levels]
     if panel.diagonal:
         xs = ys = xs + ys
-    x, y = Axis.around(panel.x[0], xs, log=panel.x[1]), Axis.around(panel.y[0], ys, log=panel.y[1])
+    x, y = _axis(panel.x, xs), _axis(panel.y, ys)
     colour = alt.Color("colour:N", scale=None)
 
     def at(chart: alt.Chart) -> alt.Chart:
@@ -168,8 +186,8 @@ def _panel(data: Datasets, panel: Panel, total: int, wide: bool) -> alt.LayerCha
     grey = [[(x.low, level), (x.high, level)] for level in levels]
     grey += [[(x.low, x.low), (x.high, x.high)]] if panel.diagonal else []
     for line in grey:
-        corners = alt.Chart(data.add({"x": across, "y": along} for across, along in line))
-        layers.append(at(corners.mark_line(strokeWidth=1, color=COLOURS["quiet"], aria=False)))
+        drawn = alt.Chart(data.add({"x": across, "y": along} for across, along in line))
+        layers.append(at(drawn.mark_line(strokeWidth=1, color=COLOURS["quiet"], aria=False)))
     bands = [
         {"x": across, "y": low, "high": high, "colour": COLOURS[one.style.colour], "series": number}
         for number, one in enumerate(panel.series)
@@ -204,9 +222,20 @@ def _panel(data: Datasets, panel: Panel, total: int, wide: bool) -> alt.LayerCha
     if named:
         layers += _names(data, named, x, y, (width, height))
     titled = (
-        {"title": alt.Title(panel.title, fontSize=FONT, fontWeight="normal", anchor="start")} if panel.title else {}
+        {"title": alt.Title(panel.title, fontSize=FONT, fontWeight="normal", anchor="start", color=COLOURS["ink"])}
+        if panel.title
+        else {}
     )
     return alt.layer(*layers).properties(width=width, height=height, **titled)
+
+
+def _axis(title: tuple[str, bool], values: Sequence[float]) -> Axis:
+    """An axis with a narrow margin: losses span less than a factor of ten, and Axis.around leaves a quarter."""
+    low, high = min(values), max(values)
+    if not title[1]:
+        return Axis.around(title[0], values)
+    margin = max(1.02, (high / low) ** 0.04)
+    return Axis(title[0], low / margin, high * margin, True)
 
 
 def _names(

@@ -112,7 +112,7 @@ class Figures:
                     line = ("solid", tuple(zip(pairs.tolist(), losses.tolist(), strict=True)))
                 found.append(Series(style, marks, (line,), name=size))
             panels.append(Panel(style.name, self._axis("pairs"), self._axis("loss"), tuple(found)))
-        return figure(self.say, "loss_pairs", panels, columns=3)
+        return figure(self.say, "loss_pairs", panels, columns=3, shared=True)
 
     def slices(self) -> Plot | None:
         """Loss against size at several costs."""
@@ -138,7 +138,7 @@ class Figures:
                 found.append(Series(style, tuple(marks), (("solid", line),)))
             title = f"{formatting.power_of_ten(float(cost))}{formatting.SPACE}FLOPs"
             panels.append(Panel(title, self._axis("size"), self._axis("loss"), tuple(found)))
-        return figure(self.say, "slices", panels, columns=2)
+        return figure(self.say, "slices", panels, columns=2, shared=True)
 
     def held_out(self) -> Plot | None:
         """Predicted against observed loss of the largest budget and of the largest size."""

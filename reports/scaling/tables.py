@@ -126,16 +126,15 @@ def parameters(say: Catalogue, study: Study, analysis: Analysis) -> Table:
     """The parameters of every law with their intervals, or why they are refused."""
     columns = [
         *_text_columns(say, "row", "form"),
-        *(Column(name, unit) for name, unit in zip(PARAMETERS, [say("scale.nats")] * 3 + [""] * 2, strict=True)),
+        *(Column(name) for name in PARAMETERS),
         *_columns(say, "n0", "d0", "residual_sd", "condition", "starts"),
-        *_text_columns(say, "identified"),
     ]
     rows = []
     for row in analysis.rows.values():
         fit, start = row.fit, [text_entry(study.labels[row.row])]
-        reasons = "; ".join(say.recorded(reason) for reason in row.reasons)
+        stands = say("scale.refused" if row.reasons else "scale.identified")
         if fit is None or row.identification is None:
-            rows.append([*start, *[EMPTY] * 11, text_entry(reasons)])
+            rows.append([*start, Entry(formatting.MISSING, (stands,), missing=True), *[EMPTY] * 10])
             continue
         values = [EMPTY] * 5
         if row.intervals:
@@ -149,14 +148,13 @@ def parameters(say: Catalogue, study: Study, analysis: Analysis) -> Table:
         rows.append(
             [
                 *start,
-                text_entry(say(f"scale.form.{fit.form}")),
+                Entry(say(f"scale.form.{fit.form}"), (stands,), sort=fit.form),
                 *values,
                 _quantity(fit.n0),
                 _quantity(fit.d0),
                 _percent(fit.residual_sd),
                 _quantity(row.identification.condition),
                 Entry(f"{fit.agreeing} / {fit.starts}", sort=fit.agreeing),
-                text_entry(reasons or say("scale.yes")),
             ]
         )
     return _table(say, "parameters", columns, rows)

@@ -39,11 +39,12 @@ def _amount(pair: Pair, value: float) -> str:
 def verdict(say: Catalogue, study: Study, pair: Pair) -> str:
     """The verdict on a pair in a sentence, with the range, the interval and the unit; or why there is none."""
     found, unit = pair.crossing, say(f"scale.unit.{pair.cost}")
-    if found is None:
-        reason = "; ".join(say.recorded(each) for each in pair.reasons)
-        who = f"{study.labels[pair.refused]}: " if pair.refused else ""
-        return say("scale.verdict.refused", reason=who + reason)
     names = [study.labels[row] for row in (pair.first, pair.second)]
+    if found is None and len(pair.reasons) == 1:
+        reason = say.recorded(pair.reasons[0])
+        return say("scale.verdict.refused", first=names[0], second=names[1], reason=reason)
+    if found is None:
+        return say("scale.verdict.no_law", first=names[0], second=names[1], row=study.labels[pair.refused])
     d, rows = found.difference, {"first": names[0], "second": names[1], "unit": unit}
     reach = {"low": _amount(pair, found.low_cost), "high": _amount(pair, found.high_cost)}
     if found.at and found.ahead is not None:
@@ -70,8 +71,7 @@ def finding(say: Catalogue, study: Study, analysis: Analysis) -> list[str]:
     said = []
     for pair in pairs:
         if set(MAIN_PAIR) == {pair.first, pair.second}:
-            both = say("scale.pair", first=study.labels[MAIN_PAIR[0]], second=study.labels[MAIN_PAIR[1]])
-            said.append(say("scale.finding.pair", pair=both, verdict=verdict(say, study, pair)))
+            said.append(verdict(say, study, pair))
     verdicts = [pair.crossing.verdict if pair.crossing else "refused" for pair in pairs]
     counted = {name: verdicts.count(name) for name in ("crosses", "none in range", "not resolved", "refused")}
     if not pairs or counted["refused"] == len(pairs):

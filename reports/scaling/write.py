@@ -98,7 +98,7 @@ def _sections(say: Catalogue, study: Study, analysis: Analysis, figures: dict[st
     def noted(name: str, *found: Table, plots: Sequence[Plot] = ()) -> Section:
         return Section(name, plots, [table for table in found if table.rows], [say(f"scale.note.{name}")])
 
-    rule = [say.recorded(study.rate_rule)] if study.rate_rule else []
+    rule = [(say("scale.fact.rate_rule"), say.recorded(study.rate_rule))] if study.rate_rule else []
     found = [
         Section("curves", drawn("loss_flops")),
         noted("crossings", tables.crossings(say, study, analysis)),
@@ -112,7 +112,7 @@ def _sections(say: Catalogue, study: Study, analysis: Analysis, figures: dict[st
         noted("ladder", tables.ladder(say, study, analysis)),
         noted("parameters", tables.parameters(say, study, analysis)),
         noted("optima", tables.optima(say, study, analysis), tables.exponents(say, study, analysis)),
-        Section("rates", (), [tables.rates(say, study)] if study.rate_checks else [], rule, ()),
+        Section("rates", (), [tables.rates(say, study)] if study.rate_checks else [], (), rule),
         Section("spent", (), [tables.spent(say, study, analysis)], (), _facts(say, study, analysis)),
         Section("limits", (), (), verdicts.limits(say, study, analysis), verdicts.missing(say, study, analysis)),
     ]
