@@ -1,8 +1,9 @@
 """The analysis of a whole study: laws of all rows with their intervals, comparisons of all pairs, and warnings.
 
-Three kinds of rows: with too few points there is no law. A law whose parameters are not identified is used between
-the points only: its frontier inside the range of the data, with a band, and verdicts in the common range; exponents,
-best sizes and extrapolation are refused with the reason. An identified law gives all of these.
+Three kinds of rows: with too few points or sizes, or with points that do not determine all parameters, a row has no
+curve. A law that is not identified for another reason, such as an open interval of E, is used between the points only:
+its frontier inside the range of the data, with a band, and verdicts in the common range; exponents, best sizes and
+extrapolation are refused with the reason. An identified law gives all of these.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from bench.scaling.bleu import BleuLaw, fit_bleu
-from bench.scaling.fit import GRID, Data, Fit, Identification, fit_law, identify
+from bench.scaling.fit import GRID, MAX_CONDITION, Data, Fit, Identification, fit_law, identify
 from bench.scaling.frontier import (
     MAX_EXTRAPOLATION,
     Crossing,
@@ -139,7 +140,7 @@ class Pair:
         second: Row.
         cost: In what cost.
         crossing: The verdict; None: refused.
-        refused: The row without a curve, because of which there is no verdict; "" if none.
+        refused: The row without a law, because of which there is no verdict; "" if none.
         reasons: Why there is no verdict.
     """
 
@@ -235,8 +236,9 @@ def _with_law(row: RowAnalysis, noise: Noise | None, others: Noise | None, draws
     row = replace(row, reasons=reasons, identification=identification)
     if noise is None:
         return replace(row, reasons=(*reasons, "the noise between runs is unknown"))
-    if len(np.unique(fit.data.sizes)) < MIN_CURVE_SIZES or identification.rank < identification.parameters:
-        return row
+    undetermined = identification.rank < identification.parameters or identification.condition >= MAX_CONDITION
+    if undetermined or len(np.unique(fit.data.sizes)) < MIN_CURVE_SIZES:
+        return row  # where N and D grow together, even losses inside the range of the data are extrapolated
     rng = np.random.default_rng([SEED, zlib.crc32(row.row.encode())])
     draws_BK = simulate(fit, noise, rng, draws)
     curves: dict[Cost, Curve] = {}
@@ -301,9 +303,9 @@ def _pair(first: RowAnalysis, second: RowAnalysis, cost: Cost) -> Pair:
     for row in (first, second):
         curve = row.curve(cost)
         if curve is None:
-            measured = cost == "flops" or not row.curves
-            reasons = row.reasons if measured else ("seconds were not measured for all points",)
-            return Pair(first.row, second.row, cost, None, row.row, reasons)
+            if row.curves:
+                return Pair(first.row, second.row, cost, None, reasons=("seconds were not measured for all points",))
+            return Pair(first.row, second.row, cost, None, row.row, row.reasons)
         curves.append((curve.fit, curve.ladder, curve.draws))
     try:
         return Pair(first.row, second.row, cost, compare(*curves))

@@ -40,11 +40,11 @@ def verdict(say: Catalogue, study: Study, pair: Pair) -> str:
     """The verdict on a pair in a sentence, with the range, the interval and the unit; or why there is none."""
     found, unit = pair.crossing, say(f"scale.unit.{pair.cost}")
     names = [study.labels[row] for row in (pair.first, pair.second)]
-    if found is None and len(pair.reasons) == 1:
-        reason = say.recorded(pair.reasons[0])
-        return say("scale.verdict.refused", first=names[0], second=names[1], reason=reason)
-    if found is None:
+    if pair.refused:
         return say("scale.verdict.no_law", first=names[0], second=names[1], row=study.labels[pair.refused])
+    if found is None:
+        reason = say.recorded("; ".join(pair.reasons))
+        return say("scale.verdict.refused", first=names[0], second=names[1], reason=reason)
     d, rows = found.difference, {"first": names[0], "second": names[1], "unit": unit}
     reach = {"low": _amount(pair, found.low_cost), "high": _amount(pair, found.high_cost)}
     if found.at and found.ahead is not None:
@@ -126,6 +126,8 @@ def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[
     if analysis.noise and analysis.noise.source == "sizes":
         yield "sizes", {}
     curves = {row.row: curve for row in rows if (curve := row.curve("flops"))}
+    if interpolated := [row.row for row in rows if row.reasons and row.curve("flops")]:
+        yield "interpolated", listed(interpolated)
     if narrow := [
         row for row, curve in curves.items() if math.log10(curve.ladder.highest / curve.ladder.lowest) < ENOUGH_DECADES
     ]:
