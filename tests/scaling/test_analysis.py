@@ -106,3 +106,17 @@ def test_points_of_one_run_are_paid_for_once() -> None:
     measured = points("r", Truth(1, 45, 0.35, 200, 0.4), 5, np.array([0.1e6] * 3))
     spent = analyse(measured, ["r"], draws=20, starts=STARTS).rows["r"].spent["flops"]
     assert spent == pytest.approx(3 * max(point.flops for point in measured))
+
+
+def test_points_along_a_line_have_no_curve() -> None:
+    """One budget for each size: where D grows with N, a loss at another ratio would be extrapolated."""
+    sizes = np.repeat(np.array([0.10, 0.26, 0.67, 1.7, 4.5]) * 1e6, 3)
+    measured = points("r", REFERENCE, 6, sizes)
+    budgets = sorted({point.tokens for point in measured})
+    names = list(dict.fromkeys(point.size for point in measured))
+    line = [point for point in measured if budgets.index(point.tokens) == names.index(point.size)]
+    row = analyse(line, ["r"], draws=20, starts=STARTS).rows["r"]
+    assert len(line) == 15
+    assert row.fit
+    assert row.reasons
+    assert row.curves is None
