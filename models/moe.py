@@ -143,6 +143,14 @@ class Model(Translator):
             dropout=config.dropout,
         )
 
+    def multiplied_parameters(self) -> int:
+        """Return the parameters that a token is multiplied with: of a mixture, its gates and the chosen experts."""
+        idle = 0
+        for mixture in (self.encoder_mixture, self.decoder_mixture):
+            used = mixture.flops().forward // 2
+            idle += sum(parameter.numel() for parameter in mixture.parameters()) - used
+        return super().multiplied_parameters() - idle
+
     def auxiliary_loss(self) -> Tensor | None:
         losses = [mixture.loss for mixture in self.mixtures if mixture.loss is not None]
         self.encoder_mixture.loss = self.decoder_mixture.loss = None

@@ -86,6 +86,9 @@ class Ensemble(Translator):
             total.update(member.pop_routing_statistics())
         return dict(total)
 
+    def multiplied_parameters(self) -> int:
+        return sum(member.multiplied_parameters() for member in self.members)
+
     def parameter_counts(self) -> tuple[int, int]:
         counts = [member.parameter_counts() for member in self.members]
         return sum(total for total, _ in counts), sum(core for _, core in counts)

@@ -225,11 +225,13 @@ def shuffled_loss(model: Translator, job_data: JobData) -> Measure:
 
 
 def parameter_counts(model: Translator) -> list[Measure]:
-    """The number of all parameters, and of those outside embeddings and softmax."""
+    """The number of all parameters, of those outside embeddings and softmax, and of those that are multiplied."""
     total, core = model.parameter_counts()
+    multiplied = model.multiplied_parameters()
     return [
         Measure("params", total, "parameters"),
         Measure("params_core", core, "parameters", provenance="outside embeddings and softmax"),
+        Measure("params_multiplied", multiplied, "parameters", provenance="without look-up tables and idle experts"),
     ]
 
 
@@ -261,6 +263,7 @@ def training_costs(
         Measure("repeated_s", result.repeated_work.seconds, "s", provenance=REPEATED),
         Measure("pairs", budget.pairs, "sentence pairs"),
         Measure("updates", budget.updates, "updates"),
+        Measure("target_tokens", budget.target_tokens, "tokens", provenance="real tokens, EOS included"),
         best_update(result, experiment, job_data),
         Measure(
             "target_tokens_per_s", budget.target_tokens / budget.seconds, "tokens/s", provenance="training, real tokens"
@@ -294,7 +297,7 @@ def energy(result: TrainingResult, machine: MachineSettings) -> Measure:
 
 
 SUMMED = ("train_flops", "executed_flops", "clock_flops", "energy_j", "wall_s", "repeated_updates", "repeated_s")
-SUMMED += ("pairs", "updates")
+SUMMED += ("pairs", "updates", "target_tokens")
 """Costs of an ensemble's training that are the sum of its members' costs."""
 
 

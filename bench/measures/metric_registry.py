@@ -209,6 +209,8 @@ METRICS = (
     Metric("best_update", "updates", format="count", in_mlflow=True),
     Metric("repeated_updates", "updates", format="count"),
     Metric("repeated_s", "s", "lower", format="duration"),
+    Metric("params_multiplied", "parameters", scale=1e6),
+    Metric("target_tokens", "tokens", format="count"),
     Metric("target_tokens_per_s", "tokens/s", "higher"),
     Metric("decoding_flops", "FLOP/sentence", "lower", format="power of ten"),
     Metric("experts_per_token", "1"),

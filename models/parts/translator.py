@@ -200,6 +200,17 @@ class Translator(pl.LightningModule, ABC):
         counts = {id(parameter): parameter.numel() for parameter in self.parameters()}
         return sum(counts.values()), sum(count for key, count in counts.items() if key not in outside)
 
+    def multiplied_parameters(self) -> int:
+        """Return the parameters that a token is multiplied with: all but look-up tables; a tied table counts once.
+
+        This is the size of a model in scaling curves (bench/scaling/): the FLOPs of a token follow it, and look-up
+        tables, which grow with the vocabulary, cost none.
+        """
+        tables = {id(p): p.numel() for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        for parameter in self.output.parameters():
+            tables.pop(id(parameter), None)
+        return self.parameter_counts()[0] - sum(tables.values())
+
 
 def cross_entropy_loss(model: Translator, batch: Batch) -> Tensor:
     """Return the mean cross entropy of the batch: over real target tokens, or over sentences (`normalization`)."""

@@ -88,6 +88,7 @@ def test_sizes_and_costs_are_sums_over_members() -> None:
     assert ensemble.flops(9, 7) == members[0].flops(9, 7) + members[1].flops(9, 7)
     assert ensemble.flops_step(9, 3) == members[0].flops_step(9, 3) + members[1].flops_step(9, 3)
     assert ensemble.parameter_counts()[0] == sum(member.parameter_counts()[0] for member in members)
+    assert ensemble.multiplied_parameters() == sum(member.multiplied_parameters() for member in members)
 
 
 # --- the job and those of its members ---------------------------------------------------------------------------------

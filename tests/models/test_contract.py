@@ -452,6 +452,16 @@ def test_closed_form_flops_equal_the_counted_ones(row: str, source_length: int, 
             assert counter.get_total_flops() == model.flops_project().forward * sentences
 
 
+def test_multiplied_parameters_are_those_of_body_and_softmax(row: str) -> None:
+    """A token is looked up in embeddings, not multiplied with them; a mixture's idle experts are in test_moe.py."""
+    job = experiment(row, "demo")
+    model = build_on_meta(row, "demo", 400, 400)
+    if job.members or job.architecture == "moe":
+        pytest.skip("the sum over members, or without idle experts")
+    softmax = sum(parameter.numel() for parameter in model.output.parameters())
+    assert model.multiplied_parameters() == model.parameter_counts()[1] + softmax
+
+
 OTHER_SIZES = {
     "perceptron": {"demo": 0, "multi30k-cpu": 0, "multi30k": 0},  # only the softmax is trained
     "moe": {"demo": 0.53e6, "multi30k-cpu": 2.63e6, "multi30k": 23.3e6},  # a token uses fewer: test_moe.py

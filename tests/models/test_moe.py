@@ -394,11 +394,8 @@ def test_gates_without_a_choice_are_refused() -> None:
 
 def active_parameters(model: Model) -> int:
     """Return the parameters outside embeddings and softmax that one token uses: of a mixture, its experts and gates."""
-    unused = 0
-    for mixture in (model.encoder_mixture, model.decoder_mixture):
-        parameters = sum(parameter.numel() for parameter in mixture.parameters())
-        unused += parameters - mixture.flops().forward // 2
-    return model.parameter_counts()[1] - unused
+    softmax = sum(parameter.numel() for parameter in model.output.parameters())
+    return model.multiplied_parameters() - softmax
 
 
 @pytest.mark.parametrize(
