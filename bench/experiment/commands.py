@@ -30,7 +30,7 @@ def job_command(experiment: Experiment) -> str:
     return " ".join([*words, f"--seed {experiment.seed}"])
 
 
-def suite_command(suite: Path, seeds: Sequence[int], flags: Sequence[str]) -> str:
+def suite_command(command: str, suite: Path, seeds: Sequence[int], flags: Sequence[str]) -> str:
     """The command that repeats a suite on another machine: its file, its seeds, and the flags that change its results.
 
     Other flags are left out, because they may hold local paths or a password in the address of a server.
@@ -42,4 +42,4 @@ def suite_command(suite: Path, seeds: Sequence[int], flags: Sequence[str]) -> st
             include = word.removeprefix("--").startswith(RESULT_SETTINGS)
         included += [word] if include else []
     file = f"{EXPERIMENTS.name}/{suite.name}" if suite.resolve().parent == EXPERIMENTS.resolve() else suite.name
-    return shlex.join(["bench", "suite", file, "--seeds", *map(str, seeds), *included])
+    return shlex.join(["bench", command, file, "--seeds", *map(str, seeds), *included])

@@ -42,10 +42,10 @@ def row_files() -> dict[str, Path]:
     return {row: path for path in sorted(EXPERIMENTS.glob("*.yaml")) for row in rows_of(path)}
 
 
-NOT_SETTINGS = ("presets", "rows", "search", "search_base", "search_spaces", "variants")
+NOT_SETTINGS = ("presets", "rows", "search", "search_base", "search_spaces", "sizes", "variants")
 """Keys of a YAML file that are not settings of an experiment."""
 
-ALLOWED = {"the file": NOT_SETTINGS, "a row": ("presets", "search"), "a preset": ("search",)}
+ALLOWED = {"the file": NOT_SETTINGS, "a row": ("presets", "search", "sizes"), "a preset": ("search",)}
 """Where in an architecture's file which of these keys are read."""
 
 
@@ -133,6 +133,21 @@ def presets_of(path: Path, row: str) -> list[str]:
     rows: dict[str, Any] = own["rows"]
     layers = (base, own, _member_layer(rows, row, path), rows[row] or {})
     return list(dict.fromkeys(name for layer in layers for name in layer.get("presets") or {}))
+
+
+def sizes_of(path: Path, row: str) -> dict[str, dict[str, Any]]:
+    """The sizes of a row for `bench scale`: name of the size -> settings of the model, from the smallest size.
+
+    Raises:
+        ValueError: the file has no sizes for this row.
+    """
+    sizes = ((read_yaml(path).get("rows") or {}).get(row) or {}).get("sizes")
+    if not isinstance(sizes, Mapping) or not all(isinstance(model, Mapping) and model for model in sizes.values()):
+        raise ValueError(
+            f"{path}: rows.{row}.sizes: missing or without settings; expected names of sizes with settings of the "
+            "model below them, such as M: {width: 104}, from the smallest; see docs/scaling.md"
+        )
+    return {str(name): dict(model) for name, model in sizes.items()}
 
 
 def member_row(path: Path, row: str) -> str:

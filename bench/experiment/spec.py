@@ -32,6 +32,7 @@ class RowInfo:
         paper: Citation.
         family: feed-forward, recurrent, convolutional, mixture or attention.
         note: How this row differs from the other rows of a table, or from its paper.
+        size: Name of the size of the model in a scaling study; empty for the preset's size.
     """
 
     name: str = ""
@@ -39,6 +40,7 @@ class RowInfo:
     paper: str = ""
     family: str = ""
     note: str = ""
+    size: str = ""
 
 
 @dataclass
@@ -135,13 +137,18 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """The name of the job in messages: row, corpus, preset and seed."""
-        return f"{self.row} {self.corpus_name} {self.preset} s{self.seed}"
+        """The name of the job in messages: row, corpus, preset and seed; in a scaling study also size and budget."""
+        return f"{self.row} {self._step}{self.corpus_name} {self.preset} s{self.seed}"
 
     @property
     def run_name(self) -> str:
         """The name of the run in MLflow: what tells the runs of a suite apart, such as Transformer (base) en-de s1."""
-        return f"{self.about.name} {self.direction} s{self.seed}"
+        return f"{self.about.name} {self._step}{self.direction} s{self.seed}"
+
+    @property
+    def _step(self) -> str:
+        """Size and budget of a job of a scaling study, with a space after them; empty for other jobs."""
+        return f"{self.about.size} {self.training.max_pairs:,} pairs " if self.about.size else ""
 
     @property
     def direction(self) -> str:

@@ -311,6 +311,7 @@ def _run_tags(experiment: Experiment, job_data: JobData) -> dict[str, str]:
         "processes": str(experiment.machine.processes),
         "data": _corpus_hashes(corpus),
         **job_data.selection.tags,
+        **({"size": about.size} if about.size else {}),
         FIRST_LOSSES_TAG: json.dumps(first_losses.first_losses(experiment.row)),
         "mlflow.note.content": f"**{about.name}** ({about.paper}), {corpus.name}, preset {experiment.preset}, "
         f"seed {experiment.seed}.",

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from bench.data import vocabulary
 from bench.experiment.commands import suite_command
@@ -55,6 +55,9 @@ class Suite:
             run again (docs/mlflow.md). Empty for none.
     """
 
+    command: ClassVar[str] = "suite"
+    """The command of `bench` that runs the file."""
+
     question: str = ""
     rows: list[str] = field(default_factory=list)
     preset: str = "demo"
@@ -66,7 +69,7 @@ class Suite:
     results: str = ""
 
     @classmethod
-    def read(cls, path: Path) -> Suite:
+    def read(cls, path: Path) -> Self:
         """Reads a suite's file. Raises ValueError for an unknown key, a wrong type or an unknown row."""
         suite = read_typed(path, cls)
         files = row_files()
@@ -135,6 +138,14 @@ class Suite:
         ]
         jobs = [job for experiment in rows for job in (*experiment.members, experiment)]
         return list({job.job_hash: job for job in jobs}.values())
+
+    def parent_tags(self, experiments: Sequence[Experiment]) -> dict[str, str]:
+        """What the run of the suite holds for its report, besides the description of the table."""
+        return {}
+
+    def differences(self, experiments: Sequence[Experiment]) -> list[str]:
+        """The settings that all rows should share and do not, one line each."""
+        return setting_differences(experiments)
 
 
 def is_finished(store: Store, suite: str, experiment: Experiment) -> bool:
@@ -278,7 +289,7 @@ def run_suite(
         if best:
             whole = experiments = suite.experiments(flags, {row: settings.layer for row, settings in best.items()})
         best_settings.check_seeds(best, whole)
-        for line in setting_differences(whole):
+        for line in suite.differences(whole):
             terminal.say(f"not equal: {line}")
         if kept:
             kept.check_members(experiments, in_results, store)
@@ -296,10 +307,11 @@ def run_suite(
         tags = {
             "mlflow.note.content": description,
             "question": suite.question,
-            "command": suite_command(path, suite.seeds, flags),
+            "command": suite_command(suite.command, path, suite.seeds, flags),
             "rows": ",".join(suite.rows),
             "baseline": suite.baseline or suite.rows[-1],
             "about": json.dumps({row: about[row] for row in suite.rows}),  # needed for rows whose jobs never start
+            **suite.parent_tags(whole),
         }
         parent = store.start_parent(name, tags)
         if scores:

@@ -32,6 +32,10 @@ PLAN_TAG = "plan"
 """Tag of the run of a suite that holds, as JSON, the predicted and the real seconds of its last command."""
 
 
+SCALE_TAG = "scale"
+"""Tag of the run of a scaling study that holds its sizes, budgets, seeds and rules as JSON. Suites do not have it."""
+
+
 class MissingFile(ValueError):
     """A file is gone that a run has written to the store."""
 

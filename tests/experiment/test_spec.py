@@ -421,7 +421,8 @@ def test_the_command_that_repeats_a_suite_contains_no_path_and_no_password() -> 
     flags += ["--corpus.train", "[a b.en,a b.de]", "--decoding.beam=2", "--tracking.folder=/home/alice"]
     expected = "--training.max_pairs 32000 --corpus.train '[a b.en,a b.de]' --decoding.beam=2"
     commands = [
-        suite_command(path, [1, 2], flags) for path in (EXPERIMENTS / "demo.yaml", Path("/home/alice/own.yaml"))
+        suite_command("suite", path, [1, 2], flags)
+        for path in (EXPERIMENTS / "demo.yaml", Path("/home/alice/own.yaml"))
     ]
     assert commands == [f"bench suite {file} --seeds 1 2 {expected}" for file in ("experiments/demo.yaml", "own.yaml")]
 

@@ -1,0 +1,196 @@
+"""A scaling study: every row at several sizes and budgets, so that curves can be compared instead of points.
+
+The sizes of a row are in the file of its architecture (`rows.ROW.sizes`). The recipe of the row's preset is carried to
+other sizes by power laws of the number of parameters, and `rate_check` tries other learning rates at the largest size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from bench.experiment.fairness import setting_differences
+from bench.experiment.loading import resolve, row_files, sizes_of
+from bench.experiment.spec import Experiment, flatten
+from bench.runs.suite import Suite
+from bench.tracking.reading import SCALE_TAG
+
+RATE = "training.optimizer.lr"
+
+DIGITS = 4
+"""Significant digits of a setting that a rule computes, so that it is the same on every machine."""
+
+
+@dataclass
+class Replicates:
+    """Further seeds at the smallest sizes, from which the noise between runs is estimated.
+
+    Attributes:
+        sizes: Number of sizes, from the smallest.
+        seeds: Further seeds of all their budgets.
+    """
+
+    sizes: int = 2
+    seeds: list[int] = field(default_factory=list)
+
+
+@dataclass
+class RateCheck:
+    """Runs of the largest size with other learning rates than that of the rule.
+
+    Attributes:
+        pairs: Their budget, one of those of the study.
+        factors: Learning rate / that of the rule.
+    """
+
+    pairs: int
+    factors: list[float]
+
+
+@dataclass
+class Scale(Suite):
+    """The rows, sizes and budgets of one study. It is a suite whose rows have several sizes.
+
+    Attributes:
+        pairs: Budgets in sentence pairs, ascending. Each has runs of its own, whose schedule ends there: a validation
+            in the middle of a schedule is no end point (docs/scaling.md).
+        rules: Setting -> exponent p. At a size with N multiplied parameters it is the value of the preset's recipe x
+            (N / N of the preset)^p. A row without such a setting does without it.
+        replicates: Further seeds of the smallest sizes.
+        rate_check: Runs of the largest size with other learning rates; None for none.
+    """
+
+    command: ClassVar[str] = "scale"
+
+    pairs: list[int] = field(default_factory=list)
+    rules: dict[str, float] = field(default_factory=dict)
+    replicates: Replicates = field(default_factory=Replicates)
+    rate_check: RateCheck | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Scale:
+        """Reads the file of a study. Raises ValueError for an unknown key, a wrong type, or values that do not fit."""
+        study = super().read(path)
+        if not study.pairs or study.pairs != sorted(set(study.pairs)) or study.pairs[0] < 1:
+            raise ValueError(f"{path}: pairs: {study.pairs}; expected budgets in sentence pairs, ascending")
+        if len(study.corpora) != 1:
+            raise ValueError(f"{path}: corpora: a study has one corpus, because curves of one plot must share it")
+        for key in ("sweeps", "baseline"):
+            if getattr(study, key):
+                raise ValueError(f"{path}: {key}: has no effect in a scaling study; remove it")
+        if study.rate_check and RATE not in study.rules:
+            raise ValueError(
+                f"{path}: rate_check: checks a rule for {RATE}, but rules: has none; add it, or remove the key"
+            )
+        if study.rate_check and study.rate_check.pairs not in study.pairs:
+            raise ValueError(
+                f"{path}: rate_check: pairs: {study.rate_check.pairs} is no budget of the study; expected one of "
+                f"{', '.join(map(str, study.pairs))}"
+            )
+        available = flatten(study.settings).get("corpus.pairs")
+        if available is not None and available < study.pairs[-1]:
+            raise ValueError(
+                f"{path}: settings: corpus.pairs: {available} is less than the largest budget, {study.pairs[-1]}, so "
+                f"sentences would repeat, and the law of loss does not hold then; set it to {study.pairs[-1]} or more"
+            )
+        for key in ("training.max_pairs", *study.rules):
+            if key in flatten(study.settings):
+                raise ValueError(f"{path}: settings: {key}: has no effect, because the study sets it; remove it")
+        return study
+
+    def experiments(
+        self, flags: Sequence[str], best: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> list[Experiment]:
+        """All jobs, budget by budget, so that a study that is stopped has the whole curve of small budgets.
+
+        Raises:
+            ValueError: a setting is invalid, a row has no sizes, or a flag would give all jobs the same size or budget.
+        """
+        given = {flag.partition("=")[0].removeprefix("--") for flag in flags}
+        for key in sorted(given & {"seed", "training.max_pairs", "about.size", *self.rules}):
+            raise ValueError(
+                f"--{key}: would be the same for all jobs, but the study sets it for each; remove the flag"
+            )
+        ladders = {row: self._ladder(row, flags) for row in self.rows}
+        found: list[Experiment] = []
+        for pairs in self.pairs:
+            for ladder in ladders.values():
+                for number, size in enumerate(ladder):
+                    more = self.replicates.seeds if number < self.replicates.sizes else []
+                    found += [_job(size, pairs, seed) for seed in dict.fromkeys([*self.seeds, *more])]
+                if self.rate_check and pairs == self.rate_check.pairs:
+                    found += [_job(ladder[-1], pairs, self.seeds[0], factor) for factor in self.rate_check.factors]
+        return list({job.job_hash: job for job in found}.values())
+
+    def parent_tags(self, experiments: Sequence[Experiment]) -> dict[str, str]:
+        """The sizes with the settings of the rules, and which runs the study consists of, as JSON."""
+        sizes: dict[str, dict[str, Any]] = {row: {} for row in self.rows}
+        for job in experiments:  # the first job of a size has the learning rate of the rule
+            settings, shape = flatten(job.settings), sizes_of(row_files()[job.row], job.row)[job.about.size]
+            of_rules = {key: settings[key] for key in self.rules if settings.get(key) is not None}
+            sizes[job.row].setdefault(job.about.size, {"model": shape, "of_rules": of_rules})
+        check = self.rate_check
+        about = {
+            "sizes": sizes,
+            "pairs": self.pairs,
+            "seeds": self.seeds,
+            "rules": self.rules,
+            "replicates": {"sizes": self.replicates.sizes, "seeds": self.replicates.seeds},
+            "rate_check": {"pairs": check.pairs, "factors": check.factors} if check else None,
+        }
+        return {SCALE_TAG: json.dumps(about)}
+
+    def differences(self, experiments: Sequence[Experiment]) -> list[str]:
+        """The shared settings in which rows differ at one budget."""
+        of_budget = ([job for job in experiments if job.training.max_pairs == pairs] for pairs in self.pairs)
+        return list(dict.fromkeys(line for jobs in of_budget for line in setting_differences(jobs)))
+
+    def _ladder(self, row: str, flags: Sequence[str]) -> list[Experiment]:
+        """The row at each of its sizes, from the smallest, with the recipe that the rules carry there."""
+        path = row_files()[row]
+        recipe = self._resolve(row, {}, flags)
+        values, base = flatten(recipe.settings), multiplied_parameters(recipe)
+        ladder: list[Experiment] = []
+        counts: list[int] = []
+        for name, model in sizes_of(path, row).items():
+            layer = {"model": model, "about": {"size": name}}
+            counts.append(multiplied_parameters(self._resolve(row, layer, flags)))
+            ruled = {
+                key: _rounded(values[key] * (counts[-1] / base) ** power)
+                for key, power in self.rules.items()
+                if values.get(key) is not None
+            }
+            ladder.append(self._resolve(row, {**layer, **ruled}, flags))
+        if counts != sorted(set(counts)):
+            shown = ", ".join(f"{count:,}" for count in counts)
+            raise ValueError(f"{path}: rows.{row}.sizes: {shown} multiplied parameters; expected them ascending")
+        return ladder
+
+    def _resolve(self, row: str, layer: Mapping[str, Any], flags: Sequence[str]) -> Experiment:
+        suite = [self.settings, {"corpus": {"name": self.corpora[0]}}, layer]
+        return resolve(row_files()[row], preset=self.preset, row=row, suite=suite, flags=flags)
+
+
+def _job(size: Experiment, pairs: int, seed: int, factor: float = 1.0) -> Experiment:
+    """One job of a row at one size. `factor`: learning rate / that of the rule."""
+    training = replace(size.training, max_pairs=pairs)
+    if factor != 1:
+        optimizer = training.optimizer
+        training = replace(training, optimizer=replace(optimizer, lr=_rounded(optimizer.lr * factor)))
+    return replace(size, training=training, seed=seed)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def multiplied_parameters(experiment: Experiment) -> int:
+    """The size of the experiment's model at the vocabulary that its text asks for; no weights are drawn."""
+    vocabulary = experiment.text.vocabulary_size
+    with torch.device("meta"):
+        return experiment.build(vocabulary, vocabulary).multiplied_parameters()

@@ -1,0 +1,130 @@
+"""Studies of scaling curves: their jobs, and what a study records for its report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.experiment.loading import resolve, row_files, sizes_of
+from bench.experiment.yaml_layers import EXPERIMENTS
+from bench.runs.scale import Scale, multiplied_parameters
+
+STUDY: dict[str, Any] = {
+    "question": "Which row is ahead?",
+    "corpora": ["grammar-en-de"],
+    "rows": ["perceptron", "lstm"],
+    "pairs": [100, 400],
+    "replicates": {"sizes": 1, "seeds": [2, 3]},
+    "rules": {"training.optimizer.lr": -0.5, "model.initial": -0.25},
+    "rate_check": {"pairs": 400, "factors": [0.5, 2.0]},
+    "settings": {"corpus": {"pairs": 400}},
+}
+
+
+def study(tmp_path: Path, **changed: Any) -> Scale:
+    file = tmp_path / "curves.yaml"
+    file.write_text(yaml.safe_dump({key: value for key, value in (STUDY | changed).items() if value is not None}))
+    return Scale.read(file)
+
+
+def test_every_row_has_every_size_budget_and_seed(tmp_path: Path) -> None:
+    jobs = study(tmp_path).experiments([])
+    lstm = [job for job in jobs if job.row == "lstm"]
+    at_400 = [(job.about.size, job.seed) for job in lstm if job.training.max_pairs == 400]
+    assert at_400[:7] == [("XS", 1), ("XS", 2), ("XS", 3), ("S", 1), ("M", 1), ("L", 1), ("XL", 1)]
+    assert at_400[7:] == [("XL", 1), ("XL", 1)]  # the check of the learning rate
+    assert len(jobs) == 2 * (7 + 7 + 2)
+    assert [job.training.max_pairs for job in jobs] == [100] * 14 + [400] * 18
+    assert lstm[0].name == "lstm XS 100 pairs grammar-en-de demo s1"
+    assert lstm[0].run_name == "LSTM seq2seq XS 100 pairs en-de s1"
+
+
+def test_rules_carry_the_recipe_to_other_sizes(tmp_path: Path) -> None:
+    """At four times the parameters a rate with the exponent -0.5 is half as large; a check has a multiple of it."""
+    jobs = [job for job in study(tmp_path).experiments([]) if job.row == "lstm" and job.training.max_pairs == 400]
+    recipe = resolve(row_files()["lstm"], row="lstm")
+    for job in jobs[:7]:
+        ratio = multiplied_parameters(job) / multiplied_parameters(recipe)
+        assert job.training.optimizer.lr == pytest.approx(recipe.training.optimizer.lr * ratio**-0.5, rel=1e-3)
+        assert job.model.initial == pytest.approx(recipe.model.initial * ratio**-0.25, rel=1e-3)
+    rates = [job.training.optimizer.lr for job in jobs[6:]]
+    assert rates[1:] == [pytest.approx(rates[0] * factor, rel=1e-3) for factor in (0.5, 2.0)]
+
+
+def test_a_row_does_without_a_setting_that_it_does_not_have(tmp_path: Path) -> None:
+    assert {job.model.units for job in study(tmp_path, rows=["perceptron"]).experiments([])} == {
+        102,
+        256,
+        666,
+        1700,
+        4496,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"pairs": [400, 100]}, r"curves\.yaml: pairs: \[400, 100\]; expected budgets in sentence pairs, ascending"),
+        ({"pairs": None}, r"pairs: \[\]"),
+        ({"corpora": ["grammar-en-de", "grammar-en-fr"]}, "corpora: a study has one corpus"),
+        ({"baseline": "lstm"}, "baseline: has no effect in a scaling study; remove it"),
+        ({"rate_check": {"pairs": 300, "factors": [2.0]}}, "300 is no budget of the study; expected one of 100, 400"),
+        ({"rules": {}}, r"rate_check: checks a rule for training\.optimizer\.lr, but rules: has none"),
+        ({"settings": {"corpus": {"pairs": 399}}}, r"corpus\.pairs: 399 is less than the largest budget, 400"),
+        ({"settings": {"training": {"max_pairs": 5}}}, r"settings: training\.max_pairs: has no effect"),
+        ({"pair": [1]}, "unknown key pair; did you mean pairs?"),
+    ],
+)
+def test_a_file_that_does_not_fit_gives_one_line(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        study(tmp_path, **changed)
+
+
+@pytest.mark.parametrize("flag", ["--seed=2", "--training.max_pairs", "--model.initial", "--about.size"])
+def test_a_flag_that_would_make_all_jobs_equal_is_refused(tmp_path: Path, flag: str) -> None:
+    with pytest.raises(ValueError, match="would be the same for all jobs, but the study sets it for each"):
+        study(tmp_path).experiments([flag, "1"])
+
+
+def test_a_row_without_sizes_is_refused_with_its_key(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"bytenet\.yaml: rows\.bytenet\.sizes: missing"):
+        study(tmp_path, rows=["bytenet"]).experiments([])
+
+
+def test_a_study_records_its_sizes_and_rules(tmp_path: Path) -> None:
+    scale = study(tmp_path)
+    jobs = scale.experiments([])
+    recorded = json.loads(scale.parent_tags(jobs)["scale"])
+    assert recorded["sizes"]["lstm"]["XL"]["model"] == sizes_of(row_files()["lstm"], "lstm")["XL"]
+    largest = next(job for job in jobs if job.row == "lstm" and job.about.size == "XL")
+    assert recorded["sizes"]["lstm"]["XL"]["of_rules"] == {
+        "training.optimizer.lr": largest.training.optimizer.lr,
+        "model.initial": largest.model.initial,
+    }
+    assert recorded["replicates"] == {"sizes": 1, "seeds": [2, 3]}
+    assert recorded["rate_check"] == {"pairs": 400, "factors": [0.5, 2.0]}
+
+
+def test_rows_differ_at_one_budget_only_if_they_do(tmp_path: Path) -> None:
+    scale = study(tmp_path)
+    assert scale.differences(scale.experiments([])) == []
+    first, *others = study(tmp_path, settings=STUDY["settings"] | {"text": {"max_length": 30}}).experiments([])
+    same = [job for job in others if job.training.max_pairs == 400]
+    mixed = [*scale.experiments([])[:2], first, *same]
+    assert scale.differences(mixed) == [f"perceptron: text.max_length {first.text.max_length}, the others 100"]
+
+
+def test_the_ladders_of_the_project_are_comparable() -> None:
+    """Sizes of 0.1, 0.26, 0.67, 1.7 and 4.5 M multiplied parameters within 7 %, and one proportion in each ladder."""
+    for row in Scale.read(EXPERIMENTS / "scale.yaml").rows:
+        path = row_files()[row]
+        for (name, model), wanted in zip(
+            sizes_of(path, row).items(), (0.1e6, 0.26e6, 0.67e6, 1.7e6, 4.5e6), strict=True
+        ):
+            found = multiplied_parameters(resolve(path, row=row, suite=[{"model": model}]))
+            assert found == pytest.approx(wanted, rel=0.07), (row, name)
+            assert set(model) == set(sizes_of(path, row)["XS"])
