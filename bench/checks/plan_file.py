@@ -12,6 +12,7 @@ from bench.experiment.yaml_layers import check_known, read_yaml
 from bench.planning.known_runs import KnownRuns
 from bench.planning.plan import Job, Resources, make_plan
 from bench.planning.show import as_csv, as_json, print_table
+from bench.runs.scale import Scale
 from bench.runs.suite import Suite
 from bench.sweep import equal_search
 from bench.sweep.settings import Sweep
@@ -27,34 +28,36 @@ def read_jobs(
     preset: str | None = None,
     trials: int | None = None,
 ) -> tuple[str, list[Job]]:
-    """The kind of a file (suite or sweep) and its jobs. Corpora are not read.
+    """The kind of a file (suite, sweep, or study of scaling curves) and its jobs. Corpora are not read.
 
     Args:
         flags: Settings from the command line.
-        seeds: Of a suite; None for those of the file.
+        seeds: Of a suite or study; None for those of the file.
         rows: Of a sweep; None for those of the file.
         preset: Of a sweep.
         trials: Of a sweep.
 
     Raises:
-        ValueError: the file is neither a suite nor a sweep, or an argument does not fit it.
+        ValueError: the file is neither a suite, a sweep nor a study, or an argument does not fit it.
     """
     content = read_yaml(path)
     if "model" in content:
-        raise ValueError(f"{path}: the file of an architecture; expected one of a suite or sweep; list the row in one")
-    only_sweep = {each.name for each in dataclasses.fields(Sweep)} - {each.name for each in dataclasses.fields(Suite)}
-    kind = "sweep" if only_sweep & content.keys() else "suite"
-    arguments = {"sweep": {"--seeds": seeds}, "suite": {"--row": rows, "--preset": preset, "--trials": trials}}
+        raise ValueError(
+            f"{path}: the file of an architecture; expected one of a suite, sweep or study; list the row in one"
+        )
+    suite, study, sweep = ({each.name for each in dataclasses.fields(kind)} for kind in (Suite, Scale, Sweep))
+    kind = "study" if (study - suite) & content.keys() else "sweep" if (sweep - suite) & content.keys() else "suite"
+    jobs_of_suite = {"--row": rows, "--preset": preset, "--trials": trials}
+    arguments = {"sweep": {"--seeds": seeds}, "suite": jobs_of_suite, "study": jobs_of_suite}
     for flag, value in arguments[kind].items():
         if value:
             raise ValueError(f"{flag}: {path} is a {kind}, which has no such flag; remove it")
-    if kind == "suite":
-        return kind, _suite_jobs(path, flags, seeds)
-    return kind, _sweep_jobs(path, flags, rows, preset, trials)
+    if kind == "sweep":
+        return kind, _sweep_jobs(path, flags, rows, preset, trials)
+    return kind, _suite_jobs((Scale if kind == "study" else Suite).read(path), flags, seeds)
 
 
-def _suite_jobs(path: Path, flags: Sequence[str], seeds: Sequence[int] | None) -> list[Job]:
-    suite = Suite.read(path)
+def _suite_jobs(suite: Suite, flags: Sequence[str], seeds: Sequence[int] | None) -> list[Job]:
     suite.seeds = list(seeds or suite.seeds)
     return [Job(experiment) for experiment in suite.experiments(flags)]
 

@@ -168,10 +168,16 @@ def elapsed(jobs: Sequence[tuple[Experiment, float]], workers: int) -> float:
     return max(free)
 
 
+BUDGET = ("max_pairs", "max_updates", "max_flops", "max_seconds", "schedule")
+"""Training settings that change how long a job is, but not its speed."""
+
+
 def _speed_key(job: Job) -> str:
-    """What decides the speed of a job: all of its settings but the seed."""
+    """What decides the speed of a job: its settings without seed, budget and learning rate."""
     settings = {key: value for key, value in job.experiment.settings.items() if key not in ("seed", "about")}
-    return json.dumps([settings, job.is_trial], default=str)
+    training = {key: value for key, value in settings["training"].items() if key not in BUDGET}
+    training["optimizer"] = training["optimizer"] | {"lr": None}
+    return json.dumps([settings | {"training": training}, job.is_trial], default=str)
 
 
 def make_plan(

@@ -43,6 +43,9 @@ def headline(plan: Plan, kind: str) -> str:
         _plural(len({experiment.row for experiment in experiments}), "row"),
         _plural(len({experiment.direction for experiment in experiments}), "direction"),
     ]
+    if sizes := {experiment.about.size for experiment in experiments} - {""}:
+        budgets = len({experiment.training.max_pairs for experiment in experiments})
+        numbers += [_plural(len(sizes), "size"), _plural(budgets, "budget")]
     trials = max(planned.job.count for planned in plan.jobs)
     if any(planned.job.is_trial for planned in plan.jobs):
         numbers.append(f"{_plural(trials, 'trial')} for each row")
@@ -57,14 +60,15 @@ def _plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{ending}"
 
 
-Key = tuple[str, str, str]
+Key = tuple[str, str, str, str]
 
 
 def groups(plan: Plan) -> list[tuple[Key, list[PlannedJob]]]:
-    """The jobs of each row, preset and corpus, in the order of the plan."""
+    """The jobs of each row, size, preset and corpus, in the order of the plan."""
 
     def key(planned: PlannedJob) -> Key:
-        return planned.job.experiment.row, planned.job.experiment.preset, planned.job.experiment.corpus_name
+        experiment = planned.job.experiment
+        return experiment.row, experiment.about.size, experiment.preset, experiment.corpus_name
 
     order = {found: number for number, found in enumerate(dict.fromkeys(map(key, plan.jobs)))}
     ordered = sorted(plan.jobs, key=lambda planned: order[key(planned)])
@@ -72,22 +76,29 @@ def groups(plan: Plan) -> list[tuple[Key, list[PlannedJob]]]:
 
 
 def records(plan: Plan) -> list[dict[str, object]]:
-    """A record for each row and corpus, and one of the totals; the same names in JSON and CSV."""
+    """A record for each row, size and corpus, and one of the totals; the same names in JSON and CSV."""
     found = []
-    for (row, preset, corpus), members in groups(plan):
+    for (row, model_size, preset, corpus), members in groups(plan):
         first = members[0]
         part = Plan(members, plan.resources)
         jobs = sum(planned.job.count for planned in members)
         found.append(
-            {"row": row, "preset": preset, "corpus": corpus, "jobs": jobs}
-            | {"params": first.cost.params, "updates": round(first.updates), "pairs": round(first.pairs)}
+            {"row": row, "size": model_size, "preset": preset, "corpus": corpus, "jobs": jobs}
+            | {"params": first.cost.params, "updates": round(_mean(members, lambda planned: planned.updates))}
+            | {"pairs": round(_mean(members, lambda planned: planned.pairs))}
             | _sums(part)
-            | {"hours_per_job": first.seconds / 3600, "train_hours_per_job": first.train_seconds / 3600}
+            | {"hours_per_job": _mean(members, lambda planned: planned.seconds) / 3600}
+            | {"train_hours_per_job": _mean(members, lambda planned: planned.train_seconds) / 3600}
             | {"memory_bytes": round(max(planned.memory_bytes for planned in members))}
             | {"source": first.rate.source, "detail": first.rate.detail, "spread": first.rate.spread}
             | {"lengths": first.workload.provenance}
         )
     return found
+
+
+def _mean(members: Sequence[PlannedJob], value: Callable[[PlannedJob], float]) -> float:
+    """The mean of a number over jobs: those of a scaling study have several budgets."""
+    return sum(value(planned) * planned.job.count for planned in members) / sum(each.job.count for each in members)
 
 
 def _sums(plan: Plan) -> dict[str, object]:
@@ -169,12 +180,13 @@ def _amounts(plan: Plan) -> tuple[list[str], PlannedJob]:
 
 
 def _line(plan: Plan, key: Key, members: Sequence[PlannedJob], directions: bool) -> list[str]:
-    row, _, corpus = key
+    row, model_size, _, corpus = key
     amounts, first = _amounts(Plan(list(members), plan.resources))
     spread = f", ± {formatting.percent(first.rate.spread / 2)}" if first.rate.spread is not None else ""
-    each = [formatting.hours_and_minutes(first.seconds), formatting.hours_and_minutes(first.train_seconds)]
+    means = _mean(members, lambda planned: planned.seconds), _mean(members, lambda planned: planned.train_seconds)
+    each = list(map(formatting.hours_and_minutes, means))
     return [
-        row,
+        f"{row} {model_size}".strip(),
         *([corpus] if directions else []),
         str(sum(planned.job.count for planned in members)),
         formatting.count(first.cost.params),
