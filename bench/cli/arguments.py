@@ -24,6 +24,13 @@ Run the same command again to continue an unfinished run or to print a finished 
   bench suite experiments/ladder.yaml --workers 2 --max_seconds 3600   two jobs at once; none starts after an hour
   bench suite my-table.yaml --export             a suite whose results grow over machines: docs/mlflow.md
   bench suite experiments/ladder.yaml --cluster auto --gpus_per_trial 0.25   on a Ray cluster: docs/clusters.md""",
+    "scale": """examples:
+  bench plan experiments/scale.yaml --workers 2       hours before it starts
+  bench scale experiments/scale.yaml --workers 2      rows x sizes x budgets x seeds, then the report with the curves
+  bench scale experiments/scale.yaml --max_seconds 3600 --export
+
+Runs continue and are skipped as those of a suite. The sizes of a row are in the file of its architecture
+(rows.ROW.sizes); budgets, seeds and the rules for settings at other sizes are in FILE. See docs/scaling.md.""",
     "sweep": """examples:
   bench sweep experiments/sweep.yaml --row gnmt --preset demo --trials 30 --workers 2
   bench sweep experiments/sweep.yaml --row gnmt luong --training.max_pairs 8000
@@ -40,9 +47,9 @@ rows and preset; `bench tuned` writes what it found. See docs/sweeps.md.""",
   bench plan experiments/multi30k.yaml --gpu H100           from the peak of a GPU and a utilisation
   bench plan experiments/ladder.yaml --from FOLDER --format json
 
-FILE is the file of a suite or sweep; other flags are settings, as for bench suite. Nothing is started or downloaded.
-The speed of a row is that of its finished runs in the tracking store or in exports (--from), else it is measured here
-for a few seconds. See docs/planning.md.""",
+FILE is the file of a suite, sweep or study; other flags are settings, as for bench suite. Nothing is started or
+downloaded. The speed of a row is that of its finished runs in the tracking store or in exports (--from), else it is
+measured here for a few seconds. See docs/planning.md.""",
     "tuned": """examples:
   bench tuned experiments/tune-demo.yaml
 
@@ -222,11 +229,16 @@ def build_parser() -> Parser:
 
     suite = command("suite", "run every row of a table, then write its report")
     suite.add_argument("file", type=Path, help="file of a suite, such as experiments/demo.yaml")
-    suite.add_argument("--seeds", type=int, nargs="+", help="seeds of every row (default: those in the file)")
-    suite.add_argument("--again", action="store_true", help="start new runs, also of finished jobs")
-    suite.add_argument("--out", type=Path, help="folder of the report (default: runs/reports/SUITE)")
-    suite.add_argument("--export", action="store_true", help="add each finished job to the results that the file names")
-    add_worker_flags(suite)
+    scale = command("scale", "run every row at several sizes and budgets, then write the report with their curves")
+    scale.add_argument("file", type=Path, help="file of a study, such as experiments/scale.yaml")
+    for jobs in (suite, scale):
+        jobs.add_argument("--seeds", type=int, nargs="+", help="seeds of every row (default: those in the file)")
+        jobs.add_argument("--again", action="store_true", help="start new runs, also of finished jobs")
+        jobs.add_argument("--out", type=Path, help="folder of the report (default: runs/reports/NAME)")
+        jobs.add_argument(
+            "--export", action="store_true", help="add each finished job to the results that the file names"
+        )
+        add_worker_flags(jobs)
 
     sweep = command("sweep", "search for the best settings of one or more rows, each under the same budget")
     sweep.add_argument("file", type=Path, help="file of a sweep, such as experiments/sweep.yaml")
@@ -236,9 +248,11 @@ def build_parser() -> Parser:
     sweep.add_argument("--storage", help="URL of the Optuna database (default: SQLite beside the runs)")
     add_worker_flags(sweep)
 
-    plan = command("plan", "predict what a suite or sweep costs: hours, FLOPs, memory, disk, joules")
-    plan.add_argument("file", type=Path, help="file of a suite or sweep, such as experiments/ladder.yaml")
-    plan.add_argument("--seeds", type=int, nargs="+", help="for a suite: seeds of every row (default: as in the file)")
+    plan = command("plan", "predict what a suite, sweep or study costs: hours, FLOPs, memory, disk, joules")
+    plan.add_argument("file", type=Path, help="file of a suite, sweep or study, such as experiments/ladder.yaml")
+    plan.add_argument(
+        "--seeds", type=int, nargs="+", help="for a suite or study: seeds of every row (default: as in the file)"
+    )
     plan.add_argument("--row", nargs="+", help="for a sweep: row ids (default: those in the file)")
     plan.add_argument("--preset", help="for a sweep: the preset (default: that of the file, or demo)")
     plan.add_argument("--trials", type=positive_int, help="for a sweep: jobs of each row (default: as in the file)")

@@ -6,26 +6,23 @@ import argparse
 import contextlib
 import errno
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.arguments import DEFAULT_UI_PORT, PROGRAM, build_parser
+from bench.cli import reporting
+from bench.cli.arguments import PROGRAM, build_parser
 from bench.system import streams
 from bench.system.home import provide_home
 from bench.system.visible_text import visible_line
 
 if TYPE_CHECKING:
+    from bench.runs.suite import Suite
     from bench.runs.worker_backend import WorkerBackend
-    from bench.tracking import ui_view
-    from bench.tracking.reading import Reader
-    from bench.tracking.store import Store
-    from reports.gathering.context import Context
 
 
-TRAINING_COMMANDS = ("run", "suite", "sweep")
+TRAINING_COMMANDS = ("run", "suite", "scale", "sweep")
 """Commands whose output is messages about work that lasts; the work goes on if nobody reads them."""
 
 ADVICE = {
@@ -41,8 +38,6 @@ ADVICE = {
     errno.EMFILE: "Raise the limit of open files (ulimit -n), and run the same command again to resume.",
 }
 ADVICE[errno.EPERM] = ADVICE[errno.EACCES]
-NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
-"""Errors of the operating system that say that a file or folder may not be written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +84,7 @@ def _run_command(arguments: Sequence[str]) -> int:
     if args.command == "translate":  # argparse leaves sentences that follow an option in `rest`
         args.sentences += [part for part in rest if not part.startswith("-")]
         rest = [part for part in rest if part.startswith("-")]
-    if rest and args.command not in ("run", "suite", "sweep", "plan", "data"):
+    if rest and args.command not in (*TRAINING_COMMANDS, "plan", "data"):
         raise ValueError(f"unknown arguments: {' '.join(rest)}; see {PROGRAM} {args.command} --help")
     streams.check_current_folder()
     if line := provide_home():
@@ -165,14 +160,26 @@ def run_command(args: argparse.Namespace, flags: list[str]) -> int:
 
 
 def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
+    from bench.runs.suite import Suite
+
+    return _run_jobs(args, flags, Suite.read(args.file))
+
+
+def scale_command(args: argparse.Namespace, flags: list[str]) -> int:
+    from bench.runs.scale import Scale
+
+    return _run_jobs(args, flags, Scale.read(args.file))
+
+
+def _run_jobs(args: argparse.Namespace, flags: list[str], suite: Suite) -> int:
+    """Runs the jobs of a suite or a scaling study, then writes its report."""
     from bench.runs import results as results_folder
-    from bench.runs.suite import Suite, run_suite
+    from bench.runs.suite import run_suite
     from bench.system import terminal
     from bench.system.files import inside
     from bench.tracking.store import Store
     from bench.training.checkpoints import Interrupted
 
-    suite = Suite.read(args.file)
     suite.seeds = args.seeds or suite.seeds
     backend = _worker_backend(args)
     try:
@@ -184,32 +191,15 @@ def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
         return 3
     name, tracking = args.file.stem, results[0].experiment.tracking
     if all(result.state == results_folder.IN_RESULTS for result in results) and completed and not args.out:
-        from reports.gathering.gather_runs import gather
+        from reports.report import read
 
-        _print_table(gather(results_folder.joined(None, args.file, suite.results), name))
+        reporting.print_table(read(results_folder.joined(None, args.file, suite.results), name))
         return 0
     out = args.out or inside(Path(tracking.folder), "reports", name)
     store = Store(tracking)
-    context = _publish(store, name, out, results_folder.joined(store, args.file, suite.results))
-    _say_where_to_compare(store, context.experiment, "suite")
+    experiment = reporting.publish(store, name, out, results_folder.joined(store, args.file, suite.results))
+    reporting.say_where_to_compare(store, experiment, "suite")
     return 1 if any(result.run is None for result in results) else 0 if completed else 3
-
-
-def _say_where_to_compare(store: Store, experiment: str, kind: ui_view.Kind) -> None:
-    """Prints the address of a comparison in the MLflow UI; without a server, with the command that serves it."""
-    from bench.system import terminal
-    from bench.tracking import ui_view
-    from bench.tracking.reading import public_address
-    from bench.tracking.store import TrackingSettings
-    from bench.tracking.ui import HOST
-
-    if store.database is None:
-        terminal.say(f"compare the runs in MLflow: {ui_view.address(public_address(store.uri), experiment, kind)}")
-        return
-    folder = store.settings.folder
-    flag = "" if folder == TrackingSettings().folder else f" --tracking.folder {shlex.quote(folder)}"
-    address = ui_view.address(f"http://{HOST}:{DEFAULT_UI_PORT}", experiment, kind)
-    terminal.say(f"compare the runs in MLflow: {PROGRAM} ui --open{flag}  ({address})")
 
 
 def sweep_command(args: argparse.Namespace, flags: list[str]) -> int:
@@ -242,7 +232,7 @@ def sweep_command(args: argparse.Namespace, flags: list[str]) -> int:
         return 128 + interruption.number
     print_results(results)
     store = Store(results[0].study.base.tracking)
-    _say_where_to_compare(store, store.experiment_id(args.file.stem), "sweep")
+    reporting.say_where_to_compare(store, store.experiment_id(args.file.stem), "sweep")
     if remaining := sum(result.job_counts["remaining"] for result in results):
         terminal.say(f"--max_seconds: the time is up, {remaining} jobs remain; run the same command again to continue")
         return 3
@@ -294,8 +284,7 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.tracking import export
     from bench.tracking.joined import join
     from bench.tracking.store import Store, TrackingSettings
-    from reports import write
-    from reports.gathering import gather_runs
+    from reports.report import read
 
     if args.exported and (args.uri or args.export):
         raise ValueError(
@@ -306,15 +295,15 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
         return _site_command(args)
     store = None if args.exported else Store(TrackingSettings(args.uri, args.folder), read_only=True)
     reader = store or join(export.read_exports(args.exported))
-    context = gather_runs.gather(reader, args.suite, args.ui_url, args.lang, args.compare)
+    report = read(reader, args.suite, args.ui_url, args.lang, args.compare)
     if store and args.export:
-        suites = {context.suite: None, **({args.compare: None} if args.compare else {})}
+        suites = {report.suite: None, **({args.compare: None} if args.compare else {})}
         terminal.say(f"{export.export(store, args.export, list(suites), args.artifacts)}")
     if args.format == "csv":
         streams.write_utf8()
-        sys.stdout.write(write.csv(context))
+        sys.stdout.write(report.csv())
         return 0
-    page = _write_report(context, args.out or inside(Path(args.folder), "reports", context.suite))
+    page = reporting.write(report, args.out or inside(Path(args.folder), "reports", report.suite))
     if args.open:
         import webbrowser
 
@@ -341,7 +330,7 @@ def _site_command(args: argparse.Namespace) -> int:
     try:
         index, *pages = write_site(readers, args.site, args.lang, args.ui_url)
     except OSError as error:
-        raise _cannot_write(error, "--site") from error
+        raise reporting.cannot_write(error, "--site") from error
     terminal.say(f"{index} ({len(pages)} pages)")
     if args.open:
         import webbrowser
@@ -370,64 +359,8 @@ def store_command(args: argparse.Namespace, _: list[str]) -> int:
     result = import_runs.import_runs(store, export.Export(args.exported))
     terminal.say(f"{result.added} runs added to {store.uri}, {result.present} were there before")
     for suite in result.suites:
-        _publish(store, suite, inside(Path(settings.folder), "reports", suite))
+        reporting.publish(store, suite, inside(Path(settings.folder), "reports", suite))
     return 0
-
-
-def _publish(store: Store, suite: str, out: Path, reader: Reader | None = None) -> Context:
-    """Writes the report of a suite to `out` and, with the comparison and the totals, to the store.
-
-    Args:
-        reader: The runs of the report; those of the store by default.
-    """
-    from bench.tracking import ui_view
-    from reports.gathering.gather_runs import gather
-    from reports.text import suite_summary
-
-    context = gather(reader or store, suite)
-    _write_report(context, out)
-    if parent := store.parent_run(suite):
-        store.log_to_parent(suite, out, "report")
-        store.summarize(parent.id, suite_summary.metrics(context), suite_summary.description(context, parent.id))
-        scores = dict.fromkeys(f"{track.test_set}/bleu" for track in context.tracks if track.test_set)
-        text = ui_view.suite_description(context.question, context.experiment, parent.id)
-        store.set_view(suite, "suite", ui_view.suite_view(list(scores)), text) if scores else None
-    return context
-
-
-def _write_report(context: Context, out: Path) -> Path:
-    """Writes a report, prints its table and the names of its files, and returns the page."""
-    from bench.system import terminal
-    from reports import write
-
-    try:
-        files = write.all_forms(context, out)
-    except OSError as error:
-        raise _cannot_write(error) from error
-    _print_table(context)
-    pages = [file for file in files if file.parent == out]
-    for file in pages:
-        terminal.say(f"{file}")
-    if plots := len(files) - len(pages):
-        terminal.say(f"{out / 'plots'} ({plots} files)")
-    return pages[0]
-
-
-def _print_table(context: Context) -> None:
-    """Prints the comparison, and which of its runs other code has made."""
-    from bench.system import terminal
-    from reports import write
-
-    terminal.table(*write.terminal(context))
-    for note in write.terminal_notes(context):
-        terminal.say(note)
-
-
-def _cannot_write(error: OSError, flag: str = "--out") -> Exception:
-    """The error to raise if a folder of results cannot be written: it names the flag if writing is not allowed."""
-    if error.errno not in NOT_WRITABLE:
-        return error
-    return ValueError(f"{error.filename}: {error.strerror}; choose a folder that can be written with {flag}")
 
 
 def translate_command(args: argparse.Namespace, _: list[str]) -> int:
@@ -493,14 +426,14 @@ def attention_command(args: argparse.Namespace, _: list[str]) -> int:
     try:
         files = attention_heatmap.write(attention, selected, out)
     except OSError as error:
-        raise _cannot_write(error) from error
+        raise reporting.cannot_write(error) from error
     for file in files:
         terminal.say(str(file))
     try:
         for file in files:
             store.log_file(run, file, "attention")
     except OSError as error:
-        if error.errno not in NOT_WRITABLE:
+        if error.errno not in reporting.NOT_WRITABLE:
             raise
         terminal.say(f"not added to the artifacts of the run: {error.filename}: {error.strerror}")
     return 0
@@ -598,6 +531,7 @@ def ui_command(args: argparse.Namespace, _: list[str]) -> int:
 COMMANDS = {
     "run": run_command,
     "suite": suite_command,
+    "scale": scale_command,
     "sweep": sweep_command,
     "plan": plan_command,
     "tuned": tuned_command,

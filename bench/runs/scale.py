@@ -18,6 +18,7 @@ from bench.experiment.fairness import setting_differences
 from bench.experiment.loading import resolve, row_files, sizes_of
 from bench.experiment.spec import Experiment, flatten
 from bench.runs.suite import Suite
+from bench.tracking import ui_view
 from bench.tracking.reading import SCALE_TAG
 
 RATE = "training.optimizer.lr"
@@ -144,6 +145,10 @@ class Scale(Suite):
             "rate_check": {"pairs": check.pairs, "factors": check.factors} if check else None,
         }
         return {SCALE_TAG: json.dumps(about)}
+
+    def view(self, scores: Sequence[str], experiment: str, parent: str) -> tuple[str, str]:
+        """The runs by their loss: curves are compared by it, and BLEU is 0 for the smallest budgets."""
+        return ui_view.study_view(), ui_view.study_description(self.question, experiment, parent)
 
     def differences(self, experiments: Sequence[Experiment]) -> list[str]:
         """The shared settings in which rows differ at one budget."""

@@ -143,6 +143,10 @@ class Suite:
         """What the run of the suite holds for its report, besides the description of the table."""
         return {}
 
+    def view(self, scores: Sequence[str], experiment: str, parent: str) -> tuple[str, str]:
+        """The view of the jobs in the MLflow UI, and the description of their experiment."""
+        return ui_view.suite_view(scores), ui_view.suite_description(self.question, experiment, parent)
+
     def differences(self, experiments: Sequence[Experiment]) -> list[str]:
         """The settings that all rows should share and do not, one line each."""
         return setting_differences(experiments)
@@ -315,8 +319,7 @@ def run_suite(
         }
         parent = store.start_parent(name, tags)
         if scores:
-            text = ui_view.suite_description(suite.question, store.experiment_id(name), parent)
-            store.set_view(name, "suite", ui_view.suite_view(list(scores)), text)
+            store.set_view(name, "suite", *suite.view(list(scores), store.experiment_id(name), parent))
         best_settings.log_tuning_costs(best, whole, parent, store)
         resources = Resources.of(backend.count if isinstance(backend, LocalBackend) else None, start_s)
         on_cluster = backend is not None and not isinstance(backend, LocalBackend)

@@ -315,8 +315,9 @@ class Store(Reader):
 
     def parent_run(self, suite: str, study: str = "") -> TrackedRun | None:
         """The run of a suite, or of a study of a sweep, that is the parent of its jobs; None if there is none."""
+        found = None if self.is_missing else self.client.get_experiment_by_name(suite)
         tags = {"kind": "study", "study": study} if study else {"kind": "suite"}
-        return next(iter(self._with_tags([self.experiment_id(suite)], tags)), None)
+        return next(iter(self._with_tags([found.experiment_id], tags)), None) if found else None
 
     def studies(self, suite: str | None = None) -> list[TrackedRun]:
         """The studies of one sweep, or of all sweeps, newest first."""

@@ -134,6 +134,25 @@ def suite_view(scores: Sequence[str]) -> str:
     return _view("suite", metrics, ["family", "direction", "seed"], [], charts, (scores[0], False))
 
 
+def study_description(question: str, experiment: str, parent: str) -> str:
+    """The description of the experiment of a scaling study, as `suite_description`."""
+    table, charts = (address("", experiment, "suite", as_charts) for as_charts in (False, True))
+    return (
+        f"{' '.join(question.split())} **[Compare the runs]({table})** or [see the charts]({charts}).\n\n"
+        "The comparison has one line for each run, the lowest validation loss first: a row at one size, with one "
+        "budget in sentence pairs, and a seed. Curves, intervals and crossings are in the report of the "
+        f"[run of the study]({page(experiment)}/{parent})."
+    )
+
+
+def study_view() -> str:
+    """The runs of a scaling study as a flat list, lowest validation loss first."""
+    metrics = ["validation_loss", "train_flops", "params", "pairs", "wall_s"]
+    charts = [_scatter("train_flops", "validation_loss"), _scatter("wall_s", "validation_loss")]
+    charts += [_scatter("pairs", "validation_loss"), _curves("validation/loss")]
+    return _view("suite", metrics, ["family", "size", "seed"], [], charts, ("validation_loss", True))
+
+
 def sweep_view(goals: Mapping[str, Literal["minimize", "maximize"]], settings: Sequence[str]) -> str:
     """The trials of a sweep, the best by the first goal first.
 

@@ -90,7 +90,7 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue) -> Con
     parent = reader.parent_run(suite)
     tags = parent.tags if parent else {}
     finished = _newest_finished(runs)
-    measures = _read_each(finished, reader.measures)
+    measures = read_each(finished, reader.measures)
     tracks = _tracks(runs, measures)
     with_test_set = [
         (run, test_set)
@@ -101,7 +101,7 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue) -> Con
     ]
     contents = RunContents(
         measures,
-        _read_each(finished, reader.curves),
+        read_each(finished, reader.curves),
         _read_each_test_set(with_test_set, lambda run, test_set: reader.hypotheses(run, test_set)),
         _read_each_test_set(
             with_test_set, lambda run, test_set: {one.metric: one for one in reader.statistics(run, test_set)}
@@ -165,7 +165,7 @@ def _planned(tags: Mapping[str, str]) -> tuple[float, float] | None:
     return (planned, took) if 0 < planned < math.inf and 0 < took < math.inf else None
 
 
-def _read_each(runs: Sequence[TrackedRun], read: Callable[[TrackedRun], Item]) -> dict[str, Item]:
+def read_each(runs: Sequence[TrackedRun], read: Callable[[TrackedRun], Item]) -> dict[str, Item]:
     """Run id -> what `read` returns for the run. Many runs are read at the same time."""
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
         return dict(zip((run.id for run in runs), pool.map(read, runs), strict=True))
@@ -193,7 +193,7 @@ def _attention(reader: Reader, runs: Sequence[TrackedRun]) -> dict[str, Mapping[
     rows: dict[str, TrackedRun] = {}
     for run in runs:
         rows.setdefault(run.tags.get("row", ""), run)
-    files = _read_each(
+    files = read_each(
         list(rows.values()), lambda run: [n for n in reader.list_files(run, "attention") if n.endswith(".json")]
     )
     count = Counter(name for names in files.values() for name in names)
