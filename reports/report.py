@@ -128,8 +128,9 @@ class StudyReport:
     def analysis(self) -> Analysis:
         return analyse(self.study.points, list(self.study.labels), self.study.known_e)
 
-    def write(self, out: Path) -> list[Path]:
-        page = study_pages.write_analysis(self.study, self.analysis, out, self.say.language)
+    def write(self, out: Path, home: str = "") -> list[Path]:
+        """Writes all files. `home`: in a site, the relative address of its index."""
+        page = study_pages.write_analysis(self.study, self.analysis, out, self.say.language, home)
         return [page, *sorted(path for path in out.rglob("*") if path.is_file() and path != page)]
 
     def table(self) -> tuple[Sequence[tuple[str, str]], Sequence[Sequence[str]], str]:

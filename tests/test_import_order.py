@@ -95,12 +95,14 @@ def test_a_report_does_not_import_torch() -> None:
     assert not {"torch", "pytorch_lightning", "optuna"} & set(loaded)
 
 
-def test_the_command_imports_nothing_heavy_at_its_top() -> None:
-    tree = ast.parse((ROOT / "bench" / "cli" / "main.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("file", ["main.py", "reporting.py"])
+def test_the_command_imports_nothing_heavy_at_its_top(file: str) -> None:
+    tree = ast.parse((ROOT / "bench" / "cli" / file).read_text(encoding="utf-8"))
     top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     modules = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in top}
     assert modules <= {
         "__future__",
+        "bench.cli",
         "bench.cli.arguments",
         "bench.system",  # streams, of the standard library alone
         "bench.system.home",

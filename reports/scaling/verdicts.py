@@ -16,6 +16,9 @@ MAIN_PAIR = ("transformer-base", "bahdanau")
 ENOUGH_DF = 7
 """Degrees of freedom from which on the noise between runs is known well enough (the simulation has as many)."""
 
+NAMED_RUNS = 5
+"""Missing runs that a warning names; the section on cost names all."""
+
 ENOUGH_DECADES, ENOUGH_SPAN = 2.0, 30.0
 
 
@@ -93,7 +96,8 @@ def warnings(say: Catalogue, study: Study, analysis: Analysis) -> list[str]:
         if row.drift and row.drift.flagged:
             found.append(say("scale.warning.drift", row=name, percent=signed(100 * row.drift.error, 1)))
     if study.failed:
-        found.append(say("scale.warning.failed", number=len(study.failed), runs=", ".join(study.failed)))
+        named = [*study.failed[:NAMED_RUNS], *(["..."] if len(study.failed) > NAMED_RUNS else [])]
+        found.append(say("scale.warning.failed", number=len(study.failed), runs=", ".join(named)))
     return found
 
 

@@ -32,14 +32,18 @@ def write(study: Study, folder: Path, language: str = "en") -> Path:
     return write_analysis(study, analyse(study.points, list(study.labels), study.known_e), folder, language)
 
 
-def write_analysis(study: Study, analysis: Analysis, folder: Path, language: str = "en") -> Path:
-    """Does what `write` does, from an analysis that is there already."""
+def write_analysis(study: Study, analysis: Analysis, folder: Path, language: str = "en", home: str = "") -> Path:
+    """Does what `write` does, from an analysis that is there already.
+
+    Args:
+        home: In a site, the relative address of its index, which the page then links to.
+    """
     say = load_catalogue(language)
     plots = Figures(say, study, analysis).all()
     draw_ahead(plots)
     content = _content(say, study, analysis, plots)
     page = folder / "report.html"
-    write_file(page, render("scaling.html.j2", **content))
+    write_file(page, render("scaling.html.j2", **content, home=home))
     write_file(folder / "report.md", render("scaling.md.j2", **content))
     write_file(folder / "report.csv", tidy.csv_text(study, analysis))
     write_points(folder / "points.csv", study.points)
