@@ -23,13 +23,12 @@ from reports.text.catalogue import Catalogue, load_catalogue
 
 
 class Report(Protocol):
-    """What commands do with a report.
+    """What commands do with a report."""
 
-    Attributes:
-        suite: Name of the suite or study.
-    """
-
-    suite: str
+    @property
+    def suite(self) -> str:
+        """Name of the suite or study."""
+        ...
 
     def write(self, out: Path) -> list[Path]:
         """Writes all files of the report, the page first, and returns their names."""

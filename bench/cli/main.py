@@ -244,7 +244,7 @@ def plan_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.planning.gpus import find_gpu
     from bench.planning.plan import Resources
     from bench.system.machine import seconds_since_start
-    from bench.tracking.export import Export
+    from bench.tracking.exported import Export
     from bench.tracking.store import Store
 
     start_s = seconds_since_start()  # of this process, which has imported what a worker imports
@@ -281,7 +281,7 @@ def _worker_backend(args: argparse.Namespace) -> WorkerBackend | None:
 def report_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.system import terminal
     from bench.system.files import inside
-    from bench.tracking import export
+    from bench.tracking import export, exported
     from bench.tracking.joined import join
     from bench.tracking.store import Store, TrackingSettings
     from reports.report import read
@@ -294,7 +294,7 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
     if args.site:
         return _site_command(args)
     store = None if args.exported else Store(TrackingSettings(args.uri, args.folder), read_only=True)
-    reader = store or join(export.read_exports(args.exported))
+    reader = store or join(exported.read_exports(args.exported))
     report = read(reader, args.suite, args.ui_url, args.lang, args.compare)
     if store and args.export:
         suites = {report.suite: None, **({args.compare: None} if args.compare else {})}
@@ -314,7 +314,7 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
 def _site_command(args: argparse.Namespace) -> int:
     """Writes the static site of all suites, and prints the name of its index."""
     from bench.system import terminal
-    from bench.tracking.export import read_exports
+    from bench.tracking.exported import read_exports
     from bench.tracking.joined import join
     from bench.tracking.store import Store, TrackingSettings
     from reports.site import write_site
@@ -342,7 +342,7 @@ def _site_command(args: argparse.Namespace) -> int:
 def store_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.system import terminal
     from bench.system.files import inside
-    from bench.tracking import export, import_runs
+    from bench.tracking import export, exported, import_runs
     from bench.tracking.store import Store, TrackingSettings
 
     settings = TrackingSettings(args.uri, args.folder)
@@ -356,7 +356,7 @@ def store_command(args: argparse.Namespace, _: list[str]) -> int:
     if args.suite or args.artifacts:
         raise ValueError("--suite and --artifacts are for export; an import takes everything of the folder")
     store = Store(settings)
-    result = import_runs.import_runs(store, export.Export(args.exported))
+    result = import_runs.import_runs(store, exported.Export(args.exported))
     terminal.say(f"{result.added} runs added to {store.uri}, {result.present} were there before")
     for suite in result.suites:
         reporting.publish(store, suite, inside(Path(settings.folder), "reports", suite))

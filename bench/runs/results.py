@@ -18,7 +18,8 @@ from bench.runs.job import JobResult
 from bench.system import terminal
 from bench.system.files import inside
 from bench.tracking import logged_model
-from bench.tracking.export import INDEX, Export, export_run, read_exports
+from bench.tracking.export import export_run
+from bench.tracking.exported import INDEX, Export, read_exports
 from bench.tracking.joined import join
 from bench.tracking.reading import Reader, TrackedRun
 from bench.tracking.store import Store

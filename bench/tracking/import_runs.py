@@ -14,17 +14,8 @@ from mlflow.entities import Run as MlflowRun
 from bench.system.files import inside
 from bench.system.visible_text import visible
 from bench.tracking import logged_model, ui_view
-from bench.tracking.export import (
-    EXAMPLE,
-    INCOMPLETE_TAG,
-    INDEX,
-    ORIGIN_TAG,
-    Export,
-    ExportedRun,
-    origin_of,
-    with_experiments,
-    with_ids,
-)
+from bench.tracking.export import origin_of, with_experiments, with_ids
+from bench.tracking.exported import EXAMPLE, INCOMPLETE_TAG, INDEX, ORIGIN_TAG, Export, ExportedRun
 from bench.tracking.reading import LEFT_OUT_TAG, TrackedRun
 from bench.tracking.store import DESCRIPTION_TAG, PARENT_TAG, Store
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from bench.tracking.export import ORIGIN_TAG
+from bench.tracking.exported import ORIGIN_TAG
 from bench.tracking.reading import Reader, TrackedRun
 
 

@@ -11,7 +11,8 @@ from bench.cli.main import main
 from bench.evaluation import first_losses
 from bench.measures.other_code import FIRST_LOSSES_TAG
 from bench.runs.results import MAX_BYTES
-from bench.tracking.export import Export, export_run
+from bench.tracking.export import export_run
+from bench.tracking.exported import Export
 from bench.tracking.store import Store, TrackingSettings
 from tests.helpers.command_line import flags_here, run_of
 

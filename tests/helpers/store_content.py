@@ -12,7 +12,7 @@ from mlflow.entities import Run as MlflowRun
 
 from bench.measures.quality import Statistics
 from bench.tracking import logged_model
-from bench.tracking.export import ORIGIN_TAG
+from bench.tracking.exported import ORIGIN_TAG
 from bench.tracking.private_paths import public_data, public_params, public_tags
 from bench.tracking.store import Store
 

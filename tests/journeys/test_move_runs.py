@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.tracking.export import ORIGIN_TAG
+from bench.tracking.exported import ORIGIN_TAG
 from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import synthetic_runs
 from tests.helpers.store_content import as_lines, content

@@ -14,7 +14,8 @@ import yaml
 from pyarrow import parquet
 
 from bench.cli.main import main
-from bench.tracking.export import INDEX, Export, export, export_run, read_exports
+from bench.tracking.export import export, export_run
+from bench.tracking.exported import INDEX, Export, read_exports
 from bench.tracking.joined import join
 from bench.tracking.reading import MissingFile, TrackedRun
 from bench.tracking.store import Store

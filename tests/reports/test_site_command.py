@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.cli.main import main
-from bench.tracking.export import export, read_exports
+from bench.tracking.export import export
+from bench.tracking.exported import read_exports
 from bench.tracking.store import Store
 from reports.plots import main_plots
 from tests.helpers import synthetic_runs

@@ -18,7 +18,7 @@ from bench.runs.job import JobResult
 from bench.runs.results import IN_RESULTS, MAX_BYTES, Results
 from bench.runs.suite import Suite, run_suite
 from bench.tracking import export
-from bench.tracking.export import INDEX, Export
+from bench.tracking.exported import INDEX, Export
 from tests.helpers import tiny_sweep, tracking_folder
 from tests.helpers.threaded_workers import FakeJobs, ThreadBackend
 from tests.helpers.tiny_sweep import flags, store

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from bench.measures.measure import Measure
-from bench.tracking import export, import_runs, logged_model, ui_view
+from bench.tracking import export, exported, import_runs, logged_model, ui_view
 from bench.tracking.import_runs import ImportResult
 from bench.tracking.reading import LEFT_OUT_TAG, TrackedRun
 from bench.tracking.run_writer import RunWriter
@@ -76,7 +76,7 @@ def add_model(store: Store, folder: Path) -> str:
 
 def move(source: Store, target: Store, folder: Path, artifacts: bool = False) -> ImportResult:
     export.export(source, folder, export.exportable(source), artifacts)
-    return import_runs.import_runs(target, export.Export(folder))
+    return import_runs.import_runs(target, exported.Export(folder))
 
 
 def content(store: Store, run: TrackedRun) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def test_paths_persons_and_passwords_stay(origin: Store, tmp_path: Path) -> None
         assert not any(private.encode() in path.read_bytes() for path in others)
     assert "bench run a.yaml --seed 1" in tables
     assert "OSError: x: no space" in tables
-    (run,) = (run for run in export.Export(tmp_path / "export").runs("pair") if run.tags["row"] == "m")
+    (run,) = (run for run in exported.Export(tmp_path / "export").runs("pair") if run.tags["row"] == "m")
     assert run.params["corpus.train"] == "['a.en']"
 
 
@@ -213,13 +213,13 @@ def test_nothing_but_the_weights_of_a_foreign_model_is_taken(origin: Store, tmp_
     (tmp_path / "key").write_text("private")
     (model / "notes.txt").symlink_to(tmp_path / "key")
     target = new_store(tmp_path / "target")
-    import_runs.import_runs(target, export.Export(tmp_path / "export"))
+    import_runs.import_runs(target, exported.Export(tmp_path / "export"))
     files = [path.read_bytes() for path in (tmp_path / "target").rglob("*") if path.is_file()]
     assert not any(b"of somebody else" in content or content == b"private" for content in files)
     (model / "weights.pt").unlink()
     (model / "weights.pt").symlink_to(tmp_path / "key")
     with pytest.raises(ValueError, match="nothing is read or written there"):
-        import_runs.import_runs(new_store(tmp_path / "other"), export.Export(tmp_path / "export"))
+        import_runs.import_runs(new_store(tmp_path / "other"), exported.Export(tmp_path / "export"))
 
 
 def test_incomplete_weights_are_refused(origin: Store, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_incomplete_weights_are_refused(origin: Store, tmp_path: Path) -> None:
     export.export(origin, tmp_path / "export", ["pair"], artifacts=True)
     (tmp_path / "export" / "models" / job / "weights.pt").write_text("0123")
     with pytest.raises(ValueError, match=r"weights\.pt: incomplete or changed: its SHA-256"):
-        import_runs.import_runs(new_store(tmp_path / "target"), export.Export(tmp_path / "export"))
+        import_runs.import_runs(new_store(tmp_path / "target"), exported.Export(tmp_path / "export"))
 
 
 def test_a_run_whose_import_was_interrupted_is_not_exported(
@@ -239,8 +239,8 @@ def test_a_run_whose_import_was_interrupted_is_not_exported(
         with pytest.raises(KeyboardInterrupt):
             move(origin, middle, tmp_path / "first")
     export.export(middle, tmp_path / "second", ["pair"])
-    assert export.Export(tmp_path / "second").exported == {}
-    import_runs.import_runs(last, export.Export(tmp_path / "second"))
+    assert exported.Export(tmp_path / "second").exported == {}
+    import_runs.import_runs(last, exported.Export(tmp_path / "second"))
     assert last.suites() == []
 
 
@@ -264,7 +264,7 @@ def test_studies_of_several_sweeps_have_the_order_of_the_store(origin: Store, tm
         origin.start_parent(sweep, {"row": "a"}, study=study)
         time.sleep(0.002)  # times in MLflow are milliseconds
     export.export(origin, tmp_path / "export", ["pair"])
-    assert [study.name for study in export.Export(tmp_path / "export").studies()] == ["5", "4", "3", "2", "1"]
+    assert [study.name for study in exported.Export(tmp_path / "export").studies()] == ["5", "4", "3", "2", "1"]
 
 
 def test_a_later_export_brings_the_end_of_a_run_and_its_files(origin: Store, tmp_path: Path) -> None:
