@@ -138,17 +138,18 @@ class Experiment:
     @property
     def name(self) -> str:
         """The name of the job in messages: row, corpus, preset and seed; in a scaling study also size and budget."""
-        return f"{self.row} {self._step}{self.corpus_name} {self.preset} s{self.seed}"
+        step = f"{self._step} " if self._step else ""
+        return f"{self.row} {step}{self.corpus_name} {self.preset} s{self.seed}"
 
     @property
     def run_name(self) -> str:
         """The name of the run in MLflow: what tells the runs of a suite apart, such as Transformer (base) en-de s1."""
-        return f"{self.about.name} {self._step}{self.direction} s{self.seed}"
+        return f"{self.about.name} {self._step or self.direction} s{self.seed}"
 
     @property
     def _step(self) -> str:
-        """Size and budget of a job of a scaling study, with a space after them; empty for other jobs."""
-        return f"{self.about.size} {self.training.max_pairs:,} pairs " if self.about.size else ""
+        """Size and budget of a job of a scaling study, which has one direction; empty for other jobs."""
+        return f"{self.about.size} {self.training.max_pairs:,} pairs" if self.about.size else ""
 
     @property
     def direction(self) -> str:

@@ -27,7 +27,16 @@ QUERIES: dict[Kind, str] = {"suite": "tags.kind = 'job'", "sweep": "tags.kind = 
 WIDTHS = {"attributes.`Run Name`": 268, "runDateAndNestInfo": 122}
 """Column -> width in pixels, of the columns that the UI always shows first. The longest name of a run is not cut."""
 
-COLUMN_WIDTHS = {"train_flops": 118, "family": 102, "direction": 70, "seed": 45, "trial": 45}
+COLUMN_WIDTHS = {
+    "train_flops": 118,
+    "validation_loss": 105,
+    "training.optimizer.lr": 130,
+    "size": 45,
+    "family": 102,
+    "direction": 70,
+    "seed": 45,
+    "trial": 45,
+}
 COLUMN_WIDTH = 76
 """Pixels, also of the columns that COLUMN_WIDTHS does not name. FLOPs need 13 digits, or their size is not seen."""
 
@@ -150,7 +159,9 @@ def study_view() -> str:
     metrics = ["validation_loss", "train_flops", "params", "pairs", "wall_s"]
     charts = [_scatter("train_flops", "validation_loss"), _scatter("wall_s", "validation_loss")]
     charts += [_scatter("pairs", "validation_loss"), _curves("validation/loss")]
-    return _view("suite", metrics, ["family", "size", "seed"], [], charts, ("validation_loss", True))
+    return _view(
+        "suite", metrics, ["family", "size", "seed"], ["training.optimizer.lr"], charts, ("validation_loss", True)
+    )
 
 
 def sweep_view(goals: Mapping[str, Literal["minimize", "maximize"]], settings: Sequence[str]) -> str:

@@ -40,7 +40,7 @@ def test_every_row_has_every_size_budget_and_seed(tmp_path: Path) -> None:
     assert len(jobs) == 2 * (7 + 7 + 2)
     assert [job.training.max_pairs for job in jobs] == [100] * 14 + [400] * 18
     assert lstm[0].name == "lstm XS 100 pairs grammar-en-de demo s1"
-    assert lstm[0].run_name == "LSTM seq2seq XS 100 pairs en-de s1"
+    assert lstm[0].run_name == "LSTM seq2seq XS 100 pairs s1"
 
 
 def test_rules_carry_the_recipe_to_other_sizes(tmp_path: Path) -> None:
