@@ -27,6 +27,7 @@ from bench.experiment.loading import (
 )
 from bench.experiment.spec import Experiment, _without_nulls
 from bench.experiment.yaml_layers import EXPERIMENTS, merge, nested_settings, read_yaml
+from bench.runs.scale import Scale
 from bench.runs.suite import Suite
 from bench.sweep.settings import Sweep
 from tests.helpers import tiny_sweep
@@ -98,6 +99,8 @@ def test_every_file_is_strict_yaml(path: Path) -> None:
     content = read_yaml(path)
     if "space" in content:
         assert Sweep.read(path).rows
+    elif "pairs" in content:
+        assert Scale.read(path).rows
     elif "rows" in content and "model" not in content:
         assert Suite.read(path).experiments([])
 
