@@ -49,14 +49,15 @@ def test_a_budget_in_seconds(experiment: Experiment, workload: Workload) -> None
     assert (job.pairs, job.train_seconds) == (40, 20)
 
 
-def test_a_job_without_known_runs_is_calibrated_once_for_all_seeds(
+def test_a_job_without_known_runs_is_calibrated_once_for_all_seeds_and_budgets(
     experiment: Experiment,
 ) -> None:
     lines: list[str] = []
-    jobs = [Job(replace(experiment, seed=seed)) for seed in (1, 2)]
+    longer = replace(experiment, training=replace(experiment.training, max_pairs=5000))
+    jobs = [Job(experiment), Job(replace(experiment, seed=2)), Job(longer)]
     plan = make_plan(jobs, Resources(1, 1), KnownRuns([]), lines.append)
     assert lines == ["[1/1] calibrates transformer-base en-de"]
-    assert [each.rate.source for each in plan.jobs] == ["calibration"] * 2
+    assert [each.rate.source for each in plan.jobs] == ["calibration"] * 3
 
 
 def test_known_runs_are_preferred(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,30 @@ def test_the_headline(plan: Plan) -> None:
     assert text.startswith("This suite needs about ")
     assert "of 1 core (1 row, 1 direction, 1 seed), 0." in text
     assert text.endswith("MB of disk.")
+
+
+def test_a_study_has_a_line_for_each_size(experiment: Experiment, workload: Workload) -> None:
+    """The time of a job is the mean over its budgets."""
+    sizes = [(size, pairs) for pairs in (1000, 3000) for size in ("S", "M")]
+    jobs = [
+        planned(
+            replace(
+                experiment,
+                about=replace(experiment.about, size=size),
+                training=replace(experiment.training, max_pairs=pairs),
+            ),
+            workload,
+        )
+        for size, pairs in sizes
+    ]
+    plan = Plan(jobs, Resources(workers=1, threads=1))
+    assert "(1 row, 1 direction, 2 sizes, 2 budgets, 1 seed)" in show.headline(plan, "study").replace("\u00a0", " ")
+    lines = list(csv.DictReader(io.StringIO(show.as_csv(plan))))
+    assert [(line["row"], line["size"], line["jobs"]) for line in lines[:2]] == [
+        ("transformer-base", "S", "2"),
+        ("transformer-base", "M", "2"),
+    ]
+    assert float(lines[0]["hours_per_job"]) == pytest.approx((jobs[0].seconds + jobs[2].seconds) / 2 / 3600)
 
 
 def test_planned_and_real() -> None:
