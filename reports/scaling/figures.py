@@ -164,9 +164,7 @@ def _draw(data: Datasets, panels: Sequence[Panel], columns: int, shared: bool, t
     return alt.vconcat(*rows, spacing=18)
 
 
-def _panel(
-    data: Datasets, panel: Panel, corners: Sequence[tuple[float, float]], total: int, wide: bool
-) -> Chart:
+def _panel(data: Datasets, panel: Panel, corners: Sequence[tuple[float, float]], total: int, wide: bool) -> Chart:
     """One panel, whose axes contain these corners."""
     named = [(one, formatting.shortened(one.name, MAX_NAME[wide])) for one in panel.series if one.name and one.lines]
     names = max((len(name) for _, name in named), default=0) * LETTER

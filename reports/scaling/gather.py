@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from bench.measures.measure import Measure
@@ -52,7 +53,9 @@ def gather(reader: Reader, suite: str) -> Study:
             newest.setdefault(key, (run, measures))
         else:
             others.append((key, run, measures))
-    found = {key: point for key, (run, measures) in newest.items() if (point := _point(key, run, measures))}
+    found = _with_equal_budgets(
+        {key: point for key, (run, measures) in newest.items() if (point := _point(key, run, measures))}
+    )
     about = json.loads(parent.tags.get("about") or "{}")
     started = max((run.started for run in runs), default=parent.started)
     some = next(iter(newest.values()), (None, {}))[0]
@@ -140,6 +143,19 @@ def _point(key: _Key, run: TrackedRun, measures: Mapping[str, Measure]) -> Point
     seconds = measures["wall_s"].value if "wall_s" in measures else None
     counts = int(body), int(multiplied), int(every)
     return Point(key.row, run.id, key.size, key.seed, *counts, tokens, pairs, flops, seconds, loss, bleu)
+
+
+def _with_equal_budgets(points: Mapping[_Key, Point]) -> dict[_Key, Point]:
+    """The points with the mean tokens and pairs of all runs of their budget.
+
+    Seeds have other batches, so the counts of runs of one budget differ by less than a batch. Fits recognize replicates
+    and the largest budget by equal counts. FLOPs stay those of the run.
+    """
+    runs: dict[int, list[Point]] = {}
+    for key, point in points.items():
+        runs.setdefault(key.pairs, []).append(point)
+    means = {pairs: (fmean(p.tokens for p in of), fmean(p.pairs for p in of)) for pairs, of in runs.items()}
+    return {key: replace(p, tokens=means[key.pairs][0], pairs=means[key.pairs][1]) for key, p in points.items()}
 
 
 def _sizes(plan: _Plan, rows: Sequence[str], points: Mapping[_Key, Point]) -> list[Size]:

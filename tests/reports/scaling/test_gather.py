@@ -74,7 +74,7 @@ class FakeReader:
     def measures(self, run: TrackedRun) -> list[Measure]:
         if not run.metrics:
             return []
-        pairs = float(run.params["training.max_pairs"])
+        pairs = float(run.params["training.max_pairs"]) + int(run.tags["seed"])  # the last batch is full
         numbers = {
             "params_core": 10,
             "params_multiplied": 20,
@@ -101,12 +101,14 @@ RUNS = (
 def test_finished_runs_of_the_rule_are_points_in_the_order_of_the_study() -> None:
     study = gather(FakeReader(*RUNS), "curves")  # pyright: ignore[reportArgumentType]  # only what is read
     assert [(point.run, point.size, point.pairs, point.seed, point.loss) for point in study.points] == [
-        ("run7", "S", 100, 1, 3.1),
-        ("run2", "S", 100, 2, 3.2),
-        ("run3", "S", 200, 1, 2.5),
-        ("run4", "M", 200, 1, 2.0),
+        ("run7", "S", 101.5, 1, 3.1),
+        ("run2", "S", 101.5, 2, 3.2),
+        ("run3", "S", 201, 1, 2.5),
+        ("run4", "M", 201, 1, 2.0),
     ]
-    assert study.points[0] == Point("lstm", "run7", "S", 1, 10, 20, 30, 1200.0, 100.0, 1e8, 5.0, 3.1, 7.0)
+    counts = 10, 20, 30
+    assert study.points[0] == Point("lstm", "run7", "S", 1, *counts, 12 * 101.5, 101.5, 1.01e8, 5.0, 3.1, 7.0)
+    assert study.points[1].tokens == study.points[0].tokens, "the same budget"
     assert study.failed == (
         "lstm S 200 pairs s2",
         "lstm M 100 pairs s1",
@@ -151,7 +153,7 @@ def test_commands_choose_the_report_by_the_run_of_the_suite() -> None:
     columns, lines, title = report.table()
     assert title == "Best run of each row (curves)"
     assert len(columns) == 7
-    assert lines == [["LSTM", "M", "200", "2.00\u00a0×\u00a010⁸", "2.000", "7.0", "run4"]]
+    assert lines == [["LSTM", "M", "201", "2.01\u00a0×\u00a010⁸", "2.000", "7.0", "run4"]]
     assert report.metrics()["lstm/lowest_loss"] == 2.0
     assert report.metrics()["runs_missing"] == 6
     assert "/run4)" in report.description("7", "parent")
