@@ -31,7 +31,7 @@ def test_the_trials_of_a_sweep() -> None:
 @pytest.mark.parametrize(
     ("file", "arguments", "message"),
     [
-        ("seq2seq.yaml", {}, "the file of an architecture; expected one of a suite or sweep"),
+        ("seq2seq.yaml", {}, "the file of an architecture; expected one of a suite, sweep or study"),
         ("sweep.yaml", {}, "names no rows"),
         ("sweep.yaml", {"rows": ["gnm"]}, "gnm"),
         ("sweep.yaml", {"seeds": [1]}, "--seeds: .* is a sweep"),

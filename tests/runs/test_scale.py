@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from bench.experiment.loading import resolve, row_files, sizes_of
+from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.scale import Scale, multiplied_parameters
 
@@ -31,8 +33,17 @@ def study(tmp_path: Path, **changed: Any) -> Scale:
     return Scale.read(file)
 
 
-def test_every_row_has_every_size_budget_and_seed(tmp_path: Path) -> None:
-    jobs = study(tmp_path).experiments([])
+@pytest.fixture(scope="module")
+def scale(tmp_path_factory: pytest.TempPathFactory) -> Scale:
+    return study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def jobs(scale: Scale) -> list[Experiment]:
+    return scale.experiments([])
+
+
+def test_every_row_has_every_size_budget_and_seed(jobs: list[Experiment]) -> None:
     lstm = [job for job in jobs if job.row == "lstm"]
     at_400 = [(job.about.size, job.seed) for job in lstm if job.training.max_pairs == 400]
     assert at_400[:7] == [("XS", 1), ("XS", 2), ("XS", 3), ("S", 1), ("M", 1), ("L", 1), ("XL", 1)]
@@ -43,26 +54,20 @@ def test_every_row_has_every_size_budget_and_seed(tmp_path: Path) -> None:
     assert lstm[0].run_name == "LSTM seq2seq XS 100 pairs s1"
 
 
-def test_rules_carry_the_recipe_to_other_sizes(tmp_path: Path) -> None:
+def test_rules_carry_the_recipe_to_other_sizes(jobs: list[Experiment]) -> None:
     """At four times the parameters a rate with the exponent -0.5 is half as large; a check has a multiple of it."""
-    jobs = [job for job in study(tmp_path).experiments([]) if job.row == "lstm" and job.training.max_pairs == 400]
+    lstm = [job for job in jobs if job.row == "lstm" and job.training.max_pairs == 400]
     recipe = resolve(row_files()["lstm"], row="lstm")
-    for job in jobs[:7]:
+    for job in lstm[2:7]:
         ratio = multiplied_parameters(job) / multiplied_parameters(recipe)
         assert job.training.optimizer.lr == pytest.approx(recipe.training.optimizer.lr * ratio**-0.5, rel=1e-3)
         assert job.model.initial == pytest.approx(recipe.model.initial * ratio**-0.25, rel=1e-3)
-    rates = [job.training.optimizer.lr for job in jobs[6:]]
+    rates = [job.training.optimizer.lr for job in lstm[6:]]
     assert rates[1:] == [pytest.approx(rates[0] * factor, rel=1e-3) for factor in (0.5, 2.0)]
 
 
-def test_a_row_does_without_a_setting_that_it_does_not_have(tmp_path: Path) -> None:
-    assert {job.model.units for job in study(tmp_path, rows=["perceptron"]).experiments([])} == {
-        102,
-        256,
-        666,
-        1700,
-        4496,
-    }
+def test_a_row_does_without_a_setting_that_it_does_not_have(jobs: list[Experiment]) -> None:
+    assert {job.model.units for job in jobs if job.row == "perceptron"} == {102, 256, 666, 1700, 4496}
 
 
 @pytest.mark.parametrize(
@@ -85,9 +90,9 @@ def test_a_file_that_does_not_fit_gives_one_line(tmp_path: Path, changed: dict[s
 
 
 @pytest.mark.parametrize("flag", ["--seed=2", "--training.max_pairs", "--model.initial", "--about.size"])
-def test_a_flag_that_would_make_all_jobs_equal_is_refused(tmp_path: Path, flag: str) -> None:
+def test_a_flag_that_would_make_all_jobs_equal_is_refused(scale: Scale, flag: str) -> None:
     with pytest.raises(ValueError, match="would be the same for all jobs, but the study sets it for each"):
-        study(tmp_path).experiments([flag, "1"])
+        scale.experiments([flag, "1"])
 
 
 def test_a_row_without_sizes_is_refused_with_its_key(tmp_path: Path) -> None:
@@ -95,9 +100,7 @@ def test_a_row_without_sizes_is_refused_with_its_key(tmp_path: Path) -> None:
         study(tmp_path, rows=["bytenet"]).experiments([])
 
 
-def test_a_study_records_its_sizes_and_rules(tmp_path: Path) -> None:
-    scale = study(tmp_path)
-    jobs = scale.experiments([])
+def test_a_study_records_its_sizes_and_rules(scale: Scale, jobs: list[Experiment]) -> None:
     recorded = json.loads(scale.parent_tags(jobs)["scale"])
     assert recorded["sizes"]["lstm"]["XL"]["model"] == sizes_of(row_files()["lstm"], "lstm")["XL"]
     largest = next(job for job in jobs if job.row == "lstm" and job.about.size == "XL")
@@ -109,13 +112,14 @@ def test_a_study_records_its_sizes_and_rules(tmp_path: Path) -> None:
     assert recorded["rate_check"] == {"pairs": 400, "factors": [0.5, 2.0]}
 
 
-def test_rows_differ_at_one_budget_only_if_they_do(tmp_path: Path) -> None:
-    scale = study(tmp_path)
-    assert scale.differences(scale.experiments([])) == []
-    first, *others = study(tmp_path, settings=STUDY["settings"] | {"text": {"max_length": 30}}).experiments([])
-    same = [job for job in others if job.training.max_pairs == 400]
-    mixed = [*scale.experiments([])[:2], first, *same]
-    assert scale.differences(mixed) == [f"perceptron: text.max_length {first.text.max_length}, the others 100"]
+def test_rows_differ_at_one_budget_only_if_they_do(scale: Scale, jobs: list[Experiment]) -> None:
+    """Budgets differ by design, so each is looked at alone."""
+    assert scale.differences(jobs) == []
+    first = jobs[0]
+    other = replace(first, text=replace(first.text, max_length=30))
+    assert scale.differences([other, *jobs[1:]]) == [
+        f"perceptron: text.max_length 30, the others {first.text.max_length}"
+    ]
 
 
 def test_the_ladders_of_the_project_are_comparable() -> None:
