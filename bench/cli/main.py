@@ -471,13 +471,17 @@ def data_command(args: argparse.Namespace, flags: list[str]) -> int:
         terminal.say(str(folder))
         return 0
 
+    from bench.data import prepared_corpus
     from bench.data.corpus_stats import corpus_stats, show
     from bench.data.text_lines import BadLines
+    from bench.data.vocabulary import TextSettings
     from bench.experiment.loading import corpus_settings
 
     thorough = args.action == "check"
     try:
-        stats = corpus_stats(find_corpus.load(corpus_settings(args.name, flags)), thorough)
+        as_in_the_files = TextSettings(normalization="none")
+        corpus = prepared_corpus.load(corpus_settings(args.name, flags), as_in_the_files)
+        stats = corpus_stats(corpus, thorough)
     except BadLines as error:
         if not thorough:
             raise

@@ -3,8 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from bench.data.stored_text import LineWriter
+
+
+@dataclass
+class FilterSettings:
+    """Training pairs to remove. Validation and test sets are never filtered. A word is what stands between spaces.
+
+    Attributes:
+        min_words: Remove pairs with a side of fewer words.
+        max_words: Remove pairs with a side of more words.
+        max_ratio: Remove pairs whose longer side has more than this many times the words of the shorter one.
+        duplicates: Remove pairs that are equal to an earlier one.
+        identical: Remove pairs whose two sides are equal.
+        script: Remove pairs with a side most of whose letters are not in the script of its language. A language that is
+            written in several scripts removes nothing.
+    """
+
+    min_words: int | None = None
+    max_words: int | None = None
+    max_ratio: float | None = None
+    duplicates: bool = False
+    identical: bool = False
+    script: bool = False
 
 
 @dataclass
@@ -22,6 +47,7 @@ class CorpusSettings:
         pairs: For `grammar`: the number of training pairs to generate.
         lemmas: For `grammar`: the number of lemmas in use.
         depth: For `grammar`: largest nesting depth of clauses.
+        filters: Training pairs to remove, of any corpus.
     """
 
     name: str = "grammar-en-de"
@@ -33,14 +59,22 @@ class CorpusSettings:
     pairs: int = 6000
     lemmas: int = 120
     depth: int = 1
+    filters: FilterSettings = field(default_factory=FilterSettings)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Sentence pairs: sentence i of `targets` is the translation of sentence i of `sources`."""
+    """Sentence pairs: sentence i of `targets` is the translation of sentence i of `sources`.
 
-    sources: list[str]
-    targets: list[str]
+    Attributes:
+        sources: Source sentences: a list, or `StoredLines` if they are many.
+        targets: Target sentences.
+        known_hash: The hash of the text, if it was computed before.
+    """
+
+    sources: Sequence[str]
+    targets: Sequence[str]
+    known_hash: str | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -50,11 +84,13 @@ class Split:
 
     def mapped(self, change: Callable[[str], str]) -> Split:
         """The split with every sentence changed by a function."""
-        return Split(list(map(change, self.sources)), list(map(change, self.targets)))
+        return Split(LineWriter.collect(map(change, self.sources)), LineWriter.collect(map(change, self.targets)))
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of both sides, line by line: two splits with the same hash have the same text."""
+        if self.known_hash:
+            return self.known_hash
         digest = hashlib.sha256()
         for source, target in self:
             digest.update(f"{source}\n{target}\n".encode())
@@ -63,7 +99,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The splits of one corpus in one direction. The first test set of `tests` is the one shown in tables."""
+    """The splits of one corpus in one direction.
+
+    Attributes:
+        name: NAME-SRC-TGT.
+        source_language: Source language.
+        target_language: Target language.
+        train: The training pairs.
+        validation: The validation pairs.
+        tests: Test sets by name; the first is the one shown in tables.
+        removed: Filter -> training pairs that it removed; empty without filters.
+    """
 
     name: str
     source_language: str
@@ -71,6 +117,7 @@ class Corpus:
     train: Split
     validation: Split
     tests: dict[str, Split] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)
 
     def mapped(self, change: Callable[[str], str]) -> Corpus:
         """The corpus with every sentence changed by a function."""

@@ -12,7 +12,7 @@ import json
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.corpus import Corpus, Split
+from bench.data.filters import first_occurrences
 from bench.data.languages import OtherLanguage, swapped_sides
 from bench.data.words import WORD
 from bench.system import terminal
@@ -31,6 +32,9 @@ NEAR_DUPLICATE = 0.7
 
 MAX_LENGTH_RATIO = 3
 """A pair is faulty if its longer side has over 10 words and more than this many times the words of the shorter one."""
+
+MOST_SEARCHED = 200_000
+"""Sources among which near-duplicates are searched. The search keeps their trigrams in memory."""
 
 Trigram = tuple[str, str, str]
 
@@ -94,6 +98,8 @@ class Overlap:
         sources: Equal sources, including those of equal pairs.
         targets: Equal targets, including those of equal pairs.
         near_duplicates: Sources that are not equal to a source of the other split but a near-duplicate of one.
+        searched: Sources of the other split among which near-duplicates were searched: all, or, of more than
+            `MOST_SEARCHED`, evenly spaced ones.
     """
 
     split: str
@@ -102,6 +108,7 @@ class Overlap:
     sources: int
     targets: int
     near_duplicates: int
+    searched: int
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,7 @@ class CorpusStats:
         overlaps: Overlap of each split with every split before it.
         thorough: Whether duplicates, faults, overlaps and languages were computed.
         other_language: The sides of splits that do not look like their language.
+        removed: Filter of `corpus.filters` -> training pairs that it removed before all this was computed.
     """
 
     name: str
@@ -121,6 +129,7 @@ class CorpusStats:
     overlaps: list[Overlap]
     thorough: bool
     other_language: list[OtherLanguage] = field(default_factory=list)
+    removed: dict[str, int] = field(default_factory=dict)
 
     @property
     def leaks(self) -> list[str]:
@@ -143,9 +152,7 @@ class CorpusStats:
 def corpus_stats(corpus: Corpus, thorough: bool = True) -> CorpusStats:
     """Statistics of a corpus. Without `thorough` only the fast ones: sizes, lengths and coverage."""
     splits = {"train": corpus.train, "validation": corpus.validation, **corpus.tests}
-    known = [
-        {word for text in texts for word in text.split()} for texts in (corpus.train.sources, corpus.train.targets)
-    ]
+    known = [word_counts(texts) for texts in (corpus.train.sources, corpus.train.targets)]
     split_stats = [
         SplitStats(
             name,
@@ -153,20 +160,21 @@ def corpus_stats(corpus: Corpus, thorough: bool = True) -> CorpusStats:
             split.hash,
             side_stats(corpus.source_language, split.sources, known[0]),
             side_stats(corpus.target_language, split.targets, known[1]),
-            len(split) - len(set(split)) if thorough else 0,
+            len(split) - int(first_occurrences(split).sum()) if thorough else 0,
             faults(split) if thorough else {},
         )
         for name, split in splits.items()
     ]
     both = combinations(splits, 2) if thorough else ()
     overlaps = [overlap(later, splits[later], first, splits[first]) for first, later in both]
-    return CorpusStats(corpus.name, split_stats, overlaps, thorough, swapped_sides(corpus) if thorough else [])
+    other_language = swapped_sides(corpus) if thorough else []
+    return CorpusStats(corpus.name, split_stats, overlaps, thorough, other_language, dict(corpus.removed))
 
 
 def cached_stats(corpus: Corpus, folder: Path) -> dict[str, Any]:
     """Corpus statistics with `leaks` as plain data. They are computed once for each text and cached in `folder`."""
     # With the names of the fields, statistics that an earlier version cached without one of them are computed again.
-    key = [corpus.hashes, [each.name for each in fields(CorpusStats)]]
+    key = [corpus.hashes, [each.name for each in (*fields(CorpusStats), *fields(Overlap))], dict(corpus.removed)]
     text = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{corpus.name}-{text}.json"
 
@@ -177,14 +185,19 @@ def cached_stats(corpus: Corpus, folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def side_stats(language: str, sentences: Sequence[str], known: set[str]) -> SideStats:
-    """Statistics of one side of a split; `known` are the words of the same side of the training split."""
-    lengths = [len(sentence.split()) for sentence in sentences]
-    counts = Counter(word for sentence in sentences for word in sentence.split())
+def word_counts(sentences: Iterable[str]) -> Counter[str]:
+    """How often each word occurs."""
+    return Counter(word for sentence in sentences for word in sentence.split())
+
+
+def side_stats(language: str, sentences: Sequence[str], known: Container[str]) -> SideStats:
+    """Statistics of one side of a split; `known` has the words of the same side of the training split."""
+    lengths = np.fromiter((len(sentence.split()) for sentence in sentences), dtype=np.int32, count=len(sentences))
+    counts = word_counts(sentences)
     words = counts.total()
     coverage = sum(count for word, count in counts.items() if word in known) / words if words else 1.0
     median, p99 = (float(value) for value in np.percentile(lengths, (50, 99)))
-    return SideStats(language, words, len(counts), words / len(sentences), median, p99, max(lengths), coverage)
+    return SideStats(language, words, len(counts), words / len(sentences), median, p99, int(lengths.max()), coverage)
 
 
 def faults(split: Split) -> dict[str, list[int]]:
@@ -217,15 +230,20 @@ def _faults(source: str, target: str) -> Iterable[str]:
 
 def overlap(name: str, split: Split, other_name: str, other: Split) -> Overlap:
     """How many sentences of `split` also occur in `other`."""
-    pairs, sources, targets = set(other), set(other.sources), set(other.targets)
+    # Sets of what both splits have, not of the whole other split, which can be a large training text.
+    pairs = set(split).intersection(other)
+    sources = set(split.sources).intersection(other.sources)
+    targets = set(split.targets).intersection(other.targets)
     new = [source for source in split.sources if source not in sources]
+    searched = other.sources[:: math.ceil(len(other) / MOST_SEARCHED)]
     return Overlap(
         name,
         other_name,
         sum(pair in pairs for pair in split),
         len(split) - len(new),
         sum(target in targets for target in split.targets),
-        sum(near_duplicates(new, other.sources)),
+        sum(near_duplicates(new, searched)),
+        len(searched),
     )
 
 
@@ -278,6 +296,8 @@ def show(stats: CorpusStats) -> None:
             lengths = [f"{side.median:.0f}", f"{side.p99:.0f}", str(side.longest), f"{side.coverage:.2%}"]
             rows.append([split.name, side.language, *sizes, *lengths])
     terminal.table(columns, rows, f"{stats.name}: sizes, and sentence lengths in words")
+    for name, count in stats.removed.items():
+        terminal.say(f"corpus.filters.{name}: removed {count:,} training pairs")
     if not stats.thorough:
         return
     headings = ("equal pairs", "equal sources", "equal targets", "near-duplicate sources")
@@ -288,6 +308,10 @@ def show(stats: CorpusStats) -> None:
     ]
     threshold = f"near-duplicates share at least {NEAR_DUPLICATE:.0%} of their word trigrams and are not equal"
     terminal.table(columns, rows, f"\noverlap between splits; {threshold}")
+    sizes = {split.name: split.pairs for split in stats.splits}
+    sampled = {o.other_split: o.searched for o in stats.overlaps if o.searched < sizes[o.other_split]}
+    for split, searched in sampled.items():
+        terminal.say(f"near-duplicates were searched among {searched:,} of the {sizes[split]:,} sources of {split}")
     terminal.say("")
     for side in stats.other_language:
         terminal.say(f"warning: {side}")

@@ -19,7 +19,7 @@ class Sentences:
     """Token ids of many sentences in one flat array. Each sentence ends in EOS.
 
     Attributes:
-        ids: Sentence i is ids[ends[i] - lengths[i] : ends[i]].
+        ids: Sentence i is ids[ends[i] - lengths[i] : ends[i]]. Of a type that the vocabulary fits in.
         lengths: Tokens of each sentence, including EOS.
         ends: Where each sentence ends in `ids`.
     """
@@ -99,11 +99,7 @@ class Pairs:
         if max_length is None:
             return cls(sources, targets)
         short = np.maximum(sources.lengths, targets.lengths) <= max_length + 1
-        if not short.any():
-            raise ValueError(
-                f"text.max_length: none of {len(split)} sentence pairs of {name} has at most {max_length} tokens on "
-                "both sides; raise it"
-            )
+        check_pairs_left(int(short.sum()), len(split), max_length, name)
         return cls(sources.select(short), targets.select(short), int((~short).sum()))
 
     def __len__(self) -> int:
@@ -127,6 +123,15 @@ class Pairs:
     def batch(self, indices: np.ndarray) -> Batch:
         """The pairs with these indices as one batch."""
         return Batch(self.sources.tokens(indices), self.targets.tokens(indices))
+
+
+def check_pairs_left(kept: int, pairs: int, max_length: int, name: str = "train") -> None:
+    """Raises ValueError if no pair of a split is short enough."""
+    if not kept:
+        raise ValueError(
+            f"text.max_length: none of {pairs} sentence pairs of {name} has at most {max_length} tokens on both sides; "
+            "raise it"
+        )
 
 
 def truncate(sentences: Iterable[list[int]], max_length: int) -> tuple[list[list[int]], int]:

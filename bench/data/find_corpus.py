@@ -72,6 +72,17 @@ def load(settings: CorpusSettings) -> Corpus:
     return corpus
 
 
+def files(settings: CorpusSettings) -> dict[str, list[Path]]:
+    """The existing files that the corpus is read from, by split; empty if it is generated or a file is missing.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    module, source, target = _module(settings)
+    found = module.files(settings, source, target) if hasattr(module, "files") else {}
+    return found if all(path.is_file() for paths in found.values() for path in paths) else {}
+
+
 def probes(settings: CorpusSettings) -> Probes | None:
     """The probes of a corpus; None if it has only sentence pairs.
 

@@ -97,24 +97,38 @@ def decode_line(raw: bytes, number: int, file: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def decode_lines(data: bytes, file: str) -> list[str]:
+def decode_lines(data: bytes, file: str, first: int = 1) -> list[str]:
     """The lines of a text in UTF-8. Only a line feed ends a line; carriage returns at line ends are removed.
 
     Otherwise a Unicode separator inside a sentence would give a file more lines than its translation has.
+
+    Args:
+        data: The text, or some whole lines of it.
+        file: Its name, for messages.
+        first: The number of the first line.
 
     Raises:
         ValueError: the text is UTF-16, UTF-32 or no text.
         BadLines: lines are not valid UTF-8.
     """
-    _check_encoding(data, file)
-    # UTF-16 without a byte-order mark is valid UTF-8 if all letters are Latin: every second byte is NUL.
-    if 4 * data.count(0) > len(data):
-        raise ValueError(f"{file}: a quarter of the file are NUL bytes; expected text in UTF-8; {_conversion(file)}")
+    if first == 1:
+        _check_encoding(data, file)
+        check_not_binary(len(data), data.count(0), file)
     raw_lines = data.removesuffix(b"\n").split(b"\n")
     try:
-        return [line.removesuffix("\r") for line in data.decode("utf-8-sig").removesuffix("\n").split("\n")]
+        text = data.decode("utf-8-sig" if first == 1 else "utf-8")
+        return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     except UnicodeDecodeError:
-        return read_all(lambda n=n, raw=raw: decode_line(raw, n, file) for n, raw in enumerate(raw_lines, start=1))
+        return read_all(lambda n=n, raw=raw: decode_line(raw, n, file) for n, raw in enumerate(raw_lines, start=first))
+
+
+def check_not_binary(size: int, nul_bytes: int, file: str) -> None:
+    """Raises ValueError if a quarter of some bytes are NUL.
+
+    UTF-16 without a byte-order mark is valid UTF-8 if all letters are Latin: every second byte is NUL.
+    """
+    if 4 * nul_bytes > size:
+        raise ValueError(f"{file}: a quarter of the file are NUL bytes; expected text in UTF-8; {_conversion(file)}")
 
 
 def check_text(text: str) -> str:

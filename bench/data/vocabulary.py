@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
 import sentencepiece
 
 from bench.data.corpus import Split
@@ -31,6 +32,11 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 
 JOINER = "￭"
 """Marks a side of a punctuation mark that has no space."""
+
+MAX_SENTENCES = 1_000_000
+"""Sentences that a vocabulary is learnt from, at most. Of a larger text a sample is drawn, with `SAMPLE_SEED`."""
+
+SAMPLE_SEED = 1
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -166,7 +172,7 @@ class Subwords(Vocabulary):
         self.model = sentencepiece.SentencePieceProcessor(model_proto=data)
 
     @classmethod
-    def learn(cls, sentences: Sequence[str], size: int) -> Subwords:
+    def learn(cls, sentences: Iterable[str], size: int) -> Subwords:
         """The subwords of a training text. Single-threaded, so that the same text and size give the same bytes.
 
         Raises:
@@ -273,7 +279,7 @@ class Words(FrequencyVocabulary):
     rule: ClassVar[dict[str, str]] = {"words": "Unicode Annex 29"}
 
     @classmethod
-    def learn(cls, sentences: Sequence[str], size: int) -> FrequencyVocabulary:
+    def learn(cls, sentences: Iterable[str], size: int) -> FrequencyVocabulary:
         """The `size` - 4 most frequent words and the special pieces.
 
         Raises:
@@ -312,7 +318,7 @@ class Characters(FrequencyVocabulary):
     kind = "characters"
 
     @classmethod
-    def learn(cls, sentences: Sequence[str], size: int) -> FrequencyVocabulary:
+    def learn(cls, sentences: Iterable[str], size: int) -> FrequencyVocabulary:
         """The at most `size` - 4 most frequent characters and the special pieces.
 
         Raises:
@@ -353,11 +359,16 @@ def load(path: Path) -> Vocabulary:
     """
     data = path.read_bytes()
     try:
-        if data.startswith(b"{"):
-            return KINDS[json.loads(data)["kind"]](data)
-        return Subwords(data)
+        return of_data(data)
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(f"{path}: not a vocabulary, or damaged; delete it, and it is created again") from error
+
+
+def of_data(data: bytes) -> Vocabulary:
+    """The vocabulary with this file content. Raises RuntimeError, ValueError or KeyError if it is damaged."""
+    if data.startswith(b"{"):
+        return KINDS[json.loads(data)["kind"]](data)
+    return Subwords(data)
 
 
 class Vocabularies(NamedTuple):
@@ -381,32 +392,63 @@ def build(settings: TextSettings, train: Split, cache: Path | None = None) -> Vo
         raise ValueError("text: one side of the training text has only empty lines; check the training files")
     source, target = settings.sizes
     if settings.joint:
-        joint = learn_or_load(settings.kind, target, [*train.sources, *train.targets], cache)
+        joint = learn_or_load(settings.kind, target, [train.sources, train.targets], train.hash, cache)
         return Vocabularies(joint, joint)
     source_key = "vocabulary_size" if settings.source_vocabulary_size is None else "source_vocabulary_size"
     return Vocabularies(
-        learn_or_load(settings.kind, source, train.sources, cache, key=source_key),
-        learn_or_load(settings.kind, target, train.targets, cache),
+        learn_or_load(settings.kind, source, [train.sources], f"{train.hash} source", cache, key=source_key),
+        learn_or_load(settings.kind, target, [train.targets], f"{train.hash} target", cache),
     )
 
 
 def learn_or_load(
-    kind: str, size: int, sentences: Sequence[str], cache: Path | None, *, key: str = "vocabulary_size"
+    kind: str,
+    size: int,
+    sides: Sequence[Sequence[str]],
+    text_hash: str,
+    cache: Path | None,
+    *,
+    key: str = "vocabulary_size",
 ) -> Vocabulary:
-    """One vocabulary, read from `cache` if it is there; `key` is the setting that an error message names."""
+    """One vocabulary, read from `cache` if it is there.
+
+    Args:
+        kind: subwords, words or characters.
+        size: Pieces, including the special ones.
+        sides: The text, one or both sides of it.
+        text_hash: A hash of the text.
+        cache: Folder of vocabularies.
+        key: The setting that an error message names.
+    """
     path = None
     if cache is not None:
-        made_by = {"kind": kind, "vocabulary_size": size} | KINDS[kind].rule
+        made_by = {"kind": kind, "vocabulary_size": size, "text": text_hash} | KINDS[kind].rule
         digest = hashlib.sha256(json.dumps(made_by).encode())
-        for sentence in sentences:
-            digest.update(f"{sentence}\n".encode())
         path = cache / f"{kind}-{size}-{digest.hexdigest()[:24]}.vocabulary"
     try:
-        vocabulary = load(path) if path and path.exists() else KINDS[kind].learn(sentences, size)
+        vocabulary = load(path) if path and path.exists() else KINDS[kind].learn(sample(sides), size)
     except VocabularySizeError as error:
         raise ValueError(f"text.{key}: {error}") from error
     vocabulary.path = path
     return vocabulary
+
+
+def sample(sides: Sequence[Sequence[str]], most: int = MAX_SENTENCES) -> Iterable[str]:
+    """The sentences of all sides, or `most` of them in their order, drawn with a fixed seed.
+
+    Each side of `n` sides gives `most` / n sentences, those of the same pairs.
+    """
+    count, share = len(sides[0]), most // len(sides)
+    if count <= share:
+        return chain.from_iterable(sides)
+    drawn = np.sort(np.random.default_rng(SAMPLE_SEED).choice(count, share, replace=False, shuffle=False))
+    return (side[number] for side in sides for number in drawn.tolist())
+
+
+def sentences_learnt_from(settings: TextSettings, pairs: int) -> tuple[int, int]:
+    """How many sentences each vocabulary of a text of so many pairs is learnt from, and of how many."""
+    sides = 2 if settings.joint else 1
+    return min(pairs, MAX_SENTENCES // sides) * sides, pairs * sides
 
 
 def save_to_cache(vocabularies: Vocabularies) -> None:

@@ -9,9 +9,9 @@ from typing import Literal
 
 import torch
 
-from bench.data import find_corpus, vocabulary
+from bench.data import encoded_corpus, prepared_corpus, vocabulary
 from bench.data.batches import PairBatches
-from bench.data.corpus import Corpus, CorpusSettings, Split
+from bench.data.corpus import Corpus, CorpusSettings, FilterSettings, Split
 from bench.data.encoded_pairs import Pairs, truncate
 from bench.data.vocabulary import TextSettings, Vocabularies
 from bench.decoding import beam_search
@@ -20,6 +20,7 @@ from bench.experiment.spec import Experiment
 from bench.measures import selection
 from bench.measures.selection import Selection
 from bench.system.files import inside
+from bench.system.machine import available_cores
 from models.parts.translator import Translator
 
 VALIDATION_SENTENCES = 500
@@ -46,7 +47,8 @@ class JobData:
         corpus, chosen = corpus_of(experiment), selection_of(experiment)
         text, tokens = experiment.text, experiment.training.batch_tokens
         vocabularies = vocabulary.build(text, corpus.train, inside(experiment.tracking.path, "vocabularies"))
-        encoded = Pairs.encode(corpus.train, vocabularies, text.max_length)
+        cores = experiment.machine.threads or available_cores()
+        encoded = encoded_corpus.encode(corpus.train, vocabularies, text.max_length, cores)
         batches = PairBatches(encoded, tokens, experiment.seed, experiment.training.batch_pairs)
         first = validation_of(corpus)
         pairs = Pairs.encode(first, vocabularies, text.max_length, "validation")
@@ -121,5 +123,6 @@ def model_of(experiment: Experiment, job_data: JobData) -> Translator:
 @functools.lru_cache(maxsize=4)
 def _corpus(settings: str, normalization: Literal["NFC", "none"]) -> Corpus:
     """Loads a corpus. Cached, because the rows of a suite read the same text."""
-    corpus = find_corpus.load(CorpusSettings(**json.loads(settings)))
-    return corpus.mapped(TextSettings(normalization=normalization).normalized)
+    values = json.loads(settings)
+    chosen = CorpusSettings(**values | {"filters": FilterSettings(**values["filters"])})
+    return prepared_corpus.load(chosen, TextSettings(normalization=normalization))

@@ -17,6 +17,7 @@ from bench.data import vocabulary
 from bench.data.corpus import Corpus
 from bench.data.corpus_stats import cached_stats
 from bench.data.languages import OtherLanguage
+from bench.data.vocabulary import SAMPLE_SEED, sentences_learnt_from
 from bench.decoding.unk_replacement import LEXICON
 from bench.evaluation import first_losses, trained_model
 from bench.evaluation.evaluate import ensemble_costs, evaluate_job, evaluate_trial, training_costs, validate
@@ -340,7 +341,15 @@ def _write_metadata(writer: RunWriter, experiment: Experiment, job_data: JobData
             terminal.say(f"  left out: {pairs.dropped:,} of {pairs.dropped + len(pairs):,} {name} pairs {limit}")
     sides = dict(zip(("source", "target"), job_data.vocabularies, strict=True))
     corpus_stats = cached_stats(corpus, inside(experiment.tracking.path, "corpus_stats"))
-    vocabularies = {side: {"size": len(v), "kind": experiment.text.kind, "sha256": v.hash} for side, v in sides.items()}
+    learnt, of = sentences_learnt_from(experiment.text, len(corpus.train))
+    if learnt < of:
+        terminal.say(f"  vocabularies are learnt from a sample of {learnt:,} of {of:,} sentences (seed {SAMPLE_SEED})")
+    vocabularies = {
+        side: {"size": len(v), "kind": experiment.text.kind, "sha256": v.hash, "sentences": learnt, "of_sentences": of}
+        for side, v in sides.items()
+    }
+    for name, count in corpus.removed.items():
+        terminal.say(f"  corpus.filters.{name} removed {count:,} training pairs")
     _say_selection(corpus.name, job_data.selection)
     bleu = quality.statistics(["x"], ["x"], tokenizer=job_data.selection.tokenizer).signature
     document = corpus_stats | {"vocabularies": vocabularies, "signature": bleu}

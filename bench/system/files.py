@@ -7,6 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+def cache_folder(name: str) -> Path:
+    """The cache folder of a kind of data: XDG_CACHE_HOME/attention-ladder/NAME; XDG_CACHE_HOME defaults to ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attention-ladder" / name
+
+
 def inside(folder: Path, *names: str) -> Path:
     """The path of a file or folder below `folder`, made of names that may come from data that somebody else made.
 

@@ -78,6 +78,42 @@ class ProgressLine:
             console.print(" " * (console.width - 1), end="\r")
 
 
+class CountLine:
+    """The progress of work that is counted, such as sentences; printed as `ProgressLine` does.
+
+    Work of less than `SECONDS` prints nothing.
+    """
+
+    SECONDS = 2.0
+
+    def __init__(self, title: str, unit: str, total: int) -> None:
+        self.title, self.unit, self.total = title, unit, total
+        self.began = self.printed_at = time.monotonic()
+        self.tenth = 0
+
+    def __call__(self, count: int) -> None:
+        now = time.monotonic()
+        elapsed, tenth = now - self.began, 10 * count // self.total
+        if elapsed < self.SECONDS:
+            return
+        left = formatting.duration(elapsed * (self.total - count) / count)
+        line = f"  {self.title}  {count / self.total:4.0%}  {count / elapsed:,.0f} {self.unit}/s  {left} left"
+        if console.is_terminal:
+            if now - self.printed_at >= 0.2:
+                console.print(Text(line), end="\r", overflow="ellipsis", no_wrap=True)
+                self.printed_at = now
+        elif tenth > self.tenth:
+            say(line)
+        self.tenth = tenth
+
+    def close(self) -> None:
+        """End the line, and print how long the work took."""
+        elapsed = time.monotonic() - self.began
+        if elapsed >= self.SECONDS:
+            rate = f"{self.total / elapsed:,.0f} {self.unit}/s"
+            say(f"  {self.title}: {self.total:,} {self.unit} in {formatting.duration(elapsed)}, {rate}")
+
+
 @dataclass
 class RunningJob:
     """A job on the board: its name, the clock reading at its start, and its first and last status."""

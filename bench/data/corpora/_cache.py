@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.data.corpora._download import cache_folder
-from bench.system.files import write_file
+from bench.system.files import cache_folder, write_file
 
 Value = TypeVar("Value")
 

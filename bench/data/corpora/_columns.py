@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from bench.data.corpus import Split
 from bench.data.languages import check_columns, languages_of, same_language
+from bench.data.stored_text import LineWriter
 from bench.data.text_lines import BadLine, BadLines
 from bench.system.files import inside
 
@@ -99,8 +100,7 @@ def read_columns(
         ValueError: a file is missing or damaged, or has no such columns.
         BadLines: rows have no text, or a line break in it; their numbers count from 1 in each file.
     """
-    sources: list[str] = []
-    targets: list[str] = []
+    sources, targets = LineWriter(), LineWriter()
     bad: list[BadLine] = []
     for path in paths:
         if check_names:
@@ -110,7 +110,7 @@ def read_columns(
             for batch in _batches(path, source, target, names):
                 for name, column, texts in zip((source, target), batch, (sources, targets), strict=True):
                     values, problems = _texts(column, name)
-                    texts += values
+                    texts.add(values)
                     bad += [BadLine(str(path), row + index + 1, problem) for index, problem in problems]
                 row += len(batch[0])
         except FileNotFoundError as error:
@@ -125,7 +125,7 @@ def read_columns(
             ) from error
     if bad:
         raise BadLines(sorted(bad, key=lambda line: (line.file, line.number)))
-    return Split(sources, targets)
+    return Split(sources.finish(), targets.finish())
 
 
 def find_columns(schema: pa.Schema, source: str, target: str, names: Sequence[str] | None, file: str) -> list[Column]:

@@ -61,11 +61,6 @@ class RemoteFile:
     size: int | None = None
 
 
-def cache_folder(name: str) -> Path:
-    """The folder for downloaded corpora: XDG_CACHE_HOME/attention-ladder/NAME; XDG_CACHE_HOME defaults to ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attention-ladder" / name
-
-
 class Downloads:
     """Whether files may be downloaded, and whether one was refused. There is one object, `downloads`."""
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.data.corpora._download import RemoteFile, cache_folder, fetch
+from bench.data.corpora._download import RemoteFile, fetch
+from bench.system.files import cache_folder
 
 HUB = "https://huggingface.co"
 """The environment variable HF_ENDPOINT replaces this address by that of a mirror, as in Hugging Face's own programs."""

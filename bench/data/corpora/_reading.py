@@ -8,20 +8,20 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bench.data.corpus import Split
 from bench.data.languages import check_columns, check_files, check_header
-from bench.data.text_lines import BadLine, BadLines, check_text, decode_lines, read_all
+from bench.data.stored_text import LineWriter
+from bench.data.text_lines import BadLine, BadLines, check_not_binary, check_text, decode_lines, read_all
 
-DECOMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
-}
-"""Ending of a compressed file -> the function that decompresses it."""
+DECOMPRESS: Mapping[str, Callable[[Path], IO[bytes]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+"""Ending of a compressed file -> the function that opens it for reading what was compressed."""
+
+BLOCK_BYTES = 1 << 22
+"""Bytes of a file that are decoded at a time, and the rest of the line that follows them."""
 
 MAGIC = {
     rb"\x1f\x8b": "gzip (.gz)",
@@ -34,29 +34,46 @@ MAGIC = {
 """Patterns of the first bytes of files that are not text -> their format."""
 
 
-def lines(path: Path) -> list[str]:
+def lines(path: Path) -> Sequence[str]:
     """The lines of a UTF-8 file, as `decode_lines` finds them; `.gz`, `.bz2` and `.xz` are decompressed.
+
+    The file is read block by block, so that a large one is never in memory as a whole.
 
     Raises:
         ValueError: the file cannot be read, is empty, or is not text. The message names the file.
         BadLines: lines are not UTF-8.
     """
-    data = read_bytes(path)
-    if found := next((name for magic, name in MAGIC.items() if re.match(magic, data)), None):
-        raise ValueError(
-            f"{path}: the content is {found}, not text; expected text in UTF-8, or a name that ends in "
-            f"{', '.join(DECOMPRESS)} for a compressed file; decompress or rename it"
-        )
-    found = decode_lines(data, str(path))
-    if not any(map(str.strip, found)):
+    writer, bad, has_text, first = LineWriter(), list[BadLine](), False, 1
+    size = nul_bytes = 0
+    for block in _blocks(path):
+        if first == 1 and (found := next((name for magic, name in MAGIC.items() if re.match(magic, block)), None)):
+            raise ValueError(
+                f"{path}: the content is {found}, not text; expected text in UTF-8, or a name that ends in "
+                f"{', '.join(DECOMPRESS)} for a compressed file; decompress or rename it"
+            )
+        try:
+            decoded = decode_lines(block, str(path), first)
+        except BadLines as error:
+            bad += error.lines
+            decoded = []
+        size, nul_bytes = size + len(block), nul_bytes + block.count(0)
+        check_not_binary(size, nul_bytes, str(path))
+        has_text = has_text or any(map(str.strip, decoded))
+        writer.add(decoded)
+        first += block.count(b"\n")
+    if bad:
+        raise BadLines(bad)
+    if not has_text:
         raise ValueError(f"{path}: the file is empty; it must have one sentence per line")
-    return found
+    return writer.finish()
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file, decompressed. Raises ValueError, one line, if it cannot be read."""
+def _blocks(path: Path) -> Iterator[bytes]:
+    """A file, decompressed, in blocks of whole lines. Raises ValueError, one line, if it cannot be read."""
     try:
-        return DECOMPRESS.get(path.suffix.lower(), bytes)(path.read_bytes())
+        with DECOMPRESS.get(path.suffix.lower(), Path.open)(path, "rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                yield block if block.endswith(b"\n") else block + file.readline()
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise damaged(path, error) from error
     except FileNotFoundError as error:
@@ -128,8 +145,8 @@ def one_file(path: Path, source: str, target: str, names: Sequence[str] | None =
         raise ValueError(
             f"{path}: a file with both sides must be .tsv, .jsonl or .parquet; otherwise give two files, source first"
         )
-    numbered = list(enumerate(lines(path), start=1))
-    columns = numbered[0][1].split("\t")
+    found = lines(path)
+    columns, skipped = found[0].split("\t"), 0
     places = (0, 1)
     if names and len(names) != 2:
         raise ValueError(f"corpus.columns: {len(names)} names; expected two, the source column and the target column")
@@ -138,18 +155,21 @@ def one_file(path: Path, source: str, target: str, names: Sequence[str] | None =
         if names:
             places = _places(str(path), columns, names)
         if names or check_header(str(path), columns, source, target):
-            del numbered[0]
-    pairs: list[tuple[str, str]] = []
+            skipped = 1
+    sources, targets = LineWriter(), LineWriter()
     bad: list[BadLine] = []
-    for number, line in numbered:
+    for number, line in enumerate(found, start=1):
+        if number <= skipped:
+            continue
         try:
             pair = from_tsv(line, len(columns), places) if kind == "tsv" else from_json(line, source, target, names)
-            pairs.append(pair)
+            sources.add(pair[:1])
+            targets.add(pair[1:])
         except ValueError as error:
             bad.append(BadLine(str(path), number, str(error)))
     if bad:
         raise BadLines(bad)
-    return Split([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    return Split(sources.finish(), targets.finish())
 
 
 def _places(file: str, heading: Sequence[str], names: Sequence[str]) -> tuple[int, int]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from sacrebleu import SACREBLEU_DIR
 from sacrebleu.dataset import DATASETS
 
-from bench.data.corpora._download import RemoteFile, cache_folder, fetch, is_complete
+from bench.data.corpora._download import RemoteFile, fetch, is_complete
 from bench.data.corpora._reading import two_files
 from bench.data.corpus import Split
+from bench.system.files import cache_folder
 
 
 def has_pair(name: str, source: str, target: str) -> bool:

@@ -45,6 +45,15 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
     return Corpus(name, source, target, splits["train"], splits["val"], {"test": splits["test"]})
 
 
+def files(settings: CorpusSettings, source: str, target: str) -> dict[str, list[Path]]:
+    """The files of each split, in the order in which they are read."""
+    given = {"train": settings.train, "val": settings.val, "test": settings.test}
+    return {
+        key: [file for path in map(Path, paths or ()) for file in (files_of(path, key) if path.is_dir() else [path])]
+        for key, paths in given.items()
+    }
+
+
 def languages(train: list[str], name: str) -> tuple[str, str]:
     """Source and target language by the file endings of the training files: (fr, en) for [a.fr,a.en.gz]."""
     _, *found = name.split("-")

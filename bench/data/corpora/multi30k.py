@@ -57,6 +57,17 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
     return Corpus(f"multi30k-{source}-{target}", source, target, splits["train"], splits["val"], tests)
 
 
+def files(settings: CorpusSettings, source: str, target: str) -> dict[str, list[Path]]:
+    """The files of each split in the folder that `load` uses. Empty where one of them is missing."""
+    path = settings.path or os.environ.get("MULTI30K")
+    folder = Path(path) if path else MULTI30K.folder
+    names = ("train", "val", *TESTS)
+    found = {name: [candidates(folder, name, side)[:1] for side in (source, target)] for name in names}
+    if not all(found["train"] + found["val"]):
+        return {}
+    return {name: [path for paths in sides for path in paths] for name, sides in found.items()}
+
+
 def candidates(folder: Path, split: str, language: str) -> list[Path]:
     """The existing files with this language of a split, plain or gzipped."""
     paths = (folder / f"{split}.{language}", folder / f"{split}.{language}.gz")

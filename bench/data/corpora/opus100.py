@@ -24,6 +24,11 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
     return Corpus(f"opus100-{source}-{target}", source, target, train, validation, {"test": test})
 
 
+def files(settings: CorpusSettings, source: str, target: str) -> dict[str, list[Path]]:
+    """The files of the corpus, downloaded if they are not there."""
+    return {"train": list(OPUS100.provide(_files(source, target)))}
+
+
 def fetch(source: str, target: str) -> tuple[Path, str]:
     """Download the files of a direction. Returns their folder and the terms of use.
 

@@ -30,6 +30,12 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
     return Corpus(f"wmt14-{source}-{target}", source, target, train, validation, tests)
 
 
+def files(settings: CorpusSettings, source: str, target: str) -> dict[str, list[Path]]:
+    """The files of the training text and the archives of the test sets, downloaded if they are not there."""
+    archives = {name: _test_sets.archives(name, source, target) for name in ("wmt13", "wmt14/full")}
+    return {"train": list(WMT14.provide(_files(source, target))), **archives}
+
+
 def fetch(source: str, target: str) -> tuple[Path, str]:
     """Download the files of a direction. Returns their folder and the terms of use.
 
