@@ -51,6 +51,7 @@ def facts(context: Context, track: Track) -> list[Fact]:
     found = [
         Fact(say("protocol.corpus"), ((say("protocol.corpus_text", **corpus), ""),)),
         fact("data", lambda run: _hashes(run.tags.get("data", ""))),
+        Fact(say("protocol.filters"), _filters(context, track)),
         fact("text", settings("text", *SHARED_SETTINGS["text"])),
         fact("vocabulary", lambda run: _vocabulary(say, run.tags)),
         fact("budget", settings("training", *SHARED_SETTINGS["training"])),
@@ -65,6 +66,12 @@ def facts(context: Context, track: Track) -> list[Fact]:
         fact("code", lambda run: _code(say, run.tags)),
     ]
     return [fact for fact in found if any(value for value, _ in fact.values)]
+
+
+def _filters(context: Context, track: Track) -> tuple[tuple[str, str], ...]:
+    """The training pairs that each filter of the corpus removed; none without filters."""
+    say, removed = context.catalogue, context.corpus_stats.get(track, {}).get("removed") or {}
+    return tuple((f"{name}: {say.count('pair', count)}", "") for name, count in removed.items())
 
 
 def _tuning(context: Context, track: Track) -> list[tuple[str, str]]:
