@@ -103,7 +103,8 @@ def _read(folder: Path) -> Corpus:
     splits = {name: Split(*sides) for name, sides in content["splits"].items()}
     validation = splits.pop("validation")
     train = Split(source, target, content["train"])
-    return Corpus(content["name"], *content["languages"], train, validation, splits, content["removed"])
+    from_language, to_language = content["languages"]
+    return Corpus(content["name"], from_language, to_language, train, validation, splits, content["removed"])
 
 
 def _file_hash(path: Path) -> str:

@@ -104,10 +104,10 @@ def test_files_that_changed_are_read_again(settings: CorpusSettings) -> None:
 
 
 def test_a_damaged_text_is_made_again(settings: CorpusSettings, tmp_path: Path) -> None:
-    before = prepared_corpus.load(settings, TEXT)
+    prepared_corpus.load(settings, TEXT)
     (file,) = (tmp_path / "cache").rglob("train.target")
     file.write_bytes(file.read_bytes()[:-5])
-    assert prepared_corpus.load(settings, TEXT) == before
+    assert list(prepared_corpus.load(settings, TEXT).train) == PAIRS
 
 
 def test_stored_lines_behave_as_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
