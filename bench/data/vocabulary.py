@@ -442,7 +442,7 @@ def sample(sides: Sequence[Sequence[str]], most: int = MAX_SENTENCES) -> Iterabl
     if count <= share:
         return chain.from_iterable(sides)
     drawn = np.sort(np.random.default_rng(SAMPLE_SEED).choice(count, share, replace=False, shuffle=False))
-    return (side[number] for side in sides for number in drawn.tolist())
+    return (side[int(number)] for side in sides for number in drawn)
 
 
 def sentences_learnt_from(settings: TextSettings, pairs: int) -> tuple[int, int]:

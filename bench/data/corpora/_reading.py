@@ -17,7 +17,7 @@ from bench.data.languages import check_columns, check_files, check_header
 from bench.data.stored_text import LineWriter
 from bench.data.text_lines import BadLine, BadLines, check_not_binary, check_text, decode_lines, read_all
 
-DECOMPRESS: Mapping[str, Callable[[Path], IO[bytes]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+DECOMPRESS: Mapping[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 """Ending of a compressed file -> the function that opens it for reading what was compressed."""
 
 BLOCK_BYTES = 1 << 22
@@ -71,7 +71,7 @@ def lines(path: Path) -> Sequence[str]:
 def _blocks(path: Path) -> Iterator[bytes]:
     """A file, decompressed, in blocks of whole lines. Raises ValueError, one line, if it cannot be read."""
     try:
-        with DECOMPRESS.get(path.suffix.lower(), Path.open)(path, "rb") as file:
+        with DECOMPRESS.get(path.suffix.lower(), open)(path, "rb") as file:
             while block := file.read(BLOCK_BYTES):
                 yield block if block.endswith(b"\n") else block + file.readline()
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
