@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -37,12 +38,14 @@ class StoredLines(Sequence[str]):
     """
 
     def __init__(self, file: BinaryIO, ends: np.ndarray) -> None:
-        self.file, self.ends = file, ends
+        self.descriptor, self.ends = os.dup(file.fileno()), ends
+        weakref.finalize(self, os.close, self.descriptor)
 
     @classmethod
     def open(cls, path: Path) -> StoredLines:
         """The lines of a file that `LineWriter.keep` wrote. The ends are mapped into memory."""
-        return cls(path.open("rb"), np.load(ends_path(path), mmap_mode="r"))
+        with path.open("rb") as file:
+            return cls(file, np.load(ends_path(path), mmap_mode="r"))
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -75,7 +78,7 @@ class StoredLines(Sequence[str]):
             return []
         first = int(self.ends[begin - 1]) if begin else 0
         # pread has no position in the file that two processes could share after a fork.
-        data = os.pread(self.file.fileno(), int(self.ends[end - 1]) - first, first)
+        data = os.pread(self.descriptor, int(self.ends[end - 1]) - first, first)
         return data.decode(*ENCODING).removesuffix("\n").split("\n")
 
 
@@ -122,6 +125,7 @@ class LineWriter:
     def _write(self) -> None:
         if self.file is None:
             self.file = self.path.open("w+b") if self.path else _temporary_file()
+            weakref.finalize(self, self.file.close)
         raw = [f"{line}\n".encode(*ENCODING) for line in self.lines]
         for line in raw:
             self.size += len(line)
