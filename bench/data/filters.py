@@ -28,9 +28,10 @@ def check(settings: FilterSettings) -> None:
         )
 
 
-def is_active(settings: FilterSettings) -> bool:
-    """Whether any filter is on."""
-    return settings != FilterSettings()
+def active(settings: FilterSettings) -> dict[str, object]:
+    """The filters that are on, with their values."""
+    off = asdict(FilterSettings())
+    return {key: value for key, value in asdict(settings).items() if value != off[key]}
 
 
 def kept_pairs(corpus: Corpus, settings: FilterSettings, removed: Counter[str]) -> Iterator[tuple[str, str]]:
@@ -94,9 +95,3 @@ def pair_hashes(split: Split) -> np.ndarray:
     """A hash of 64 bits for each pair. Among 10 million pairs, two have the same by chance with probability 3e-6."""
     digests = (hashlib.blake2b(f"{s}\n{t}".encode("utf-8", "replace"), digest_size=8).digest() for s, t in split)
     return np.fromiter((int.from_bytes(digest, "little") for digest in digests), dtype=np.uint64, count=len(split))
-
-
-def description(settings: FilterSettings) -> dict[str, object]:
-    """The filters that are on, with their values."""
-    off = asdict(FilterSettings())
-    return {key: value for key, value in asdict(settings).items() if value != off[key]}

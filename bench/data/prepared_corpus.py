@@ -55,7 +55,7 @@ def load(settings: CorpusSettings, text: TextSettings) -> Corpus:
 def _prepare(settings: CorpusSettings, text: TextSettings, folder: Path | None = None) -> Corpus:
     """The corpus, normalized and filtered. The training text is written to a folder if one is given."""
     corpus = find_corpus.load(settings).mapped(text.normalized)
-    if not filters.is_active(settings.filters):
+    if not filters.active(settings.filters):
         return replace(corpus, train=_collect(iter(corpus.train), folder)) if folder else corpus
     removed: Counter[str] = Counter()
     train = _collect(filters.kept_pairs(corpus, settings.filters, removed), folder)
@@ -66,7 +66,7 @@ def _prepare(settings: CorpusSettings, text: TextSettings, folder: Path | None =
             "remain; relax them"
         )
     # A filter that removes nothing has the count 0, so that the statistics show it.
-    counts = {name: removed[name] for name in filters.description(settings.filters)}
+    counts = {name: removed[name] for name in filters.active(settings.filters)}
     return replace(corpus, train=train, removed=counts)
 
 

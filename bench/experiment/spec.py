@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bench.data import filters
 from bench.data.corpus import CorpusSettings
 from bench.data.find_corpus import qualified_name
 from bench.data.vocabulary import TextSettings
@@ -121,12 +122,14 @@ class Experiment:
         that a setting that a later version adds, with the default null, does not change the hashes of existing jobs.
         In place of the setting `text.bleu_tokenizer` stands the tokenizer that it selects for the language, without
         13a. If only the script of the text tells the tokenizer, the text does (tag `data` of a run). The setting
-        `text.normalization` is left out at its default.
+        `text.normalization` is left out at its default, and so are the filters of the corpus that are off.
         """
         settings = self.settings
         tokenizer = tokenizer_of(self.text.bleu_tokenizer, self.corpus_name.rpartition("-")[2])
         settings["text"]["bleu_tokenizer"] = None if tokenizer == DEFAULT_TOKENIZER else tokenizer
         corpus = {key: value for key, value in settings["corpus"].items() if key in ("pairs", "lemmas", "depth")}
+        if active := filters.active(self.corpus.filters):
+            corpus["filters"] = active
         parts = {key: settings[key] for key in ("row", "model", "text", "training", "decoding", "seed")}
         # The default is left out: earlier jobs have no such setting, and NFC changes nothing in text that is in NFC.
         parts["text"] = {key: value for key, value in parts["text"].items() if (key, value) != ("normalization", "NFC")}

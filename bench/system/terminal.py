@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -35,26 +35,40 @@ def say(line: str) -> None:
     console.print(Text(visible(line)))
 
 
-class ProgressLine:
-    """The progress of one job: a line updated in place on a terminal, elsewhere one line per tenth of the budget."""
+class UpdatedLine:
+    """A line of progress: updated in place on a terminal, elsewhere one line per tenth of the work."""
+
+    def __init__(self) -> None:
+        self.printed_at = 0.0
+        self.tenth = -1  # tenths of the work at the last call
+
+    def show(self, fraction: float, line: Callable[[], str]) -> None:
+        """Print the line of this fraction of the work, unless one was printed just before."""
+        now, tenth = time.monotonic(), int(fraction * 10)
+        if console.is_terminal:
+            if now - self.printed_at >= 0.2 or fraction >= 1:
+                console.print(Text(line()), end="\r", overflow="ellipsis", no_wrap=True)
+                self.printed_at = now
+        elif tenth > self.tenth:
+            say(line())
+        self.tenth = tenth
+
+    def close(self) -> None:
+        if console.is_terminal:
+            console.print(" " * (console.width - 1), end="\r")
+
+
+class ProgressLine(UpdatedLine):
+    """The progress of one job."""
 
     def __init__(self, title: str) -> None:
+        super().__init__()
         self.title = title
-        self.printed_at = 0.0
-        self.tenth = -1  # tenths of the budget of the last status
         self.first: Status | None = None
 
     def __call__(self, status: Status) -> None:
         self.first = self.first or status
-        now = time.monotonic()
-        tenth = int(status.fraction * 10)
-        if console.is_terminal:
-            if now - self.printed_at >= 0.2 or status.fraction >= 1:
-                console.print(Text(self.line(status)), end="\r", overflow="ellipsis", no_wrap=True)
-                self.printed_at = now
-        elif tenth > self.tenth:
-            say(self.line(status))
-        self.tenth = tenth
+        self.show(status.fraction, lambda: self.line(status))
 
     def line(self, status: Status) -> str:
         assert self.first is not None
@@ -73,43 +87,32 @@ class ProgressLine:
         ]
         return "  ".join(part for part in parts if part)
 
-    def close(self) -> None:
-        if console.is_terminal:
-            console.print(" " * (console.width - 1), end="\r")
 
-
-class CountLine:
-    """The progress of work that is counted, such as sentences; printed as `ProgressLine` does.
-
-    Work of less than `SECONDS` prints nothing.
-    """
+class CountLine(UpdatedLine):
+    """The progress of work that is counted, such as sentences. Work of less than `SECONDS` prints nothing."""
 
     SECONDS = 2.0
 
     def __init__(self, title: str, unit: str, total: int) -> None:
+        super().__init__()
         self.title, self.unit, self.total = title, unit, total
-        self.began = self.printed_at = time.monotonic()
+        self.began = time.monotonic()
         self.tenth = 0
 
     def __call__(self, count: int) -> None:
-        now = time.monotonic()
-        elapsed, tenth = now - self.began, 10 * count // self.total
-        if elapsed < self.SECONDS:
-            return
+        elapsed = time.monotonic() - self.began
+        if elapsed >= self.SECONDS and count < self.total:
+            self.show(count / self.total, lambda: self.line(count, elapsed))
+
+    def line(self, count: int, elapsed: float) -> str:
         left = formatting.duration(elapsed * (self.total - count) / count)
-        line = f"  {self.title}  {count / self.total:4.0%}  {count / elapsed:,.0f} {self.unit}/s  {left} left"
-        if console.is_terminal:
-            if now - self.printed_at >= 0.2:
-                console.print(Text(line), end="\r", overflow="ellipsis", no_wrap=True)
-                self.printed_at = now
-        elif tenth > self.tenth:
-            say(line)
-        self.tenth = tenth
+        return f"  {self.title}  {count / self.total:4.0%}  {count / elapsed:,.0f} {self.unit}/s  {left} left"
 
     def close(self) -> None:
         """End the line, and print how long the work took."""
         elapsed = time.monotonic() - self.began
         if elapsed >= self.SECONDS:
+            super().close()
             rate = f"{self.total / elapsed:,.0f} {self.unit}/s"
             say(f"  {self.title}: {self.total:,} {self.unit} in {formatting.duration(elapsed)}, {rate}")
 

@@ -17,6 +17,7 @@ import pytest
 import sacrebleu.dataset
 
 from bench.cli.main import main
+from bench.data import find_corpus
 from bench.data.corpora import _published, _test_sets, iwslt2017, multi30k, opus100, wmt14
 from bench.data.corpora._published import Publication
 from bench.data.corpus import CorpusSettings
@@ -118,6 +119,7 @@ def test_wmt14_is_fetched_at_the_first_use(server: FileServer, monkeypatch: pyte
     assert count == 2 * 3 + 2
     assert load(CorpusSettings("wmt14-en-de")) == corpus
     assert len(server.requests) == count
+    assert sum(map(len, find_corpus.files(CorpusSettings("wmt14-en-de")).values())) == 3 + 2
     assert fetch("wmt14-en-de")[0] == wmt14.WMT14.folder
     assert len(server.requests) == count
 
@@ -134,6 +136,7 @@ def test_iwslt2017_has_the_test_set_of_the_campaign_first(server: FileServer, mo
     assert list(corpus.tests) == ["tst2017", "test"]
     assert list(corpus.tests["tst2017"]) == [("하나.", "One."), ("둘.", "Two.")]
     assert list(corpus.tests["test"]) == [("test 하나.", "test one.")]
+    assert sum(map(len, find_corpus.files(CorpusSettings("iwslt2017-ko-en")).values())) == 3 + 2  # en-ko.tgz has the references
     record = iwslt2017.IWSLT2017.folder / "iwslt2017-ko-en" / "iwslt2017-train.parquet.sha256"
     assert record.read_text().startswith(hashlib.sha256(files["iwslt2017-ko-en/iwslt2017-train.parquet"]).hexdigest())
 

@@ -29,6 +29,7 @@ from bench.experiment.spec import Experiment, _without_nulls
 from bench.experiment.yaml_layers import EXPERIMENTS, merge, nested_settings, read_yaml
 from bench.runs.scale import Scale
 from bench.runs.suite import Suite
+from bench.sweep import equal_search
 from bench.sweep.settings import Sweep
 from tests.helpers import tiny_sweep
 
@@ -299,6 +300,8 @@ def job(*flags: str) -> Experiment:
         ("--tracking.uri", "http://tracking:5000"),
         ("--about.note", "a remark"),
         ("--text.normalization", "NFC"),
+        ("--corpus.filters.max_ratio", "null"),
+        ("--corpus.filters.duplicates", "false"),
     ],
     ids=" ".join,
 )
@@ -327,11 +330,25 @@ def test_where_a_job_runs_does_not_change_its_hash(flags: tuple[str, ...]) -> No
         ("--corpus.pairs", "7000"),
         ("--corpus.lemmas", "150"),
         ("--corpus.depth", "2"),
+        ("--corpus.filters.min_words", "1"),
+        ("--corpus.filters.max_ratio", "3"),
+        ("--corpus.filters.script", "true"),
     ],
     ids=" ".join,
 )
 def test_settings_that_change_the_result_change_the_hash(flags: tuple[str, ...]) -> None:
     assert job(*flags).job_hash != job().job_hash
+
+
+def test_each_value_of_a_filter_is_a_job_of_its_own() -> None:
+    values = [("max_ratio", "3"), ("max_ratio", "4"), ("max_words", "3"), ("identical", "true"), ("duplicates", "true")]
+    assert len({job(f"--corpus.filters.{key}", value).job_hash for key, value in values}) == len(values)
+
+
+def test_jobs_of_earlier_versions_keep_their_hash() -> None:
+    """The committed trials of a search have the hashes of the version that ran them."""
+    sweep, row = Sweep.read(EXPERIMENTS / "tune-demo.yaml"), "bahdanau"
+    assert equal_search.finished_trials(sweep, row, equal_search.trial_experiments(sweep, row))
 
 
 def test_a_setting_that_is_null_does_not_change_the_hash(monkeypatch: pytest.MonkeyPatch) -> None:

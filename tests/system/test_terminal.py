@@ -35,3 +35,27 @@ def test_a_line_without_seconds_shows_no_speed() -> None:
         line(status)
         text = line.line(status)
         assert ("pairs/s" in text) == ("left" in text) == (seconds > 0)
+
+
+def test_counted_work_prints_a_line_per_tenth_and_its_total(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 100.0
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock)
+    line = terminal.CountLine("encodes", "pairs", 1000)
+    for count in (100, 250, 290, 500, 1000):  # one second each
+        clock += 1
+        line(count)
+    line.close()
+    assert capsys.readouterr().out.splitlines() == [
+        "  encodes   25%  125 pairs/s  6.0\u00a0s left",
+        "  encodes   50%  125 pairs/s  4.0\u00a0s left",
+        "  encodes: 1,000 pairs in 5.0\u00a0s, 200 pairs/s",
+    ]
+
+
+def test_counted_work_of_less_than_two_seconds_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    line = terminal.CountLine("encodes", "pairs", 10)
+    line(5)
+    line.close()
+    assert capsys.readouterr().out == ""

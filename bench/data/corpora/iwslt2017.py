@@ -32,6 +32,13 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
     return Corpus(f"iwslt2017-{source}-{target}", source, target, train, validation, tests | {"test": test})
 
 
+def files(settings: CorpusSettings, source: str, target: str) -> dict[str, list[Path]]:
+    """The files of the corpus and the archives of the official test set, downloaded if they are not there."""
+    official = _test_sets.has_pair("iwslt17", source, target)
+    archives = {"tst2017": _test_sets.archives("iwslt17", source, target)} if official else {}
+    return {"train": list(IWSLT2017.provide(_files(source, target))), **archives}
+
+
 def fetch(source: str, target: str) -> tuple[Path, str]:
     """Download the files of a direction. Returns their folder and the terms of use.
 
