@@ -134,6 +134,14 @@ def check_pairs_left(kept: int, pairs: int, max_length: int, name: str = "train"
         )
 
 
+def encode_sources(sentences: Sequence[str], vocabulary: Vocabulary, max_length: int) -> tuple[list[list[int]], int]:
+    """Token ids of sentences to translate, and the number of sentences that were longer than `max_length` and were cut.
+
+    A sentence that has only spaces is encoded as an empty one, whose translation is empty.
+    """
+    return truncate(vocabulary.encode([sentence if sentence.strip() else "" for sentence in sentences]), max_length)
+
+
 def truncate(sentences: Iterable[list[int]], max_length: int) -> tuple[list[list[int]], int]:
     """The sentences, cut to `max_length` tokens, and the number of sentences that were longer."""
     sentences = list(sentences)

@@ -94,6 +94,11 @@ def decode_line(raw: bytes, number: int, file: str) -> str:
         text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError:
         raise BadLines([BadLine(file, number, NOT_UTF8)]) from None
+    return without_line_end(text)
+
+
+def without_line_end(text: str) -> str:
+    """A line without the line feed at its end, and without the carriage return before it."""
     return text.removesuffix("\n").removesuffix("\r")
 
 

@@ -19,8 +19,8 @@ from typing import NamedTuple, TextIO
 import torch
 
 from bench.data import vocabulary
-from bench.data.encoded_pairs import truncate
-from bench.data.text_lines import check_text, decode_line
+from bench.data.encoded_pairs import encode_sources
+from bench.data.text_lines import check_text, decode_line, without_line_end
 from bench.data.vocabulary import Vocabularies
 from bench.decoding import beam_search
 from bench.decoding.beam_search import DecodingSettings
@@ -65,13 +65,12 @@ class TrainedTranslator:
                 check_text(sentence)
             except ValueError as error:
                 raise ValueError(f"sentence {number} {error}") from None
-        return truncate(
-            self.vocabularies.source.encode(self.prepare(sentences)), self.experiment.text.source_length_limit
-        )
+        limit = self.experiment.text.source_length_limit
+        return encode_sources(self.prepare(sentences), self.vocabularies.source, limit)
 
     def prepare(self, sentences: Sequence[str]) -> list[str]:
-        """Returns the sentences in the Unicode normalization of the training text; a blank one becomes empty."""
-        return [self.experiment.text.normalized(sentence) if sentence.strip() else "" for sentence in sentences]
+        """Returns the sentences without line ends, in the Unicode normalization of the training text."""
+        return [self.experiment.text.normalized(without_line_end(sentence)) for sentence in sentences]
 
     def translate(
         self, sentences: Sequence[str], settings: DecodingSettings | None = None

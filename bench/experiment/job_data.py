@@ -12,7 +12,7 @@ import torch
 from bench.data import encoded_corpus, prepared_corpus, vocabulary
 from bench.data.batches import PairBatches
 from bench.data.corpus import Corpus, CorpusSettings, FilterSettings, Split
-from bench.data.encoded_pairs import Pairs, truncate
+from bench.data.encoded_pairs import Pairs, encode_sources
 from bench.data.vocabulary import TextSettings, Vocabularies
 from bench.decoding import beam_search
 from bench.decoding.unk_replacement import Lexicon
@@ -78,7 +78,7 @@ class JobData:
 
     def cut(self, split: Split) -> tuple[list[list[int]], int]:
         """The sources of a split as token ids, and how many of them were longer than the limit and were cut."""
-        return truncate(self.vocabularies.source.encode(split.sources), self.source_length_limit)
+        return encode_sources(split.sources, self.vocabularies.source, self.source_length_limit)
 
 
 def corpus_of(experiment: Experiment) -> Corpus:
