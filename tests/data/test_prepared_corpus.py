@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CorpusSettings:
     ],
 )
 def test_a_filter_removes_what_its_name_says(
-    settings: CorpusSettings, key: str, value: object, removed: list[int]
+    settings: CorpusSettings, key: str, value: Any, removed: list[int]
 ) -> None:
     corpus = prepared_corpus.load(replace(settings, filters=FilterSettings(**{key: value})), TEXT)
     assert list(corpus.train) == [pair for number, pair in enumerate(PAIRS) if number not in removed]

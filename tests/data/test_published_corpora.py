@@ -136,7 +136,9 @@ def test_iwslt2017_has_the_test_set_of_the_campaign_first(server: FileServer, mo
     assert list(corpus.tests) == ["tst2017", "test"]
     assert list(corpus.tests["tst2017"]) == [("하나.", "One."), ("둘.", "Two.")]
     assert list(corpus.tests["test"]) == [("test 하나.", "test one.")]
-    assert sum(map(len, find_corpus.files(CorpusSettings("iwslt2017-ko-en")).values())) == 3 + 2  # en-ko.tgz has the references
+    assert (
+        sum(map(len, find_corpus.files(CorpusSettings("iwslt2017-ko-en")).values())) == 3 + 2
+    )  # en-ko.tgz has the references
     record = iwslt2017.IWSLT2017.folder / "iwslt2017-ko-en" / "iwslt2017-train.parquet.sha256"
     assert record.read_text().startswith(hashlib.sha256(files["iwslt2017-ko-en/iwslt2017-train.parquet"]).hexdigest())
 
