@@ -39,7 +39,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CorpusSettings:
     for side, language in enumerate(("en", "de")):
         text = "".join(f"{pair[side]}\n" for pair in PAIRS)
         (tmp_path / f"train.{language}").write_text(text, encoding="utf-8")
-    paths = {split: [str(tmp_path / f"{split}.{end}") for end in ("en", "de")] for split in ("train", "val", "test")}
+    paths: dict[str, Any] = {
+        split: [str(tmp_path / f"{split}.{end}") for end in ("en", "de")] for split in ("train", "val", "test")
+    }
     return CorpusSettings("files", **paths)
 
 
