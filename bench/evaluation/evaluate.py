@@ -146,7 +146,8 @@ def score_test_sets(
         best = [hypotheses[0] for hypotheses in group.translate(model, sources, search)]
         hypotheses = unk_replacement.hypothesis_texts(best, split.sources, job_data.vocabularies, job_data.lexicon)
         writer.table(
-            {"source": split.sources, "reference": split.targets, "hypothesis": hypotheses}, f"hypotheses/{name}.json"
+            {"source": list(split.sources), "reference": list(split.targets), "hypothesis": hypotheses},
+            f"hypotheses/{name}.json",
         )
         scores = measure_or_reason(
             quality.metrics_of(tokenizer), partial(main_scores, hypotheses, split.targets, tokenizer, name, writer)

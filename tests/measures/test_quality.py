@@ -95,7 +95,7 @@ def test_paired_tests_equal_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.skipif("MULTI30K" not in os.environ, reason="MULTI30K names no folder with the Multi30k files")
 def test_three_systems_on_multi30k_equal_the_command_line(tmp_path: Path) -> None:
     """The whole of test_2016_flickr: its references with words dropped, swapped and replaced at three rates."""
-    refs = load(CorpusSettings("multi30k-en-de")).tests["test_2016_flickr"].targets
+    refs = list(load(CorpusSettings("multi30k-en-de")).tests["test_2016_flickr"].targets)
     systems = [with_errors(refs, seed, rate) for seed, rate in ((1, 0.15), (2, 0.155), (3, 0.2))]
     assert_equal_to_sacrebleu(tmp_path, refs, systems)
 

@@ -34,9 +34,10 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
 
 def files(settings: CorpusSettings, source: str, target: str) -> dict[str, list[Path]]:
     """The files of the corpus and the archives of the official test set, downloaded if they are not there."""
+    train = IWSLT2017.provide(_files(source, target))  # first, because it refuses other directions
     official = _test_sets.has_pair("iwslt17", source, target)
     archives = {"tst2017": _test_sets.archives("iwslt17", source, target)} if official else {}
-    return {"train": list(IWSLT2017.provide(_files(source, target))), **archives}
+    return {"train": list(train), **archives}
 
 
 def fetch(source: str, target: str) -> tuple[Path, str]:

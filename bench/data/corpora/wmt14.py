@@ -32,8 +32,9 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
 
 def files(settings: CorpusSettings, source: str, target: str) -> dict[str, list[Path]]:
     """The files of the training text and the archives of the test sets, downloaded if they are not there."""
+    train = WMT14.provide(_files(source, target))  # first, because it refuses other directions
     archives = {name: _test_sets.archives(name, source, target) for name in ("wmt13", "wmt14/full")}
-    return {"train": list(WMT14.provide(_files(source, target))), **archives}
+    return {"train": list(train), **archives}
 
 
 def fetch(source: str, target: str) -> tuple[Path, str]:
