@@ -154,7 +154,8 @@ def comparisons(number: int, first: Truth, second: Truth, sets: int, run_sd: flo
     """Returns the verdicts over two rows whose laws are these, with equal ladders and costs."""
     rng, data, found = np.random.default_rng([SEED, number]), grid(), []
     per_token = flops_per_token(SIZES)
-    ladder = Ladder(SIZES, per_token, float(per_token[1] * TOKENS[0]), float(per_token[-1] * TOKENS[-1]))
+    ends = float(per_token[1] * TOKENS[0]), float(per_token[-1] * TOKENS[-1])
+    ladder = Ladder(SIZES, per_token, *ends, TOKENS[0], TOKENS[-1])
     for _ in range(sets):
         noise, rows = estimated(rng, run_sd), []
         for law in (first, second):
@@ -168,7 +169,8 @@ def true_crossing(first: Truth, second: Truth) -> float:
     """Returns the cost at which the frontiers of the true laws cross."""
     rows = []
     per_token = flops_per_token(SIZES)
-    ladder = Ladder(SIZES, per_token, float(per_token[1] * TOKENS[0]), float(per_token[-1] * TOKENS[-1]))
+    ends = float(per_token[1] * TOKENS[0]), float(per_token[-1] * TOKENS[-1])
+    ladder = Ladder(SIZES, per_token, *ends, TOKENS[0], TOKENS[-1])
     for law in (first, second):
         fit = fit_law(with_losses(grid(), law.loss(grid().sizes, grid().tokens)), starts=STARTS)
         rows.append((fit, ladder, fit.parameters[None]))

@@ -40,6 +40,9 @@ COSTS: tuple[Cost, ...] = ("flops", "seconds")
 COUNTS: tuple[Count, ...] = ("body", "body_softmax", "all")
 
 SEED = 20261127
+MIN_BUDGETS = 5
+"""Budgets, the last one a doubling, from which the prediction of the largest budget shows a wrong schedule."""
+
 MIN_POINTS = 6
 """One more than a law has parameters: with fewer, the residuals say nothing."""
 
@@ -220,7 +223,10 @@ def _fitted(
     fit = fit_law(data, choice.form, known_e, starts=starts)
     # The same as outliers.schedule_drift, which would fit once more.
     drifts = [Drift(float(one.errors.mean())) for one in choice.held_out[choice.form] if one.what == "largest budget"]
-    drift = drifts[0] if drifts else None
+    budgets = np.unique(data.tokens)
+    # The limit of a drift is that of one doubling, predicted from several (outliers.MAX_DRIFT).
+    doubles = len(budgets) >= MIN_BUDGETS and budgets[-1] / budgets[-2] < 2.5
+    drift = drifts[0] if drifts and doubles else None
     return RowAnalysis(row, points, (), fit, choice, bleu=bleu, drift=drift)
 
 

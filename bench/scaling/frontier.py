@@ -35,12 +35,18 @@ class Ladder:
         cost_per_token: (S,) training FLOPs, or seconds, for each target token.
         lowest: Smallest cost at which two sizes were trained: the smallest budget of the second size.
         highest: Largest cost of a run.
+        fewest_tokens: Smallest budget of a run.
+        most_tokens: Largest budget of a run. At a cost between `lowest` and `highest`, a size counts for the frontier
+            only with a budget between these two: the law of a small model with more data than any run had is
+            extrapolated.
     """
 
     sizes: Array
     cost_per_token: Array
     lowest: float
     highest: float
+    fewest_tokens: float = 0.0
+    most_tokens: float = np.inf
 
     @staticmethod
     def of(
@@ -63,11 +69,18 @@ class Ladder:
         per_token = [float(np.exp(np.mean([np.log(c / d) for c, d in by_size[size]]))) for size in sizes]
         lowest = min(c for c, _ in by_size[sizes[min(1, len(sizes) - 1)]])
         highest = max(c for of in by_size.values() for c, _ in of)
-        return Ladder(np.array(sizes), np.array(per_token), lowest, highest)
+        budgets = [point.tokens for point in points]
+        return Ladder(np.array(sizes), np.array(per_token), lowest, highest, min(budgets), max(budgets))
 
     def at(self, sizes: Array) -> Array:
         """Returns the cost of a token at these sizes inside the ladder."""
         return np.exp(np.interp(np.log(sizes), np.log(self.sizes), np.log(self.cost_per_token)))
+
+    def allowed(self, tokens_CN: Array, costs_C: Array) -> np.ndarray:
+        """Returns (C, N) which budgets are inside the runs'. Beyond `highest` there is none, so all are allowed."""
+        inside_CN = (tokens_CN >= self.fewest_tokens * (1 - 1e-6)) & (tokens_CN <= self.most_tokens * (1 + 1e-6))
+        beyond_C = (costs_C > self.highest * (1 + 1e-9)) | (costs_C < self.lowest * (1 - 1e-9))
+        return inside_CN | beyond_C[:, None] | ~inside_CN.any(axis=1, keepdims=True)
 
     def grid(self, number: int = GRID_SIZES) -> Array:
         """Returns sizes from the smallest to the largest, evenly spaced in the logarithm."""
@@ -84,7 +97,8 @@ class Frontier:
         low: Lower end of the band.
         high: Upper end of the band.
         best_size: Parameters of the best size.
-        at_end: Whether the best size is the smallest or the largest of the ladder: a better one may lie beyond.
+        at_end: Whether the best size is the smallest or the largest of the ladder, or has the smallest or the largest
+            budget of a run: a better one may lie beyond.
         extrapolated: Whether the cost is outside the costs of runs.
     """
 
@@ -100,12 +114,13 @@ class Frontier:
 def lowest_loss(fit: Fit, ladder: Ladder, costs_C: Array, draws_BK: Array | None = None) -> tuple[Array, Array]:
     """Returns the lowest loss inside the ladder, (C,) or (B, C), and the best size, of the same shape.
 
-    The best size is that of the grid, moved to the vertex of the parabola through its neighbours.
+    Only budgets inside those of the runs count (`Ladder.allowed`). The best size is that of the grid, moved to the
+    vertex of the parabola through its neighbours if both are allowed.
     """
     sizes_N = ladder.grid()
     tokens_CN = costs_C[:, None] / ladder.at(sizes_N)
     parameters = fit.parameters if draws_BK is None else draws_BK[:, None, None]
-    loss = fit.predict(sizes_N, tokens_CN, parameters)
+    loss = np.where(ladder.allowed(tokens_CN, costs_C), fit.predict(sizes_N, tokens_CN, parameters), np.inf)
     best = loss.argmin(axis=-1)
     inner = np.clip(best, 1, len(sizes_N) - 2)
 
@@ -113,11 +128,13 @@ def lowest_loss(fit: Fit, ladder: Ladder, costs_C: Array, draws_BK: Array | None
         return np.take_along_axis(loss, index[..., None], -1)[..., 0]
 
     left, middle, right = at(inner - 1), at(inner), at(inner + 1)
+    between = (best == inner) & np.isfinite(left) & np.isfinite(right)
+    left, middle, right = (np.where(between, values, 0.0) for values in (left, middle, right))
     curvature = left - 2 * middle + right
     shift = np.clip((left - right) / (2 * np.where(curvature > 0, curvature, np.inf)), -1, 1)
     step = np.log(sizes_N[1] / sizes_N[0])
-    refined = np.where(best == inner, sizes_N[inner] * np.exp(shift * step), sizes_N[best])
-    vertex = np.where(best == inner, middle - (left - right) * shift / 4, at(best))
+    refined = np.where(between, sizes_N[inner] * np.exp(shift * step), sizes_N[best])
+    vertex = np.where(between, middle - (left - right) * shift / 4, at(best))
     return np.minimum(vertex, at(best)), refined
 
 
@@ -129,6 +146,9 @@ def frontier(fit: Fit, ladder: Ladder, draws_BK: Array, costs_C: Array | None = 
     draws_BC, _ = lowest_loss(fit, ladder, costs_C, draws_BK)
     low, high = np.quantile(draws_BC, [(1 - level) / 2, (1 + level) / 2], axis=0)
     ends = (size <= ladder.sizes[0] * (1 + 1e-9)) | (size >= ladder.sizes[-1] * (1 - 1e-9))
+    step = (ladder.cost_per_token[-1] / ladder.cost_per_token[0]) ** (1 / (GRID_SIZES - 1))
+    tokens = costs_C / ladder.at(size)
+    ends |= (tokens * step > ladder.most_tokens) | (tokens < ladder.fewest_tokens * step)
     outside = (costs_C < ladder.lowest * (1 - 1e-9)) | (costs_C > ladder.highest * (1 + 1e-9))
     return Frontier(costs_C, loss, low, high, size, ends, outside)
 
@@ -188,7 +208,8 @@ class Crossing:
         at: Where the frontiers cross, with its interval; only if the verdict is "crosses".
         ahead: 0 or 1: which row has the lower loss at high_cost; None if not resolved.
         difference: Loss of the first row - loss of the second row in nats at high_cost.
-        cost_ratio: Cost of the first row / cost of the second row for the loss that the worse row reaches at high_cost.
+        cost_ratio: Cost of the first row / cost of the second row for the loss that the worse row reaches at high_cost;
+            None if the better row has a lower loss already at low_cost, so that its cost is not known.
         level: Share of draws that the verdict needs.
     """
 
@@ -198,7 +219,7 @@ class Crossing:
     at: Interval | None
     ahead: Literal[0, 1] | None
     difference: Interval
-    cost_ratio: float
+    cost_ratio: float | None
     level: float
 
 
@@ -237,7 +258,8 @@ def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array],
     ahead: Literal[0, 1] | None = None if verdict == "not resolved" else (1 if sign_C[-1] else 0)
     worse = max(losses[0][-1], losses[1][-1])
     spent = [float(np.exp(np.interp(-worse, -np.minimum.accumulate(of), np.log(costs_C)))) for of in losses]
-    return Crossing(verdict, low, high, at, ahead, difference, spent[0] / spent[1], level)
+    ratio = spent[0] / spent[1] if all(of[0] >= worse for of in losses) else None
+    return Crossing(verdict, low, high, at, ahead, difference, ratio, level)
 
 
 def _first_zero(costs_C: Array, difference_BC: Array) -> Array:

@@ -57,12 +57,17 @@ _TEXT, _WHOLE, _OPTIONAL = ("row", "run", "size"), ("seed", "body", "body_softma
 
 
 def write_points(path: Path, points: Sequence[Point]) -> None:
-    """Writes the points as CSV. What was not measured is an empty cell; numbers keep all their digits."""
+    """Writes the points as CSV."""
+    write_file(path, csv_of_points(points))
+
+
+def csv_of_points(points: Sequence[Point]) -> str:
+    """Returns the points as CSV. What was not measured is an empty cell; numbers keep all their digits."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(point) for point in points)
-    write_file(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_points(path: Path) -> list[Point]:

@@ -70,6 +70,22 @@ def test_a_frontier_marks_the_ends_of_the_ladder_and_what_is_beyond_the_data() -
     assert found.costs[-1] == pytest.approx(10 * LADDER.highest)
 
 
+def test_a_frontier_has_no_more_data_than_a_run_had() -> None:
+    """With three budgets the best size of a large cost would be a small model with several times the largest budget."""
+    fit, few = exact(REFERENCE), TOKENS[:5:2]
+    ends = float(PER_TOKEN[1] * few[0]), float(PER_TOKEN[-1] * few[-1])
+    free, limited = Ladder(SIZES, PER_TOKEN, *ends), Ladder(SIZES, PER_TOKEN, *ends, few[0], few[-1])
+    costs = np.geomspace(*ends, 9)
+    sizes = lowest_loss(fit, limited, costs)[1]
+    assert (costs / free.at(lowest_loss(fit, free, costs)[1]) > 2 * few[-1]).any()
+    assert (costs / limited.at(sizes) <= few[-1] * 1.1).all()
+    found = frontier(fit, limited, fit.parameters[None], costs)
+    assert found.at_end[-1]
+    assert (np.diff(found.loss) < 0).all()
+    beyond = lowest_loss(fit, limited, np.array([10 * ends[1]]))[0]
+    assert beyond < found.loss[-1], "extrapolated without a limit"
+
+
 def test_a_slice_has_the_measured_sizes_and_their_minimum() -> None:
     """6e13 FLOPs are more than the largest budget of the smallest size: 256 x 120,000 tokens x 1.6e6 FLOPs."""
     found = iso_cost_slice(exact(REFERENCE), LADDER, 6e13)
@@ -89,6 +105,7 @@ def test_verdicts_of_rows_that_cross_that_do_not_and_that_are_equal() -> None:
     worse = compare(row(WORSE, 1), row(REFERENCE, 2))
     assert (worse.verdict, worse.ahead, worse.at) == ("none in range", 1, None)
     assert worse.difference.low > 0
+    assert worse.cost_ratio
     assert worse.cost_ratio > 1.5
     assert "two is ahead by" in sentence(worse, "one", "two")
     equal = compare(row(REFERENCE, 1), row(REFERENCE, 2))
