@@ -19,9 +19,13 @@ from bench.experiment.loading import resolve, row_files, sizes_of
 from bench.experiment.spec import Experiment, flatten
 from bench.runs.suite import Suite
 from bench.tracking import ui_view
-from bench.tracking.reading import SCALE_TAG
+from bench.tracking.reading import STUDY_FILE, STUDY_TAG
+from bench.tracking.store import Store
 
 RATE = "training.optimizer.lr"
+
+BUDGETS = tuple(f"training.{limit}" for limit in ("max_pairs", "max_updates", "max_flops", "max_seconds"))
+"""Settings that end a training. A study sets the first; the others would make budgets equal."""
 
 DIGITS = 4
 """Significant digits of a setting that a rule computes, so that it is the same on every machine."""
@@ -93,13 +97,7 @@ class Scale(Suite):
                 f"{path}: rate_check: pairs: {study.rate_check.pairs} is no budget of the study; expected one of "
                 f"{', '.join(map(str, study.pairs))}"
             )
-        available = flatten(study.settings).get("corpus.pairs")
-        if available is not None and available < study.pairs[-1]:
-            raise ValueError(
-                f"{path}: settings: corpus.pairs: {available} is less than the largest budget, {study.pairs[-1]}, so "
-                f"sentences would repeat, and the law of loss does not hold then; set it to {study.pairs[-1]} or more"
-            )
-        for key in ("training.max_pairs", *study.rules):
+        for key in (*BUDGETS, *study.rules):
             if key in flatten(study.settings):
                 raise ValueError(f"{path}: settings: {key}: has no effect, because the study sets it; remove it")
         return study
@@ -113,11 +111,13 @@ class Scale(Suite):
             ValueError: a setting is invalid, a row has no sizes, or a flag would give all jobs the same size or budget.
         """
         given = {flag.partition("=")[0].removeprefix("--") for flag in flags}
-        for key in sorted(given & {"seed", "training.max_pairs", "about.size", *self.rules}):
+        for key in sorted(given & {"seed", "about.size", *BUDGETS, *self.rules}):
             raise ValueError(
                 f"--{key}: would be the same for all jobs, but the study sets it for each; remove the flag"
             )
         ladders = {row: self._ladder(row, flags) for row in self.rows}
+        for ladder in ladders.values():
+            self._check(ladder[0])
         found: list[Experiment] = []
         for pairs in self.pairs:
             for ladder in ladders.values():
@@ -128,23 +128,20 @@ class Scale(Suite):
                     found += [_job(ladder[-1], pairs, self.seeds[0], factor) for factor in self.rate_check.factors]
         return list({job.job_hash: job for job in found}.values())
 
-    def parent_tags(self, experiments: Sequence[Experiment]) -> dict[str, str]:
-        """The sizes with the settings of the rules, and which runs the study consists of, as JSON."""
+    def describe(self, experiments: Sequence[Experiment], parent: str, store: Store) -> None:
+        """Writes the file and the tag of a study: its rules, its sizes, and the job hash of every run."""
         sizes: dict[str, dict[str, Any]] = {row: {} for row in self.rows}
+        rates: dict[tuple[str, str], float] = {}
+        jobs = []
         for job in experiments:  # the first job of a size has the learning rate of the rule
-            settings, shape = flatten(job.settings), sizes_of(row_files()[job.row], job.row)[job.about.size]
-            of_rules = {key: settings[key] for key in self.rules if settings.get(key) is not None}
-            sizes[job.row].setdefault(job.about.size, {"model": shape, "of_rules": of_rules})
-        check = self.rate_check
-        about = {
-            "sizes": sizes,
-            "pairs": self.pairs,
-            "seeds": self.seeds,
-            "rules": self.rules,
-            "replicates": {"sizes": self.replicates.sizes, "seeds": self.replicates.seeds},
-            "rate_check": {"pairs": check.pairs, "factors": check.factors} if check else None,
-        }
-        return {SCALE_TAG: json.dumps(about)}
+            rate, size = job.training.optimizer.lr, job.about.size
+            rule = rates.setdefault((job.row, size), rate)
+            sizes[job.row].setdefault(size, {"model": sizes_of(row_files()[job.row], job.row)[size], "rate": rule})
+            factor = float(f"{rate / rule:.3g}")
+            key = {"row": job.row, "size": size, "pairs": job.training.max_pairs, "seed": job.seed, "factor": factor}
+            jobs.append({**key, "job_hash": job.job_hash})
+        content = {"rules": self.rules, "sizes": sizes, "jobs": jobs}
+        store.describe_parent(parent, {STUDY_TAG: "true"}, json.dumps(content), STUDY_FILE)
 
     def view(self, scores: Sequence[str], experiment: str, parent: str) -> tuple[str, str]:
         """The runs by their loss: curves are compared by it, and BLEU is 0 for the smallest budgets."""
@@ -154,6 +151,20 @@ class Scale(Suite):
         """The shared settings in which rows differ at one budget."""
         of_budget = ([job for job in experiments if job.training.max_pairs == pairs] for pairs in self.pairs)
         return list(dict.fromkeys(line for jobs in of_budget for line in setting_differences(jobs)))
+
+    def _check(self, experiment: Experiment) -> None:
+        """Raises ValueError if runs would not end with their schedule, or would see sentences twice."""
+        schedule, corpus = experiment.training.schedule, experiment.corpus
+        if not schedule.in_shares:
+            raise ValueError(
+                f"settings: training.schedule: {experiment.row} has the decay {schedule.decay}, which does not end "
+                "with the budget, so its losses are no end points; set it to {warmup: 0, hold: 0, decay: linear}"
+            )
+        if experiment.corpus_name.startswith("grammar") and corpus.pairs < self.pairs[-1]:
+            raise ValueError(
+                f"settings: corpus.pairs: {corpus.pairs} is less than the largest budget, {self.pairs[-1]}, so "
+                "sentences would repeat, and the law of loss does not hold then; set it to that or more"
+            )
 
     def _ladder(self, row: str, flags: Sequence[str]) -> list[Experiment]:
         """The row at each of its sizes, from the smallest, with the recipe that the rules carry there."""

@@ -139,9 +139,8 @@ class Suite:
         jobs = [job for experiment in rows for job in (*experiment.members, experiment)]
         return list({job.job_hash: job for job in jobs}.values())
 
-    def parent_tags(self, experiments: Sequence[Experiment]) -> dict[str, str]:
-        """What the run of the suite holds for its report, besides the description of the table."""
-        return {}
+    def describe(self, experiments: Sequence[Experiment], parent: str, store: Store) -> None:
+        """Writes to the run of the suite what its report needs besides the description of the table."""
 
     def view(self, scores: Sequence[str], experiment: str, parent: str) -> tuple[str, str]:
         """The view of the jobs in the MLflow UI, and the description of their experiment."""
@@ -315,9 +314,9 @@ def run_suite(
             "rows": ",".join(suite.rows),
             "baseline": suite.baseline or suite.rows[-1],
             "about": json.dumps({row: about[row] for row in suite.rows}),  # needed for rows whose jobs never start
-            **suite.parent_tags(whole),
         }
         parent = store.start_parent(name, tags)
+        suite.describe(whole, parent, store)
         if scores:
             store.set_view(name, "suite", *suite.view(list(scores), store.experiment_id(name), parent))
         best_settings.log_tuning_costs(best, whole, parent, store)

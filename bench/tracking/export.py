@@ -31,7 +31,7 @@ SHOWN_TABLES = "mlflow.loggedArtifacts"
 
 NUMBERS = re.compile(
     r"config\.yaml|measures\.json|curves\.parquet|corpus_stats\.json|statistics/[^/]+\.npz"
-    r"|trials\.json|importance\.json|best\.yaml|best_so_far\.json"
+    r"|trials\.json|importance\.json|best\.yaml|best_so_far\.json|study\.json"
 )
 """Files with numbers and settings but without sentences; every export contains them."""
 

@@ -32,8 +32,11 @@ PLAN_TAG = "plan"
 """Tag of the run of a suite that holds, as JSON, the predicted and the real seconds of its last command."""
 
 
-SCALE_TAG = "scale"
-"""Tag of the run of a scaling study that holds its sizes, budgets, seeds and rules as JSON. Suites do not have it."""
+STUDY_TAG = "study_of_scaling"
+"""Tag of the run of a scaling study. The runs of suites do not have it."""
+
+STUDY_FILE = "study.json"
+"""File of the run of a scaling study: its rules, its sizes, and the job hash of each of its runs."""
 
 
 class MissingFile(ValueError):

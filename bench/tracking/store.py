@@ -300,6 +300,13 @@ class Store(Reader):
         self.client.log_batch(parent, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
         writer.tag({DESCRIPTION_TAG: description})
 
+    def describe_parent(self, parent: str, tags: Mapping[str, str], content: str, name: str) -> None:
+        """Adds tags and a file to the run of a suite."""
+        writer = RunWriter(self.client, parent)
+        writer.text(content, name)
+        writer.record_files()
+        writer.tag(tags)
+
     def log_plan(self, parent: str, planned_s: float | None, took_s: float | None) -> None:
         """Records in the run of a suite how long its command was predicted to take and has taken, in seconds.
 

@@ -42,6 +42,8 @@ class RateCheck:
         pairs: Budget in sentence pairs.
         factor: Learning rate / that of the rule.
         loss: Validation loss in nats per target token; lower is better.
+        flops: Training FLOPs.
+        seconds: Training seconds; None: not measured.
     """
 
     row: str
@@ -49,6 +51,8 @@ class RateCheck:
     pairs: float
     factor: float
     loss: float
+    flops: float = 0.0
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

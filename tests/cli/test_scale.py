@@ -21,7 +21,7 @@ rules: {training.optimizer.lr: -0.5}
 rate_check: {pairs: 40, factors: [2.0]}
 settings:
   text: {vocabulary_size: 90}
-  training: {validations: 1, batch_tokens: 300}
+  training: {validations: 1, batch_tokens: 300, schedule: {warmup: 0, decay: linear}}
   decoding: {beam: 1, extra_length: 2}
 """
 

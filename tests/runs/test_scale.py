@@ -14,7 +14,9 @@ from bench.experiment.loading import resolve, row_files, sizes_of
 from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.scale import Scale, multiplied_parameters
+from bench.tracking.reading import STUDY_FILE, STUDY_TAG
 
+SCHEDULE = {"warmup": 0, "hold": 0, "decay": "linear"}
 STUDY: dict[str, Any] = {
     "question": "Which row is ahead?",
     "corpora": ["grammar-en-de"],
@@ -23,7 +25,7 @@ STUDY: dict[str, Any] = {
     "replicates": {"sizes": 1, "seeds": [2, 3]},
     "rules": {"training.optimizer.lr": -0.5, "model.initial": -0.25},
     "rate_check": {"pairs": 400, "factors": [0.5, 2.0]},
-    "settings": {"corpus": {"pairs": 400}},
+    "settings": {"corpus": {"pairs": 400}, "training": {"schedule": SCHEDULE}},
 }
 
 
@@ -79,8 +81,8 @@ def test_a_row_does_without_a_setting_that_it_does_not_have(jobs: list[Experimen
         ({"baseline": "lstm"}, "baseline: has no effect in a scaling study; remove it"),
         ({"rate_check": {"pairs": 300, "factors": [2.0]}}, "300 is no budget of the study; expected one of 100, 400"),
         ({"rules": {}}, r"rate_check: checks a rule for training\.optimizer\.lr, but rules: has none"),
-        ({"settings": {"corpus": {"pairs": 399}}}, r"corpus\.pairs: 399 is less than the largest budget, 400"),
         ({"settings": {"training": {"max_pairs": 5}}}, r"settings: training\.max_pairs: has no effect"),
+        ({"settings": {"training": {"max_updates": 5}}}, r"settings: training\.max_updates: has no effect"),
         ({"pair": [1]}, "unknown key pair; did you mean pairs?"),
     ],
 )
@@ -89,10 +91,27 @@ def test_a_file_that_does_not_fit_gives_one_line(tmp_path: Path, changed: dict[s
         study(tmp_path, **changed)
 
 
-@pytest.mark.parametrize("flag", ["--seed=2", "--training.max_pairs", "--model.initial", "--about.size"])
+@pytest.mark.parametrize(
+    "flag", ["--seed=2", "--training.max_pairs", "--training.max_seconds", "--model.initial", "--about.size"]
+)
 def test_a_flag_that_would_make_all_jobs_equal_is_refused(scale: Scale, flag: str) -> None:
     with pytest.raises(ValueError, match="would be the same for all jobs, but the study sets it for each"):
         scale.experiments([flag, "1"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"corpus": {"pairs": 399}}, "399 is less than the largest budget, 400, so sentences would repeat"),
+        ({"corpus": {}}, "corpus.pairs: 8000 is less than the largest budget, 9000"),
+        ({"training": {}}, "perceptron has the decay inverse_sqrt, which does not end with the budget"),
+    ],
+)
+def test_settings_that_would_break_the_law_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    pairs = [100, 9000] if settings == {"corpus": {}} else [100, 400]
+    scale = study(tmp_path, rows=["perceptron"], settings=STUDY["settings"] | settings, pairs=pairs, rate_check=None)
+    with pytest.raises(ValueError, match=message):
+        scale.experiments([])
 
 
 def test_a_row_without_sizes_is_refused_with_its_key(tmp_path: Path) -> None:
@@ -100,16 +119,20 @@ def test_a_row_without_sizes_is_refused_with_its_key(tmp_path: Path) -> None:
         study(tmp_path, rows=["bytenet"]).experiments([])
 
 
-def test_a_study_records_its_sizes_and_rules(scale: Scale, jobs: list[Experiment]) -> None:
-    recorded = json.loads(scale.parent_tags(jobs)["scale"])
-    assert recorded["sizes"]["lstm"]["XL"]["model"] == sizes_of(row_files()["lstm"], "lstm")["XL"]
+def test_a_study_records_the_hash_of_every_job(scale: Scale, jobs: list[Experiment]) -> None:
+    written: dict[str, Any] = {}
+
+    class FakeStore:
+        def describe_parent(self, parent: str, tags: dict[str, str], content: str, name: str) -> None:
+            written.update({"parent": parent, "tags": tags, "name": name, **json.loads(content)})
+
+    scale.describe(jobs, "parent", FakeStore())  # pyright: ignore[reportArgumentType]  # only what is called
+    assert (written["name"], set(written["tags"])) == (STUDY_FILE, {STUDY_TAG})
+    assert [job["job_hash"] for job in written["jobs"]] == [job.job_hash for job in jobs]
+    assert sorted({job["factor"] for job in written["jobs"]}) == [0.5, 1.0, 2.0]
+    assert written["sizes"]["lstm"]["XL"]["model"] == sizes_of(row_files()["lstm"], "lstm")["XL"]
     largest = next(job for job in jobs if job.row == "lstm" and job.about.size == "XL")
-    assert recorded["sizes"]["lstm"]["XL"]["of_rules"] == {
-        "training.optimizer.lr": largest.training.optimizer.lr,
-        "model.initial": largest.model.initial,
-    }
-    assert recorded["replicates"] == {"sizes": 1, "seeds": [2, 3]}
-    assert recorded["rate_check"] == {"pairs": 400, "factors": [0.5, 2.0]}
+    assert written["sizes"]["lstm"]["XL"]["rate"] == largest.training.optimizer.lr
 
 
 def test_rows_differ_at_one_budget_only_if_they_do(scale: Scale, jobs: list[Experiment]) -> None:

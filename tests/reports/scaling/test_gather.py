@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from bench.measures.measure import Measure
 from bench.scaling.points import Point
-from bench.tracking.reading import SCALE_TAG, TrackedRun
+from bench.tracking.reading import STUDY_TAG, TrackedRun
 from reports.report import StudyReport, read
 from reports.scaling.gather import gather, is_study
 from reports.scaling.study import RateCheck, Size
@@ -19,33 +20,40 @@ from reports.site import write_site
 from reports.text.catalogue import load_catalogue
 
 START = datetime(2026, 11, 27, tzinfo=UTC)
+RATES = {"lstm": {"S": 0.02, "M": 0.01}, "moe": {"S": 0.03}}
+JOBS = [
+    ("lstm", "S", 100, 1, 1.0),
+    ("lstm", "S", 100, 2, 1.0),
+    ("moe", "S", 100, 1, 1.0),
+    ("lstm", "S", 200, 1, 1.0),
+    ("lstm", "M", 200, 1, 1.0),
+    ("lstm", "M", 200, 1, 2.0),
+    ("moe", "S", 200, 1, 1.0),
+]
 PLAN: dict[str, Any] = {
-    "sizes": {
-        "lstm": {
-            "S": {"model": {"hidden": 8}, "of_rules": {"training.optimizer.lr": 0.02}},
-            "M": {"model": {"hidden": 16}, "of_rules": {"training.optimizer.lr": 0.01}},
-        },
-        "moe": {"S": {"model": {"width": 4}, "of_rules": {"training.optimizer.lr": 0.03}}},
-    },
-    "pairs": [100, 200],
-    "seeds": [1],
     "rules": {"training.optimizer.lr": -0.5},
-    "replicates": {"sizes": 1, "seeds": [2]},
-    "rate_check": {"pairs": 200, "factors": [2.0]},
+    "sizes": {
+        "lstm": {"S": {"model": {"hidden": 8}, "rate": 0.02}, "M": {"model": {"hidden": 16}, "rate": 0.01}},
+        "moe": {"S": {"model": {"width": 4}, "rate": 0.03}},
+    },
+    "jobs": [
+        dict(zip(("row", "size", "pairs", "seed", "factor"), job, strict=True)) | {"job_hash": "-".join(map(str, job))}
+        for job in JOBS
+    ],
 }
 
 
 def run(number: int, row: str, size: str, pairs: int, seed: int, loss: float | None, **changed: Any) -> TrackedRun:
-    rate = PLAN["sizes"][row][size]["of_rules"]["training.optimizer.lr"] * changed.get("factor", 1)
     tags = {
         "row": row,
         "size": size,
         "seed": str(seed),
         "corpus": "grammar-en-de",
-        "hardware.cpu": "Chip",
+        "hardware.cpu": changed.get("cpu", "Chip"),
         "threads": "1",
+        "job_hash": "-".join(map(str, (row, size, pairs, seed, changed.get("factor", 1.0)))),
     }
-    params = {"training.max_pairs": str(pairs), "training.optimizer.lr": str(rate), "text.vocabulary_size": "90"}
+    params = {"training.max_pairs": str(pairs), "text.vocabulary_size": "90"}
     metrics = {} if loss is None else {"loss": loss}
     started = START + timedelta(minutes=number)
     return TrackedRun(f"run{number}", "", changed.get("status", "FINISHED"), started, tags, params, metrics)
@@ -56,9 +64,9 @@ class FakeReader:
 
     uri = "memory"
 
-    def __init__(self, *runs: TrackedRun, plan: str | None = None) -> None:
+    def __init__(self, *runs: TrackedRun, plan: Any = None) -> None:
         self.found = sorted(runs, key=lambda run: run.started, reverse=True)
-        self.plan = json.dumps(PLAN) if plan is None else plan
+        self.plan = PLAN if plan is None else plan
 
     def suites(self) -> list[str]:
         return ["curves"]
@@ -68,8 +76,12 @@ class FakeReader:
 
     def parent_run(self, suite: str) -> TrackedRun:
         about = {"lstm": {"name": "LSTM"}, "moe": {"name": "MoE"}}
-        tags = {SCALE_TAG: self.plan, "rows": "lstm,moe", "about": json.dumps(about), "question": "Which?"}
+        tags = {STUDY_TAG: "true" if self.plan else ""}
+        tags |= {"rows": "lstm,moe", "about": json.dumps(about), "question": "Which?"}
         return TrackedRun("parent", "", "FINISHED", START, tags | {"command": "bench scale curves.yaml"}, {}, {})
+
+    def read_json(self, run: TrackedRun, name: str) -> Any:
+        return self.plan
 
     def measures(self, run: TrackedRun) -> list[Measure]:
         if not run.metrics:
@@ -92,7 +104,7 @@ RUNS = (
     run(2, "lstm", "S", 100, 2, 3.2),
     run(3, "lstm", "S", 200, 1, 2.5),
     run(4, "lstm", "M", 200, 1, 2.0),
-    run(5, "lstm", "M", 200, 1, 2.1, factor=2),
+    run(5, "lstm", "M", 200, 1, 2.1, factor=2.0),
     run(6, "moe", "S", 100, 1, 2.9, status="FAILED"),
     run(7, "lstm", "S", 100, 1, 3.1),  # --again: the newest counts
 )
@@ -109,21 +121,14 @@ def test_finished_runs_of_the_rule_are_points_in_the_order_of_the_study() -> Non
     counts = 10, 20, 30
     assert study.points[0] == Point("lstm", "run7", "S", 1, *counts, 12 * 101.5, 101.5, 1.01e8, 5.0, 3.1, 7.0)
     assert study.points[1].tokens == study.points[0].tokens, "the same budget"
-    assert study.failed == (
-        "lstm S 200 pairs s2",
-        "lstm M 100 pairs s1",
-        "moe S 100 pairs s1",
-        "moe S 100 pairs s2",
-        "moe S 200 pairs s1",
-        "moe S 200 pairs s2",
-    )
+    assert study.failed == ("moe S 100 pairs s1", "moe S 200 pairs s1")
     assert study.sizes == (
         Size("lstm", "S", "hidden 8", 10, 20, 30, 0.02, 2),
         Size("lstm", "M", "hidden 16", 10, 20, 30, 0.01, 1),
     )
     assert study.rate_checks == (
-        RateCheck("lstm", "M", 200, 1.0, 2.0),
-        RateCheck("lstm", "M", 200, 2.0, 2.1),
+        RateCheck("lstm", "M", 200, 1.0, 2.0, 2.01e8, 5.0),
+        RateCheck("lstm", "M", 200, 2.0, 2.1, 2.01e8, 5.0),
     )
     assert (study.labels, study.date, study.device) == ({"lstm": "LSTM", "moe": "MoE"}, "2026-11-27", "Chip, 1 threads")
     assert study.rate_rule == "training.optimizer.lr = recipe × (N / N of the recipe)^-0.5"
@@ -136,15 +141,30 @@ def test_a_run_without_numbers_is_missing() -> None:
 
 
 def test_a_suite_is_no_study() -> None:
-    assert not is_study(FakeReader(plan=""), "curves")  # pyright: ignore[reportArgumentType]
+    assert not is_study(FakeReader(plan={}), "curves")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="curves: not a scaling study in memory; start one with bench scale FILE"):
-        gather(FakeReader(plan=""), "curves")  # pyright: ignore[reportArgumentType]
+        gather(FakeReader(plan={}), "curves")  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("plan", ["{", "{}", '{"sizes": {}}'])
-def test_a_damaged_description_gives_one_line(plan: str) -> None:
-    with pytest.raises(ValueError, match="curves: the tag scale of the study's run is damaged"):
+@pytest.mark.parametrize("plan", [{"sizes": {}}, {**PLAN, "jobs": [{"row": "lstm"}]}])
+def test_a_damaged_description_gives_one_line(plan: Any) -> None:
+    with pytest.raises(ValueError, match=r"curves: the file study\.json of the study's run is damaged"):
         gather(FakeReader(*RUNS, plan=plan), "curves")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_run_of_another_recipe_is_not_one_of_the_study() -> None:
+    """Its job hash differs, although row, size, budget and seed are the same."""
+    other = replace(RUNS[0], tags=RUNS[0].tags | {"job_hash": "other"})
+    study = gather(FakeReader(other), "curves")  # pyright: ignore[reportArgumentType]
+    assert study.points == ()
+    assert "lstm S 100 pairs s1" in study.failed
+
+
+def test_seconds_of_several_devices_are_not_compared() -> None:
+    runs = (*RUNS[:3], run(4, "lstm", "M", 200, 1, 2.0, cpu="Other"))
+    study = gather(FakeReader(*runs), "curves")  # pyright: ignore[reportArgumentType]
+    assert {point.seconds for point in study.points} == {None}
+    assert study.device == "Chip, 1 threads; Other, 1 threads"
 
 
 def test_commands_choose_the_report_by_the_run_of_the_suite() -> None:
@@ -155,7 +175,7 @@ def test_commands_choose_the_report_by_the_run_of_the_suite() -> None:
     assert len(columns) == 7
     assert lines == [["LSTM", "M", "201", "2.01\u00a0×\u00a010⁸", "2.000", "7.0", "run4"]]
     assert report.metrics()["lstm/lowest_loss"] == 2.0
-    assert report.metrics()["runs_missing"] == 6
+    assert report.metrics()["runs_missing"] == 2
     assert "/run4)" in report.description("7", "parent")
     with pytest.raises(ValueError, match="--compare: curves is a scaling study"):
         read(FakeReader(*RUNS), "curves", compare_with="other")  # pyright: ignore[reportArgumentType]
