@@ -129,8 +129,7 @@ class StudyReport:
 
     def write(self, out: Path, home: str = "") -> list[Path]:
         """Writes all files. `home`: in a site, the relative address of its index."""
-        page = study_pages.write_analysis(self.study, self.analysis, out, self.say.language, home)
-        return [page, *sorted(path for path in out.rglob("*") if path.is_file() and path != page)]
+        return study_pages.write_analysis(self.study, self.analysis, out, self.say.language, home)
 
     def table(self) -> tuple[Sequence[tuple[str, str]], Sequence[Sequence[str]], str]:
         return study_summary.terminal_table(self.say, self.study)

@@ -27,7 +27,7 @@ Run the same command again to continue an unfinished run or to print a finished 
     "scale": """examples:
   bench plan experiments/scale.yaml --workers 2       hours before it starts
   bench scale experiments/scale.yaml --workers 2      rows x sizes x budgets x seeds, then the report with the curves
-  bench scale experiments/scale.yaml --max_seconds 3600 --export
+  bench scale experiments/scale.yaml --max_seconds 3600
 
 Runs continue and are skipped as those of a suite. The sizes of a row are in the file of its architecture
 (rows.ROW.sizes); budgets, seeds and the rules for settings at other sizes are in FILE. See docs/scaling.md.""",

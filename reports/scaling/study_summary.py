@@ -69,8 +69,10 @@ def metrics(study: Study, analysis: Analysis) -> dict[str, float]:
     """Metrics of the whole study: the lowest loss of each row, runs and costs, and the verdicts at equal FLOPs."""
     found = {f"{row}/lowest_loss": fmean(point.loss for point in of) for row, of in best_points(study).items()}
     found["runs_finished"], found["runs_missing"] = float(len(study.points)), float(len(study.failed))
-    found["total_train_flops"] = sum(point.flops for point in study.points)
-    found["training_hours"] = sum(point.seconds or 0.0 for point in study.points) / 3600
+    all_runs = [*study.points, *(check for check in study.rate_checks if check.factor != 1)]
+    found["total_train_flops"] = sum(run.flops for run in all_runs)
+    if times := [run.seconds for run in all_runs if run.seconds is not None]:
+        found["training_hours"] = sum(times) / 3600
     compared = [pair.crossing.verdict for pair in analysis.pairs if pair.cost == "flops" and pair.crossing]
     for verdict in ("crosses", "none in range", "not resolved"):
         found[f"pairs/{verdict.replace(' ', '_')}"] = float(compared.count(verdict))

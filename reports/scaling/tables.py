@@ -67,7 +67,10 @@ def _differences(pair: Pair) -> list[Entry]:
         return [EMPTY, EMPTY]
     d, ratio = pair.crossing.difference, pair.crossing.cost_ratio
     ends = number_range(d.low, d.high, 3)
-    return [Entry(signed(d.value, 3), (ends,), sort=d.value), Entry(formatting.ratio(ratio), sort=ratio)]
+    return [
+        Entry(signed(d.value, 3), (ends,), sort=d.value),
+        EMPTY if ratio is None else Entry(formatting.ratio(ratio), sort=ratio),
+    ]
 
 
 def held_out(say: Catalogue, study: Study, analysis: Analysis) -> Table:
@@ -224,13 +227,15 @@ def spent(say: Catalogue, study: Study, analysis: Analysis) -> Table:
     columns = [*_text_columns(say, "row"), *_columns(say, "runs", "points", "flops", "hours")]
     rows = []
     for row in analysis.rows.values():
-        seconds = row.spent["seconds"]
+        checks = [check for check in study.rate_checks if check.row == row.row and check.factor != 1]
+        times = [row.spent["seconds"], *(check.seconds for check in checks)]
+        seconds = None if any(time is None for time in times) else sum(time or 0.0 for time in times)
         rows.append(
             [
                 text_entry(study.labels[row.row]),
-                _quantity(len({point.run for point in row.points})),
+                _quantity(len({point.run for point in row.points}) + len(checks)),
                 _quantity(len(row.points)),
-                _quantity(row.spent["flops"]),
+                _quantity((row.spent["flops"] or 0.0) + sum(check.flops for check in checks)),
                 _quantity(None if seconds is None else seconds / 3600),
             ]
         )

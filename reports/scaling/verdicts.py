@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from bench.scaling.analysis import Analysis, Pair
+from bench.scaling.uncertainty import Noise
 from bench.system import formatting
 from reports.scaling.study import Study
 from reports.text.catalogue import Catalogue
@@ -89,7 +90,11 @@ def warnings(say: Catalogue, study: Study, analysis: Analysis) -> list[str]:
     for row in analysis.rows.values():
         name = study.labels[row.row]
         if row.wrong_run:
-            run, deviation = row.wrong_run
+            run_id, deviation = row.wrong_run
+            point = next(point for point in row.points if point.run == run_id)
+            run = say(
+                "scale.run", size=point.size, pairs=formatting.count(round(point.pairs)), seed=point.seed, id=run_id[:8]
+            )
             share = signed(100 * (math.exp(deviation.offset) - 1), 1)
             errors = formatting.fixed(abs(deviation.offset / deviation.error), 1)
             found.append(say("scale.warning.run", row=name, run=run, percent=share, errors=errors))
@@ -144,7 +149,7 @@ def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[
         yield "ladder_end", listed(ends)
     if unchecked := [row for row in study.labels if row not in {check.row for check in study.rate_checks}]:
         yield "rate_unchecked", listed(unchecked)
-    if wrong := _wrong_rates(study):
+    if wrong := _wrong_rates(study, analysis.noise):
         yield "rate_wrong", listed(wrong)
     if len({row.fit.form for row in rows if row.fit}) > 1:
         yield "forms", {}
@@ -156,10 +161,19 @@ def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[
     yield "extrapolation", {}
 
 
-def _wrong_rates(study: Study) -> list[str]:
-    """Rows for which another learning rate than that of the rule had a lower loss."""
+def _wrong_rates(study: Study, noise: Noise | None) -> list[str]:
+    """Rows for which another learning rate than that of the rule had a clearly lower loss.
+
+    Of three equal rates with one seed each, the rule is not the best in two cases of three, so the difference must be
+    twice its standard deviation between two runs.
+    """
     groups: dict[tuple[str, str, float], dict[float, float]] = {}
     for check in study.rate_checks:
         groups.setdefault((check.row, check.size, check.pairs), {})[check.factor] = check.loss
-    wrong = [row for (row, *_), losses in groups.items() if losses.get(1.0, math.inf) > min(losses.values())]
+    least = 2 * math.sqrt(2) * noise.run_sd if noise else 0.0
+    wrong = [
+        row
+        for (row, *_), losses in groups.items()
+        if 1.0 in losses and math.log(losses[1.0] / min(losses.values())) > least
+    ]
     return list(dict.fromkeys(wrong))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.scaling.analysis import Analysis, analyse
-from bench.scaling.points import write_points
+from bench.scaling.points import csv_of_points
 from bench.system import formatting
 from bench.system.files import write_file
 from reports.plots.drawing import Plot, draw_ahead, why_not_drawn
@@ -21,8 +21,8 @@ from reports.text.catalogue import Catalogue, load_catalogue
 from reports.write import render
 
 
-def write(study: Study, folder: Path, language: str = "en") -> Path:
-    """Writes report.html, report.md, report.csv, points.csv and plots/ into a folder and returns the page.
+def write(study: Study, folder: Path, language: str = "en") -> list[Path]:
+    """Writes report.html, report.md, report.csv, points.csv and plots/ into a folder and returns them, the page first.
 
     The page needs no other file. A study in progress has a report, too, which says what is missing.
 
@@ -32,7 +32,7 @@ def write(study: Study, folder: Path, language: str = "en") -> Path:
     return write_analysis(study, analyse(study.points, list(study.labels), study.known_e), folder, language)
 
 
-def write_analysis(study: Study, analysis: Analysis, folder: Path, language: str = "en", home: str = "") -> Path:
+def write_analysis(study: Study, analysis: Analysis, folder: Path, language: str = "en", home: str = "") -> list[Path]:
     """Does what `write` does, from an analysis that is there already.
 
     Args:
@@ -42,16 +42,18 @@ def write_analysis(study: Study, analysis: Analysis, folder: Path, language: str
     plots = Figures(say, study, analysis).all()
     draw_ahead(plots)
     content = _content(say, study, analysis, plots)
-    page = folder / "report.html"
-    write_file(page, render("scaling.html.j2", **content, home=home))
-    write_file(folder / "report.md", render("scaling.md.j2", **content))
-    write_file(folder / "report.csv", tidy.csv_text(study, analysis))
-    write_points(folder / "points.csv", study.points)
+    files: dict[str, str | bytes] = {
+        "report.html": render("scaling.html.j2", **content, home=home),
+        "report.md": render("scaling.md.j2", **content),
+        "report.csv": tidy.csv_text(study, analysis),
+        "points.csv": csv_of_points(study.points),
+    }
     for plot in plots:
         if not plot.failure:
-            write_file(folder / "plots" / f"{plot.id}.svg", plot.svg())
-            write_file(folder / "plots" / f"{plot.id}.pdf", plot.pdf())
-    return page
+            files[f"plots/{plot.id}.svg"], files[f"plots/{plot.id}.pdf"] = plot.svg(), plot.pdf()
+    for name, text in files.items():
+        write_file(folder / name, text)
+    return [folder / name for name in files]
 
 
 def _content(say: Catalogue, study: Study, analysis: Analysis, plots: Sequence[Plot]) -> dict[str, Any]:
