@@ -329,10 +329,12 @@ def counting() -> Check:
     data = grid(sizes, 120_000 * 2.0 ** np.arange(11, dtype=np.float64))
     fit = fit_law(with_losses(data, REFERENCE.loss(data.sizes, data.tokens)))
     ladder = Ladder(sizes, 6 * sizes, float(6 * sizes[1] * data.tokens.min()), float(6 * sizes[-1] * data.tokens.max()))
-    found = {(one.count, one.cost): one.exponent for one in size_exponents(fit, ladder, counts)}
+    found: dict[tuple[str, str], float] = {
+        (one.count, one.cost): one.exponent for one in size_exponents(fit, ladder, counts)
+    }
     wanted = {("body_softmax", "exact"): 0.53, ("body", "exact"): 0.75, ("body", "6ND"): 0.70}
     seen = ", ".join(f"{count} {cost} C^{exponent:.2f}" for (count, cost), exponent in found.items())
-    holds = bool(found) and all(abs(found[key] - value) <= 0.02 for key, value in wanted.items())  # type: ignore[index]
+    holds = bool(found) and all(abs(found[key] - value) <= 0.02 for key, value in wanted.items())
     threshold = "within 0.02 of 0.53 (exact), 0.75 (body), 0.70 (body and 6ND)"
     return Check("11", "N* counted in three ways, 8,000 words", threshold, seen, holds)
 

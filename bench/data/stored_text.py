@@ -71,8 +71,6 @@ class StoredLines(Sequence[str]):
             return False
         return all(mine == its for mine, its in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]
-
     def _block(self, begin: int, end: int) -> list[str]:
         if begin >= end:
             return []

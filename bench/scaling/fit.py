@@ -174,7 +174,8 @@ def fit_law(
         done = least_squares(
             lambda some: log_loss_and_jacobian(form, full(some), x_P, y_P)[0] - target_P,
             begin[free],
-            lambda some: log_loss_and_jacobian(form, full(some), x_P, y_P)[1][:, free],  # type: ignore[arg-type]  # scipy's stubs know strings only
+            # scipy takes a function here; its type stubs know only the names of methods
+            lambda some: log_loss_and_jacobian(form, full(some), x_P, y_P)[1][:, free],  # type: ignore[arg-type]
             bounds=(lower[free], upper[free]),
             x_scale="jac",
             ftol=1e-12,

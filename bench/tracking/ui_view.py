@@ -99,6 +99,12 @@ def page(experiment: str) -> str:
     return f"#/experiments/{experiment}/runs"
 
 
+def _links(lines: str, experiment: str, kind: Kind) -> str:
+    """The links to the table and the charts of a view, which end the first paragraph of a description. Markdown."""
+    table, charts = (address("", experiment, kind, as_charts) for as_charts in (False, True))
+    return f"**[Compare the {lines}]({table})** or [see the charts]({charts}).\n\n"
+
+
 def suite_description(question: str, experiment: str, parent: str) -> str:
     """The description of the experiment of a suite: its question, and how to read the runs. Markdown.
 
@@ -109,9 +115,8 @@ def suite_description(question: str, experiment: str, parent: str) -> str:
         experiment: Id of the experiment.
         parent: Id of the suite's own run.
     """
-    table, charts = (address("", experiment, "suite", as_charts) for as_charts in (False, True))
     return (
-        f"{' '.join(question.split())} **[Compare the rows]({table})** or [see the charts]({charts}).\n\n"
+        f"{' '.join(question.split())} {_links('rows', experiment, 'suite')}"
         "The comparison has one line for each job, the highest BLEU first. BLEU is in percent on the test set, "
         "train_flops are the counted FLOPs of the training, latency is that of a single sentence. The "
         f"[run of the suite]({page(experiment)}/{parent}) has the table with intervals and the report."
@@ -120,9 +125,8 @@ def suite_description(question: str, experiment: str, parent: str) -> str:
 
 def sweep_description(goal: str, experiment: str) -> str:
     """The description of the experiment of a sweep, in Markdown. `goal` is the metric that it optimizes first."""
-    table, charts = (address("", experiment, "sweep", as_charts) for as_charts in (False, True))
     return (
-        f"**[Compare the trials]({table})** or [see the charts]({charts}).\n\n"
+        f"{_links('trials', experiment, 'sweep')}"
         f"The comparison has one line for each trial with the settings that were searched, the best {goal} first. The "
         "runs of the studies have the best settings."
     )
@@ -145,9 +149,8 @@ def suite_view(scores: Sequence[str]) -> str:
 
 def study_description(question: str, experiment: str, parent: str) -> str:
     """The description of the experiment of a scaling study, as `suite_description`."""
-    table, charts = (address("", experiment, "suite", as_charts) for as_charts in (False, True))
     return (
-        f"{' '.join(question.split())} **[Compare the runs]({table})** or [see the charts]({charts}).\n\n"
+        f"{' '.join(question.split())} {_links('runs', experiment, 'suite')}"
         "The comparison has one line for each run, the lowest validation loss first: a row at one size, with one "
         "budget in sentence pairs, and a seed. Curves, intervals and crossings are in the report of the "
         f"[run of the study]({page(experiment)}/{parent})."

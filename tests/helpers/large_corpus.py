@@ -80,9 +80,9 @@ def main() -> None:
         flags += ["--text.vocabulary_size", "2000"]
         environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
 
-        def job(kind: str, **options: object) -> subprocess.Popen[str]:
+        def job(kind: str, stdin: int | None = None, stdout: int | None = None) -> subprocess.Popen[str]:
             command = [sys.executable, "-c", JOB, kind, *flags]
-            return subprocess.Popen(command, env=environment, text=True, **options)  # type: ignore[call-overload]
+            return subprocess.Popen(command, env=environment, text=True, stdin=stdin, stdout=stdout)
 
         print("killed while it encodes:", flush=True)
         process, chunks = job("start"), list[Path]()
