@@ -96,12 +96,16 @@ def _show_search(name: str, sweep: Sweep) -> bool:
             ]
         )
         if best and not faults:
-            winner = next(trial for trial in trials if trial.number == best.trial)
-            edges += [f"{row}: {edge}" for edge in equal_search.at_edge(sweep, winner, trials)]
+            edges += [(f"{row}: {edge}", presses) for edge, presses in equal_search.at_edge(sweep, trials)]
     columns = [("row", "left"), ("trials", "right"), ("BLEU of the default", "right"), ("best trial", "right")]
     terminal.table([*columns, ("BLEU of the best", "right"), ("", "left")], lines)
-    for edge in edges:
-        terminal.say(f"at the edge of the space: {edge}; widen the range for all rows, or say why it does not matter")
+    for edge, presses in edges:
+        advice = (
+            "the three best trials lie in the quarter at this end, so widen the range for all rows"
+            if presses
+            else "likely by chance, because not all of the three best trials lie in the quarter at this end"
+        )
+        terminal.say(f"at the edge of the space: {edge}; {advice}")
     corpus = resolve(row_files()[sweep.rows[0]], preset=sweep.preset, row=sweep.rows[0]).corpus_name
     general = _general_faults(tuned, again)
     for fault in general:

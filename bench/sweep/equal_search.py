@@ -253,10 +253,14 @@ def finished_trials(sweep: Sweep, row: str, jobs: Sequence[tuple[Point, Experime
 # --- recipes ----------------------------------------------------------------------------------------------------------
 
 
-def best_trial(trials: Sequence[Trial]) -> Trial:
-    """The trial with the highest validation BLEU; of equal ones, that with the lowest loss."""
+def best_first(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials with a score, by descending validation BLEU; of equal ones, that with the lowest loss comes first."""
     scored = [trial for trial in trials if trial.state == COMPLETE]
-    return max(scored, key=lambda trial: (rank(trial.validation_loss, trial.validation_bleu or 0.0), -trial.number))
+    return sorted(
+        scored,
+        key=lambda trial: (rank(trial.validation_loss, trial.validation_bleu or 0.0), -trial.number),
+        reverse=True,
+    )
 
 
 def choose(sweep: Sweep, name: str) -> Tuned:
@@ -270,7 +274,7 @@ def choose(sweep: Sweep, name: str) -> Tuned:
     for row in sweep.rows:
         trials = [trial for trial in every if trial.row == row]
         if len(trials) == sweep.trials and any(trial.state == COMPLETE for trial in trials):
-            best = best_trial(trials)
+            best = best_first(trials)[0]
             settings = recipe_settings(sweep, best.settings)
             rows[row] = Recipe(best.number, best.validation_bleu or 0.0, best.commit, settings)
     _, experiment = trial_experiments(sweep, sweep.rows[0])[0]
@@ -289,18 +293,25 @@ def write_recipes(preset: str, tuned: Tuned) -> Path:
     return path
 
 
-def at_edge(sweep: Sweep, best: Trial, trials: Sequence[Trial]) -> list[str]:
-    """The settings of which the best trial has the lowest or highest value tried, so that a better one may lie beyond.
+def at_edge(sweep: Sweep, trials: Sequence[Trial]) -> list[tuple[str, bool]]:
+    """The settings of which the best trial has the lowest or highest value tried, and whether this is more than chance.
 
-    A lower limit of 0 is none that could be moved.
+    With 16 points, a setting that hardly matters has its best value at a given end in one of 16 rows. So an edge counts
+    only if the three best trials of the row all lie in the quarter of the tried values at that end, which happens by
+    chance in one of 560 rows. A lower limit of 0 is no edge, because it cannot be moved.
     """
     found = []
+    leading = best_first(trials)[:3]
     for key, span in space(sweep).items():
-        values = [trial.settings[key] for trial in trials if key in trial.settings]
+        values = sorted(trial.settings[key] for trial in trials if key in trial.settings)
         if not values:
             continue
-        value = best.settings[key]
-        low = value == min(values) and span.low != 0
-        if low or value == max(values):
-            found.append(f"{key} {value:g} is the {'lowest' if low else 'highest'} of its {len(values)} values")
+        value = leading[0].settings[key]
+        low = value == values[0] and span.low != 0
+        if not (low or value == values[-1]):
+            continue
+        quarter = max(1, len(values) // 4)
+        outer = values[:quarter] if low else values[-quarter:]
+        presses = all(outer[0] <= trial.settings[key] <= outer[-1] for trial in leading)
+        found.append((f"{key} {value:g} is the {'lowest' if low else 'highest'} of its {len(values)} values", presses))
     return found

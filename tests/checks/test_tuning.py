@@ -138,18 +138,28 @@ def test_an_unfinished_search_is_reported(folder: Path, capsys: pytest.CaptureFi
     assert (code, "2 rows, 1 without a recipe" in printed) == (1, True)
 
 
-def test_a_best_trial_at_the_edge_of_a_range_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep = Sweep.read(folder / "tune-demo.yaml")
-    rates = [point["training.optimizer.lr"] for point in equal_search.points(sweep)]
-    best = rates.index(max(rates))
-    finish(folder, {row: [50.0 if number == best else 10.0 for number in range(4)] for row in SCORES})
-    assert main(["tuned", str(folder / "tune-demo.yaml")]) == 0
+@pytest.mark.parametrize("presses", [True, False])
+def test_a_best_trial_at_the_edge_counts_if_the_next_ones_lie_there_too(
+    folder: Path, capsys: pytest.CaptureFixture[str], presses: bool
+) -> None:
+    path = tiny_search.write(folder, **{"trials: 4": "trials: 16"})
+    rates = [point["training.optimizer.lr"] for point in equal_search.points(Sweep.read(path))]
+    by_rate = sorted(range(16), key=lambda number: rates[number])
+    leading = [by_rate[15], by_rate[12], by_rate[13]] if presses else [by_rate[15], by_rate[14], by_rate[11]]
+    scores = [90.0 - 10 * leading.index(number) if number in leading else 10.0 for number in range(16)]
+    finish(folder, dict.fromkeys(SCORES, scores))
+    assert main(["tuned", str(path)]) == 0
     code, printed = verify(capsys)
     assert code == 0, "the search was equal, even if it should be repeated with a wider range"
     edges = [line for line in printed.splitlines() if line.startswith("at the edge")]
+    advice = (
+        "the three best trials lie in the quarter at this end, so widen the range for all rows"
+        if presses
+        else "likely by chance, because not all of the three best trials lie in the quarter at this end"
+    )
     assert [line for line in edges if "lr" in line] == [
-        f"at the edge of the space: {row}: training.optimizer.lr {max(rates):g} is the highest of its 4 values; widen "
-        "the range for all rows, or say why it does not matter"
+        f"at the edge of the space: {row}: training.optimizer.lr {max(rates):g} is the highest of its 16 values; "
+        + advice
         for row in SCORES
     ]
     assert not [line for line in edges if "lowest" in line and "lr" not in line], "a limit of 0 cannot be moved"

@@ -114,5 +114,5 @@ def test_a_line_that_is_no_trial_is_refused_with_its_number(old: str, new: str) 
 
 def test_of_trials_with_equal_bleu_that_with_the_lowest_loss_is_best() -> None:
     worse, better, later = (replace(trial("mlp", n), validation_loss=loss) for n, loss in enumerate((2.0, 1.0, 1.0)))
-    assert equal_search.best_trial([worse, better, later, trial("mlp", 3, None)]) == better
-    assert equal_search.best_trial([worse, better, trial("mlp", 3, 31.0)]).number == 3
+    assert equal_search.best_first([worse, better, later, trial("mlp", 3, None)])[0] == better
+    assert equal_search.best_first([worse, better, trial("mlp", 3, 31.0)])[0].number == 3
