@@ -108,7 +108,8 @@ def mean_training_flops(model: Translator, lengths: Lengths, experiment: Experim
 def activation_bytes(model: Translator, batches: PairBatches) -> float:
     """Peak memory of an update on the longest batch, besides weights, gradients and the optimizer's state.
 
-    The forward pass runs on the meta device, and what it saves for the backward pass is counted.
+    With accumulation (`training.accumulate`) it is that of the largest part of the batch. The forward pass runs on the
+    meta device, and what it saves for the backward pass is counted.
     """
     saved: dict[int, tuple[Tensor, int]] = {}
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
@@ -119,10 +120,12 @@ def activation_bytes(model: Translator, batches: PairBatches) -> float:
             saved[storage._cdata] = tensor, storage.nbytes()  # the tensor, so that its address is not used again
         return tensor
 
+    parts = batches.longest().split(model.optimization.accumulate or 1)
+    largest = max(parts, key=lambda part: len(part.target.lengths_B))
     model.train()
     model.set_routing("uniform")  # the meta device has no values to route by
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model.training_step(batches.longest().to("meta"), 0)
+        model.weighted_loss(largest.to("meta"))
     return ACTIVATIONS * sum(size for _, size in saved.values())
 
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import filelock
@@ -41,11 +41,15 @@ from bench.training import checkpoints
 from bench.training.budget import Diverged
 from bench.training.checkpoints import Interrupted, Signals, save_tensors
 from bench.training.distributed import ProcessGroup, launch_group
+from bench.training.memory_limit import UpdateTooLarge, free_memory
 from bench.training.trainer import CHECKPOINT, TrainingHooks, TrainingResult, train
 from models.parts.translator import Translator
 
 LAST_METADATA_TAG = "vocabulary.target"
 """The metadata tag that is written last. A run without it was killed before its metadata was complete."""
+
+PARTS_TAG = "accumulate"
+"""The tag with the parts of each batch, if they became more than `training.accumulate` because memory ran out."""
 
 
 class JobLocked(ValueError):
@@ -185,7 +189,10 @@ def run(
                 if members:
                     model, costs = _join_members(members, store, folder, writer)
                 else:
-                    trained = _train_model(model, experiment, job_data, folder, writer, signals, on_status, group)
+                    parts = int(earlier.tags.get(PARTS_TAG, 1)) if earlier else 1
+                    trained = _train_model(
+                        model, experiment, job_data, folder, writer, signals, on_status, group, parts
+                    )
                     costs = training_costs(trained, model, experiment, job_data)
                     completed = trained.completed
                 measures = store.measures(earlier) if earlier else []
@@ -384,8 +391,13 @@ def _train_model(
     signals: Signals,
     on_status: StatusCallback | None,
     group: ProcessGroup,
+    parts: int,
 ) -> TrainingResult:
-    """Trains the model and then loads the weights that are evaluated into it."""
+    """Trains the model and then loads the weights that are evaluated into it.
+
+    Args:
+        parts: Parts of each batch that an earlier start of this run needed, because the GPU ran out of memory.
+    """
     live = terminal.ProgressLine(experiment.row)
     hooks = TrainingHooks(
         decode_text=job_data.vocabularies.target.decode,
@@ -395,18 +407,33 @@ def _train_model(
         on_resumed=lambda curve: writer.curve(writer.missing_points(curve)),
         on_status=on_status or live,
     )
+    training = replace(experiment.training, accumulate=max(experiment.training.accumulate or 1, parts))
     try:
-        trained = train(
-            model,
-            job_data.train,
-            experiment.training,
-            experiment.machine,
-            hooks,
-            seed=experiment.seed,
-            folder=folder,
-            signals=signals,
-            group=group,
-        )
+        while True:
+            try:
+                trained = train(
+                    model,
+                    job_data.train,
+                    training,
+                    experiment.machine,
+                    hooks,
+                    seed=experiment.seed,
+                    folder=folder,
+                    signals=signals,
+                    group=group,
+                )
+                break
+            except UpdateTooLarge:
+                training = replace(training, accumulate=2 * (training.accumulate or 1))
+            # Here, because the exception kept everything that the failed update had in memory.
+            free_memory(model)
+            terminal.say(
+                f"  the GPU ran out of memory: every batch is now computed in {training.accumulate} parts "
+                "(training.accumulate), from the last checkpoint on"
+            )
+            writer.tag({PARTS_TAG: str(training.accumulate)})
+            if not (folder / CHECKPOINT).exists():
+                model.load_state_dict(model_of(experiment, job_data).state_dict())
     finally:
         live.close()
     if not experiment.training.average:  # a mean of the last weights selects nothing

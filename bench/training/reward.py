@@ -254,7 +254,7 @@ class RewardPhase(pl.Callback):
         return self.budget.fraction >= 1 - self.settings.share
 
     def objective(self, model: Translator, batch: Batch) -> Tensor:
-        """Return the loss of a batch."""
+        """Return the weighted loss of a batch."""
         if not self.active:
             return cross_entropy_loss(model, batch)
         self.has_trained = True
@@ -263,7 +263,7 @@ class RewardPhase(pl.Callback):
         self.budget.flop_counter.add_samples(samples.pairs, self.settings.samples, samples.rows_T)
         rewards_R = self.rewards(batch.target, samples.pairs.target).to(model.device)
         self.curves.record("reward", rewards_R.mean())
-        return mixed_loss(model, batch, samples, rewards_R, self.settings.ml_weight)
+        return mixed_loss(model, batch, samples, rewards_R, self.settings.ml_weight) * batch.sentence_loss_weight
 
     def rewards(self, references: Tokens, samples: Tokens) -> Tensor:
         """Return the GLEU of every sample (R) against the reference of its sentence."""

@@ -1,12 +1,13 @@
 """The training loop: `train` sets up the Lightning trainer and its callbacks.
 
-Lightning owns the loop. Everything that happens around a batch is a callback. They act in this order:
-`SeedPerUpdate` (checkpoints.py) seeds dropout, `BudgetTracker` (budget.py) counts what the update used,
-`BudgetSchedule` (budget.py) sets the learning rate if the schedule is in shares of the budget, `RewardPhase`
-(reward.py) replaces the cross entropy by the reward objective, `Validation` (validation.py) scores the weights,
-`PlateauDecay` (validation.py) lowers the learning rate if that is the schedule, `LearningCurves` (budget.py) records
-the loss, `CheckpointWriter` (checkpoints.py) saves what a resumed run needs, `RepeatedWork` (checkpoints.py) counts
-updates repeated after a kill, and `Progress` reports the status to the caller.
+Lightning owns the loop. Everything that happens around a batch is a callback. They act in this order: `MemoryLimit`
+(memory_limit.py) tells an update that ran out of memory from what follows it, `SeedPerUpdate` (checkpoints.py) seeds
+dropout, `BudgetTracker` (budget.py) counts what the update used, `BudgetSchedule` (budget.py) sets the learning rate if
+the schedule is in shares of the budget, `RewardPhase` (reward.py) replaces the cross entropy by the reward objective,
+`Validation` (validation.py) scores the weights, `PlateauDecay` (validation.py) lowers the learning rate if that is the
+schedule, `LearningCurves` (budget.py) records the loss, `CheckpointWriter` (checkpoints.py) saves what a resumed run
+needs, `RepeatedWork` (checkpoints.py) counts updates repeated after a kill, and `Progress` reports the status to the
+caller.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -38,6 +40,7 @@ from bench.training.checkpoints import (
     Signals,
 )
 from bench.training.distributed import SINGLE_PROCESS, ExternalLauncher, ProcessGroup
+from bench.training.memory_limit import MemoryLimit
 from bench.training.reward import RewardPhase, RewardSettings
 from bench.training.validation import PlateauDecay, Score, Validation
 from models.parts.batch import Batch
@@ -50,7 +53,7 @@ for name in ("pytorch_lightning", "lightning_fabric"):
 CHECKPOINT = "last.ckpt"
 
 MINIMUM = {"max_pairs": 1, "max_updates": 1, "batch_tokens": 1, "batch_pairs": 1, "validations": 1, "average": 0}
-MINIMUM |= {"schedule.warmup": 0, "schedule.hold": 0, "schedule.every": 1}
+MINIMUM |= {"schedule.warmup": 0, "schedule.hold": 0, "schedule.every": 1, "accumulate": 1}
 """The smallest valid value of each setting that is a count."""
 
 POSITIVE = ("max_flops", "max_seconds", "clip", "optimizer.lr")
@@ -225,6 +228,7 @@ def train(
     Raises:
         Interrupted: a signal came; everything is saved.
         Diverged: the loss became infinite or not a number.
+        UpdateTooLarge: a GPU ran out of memory; more parts (`accumulate`) may help. Only if there is one process.
     """
     model.optimization = settings
     budget = BudgetTracker(settings, FlopCounter(model), group)
@@ -256,7 +260,9 @@ def train(
     seeds = SeedPerUpdate(seed, group.rank)
     plateau = PlateauDecay(settings, validation, group)
     schedule = BudgetSchedule(settings, budget)
+    memory_limit = MemoryLimit()
     callbacks = [
+        memory_limit,
         seeds,
         budget,
         schedule,
@@ -293,7 +299,8 @@ def train(
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended.*")
         model.train()
-        trainer.fit(model, data, ckpt_path=path if group.broadcast(path.exists()) else None, weights_only=True)
+        with memory_limit.reported(settings.accumulate or 1) if group.size == 1 else nullcontext():
+            trainer.fit(model, data, ckpt_path=path if group.broadcast(path.exists()) else None, weights_only=True)
     model.objective = cross_entropy_loss
     weights = group.broadcast(validation.final_weights() if group.is_leader else {})
     scores = [score for _, score in validation.scores]

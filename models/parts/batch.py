@@ -80,8 +80,10 @@ class Batch(NamedTuple):
         target: Target sentences.
         loss_weight: Factor of the mean loss over target tokens. In distributed training each process holds a part of
             every batch and gradients are averaged over processes. With the factor (target tokens of this process) x
-            (processes) / (target tokens of all processes) this average equals the mean over all tokens.
-        process_shapes: The shapes of the parts of all processes; empty if this is the whole batch.
+            (processes) / (target tokens of all processes) this average equals the mean over all tokens. A part that
+            `split` returns has the factor of the batch, times its share of the batch's target tokens.
+        process_shapes: The shapes of the parts of all processes; empty if this is the whole batch. A part that `split`
+            returns has the shapes of its batch.
     """
 
     source: Tokens
@@ -107,6 +109,22 @@ class Batch(NamedTuple):
         """The decoder's input at each target position: BOS, then all target tokens but the last."""
         ids_BT = functional.pad(self.target.ids_BS[:, :-1], (1, 0), value=BOS)
         return Tokens(ids_BT, self.target.lengths_B)
+
+    def split(self, count: int) -> list[Batch]:
+        """Return `count` parts with about as many sentence pairs each; one part for each pair if there are fewer.
+
+        The parts keep the padding, so together they cost what the whole batch costs. Their weighted losses sum to its
+        weighted loss.
+        """
+        pairs, tokens = len(self.target.lengths_B), sum(self.target.lengths_B)
+        count = min(count, pairs)
+        bounds = [pairs * number // count for number in range(count + 1)]
+        parts = []
+        for rows in map(slice, bounds, bounds[1:]):
+            source, target = (Tokens(side.ids_BS[rows], side.lengths_B[rows]) for side in (self.source, self.target))
+            loss_weight = self.loss_weight * sum(target.lengths_B) / tokens
+            parts.append(Batch(source, target, loss_weight, self.shapes))
+        return parts
 
     def to(self, device: torch.device | str) -> Batch:
         return self._replace(source=self.source.to(device), target=self.target.to(device))

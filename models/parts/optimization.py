@@ -111,9 +111,13 @@ class OptimizationSettings:
         label_smoothing: Probability mass spread evenly over the vocabulary (Szegedy et al. 2016); 0 for none.
         normalization: What the loss is averaged over. token: target tokens. sentence: sentences, each with the sum over
             its tokens, as in papers whose learning rates and clipping are meant for that sum divided by the batch size.
+        accumulate: Parts into which each batch is divided; their gradients are accumulated for one update, so that a
+            large batch fits in a small memory. null: one part, and more only if a GPU runs out of memory. Loss and
+            gradient stay the same, except for the random numbers of dropout and for mixtures of experts.
     """
 
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: LearningRateSchedule = field(default_factory=LearningRateSchedule)
     label_smoothing: float = 0.0
     normalization: Literal["token", "sentence"] = "token"
+    accumulate: int | None = None

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.parts.accumulation import accumulated_loss
 from models.parts.batch import Batch, Tokens
 from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.optimization import OptimizationSettings
@@ -165,14 +166,19 @@ class Translator(pl.LightningModule, ABC):
         return functional.cross_entropy(logits_NV, labels_N, label_smoothing=label_smoothing, reduction="none")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch: the objective (by default the cross entropy) plus the auxiliary loss.
+        """Return the loss of a batch, computed in `accumulate` parts if the optimization settings say so."""
+        parts = batch.split(self.optimization.accumulate or 1)
+        if len(parts) == 1:
+            return self.weighted_loss(batch)
+        return accumulated_loss(self.weighted_loss, parts, list(self.trainable_parameters()))
 
-        It is multiplied by the weight of this part of the batch, which is 1 unless several processes share the batch.
+    def weighted_loss(self, batch: Batch) -> Tensor:
+        """Return the objective (by default the cross entropy) plus the auxiliary loss, each weighted.
+
+        The weight is that of this part of a batch; it is 1 for a whole batch.
         """
         loss, auxiliary = self.objective(self, batch), self.auxiliary_loss()
-        per_token = self.optimization.normalization == "token"
-        weight = batch.loss_weight if per_token else batch.sentence_loss_weight
-        return (loss if auxiliary is None else loss + auxiliary) * weight
+        return loss if auxiliary is None else loss + auxiliary * batch.loss_weight
 
     def auxiliary_loss(self) -> Tensor | None:
         """Return the architecture's own loss term for the last batch, or None. Resets it."""
@@ -213,8 +219,8 @@ class Translator(pl.LightningModule, ABC):
 
 
 def cross_entropy_loss(model: Translator, batch: Batch) -> Tensor:
-    """Return the mean cross entropy of the batch: over real target tokens, or over sentences (`normalization`)."""
+    """Return the weighted mean cross entropy of the batch: over real target tokens, or sentences (`normalization`)."""
     losses_N = model.token_losses(batch, model.optimization.label_smoothing)
     if model.optimization.normalization == "token":
-        return losses_N.mean()
-    return losses_N.sum() / len(batch.target.lengths_B)
+        return losses_N.mean() * batch.loss_weight
+    return losses_N.sum() / len(batch.target.lengths_B) * batch.sentence_loss_weight

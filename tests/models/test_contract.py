@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -26,10 +26,13 @@ from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.system.machine import MachineSettings, bf16_fallback
 from bench.training.checkpoints import Signals
+from bench.training.reward import without_dropout
 from bench.training.trainer import Status, TrainingHooks, TrainingResult, train
 from bench.training.validation import Score
 from models.parts.batch import BOS, EOS, UNK, Batch, Tokens
 from models.parts.flops import Flops
+from models.parts.mixture_of_experts import MixtureOfExperts
+from models.parts.optimization import OptimizationSettings
 from models.parts.translator import Translator
 
 FILES = row_files()
@@ -364,6 +367,27 @@ def test_five_updates_change_every_tensor(row: str, device: torch.device) -> Non
     unchanged = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
     assert not unchanged
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("normalization", ["token", "sentence"])
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    model: Translator, device: torch.device, normalization: Literal["token", "sentence"]
+) -> None:
+    def step(parts: int) -> tuple[Tensor, Tensor]:
+        model.optimization = OptimizationSettings(normalization=normalization, label_smoothing=0.1, accumulate=parts)
+        model.zero_grad()
+        loss = model.training_step(batch(device), 0)
+        loss.backward()
+        return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    with without_dropout(model.train()):
+        whole, whole_P = step(1)
+        if any(isinstance(module, MixtureOfExperts) for module in model.modules()):
+            pytest.skip("a mixture of experts looks at the whole batch")
+        for parts in (2, 5, 60):
+            found, found_P = step(parts)
+            torch.testing.assert_close(found, whole, rtol=1e-12, atol=0)
+            torch.testing.assert_close(found_P, whole_P, rtol=0, atol=1e-12 * whole_P.abs().max().item())
 
 
 def test_bf16_mixed_trains_and_writes(row: str, device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -37,6 +38,8 @@ from bench.tracking.store import STORE_FORMAT, Store, TrackingSettings
 from bench.training.budget import Diverged, HostClock
 from bench.training.checkpoints import Interrupted
 from bench.training.validation import Score
+from models.parts.batch import Batch
+from models.parts.translator import Translator
 from reports.text import catalogue
 from tests.helpers import quick_evaluation, tiny_job, tracking_folder
 
@@ -263,6 +266,64 @@ def test_too_little_memory_to_measure_memory_does_not_fail_the_job(
     result = run(experiment(folder), store, "full")
     memory = next(measure for measure in result.measures if measure.metric == "memory_training_bytes")
     assert (memory.value, memory.provenance) == (None, "not measured: OutOfMemoryError: CUDA out of memory")
+
+
+def fails_above(
+    most: int, monkeypatch: pytest.MonkeyPatch, after: int = 0, error: type[BaseException] = torch.OutOfMemoryError
+) -> None:
+    """From the update number `after` + 1 on, a part of more than `most` sentence pairs raises the error."""
+    real, begun = Translator.weighted_loss, []
+
+    def weighted_loss(model: Translator, batch: Batch) -> torch.Tensor:
+        begun.append(1)
+        if len(batch.target.lengths_B) > most and len(begun) > after:
+            raise error("CUDA out of memory")
+        return real(model, batch)
+
+    monkeypatch.setattr(Translator, "weighted_loss", weighted_loss)
+
+
+@pytest.mark.parametrize("after", [0, 6])  # without a checkpoint, and with that of the first validation, at update 4
+def test_a_job_whose_gpu_is_too_small_divides_its_batches(
+    after: int,
+    folder: Path,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = experiment(folder, model__dropout=0.0)
+    pairs = max(len(batch.target.lengths_B) for batch in itertools.islice(JobData.of(job).train.train_dataloader(), 12))
+    wanted = weights(store, run(job, store, "whole"), tmp_path / "whole")
+    fails_above(pairs // 3, monkeypatch, after)
+    result = run(job, store, f"divided {after}")
+    assert result.run
+    assert result.run.tags["accumulate"] == "4"
+    printed = [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
+    assert [line.partition("computed in ")[2].split()[0] for line in printed] == ["2", "4"]
+    found = weights(store, result, tmp_path / "divided")
+    assert all(torch.allclose(found[name], tensor, atol=1e-4) for name, tensor in wanted.items())
+    numbers = {measure.metric: measure.value for measure in result.measures}
+    assert numbers["updates"] == 12
+
+
+def test_a_resumed_job_keeps_the_parts_of_its_batches(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = experiment(folder)
+    fails_above(20, monkeypatch)
+    monkeypatch.setattr(
+        bench.runs.job, "evaluate_job", fails_first(bench.runs.job.evaluate_job, Interrupted(signal.SIGINT))
+    )
+    with pytest.raises(Interrupted):
+        run(job, store, "resumed")
+    parts = []
+    real = bench.runs.job.train
+    monkeypatch.setattr(bench.runs.job, "train", lambda *a, **named: parts.append(a[2].accumulate) or real(*a, **named))
+    capsys.readouterr()
+    assert run(job, store, "resumed").state == "finished now"
+    assert "out of memory" not in capsys.readouterr().out
+    assert parts == [2]
 
 
 class LaggingClock(HostClock):
