@@ -125,7 +125,7 @@ class StudyReport:
 
     @cached_property
     def analysis(self) -> Analysis:
-        return analyse(self.study.points, list(self.study.labels), self.study.known_e)
+        return analyse(self.study.points, list(self.study.labels))
 
     def write(self, out: Path, home: str = "") -> list[Path]:
         """Writes all files. `home`: in a site, the relative address of its index."""

@@ -12,7 +12,7 @@ from bench.experiment.yaml_layers import check_known, read_yaml
 from bench.planning.known_runs import KnownRuns
 from bench.planning.plan import Job, Resources, make_plan
 from bench.planning.show import as_csv, as_json, print_table
-from bench.runs.scale import Scale
+from bench.runs.scale import Scale, is_study
 from bench.runs.suite import Suite
 from bench.sweep import equal_search
 from bench.sweep.settings import Sweep
@@ -45,8 +45,8 @@ def read_jobs(
         raise ValueError(
             f"{path}: the file of an architecture; expected one of a suite, sweep or study; list the row in one"
         )
-    suite, study, sweep = ({each.name for each in dataclasses.fields(kind)} for kind in (Suite, Scale, Sweep))
-    kind = "study" if (study - suite) & content.keys() else "sweep" if (sweep - suite) & content.keys() else "suite"
+    suite, sweep = ({each.name for each in dataclasses.fields(kind)} for kind in (Suite, Sweep))
+    kind = "study" if is_study(path) else "sweep" if (sweep - suite) & content.keys() else "suite"
     jobs_of_suite = {"--row": rows, "--preset": preset, "--trials": trials}
     arguments = {"sweep": {"--seeds": seeds}, "suite": jobs_of_suite, "study": jobs_of_suite}
     for flag, value in arguments[kind].items():

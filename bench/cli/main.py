@@ -160,8 +160,11 @@ def run_command(args: argparse.Namespace, flags: list[str]) -> int:
 
 
 def suite_command(args: argparse.Namespace, flags: list[str]) -> int:
+    from bench.runs.scale import is_study
     from bench.runs.suite import Suite
 
+    if is_study(args.file):
+        raise ValueError(f"{args.file}: the file of a scaling study; run it with {PROGRAM} scale {args.file}")
     return _run_jobs(args, flags, Suite.read(args.file))
 
 

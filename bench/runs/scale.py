@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ import torch
 from bench.experiment.fairness import setting_differences
 from bench.experiment.loading import resolve, row_files, sizes_of
 from bench.experiment.spec import Experiment, flatten
+from bench.experiment.yaml_layers import read_yaml
 from bench.runs.suite import Suite
 from bench.tracking import ui_view
 from bench.tracking.reading import STUDY_FILE, STUDY_TAG
@@ -111,10 +112,12 @@ class Scale(Suite):
             ValueError: a setting is invalid, a row has no sizes, or a flag would give all jobs the same size or budget.
         """
         given = {flag.partition("=")[0].removeprefix("--") for flag in flags}
-        for key in sorted(given & {"seed", "about.size", *BUDGETS, *self.rules}):
+        for key in sorted(given & {"seed", "about.size", *BUDGETS, *self.rules, *self._settings_of_sizes()}):
             raise ValueError(
                 f"--{key}: would be the same for all jobs, but the study sets it for each; remove the flag"
             )
+        for key in sorted(self._settings_of_sizes() & flatten(self.settings).keys()):
+            raise ValueError(f"settings: {key}: has no effect, because the sizes of the rows set it; remove it")
         ladders = {row: self._ladder(row, flags) for row in self.rows}
         for ladder in ladders.values():
             self._check(ladder[0])
@@ -151,6 +154,11 @@ class Scale(Suite):
         """The shared settings in which rows differ at one budget."""
         of_budget = ([job for job in experiments if job.training.max_pairs == pairs] for pairs in self.pairs)
         return list(dict.fromkeys(line for jobs in of_budget for line in setting_differences(jobs)))
+
+    def _settings_of_sizes(self) -> set[str]:
+        """The settings of models that the sizes of the rows set."""
+        sizes = (size for row in self.rows for size in sizes_of(row_files()[row], row).values())
+        return {key for size in sizes for key in flatten({"model": size})}
 
     def _check(self, experiment: Experiment) -> None:
         """Raises ValueError if runs would not end with their schedule, or would see sentences twice."""
@@ -190,6 +198,12 @@ class Scale(Suite):
     def _resolve(self, row: str, layer: Mapping[str, Any], flags: Sequence[str]) -> Experiment:
         suite = [self.settings, {"corpus": {"name": self.corpora[0]}}, layer]
         return resolve(row_files()[row], preset=self.preset, row=row, suite=suite, flags=flags)
+
+
+def is_study(path: Path) -> bool:
+    """Whether a file has keys that a study has and a suite has not. Raises ValueError if it is no YAML file."""
+    study, suite = ({each.name for each in fields(kind)} for kind in (Scale, Suite))
+    return bool((study - suite) & read_yaml(path).keys())
 
 
 def _job(size: Experiment, pairs: int, seed: int, factor: float = 1.0) -> Experiment:

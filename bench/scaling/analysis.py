@@ -23,16 +23,18 @@ from bench.scaling.frontier import (
     Crossing,
     Frontier,
     Ladder,
+    PowerLaw,
     SizeExponent,
     compare,
     frontier,
+    frontier_law,
     lowest_loss,
     size_exponents,
 )
 from bench.scaling.held_out import FormChoice, choose_form
 from bench.scaling.laws import Array
 from bench.scaling.outliers import Drift, RunDeviation, wrong_run
-from bench.scaling.points import Count, Point
+from bench.scaling.points import Count, Point, with_equal_budgets
 from bench.scaling.uncertainty import DRAWS, Interval, Noise, interval, parameter_intervals, pooled_noise, simulate
 
 Cost = Literal["flops", "seconds"]
@@ -88,7 +90,7 @@ class RowAnalysis:
 
     Attributes:
         row: Architecture.
-        points: Its points.
+        points: Its points, those of one budget with equal tokens and pairs (`with_equal_budgets`).
         reasons: Why exponents and extrapolation are refused; empty: they are not.
         fit: The law; None: too few points.
         choice: The choice of its form, with held-out predictions.
@@ -97,6 +99,7 @@ class RowAnalysis:
         intervals: E, A0, B0, a, b with their intervals; empty if refused.
         optima: Best sizes at three costs of the range; empty if refused.
         exponents: Exponents of the best size in each way of counting; empty if refused.
+        frontier_law: The power law of the frontier in FLOPs, and its exponent with the interval; None if refused.
         bleu: BLEU against loss; None: fewer than four points with a BLEU.
         wrong_run: Name and deviation of a run to look at; None: no run deviates.
         drift: Whether the points of short budgets are end points; None: fewer than three budgets.
@@ -112,6 +115,7 @@ class RowAnalysis:
     intervals: dict[str, Interval] | None = None
     optima: tuple[Optimum, ...] = ()
     exponents: tuple[tuple[SizeExponent, Interval], ...] = ()
+    frontier_law: tuple[PowerLaw, Interval] | None = None
     bleu: BleuLaw | None = None
     wrong_run: tuple[str, RunDeviation] | None = None
     drift: Drift | None = None
@@ -182,7 +186,7 @@ def analyse(
     The same points give the same numbers: the random draws of a row depend on its name alone.
 
     Args:
-        points: End points of all rows.
+        points: End points of all rows, as measured.
         rows: The rows, in the order of the study; rows without points are included.
         known_e: Irreducible loss in nats per target token, if it is known.
         draws: Simulated data sets of an interval.
@@ -191,7 +195,7 @@ def analyse(
     by_row: dict[str, list[Point]] = {row: [] for row in rows}
     for point in points:
         by_row[point.row].append(point)
-    found = {row: _fitted(row, tuple(of), known_e, starts) for row, of in by_row.items()}
+    found = {row: _fitted(row, tuple(with_equal_budgets(of)), known_e, starts) for row, of in by_row.items()}
     noise = _noise(one.fit for one in found.values())
     others = {row: _noise(other.fit for name, other in found.items() if name != row) or noise for row in found}
     found = {row: _with_law(one, noise, others[row], draws) if one.fit else one for row, one in found.items()}
@@ -265,6 +269,7 @@ def _with_law(row: RowAnalysis, noise: Noise | None, others: Noise | None, draws
         intervals=parameter_intervals(fit, draws_BK),
         optima=_optima(curves["flops"]),
         exponents=_exponents(curves["flops"], row.points),
+        frontier_law=_frontier_law(curves["flops"]),
     )
 
 
@@ -301,6 +306,16 @@ def _exponents(curve: Curve, points: Sequence[Point]) -> tuple[tuple[SizeExponen
         for one in size_exponents(curve.fit, curve.ladder, counts)
         if len(of := drawn.get((one.count, one.cost), [])) >= least
     )
+
+
+def _frontier_law(curve: Curve) -> tuple[PowerLaw, Interval]:
+    """The power law through the frontier at the costs at which there are data, and the interval of its exponent."""
+    costs_C = np.geomspace(curve.ladder.lowest, curve.ladder.highest, FRONTIER_COSTS // 3)
+    loss_C = lowest_loss(curve.fit, curve.ladder, costs_C)[0]
+    costs_C, loss_C = costs_C[np.isfinite(loss_C)], loss_C[np.isfinite(loss_C)]  # without gaps between the budgets
+    law = frontier_law(costs_C, loss_C)
+    drawn_BC = lowest_loss(curve.fit, curve.ladder, costs_C, curve.draws[:EXPONENT_DRAWS])[0]
+    return law, interval(law.exponent, np.array([frontier_law(costs_C, loss_C).exponent for loss_C in drawn_BC]))
 
 
 def _pair(first: RowAnalysis, second: RowAnalysis, cost: Cost) -> Pair:

@@ -23,15 +23,18 @@ class BleuLaw:
         rate: k, in 1 / nats; an increase of the loss by 0.1 nats multiplies BLEU by exp(-0.1 k).
         rate_error: Standard error of k, by the residuals; points of one run share noise that this does not contain.
         residual_sd: Standard deviation of the residuals, in BLEU.
+        lowest_loss: The lowest loss of the points. Below it the curve grows without bound and is not used.
     """
 
     scale: float
     rate: float
     rate_error: float
     residual_sd: float
+    lowest_loss: float = 0.0
 
     def predict(self, losses: Array) -> Array:
-        """Returns BLEU at these losses in nats per target token."""
+        """Returns BLEU at these losses in nats per target token. A loss below all points counts as the lowest."""
+        losses = np.maximum(losses, self.lowest_loss)
         return self.scale * np.exp(-self.rate * losses)
 
 
@@ -59,4 +62,4 @@ def fit_bleu(losses: Array, bleus: Array) -> BleuLaw:
     scale, rate = (float(value) for value in best)
     law = BleuLaw(scale * float(np.exp(rate * middle)), rate, float(np.sqrt(covariance[1, 1])), 0.0)
     residual_sd = float(np.sqrt(((bleus - law.predict(losses)) ** 2).sum() / (len(losses) - 2)))
-    return BleuLaw(law.scale, law.rate, law.rate_error, residual_sd)
+    return BleuLaw(law.scale, law.rate, law.rate_error, residual_sd, float(losses.min()))

@@ -10,7 +10,7 @@ import numpy as np
 from bench.scaling.fit import GRID, Data, Fit, fit_law
 from bench.scaling.held_out import hold_out
 from bench.scaling.laws import Array, Form, log_loss_and_jacobian
-from bench.scaling.uncertainty import Noise
+from bench.scaling.uncertainty import Noise, cells_of_runs
 
 MAX_DEVIATION = 4.0
 """Standard errors by which a run may deviate from the law through all others."""
@@ -49,7 +49,9 @@ def run_deviations(fit: Fit, noise: Noise) -> tuple[RunDeviation, ...]:
     """
     runs = fit.data.runs
     y_P, same = np.log(fit.data.losses), runs[:, None] == runs[None]
+    cell_P = cells_of_runs(fit.data)[np.unique(runs, return_inverse=True)[1]]
     covariance = noise.point_sd**2 * np.eye(len(runs)) + noise.run_sd**2 * same
+    covariance += noise.cell_sd**2 * (cell_P[:, None] == cell_P[None])
     found = []
     for run in np.unique(runs):
         mine = runs == run

@@ -6,8 +6,9 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from bench.system.files import write_file
@@ -52,8 +53,30 @@ class Point:
     bleu: float | None
 
 
+SAME_BUDGET = 1.1
+"""Runs of one row whose pairs differ by less than this factor had one budget: a run ends after a whole batch."""
+
 COLUMNS = tuple(field.name for field in fields(Point))
 _TEXT, _WHOLE, _OPTIONAL = ("row", "run", "size"), ("seed", "body", "body_softmax", "all"), ("seconds", "bleu")
+
+
+def with_equal_budgets(points: Sequence[Point]) -> list[Point]:
+    """Returns the points of a row with the mean tokens and pairs of all its runs of the same budget.
+
+    Seeds have other batches, so the counts of runs of one budget differ by less than a batch. Fits recognize replicates
+    and the largest budget by equal counts. FLOPs stay those of the run.
+    """
+    budgets: list[list[Point]] = []
+    for point in sorted(points, key=lambda point: point.pairs):
+        if not budgets or point.pairs >= SAME_BUDGET * budgets[-1][0].pairs:
+            budgets.append([])
+        budgets[-1].append(point)
+    means = {
+        point.pairs: (fmean(one.tokens for one in budget), fmean(one.pairs for one in budget))
+        for budget in budgets
+        for point in budget
+    }
+    return [replace(point, tokens=means[point.pairs][0], pairs=means[point.pairs][1]) for point in points]
 
 
 def write_points(path: Path, points: Sequence[Point]) -> None:

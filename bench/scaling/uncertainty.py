@@ -2,21 +2,22 @@
 
 All points of one curve share the random deviation of their run, so a bootstrap over points gives intervals that are
 too narrow, and one over runs changes nothing where a size has one run. Intervals come from simulation instead: losses
-from the fitted law, a deviation for each run, one for each point, and a new fit. The standard deviation between runs is
-itself drawn from its scaled inverse chi-square distribution (Gelman et al., Bayesian Data Analysis, section 3.2),
-because it has few degrees of freedom. Letters in names: B draws, P points, R runs.
+from the fitted law, a deviation for each run, one for each point (and one for each size and budget, if these scatter
+more than seeds explain), and a new fit. The standard deviations between runs and cells are themselves drawn from their
+scaled inverse chi-square distributions (Gelman et al., Bayesian Data Analysis, section 3.2), because they have few
+degrees of freedom. Letters in names: B draws, P points, R runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy.stats import f as f_distribution
 
-from bench.scaling.fit import Fit, refit
+from bench.scaling.fit import Data, Fit, refit
 from bench.scaling.laws import Array
 
 DRAWS = 400
@@ -31,32 +32,59 @@ class Noise:
         run_sd: Between runs.
         run_df: Degrees of freedom of run_sd.
         point_sd: Between points of one run, around the law.
-        source: Where run_sd comes from: replicates with other seeds, or the scatter of sizes around the law, which also
-            contains settings that are not equally good at all sizes.
+        source: What the spread comes from: replicates with other seeds, or the scatter of sizes around the law, which
+            also contains settings that are not equally good at all sizes.
+        cell_sd: Between the sizes and budgets, beside the deviation of each run, if they scatter more than seeds
+            explain; else 0. All seeds of a size and budget share this deviation.
+        cell_df: Degrees of freedom of cell_sd.
     """
 
     run_sd: float
     run_df: int
     point_sd: float
     source: Literal["seeds", "sizes"] = "seeds"
+    cell_sd: float = 0.0
+    cell_df: int = 0
+
+    @property
+    def spread_sd(self) -> float:
+        """Standard deviation of a single run around the law, without that of its points."""
+        return float(np.hypot(self.run_sd, self.cell_sd))
+
+    @property
+    def df(self) -> int:
+        """Degrees of freedom of the larger part of the spread."""
+        return self.cell_df if self.cell_sd > self.run_sd else self.run_df
 
     def inflated_variance(self, fit: Fit) -> float:
-        """Variance of a log residual, inflated for points that share a run, for `identify`."""
-        per_run = len(fit.data.runs) / len(np.unique(fit.data.runs))
-        return self.point_sd**2 + per_run * self.run_sd**2
+        """Variance of a log residual, inflated for points that share a run or a cell, for `identify`."""
+        points, runs, cells = len(fit.data.runs), len(np.unique(fit.data.runs)), len(set(cells_of_runs(fit.data)))
+        return self.point_sd**2 + points / runs * self.run_sd**2 + points / cells * self.cell_sd**2
+
+
+def cells_of_runs(data: Data) -> Array:
+    """Returns the cell of each run, (R,): runs of one size with the same budgets are replicates of one cell."""
+    known: dict[tuple[float, ...], int] = {}
+    found = []
+    for run in np.unique(data.runs):
+        mine = data.runs == run
+        key = (float(data.sizes[mine][0]), *np.sort(data.tokens[mine]).tolist())
+        found.append(known.setdefault(key, len(known)))
+    return np.array(found)
 
 
 def pooled_noise(fits: Sequence[Fit]) -> Noise:
-    """Returns the noise pooled over rows: from seeds, or from the scatter between sizes.
+    """Returns the noise pooled over rows: from seeds, and from the scatter between sizes.
 
-    The scatter is used if it is significantly larger (F-test, 5 %), and without any replicate.
+    The scatter is used beside the seeds if it is significantly larger than they explain (F-test, 5 %), and alone
+    without any replicate.
 
     Raises:
         ValueError: nothing is left to estimate noise from.
     """
     within = between = scatter = 0.0
     df_within = df_between = df_scatter = 0
-    lengths = []
+    lengths, sizes_of_cells = [], list[int]()
     for fit in fits:
         residuals, runs = fit.residuals, np.unique(fit.data.runs, return_inverse=True)[1]
         counts = np.bincount(runs)
@@ -66,17 +94,15 @@ def pooled_noise(fits: Sequence[Fit]) -> Noise:
             chosen = several[runs]
             within += float(((residuals - means[runs])[chosen] ** 2).sum())
             df_within += max(int((counts[several] - 1).sum()) - 2, 0)  # b and B0 are fitted within runs
-        cells: dict[tuple[float, ...], list[int]] = {}
-        for run in range(len(counts)):
-            mine = runs == run
-            cells.setdefault((fit.data.sizes[mine][0], *np.sort(fit.data.tokens[mine])), []).append(run)
-        for cell in cells.values():
-            cell_means = means[cell]
+        cells = cells_of_runs(fit.data)
+        for cell in np.unique(cells):
+            cell_means = means[cells == cell]
             between += float(((cell_means - cell_means.mean()) ** 2).sum())
-            df_between += len(cell) - 1
-            scatter += float(len(cell) * cell_means.mean() ** 2)
+            df_between += len(cell_means) - 1
+            scatter += float(len(cell_means) * cell_means.mean() ** 2)
+            sizes_of_cells.append(len(cell_means))
         fitted = int(fit.free.sum()) - (2 if several.all() else 0)
-        df_scatter += max(len(cells) - fitted, 0)
+        df_scatter += max(len(np.unique(cells)) - fitted, 0)
         lengths.append(float(counts.mean()))
     if not df_between and not df_scatter:
         raise ValueError(
@@ -89,19 +115,32 @@ def pooled_noise(fits: Sequence[Fit]) -> Noise:
     use_sizes = not df_between
     if df_between and df_scatter and of_seeds > 0:
         use_sizes = bool(of_sizes / of_seeds > f_distribution.ppf(0.95, df_scatter, df_between))
-    variance, df = (of_sizes, df_scatter) if use_sizes else (of_seeds, df_between)
+    variance, df = (of_seeds, df_between) if df_between else (of_sizes, df_scatter)
     variance = max(variance - point_variance / float(np.mean(lengths)), 0.0)
-    return Noise(float(np.sqrt(variance)), df, float(np.sqrt(point_variance)), "sizes" if use_sizes else "seeds")
+    noise = Noise(float(np.sqrt(variance)), df, float(np.sqrt(point_variance)), "sizes" if use_sizes else "seeds")
+    if not (use_sizes and df_between):
+        return noise
+    # A cell of n runs contributes n (cell variance) + (run variance) to the scatter.
+    cell_variance = (of_sizes - of_seeds) / float(np.mean(sizes_of_cells))
+    return replace(noise, cell_sd=float(np.sqrt(cell_variance)), cell_df=df_scatter)
 
 
 def simulate(fit: Fit, noise: Noise, rng: np.random.Generator, draws: int = DRAWS) -> Array:
     """Returns the parameters of refits to data simulated from the fit, (draws, 5)."""
     runs = np.unique(fit.data.runs, return_inverse=True)[1]
-    run_sd_B = noise.run_sd * np.sqrt(noise.run_df / rng.chisquare(noise.run_df, draws))
-    run_BR = run_sd_B[:, None] * rng.standard_normal((draws, int(runs.max()) + 1))
+    run_BR = _deviations(rng, noise.run_sd, noise.run_df, draws, int(runs.max()) + 1)
     point_BP = noise.point_sd * rng.standard_normal((draws, len(runs)))
+    if noise.cell_sd:
+        cells = cells_of_runs(fit.data)
+        run_BR = run_BR + _deviations(rng, noise.cell_sd, noise.cell_df, draws, int(cells.max()) + 1)[:, cells]
     fitted_P = np.log(fit.predict(fit.data.sizes, fit.data.tokens))
     return refit(fit, fitted_P + run_BR[:, runs] + point_BP)
+
+
+def _deviations(rng: np.random.Generator, sd: float, df: int, draws: int, number: int) -> Array:
+    """Deviations of `number` runs or cells, (draws, number); each draw has a standard deviation of its own."""
+    sd_B = sd * np.sqrt(df / rng.chisquare(df, draws))
+    return sd_B[:, None] * rng.standard_normal((draws, number))
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 from typing import Any
 
 from bench.scaling.points import Point
@@ -55,7 +55,7 @@ def gather(reader: Reader, suite: str) -> Study:
         if point := _point(job, run, numbers):
             # Seconds of different devices cannot be compared.
             found[job] = point if len(devices) == 1 else replace(point, seconds=None)
-    points = _with_equal_budgets({job: point for job, point in found.items() if job.factor == 1})
+    points = {job: point for job, point in found.items() if job.factor == 1}
     about = json.loads(parent.tags.get("about") or "{}")
     rows = [row for row in parent.tags.get("rows", "").split(",") if row]
     some = next(iter(finished.values()), None)
@@ -72,8 +72,24 @@ def gather(reader: Reader, suite: str) -> Study:
         corpus=some.tags.get("corpus", "") if some else "",
         vocabulary=int(some.params.get("text.vocabulary_size") or 0) if some else 0,
         failed=tuple(str(job) for job in plan.in_order(rows) if job not in found),
+        lowest_loss=lowest_loss(list(finished.values())),
         device="; ".join(devices),
     )
+
+
+def lowest_loss(runs: Sequence[TrackedRun]) -> float | None:
+    """Loss of a model that knows every translation and minimizes the training loss, in nats per target token.
+
+    With label smoothing e and V pieces, the training loss of a piece is smallest if the model gives it the probability
+    1 - e + e / V, so its loss without smoothing is -ln(1 - e + e / V). In the grammar corpus the source nearly always
+    determines the target (docs/scaling.md); for other corpora, and for runs with different settings, it is unknown.
+    """
+    keys = ("training.label_smoothing", "text.vocabulary_size")
+    settings = {tuple(run.params.get(key, "") for key in keys) for run in runs}
+    if len(settings) != 1 or not all(run.tags.get("corpus", "").startswith("grammar") for run in runs):
+        return None
+    ((smoothing, pieces),) = settings
+    return -math.log(1 - float(smoothing) + float(smoothing) / float(pieces)) if smoothing and pieces else None
 
 
 @dataclass(frozen=True)
@@ -130,19 +146,6 @@ def _point(job: _Job, run: TrackedRun, numbers: Mapping[str, float | None]) -> P
     bleu = next((value for name, value in numbers.items() if name.endswith("/bleu") and name.count("/") == 1), None)
     counts, seconds = (int(body), int(multiplied), int(every)), numbers.get("wall_s")
     return Point(job.row, run.id, job.size, job.seed, *counts, tokens, pairs, flops, seconds, loss, bleu)
-
-
-def _with_equal_budgets(points: Mapping[_Job, Point]) -> dict[_Job, Point]:
-    """The points with the mean tokens and pairs of all runs of their budget.
-
-    Seeds have other batches, so the counts of runs of one budget differ by less than a batch. Fits recognize replicates
-    and the largest budget by equal counts. FLOPs stay those of the run.
-    """
-    runs: dict[int, list[Point]] = {}
-    for job, point in points.items():
-        runs.setdefault(job.pairs, []).append(point)
-    means = {pairs: (fmean(p.tokens for p in of), fmean(p.pairs for p in of)) for pairs, of in runs.items()}
-    return {job: replace(p, tokens=means[job.pairs][0], pairs=means[job.pairs][1]) for job, p in points.items()}
 
 
 def _sizes(plan: _Plan, rows: Sequence[str], points: Mapping[_Job, Point]) -> list[Size]:

@@ -55,7 +55,7 @@ class Figures:
         return figure(self.say, f"loss_{cost}", [panel])
 
     def bleu(self) -> Plot | None:
-        """BLEU against FLOPs; the curve is the law of BLEU at the loss of the frontier."""
+        """BLEU against FLOPs; the curve is the law of BLEU at the loss of the frontier, to the lowest loss seen."""
         panel = self._against(
             "flops",
             "bleu",
@@ -82,8 +82,10 @@ class Figures:
             drawn = [line for part in _columns(curve) if (line := curve_of(row, part)) is not None] if curve else []
             if curve and drawn:
                 line, low, high = drawn
-                band = tuple(zip(curve.frontier.costs.tolist(), low.tolist(), high.tolist(), strict=True))
-                found.append(Series(style, marks, _segments(curve, line), band, style.name))
+                # The law of BLEU holds down to the lowest loss that was seen.
+                shown = len(line) if measure == "loss" or not row.bleu else _first(curve, row.bleu.lowest_loss)
+                corners = list(zip(curve.frontier.costs.tolist(), low.tolist(), high.tolist(), strict=True))
+                found.append(Series(style, marks, _segments(curve, line[:shown]), tuple(corners[:shown]), style.name))
             else:
                 by_size = _grouped(known, lambda each: each[2].size)
                 lines = tuple(_mean_line((x, y) for x, y, _ in each) for each in by_size.values())
@@ -228,14 +230,21 @@ def _columns(curve: Curve) -> tuple[Array, Array, Array]:
     return curve.frontier.loss, curve.frontier.low, curve.frontier.high
 
 
+def _first(curve: Curve, lowest_loss: float) -> int:
+    """The number of costs before the frontier is below this loss for the first time."""
+    below = np.flatnonzero(curve.frontier.loss < lowest_loss)
+    return int(below[0]) if len(below) else len(curve.frontier.loss)
+
+
 def _segments(curve: Curve, line_C: Array) -> tuple[Line, ...]:
-    """The line of a frontier in pieces of one kind. A piece begins where the one before it ends."""
+    """The line of a frontier, or its beginning, in pieces of one kind. A piece begins where the one before it ends."""
     front = curve.frontier
     kinds: list[Kind] = [
         "beyond" if outside else "end" if at_end else "solid"
         for outside, at_end in zip(front.extrapolated, front.at_end, strict=True)
     ]
-    corners = list(zip(front.costs.tolist(), line_C.tolist(), strict=True))
+    corners = list(zip(front.costs.tolist(), line_C.tolist(), strict=False))
+    kinds = kinds[: len(corners)]
     found: list[Line] = []
     first = 0
     for number in range(1, len(kinds) + 1):

@@ -72,10 +72,9 @@ class Study:
         corpus: Name of the corpus.
         vocabulary: Entries of the target vocabulary.
         failed: Names of runs that failed or are missing.
-        known_e: Irreducible loss in nats per target token, where the generator of the corpus gives it.
+        lowest_loss: Loss of a model that knows every translation, in nats per target token (`lowest_loss` in
+            gather.py); None: unknown.
         device: Device on which seconds were measured.
-        drop_rule: Rule, written before the study, by which points are dropped.
-        dropped: Names of points that this rule dropped.
     """
 
     name: str
@@ -90,7 +89,5 @@ class Study:
     corpus: str
     vocabulary: int
     failed: tuple[str, ...]
-    known_e: float | None = None
+    lowest_loss: float | None = None
     device: str = ""
-    drop_rule: str = ""
-    dropped: tuple[str, ...] = ()

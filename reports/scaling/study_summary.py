@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from bench.scaling.analysis import Analysis
-from bench.scaling.points import Point
+from bench.scaling.points import Point, with_equal_budgets
 from bench.system import formatting
 from bench.tracking import ui_view
 from reports.scaling import verdicts
@@ -20,9 +20,8 @@ def best_points(study: Study) -> dict[str, list[Point]]:
     found: dict[str, list[Point]] = {}
     for row in study.labels:
         cells: dict[tuple[str, float], list[Point]] = {}
-        for point in study.points:
-            if point.row == row:
-                cells.setdefault((point.size, point.pairs), []).append(point)
+        for point in with_equal_budgets([point for point in study.points if point.row == row]):
+            cells.setdefault((point.size, point.pairs), []).append(point)
         if cells:
             found[row] = min(cells.values(), key=lambda points: fmean(point.loss for point in points))
     return found

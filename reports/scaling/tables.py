@@ -141,13 +141,7 @@ def parameters(say: Catalogue, study: Study, analysis: Analysis) -> Table:
             continue
         values = [EMPTY] * 5
         if row.intervals:
-            known = fit.known_e is not None
-            values = [
-                Entry(f"{row.intervals[name].value:.4f}", (say("scale.known"),), sort=row.intervals[name].value)
-                if known and name == "E"
-                else _with_interval(row.intervals[name], 4)
-                for name in PARAMETERS
-            ]
+            values = [_with_interval(row.intervals[name], 4) for name in PARAMETERS]
         rows.append(
             [
                 *start,
@@ -196,6 +190,18 @@ def exponents(say: Catalogue, study: Study, analysis: Analysis) -> Table:
             entries = [_with_interval(found[kind], 2) if kind in found else EMPTY for kind in kinds]
             rows.append([text_entry(study.labels[row.row]), *entries])
     return _table(say, "exponents", columns, rows)
+
+
+def frontier_laws(say: Catalogue, study: Study, analysis: Analysis) -> Table:
+    """The power law of every frontier, L = E + k (C / C0)^-c."""
+    columns = [*_text_columns(say, "row"), Column("E"), Column("k"), Column("C0"), Column("c")]
+    rows = []
+    for row in analysis.rows.values():
+        if row.frontier_law:
+            law, exponent = row.frontier_law
+            losses = [Entry(formatting.fixed(value, 3), sort=value) for value in (law.irreducible, law.scale)]
+            rows.append([text_entry(study.labels[row.row]), *losses, _quantity(law.c0), _with_interval(exponent, 3)])
+    return _table(say, "frontier_laws", columns, rows)
 
 
 def rates(say: Catalogue, study: Study) -> Table:

@@ -52,6 +52,9 @@ def numbers(study: Study, analysis: Analysis) -> list[Number]:
     if noise := analysis.noise:
         found += [_plain("", "run SD of log loss", noise.run_sd, text=noise.source)]
         found += [_plain("", "degrees of freedom of the run SD", noise.run_df)]
+        if noise.cell_sd:
+            found += [_plain("", "SD of log loss between sizes and budgets, beside runs", noise.cell_sd)]
+            found += [_plain("", "degrees of freedom of the SD between sizes and budgets", noise.cell_df)]
         found += [_plain("", "point SD of log loss", noise.point_sd)]
     for check in study.rate_checks:
         at = f"{check.size}, {check.pairs:.10g} pairs, learning rate x {check.factor:.10g}"
@@ -106,6 +109,12 @@ def _of_row(row: RowAnalysis) -> Iterator[Number]:
         yield _interval(name, "tokens per parameter", best.per_parameter, at=at)
     for one, found in row.exponents:
         yield _interval(name, "exponent of the best size", found, at=f"{one.count}, {one.cost}")
+    if row.frontier_law:
+        law, found = row.frontier_law
+        at = f"C0 {law.c0:.10g} FLOP"
+        yield _interval(name, "exponent of the frontier", found, at=at)
+        yield _plain(name, "E of the frontier", law.irreducible, "nats/token")
+        yield _plain(name, "k of the frontier", law.scale, "nats/token", at)
     if row.bleu:
         yield _plain(name, "BLEU law, c", row.bleu.scale, "BLEU")
         yield _plain(name, "BLEU law, k", row.bleu.rate, "1/nat")

@@ -130,8 +130,8 @@ def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[
         yield "one_seed", {"sizes": sum(size.seeds < 2 for size in study.sizes), "of": len(study.sizes)}
     if analysis.noise is None:
         yield "no_noise", {}
-    elif analysis.noise.run_df < ENOUGH_DF:
-        yield "few_df", {"df": analysis.noise.run_df, "enough": ENOUGH_DF}
+    elif analysis.noise.df < ENOUGH_DF:
+        yield "few_df", {"df": analysis.noise.df, "enough": ENOUGH_DF}
     if analysis.noise and analysis.noise.source == "sizes":
         yield "sizes", {}
     curves = {row.row: curve for row in rows if (curve := row.curve("flops"))}
@@ -170,7 +170,7 @@ def _wrong_rates(study: Study, noise: Noise | None) -> list[str]:
     groups: dict[tuple[str, str, float], dict[float, float]] = {}
     for check in study.rate_checks:
         groups.setdefault((check.row, check.size, check.pairs), {})[check.factor] = check.loss
-    least = 2 * math.sqrt(2) * noise.run_sd if noise else 0.0
+    least = 2 * math.sqrt(2) * noise.spread_sd if noise else 0.0
     wrong = [
         row
         for (row, *_), losses in groups.items()

@@ -29,7 +29,7 @@ def write(study: Study, folder: Path, language: str = "en") -> list[Path]:
     Raises:
         ValueError: the language does not exist.
     """
-    return write_analysis(study, analyse(study.points, list(study.labels), study.known_e), folder, language)
+    return write_analysis(study, analyse(study.points, list(study.labels)), folder, language)
 
 
 def write_analysis(study: Study, analysis: Analysis, folder: Path, language: str = "en", home: str = "") -> list[Path]:
@@ -117,7 +117,12 @@ def _sections(say: Catalogue, study: Study, analysis: Analysis, figures: dict[st
         Section("checks", drawn("residuals", "profiles")),
         noted("ladder", tables.ladder(say, study, analysis)),
         noted("parameters", tables.parameters(say, study, analysis)),
-        noted("optima", tables.optima(say, study, analysis), tables.exponents(say, study, analysis)),
+        noted(
+            "optima",
+            tables.optima(say, study, analysis),
+            tables.exponents(say, study, analysis),
+            tables.frontier_laws(say, study, analysis),
+        ),
         Section("rates", (), [tables.rates(say, study)] if study.rate_checks else [], (), rule),
         Section("spent", (), [tables.spent(say, study, analysis)], (), _facts(say, study, analysis)),
         Section("limits", (), (), verdicts.limits(say, study, analysis), verdicts.missing(say, study, analysis)),
@@ -126,23 +131,23 @@ def _sections(say: Catalogue, study: Study, analysis: Analysis, figures: dict[st
 
 
 def _facts(say: Catalogue, study: Study, analysis: Analysis) -> list[tuple[str, str]]:
-    """Noise, dropped points, failed runs, corpus and command, as pairs of label and value."""
+    """Noise, failed runs, corpus, lowest possible loss, device and command, as pairs of label and value."""
     noise = say("scale.noise.unknown")
     if found := analysis.noise:
         noise = say(
             f"scale.noise.{found.source}",
-            run=formatting.percent(found.run_sd),
-            df=found.run_df,
+            run=formatting.percent(found.spread_sd),
+            df=found.df,
             point=formatting.percent(found.point_sd),
         )
     none = say("scale.fact.none")
     facts = {
         "noise": noise,
-        "drop_rule": say.recorded(study.drop_rule) if study.drop_rule else none,
-        "dropped": ", ".join(study.dropped) or none,
         "failed": ", ".join(study.failed) or none,
         "corpus": say("scale.fact.corpus_text", corpus=study.corpus, vocabulary=formatting.count(study.vocabulary)),
-        "known_e": none if study.known_e is None else f"{study.known_e:.4f} {say('scale.nats')}",
+        "lowest_loss": say("scale.fact.unknown_loss")
+        if study.lowest_loss is None
+        else say("scale.fact.lowest", loss=formatting.fixed(study.lowest_loss, 3)),
         "device": study.device or say("protocol.unknown"),
         "command": study.command,
     }

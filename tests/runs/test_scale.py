@@ -92,7 +92,8 @@ def test_a_file_that_does_not_fit_gives_one_line(tmp_path: Path, changed: dict[s
 
 
 @pytest.mark.parametrize(
-    "flag", ["--seed=2", "--training.max_pairs", "--training.max_seconds", "--model.initial", "--about.size"]
+    "flag",
+    ["--seed=2", "--training.max_pairs", "--training.max_seconds", "--model.initial", "--about.size", "--model.units"],
 )
 def test_a_flag_that_would_make_all_jobs_equal_is_refused(scale: Scale, flag: str) -> None:
     with pytest.raises(ValueError, match="would be the same for all jobs, but the study sets it for each"):
@@ -104,6 +105,10 @@ def test_a_flag_that_would_make_all_jobs_equal_is_refused(scale: Scale, flag: st
     [
         ({"corpus": {"pairs": 399}}, "399 is less than the largest budget, 400, so sentences would repeat"),
         ({"corpus": {}}, "corpus.pairs: 8000 is less than the largest budget, 9000"),
+        (
+            {"model": {"units": 5}},
+            "settings: model.units: has no effect, because the sizes of the rows set it; remove it",
+        ),
         ({"training": {}}, "perceptron has the decay inverse_sqrt, which does not end with the budget"),
     ],
 )

@@ -15,6 +15,7 @@ def test_the_curve_is_found_and_a_bleu_of_zero_is_allowed() -> None:
     assert (law.scale, law.rate) == pytest.approx((60, 0.45))
     assert law.residual_sd < 1e-6
     assert law.predict(np.array([2.0])) == pytest.approx([24.394], abs=1e-3)
+    assert law.predict(np.array([0.5])) == law.predict(np.array([1.5])), "below the lowest loss nothing is known"
     steep = fit_bleu(np.array([1.0, 2.0, 3.0, 9.0]), np.array([40.0, 20.0, 10.0, 0.0]))
     assert steep.rate == pytest.approx(np.log(2), rel=0.05)
 

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.scaling.points import COLUMNS, Point, read_points, write_points
+from bench.scaling.points import COLUMNS, Point, read_points, with_equal_budgets, write_points
 
 POINTS = [
     Point("lstm", "lstm-0.1M-s1", "0.1M", 1, 100_000, 438_000, 1_114_000, 120_000, 12_000.0, 1.5e11, 3.25, 4.125, 1.5),
     Point("lstm", "lstm-0.1M-s2", "0.1M", 2, 0, 438_000, 1_114_000, 240_000, 24_000.0, 3e11, None, 1 / 3, None),
 ]
+
+
+def test_runs_of_one_budget_get_equal_counts() -> None:
+    """The last batch is full, so seeds have other counts. 200 and 225 pairs are two budgets."""
+    counts = [(100, 1200), (104, 1260), (200, 2400), (225, 2700), (102, 1230)]
+    points = [replace(POINTS[0], run=str(pairs), pairs=pairs, tokens=tokens) for pairs, tokens in counts]
+    found = with_equal_budgets(points)
+    assert [(point.run, point.pairs, point.tokens) for point in found] == [
+        ("100", 102, 1230),
+        ("104", 102, 1230),
+        ("200", 200, 2400),
+        ("225", 225, 2700),
+        ("102", 102, 1230),
+    ]
+    assert [replace(point, pairs=1, tokens=1) for point in found] == [replace(p, pairs=1, tokens=1) for p in points]
+    assert with_equal_budgets([]) == []
 
 
 def test_written_points_are_read_back_with_all_digits(tmp_path: Path) -> None:

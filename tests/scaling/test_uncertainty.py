@@ -7,7 +7,15 @@ import pytest
 
 from bench.checks.scaling_simulation import NOISE, REFERENCE, SIZES, STARTS, TOKENS, grid, noisy, with_losses
 from bench.scaling.fit import Data, fit_law
-from bench.scaling.uncertainty import Noise, interval, loss_interval, parameter_intervals, pooled_noise, simulate
+from bench.scaling.uncertainty import (
+    Noise,
+    cells_of_runs,
+    interval,
+    loss_interval,
+    parameter_intervals,
+    pooled_noise,
+    simulate,
+)
 
 
 def row(seed: int, sizes: np.ndarray) -> Data:
@@ -35,7 +43,29 @@ def test_a_scatter_between_sizes_beyond_that_of_seeds_is_used() -> None:
     untuned = with_losses(data, data.losses * np.where(data.runs // 3 % 2, 1.05, 0.95))
     noise = pooled_noise([fit_law(untuned, starts=STARTS[:1])])
     assert noise.source == "sizes"
-    assert noise.run_sd > 0.02
+    assert noise.run_sd == pytest.approx(0.007, rel=0.6)
+    assert noise.spread_sd > noise.cell_sd > 0.02
+    assert noise.df == noise.cell_df == 2  # five sizes less E, A0 and a
+
+
+def test_the_deviation_of_a_size_is_told_from_that_of_its_seeds() -> None:
+    """Twelve rows with a true deviation of 0.02 between sizes, beside 0.007 between runs: 24 degrees of freedom."""
+    rows = []
+    for seed in range(12):
+        data = row(seed, np.repeat(SIZES, 3))
+        of_size = 0.02 * np.random.default_rng(100 + seed).standard_normal(len(SIZES))
+        rows.append(with_losses(data, data.losses * np.exp(of_size[data.runs // 3])))
+    noise = pooled_noise([fit_law(data, starts=STARTS[:1]) for data in rows])
+    assert noise.run_sd == pytest.approx(0.007, rel=0.3)
+    assert noise.cell_sd == pytest.approx(0.02, rel=0.4)
+    assert list(cells_of_runs(rows[0])) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+    fit = fit_law(rows[0], starts=STARTS[:1])
+    without = Noise(noise.run_sd, noise.run_df, noise.point_sd)
+    widths = [
+        np.ptp(np.quantile(simulate(fit, one, np.random.default_rng(1), 100)[:, 3], [0.1, 0.9]))
+        for one in (without, noise)
+    ]
+    assert widths[1] > 1.5 * widths[0], "seeds of a size share its deviation, so they do not average it out"
 
 
 def test_noise_without_any_replicate_is_an_error() -> None:

@@ -130,7 +130,7 @@ def test_what_the_study_cannot_say_is_listed(small: Study, analysis: Analysis) -
     assert "BLEU was not measured at all points: Few" in said
     noise = analysis.noise
     assert noise
-    less = replace(analysis, noise=replace(noise, run_df=3))
+    less = replace(analysis, noise=replace(noise, run_df=3, cell_sd=0.0))
     assert "has 3 degrees of freedom, below 7" in " ".join(verdicts.limits(SAY, small, less))
     assert "of one corpus, own" in verdicts.limits(SAY, replace(small, corpus="own"), analysis)[0]
 
