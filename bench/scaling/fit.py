@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from scipy.optimize import least_squares, nnls
@@ -168,14 +168,18 @@ def fit_law(
         parameters[free] = some
         return parameters
 
+    def slopes(some: Array) -> Array:
+        return log_loss_and_jacobian(form, full(some), x_P, y_P)[1][:, free]
+
+    # SciPy documents a function here, but a checker knows the type of the default only, the name of a method.
+    jacobian = cast("Any", slopes)
     found: list[tuple[float, Array]] = []
     for a, b in starts:
         begin = np.clip(start(data, a, b, n0, d0), lower + 1e-6, upper - 1e-6)
         done = least_squares(
             lambda some: log_loss_and_jacobian(form, full(some), x_P, y_P)[0] - target_P,
             begin[free],
-            # scipy takes a function here; its type stubs know only the names of methods
-            lambda some: log_loss_and_jacobian(form, full(some), x_P, y_P)[1][:, free],  # type: ignore[arg-type]
+            jacobian,
             bounds=(lower[free], upper[free]),
             x_scale="jac",
             ftol=1e-12,
