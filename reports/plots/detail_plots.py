@@ -11,7 +11,8 @@ import altair as alt
 
 from bench.system import formatting
 from reports.gathering.context import Context, Track, slug
-from reports.plots.drawing import COLOURS, FONT, LETTER, NARROW, Axis, Chart, Datasets, Plot, family_scale
+from reports.plots.drawing import COLOURS, FONT, LETTER, NARROW, Chart, Datasets, Plot, family_scale
+from reports.plots.placement import Axis
 from reports.tables import detail_tables
 from reports.text import metric_format
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import altair as alt
 
 from bench.system import formatting
-from reports.plots.drawing import COLOURS, FONT, LETTER, Axis, Chart, Datasets, Plot, spread
+from reports.plots.drawing import COLOURS, FONT, LETTER, Chart, Datasets, Plot
+from reports.plots.placement import Axis, spread
 from reports.text.catalogue import Catalogue
 
 ROW_COLOURS = (

@@ -11,7 +11,7 @@ import pytest
 
 from bench.system.visible_text import visible
 from reports.gathering.context import Context
-from reports.plots import detail_plots, drawing, main_plots, svg_rendering
+from reports.plots import detail_plots, drawing, main_plots, placement, svg_rendering
 from reports.plots.svg_rendering import Drawing, Request
 from tests.helpers import synthetic_runs
 from tests.helpers.synthetic_runs import HOSTILE, UNSAFE, UNSAFE_SHOWN
@@ -106,7 +106,7 @@ def test_a_row_without_latency_is_not_in_the_latency_plot(odd: Context):
 
 def test_labels_do_not_overlap_and_stay_inside():
     points = [(100.0, 50.0), (104.0, 52.0), (298.0, 50.0)]
-    labels = drawing.place_labels(["first", "second", "third"], points, [(45.0, 55.0)] * 3, [], (300, 100))
+    labels = placement.place_labels(["first", "second", "third"], points, [(45.0, 55.0)] * 3, [], (300, 100))
     boxes = []
     for label in labels:
         width = len(label.text) * drawing.LETTER
@@ -122,7 +122,7 @@ def test_labels_do_not_overlap_and_stay_inside():
 
 def test_labels_in_a_column_keep_their_order_and_do_not_overlap():
     points = [(10.0, 90.0), (20.0, 92.0), (15.0, 91.0), (30.0, 10.0)]
-    labels = drawing.labels_beside(["first", "second", "", "fourth"], points, (60, 100))
+    labels = placement.labels_beside(["first", "second", "", "fourth"], points, (60, 100))
     assert [(label.text, label.point, label.x, label.align) for label in labels] == [
         ("first", points[0], 70, "left"),
         ("second", points[1], 70, "left"),
@@ -134,8 +134,8 @@ def test_labels_in_a_column_keep_their_order_and_do_not_overlap():
 
 
 def test_spread_keeps_order_and_distance():
-    assert drawing.spread([10, 11, 50, 99], 10, 100) == [10, 20, 50, 99]
-    assert drawing.spread([95, 96, 97], 10, 100) == [80, 90, 100]
+    assert placement.spread([10, 11, 50, 99], 10, 100) == [10, 20, 50, 99]
+    assert placement.spread([95, 96, 97], 10, 100) == [80, 90, 100]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_spread_keeps_order_and_distance():
     [(1e11, 1e14, [1e11, 1e12, 1e13, 1e14]), (6.0, 14.0, [6, 8, 10, 12, 14]), (3e12, 9e12, [4e12, 6e12, 8e12])],
 )
 def test_ticks_of_a_logarithmic_axis_are_round(low: float, high: float, ticks: list[float]):
-    assert drawing.Axis("x", low, high, log=True).ticks(400) == pytest.approx(ticks)
+    assert placement.Axis("x", low, high, log=True).ticks(400) == pytest.approx(ticks)
 
 
 @pytest.mark.parametrize("parts", [3, 7])
