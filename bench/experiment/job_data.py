@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from bench.data import encoded_corpus, prepared_corpus, vocabulary
+from bench.data import encoded_corpus, learn_vocabularies, prepared_corpus
 from bench.data.batches import PairBatches
 from bench.data.corpus import Corpus, CorpusSettings, FilterSettings, Split
 from bench.data.encoded_pairs import Pairs, encode_sources
@@ -46,7 +46,7 @@ class JobData:
     def of(cls, experiment: Experiment) -> JobData:
         corpus, chosen = corpus_of(experiment), selection_of(experiment)
         text, tokens = experiment.text, experiment.training.batch_tokens
-        vocabularies = vocabulary.build(text, corpus.train, inside(experiment.tracking.path, "vocabularies"))
+        vocabularies = learn_vocabularies.build(text, corpus.train, inside(experiment.tracking.path, "vocabularies"))
         cores = experiment.machine.threads or available_cores()
         encoded = encoded_corpus.encode(corpus.train, vocabularies, text.max_length, cores)
         batches = PairBatches(encoded, tokens, experiment.seed, experiment.training.batch_pairs)

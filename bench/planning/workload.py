@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from bench.data import find_corpus, vocabulary
+from bench.data import find_corpus, learn_vocabularies
 from bench.data.batches import PairBatches
 from bench.data.corpora._download import downloads
 from bench.data.corpus import Split
@@ -105,7 +105,7 @@ def _read(experiment: Experiment) -> Workload:
                 return assumed(experiment.text)
             raise
     sample, text = _sample(corpus.train), experiment.text
-    vocabularies = vocabulary.build(text, sample, inside(experiment.tracking.path, "vocabularies"))
+    vocabularies = learn_vocabularies.build(text, sample, inside(experiment.tracking.path, "vocabularies"))
     known = find_corpus.probes(experiment.corpus)
     tests = {name: _lengths(split, vocabularies, text) for name, split in corpus.tests.items()}
     contrasts = Split([], [])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,24 +11,17 @@ import filelock
 import pandas as pd
 import torch
 
-from bench.data import vocabulary
-from bench.data.corpus import Corpus
-from bench.data.corpus_stats import cached_stats
-from bench.data.languages import OtherLanguage
-from bench.data.vocabulary import SAMPLE_SEED, sentences_learnt_from
+from bench.data import learn_vocabularies
 from bench.decoding.unk_replacement import LEXICON
-from bench.evaluation import first_losses, trained_model
+from bench.evaluation import trained_model
 from bench.evaluation.evaluate import ensemble_costs, evaluate_job, evaluate_trial, training_costs, validate
-from bench.experiment.commands import job_command
 from bench.experiment.job_data import JobData, corpus_of, model_of, selection_of
 from bench.experiment.loading import config_yaml
-from bench.experiment.spec import Experiment, flatten
-from bench.measures import quality
+from bench.experiment.spec import Experiment
 from bench.measures.measure import Measure
-from bench.measures.other_code import FIRST_LOSSES_TAG
 from bench.measures.selection import CONSTANT_SCORE_TAG, Selection, is_constant
+from bench.runs.metadata import LAST_METADATA_TAG, corpus_hashes, run_tags, warn_of_differences, write_metadata
 from bench.system import formatting, terminal
-from bench.system.facts import COMMIT, UNKNOWN, environment_tags
 from bench.system.files import fill_file, inside, remove_partial_files
 from bench.system.machine import MachineSettings
 from bench.system.progress import Status, StatusCallback
@@ -44,9 +35,6 @@ from bench.training.distributed import ProcessGroup, launch_group
 from bench.training.memory_limit import UpdateTooLarge, free_memory
 from bench.training.trainer import CHECKPOINT, TrainingHooks, TrainingResult, train
 from models.parts.translator import Translator
-
-LAST_METADATA_TAG = "vocabulary.target"
-"""The metadata tag that is written last. A run without it was killed before its metadata was complete."""
 
 PARTS_TAG = "accumulate"
 """The tag with the parts of each batch, if they became more than `training.accumulate` because memory ran out."""
@@ -158,17 +146,17 @@ def run(
         jobs = inside(experiment.tracking.path, "jobs", suite)
         if earlier:
             checkpoints.check(_checkpoint_folder(jobs, experiment, earlier.id) / CHECKPOINT)
-        vocabulary.save_to_cache(job_data.vocabularies)
+        learn_vocabularies.save_to_cache(job_data.vocabularies)
         # An ensemble is not trained, so it needs one process only.
         machine = MachineSettings() if members else experiment.machine
         with _job_lock(jobs, experiment):
             earlier = find_earlier()  # again: another process may have finished the job before this one got the lock
             if earlier and earlier.status == "FINISHED":
                 return _reuse_finished(experiment, earlier, store)
-            tags = _run_tags(experiment, job_data) | (trial.tags if trial else {})
+            tags = run_tags(experiment, job_data) | (trial.tags if trial else {})
             if earlier:
                 terminal.say(f"  continues run {earlier.id}")
-                _warn_of_differences(earlier, tags)
+                warn_of_differences(earlier, tags)
                 writer = store.resume(earlier.id)
                 writer.tag(trial.tags if trial else {})
             else:
@@ -184,7 +172,7 @@ def run(
             metrics, processes = writer.system_metrics(), launch_group(machine, experiment.settings)
             with _close_run_on_error(writer), metrics, processes as group:
                 if earlier is None or LAST_METADATA_TAG not in earlier.tags:
-                    _write_metadata(writer, experiment, job_data)
+                    write_metadata(writer, experiment, job_data)
                 folder, completed = Path(group.broadcast(str(_checkpoint_folder(jobs, experiment, writer.id)))), True
                 if members:
                     model, costs = _join_members(members, store, folder, writer)
@@ -218,7 +206,7 @@ def latest_run(experiment: Experiment, store: Store, suite: str) -> TrackedRun |
     runs = store.find(suite, experiment.job_hash)
     if not runs:
         return None  # before the text is read, which takes time
-    hashes, tags = _corpus_hashes(corpus_of(experiment)), selection_of(experiment).tags
+    hashes, tags = corpus_hashes(corpus_of(experiment)), selection_of(experiment).tags
     return next(
         (run for run in runs if run.tags.get("data", hashes) == hashes and Selection.of_tags(run.tags).tags == tags),
         None,
@@ -228,11 +216,6 @@ def latest_run(experiment: Experiment, store: Store, suite: str) -> TrackedRun |
 def _reuse_finished(experiment: Experiment, run: TrackedRun, store: Store) -> JobResult:
     terminal.say(f"  finished before, run {run.id}")
     return JobResult(experiment, run, store.measures(run), "finished before")
-
-
-def _corpus_hashes(corpus: Corpus) -> str:
-    """The beginning of the SHA-256 of each split, as JSON."""
-    return json.dumps({split: digest[:16] for split, digest in corpus.hashes.items()})
 
 
 def _run_member(experiment: Experiment, store: Store, suite: str, parent: str | None) -> JobResult:
@@ -299,87 +282,6 @@ def failure_reason(error: BaseException) -> str:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in text:
         return f"out of memory: {text}"
     return f"{NOT_A_NUMBER}: {error}" if isinstance(error, Diverged) else text
-
-
-def _run_tags(experiment: Experiment, job_data: JobData) -> dict[str, str]:
-    about, corpus = experiment.about, job_data.corpus
-    return {
-        "row": experiment.row,
-        "name": about.name,
-        "year": str(about.year),
-        "paper": about.paper,
-        "family": about.family,
-        "note": about.note,
-        "direction": corpus.direction,
-        "corpus": corpus.name,
-        "preset": experiment.preset,
-        "seed": str(experiment.seed),
-        "job_hash": experiment.job_hash,
-        "command": job_command(experiment),
-        "processes": str(experiment.machine.processes),
-        "data": _corpus_hashes(corpus),
-        **job_data.selection.tags,
-        **({"size": about.size} if about.size else {}),
-        FIRST_LOSSES_TAG: json.dumps(first_losses.first_losses(experiment.row)),
-        "mlflow.note.content": f"**{about.name}** ({about.paper}), {corpus.name}, preset {experiment.preset}, "
-        f"seed {experiment.seed}.",
-        **environment_tags(experiment.machine.device),
-    }
-
-
-def _warn_of_differences(run: TrackedRun, tags: dict[str, str]) -> None:
-    for key in (COMMIT, "threads", "version.torch", "hardware.cpu", "hardware.gpu"):
-        before, now = run.tags.get(key) or UNKNOWN, tags[key]
-        if before != now or now == UNKNOWN:  # two unknown values may differ
-            terminal.say(f"  warning: {key} was {before} when the run began and is {now} now")
-
-
-def _write_metadata(writer: RunWriter, experiment: Experiment, job_data: JobData) -> None:
-    """Writes the settings, the hashes and statistics of the corpus, and the vocabularies to the run."""
-    corpus = job_data.corpus
-    writer.text(config_yaml(experiment), "config.yaml")
-    writer.params({key: value for key, value in flatten(experiment.settings).items() if not key.startswith("about.")})
-    splits = {"train": corpus.train, "validation": corpus.validation, **corpus.tests}
-    profiles = {name: json.dumps({"pairs": len(split)}) for name, split in splits.items()}
-    writer.datasets(corpus.hashes, corpus.name, profiles)
-    for name, pairs in (("training", job_data.train.pairs), ("validation", job_data.validation_pairs)):
-        if pairs.dropped:
-            limit = f"over {experiment.text.max_length} tokens (text.max_length)"
-            terminal.say(f"  left out: {pairs.dropped:,} of {pairs.dropped + len(pairs):,} {name} pairs {limit}")
-    sides = dict(zip(("source", "target"), job_data.vocabularies, strict=True))
-    corpus_stats = cached_stats(corpus, inside(experiment.tracking.path, "corpus_stats"))
-    learnt, of = sentences_learnt_from(experiment.text, len(corpus.train))
-    if learnt < of:
-        terminal.say(f"  vocabularies are learnt from a sample of {learnt:,} of {of:,} sentences (seed {SAMPLE_SEED})")
-    vocabularies = {
-        side: {"size": len(v), "kind": experiment.text.kind, "sha256": v.hash, "sentences": learnt, "of_sentences": of}
-        for side, v in sides.items()
-    }
-    for name, count in corpus.removed.items():
-        terminal.say(f"  corpus.filters.{name} removed {count:,} training pairs")
-    _say_selection(corpus.name, job_data.selection)
-    bleu = quality.statistics(["x"], ["x"], tokenizer=job_data.selection.tokenizer).signature
-    document = corpus_stats | {"vocabularies": vocabularies, "signature": bleu}
-    writer.text(json.dumps(document, ensure_ascii=False, indent=1), "corpus_stats.json")
-    for side in corpus_stats["other_language"]:
-        _warn_once(f"{corpus.name}: {OtherLanguage(**side)}")
-    for leak in corpus_stats["leaks"]:
-        _warn_once(f"leakage in {corpus.name}, {leak}")
-    writer.tag({"leakage": "; ".join(corpus_stats["leaks"]) or "none"})
-    # LAST_METADATA_TAG is among these, so they must be written last.
-    writer.tag({f"vocabulary.{side}": f"{len(v)} {experiment.text.kind}, sha256 {v.hash}" for side, v in sides.items()})
-
-
-@functools.cache
-def _warn_once(warning: str) -> None:
-    """Prints a warning of the text, once in a process, because every row of a suite reads the same text."""
-    terminal.say(f"  warning: {warning}")
-
-
-@functools.cache
-def _say_selection(corpus: str, selection: Selection) -> None:
-    """Prints what selects the weights, once in a process, because every row of a suite reads the same text."""
-    terminal.say(f"  weights on {corpus} are selected by {selection.reason}")
 
 
 def _train_model(

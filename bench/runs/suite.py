@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from bench.data import vocabulary
+from bench.data import learn_vocabularies
 from bench.experiment.commands import suite_command
 from bench.experiment.fairness import setting_differences
 from bench.experiment.job_data import JobData
@@ -302,7 +302,7 @@ def run_suite(
             job_data = JobData.of(experiment)  # raises before anything is written, if a setting does not fit the text
             scores |= dict.fromkeys(f"{test_set}/bleu" for test_set in list(job_data.corpus.tests)[:1])
             if pool:  # here, once, so that the workers need not learn the same vocabulary at the same time
-                vocabulary.save_to_cache(job_data.vocabularies)
+                learn_vocabularies.save_to_cache(job_data.vocabularies)
         description = (
             f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
         )

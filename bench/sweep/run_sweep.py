@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.data import vocabulary
+from bench.data import learn_vocabularies
 from bench.experiment.fairness import setting_differences
 from bench.experiment.job_data import JobData
 from bench.experiment.yaml_layers import nested_settings
@@ -149,7 +149,7 @@ def run_sweep(
     store = Store(bases[0].tracking)  # first: a store of another format is refused before anything is written
     for base in one_per_dataset(bases):
         # Here, once, so that the workers need not learn the same vocabulary at the same time.
-        vocabulary.save_to_cache(JobData.of(base).vocabularies)
+        learn_vocabularies.save_to_cache(JobData.of(base).vocabularies)
     opened = open_storage(storage, bases[0].tracking.path)
     try:
         for study in studies:

@@ -17,7 +17,8 @@ from bench.data.batches import PairBatches, count_tokens, evaluation_batches, so
 from bench.data.corpus import CorpusSettings, Split
 from bench.data.encoded_pairs import Pairs, Sentences, truncate
 from bench.data.find_corpus import load
-from bench.data.vocabulary import TextSettings, build
+from bench.data.learn_vocabularies import build
+from bench.data.vocabulary import TextSettings
 from models.parts.batch import EOS, PAD, Batch
 
 Lists = list[tuple[list[int], list[int]]]

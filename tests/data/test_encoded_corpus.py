@@ -12,7 +12,8 @@ from bench.data import encoded_corpus
 from bench.data.batches import PairBatches
 from bench.data.corpus import Split
 from bench.data.encoded_pairs import Pairs
-from bench.data.vocabulary import TextSettings, Vocabularies, build
+from bench.data.learn_vocabularies import build
+from bench.data.vocabulary import TextSettings, Vocabularies
 
 PAIRS = 57
 SPLIT = Split(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.data import find_corpus, prepared_corpus, stored_text, vocabulary
+from bench.data import find_corpus, learn_vocabularies, prepared_corpus, stored_text
 from bench.data.corpus import CorpusSettings, FilterSettings, Split
 from bench.data.corpus_stats import corpus_stats
 from bench.data.stored_text import LineWriter, StoredLines
@@ -130,11 +130,11 @@ def test_stored_lines_behave_as_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_vocabulary_of_a_large_text_is_learnt_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     sides = [[f"s{n}" for n in range(100)], [f"t{n}" for n in range(100)]]
-    drawn = list(vocabulary.sample(sides, 20))
+    drawn = list(learn_vocabularies.sample(sides, 20))
     assert len(set(drawn)) == 20
     assert [text[1:] for text in drawn[:10]] == [text[1:] for text in drawn[10:]]
-    assert drawn == list(vocabulary.sample(sides, 20))
-    assert list(vocabulary.sample(sides, 200)) == sides[0] + sides[1]
-    monkeypatch.setattr(vocabulary, "MAX_SENTENCES", 1000)
-    assert vocabulary.sentences_learnt_from(TextSettings(joint=True), 4000) == (1000, 8000)
-    assert vocabulary.sentences_learnt_from(TextSettings(joint=False), 400) == (400, 400)
+    assert drawn == list(learn_vocabularies.sample(sides, 20))
+    assert list(learn_vocabularies.sample(sides, 200)) == sides[0] + sides[1]
+    monkeypatch.setattr(learn_vocabularies, "MAX_SENTENCES", 1000)
+    assert learn_vocabularies.sentences_learnt_from(TextSettings(joint=True), 4000) == (1000, 8000)
+    assert learn_vocabularies.sentences_learnt_from(TextSettings(joint=False), 400) == (400, 400)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data.corpus import Split
-from bench.data.vocabulary import JOINER, TextSettings, Vocabulary, Words, build, load, save_to_cache
+from bench.data.learn_vocabularies import build, save_to_cache
+from bench.data.vocabulary import JOINER, TextSettings, Vocabulary, Words, load
 from models.parts.batch import BOS, EOS, PAD, UNK
 
 ENGLISH = [f"The {what} number {n}, isn't it (red-ish)?" for n in range(40) for what in ("cup", "pitcher", "bank")]

@@ -13,7 +13,8 @@ import pytest
 from bench.data import find_corpus
 from bench.data.corpora import grammar
 from bench.data.corpus import CorpusSettings, Probes, Split
-from bench.data.vocabulary import TextSettings, build
+from bench.data.learn_vocabularies import build
+from bench.data.vocabulary import TextSettings
 from bench.evaluation import probe_model
 from bench.experiment.job_data import JobData
 from bench.experiment.loading import resolve

@@ -31,11 +31,11 @@ import bench.experiment.job_data, sentencepiece, pandas
 imported = int(status("VmHWM"))
 begin = time.perf_counter()
 from bench.data.corpus_stats import cached_stats
-from bench.data import vocabulary
+from bench.data import learn_vocabularies
 from bench.experiment.job_data import JobData
 experiment = resolve(Path("experiments/transformer.yaml"), flags=sys.argv[2:])
 data = JobData.of(experiment)
-vocabulary.save_to_cache(data.vocabularies)
+learn_vocabularies.save_to_cache(data.vocabularies)
 print(f"  text, vocabulary and encoding: {time.perf_counter() - begin:.1f} s", flush=True)
 batch = next(iter(data.train.train_dataloader()))
 print(f"  first batch after {time.perf_counter() - begin:.1f} s", flush=True)

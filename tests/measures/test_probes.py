@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.data.corpus import Split
-from bench.data.vocabulary import TextSettings, Vocabularies, build
+from bench.data.learn_vocabularies import build
+from bench.data.vocabulary import TextSettings, Vocabularies
 from bench.measures import alignment, probes, quality
 from bench.measures.probes import Contrast, TargetOnly
 from models.parts.batch import EOS, Batch, Tokens

@@ -16,7 +16,7 @@ from bench.data.batches import PairBatches, evaluation_batches
 from bench.data.corpora.grammar import Grammar
 from bench.data.corpus import Split
 from bench.data.encoded_pairs import Pairs
-from bench.data.vocabulary import build as build_vocabularies
+from bench.data.learn_vocabularies import build as build_vocabularies
 from bench.experiment.loading import resolve
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.measures.flops import verify

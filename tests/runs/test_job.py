@@ -21,6 +21,7 @@ import yaml
 
 import bench.evaluation.evaluate
 import bench.runs.job
+import bench.runs.metadata
 from bench.data.corpus import Split
 from bench.evaluation import trained_model
 from bench.evaluation.evaluate import shuffled_loss
@@ -203,7 +204,7 @@ def test_two_unknown_facts_are_not_taken_for_equal(
     assert finished.run
     tags = finished.run.tags | {facts.COMMIT: facts.UNKNOWN}
     capsys.readouterr()
-    bench.runs.job._warn_of_differences(replace(finished.run, tags=tags), tags)
+    bench.runs.metadata.warn_of_differences(replace(finished.run, tags=tags), tags)
     assert capsys.readouterr().out == (
         "  warning: mlflow.source.git.commit was unknown when the run began and is unknown now\n"
     )
@@ -448,7 +449,7 @@ def test_a_model_whose_files_are_gone_is_an_error(
 
 @pytest.mark.parametrize(
     "step",
-    ["_write_metadata", "_train_model", "evaluate_job", "_log_model", "RunWriter.measures", "RunWriter.finish"],
+    ["write_metadata", "_train_model", "evaluate_job", "_log_model", "RunWriter.measures", "RunWriter.finish"],
     ids=lambda step: step.strip("_"),
 )
 def test_a_job_that_fails_at_any_step_can_be_completed(
@@ -483,7 +484,9 @@ def test_a_job_that_fails_while_metadata_is_written_may_continue_elsewhere(
     """With other threads and another folder, which are not part of the job; a run keeps its first parameters."""
     suite = "fails in metadata"
     with monkeypatch.context() as patch:
-        patch.setattr(bench.runs.job, "cached_stats", fails_first(bench.runs.job.cached_stats, RuntimeError("failed")))
+        patch.setattr(
+            bench.runs.metadata, "cached_stats", fails_first(bench.runs.metadata.cached_stats, RuntimeError("failed"))
+        )
         with pytest.raises(RuntimeError, match="failed"):
             run(experiment(folder, machine__threads=2, tracking__folder=tmp_path / "a"), store, suite)
     result = run(experiment(folder, tracking__folder=tmp_path / "b"), store, suite)
