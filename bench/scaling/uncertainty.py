@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 
 from bench.scaling.fit import Data, Fit, refit
@@ -62,7 +63,7 @@ class Noise:
         return self.point_sd**2 + points / runs * self.run_sd**2 + points / cells * self.cell_sd**2
 
 
-def cells_of_runs(data: Data) -> Array:
+def cells_of_runs(data: Data) -> NDArray[np.int64]:
     """Returns the cell of each run, (R,): runs of one size with the same budgets are replicates of one cell."""
     known: dict[tuple[float, ...], int] = {}
     found = []
@@ -70,7 +71,7 @@ def cells_of_runs(data: Data) -> Array:
         mine = data.runs == run
         key = (float(data.sizes[mine][0]), *np.sort(data.tokens[mine]).tolist())
         found.append(known.setdefault(key, len(known)))
-    return np.array(found)
+    return np.array(found, dtype=np.int64)
 
 
 def pooled_noise(fits: Sequence[Fit]) -> Noise:

@@ -167,10 +167,10 @@ class Translator(pl.LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, computed in `accumulate` parts if the optimization settings say so."""
-        parts = batch.split(self.optimization.accumulate or 1)
-        if len(parts) == 1:
+        count = self.optimization.accumulate or 1
+        if count == 1:
             return self.weighted_loss(batch)
-        return accumulated_loss(self.weighted_loss, parts, list(self.trainable_parameters()))
+        return accumulated_loss(self.weighted_loss, batch.split(count), list(self.trainable_parameters()))
 
     def weighted_loss(self, batch: Batch) -> Tensor:
         """Return the objective (by default the cross entropy) plus the auxiliary loss, each weighted.
