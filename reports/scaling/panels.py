@@ -83,7 +83,7 @@ class Figures:
             if curve and drawn:
                 line, low, high = drawn
                 # The law of BLEU holds down to the lowest loss that was seen.
-                shown = len(line) if measure == "loss" or not row.bleu else _first(curve, row.bleu.lowest_loss)
+                shown = len(line) if measure == "loss" or not row.bleu else _costs_above(curve, row.bleu.lowest_loss)
                 corners = list(zip(curve.frontier.costs.tolist(), low.tolist(), high.tolist(), strict=True))
                 found.append(Series(style, marks, _segments(curve, line[:shown]), tuple(corners[:shown]), style.name))
             else:
@@ -230,7 +230,7 @@ def _columns(curve: Curve) -> tuple[Array, Array, Array]:
     return curve.frontier.loss, curve.frontier.low, curve.frontier.high
 
 
-def _first(curve: Curve, lowest_loss: float) -> int:
+def _costs_above(curve: Curve, lowest_loss: float) -> int:
     """The number of costs before the frontier is below this loss for the first time."""
     below = np.flatnonzero(curve.frontier.loss < lowest_loss)
     return int(below[0]) if len(below) else len(curve.frontier.loss)

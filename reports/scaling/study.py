@@ -72,7 +72,7 @@ class Study:
         corpus: Name of the corpus.
         vocabulary: Entries of the target vocabulary.
         failed: Names of runs that failed or are missing.
-        lowest_loss: Loss of a model that knows every translation, in nats per target token (`lowest_loss` in
+        loss_floor: Loss of a model that knows every translation, in nats per target token (`loss_floor` in
             gather.py); None: unknown.
         device: Device on which seconds were measured.
     """
@@ -89,5 +89,5 @@ class Study:
     corpus: str
     vocabulary: int
     failed: tuple[str, ...]
-    lowest_loss: float | None = None
+    loss_floor: float | None = None
     device: str = ""

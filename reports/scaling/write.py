@@ -145,9 +145,9 @@ def _facts(say: Catalogue, study: Study, analysis: Analysis) -> list[tuple[str, 
         "noise": noise,
         "failed": ", ".join(study.failed) or none,
         "corpus": say("scale.fact.corpus_text", corpus=study.corpus, vocabulary=formatting.count(study.vocabulary)),
-        "lowest_loss": say("scale.fact.unknown_loss")
-        if study.lowest_loss is None
-        else say("scale.fact.lowest", loss=formatting.fixed(study.lowest_loss, 3)),
+        "loss_floor": say("scale.fact.unknown_loss")
+        if study.loss_floor is None
+        else say("scale.fact.lowest", loss=formatting.fixed(study.loss_floor, 3)),
         "device": study.device or say("protocol.unknown"),
         "command": study.command,
     }
