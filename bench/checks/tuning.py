@@ -101,7 +101,7 @@ def _show_search(name: str, sweep: Sweep) -> bool:
     terminal.table([*columns, ("BLEU of the best", "right"), ("", "left")], lines)
     for edge, presses in edges:
         advice = (
-            "the three best trials lie in the quarter at this end, so widen the range for all rows"
+            "the three best trials lie in the quarter at this end, so add trials beyond it for all rows (extensions:)"
             if presses
             else "likely by chance, because not all of the three best trials lie in the quarter at this end"
         )

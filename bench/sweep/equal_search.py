@@ -65,13 +65,31 @@ def check_arguments(sweep: Sweep, path: Path, rows: Sequence[str], preset: str |
 
 
 def space(sweep: Sweep) -> Space:
-    """The space that all rows share.
-
-    With `around`, each range reaches from the lowest to the highest value of that preset's recipes, and beyond them by
-    a factor of two (logarithmic) or a quarter of the range in the file, but not below 0.
+    """The space that all rows share: of every setting, the range from the lowest to the highest value it may have.
 
     Raises:
         ValueError: a range is invalid, or `around` names a preset that not all rows have a recipe of.
+    """
+    first, *others = [_first_space(sweep), *_extended_spaces(sweep)]
+    found = {}
+    for key, span in first.items():
+        ends = [_ends(ranges[key]) for ranges in (first, *others)]
+        found[key] = replace(span, low=min(low for low, _ in ends), high=max(high for _, high in ends))
+    return found
+
+
+def _extended_spaces(sweep: Sweep) -> list[Space]:
+    """The space of each extension: its own ranges, and for other settings those of the search before it."""
+    ranges = _first_space(sweep)
+    file = Path(f"tune-{sweep.preset}.yaml")
+    return [{**ranges, **search_space.parse_ranges(extension.space, file)} for extension in sweep.extensions]
+
+
+def _first_space(sweep: Sweep) -> Space:
+    """The space without extensions.
+
+    With `around`, each range reaches from the lowest to the highest value of that preset's recipes, and beyond them by
+    a factor of two (logarithmic) or a quarter of the range in the file, but not below 0.
     """
     ranges = search_space.parse_ranges(sweep.space, Path(f"tune-{sweep.preset}.yaml"))
     if not sweep.around:
@@ -79,14 +97,19 @@ def space(sweep: Sweep) -> Space:
     narrowed = {}
     for key, span in ranges.items():
         values = _recipe_values(sweep, key)
-        assert span.low is not None
-        assert span.high is not None
-        beyond = (span.high - span.low) / 4
+        lowest, highest = _ends(span)
+        beyond = (highest - lowest) / 4
         low, high = (
             (min(values) / 2, max(values) * 2) if span.log else (max(0.0, min(values) - beyond), max(values) + beyond)
         )
         narrowed[key] = replace(span, low=_rounded(low), high=_rounded(high))
     return narrowed
+
+
+def _ends(span: Range) -> tuple[float | int, float | int]:
+    assert span.low is not None
+    assert span.high is not None
+    return span.low, span.high
 
 
 def first_point(sweep: Sweep) -> Point:
@@ -123,34 +146,44 @@ def _value(layer: Mapping[str, Any], key: str) -> Any:
 
 
 def points(sweep: Sweep) -> list[Point]:
-    """The points that all rows try, in order: the common default, then those of the sampler.
+    """The points that all rows try, in order: the common default, those of the sampler, and those of each extension.
 
     Raises:
         ValueError: the default is outside the space.
     """
-    ranges, first = space(sweep), first_point(sweep)
+    ranges, first = _first_space(sweep), first_point(sweep)
     for key, span in ranges.items():
         if not span.contains(first[key]):
             raise ValueError(
                 f"first: {key}: {first[key]} is not in the space of tune-{sweep.preset}.yaml; change it, or widen the "
                 "range"
             )
-    return [first, *_drawn(sweep, ranges, first)]
+    found = [first, *_drawn(sweep, ranges, first, sweep.trials - sweep.extended_trials - 1, sweep.seed)]
+    for number, (extension, extended) in enumerate(zip(sweep.extensions, _extended_spaces(sweep), strict=True), 1):
+        lowest = {key: span.low for key, span in extended.items()}
+        # Of another seed, so that the settings that keep their range get other values than in the trials before.
+        found += _drawn(sweep, extended, lowest, extension.trials, sweep.seed + number)
+    return found
 
 
-def _drawn(sweep: Sweep, ranges: Space, first: Point) -> list[Point]:
-    """The points of the sampler.
+def _drawn(sweep: Sweep, ranges: Space, known: Point, number: int, seed: int) -> list[Point]:
+    """Points of the sampler.
 
-    They are drawn in a study of their own, in which trial 0 is complete: a quasi-random sampler takes its space from
+    They are drawn in a study of their own, in which a trial is complete: a quasi-random sampler takes its space from
     the first trial and draws at random until there is one, so points drawn while jobs run would depend on their order.
+
+    Args:
+        known: The point of that trial.
+        number: How many points are drawn.
+        seed: Of the sampler.
     """
     chosen = {key: distribution(span) for key, span in ranges.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sampler = sweep.sampler.create(optuna.samplers, "sampler", seed=sweep.seed)
+        sampler = sweep.sampler.create(optuna.samplers, "sampler", seed=seed)
         study = optuna.create_study(sampler=sampler, direction="maximize")
-        study.add_trial(optuna.trial.create_trial(params=dict(first), distributions=chosen, value=0.0))
-        drawn = [study.ask(chosen).params for _ in range(sweep.trials - 1)]
+        study.add_trial(optuna.trial.create_trial(params=dict(known), distributions=chosen, value=0.0))
+        drawn = [study.ask(chosen).params for _ in range(number)]
     return [{key: point[key] if ranges[key].is_integer else _rounded(point[key]) for key in ranges} for point in drawn]
 
 
@@ -160,11 +193,10 @@ def _rounded(value: float) -> float:
 
 def distribution(span: Range) -> BaseDistribution:
     """The range as Optuna's distribution."""
-    assert span.low is not None
-    assert span.high is not None
+    low, high = _ends(span)
     if span.is_integer:
-        return IntDistribution(int(span.low), int(span.high), log=span.log, step=int(span.step or 1))
-    return FloatDistribution(span.low, span.high, log=span.log, step=span.step)
+        return IntDistribution(int(low), int(high), log=span.log, step=int(span.step or 1))
+    return FloatDistribution(low, high, log=span.log, step=span.step)
 
 
 # --- the trials of a row ----------------------------------------------------------------------------------------------
@@ -298,7 +330,7 @@ def at_edge(sweep: Sweep, trials: Sequence[Trial]) -> list[tuple[str, bool]]:
 
     With 16 points, a setting that hardly matters has its best value at a given end in one of 16 rows. So an edge counts
     only if the three best trials of the row all lie in the quarter of the tried values at that end, which happens by
-    chance in one of 560 rows. A lower limit of 0 is no edge, because it cannot be moved.
+    chance in one of 560 rows (with 20 points, in one of 570). A lower limit of 0 is no edge, because it cannot be moved.
     """
     found = []
     leading = best_first(trials)[:3]

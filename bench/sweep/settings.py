@@ -73,11 +73,25 @@ class OptunaClass:
 
 
 @dataclass
+class Extension:
+    """Trials that are added to an equal search because the best of a row lay at the edge of a range.
+
+    Attributes:
+        trials: Number of added trials, the same for every row.
+        space: The ranges of these trials that differ: beyond the edge, not over the part that was searched already.
+    """
+
+    trials: int
+    space: dict[str, Any]
+
+
+@dataclass
 class Sweep:
     """The settings of a sweep.
 
     Attributes:
-        trials: Jobs of each row. Multiplied by the training budget of the preset, they are the tuning budget.
+        trials: Jobs of each row, with those of extensions. Multiplied by the training budget of the preset, they are
+            the tuning budget.
         sampler: Draws settings.
         pruner: Stops a job early, by its validation score; its steps are validations. Works only if the validation
             score is the one goal; otherwise nothing is pruned.
@@ -94,6 +108,8 @@ class Sweep:
             of `model` that its architecture does not have.
         first: Values of the first trial, the common default: setting -> value.
         around: Another preset whose recipes narrow the space, and whose median is the first trial; empty for none.
+        extensions: The last trials of an equal search, in ranges beyond an edge of the space. The trials before them
+            stay as they are.
     """
 
     trials: int = 30
@@ -109,6 +125,12 @@ class Sweep:
     space: dict[str, Any] = field(default_factory=dict)
     first: dict[str, Any] = field(default_factory=dict)
     around: str = ""
+    extensions: list[Extension] = field(default_factory=list)
+
+    @property
+    def extended_trials(self) -> int:
+        """Trials of each row that are in an extension."""
+        return sum(extension.trials for extension in self.extensions)
 
     @classmethod
     def read(cls, path: Path) -> Sweep:
@@ -139,6 +161,14 @@ class Sweep:
             raise ValueError(
                 f"{path}: first: no value of {unset[0]}; the first trial needs one of each setting; add it"
             )
+        if any(extension.trials < 1 for extension in self.extensions) or self.extended_trials >= self.trials:
+            raise ValueError(
+                f"{path}: extensions: {self.extended_trials} of the {self.trials} trials are in extensions; each has "
+                "at least one, and so has the search before them; trials: counts all of them"
+            )
+        for extension in self.extensions:
+            for key in extension.space:
+                check_known("setting of extensions", key, list(self.space), path)
         if self.rows and (self.goals != [VALIDATION_SCORE] or self.limits):
             raise ValueError(
                 f"{path}: goals: an equal search has the goal {VALIDATION_SCORE} and no limits; remove the others"

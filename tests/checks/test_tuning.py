@@ -153,7 +153,7 @@ def test_a_best_trial_at_the_edge_counts_if_the_next_ones_lie_there_too(
     assert code == 0, "the search was equal, even if it should be repeated with a wider range"
     edges = [line for line in printed.splitlines() if line.startswith("at the edge")]
     advice = (
-        "the three best trials lie in the quarter at this end, so widen the range for all rows"
+        "the three best trials lie in the quarter at this end, so add trials beyond it for all rows (extensions:)"
         if presses
         else "likely by chance, because not all of the three best trials lie in the quarter at this end"
     )

@@ -39,10 +39,11 @@ def test_all_rows_of_the_demo_get_the_same_points() -> None:
     sweep = Sweep.read(EXPERIMENTS / "tune-demo.yaml")
     points = equal_search.points(sweep)
     assert points == equal_search.points(sweep)
-    assert len(points) == len({point[LR] for point in points}) == sweep.trials == 16
+    assert len(points) == len({point[LR] for point in points}) == sweep.trials == 20
     assert points[0] == sweep.first
     assert (points[1][LR], points[2][LR]) == (0.000588, 0.0175)
-    values = [point[WARMUP] for point in points[1:]]
+    assert points[16][LR] > 0.02, "the first trial of the extension"
+    values = [point[WARMUP] for point in points[1:16]]
     assert all(any(low <= value < low + 0.075 for value in values) for low in (0.0, 0.075, 0.15, 0.225))
     full, lacking = (equal_search.trial_experiments(sweep, row) for row in ("lstm", "perceptron"))
     for number, (one, other) in enumerate(zip(full, lacking, strict=True)):
@@ -89,9 +90,51 @@ def test_a_search_around_other_recipes_narrows_the_space(folder: Path) -> None:
     assert all(ranges[key].contains(value) for point in drawn for key, value in point.items())
 
 
+EXTENDED = """
+extensions:
+  - {trials: 1, space: {model.dropout: {low: 0.3, high: 0.5}}}
+  - {trials: 2, space: {training.optimizer.lr: {low: 0.02, high: 0.06, log: true}}}
+"""
+
+
+def test_an_extension_adds_points_beyond_an_edge_and_keeps_the_others(folder: Path) -> None:
+    sweep = Sweep.read(tiny_search.write(folder))
+    path = tiny_search.write(folder, **{"trials: 4\n": "trials: 7" + EXTENDED})
+    extended = Sweep.read(path)
+    before, after = equal_search.points(sweep), equal_search.points(extended)
+    assert after[:4] == before
+    assert len(after) == 7
+    assert [key for key, value in after[4].items() if not equal_search.space(sweep)[key].contains(value)] == [DROPOUT]
+    for point in after[5:]:
+        assert 0.02 <= point[LR] <= 0.06
+        assert all(equal_search.space(sweep)[key].contains(point[key]) for key in (WARMUP, DROPOUT))
+    for key in (WARMUP, DROPOUT):
+        assert len({point[key] for point in after}) == 7, "no value is repeated"
+    ranges = equal_search.space(extended)
+    assert {key: (span.low, span.high) for key, span in ranges.items()} == {
+        LR: (0.0005, 0.06), WARMUP: (0.0, 0.3), DROPOUT: (0.0, 0.5),
+    }  # fmt: skip
+
+
+def test_a_finished_search_continues_with_its_extension(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_search.search(tiny_search.write(folder), monkeypatch, FakeJobs(better_with_smaller_lr))
+    finished = read_trials("demo")
+    path = tiny_search.write(folder, **{"trials: 4\n": "trials: 7" + EXTENDED})
+    for runs in ("runs", "other"):  # the storage of the search itself, then that of another machine
+        jobs = FakeJobs(better_with_smaller_lr)
+        results = tiny_search.search(path, monkeypatch, jobs, runs=runs)
+        assert [result.job_counts["COMPLETE"] for result in results] == [7, 7]
+        assert len(jobs.started) == (6 if runs == "runs" else 0)
+    trials = read_trials("demo")
+    assert [trial for trial in trials if trial.number < 4] == finished
+    assert [trial.number for trial in trials] == 2 * list(range(7))
+
+
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
+        ({"trials: 4\n": "trials: 3" + EXTENDED}, "extensions: 3 of the 3 trials are in extensions"),
+        ({"trials: 4\n": "trials: 7" + EXTENDED.replace("dropout", "size")}, "no setting of extensions 'model.size'"),
         ({"preset: demo": ""}, "preset: missing; an equal search needs rows, preset and space"),
         ({"training.optimizer.lr: 0.003, ": ""}, "first: no value of training.optimizer.lr; the first trial needs one"),
         ({"trial_pairs: 300": "goals: [validation_loss]"}, "an equal search has the goal validation_score"),
