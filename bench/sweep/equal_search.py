@@ -330,7 +330,7 @@ def at_edge(sweep: Sweep, trials: Sequence[Trial]) -> list[tuple[str, bool]]:
 
     With 16 points, a setting that hardly matters has its best value at a given end in one of 16 rows. So an edge counts
     only if the three best trials of the row all lie in the quarter of the tried values at that end, which happens by
-    chance in one of 560 rows (with 20 points, in one of 570). A lower limit of 0 is no edge, because it cannot be moved.
+    chance in one of 560 rows (with 20 points, in one of 570). A lower limit of 0 is no edge, because it cannot move.
     """
     found = []
     leading = best_first(trials)[:3]
