@@ -55,6 +55,7 @@ def test_an_ensemble_takes_only_the_time_of_its_evaluation(experiment: Experimen
 
 
 def test_a_run_of_an_earlier_version_lacks_a_setting_that_is_null_here(experiment: Experiment) -> None:
+    experiment = replace(experiment, training=replace(experiment.training, batch_pairs=None))
     older = run(experiment)
     del older.params["training.batch_pairs"]
     assert known(older).rate(experiment, HERE, None) is not None

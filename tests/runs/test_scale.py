@@ -109,7 +109,10 @@ def test_a_flag_that_would_make_all_jobs_equal_is_refused(scale: Scale, flag: st
             {"model": {"units": 5}},
             "settings: model.units: has no effect, because the sizes of the rows set it; remove it",
         ),
-        ({"training": {}}, "perceptron has the decay inverse_sqrt, which does not end with the budget"),
+        (
+            {"training": {"schedule": {"decay": "inverse_sqrt", "warmup": 10, "warmup_share": None}}},
+            "perceptron has the decay inverse_sqrt, which does not end with the budget",
+        ),
     ],
 )
 def test_settings_that_would_break_the_law_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:

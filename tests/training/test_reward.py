@@ -49,7 +49,7 @@ PAIRS = Batch(SOURCE, TARGET)
 
 
 def build(row: str, flags: Sequence[str] = ()) -> Translator:
-    job = resolve(FILES[row], row=row, flags=flags)
+    job = resolve(FILES[row], row=row, flags=flags, tuned=False)
     torch.manual_seed(1)
     model = job.build(VOCABULARY, VOCABULARY)
     model.optimization = job.training
