@@ -100,8 +100,8 @@ def plan(settings: Settings) -> list[Step]:
     run = [*bench, "run", "experiments/transformer.yaml", *shared, *(QUICK_RUN if settings.quick else ())]
     report = [*bench, "report", "--suite", "runs", *tracking]
     report += ["--out", str(out / "report"), "--export", str(out / "exported")]
-    speed = [sys.executable, "-m", "bench.checks.speed", "--rows", *ROWS, "--csv", str(out / "updates_per_second.csv")]
-    speed += [*shared, *(("--warm_up", "1", "--updates", "2") if settings.quick else ())]
+    speed = [*bench, "speed", "train", *ROWS, *shared, "--seconds", "0.1" if settings.quick else "10"]
+    speed += ["--format", "json", "--out", str(out / "speed.json")]
     describe = [
         sys.executable,
         "-m",

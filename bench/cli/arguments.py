@@ -124,6 +124,15 @@ commands do so at the first use. See docs/corpora.md.""",
 
 Measures the p50 of finished runs again as docs/latency.md describes: all runs once, then all again. Exit code 1 if the
 medians of a run on a quiet machine differ by more than 5 % and the pace of the machine does not explain it.""",
+    "speed": """examples:
+  bench speed train                                            every row of the demo: target tokens per second, MFU
+  bench speed decode lstm transformer-base --length 15         sentences per second, and ms for one sentence
+  bench speed startup lstm                                     seconds from the command to the first update
+  bench speed train transformer-base --preset multi30k-cpu --against "./peer.sh" --format json
+
+Rows have initial weights. --against runs COMMAND three times, in turn with the row, and prints how many times as fast
+the row is. COMMAND prints lines such as `target_tokens_per_s 1675`, with the names of the figures in the JSON. The
+figures are logged to the MLflow experiment `speed`. Other flags are settings, as for bench run (docs/latency.md).""",
     "verify": """examples:
   bench verify flops     closed form and counts on the meta device and on real tensors, for every row
   bench verify flops --device cuda
@@ -340,6 +349,25 @@ def build_parser() -> Parser:
     latency = command("latency", "measure the latency of finished runs several times")
     latency.add_argument("runs", nargs="+", help="id, name, best:SUITE/ROW, or models:/NAME/VERSION")
     latency.add_argument("--times", type=int, default=3, help="number of measurements of each run (default: 3)")
+
+    speed = command("speed", "measure how fast rows train, decode and start on this machine")
+    speed.add_argument("what", choices=["train", "decode", "startup"])
+    speed.add_argument("rows", nargs="*", metavar="ROW", help="row ids, such as lstm (default: every row that trains)")
+    speed.add_argument("--preset", default="demo", help="demo, multi30k-cpu, multi30k, paper (default: demo)")
+    speed.add_argument(
+        "--seconds",
+        type=positive_float,
+        default=20.0,
+        help="for the figures of a row, beside its warm-up (default: 20)",
+    )
+    speed.add_argument(
+        "--length", type=positive_int, help="for decode: tokens of every output (default: those of its reference)"
+    )
+    speed.add_argument(
+        "--against", metavar="COMMAND", default="", help="a shell command to measure in turn with the one row"
+    )
+    speed.add_argument("--format", choices=["table", "json"], default="table", help="output (default: table)")
+    speed.add_argument("--out", type=Path, help="file for the figures as JSON")
 
     verify = command("verify", "compare the numbers of the harness with published and derived ones")
     verify.add_argument("what", choices=["flops", "costs", "sizes", "tuning", "scaling"])

@@ -79,7 +79,7 @@ def _run_command(arguments: Sequence[str]) -> int:
     if args.command == "translate":  # argparse leaves sentences that follow an option in `rest`
         args.sentences += [part for part in rest if not part.startswith("-")]
         rest = [part for part in rest if part.startswith("-")]
-    if rest and args.command not in (*TRAINING_COMMANDS, "plan", "data"):
+    if rest and args.command not in (*TRAINING_COMMANDS, "plan", "data", "speed"):
         raise ValueError(f"unknown arguments: {' '.join(rest)}; see {PROGRAM} {args.command} --help")
     streams.check_current_folder()
     if line := provide_home():
@@ -138,6 +138,7 @@ COMMANDS = {
     "data": project_commands.data_command,
     "models": project_commands.models_command,
     "latency": result_commands.latency_command,
+    "speed": project_commands.speed_command,
     "verify": project_commands.verify_command,
     "ui": result_commands.ui_command,
 }

@@ -1,4 +1,4 @@
-"""The commands that need no run: corpora, the table of models, and checks of the project."""
+"""The commands that need no run: corpora, the table of models, speed, and checks of the project."""
 
 from __future__ import annotations
 
@@ -55,6 +55,13 @@ def models_command(args: argparse.Namespace, _: list[str]) -> int:
 
     show(args.preset)
     return 0
+
+
+def speed_command(args: argparse.Namespace, flags: list[str]) -> int:
+    from bench.speed import command
+
+    request = command.Request(args.what, args.rows, args.preset, flags, args.seconds, args.length, args.against)
+    return int(not command.run(request, args.format, args.out))
 
 
 def verify_command(args: argparse.Namespace, _: list[str]) -> int:

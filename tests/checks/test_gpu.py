@@ -44,7 +44,7 @@ def test_every_step_uses_the_gpu_and_writes_to_the_results_folder(tmp_path: Path
         assert flag(steps[name], "--preset") == "multi30k"
     assert "training.max_pairs" not in " ".join(steps["run"].command)  # a whole run
     assert {"lstm", "gnmt", "convs2s", "transformer-base"} <= set(steps["speed"].command)
-    for name, option in (("report", "--export"), ("report", "--out"), ("speed", "--csv"), ("contract", "--junitxml")):
+    for name, option in (("report", "--export"), ("report", "--out"), ("speed", "--out"), ("contract", "--junitxml")):
         assert Path(flag(steps[name], option)).parent == tmp_path
     assert flag(steps["report"], "--tracking.folder") == flag(steps["run"], "--tracking.folder")
 

@@ -28,6 +28,6 @@ def test_the_whole_command_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixt
     assert json.loads((out / "environment.json").read_text())["version.torch"] == torch.__version__
     with tarfile.open(out / "results.tar.gz") as archive:
         names = {name.removeprefix("results/") for name in archive.getnames()}
-    wanted = {"contract.xml", "updates_per_second.csv", "report/report.html", "report/report.csv", "exported"}
+    wanted = {"contract.xml", "speed.json", "report/report.html", "report/report.csv", "exported"}
     assert wanted <= names
     assert not [name for name in names if name.startswith("store")]

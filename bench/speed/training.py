@@ -1,0 +1,74 @@
+"""The speed of training: target tokens, pairs and updates per second in windows of updates.
+
+An update is what training does with a batch: read it, copy it to the device, forward pass, backward pass, clipping,
+optimizer and schedule. Lightning and the callbacks of a run are left out; their cost is `overhead` of a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Iterator
+
+import torch
+
+from bench.evaluation.evaluate import DTYPES
+from bench.experiment.job_data import JobData, model_of
+from bench.experiment.spec import Experiment
+from bench.measures.costs import ceiling
+from bench.measures.flops import FlopCounter
+from bench.measures.latency import OtherProcesses
+from bench.speed.figure import Figure, Measure, Measurement
+from bench.system.machine import bf16_fallback
+from bench.training.plain_update import plain_update
+
+WARM_UP, WINDOW, WINDOWS = 10, 5, 8
+"""Updates that are not timed, at the start and before each measurement; updates of a window; windows at least."""
+
+
+@contextlib.contextmanager
+def prepared(experiment: Experiment) -> Iterator[Measure]:
+    """The function that measures the training of a row, with its corpus loaded and its model built.
+
+    Raises:
+        ValueError: the settings cannot be trained with, or the device is missing.
+    """
+    settings, device = experiment.training, experiment.machine.device
+    with experiment.machine.applied(), bf16_fallback(device, settings.precision == "bf16-mixed"):
+        job_data = JobData.of(experiment)
+        model = model_of(experiment, job_data).to(device).train()
+        if settings.precision == "64-true":
+            model.double()
+        update = plain_update(model, iter(job_data.train.train_dataloader()), settings.precision, settings.clip)
+        limit = ceiling(device.type, DTYPES[settings.precision])
+
+        def synchronize() -> None:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        def measure(seconds: float) -> Measurement:
+            for _ in range(WARM_UP):
+                update()
+            synchronize()
+            tokens, pairs, updates, mfu = [list[float]() for _ in range(4)]
+            others, began = OtherProcesses(), time.perf_counter()
+            while len(tokens) < WINDOWS or time.perf_counter() - began < seconds:
+                counter, start = FlopCounter(model), time.perf_counter()
+                batches = [update() for _ in range(WINDOW)]
+                synchronize()
+                took = time.perf_counter() - start
+                for batch in batches:
+                    counter.add(batch)
+                tokens.append(sum(sum(batch.target.lengths_B) for batch in batches) / took)
+                pairs.append(sum(len(batch.target.lengths_B) for batch in batches) / took)
+                updates.append(WINDOW / took)
+                mfu.append(counter.model_flops / took / (limit.value or 1.0))
+            figures = {"target_tokens_per_s": tokens, "pairs_per_s": pairs, "updates_per_s": updates}
+            return Measurement(
+                [Figure(name, samples) for name, samples in figures.items()],
+                others.share(time.perf_counter() - began),
+                {"mfu": statistics.median(mfu), "ceiling_flops_per_s": limit.value, "ceiling": limit.provenance},
+            )
+
+        yield measure
