@@ -6,10 +6,14 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import bench
 
@@ -56,6 +60,24 @@ def test_models_bench_and_reports_import_in_this_order(path: Path) -> None:
     if folder == "bench" and not path.is_relative_to(ROOT / "bench" / "cli"):
         assert not tops & {"reports", "tests"}
     assert "tests" not in tops
+
+
+def test_every_imported_package_is_a_declared_dependency() -> None:
+    """A package that only another one brings along can disappear with its next version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = [
+        *project["dependencies"],
+        *(one for group in project["optional-dependencies"].values() for one in group),
+    ]
+    declared = {canonicalize_name(Requirement(text).name) for text in required}
+    of_module = packages_distributions()
+    imported = {module.split(".")[0] for path in FILES for module in imports_of(path)} - set(sys.stdlib_module_names)
+    imported -= {"models", "bench", "reports", "lightning_fabric"}  # the last is a part of pytorch-lightning
+    assert len(imported) > 15
+    missing = {
+        module for module in imported if not {canonicalize_name(one) for one in of_module.get(module, ())} & declared
+    }
+    assert missing == set()
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.is_relative_to(ROOT / "models")], ids=name)
