@@ -4,8 +4,9 @@ y = sum_i G(x)_i E_i(x), and only experts with G(x)_i > 0 are computed. The tran
 layer has its own file because it is a topic of its own (gates, balancing losses, routing). Only one architecture uses
 it; it is in parts/ because every file directly in models/ is an architecture, found by its name.
 
-Ours, where the paper is silent: strictly balanced gates have an importance loss, too; the loss of their thresholds is
-a mean, has weight 1, and changes the thresholds only.
+From the authors' tensor2tensor, where the paper has none: the smallest spread of the noise. Ours, where the paper is
+silent: strictly balanced gates have an importance loss, too; the loss of their thresholds is a mean, has weight 1, and
+changes the thresholds only.
 
 Letters: B batch  T length  D width  N real tokens  X all positions, real and padded  E experts (or groups)
 K experts of a token  M tokens of an expert  R pairs of token and expert  F inner width
@@ -62,12 +63,17 @@ def squared_variation(x: Tensor) -> Tensor:
     return x.var(correction=0) / (x.mean() ** 2 + 1e-10)
 
 
+SMALLEST_SPREAD = 0.01
+"""Added to the softplus of the noise. Without it, a spread of 0 makes the gradient of the load 0 times infinity."""
+
+
 class NoisyTopKGate(nn.Module):
     """G(x) = Softmax(KeepTopK(H(x), k)), H(x)_i = (x W_g)_i + StandardNormal() * Softplus((x W_noise)_i); eq. 3 to 5.
 
     Load(X)_i = sum_x P(x, i), P(x, i) = Phi(((x W_g)_i - kth_excluding(H(x), k, i)) / Softplus((x W_noise)_i)), the
-    probability that expert i is among the top k if its noise is drawn again; appendix A. W_g and W_noise are
-    initialized with zeros and are concatenated in `W`. In evaluation mode there is no noise.
+    probability that expert i is among the top k if its noise is drawn again; appendix A. SMALLEST_SPREAD is added to
+    each Softplus. W_g and W_noise are initialized with zeros and are concatenated in `W`. In evaluation mode there is
+    no noise.
     """
 
     def __init__(self, width: int, experts: int, k: int) -> None:
@@ -80,7 +86,7 @@ class NoisyTopKGate(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Assignment:
         clean_NE, spread_NE = self.W(x_ND).to(self.W.weight.dtype).chunk(2, dim=1)
-        spread_NE = functional.softplus(spread_NE)
+        spread_NE = functional.softplus(spread_NE) + SMALLEST_SPREAD
         h_NE = clean_NE + torch.randn_like(clean_NE) * spread_NE if self.training else clean_NE
         top_h_NX, top_expert_NX = h_NE.topk(self.k + 1)
         kth_N1, next_N1 = top_h_NX[:, self.k - 1 : self.k], top_h_NX[:, self.k :]

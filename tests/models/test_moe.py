@@ -100,7 +100,7 @@ def test_noisy_top_k_gate_equals_its_equations() -> None:
         noise_NE = torch.randn_like(found_NE) if training else torch.zeros_like(found_NE)
         w_g, w_noise = gate.W.weight.detach().chunk(2)
         for x_D, noise_E, found_E in zip(x_ND, noise_NE, found_NE, strict=True):
-            h = [(w_g[i] @ x_D + noise_E[i] * math.log1p((w_noise[i] @ x_D).exp())).item() for i in range(6)]
+            h = [(w_g[i] @ x_D + noise_E[i] * (math.log1p((w_noise[i] @ x_D).exp()) + 0.01)).item() for i in range(6)]
             top = sorted(h)[-4:]
             wanted = [math.exp(h_i) / sum(map(math.exp, top)) if h_i in top else 0.0 for h_i in h]
             torch.testing.assert_close(found_E, torch.tensor(wanted, dtype=torch.float64), atol=1e-10, rtol=0)
@@ -114,11 +114,23 @@ def test_load_is_the_probability_of_selection_if_the_noise_is_drawn_again() -> N
     torch.manual_seed(7)
     noise_E = torch.randn(1, 6, dtype=torch.float64)[0]
     w_g, w_noise = gate.W.weight.chunk(2)
-    clean_E, spread_E = w_g @ x_ND[0], nn.functional.softplus(w_noise @ x_ND[0])
+    clean_E, spread_E = w_g @ x_ND[0], nn.functional.softplus(w_noise @ x_ND[0]) + 0.01
     h_XE = (clean_E + noise_E * spread_E).expand(draws, 6).clone()
     h_XE[:, expert] = clean_E[expert] + torch.randn(draws, dtype=torch.float64) * spread_E[expert]
     frequency = (h_XE.topk(4).indices == expert).any(dim=1).double().mean().item()
     assert load_E[expert].item() == pytest.approx(frequency, abs=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_are_finite_where_the_noise_vanishes(dtype: torch.dtype) -> None:
+    """softplus(-800) is 0. Without the smallest spread of tensor2tensor (noise_epsilon = 0.01), gradients are NaN."""
+    gate = NoisyTopKGate(8, 6, 4).to(dtype)
+    nn.init.constant_(gate.W.weight[6:], -100.0)
+    nn.init.normal_(gate.W.weight[:6], std=10.0)
+    assignment = gate(torch.ones(5, 8, dtype=dtype))
+    assignment.load_E.square().sum().backward()
+    assert gate.W.weight.grad is not None
+    assert gate.W.weight.grad.isfinite().all()
 
 
 def test_initial_gate_has_zero_weights_and_its_noise_balances_the_experts() -> None:
