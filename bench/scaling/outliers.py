@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from bench.scaling.fit import GRID, Data, Fit, fit_law
 from bench.scaling.held_out import hold_out
 from bench.scaling.laws import Array, Form, log_loss_and_jacobian
 from bench.scaling.uncertainty import Noise, cells_of_runs
 
-MAX_DEVIATION = 4.0
-"""Standard errors by which a run may deviate from the law through all others."""
+FALSE_ALARM = 0.01
+"""Probability that a row without a wrong run has one that is flagged."""
 
 MAX_DRIFT = 0.015
 """Relative error of the last doubling of the budget above which the points of short budgets are not end points."""
@@ -28,17 +29,28 @@ class RunDeviation:
         offset: Log of the run's loss / that of the law; positive: the run is worse.
         error: Its standard error, with the noise of this run and of all others.
         remaining: Root mean square of the log residuals of the other runs, without this one.
+        limit: Standard errors by which a run may deviate.
     """
 
     run: int
     offset: float
     error: float
     remaining: float
+    limit: float
 
     @property
     def significant(self) -> bool:
-        """Whether the offset is more than MAX_DEVIATION standard errors."""
-        return abs(self.offset) > MAX_DEVIATION * self.error
+        return abs(self.offset) > self.limit * self.error
+
+
+def deviation_limit(runs: int, noise: Noise) -> float:
+    """Returns the standard errors by which the largest of `runs` deviations may differ from 0.
+
+    It is the quantile of Student's t for FALSE_ALARM, two-sided and Bonferroni-corrected: with few degrees of freedom
+    the standard deviation itself is uncertain, and of many runs one deviates more than a single one would.
+    """
+    degrees = noise.df if noise.spread_sd else np.inf  # that of points alone is known from very many of them
+    return float(student_t.isf(FALSE_ALARM / (2 * runs), degrees))
 
 
 def run_deviations(fit: Fit, noise: Noise) -> tuple[RunDeviation, ...]:
@@ -52,7 +64,7 @@ def run_deviations(fit: Fit, noise: Noise) -> tuple[RunDeviation, ...]:
     cell_P = cells_of_runs(fit.data)[np.unique(runs, return_inverse=True)[1]]
     covariance = noise.point_sd**2 * np.eye(len(runs)) + noise.run_sd**2 * same
     covariance += noise.cell_sd**2 * (cell_P[:, None] == cell_P[None])
-    found = []
+    limit, found = deviation_limit(len(np.unique(runs)), noise), []
     for run in np.unique(runs):
         mine = runs == run
         others = fit_law(fit.data.where(~mine), fit.form, fit.known_e, starts=GRID[::4])
@@ -62,7 +74,7 @@ def run_deviations(fit: Fit, noise: Noise) -> tuple[RunDeviation, ...]:
         inverse = np.linalg.pinv(columns)
         error = float(np.sqrt((inverse @ covariance @ inverse.T)[-1, -1]))
         remaining = float(np.sqrt((others.residuals**2).mean()))
-        found.append(RunDeviation(int(run), offset, error, remaining))
+        found.append(RunDeviation(int(run), offset, error, remaining, limit))
     return tuple(sorted(found, key=lambda one: one.remaining))
 
 

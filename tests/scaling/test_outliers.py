@@ -7,7 +7,7 @@ import pytest
 
 from bench.checks.scaling_simulation import POINT_SD, REFERENCE, STARTS, TOKENS, grid, noisy, with_losses
 from bench.scaling.fit import Data, fit_law
-from bench.scaling.outliers import schedule_drift, wrong_run
+from bench.scaling.outliers import deviation_limit, schedule_drift, wrong_run
 from bench.scaling.uncertainty import Noise
 
 
@@ -26,6 +26,19 @@ def test_a_run_that_is_worse_by_a_tenth_is_found_and_no_healthy_run(run: int) ->
     assert found
     assert found.run == run
     assert found.offset == pytest.approx(np.log(1.1), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("runs", "noise", "limit"),
+    [
+        (1, Noise(0.01, 10, 0.0), 3.169),  # tables of Student's t: 0.995 quantile, 10 degrees of freedom
+        (1, Noise(0.0, 10, 0.01), 2.576),  # the same of the normal distribution
+        (10, Noise(0.01, 10, 0.0), 4.587),  # 0.9995 quantile
+        (10, Noise(0.001, 4, 0.0, "sizes", cell_sd=0.01, cell_df=10), 4.587),  # those of the larger part
+    ],
+)
+def test_the_limit_is_that_of_the_largest_of_many_deviations(runs: int, noise: Noise, limit: float) -> None:
+    assert deviation_limit(runs, noise) == pytest.approx(limit, abs=1e-3)
 
 
 def test_points_in_the_middle_of_a_cosine_schedule_are_flagged() -> None:
