@@ -291,4 +291,8 @@ class LearningCurves(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.saved = [tuple(point) for point in state_dict["saved"]]
         self.points_recorded = state_dict["points_recorded"]
-        self.recent = {name: [torch.tensor(value) for value in values] for name, values in state_dict["recent"].items()}
+        # float64, because the mean over processes of two float32 losses is in general no float32.
+        self.recent = {
+            name: [torch.tensor(value, dtype=torch.float64) for value in values]
+            for name, values in state_dict["recent"].items()
+        }
