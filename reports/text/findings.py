@@ -150,6 +150,9 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
     parts = []
     if len(better) == 1:
         parts.append(say("standing.above", rows=against(better[0])))
+    elif len(better) > MAX_NAMED:
+        p = _p_of_all(say, [tests[row.id] for row in better])
+        parts.append(say("standing.above_many", number=len(better), total=len(others), p=p))
     elif better:
         p = _p_of_all(say, [tests[row.id] for row in better])
         parts.append(say("standing.above", rows=f"{say.listed([row.name for row in better])} ({p})"))

@@ -69,6 +69,16 @@ def test_three_seeds_can_be_significant(mixed: Context):
     assert f"{pooled} BLEU, pooled over rows (4 degrees of freedom; single rows {low} to {high})" in caveat
 
 
+def test_many_rows_that_are_worse_are_counted_and_not_named(store: Store):
+    seeds = range(1, 4)
+    runs = [Synthetic(f"low{n}", f"Low {n}", 2015, 2, 1e12, seed) for n in range(5) for seed in seeds]
+    runs += [Synthetic(row, row, 2017, 40, 2e12, seed) for row in ("top", "twin") for seed in seeds]
+    synthetic_runs.suite(store, "many", runs, "low0,low1,low2,low3,low4,top,twin", "top")
+    (paragraph,) = findings.sentences(gather(store, "many"))
+    assert "significantly above 5 of the 6 other rows (all p\u00a0" in paragraph
+    assert "Low" not in paragraph.split(". It took")[0]
+
+
 def test_rows_with_only_one_seed_are_named(mixed: Context):
     assert "1–3\u00a0seeds per row: values are means" in findings.caveat(mixed)
     assert "One seed: Base; their intervals cover only the choice of test sentences" in findings.caveat(mixed)
