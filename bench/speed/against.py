@@ -67,7 +67,15 @@ def compare(
 
 def figures_of(command: str, names: list[str]) -> dict[str, float]:
     """The figures that a command prints. Raises ValueError if it fails or prints none of these names."""
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        command,
+        shell=True,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
     found = {}
     for line in done.stdout.splitlines():
         match line.split():

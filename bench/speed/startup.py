@@ -77,4 +77,6 @@ def prepared(row: str, preset: str, flags: Sequence[str]) -> Iterator[Measure]:
 
 def _finished(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL, check=False
+    )

@@ -20,7 +20,7 @@ def test_the_jobs_of_a_suite() -> None:
 def test_the_trials_of_an_equal_search() -> None:
     kind, jobs = read_jobs(EXPERIMENTS / "tune-demo.yaml", [])
     assert kind == "sweep"
-    assert [(job.count, job.is_trial) for job in jobs] == [(16, True)] * 17
+    assert [(job.count, job.is_trial) for job in jobs] == [(20, True)] * 17
 
 
 def test_the_trials_of_a_sweep() -> None:
