@@ -101,7 +101,7 @@ def plan(settings: Settings) -> list[Step]:
     report = [*bench, "report", "--suite", "runs", *tracking]
     report += ["--out", str(out / "report"), "--export", str(out / "exported")]
     speed = [*bench, "speed", "train", *ROWS, *shared, "--seconds", "0.1" if settings.quick else "10"]
-    speed += ["--format", "json", "--out", str(out / "speed.json")]
+    speed += ["--out", str(out / "speed.json")]
     describe = [
         sys.executable,
         "-m",

@@ -180,14 +180,15 @@ def _log(request: Request, speed: RowSpeed) -> None:
 
 def print_table(found: Sequence[RowSpeed]) -> None:
     """Prints medians, and the ratios to another program if there is one."""
-    names = [figure.name for figure in found[0].measurement.figures]
+    names = list(dict.fromkeys(figure.name for speed in found for figure in speed.measurement.figures))
     has_mfu = "mfu" in found[0].measurement.facts
     columns = [("row", "left"), *((heading(name), "right") for name in names)]
     columns += [*([("MFU", "right")] if has_mfu else []), ("noise", "left")]
     lines = []
     for speed in found:
         measurement = speed.measurement
-        values = [formatting.significant(figure.median) for figure in measurement.figures]
+        medians = {figure.name: formatting.significant(figure.median) for figure in measurement.figures}
+        values = [medians.get(name, "—") for name in names]  # a row without a beam has greedy figures only
         mfu = [formatting.percent(float(measurement.facts["mfu"] or 0))] if has_mfu else []
         lines.append([speed.experiment.row, *values, *mfu, measurement.noise])
     terminal.table(columns, lines)

@@ -42,7 +42,7 @@ def prepared(experiment: Experiment, length: int | None) -> Iterator[Measure]:
         sources, targets = job_data.sources(test), job_data.vocabularies.target.encode(test.targets)
         limit = ceiling(device.type, DTYPES["32-true"])
         plain = replace(experiment.decoding, pos_unk="keep")
-        beams = {"greedy": 1, f"beam{plain.beam}": plain.beam} if plain.beam > 1 else {"greedy": 1}
+        beams = {"greedy": 1, "beam": plain.beam} if plain.beam > 1 else {"greedy": 1}
         work, counts = [], []
         for beam in beams.values():
             settings = replace(plain, beam=beam)
@@ -71,7 +71,12 @@ def prepared(experiment: Experiment, length: int | None) -> Iterator[Measure]:
                 figures.append(Figure(f"{name}_ms", np.median(single_PN, axis=1).tolist()))
                 rates = in_batches * 1e3 / batch_P1[:, 0]
                 figures.append(Figure(f"{name}_batch{BATCH}_sentences_per_s", rates.tolist()))
-            facts = {"ceiling_flops_per_s": limit.value, "ceiling": limit.provenance, "timing": timing.noise}
+            facts: dict[str, float | str | None] = {
+                "beam": plain.beam,
+                "ceiling_flops_per_s": limit.value,
+                "ceiling": limit.provenance,
+                "timing": timing.noise,
+            }
             return Measurement(figures, timing.other_share, facts)
 
         yield measure

@@ -88,7 +88,7 @@ def test_decoding_writes_outputs_of_fixed_length(
     assert lengths == {3} if length else len(lengths) > 1
     assert {figure.name: figure.median for figure in found.figures} == {
         "greedy_ms": 2.0, "greedy_batch64_sentences_per_s": 500.0,
-        "beam3_ms": 2.0, "beam3_batch64_sentences_per_s": 500.0,
+        "beam_ms": 2.0, "beam_batch64_sentences_per_s": 500.0,
     }  # fmt: skip
 
 
