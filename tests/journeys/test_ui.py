@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import tiny_job
@@ -109,6 +109,12 @@ def open_runs(page: Page, address: str) -> str:
     return f"{address}/{href}"
 
 
+def texts(cells: Locator, count: int) -> list[str]:
+    """The texts of `count` cells, which the table draws some time after the number of its rows."""
+    expect(cells).to_have_count(count, timeout=60_000)
+    return [text.strip() for text in cells.all_inner_texts()]
+
+
 def expect_charts(page: Page, *titles: str) -> None:
     for title in titles:
         expect(page.get_by_text(title).first).to_be_visible(timeout=60_000)
@@ -126,9 +132,9 @@ def test_the_printed_address_shows_the_comparison(store: tuple[str, Path], page:
     expect(page.get_by_text("4 matching runs")).to_be_visible(timeout=60_000)
     report = pd.read_csv(folder / "runs" / "reports" / "pair" / "report.csv")
     found = report[(report.metric == "bleu") & (report.test_set == "test")]
-    names = page.locator(".ag-row").get_by_role("link").all_inner_texts()
-    assert {name.strip() for name in names} == {f"{name} en-de s{seed}" for name in NAMES.values() for seed in (1, 2)}
-    cells = [float(text) for text in page.locator('.ag-row [col-id="metrics.`test/bleu`"]').all_inner_texts()]
+    names = texts(page.locator(".ag-row").get_by_role("link"), 4)
+    assert set(names) == {f"{name} en-de s{seed}" for name in NAMES.values() for seed in (1, 2)}
+    cells = [float(text) for text in texts(page.locator('.ag-row [col-id="metrics.`test/bleu`"]'), 4)]
     assert cells == sorted(cells, reverse=True)
     by_row = {
         row: [score for name, score in zip(names, cells, strict=True) if name.startswith(NAMES[row])] for row in NAMES
@@ -158,9 +164,9 @@ def test_the_printed_address_of_a_sweep_shows_its_trials(store: tuple[str, Path]
     for key in ("training.optimizer.lr", "training.schedule.warmup"):  # the page holds only the columns on the screen
         columns[f"params.`{key}`"] = [float(run.params[key]) for run in expected]
     for column, values in columns.items():
-        cells = [float(text) for text in page.locator(f".ag-row [col-id='{column}']").all_inner_texts()]
+        cells = [float(text) for text in texts(page.locator(f".ag-row [col-id='{column}']"), 2)]
         assert cells == pytest.approx(values, rel=1e-6), column
-    states = page.locator(".ag-row [col-id='tags.`state`']").all_inner_texts()
+    states = texts(page.locator(".ag-row [col-id='tags.`state`']"), 2)
     assert states == [run.tags["state"] for run in expected]
     page.screenshot(path=folder / "sweep.png")
     page.goto(link[1].replace("&viewStateShareKey", "&compareRunsMode=CHART&viewStateShareKey"))
