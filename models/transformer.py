@@ -13,6 +13,7 @@ Letters: B batch  S source length  T target length  D width (d_model)  F inner w
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,12 +28,23 @@ from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
 
 
-def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
-    """Return (length, D): PE(pos, 2i) = sin(pos / 10000^(2i / d_model)), PE(pos, 2i + 1) = cos(same); section 3.5."""
-    position_T = torch.arange(length, device=like.device, dtype=torch.float64)
-    rate_I = torch.exp(torch.arange(0, width, 2, device=like.device, dtype=torch.float64) * (-math.log(1e4) / width))
-    angle_TI = position_T[:, None] * rate_I
-    return torch.stack((angle_TI.sin(), angle_TI.cos()), dim=-1).flatten(1)[:, :width].to(like.dtype)
+def sinusoids(begin: int, end: int, width: int, like: Tensor) -> Tensor:
+    """Return (end - begin, D): PE(pos, 2i) = sin(pos / 10000^(2i / d_model)), PE(pos, 2i + 1) = cos(same); section 3.5.
+
+    The rows are those of the positions `begin` to `end` - 1, in the precision and on the device of `like`.
+    """
+    table_PD = sinusoid_table(1 << (end - 1).bit_length(), width, like.device)
+    return table_PD[begin:end].to(like.dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def sinusoid_table(length: int, width: int, device: torch.device) -> Tensor:
+    """Return the first `length` positions in fp64. Kept, because decoding needs one more of them for every token."""
+    with torch.inference_mode(False):  # a tensor of inference mode could not be used in training later
+        position_P = torch.arange(length, device=device, dtype=torch.float64)
+        rate_I = torch.exp(torch.arange(0, width, 2, device=device, dtype=torch.float64) * (-math.log(1e4) / width))
+        angle_PI = position_P[:, None] * rate_I
+        return torch.stack((angle_PI.sin(), angle_PI.cos()), dim=-1).flatten(1)[:, :width]
 
 
 class FeedForward(nn.Sequential):
@@ -196,8 +208,7 @@ class Model(Translator):
     def embed(self, embedding: nn.Embedding, ids_BT: Tensor, begin: int = 0) -> Tensor:
         """Return x_BTD, words plus positions; `begin` is the position of the first word, counted from 0."""
         x_BTD = embedding(ids_BT) * math.sqrt(self.config.width)
-        positions_TD = sinusoids(begin + ids_BT.shape[1], self.config.width, like=x_BTD)[begin:]
-        return self.dropout(x_BTD + positions_TD)
+        return self.dropout(x_BTD + sinusoids(begin, begin + ids_BT.shape[1], self.config.width, like=x_BTD))
 
     def encode(self, source: Tokens) -> Memory:
         x_BSD, mask_BS = self.embed(self.source_embedding, source.ids_BS), source.mask_BS

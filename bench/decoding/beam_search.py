@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.data.batches import source_batches
+from bench.decoding.packed_weights import packed_weights
 from models.parts.batch import BOS, EOS, Tokens
 from models.parts.translator import State, Translator
 
@@ -128,7 +129,7 @@ def translate(
     """
     found: list[list[Hypothesis]] = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
     indices = [index for index, source in enumerate(sources) if len(source) or forced_lengths is not None]
-    with evaluation_mode(model):
+    with evaluation_mode(model), packed_weights(model):
         for rows_B, tokens in source_batches([sources[index] for index in indices], settings.batch_sentences):
             batch = [indices[row] for row in rows_B]
             if forced_lengths is None:

@@ -27,6 +27,7 @@ import psutil
 import torch
 
 from bench.decoding.beam_search import DecodingSettings, translate
+from bench.decoding.packed_weights import packed_weights
 from bench.measures.measure import Measure
 from bench.measures.memory import decoding_memory
 from bench.system.machine import siblings
@@ -248,8 +249,9 @@ class LatencyBenchmark:
         first = [partial(self.time_ms, [source], [1]) for source in self.sources]
         whole = [partial(self.time_ms, [s], [n]) for s, n in zip(self.sources, self.lengths, strict=True)]
         free = [partial(self.time_ms, [source], None) for source in self.sources]
-        self.warm_up()
-        return time_passes(first + whole + free, seconds)
+        with packed_weights(self.model):
+            self.warm_up()
+            return time_passes(first + whole + free, seconds)
 
     def single_sentence_measures(self, seconds: float) -> list[Measure]:
         """Latency of single sentences: percentiles (forced and free), time to the first token and per later token.
@@ -297,10 +299,11 @@ class LatencyBenchmark:
             partial(bench.time_ms, bench.sources, None if free else bench.lengths, batch)
             for bench, batch, free in plans
         ]
-        if self.model.device.type != "cpu":
-            for piece in work:  # on a GPU kernels are prepared for each shape; on a CPU the code is already warm
-                piece()
-        timing = time_passes(work, seconds)
+        with packed_weights(self.model):
+            if self.model.device.type != "cpu":
+                for piece in work:  # on a GPU kernels are prepared for each shape; on a CPU the code is already warm
+                    piece()
+            timing = time_passes(work, seconds)
         noisy, measures = not timing.quiet, []
         for (bench, batch, free), took_P in zip(plans, np.array(timing.passes).T, strict=True):
             rate, sentences = 1e3 / float(np.median(took_P)), len(bench.sources)

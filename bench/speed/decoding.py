@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from bench.decoding.packed_weights import packed_weights
 from bench.evaluation.evaluate import DTYPES
 from bench.experiment.job_data import JobData, model_of
 from bench.experiment.spec import Experiment
@@ -59,8 +60,6 @@ def prepared(experiment: Experiment, length: int | None) -> Iterator[Measure]:
                 work += pieces
                 counts.append(len(pieces))
         in_batches = min(BATCHED, len(sources))
-        for piece in work:  # warms up shapes, caches and clock rates
-            piece()
 
         def measure(seconds: float) -> Measurement:
             timing = time_passes(work, seconds)
@@ -79,4 +78,7 @@ def prepared(experiment: Experiment, length: int | None) -> Iterator[Measure]:
             }
             return Measurement(figures, timing.other_share, facts)
 
-        yield measure
+        with packed_weights(model):
+            for piece in work:  # warms up shapes, caches and clock rates
+                piece()
+            yield measure

@@ -115,13 +115,22 @@ def test_encoder_and_decoder_equal_figure_1(settings: dict[str, Any]) -> None:
 
 def test_positions_are_those_of_section_3_5() -> None:
     """Columns: sin and cos of pos, sin and cos of pos / 100. Wavelengths go from 2 pi to 10000 x 2 pi."""
-    found = sinusoids(3, 4, like=torch.zeros(1, dtype=torch.float64))
+    found = sinusoids(0, 3, 4, like=torch.zeros(1, dtype=torch.float64))
     wanted = [
         [0.0, 1.0, 0.0, 1.0],
         [0.8414709848, 0.5403023059, 0.0099998333, 0.9999500004],
         [0.9092974268, -0.4161468365, 0.0199986667, 0.9998000067],
     ]
     torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+def test_positions_first_used_in_decoding_can_be_used_in_training() -> None:
+    """Their table is kept; a tensor of inference mode would stop training with an error."""
+    with torch.inference_mode():
+        sinusoids(0, 700, 6, like=torch.zeros(1, dtype=torch.float64))
+    scale = torch.ones(6, dtype=torch.float64, requires_grad=True)
+    (sinusoids(698, 700, 6, like=scale) * scale).sum().backward()
+    assert scale.grad is not None
 
 
 def test_embeddings_and_softmax_share_one_matrix() -> None:
