@@ -17,6 +17,9 @@ COSTS = ("clock_flops", "energy_j")
 DIRECTIONS = ("en-de", "en-fr")
 """Directions of the published numbers."""
 
+MAX_NAMED = 6
+"""Marked cells of the table that a footnote names."""
+
 METRICS = ("bleu", "train_flops", *COSTS, *LATENCY, *metric_registry.OWN_COLUMNS)
 """The metrics of the table that are better in one direction."""
 
@@ -85,16 +88,26 @@ def comparison_table(context: Context) -> Table:
 def _naming_rows(
     context: Context, mark: str, key: str, seeds_of: Callable[[Cell], Sequence[int]]
 ) -> list[tuple[str, str]]:
-    """The footnote `table.KEY`, which names the rows and seeds with a mark; nothing if there are none."""
-    say, named = context.catalogue, []
+    """The footnote `table.KEY`, which names the rows and seeds with a mark; nothing if there are none.
+
+    More than MAX_NAMED are not named, because the mark is beside their BLEU: the footnote says how many runs they are.
+    """
+    say, named, marked_runs, runs = context.catalogue, [], 0, 0
     for track in context.tracks:
         for row in context.rows:
             cell = row.cells[track]
+            runs += len(cell.runs)
             if marked := seeds_of(cell):
+                marked_runs += len(marked)
                 direction = [track.label] if len(context.tracks) > 1 else []
                 seeds = [f"{len(marked)}/{say.count('seed', len(cell.runs))}"] if len(cell.runs) > 1 else []
                 named.append(", ".join([row.name, *direction, *seeds]))
-    return [(mark, say(f"table.{key}", rows="; ".join(named)))] if named else []
+    if not named:
+        return []
+    rows = "; ".join(named)
+    if len(named) > MAX_NAMED:
+        rows = say("table.marked_runs", marked=marked_runs, runs=say.count("run", runs))
+    return [(mark, say(f"table.{key}", rows=rows))]
 
 
 def direction_note(context: Context) -> str:

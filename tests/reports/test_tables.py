@@ -148,6 +148,18 @@ def test_a_row_that_other_code_has_made_is_marked(store: Store, language: str):
     assert 'id="comparison-‡"' in page
 
 
+@pytest.mark.parametrize(("language", "wanted"), [("en", "(8 of 9\u00a0runs)."), ("ko", "(실행 9개 중 8개).")])
+def test_a_footnote_counts_the_runs_if_it_would_name_many_rows(store: Store, language: str, wanted: str):
+    rows = [f"row{number}" for number in range(8)]
+    runs = [Synthetic(row, row, 2000, 4, 1e12, best_at=-1) for row in rows]
+    runs.append(Synthetic("level", "Level", 2016, 5, 1e12, best_at=0))
+    suite = f"all improving {language}"
+    synthetic_runs.suite(store, suite, runs, ",".join([*rows, "level"]), "level")
+    table = comparison_table(gather(store, suite, language=language))
+    assert [row[3].mark for row in table.rows] == ["†"] * 8 + [""]
+    assert table.footnotes[0][1].endswith(wanted)
+
+
 def test_a_row_whose_best_weights_are_its_last_is_marked(store: Store):
     """In the table with a footnote that names the seeds, and beside the learning curves."""
     runs = [
