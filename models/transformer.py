@@ -34,7 +34,7 @@ def sinusoids(begin: int, end: int, width: int, like: Tensor) -> Tensor:
     The rows are those of the positions `begin` to `end` - 1, in the precision and on the device of `like`.
     """
     table_PD = sinusoid_table(1 << (end - 1).bit_length(), width, like.device)
-    return table_PD[begin:end].to(like.dtype)
+    return table_PD[begin:end].to(like.dtype, copy=True)
 
 
 @functools.lru_cache(maxsize=16)

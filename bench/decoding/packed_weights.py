@@ -14,9 +14,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-SMALLEST = 2**16
-"""Weights of a layer that is packed. Smaller matrices stay in the cache of a core, and packing gains nothing."""
+SMALLEST = 2**17
+"""Weights of a layer that is packed. With fewer, the product of one row takes longer with packed weights."""
 
 ROWS = 64
 """Rows for which oneDNN chooses the order. The measured time is the same for orders chosen for 5, 64 and 320 rows."""
@@ -26,16 +27,19 @@ ROWS = 64
 def packed_weights(model: nn.Module) -> Iterator[None]:
     """Within this block, the large linear layers of `model` compute with packed weights, if it is in fp32 on a CPU.
 
-    The weights must not change within the block. Packing reads all weights once and needs as much memory again, so a
-    caller that translates often with the same weights opens the block once; an inner block for the same model does
-    nothing. Results differ from those of `nn.Linear` by rounding only.
+    The weights must not change within the block, and the model must not be copied or pickled. Packing reads all weights
+    once and needs as much memory again, so a caller that translates often with the same weights opens the block once;
+    an inner block for the same model does nothing. Results differ from those of `nn.Linear` by rounding only.
+
+    For every new number of rows oneDNN makes a kernel for each layer, which takes a moment, and keeps up to 1,024 of
+    them until the process ends: at most about half a gigabyte (ONEDNN_PRIMITIVE_CACHE_CAPACITY limits their number).
     """
     layers = []
     if has_kernels():
         layers = [layer for layer in model.modules() if type(layer) is nn.Linear and can_pack(layer)]
     try:
         for layer in layers:
-            layer.forward = packed_product(layer.weight.detach(), layer.bias)  # hides the method of the class
+            layer.forward = packed_product(layer)  # hides the method of the class
         yield
     finally:
         for layer in layers:  # another thread that translates with this model may have been here already
@@ -54,11 +58,20 @@ def can_pack(layer: nn.Linear) -> bool:
         and layer.weight.device.type == "cpu"
         and layer.weight.dtype == torch.float32
         and layer.weight.numel() >= SMALLEST
+        and (layer.bias is None or layer.bias.is_contiguous())
+        and not layer._forward_pre_hooks  # one may compute the weights, as old weight normalisation does
     )
 
 
-def packed_product(weight_EA: Tensor, bias_E: Tensor | None) -> Callable[..., Tensor]:
-    """Return the function x_BA -> x W^T + b, with packed W. Letters: A inputs  E outputs."""
+def packed_product(layer: nn.Linear) -> Callable[..., Tensor]:
+    """Return the function x_BA -> x W^T + b of a layer, with packed W. Letters: A inputs  E outputs."""
+    weight_EA, bias_E = layer.weight.detach(), layer.bias
     packed = torch.ops.mkldnn._reorder_linear_weight(weight_EA, ROWS)
     product = torch.ops.mkldnn._linear_pointwise.default
-    return lambda x_BA: product(x_BA, packed, bias_E, "none", [], "")
+
+    def multiply(x_BA: Tensor) -> Tensor:
+        if x_BA.dtype != torch.float32:  # within autocast, or a mistake that `linear` reports
+            return functional.linear(x_BA, weight_EA, bias_E)
+        return product(x_BA, packed, bias_E, "none", [], "")
+
+    return multiply

@@ -300,9 +300,8 @@ class LatencyBenchmark:
             for bench, batch, free in plans
         ]
         with packed_weights(self.model):
-            if self.model.device.type != "cpu":
-                for piece in work:  # on a GPU kernels are prepared for each shape; on a CPU the code is already warm
-                    piece()
+            for piece in work:  # kernels are prepared for each number of rows
+                piece()
             timing = time_passes(work, seconds)
         noisy, measures = not timing.quiet, []
         for (bench, batch, free), took_P in zip(plans, np.array(timing.passes).T, strict=True):

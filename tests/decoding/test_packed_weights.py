@@ -38,9 +38,9 @@ def packed_layers(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Every layer is large enough; the weights of those that are packed."""
     weights = list[Tensor]()
 
-    def recorded(weight_EA: Tensor, bias_E: Tensor | None) -> Callable[..., Tensor]:
-        weights.append(weight_EA)
-        return product(weight_EA, bias_E)
+    def recorded(layer: nn.Linear) -> Callable[..., Tensor]:
+        weights.append(layer.weight)
+        return product(layer)
 
     product = packed.packed_product
     monkeypatch.setattr(packed, "SMALLEST", 1)
@@ -52,7 +52,7 @@ def packed_layers(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 @pytest.mark.parametrize("shape", [(256,), (0, 256), (1, 256), (5, 256), (3, 1, 256), (2, 40, 256)])
 def test_a_packed_layer_computes_the_same_product(shape: tuple[int, ...], bias: bool) -> None:
     torch.manual_seed(1)
-    layer, x = nn.Linear(256, 300, bias=bias), torch.randn(*shape[:-1], 512)[..., ::2]
+    layer, x = nn.Linear(256, 520, bias=bias), torch.randn(*shape[:-1], 512)[..., ::2]
     with torch.inference_mode(), packed_weights(layer):
         assert is_packed(layer)
         found = layer(x)
@@ -60,16 +60,31 @@ def test_a_packed_layer_computes_the_same_product(shape: tuple[int, ...], bias: 
 
 
 def test_only_large_plain_linear_layers_in_single_precision_are_packed() -> None:
-    large, small, subclass, double = nn.Linear(256, 256), nn.Linear(255, 256), Doubled(256, 256), nn.Linear(256, 256)
-    model = nn.Sequential(large, small, subclass, double.double())
+    large, small, subclass, double = (
+        nn.Linear(512, 256),
+        nn.Linear(511, 256),
+        Doubled(512, 256),
+        nn.Linear(512, 256),
+    )
+    hooked = nn.Linear(512, 256)
+    hooked.register_forward_pre_hook(lambda *_: None)
+    model = nn.Sequential(large, small, subclass, double.double(), hooked)
     with packed_weights(model):
-        assert [is_packed(layer) for layer in model] == [True, False, False, False]
+        assert [is_packed(layer) for layer in model] == [True, False, False, False, False]
     with torch.autocast("cpu", torch.bfloat16), packed_weights(model):
         assert not any(is_packed(layer) for layer in model)
 
 
+def test_input_in_half_precision_is_computed_as_by_a_plain_layer() -> None:
+    layer, x = nn.Linear(512, 256), torch.randn(3, 512)
+    with packed_weights(layer), torch.autocast("cpu", torch.bfloat16):
+        found = layer(x.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(found, layer(x.bfloat16()))
+
+
 def test_layers_are_plain_again_after_an_error_and_after_an_inner_block() -> None:
-    layer = nn.Linear(256, 256)
+    layer = nn.Linear(512, 256)
     with pytest.raises(RuntimeError, match="stop"), packed_weights(layer):
         raise RuntimeError("stop")
     assert not is_packed(layer)
