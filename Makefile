@@ -7,11 +7,11 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet $(add
 
 .PHONY: demo demo-all test check format journeys gpu clean
 
-demo: .venv/installed ## five rungs of the ladder, both directions, two jobs at a time: trains, measures, writes the report
-	.venv/bin/bench suite experiments/demo.yaml --workers 2
+demo: .venv/installed ## five rungs of the ladder, both directions, as many jobs at a time as the cores allow: trains, measures, writes the report
+	.venv/bin/bench suite experiments/demo.yaml --workers auto
 
 demo-all: .venv/installed ## the whole ladder, all 20 rows, in the same way
-	.venv/bin/bench suite experiments/ladder.yaml --workers 2
+	.venv/bin/bench suite experiments/ladder.yaml --workers auto
 
 test: .venv/installed-dev ## every test but the journeys; one thread for each of as many processes as there are cores
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --dist loadfile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 PROGRAM = "bench"
 DESCRIPTION = "Train translation models from the perceptron to the Transformer on the same data, and measure them."
@@ -25,8 +25,8 @@ Run the same command again to continue an unfinished run or to print a finished 
   bench suite my-table.yaml --export             a suite whose results grow over machines: docs/mlflow.md
   bench suite experiments/ladder.yaml --cluster auto --gpus_per_trial 0.25   on a Ray cluster: docs/clusters.md""",
     "scale": """examples:
-  bench plan experiments/scale.yaml --workers 2       hours before it starts
-  bench scale experiments/scale.yaml --workers 2      rows x sizes x budgets x seeds, then the report with the curves
+  bench plan experiments/scale.yaml --workers auto    hours before it starts
+  bench scale experiments/scale.yaml --workers auto   rows x sizes x budgets x seeds, then the report with the curves
   bench scale experiments/scale.yaml --max_seconds 3600
 
 Runs continue and are skipped as those of a suite. The sizes of a row are in the file of its architecture
@@ -159,6 +159,15 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see {self.prog} --help")
 
 
+def worker_count(text: str) -> int | Literal["auto"]:
+    """Type of --workers: a positive number, or auto."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers; expected 1 or more, or auto")
+    return int(text)
+
+
 def positive_int(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -197,9 +206,10 @@ def add_worker_flags(command: argparse.ArgumentParser) -> None:
     """Adds the flags of a command that executes many jobs."""
     command.add_argument(
         "--workers",
-        type=positive_int,
-        help="worker processes that share this machine's cores and GPUs (default: none, one job at a time); with "
-        "--cluster the maximum number of workers (default: as many as fit)",
+        type=worker_count,
+        help="worker processes that share this machine's cores and GPUs (default: none, one job at a time); auto: as "
+        "many as the size of the models and the cores suggest; with --cluster the maximum number of workers (default, "
+        "and auto: as many as fit)",
     )
     command.add_argument("--cluster", help="start the workers on a Ray cluster: auto, or its address")
     command.add_argument(
@@ -266,7 +276,7 @@ def build_parser() -> Parser:
     plan.add_argument("--preset", help="for a sweep: the preset (default: that of the file, or demo)")
     plan.add_argument("--trials", type=positive_int, help="for a sweep: jobs of each row (default: as in the file)")
     plan.add_argument(
-        "--workers", type=positive_int, help="jobs at the same time, as for bench suite and sweep (default: 1)"
+        "--workers", type=worker_count, help="jobs at the same time, as for bench suite and sweep (default: 1)"
     )
     plan.add_argument("--gpu", metavar="NAME", help="plan for this GPU instead of this machine, such as H100 or L4")
     add_from_flag(plan, "an export with finished runs whose speed counts, beside the tracking store")

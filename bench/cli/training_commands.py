@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from bench.cli import reporting
 from bench.cli.arguments import PROGRAM
@@ -133,6 +133,7 @@ def plan_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.checks.plan_file import read_jobs, show
     from bench.planning.gpus import find_gpu
     from bench.planning.plan import Resources
+    from bench.runs.worker_count import automatic_workers
     from bench.system.machine import seconds_since_start
     from bench.tracking.exported import Export
     from bench.tracking.store import Store
@@ -142,7 +143,10 @@ def plan_command(args: argparse.Namespace, flags: list[str]) -> int:
     kind, jobs = read_jobs(args.file, flags, args.seeds, args.row, args.preset, args.trials)
     readers = [Export(folder) for folder in args.exported]
     store = Store(jobs[0].experiment.tracking, read_only=True)
-    show(kind, jobs, Resources.of(args.workers, start_s, gpu), [*readers, store], args.format)
+    workers = args.workers
+    if workers == "auto":
+        workers = 1 if gpu else automatic_workers([job.experiment for job in jobs for _ in range(job.count)])
+    show(kind, jobs, Resources.of(workers, start_s, gpu), [*readers, store], args.format)
     return 0
 
 
@@ -152,12 +156,13 @@ def tuned_command(args: argparse.Namespace, _: list[str]) -> int:
     return int(not tuning.write(args.file))
 
 
-def _worker_backend(args: argparse.Namespace) -> WorkerBackend | None:
+def _worker_backend(args: argparse.Namespace) -> WorkerBackend | Literal["auto"] | None:
     """The backend that starts the workers of a command; None if this process executes the jobs itself."""
     if args.cluster:
         from bench.runs.ray_cluster import RayBackend
 
-        return RayBackend(args.cluster, args.workers, args.cpus_per_trial or 1, args.gpus_per_trial or 0.0)
+        workers = None if args.workers == "auto" else args.workers
+        return RayBackend(args.cluster, workers, args.cpus_per_trial or 1, args.gpus_per_trial or 0.0)
     for flag in ("gpus_per_trial", "cpus_per_trial"):
         if getattr(args, flag):
             raise ValueError(
@@ -165,4 +170,4 @@ def _worker_backend(args: argparse.Namespace) -> WorkerBackend | None:
             )
     from bench.runs.worker_backend import LocalBackend
 
-    return LocalBackend(args.workers) if args.workers else None
+    return "auto" if args.workers == "auto" else LocalBackend(args.workers) if args.workers else None

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from bench.data import learn_vocabularies
 from bench.experiment.commands import suite_command
@@ -30,6 +30,7 @@ from bench.runs.job import JobResult, failure_reason, run
 from bench.runs.results import Exporter, Results
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_backend import LocalBackend, WorkerBackend
+from bench.runs.worker_count import automatic_backend
 from bench.runs.worker_pool import MAX_ATTEMPTS, open_pool, schedule
 from bench.system import terminal
 from bench.system.machine import seconds_since_start
@@ -249,7 +250,7 @@ def run_suite(
     suite: Suite,
     flags: Sequence[str],
     again: bool,
-    backend: WorkerBackend | None = None,
+    backend: WorkerBackend | Literal["auto"] | None = None,
     max_seconds: float | None = None,
     export: bool = False,
 ) -> tuple[list[JobResult], bool]:
@@ -261,6 +262,7 @@ def run_suite(
         path: The file of the suite.
         flags: Settings from the command line.
         again: Start a new run of every job, also of finished ones.
+        backend: Starts the workers; auto: workers of this machine, as many as suit the jobs.
         max_seconds: No job starts after this time.
         export: Add each finished job to the results of the suite.
 
@@ -282,11 +284,16 @@ def run_suite(
     experiments = [experiment for experiment in whole if experiment.job_hash not in in_results]
     if not experiments:
         return recorded, True
+    store = None
+    if backend == "auto":
+        store = Store(experiments[0].tracking)
+        to_do = [each for each in experiments if again or not is_finished(store, name, each)]
+        backend = automatic_backend(to_do)
     if backend:
         backend.check(experiments)
     # The workers start while this process reads the text and opens the store: creating a store takes seconds.
     with open_pool(backend, len(experiments)) if backend else contextlib.nullcontext() as pool:
-        store = Store(experiments[0].tracking)
+        store = store or Store(experiments[0].tracking)
         corpora = dict.fromkeys(experiment.corpus_name for experiment in experiments)
         best = best_settings.find(suite.sweeps, suite.preset, corpora, store)
         if best:

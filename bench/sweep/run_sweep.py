@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -26,6 +27,7 @@ from bench.measures.selection import CONSTANT_SCORE_TAG
 from bench.runs.suite import one_per_dataset
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_backend import WorkerBackend
+from bench.runs.worker_count import automatic_backend
 from bench.runs.worker_pool import open_pool, schedule
 from bench.sweep.equal_study import EqualStudy
 from bench.sweep.settings import DIRECTIONS, Direction, Sweep
@@ -120,7 +122,7 @@ def run_sweep(
     rows: Sequence[str],
     preset: str,
     flags: Sequence[str],
-    backend: WorkerBackend,
+    backend: WorkerBackend | Literal["auto"],
     storage: str | None = None,
     max_seconds: float | None = None,
 ) -> list[SweepResult]:
@@ -131,6 +133,7 @@ def run_sweep(
     Args:
         path: The file of the sweep.
         flags: Settings from the command line; they are fixed and not searched.
+        backend: Starts the workers; auto: workers of this machine, as many as suit the jobs.
         storage: URL of the Optuna storage; None for a SQLite file beside the runs.
         max_seconds: No job starts after this time.
 
@@ -141,6 +144,8 @@ def run_sweep(
     kind = EqualStudy if sweep.rows else Study
     studies = [kind(sweep, row, preset, flags) for row in dict.fromkeys(rows)]
     bases = [study.base for study in studies]
+    if backend == "auto":
+        backend = automatic_backend(bases * sweep.trials)
     backend.check(bases)
     for line in setting_differences(bases):
         terminal.say(f"not equal: {line}")
