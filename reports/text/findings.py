@@ -36,7 +36,11 @@ def caveat(context: Context) -> str:
         lines.append(say("caveat.tests", tests=say.count("test", sizes[-1], sizes[0])))
         if any(test.against != context.baseline for test in tested):
             lines.append(say("caveat.picked"))
-        lines += [_spread(say, spread) for spread in dict.fromkeys(test.spread for test in tested) if spread]
+        spreads = {test.track: _spread(say, test.spread) for test in tested if test.spread}
+        if spreads:
+            several = len(context.tracks) > 1
+            each = [f"{track} {spread}" if several else spread for track, spread in spreads.items()]
+            lines.append(say("caveat.spread", each="; ".join(each)))
     seeds = sorted({len(cell.runs) for row in context.rows for cell in row.cells.values() if cell.runs})
     if seeds == [1]:
         lines.append(say("caveat.one_seed"))
@@ -51,7 +55,7 @@ def caveat(context: Context) -> str:
 def _spread(say: Catalogue, spread: SeedSpread) -> str:
     """The pooled standard deviation between seeds, and those of single rows, so that a reader can judge the pooling."""
     numbers = {name: metric_format.value("bleu", getattr(spread, name)) for name in ("pooled", "lowest", "highest")}
-    return say("caveat.spread", degrees=spread.degrees, **numbers)
+    return say("caveat.spread_of", degrees=spread.degrees, **numbers)
 
 
 def single_seed(context: Context) -> list[str]:

@@ -66,7 +66,7 @@ def test_three_seeds_can_be_significant(mixed: Context):
     pooled, low, high = (
         metric_format.value("bleu", n) for n in (test.spread.pooled, test.spread.lowest, test.spread.highest)
     )
-    assert f"{pooled} BLEU, pooled over rows (4 degrees of freedom; single rows {low} to {high})" in caveat
+    assert f"pooled over rows: {pooled} BLEU (4 degrees of freedom; single rows {low} to {high}). If" in caveat
 
 
 def test_many_rows_that_are_worse_are_counted_and_not_named(store: Store):
