@@ -79,6 +79,19 @@ def test_many_rows_that_are_worse_are_counted_and_not_named(store: Store):
     assert "Low" not in paragraph.split(". It took")[0]
 
 
+def test_the_spread_between_seeds_is_said_once_for_all_directions(store: Store):
+    runs = [
+        Synthetic(row, row, 2017, good, 2e12, seed, corpus=corpus)
+        for corpus in ("toy-en-de", "toy-en-fr")
+        for row, good in (("one", 4), ("two", 5))
+        for seed in range(1, 4)
+    ]
+    synthetic_runs.suite(store, "directions", runs, "one,two", "one")
+    caveat = findings.caveat(gather(store, "directions"))
+    assert caveat.count("Standard deviation between seeds") == 1
+    assert re.search(r"rows: EN-DE [\d.]+ BLEU \([^)]*\); EN-FR [\d.]+ BLEU \([^)]*\)\. If two", caveat)
+
+
 def test_rows_with_only_one_seed_are_named(mixed: Context):
     assert "1–3\u00a0seeds per row: values are means" in findings.caveat(mixed)
     assert "One seed: Base; their intervals cover only the choice of test sentences" in findings.caveat(mixed)
