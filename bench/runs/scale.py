@@ -86,7 +86,7 @@ class Scale(Suite):
             raise ValueError(f"{path}: pairs: {study.pairs}; expected budgets in sentence pairs, ascending")
         if len(study.corpora) != 1:
             raise ValueError(f"{path}: corpora: a study has one corpus, because curves of one plot must share it")
-        for key in ("sweeps", "baseline"):
+        for key in ("sweeps", "baseline", "more_seeds"):
             if getattr(study, key):
                 raise ValueError(f"{path}: {key}: has no effect in a scaling study; remove it")
         if study.rate_check and RATE not in study.rules:

@@ -48,6 +48,7 @@ class Suite:
         preset: The preset of every row.
         corpora: Names of corpora; every row is trained on each. Empty for the corpus of the preset.
         seeds: Seeds of every row.
+        more_seeds: Row -> further seeds of this row.
         baseline: Id of the row that the others are compared with; the last row if empty.
         settings: Settings of every row, which override its own (groups such as training, decoding, text, corpus).
         sweeps: Row -> name of the sweep whose best settings it takes. They override the settings of the row, and
@@ -64,6 +65,7 @@ class Suite:
     preset: str = "demo"
     corpora: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [1])
+    more_seeds: dict[str, list[int]] = field(default_factory=dict)
     baseline: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     sweeps: dict[str, str] = field(default_factory=dict)
@@ -91,6 +93,8 @@ class Suite:
                     f"{path}: sweeps: {row}: has no effect, because the suite trains no row {row}; add it to rows:, or "
                     "remove it"
                 )
+        for row in suite.more_seeds:
+            check_known("row", row, suite.rows, path)
         for key, own in (("seed", "seeds"), ("corpus.name", "corpora")):
             if key in flatten(suite.settings) and getattr(suite, own):
                 raise ValueError(
@@ -120,24 +124,29 @@ class Suite:
             raise ValueError(f"--seed: a suite trains each row with the seeds {self.seeds}; set others with --seeds")
         files, best = row_files(), best or {}
         layers = [{"corpus": {"name": name}} for name in self.corpora] or [{}]
-        rows = [
-            resolve(
-                files[row],
-                preset=self.preset,
-                row=row,
-                suite=[
-                    best.get(row) or best.get(member_row(files[row], row)) or {},
-                    self.settings,
-                    layer,
-                    {"seed": seed},
-                ],
-                flags=flags,
-            )
-            for layer in layers
-            for seed in self.seeds
-            for row in self.rows
-        ]
-        jobs = [job for experiment in rows for job in (*experiment.members, experiment)]
+        seeds_of = {row: dict.fromkeys([*self.seeds, *self.more_seeds.get(row, [])]) for row in self.rows}
+        jobs: list[Experiment] = []
+        for layer in layers:
+            resolved = {
+                row: resolve(
+                    files[row],
+                    preset=self.preset,
+                    row=row,
+                    suite=[
+                        best.get(row) or best.get(member_row(files[row], row)) or {},
+                        self.settings,
+                        layer,
+                        {"seed": min(seeds)},  # the smallest one is checked, and the others are set below
+                    ],
+                    flags=flags,
+                )
+                for row, seeds in seeds_of.items()
+            }
+            for seed in dict.fromkeys(seed for seeds in seeds_of.values() for seed in seeds):
+                for row in self.rows:
+                    if seed in seeds_of[row]:
+                        job = replace(resolved[row], seed=seed)
+                        jobs += [*job.members, job]
         return list({job.job_hash: job for job in jobs}.values())
 
     def describe(self, experiments: Sequence[Experiment], parent: str, store: Store) -> None:
@@ -311,7 +320,8 @@ def run_suite(
             if pool:  # here, once, so that the workers need not learn the same vocabulary at the same time
                 learn_vocabularies.save_to_cache(job_data.vocabularies)
         description = (
-            f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}."
+            f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}"
+            f"{''.join(f', {row} also {seeds}' for row, seeds in suite.more_seeds.items())}."
         )
         about = {each.row: {"name": each.about.name, "year": str(each.about.year)} for each in whole}
         tags = {

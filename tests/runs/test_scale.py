@@ -79,6 +79,7 @@ def test_a_row_does_without_a_setting_that_it_does_not_have(jobs: list[Experimen
         ({"pairs": None}, r"pairs: \[\]"),
         ({"corpora": ["grammar-en-de", "grammar-en-fr"]}, "corpora: a study has one corpus"),
         ({"baseline": "lstm"}, "baseline: has no effect in a scaling study; remove it"),
+        ({"more_seeds": {"lstm": [2]}}, "more_seeds: has no effect in a scaling study; remove it"),
         ({"rate_check": {"pairs": 300, "factors": [2.0]}}, "300 is no budget of the study; expected one of 100, 400"),
         ({"rules": {}}, r"rate_check: checks a rule for training\.optimizer\.lr, but rules: has none"),
         ({"settings": {"training": {"max_pairs": 5}}}, r"settings: training\.max_pairs: has no effect"),

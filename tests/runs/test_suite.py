@@ -1,4 +1,4 @@
-"""What a suite records of its plan."""
+"""The jobs of a suite, and what it records of its plan."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import bench.runs.suite
+from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.runs.job import JobResult
 from bench.runs.suite import Suite, run_suite
@@ -18,6 +19,47 @@ from tests.helpers import synthetic_runs, tiny_job
 from tests.helpers.threaded_workers import FakeJobs
 
 pytestmark = [*synthetic_runs.quiet_mlflow]
+
+
+def test_jobs_go_corpus_by_corpus_then_seed_by_seed() -> None:
+    suite = Suite(
+        rows=["deep-att", "deep-att-ensemble", "lstm"],
+        corpora=["grammar-en-de", "grammar-en-fr"],
+        seeds=[1],
+        more_seeds={"lstm": [3, 1], "deep-att": [3]},
+    )
+    jobs = suite.experiments([])
+    german = [
+        ("deep-att", 1),
+        ("deep-att", 2),  # of the ensemble
+        ("deep-att-ensemble", 1),
+        ("lstm", 1),
+        ("deep-att", 3),
+        ("lstm", 3),
+    ]
+    assert [(job.row, job.seed) for job in jobs] == 2 * german
+    assert [job.direction for job in jobs] == 6 * ["en-de"] + 6 * ["en-fr"]
+
+
+def test_a_job_of_a_suite_is_the_job_that_its_settings_describe() -> None:
+    suite = Suite(rows=["moe"], corpora=["grammar-en-fr"], seeds=[2, 3], settings={"training": {"clip": 0.5}})
+    flags = ["--text.vocabulary_size", "90"]
+    for job, seed in zip(suite.experiments(flags), suite.seeds, strict=True):
+        layers = [{"training": {"clip": 0.5}}, {"corpus": {"name": "grammar-en-fr"}}, {"seed": seed}]
+        assert job == resolve(row_files()["moe"], row="moe", suite=layers, flags=flags)
+
+
+@pytest.mark.parametrize("seeds", [{"seeds": [0]}, {"more_seeds": {"deep-att-ensemble": [2, 0]}}])
+def test_a_seed_without_members_is_refused(seeds: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="seed: 0 is too small; at least 1"):
+        Suite(rows=["deep-att-ensemble"], **seeds).experiments([])
+
+
+def test_further_seeds_of_a_row_that_the_suite_has_not_give_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "table.yaml"
+    file.write_text("rows: [mlp, lstm]\nmore_seeds: {lstn: [2]}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"table\.yaml: no row 'lstn', did you mean lstm\?"):
+        Suite.read(file)
 
 
 @pytest.mark.parametrize("planned", [100.0, None])
