@@ -10,8 +10,7 @@ N = A * W  K beam  C candidates per hypothesis  X = W * C  V vocabulary  T steps
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from bench.data.batches import source_batches
 from bench.decoding.packed_weights import packed_weights
 from models.parts.batch import BOS, EOS, Tokens
-from models.parts.translator import State, Translator
+from models.parts.translator import State, Translator, evaluation_mode
 
 
 @dataclass
@@ -171,19 +170,6 @@ def check_attention(model: Translator, settings: DecodingSettings) -> None:
     if settings.coverage:
         raise ValueError("decoding.coverage: this model has no attention; set decoding.coverage to 0")
     raise ValueError("decoding.pos_unk: this model has no attention; set decoding.pos_unk to keep")
-
-
-@contextmanager
-def evaluation_mode(model: Translator) -> Iterator[None]:
-    """Inference mode, with all modules in evaluation mode. On exit each module returns to its previous mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def should_check_finished(device: torch.device, step: int) -> bool:

@@ -27,7 +27,7 @@ from bench.decoding.unk_replacement import hypothesis_texts
 from bench.evaluation.trained_model import TrainedTranslator
 from models.parts.attention import AttentionWeights
 from models.parts.batch import BOS, EOS, Tokens
-from models.parts.translator import Translator
+from models.parts.translator import Translator, evaluation_mode
 
 KINDS = {
     "cross": "decoder over source",
@@ -170,7 +170,7 @@ def attention_weights(model: Translator, source: list[int], target: list[int]) -
     handles = [module.register_forward_hook(hook_of(number)) for number, module in enumerate(modules)]
     layers: dict[str, dict[int, np.ndarray]] = {kind: {} for kind in KINDS}
     try:
-        with beam_search.evaluation_mode(model):
+        with evaluation_mode(model):
             tokens = Tokens(torch.tensor([[*source, EOS]], device=model.device), (len(source) + 1,))
             state = model.start(model.encode(tokens))
             for number, calls in collected.items():

@@ -33,7 +33,7 @@ from bench.training.distributed import SINGLE_PROCESS, ProcessGroup
 from bench.training.reward import mean_gleu
 from bench.training.trainer import TrainingResult
 from bench.training.validation import Score
-from models.parts.translator import Translator
+from models.parts.translator import Translator, evaluation_mode
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "64-true": torch.float64}
 """The data type of the matrix products in training, by `training.precision`."""
@@ -48,7 +48,7 @@ REPEATED = "lower bound on the work repeated after a kill; excluded from all oth
 def mean_loss(model: Translator, pairs: Pairs, batch_tokens: int) -> float:
     """Cross entropy in nats per target token, without label smoothing."""
     total = tokens = 0.0
-    with beam_search.evaluation_mode(model):
+    with evaluation_mode(model):
         for _, batch in evaluation_batches(pairs, batch_tokens):
             losses_N = model.token_losses(batch.to(model.device))
             total, tokens = total + losses_N.sum().item(), tokens + len(losses_N)

@@ -14,10 +14,9 @@ import torch
 
 from bench.data.encoded_pairs import Sentences
 from bench.data.vocabulary import JOINER
-from bench.decoding.beam_search import evaluation_mode
 from bench.measures.measure import Measure
 from models.parts.batch import BOS
-from models.parts.translator import Translator
+from models.parts.translator import Translator, evaluation_mode
 
 Link = tuple[int, int]
 """(source word, target word), counted from 0."""

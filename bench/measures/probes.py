@@ -25,11 +25,10 @@ from bench.data.corpus import Contrast
 from bench.data.encoded_pairs import Sentences
 from bench.data.text_lines import check_text, decode_lines
 from bench.data.vocabulary import Vocabularies
-from bench.decoding.beam_search import evaluation_mode
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics, mean_with_interval
 from models.parts.batch import Batch
-from models.parts.translator import Translator
+from models.parts.translator import Translator, evaluation_mode
 
 DISTANCES = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 15))
 """Groups of distances (first, last); larger distances form one more group, as in LingEval97."""

@@ -32,12 +32,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bench.decoding.beam_search import evaluation_mode, select_rows, should_check_finished
+from bench.decoding.beam_search import select_rows, should_check_finished
 from bench.measures import selection
 from bench.measures.selection import DEFAULT_TOKENIZER
 from bench.training.budget import BudgetTracker, LearningCurves
 from models.parts.batch import BOS, EOS, Batch, Tokens
-from models.parts.translator import Translator, cross_entropy_loss
+from models.parts.translator import Translator, cross_entropy_loss, evaluation_mode
 
 MAX_LENGTH_RATIO = 2
 """A sample ends when it has this many times the tokens of its reference. A longer one would usually have a GLEU of

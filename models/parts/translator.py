@@ -10,7 +10,8 @@ Letters in names: B batch  S source length  T target length  D width  V vocabula
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
@@ -224,3 +225,16 @@ def cross_entropy_loss(model: Translator, batch: Batch) -> Tensor:
     if model.optimization.normalization == "token":
         return losses_N.mean() * batch.loss_weight
     return losses_N.sum() / len(batch.target.lengths_B) * batch.sentence_loss_weight
+
+
+@contextmanager
+def evaluation_mode(model: Translator) -> Iterator[None]:
+    """Inference mode, with all modules in evaluation mode. On exit each module returns to its previous mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
