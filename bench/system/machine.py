@@ -21,13 +21,13 @@ SIBLINGS = "BENCH_SIBLINGS"
 GPU_SHARE = "BENCH_GPU_SHARE"
 """Environment variable: the fraction of a GPU that a worker has. The driver sets it for its workers."""
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt, from malloc.h
 
 TRIM_THRESHOLD_BYTES = 2**31 - 1
 """Free memory that glibc keeps at the top of the heap. This is the largest value that glibc accepts."""
 
-MMAP_THRESHOLD_BYTES = 2**25
-"""Size from which glibc maps a block on its own instead of taking it from the heap. The largest accepted value."""
+MMAPPED_BLOCKS = 0
+"""Number of large blocks that glibc maps on their own instead of taking them from the heap."""
 
 
 @dataclass
@@ -99,13 +99,13 @@ class MachineSettings:
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next allocation, for the rest of the process.
 
-    By default glibc returns free memory at the top of its heap to the kernel, and the next update requests it again,
-    page by page. This took a tenth of the time of a small model (DECISIONS.md, 2026-11-25). Without `mallopt` (other C
-    libraries) this does nothing.
+    By default glibc returns free memory at the top of its heap to the kernel, and every large block, such as the logits
+    of a batch, and the next update requests it again, page by page. This took a tenth of the time of a small model
+    (DECISIONS.md, 2026-11-25). Without `mallopt` (other C libraries) this does nothing.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in ((M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES), (M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)):
+        for parameter, value in ((M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES), (M_MMAP_MAX, MMAPPED_BLOCKS)):
             mallopt(parameter, value)
 
 
