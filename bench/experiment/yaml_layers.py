@@ -68,8 +68,9 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
     A mapping whose `name` differs from the `name` in the layer below (another optimizer, another model) replaces that
     mapping completely, because the settings of Adam are not valid for SGD. This is the only way in which a key is
-    dropped. A mapping below that has no name keeps its keys, and a key without a value (`training:` and nothing
-    after it) changes nothing below it. Dotted keys are nested first, see `nested_settings`.
+    dropped. Names that are equal up to the first hyphen are of one kind: the corpus grammar-en-fr has as many pairs as
+    grammar-en-de below it. A mapping below that has no name keeps its keys, and a key without a value (`training:` and
+    nothing after it) changes nothing below it. Dotted keys are nested first, see `nested_settings`.
     """
     return _merge(map(nested_settings, layers), "", may_replace=True)
 
@@ -113,7 +114,7 @@ def _merge(layers: Iterable[Mapping[str, Any]], prefix: str, may_replace: bool) 
                 merged[key] = _merge([value], "", may_replace) if isinstance(value, Mapping) else value
                 continue
             name = below.get("name")
-            replaces = name is not None and value.get("name", name) != name
+            replaces = name is not None and _kind(value.get("name", name)) != _kind(name)
             dropped = sorted(below.keys() - value.keys() - {"name"}) if replaces else []
             if dropped and not may_replace:
                 raise ValueError(
@@ -123,6 +124,10 @@ def _merge(layers: Iterable[Mapping[str, Any]], prefix: str, may_replace: bool) 
                 )
             merged[key] = _merge([value] if replaces else [below, value], f"{prefix}{key}.", may_replace)
     return merged
+
+
+def _kind(name: object) -> str:
+    return str(name).partition("-")[0]
 
 
 def check_known(kind: str, name: str, known: Sequence[str], where: Path) -> None:

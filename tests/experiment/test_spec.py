@@ -124,6 +124,16 @@ def test_another_optimizer_does_not_inherit_settings() -> None:
     assert merge(adam, {"optimizer": {"lr": 1.0}})["optimizer"]["settings"] == {"betas": [0.9, 0.98]}
 
 
+def test_another_language_pair_has_the_settings_of_the_preset() -> None:
+    """A comparison of two directions needs the same number of training pairs in both."""
+    suite = Suite(rows=["mlp"], corpora=["grammar-en-de", "grammar-en-fr"])
+    assert [(job.direction, job.corpus.pairs) for job in suite.experiments([])] == [("en-de", 8000), ("en-fr", 8000)]
+    suite = Suite(rows=["mlp"], corpora=["grammar-en-fr"], settings={"corpus": {"pairs": 500, "lemmas": 20}})
+    assert [(job.corpus.pairs, job.corpus.lemmas) for job in suite.experiments([])] == [(500, 20)]
+    corpus = {"corpus": {"name": "grammar-en-de", "pairs": 8000}}
+    assert merge(corpus, {"corpus": {"name": "multi30k-en-fr"}}) == {"corpus": {"name": "multi30k-en-fr"}}
+
+
 def test_no_key_of_a_suite_or_sweep_is_dropped() -> None:
     suite = Suite(rows=["mlp"], corpora=["multi30k-en-de"], settings={"corpus": {"path": "F"}})
     (job,) = suite.experiments([])  # the preset's corpus has another name
