@@ -68,12 +68,16 @@ class Scenario:
 
 EQUAL = (2.0,) * SYSTEMS
 UNEQUAL = tuple(float(deviation) for deviation in np.linspace(1, 4, SYSTEMS))
+LADDER = tuple(float(deviation) for deviation in np.geomspace(3, 0.2, SYSTEMS))
+"""As in the committed ladder, where the rows have 0.1 to 3.3; the baseline varies most."""
+
 SCENARIOS = (
     Scenario("equal systems, SD 2", 3, EQUAL),
     Scenario("gap of 8, SD 2", 3, EQUAL, GAP),
     Scenario("equal systems, SD 1 to 4", 3, UNEQUAL, thresholds=False),
     Scenario("gap of 8, SD 1 to 4 (better system 4)", 3, UNEQUAL, GAP, thresholds=False),
     Scenario("equal systems, last SD 4, others 1", 3, (1.0,) * (SYSTEMS - 1) + (4.0,), thresholds=False),
+    Scenario("equal systems, SD 3 to 0.2", 3, LADDER, thresholds=False),
     Scenario("gap of 8, SD 2, two seeds", 2, EQUAL, GAP),
     Scenario("gap of 8, SD 2, one seed", 1, EQUAL, GAP),
 )

@@ -5,8 +5,8 @@ parts. Sentences: the variance of the difference over bootstrap resamples, each 
 both rows and all seeds (Koehn 2004, EMNLP). Seeds: v / k for k common seeds, where v is the sum of the two rows'
 variances between seeds. Two or three seeds of one row estimate its variance badly, so it is pooled over all rows of the
 table. Rows need not have equal variances, and if two of them vary more than the pooled variance says, their own
-variances count instead. bench/checks/significance_simulation.py checks that this holds the error rate, also for unequal
-variances.
+variances count instead. bench/checks/significance_simulation.py checks the error rate, also for unequal variances.
+Bartlett's test says whether pooling is justified, and reports print it.
 
 The interval is difference +- t sqrt(variance), with Student's t at the degrees of freedom of the pooled variance
 (Satterthwaite 1946, Biometrics, for the sum of the parts). With m tests it is computed at the level 1 - 0.05 / m
@@ -35,6 +35,9 @@ LEVEL = 0.05
 MIN_SEEDS = 3
 """Seeds that both rows must have for a verdict. With one seed, nothing is known about other seeds."""
 
+UNEQUAL = 0.01
+"""Level of Bartlett's test, from which the variances of rows between seeds are called unequal."""
+
 Runs = Mapping[int, Statistics]
 """The statistics of a row by seed."""
 
@@ -47,12 +50,14 @@ class SeedSpread:
         pooled: Pooled standard deviation, in percent as the score.
         degrees: Its degrees of freedom: the sum of (seeds - 1).
         lowest, highest: The smallest and the largest standard deviation of a single row.
+        equal: Whether Bartlett's test takes the variances of the rows for equal.
     """
 
     pooled: float
     degrees: int
     lowest: float
     highest: float
+    equal: bool
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,10 @@ class _Pair:
     def identical(self) -> bool:
         return all(self.ours[seed].output_hash == self.theirs[seed].output_hash for seed in self.seeds)
 
+    def scores(self) -> list[list[float]]:
+        """The scores of each row, over all of its seeds."""
+        return [[run.score for run in runs.values()] for runs in (self.ours, self.theirs)]
+
     def differences(self) -> list[float]:
         """The difference in score for each common seed."""
         return [self.ours[seed].score - self.theirs[seed].score for seed in self.seeds]
@@ -156,7 +165,7 @@ def contrasts(track: str, systems: Mapping[str, Runs], baseline: str) -> list[Co
         pairs = [pair for pair in others if pair.seeds]
         corrected_for = tests or max(1, sum(not pair.identical for pair in pairs))
         return [
-            _contrast(track, pair, resampled, spread, _seed_variance(spread, pair.ours, pair.theirs), corrected_for)
+            _contrast(track, pair, resampled, spread, _seed_variance(spread, pair.scores()), corrected_for)
             for pair in pairs
         ]
 
@@ -188,9 +197,7 @@ def changes(track: str, now: Mapping[str, Runs], before: Mapping[str, Runs]) -> 
     spread = _spread([pair.differences() for pair in differing])
 
     def contrast(pair: _Pair) -> Comparison:
-        differences = pair.differences()
-        own = variance(differences) if len(differences) > 1 else 0.0
-        seed_variance = max(spread.pooled**2, own) if spread else 0.0
+        seed_variance = _seed_variance(spread, [pair.differences()])
         return _contrast(track, pair, resampled, spread, seed_variance, max(1, len(differing)))
 
     return _with_p(map(contrast, pairs), now, before)
@@ -243,15 +250,30 @@ def _spread(series: Iterable[Sequence[float]]) -> SeedSpread | None:
         return None
     variances = [variance(values) for values in several]
     pooled = sum(of * (len(values) - 1) for of, values in zip(variances, several, strict=True)) / degrees
-    return SeedSpread(math.sqrt(pooled), degrees, math.sqrt(min(variances)), math.sqrt(max(variances)))
+    return SeedSpread(math.sqrt(pooled), degrees, math.sqrt(min(variances)), math.sqrt(max(variances)), _equal(several))
 
 
-def _seed_variance(spread: SeedSpread | None, ours: Runs, theirs: Runs) -> float:
-    """The variance between seeds of a difference of two rows: by the pooled variance or their own, if larger."""
+def _equal(series: Sequence[Sequence[float]]) -> bool:
+    """Whether Bartlett's test takes the variances of the series for equal."""
+    varying = [len(set(values)) > 1 for values in series]
+    if len(series) == 1 or not all(varying):
+        return len(series) == 1 or not any(varying)
+    from scipy.stats import bartlett  # importing it takes a second, and most tables have one seed
+
+    return float(bartlett(*series).pvalue) > UNEQUAL
+
+
+def _seed_variance(spread: SeedSpread | None, series: Sequence[Sequence[float]]) -> float:
+    """The variance between seeds of the sum of these series, by the pooled variance or their own, if larger.
+
+    Args:
+        spread: The pooled variance; None if no row has two seeds.
+        series: The scores of the two rows of a difference, or their differences, by seed.
+    """
     if spread is None:
         return 0.0
-    own = sum(variance([run.score for run in runs.values()]) for runs in (ours, theirs) if len(runs) > 1)
-    return max(2 * spread.pooled**2, own)
+    own = sum(variance(values) for values in series if len(values) > 1)
+    return max(len(series) * spread.pooled**2, own)
 
 
 def _contrast(

@@ -8,11 +8,18 @@ from typing import TypeVar
 from bench.measures.comparison import Comparison, SeedSpread
 from bench.measures.selection import CONSTANT_SCORE_TAG, Selection
 from bench.system import formatting
+from bench.tracking.reading import TrackedRun
 from reports.gathering.context import Context, Row, Track
 from reports.text import metric_format
 from reports.text.catalogue import Catalogue
 
 Item = TypeVar("Item")
+
+OF_RESULT = (
+    *("model.", "text.", "training.", "decoding."),
+    *("corpus.pairs", "corpus.lemmas", "corpus.depth", "corpus.filters."),
+)
+"""Prefixes of the settings that determine a result, without paths and machines."""
 
 MAX_NAMED = 4
 """If there are more rows than this, the text has their number instead of their names."""
@@ -41,6 +48,8 @@ def caveat(context: Context) -> str:
             several = len(context.tracks) > 1
             each = [f"{track} {spread}" if several else spread for track, spread in spreads.items()]
             lines.append(say("caveat.spread", each="; ".join(each)))
+        if any(test.spread and not test.spread.equal for test in tested):
+            lines.append(say("caveat.unequal"))
     seeds = sorted({len(cell.runs) for row in context.rows for cell in row.cells.values() if cell.runs})
     if seeds == [1]:
         lines.append(say("caveat.one_seed"))
@@ -72,10 +81,15 @@ def paired_seeds(say: Catalogue, test: Comparison) -> str:
 def warnings(context: Context) -> list[str]:
     """Reasons to doubt the comparison.
 
-    They are unequal tuning, test sentences that are also in the training data, exchanged languages, references that
-    are too short for BLEU, validation scores that could not select weights, and BLEU with different tokenizers.
+    They are seeds of one row with different settings, unequal tuning, test sentences that are also in the training
+    data, exchanged languages, references that are too short for BLEU, validation scores that could not select weights,
+    and BLEU with different tokenizers.
     """
     say, found = context.catalogue, []
+    for row in context.rows:
+        settings = {key: None for cell in row.cells.values() for key in _varying_settings([*cell.runs.values()])}
+        if settings:
+            found.append(say("warning.settings", row=row.name, settings=", ".join(settings)))
     if with_debt := [row for row in context.rows if context.tuned.get(row.id, {}).get("debt")]:
         rows = say.listed([f"{row.name} ({say.count('pair', context.tuned[row.id]['debt'])})" for row in with_debt])
         found.append(say("warning.debt", rows=rows))
@@ -100,6 +114,12 @@ def warnings(context: Context) -> list[str]:
             if names:
                 found.append(say(f"warning.{key}", rows=say.listed(list(dict.fromkeys(names))), **values))
     return list(dict.fromkeys(found))
+
+
+def _varying_settings(runs: Sequence[TrackedRun]) -> list[str]:
+    """The settings that determine a result and differ between these runs, if all of them have recorded it."""
+    shared = set[str].intersection(*(set(run.params) for run in runs)) if runs else set[str]()
+    return [key for key in sorted(shared) if key.startswith(OF_RESULT) and len({run.params[key] for run in runs}) > 1]
 
 
 def _track_sentences(context: Context, track: Track) -> list[str]:

@@ -42,6 +42,7 @@ def test_the_interval_equals_a_calculation_by_hand() -> None:
     assert found.spread is not None
     assert (found.spread.pooled, found.spread.degrees) == (pytest.approx(math.sqrt(2.5)), 4)
     assert (found.spread.lowest, found.spread.highest) == (pytest.approx(1), pytest.approx(2))
+    assert found.spread.equal
     assert (found.verdict, found.seeds, found.corrected_for) == ("better", (1, 2, 3), 1)  # a lower TER is better
     assert found.corrected == pytest.approx(2 * 0.000748, rel=0.01)  # P(T > 10 / 1.291) with 4 degrees of freedom
 
@@ -69,9 +70,31 @@ def test_two_rows_that_vary_more_than_the_pooled_variance_have_their_own() -> No
     spread = found["wild"].spread
     assert spread is not None
     assert spread.pooled**2 == pytest.approx((10 * 1 + 100) / 11)
+    assert not spread.equal
     error = {row: (one.high - one.low) / 2 for row, one in found.items()}
     assert error["wild"] / error["steady 1"] == pytest.approx(math.sqrt((1 + 100) / (2 * 10)))
     assert found["wild"].verdict == "no significant difference"
+
+
+@pytest.mark.parametrize(
+    ("other", "equal"),
+    [
+        ([50, 51, 52], True),
+        ([50, 54, 58], True),  # p = 0.12 by Bartlett's table for variances 1 and 16
+        ([50, 70, 90], False),
+        ([50, 50, 50], False),  # a row that does not vary beside one that does
+    ],
+)
+def test_unequal_variances_between_seeds_are_noticed(other: list[float], equal: bool) -> None:
+    found, *_ = contrasts("", rows({"base": [49, 50, 51], "other": other}), "base")
+    assert found.spread is not None
+    assert found.spread.equal is equal
+
+
+def test_rows_that_never_vary_are_equal() -> None:
+    found, *_ = contrasts("", rows({"base": [50, 50, 50], "other": [40, 40, 40]}), "base")
+    assert found.spread is not None
+    assert (found.spread.pooled, found.spread.equal) == (0, True)
 
 
 @pytest.mark.parametrize(("seeds", "verdict"), [(1, "too few seeds"), (2, "too few seeds"), (3, "better")])

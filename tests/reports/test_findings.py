@@ -6,6 +6,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from bench.measures.comparison import Comparison
 from bench.system import formatting
 from bench.tracking.store import Store
 from reports.gathering.context import Context
@@ -69,6 +72,15 @@ def test_three_seeds_can_be_significant(mixed: Context):
     assert f"pooled over rows: {pooled} BLEU (4 degrees of freedom; single rows {low} to {high}). If" in caveat
 
 
+@pytest.mark.parametrize("equal", [True, False])
+def test_unequal_deviations_between_seeds_are_said(mixed: Context, equal: bool):
+    def changed(test: Comparison) -> Comparison:
+        return replace(test, spread=test.spread and replace(test.spread, equal=equal))
+
+    text = findings.caveat(replace(mixed, comparisons=[changed(test) for test in mixed.comparisons]))
+    assert ("These deviations are not equal (Bartlett's test)" in text) is not equal
+
+
 def test_many_rows_that_are_worse_are_counted_and_not_named(store: Store):
     seeds = range(1, 4)
     runs = [Synthetic(f"low{n}", f"Low {n}", 2015, 2, 1e12, seed) for n in range(5) for seed in seeds]
@@ -115,6 +127,20 @@ def test_a_row_that_is_better_on_the_common_seeds_is_named(store: Store):
         r"\): significantly below One \(−\d+\.\d by seed 1, 2, 3 of 19, p.*?\), on the seeds that both have\. It took",
         paragraph,
     )
+
+
+def test_seeds_with_different_settings_are_a_warning(mixed: Context):
+    """Only settings that determine the result count: another machine has other paths."""
+    row, track = mixed.row("low"), mixed.tracks[0]
+    changed = {
+        seed: replace(run, params={**run.params, "model.layers": str(seed), "corpus.path": f"machine {seed}"})
+        for seed, run in row.cells[track].runs.items()
+    }
+    other = replace(row, cells={**row.cells, track: replace(row.cells[track], runs=changed)})
+    rows = tuple(other if one is row else one for one in mixed.rows)
+    (warning,) = findings.warnings(replace(mixed, rows=rows))
+    assert warning.startswith("The seeds of Low have different settings (model.layers), so their mean")
+    assert findings.warnings(mixed) == []
 
 
 def test_leakage_is_a_warning(odd: Context, level: Context, odd_report: Path):
