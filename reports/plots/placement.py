@@ -130,7 +130,9 @@ def place_labels(
     line: Sequence[tuple[float, float]],
     size: tuple[float, float],
 ) -> list[Label]:
-    """Places labels near their points with little overlap: each label in turn takes the best free position.
+    """Places labels near their points with little overlap, each label in turn at the best free position, in two passes.
+
+    In the second pass each label knows where all others stand, and may move.
 
     Args:
         names: Texts.
@@ -139,28 +141,43 @@ def place_labels(
         line: Corners of a line that labels should not cross.
         size: Width and height of the plot.
     """
-    taken: list[Box] = [(x - 5, low, x + 5, high) for (x, _), (low, high) in zip(points, bars, strict=True)]
-    taken += [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    for (x, y), (end_x, end_y) in itertools.pairwise(line):
-        parts = max(1, int(max(abs(end_x - x), abs(end_y - y)) / 8))
-        steps = [(x + (end_x - x) * n / parts, y + (end_y - y) * n / parts) for n in range(parts + 1)]
-        taken += [(x - 2, y - 2, x + 2, y + 2) for x, y in steps]
-    placed = []
-    for name, (x, y) in zip(names, points, strict=True):
-        width, taken_B4 = len(name) * LETTER, np.array(taken)
-        best: tuple[float, Label, Box] | None = None
-        for dx, dy in LABEL_OFFSETS:
-            left = x + dx - (0 if dx > 0 else width)
-            box = (left, y + dy - 7, left + width, y + dy + 7)
-            outside = max(0.0, -box[0]) + max(0.0, box[2] - size[0]) + max(0.0, -box[1]) + max(0.0, box[3] - size[1])
-            cost = 1000 * outside + _overlap(box, taken_B4) + 0.6 * math.hypot(dx, dy) + (dx < 0)
-            if best is None or cost < best[0]:
-                away = (x, y) if math.hypot(dx, dy) > 18 else None
-                best = cost, Label(name, x + dx, y + dy, "left" if dx > 0 else "right", away), box
-        assert best is not None
-        placed.append(best[1])
-        taken.append(best[2])
-    return placed
+    drawn: list[Box] = [(x - 5, low, x + 5, high) for (x, _), (low, high) in zip(points, bars, strict=True)]
+    drawn += [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    for begin, end in itertools.pairwise(line):
+        drawn += _boxes_along(begin, end)
+    placed: dict[int, tuple[Label, list[Box]]] = {}
+    for _ in range(2):
+        for number, (name, point) in enumerate(zip(names, points, strict=True)):
+            labels = [box for other, (_, boxes) in placed.items() if other != number for box in boxes]
+            placed[number] = _best_place(name, point, np.array(drawn + labels), size)
+    return [label for label, _ in placed.values()]
+
+
+def _best_place(
+    name: str, point: tuple[float, float], taken_B4: NDArray[np.float64], size: tuple[float, float]
+) -> tuple[Label, list[Box]]:
+    """The label at the position with the least overlap, near its point, and what it covers: text and leader line."""
+    (x, y), width = point, len(name) * LETTER
+    best: tuple[float, Label, list[Box]] | None = None
+    for dx, dy in LABEL_OFFSETS:
+        left = x + dx - (0 if dx > 0 else width)
+        box = (left, y + dy - 7, left + width, y + dy + 7)
+        outside = max(0.0, -box[0]) + max(0.0, box[2] - size[0]) + max(0.0, -box[1]) + max(0.0, box[3] - size[1])
+        away = point if math.hypot(dx, dy) > 18 else None
+        leader = _boxes_along(point, (x + dx, y + dy))[1:] if away else []
+        crossed = sum(_overlap(part, taken_B4) for part in leader)
+        cost = 1000 * outside + _overlap(box, taken_B4) + 6 * crossed + 0.6 * math.hypot(dx, dy) + (dx < 0)
+        if best is None or cost < best[0]:
+            best = cost, Label(name, x + dx, y + dy, "left" if dx > 0 else "right", away), [box, *leader]
+    assert best is not None
+    return best[1:]
+
+
+def _boxes_along(begin: tuple[float, float], end: tuple[float, float]) -> list[Box]:
+    """Small boxes along a line, from its begin to its end."""
+    parts = max(1, int(max(abs(end[0] - begin[0]), abs(end[1] - begin[1])) / 8))
+    steps = [tuple(a + (b - a) * n / parts for a, b in zip(begin, end, strict=True)) for n in range(parts + 1)]
+    return [(x - 2, y - 2, x + 2, y + 2) for x, y in steps]
 
 
 def labels_beside(

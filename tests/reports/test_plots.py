@@ -120,6 +120,26 @@ def test_labels_do_not_overlap_and_stay_inside():
     )
 
 
+def test_no_leader_line_crosses_the_text_of_another_label():
+    """The upper left corner of the committed ladder: seven rows whose costs and scores are close."""
+    names = ["Bahdanau attention", "Deep-Att + PosUnk", "ConvS2S", "Luong attention", "Transformer, one head"]
+    names += ["Transformer (base)", "GNMT + RL"]
+    points = [(120.0, 410.0), (124.0, 390.0), (142.0, 419.0), (172.0, 408.0), (190.0, 391.0), (190.0, 398.0)]
+    points += [(265.0, 374.0)]
+    bars = [(y - 8, y + 8) for _, y in points]
+    labels = placement.place_labels(names, points, bars, [points[0], points[2]], (870, 480))
+    assert any(label.point for label in labels)
+    for one in labels:
+        for other in labels:
+            width = len(other.text) * drawing.LETTER
+            left = other.x - (width if other.align == "right" else 0)
+            parts = [n / 100 for n in range(101)] if one.point and one is not other else []
+            for part in parts:
+                x, y = (begin + (end - begin) * part for begin, end in zip(one.point, (one.x, one.y), strict=True))
+                crosses = left < x < left + width and abs(y - other.y) < 7
+                assert not crosses, f"the line of {one.text} crosses {other.text}"
+
+
 def test_labels_in_a_column_keep_their_order_and_do_not_overlap():
     points = [(10.0, 90.0), (20.0, 92.0), (15.0, 91.0), (30.0, 10.0)]
     labels = placement.labels_beside(["first", "second", "", "fourth"], points, (60, 100))
