@@ -41,7 +41,11 @@ from bench.tracking.store import Store
 
 
 class SweepQueue:
-    """The jobs of several studies as a `worker_pool.JobQueue`. The study with the fewest jobs has the next turn."""
+    """The jobs of several studies as a `worker_pool.JobQueue`.
+
+    A study with an interrupted job has the next turn, else the one with the fewest jobs: what was interrupted is nearly
+    done, and would be lost with the machine.
+    """
 
     def __init__(self, studies: Sequence[Study], suite: str, store: Store, threads: int | None) -> None:
         self.studies = {study.name: study for study in studies}
@@ -56,7 +60,10 @@ class SweepQueue:
         return sum(study.remaining for study in self.studies.values())
 
     def next_task(self) -> Task | None:
-        for study in sorted(self.studies.values(), key=lambda study: (len(study.running), len(study.jobs))):
+        def order(study: Study) -> tuple[bool, int, int]:
+            return not study.interrupted, len(study.running), len(study.jobs)
+
+        for study in sorted(self.studies.values(), key=order):
             if study.remaining and (task := study.next_task(self.suite, self.writers[study.name].id, self.threads)):
                 return task
         return None

@@ -189,6 +189,11 @@ class Study:
         ended = sum(job.state is not None for job in self.jobs.values())
         return max(0, planned - ended)
 
+    @property
+    def interrupted(self) -> list[str]:
+        """Hashes of the jobs that were started, have not ended, and are not in progress."""
+        return [key for key, job in self.jobs.items() if job.state is None and not job.in_progress]
+
     def next_task(self, suite: str, parent: str, threads: int | None) -> Task | None:
         """The next attempt at a job: an interrupted one first, then a new one. None if none can start now.
 
@@ -201,8 +206,7 @@ class Study:
             self.refresh()
         if time.monotonic() < self.retry_at:
             return None
-        interrupted = [key for key, job in self.jobs.items() if job.state is None and not job.in_progress]
-        if interrupted:
+        if interrupted := self.interrupted:
             settings = self.jobs[interrupted[0]].attempts[-1].params
             self.optuna_study.enqueue_trial(settings, {"retry_of": interrupted[0]})
         elif len(self.jobs) >= self.sweep.trials:

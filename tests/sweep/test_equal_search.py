@@ -219,6 +219,23 @@ def test_a_stopped_search_continues_with_the_same_points(folder: Path, monkeypat
     assert killed[0] in {trial.job_hash for trial in trials}
 
 
+def test_an_interrupted_trial_is_continued_before_other_rows_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = list[str]()
+
+    def killed_once(experiment: Experiment) -> list[float]:
+        if not killed:
+            killed.append(experiment.row)
+            raise WorkerKilled
+        return better_with_smaller_lr(experiment)
+
+    jobs = FakeJobs(killed_once)
+    tiny_search.search(tiny_search.write(folder), monkeypatch, jobs, workers=1)
+    rows = [experiment.row for experiment in jobs.started]
+    assert rows[:4] == ["mlp", "mlp", "perceptron", "mlp"]
+
+
 def test_a_point_is_enqueued_once_when_a_driver_died_before_it_started(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
