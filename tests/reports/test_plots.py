@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import xml.etree.ElementTree
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.system.visible_text import visible
@@ -129,15 +131,13 @@ def test_no_leader_line_crosses_the_text_of_another_label():
     bars = [(y - 8, y + 8) for _, y in points]
     labels = placement.place_labels(names, points, bars, [points[0], points[2]], (870, 480))
     assert any(label.point for label in labels)
-    for one in labels:
-        for other in labels:
-            width = len(other.text) * drawing.LETTER
-            left = other.x - (width if other.align == "right" else 0)
-            parts = [n / 100 for n in range(101)] if one.point and one is not other else []
-            for part in parts:
-                x, y = (begin + (end - begin) * part for begin, end in zip(one.point, (one.x, one.y), strict=True))
-                crosses = left < x < left + width and abs(y - other.y) < 7
-                assert not crosses, f"the line of {one.text} crosses {other.text}"
+    for one, other in itertools.permutations(labels, 2):
+        (x, y), width = one.point or (one.x, one.y), len(other.text) * drawing.LETTER
+        left = other.x - (width if other.align == "right" else 0)
+        for part in np.linspace(0, 1, 101):
+            along_x, along_y = x + (one.x - x) * part, y + (one.y - y) * part
+            crosses = left < along_x < left + width and abs(along_y - other.y) < 7
+            assert not crosses, f"the line of {one.text} crosses {other.text}"
 
 
 def test_labels_in_a_column_keep_their_order_and_do_not_overlap():
