@@ -69,7 +69,7 @@ class Scenario:
 EQUAL = (2.0,) * SYSTEMS
 UNEQUAL = tuple(float(deviation) for deviation in np.linspace(1, 4, SYSTEMS))
 LADDER = tuple(float(deviation) for deviation in np.geomspace(3, 0.2, SYSTEMS))
-"""As in the committed ladder, where the rows have 0.1 to 3.3; the baseline varies most."""
+"""About as unequal as in the committed ladder, whose rows have 0.1 to 3.0. Here the baseline varies most."""
 
 SCENARIOS = (
     Scenario("equal systems, SD 2", 3, EQUAL),

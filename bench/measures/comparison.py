@@ -256,8 +256,10 @@ def _spread(series: Iterable[Sequence[float]]) -> SeedSpread | None:
 def _equal(series: Sequence[Sequence[float]]) -> bool:
     """Whether Bartlett's test takes the variances of the series for equal."""
     varying = [len(set(values)) > 1 for values in series]
-    if len(series) == 1 or not all(varying):
-        return len(series) == 1 or not any(varying)
+    if len(series) == 1 or not any(varying):
+        return True
+    if not all(varying):
+        return False
     from scipy.stats import bartlett  # importing it takes a second, and most tables have one seed
 
     return float(bartlett(*series).pvalue) > UNEQUAL

@@ -19,7 +19,7 @@ OF_RESULT = (
     *("model.", "text.", "training.", "decoding."),
     *("corpus.pairs", "corpus.lemmas", "corpus.depth", "corpus.filters."),
 )
-"""Prefixes of the settings that determine a result, without paths and machines."""
+"""Prefixes of the settings that determine a result, as in `Experiment.job_hash`, which a report does not import."""
 
 MAX_NAMED = 4
 """If there are more rows than this, the text has their number instead of their names."""
