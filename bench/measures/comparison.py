@@ -32,6 +32,9 @@ from bench.measures.significance import map_parallel, p_values
 LEVEL = 0.05
 """Probability of at least one false "better" or "worse" in a family of tests of equal rows, at most."""
 
+POWER = 0.80
+"""Probability with which a true difference of `Comparison.detectable` is found."""
+
 MIN_SEEDS = 3
 """Seeds that both rows must have for a verdict. With one seed, nothing is known about other seeds."""
 
@@ -74,6 +77,8 @@ class Comparison:
             counted. It holds for the trained seeds only. None if the outputs are identical.
         corrected: p over seeds and sentences, corrected for `corrected_for` tests: at most 0.05 if and only if the
             interval excludes 0. None if the outputs are identical or there are too few seeds.
+        detectable: The true difference that this test would find with a probability of about 80 %: (t at the corrected
+            level + t at 0.8) standard errors (Cohen 1988, Statistical power analysis). None if `corrected` is.
         verdict: better, worse, no significant difference, too few seeds, identical.
         seeds: The seeds that both rows have.
         total_seeds: Number of seeds that at least one of the rows has.
@@ -89,6 +94,7 @@ class Comparison:
     high: float
     p: float | None
     corrected: float | None
+    detectable: float | None
     verdict: str
     seeds: tuple[int, ...]
     total_seeds: int
@@ -291,26 +297,28 @@ def _contrast(
     k, difference = len(seeds), fmean(pair.differences())
     rows, total_seeds = (pair.row, pair.against), len(pair.ours.keys() | pair.theirs.keys())
 
-    def comparison(low: float, high: float, corrected: float | None, verdict: str) -> Comparison:
+    def comparison(
+        half: float, verdict: str, corrected: float | None = None, detectable: float | None = None
+    ) -> Comparison:
         of_seeds = spread if k > 1 else None
-        ends = difference, low, high
-        return Comparison(track, *rows, *ends, None, corrected, verdict, tuple(seeds), total_seeds, tests, of_seeds)
+        values = difference, difference - half, difference + half, None, corrected, detectable
+        return Comparison(track, *rows, *values, verdict, tuple(seeds), total_seeds, tests, of_seeds)
 
     if pair.identical:
-        return comparison(0.0, 0.0, None, "identical")
+        return comparison(0.0, "identical")
     differences_R = sum(resampled[id(pair.ours[seed])] - resampled[id(pair.theirs[seed])] for seed in seeds) / k
     of_seeds = seed_variance / k if k > 1 and spread else 0.0
     total = float(np.var(differences_R, ddof=1)) + of_seeds
-    degrees = spread.degrees * (total / of_seeds) ** 2 if spread and of_seeds else math.inf
-    half = float(stdtrit(degrees, 1 - LEVEL / (2 * tests))) * math.sqrt(total)
-    low, high = difference - half, difference + half
-    if k < MIN_SEEDS:
-        return comparison(low, high, None, "too few seeds")
     error = math.sqrt(total)
+    degrees = spread.degrees * (total / of_seeds) ** 2 if spread and of_seeds else math.inf
+    half = float(stdtrit(degrees, 1 - LEVEL / (2 * tests))) * error
+    if k < MIN_SEEDS:
+        return comparison(half, "too few seeds")
     corrected = (
         min(1.0, tests * 2 * float(stdtr(degrees, -abs(difference) / error))) if error else float(not difference)
     )
-    return comparison(low, high, corrected, _verdict(_sign(pair.metric) * difference, corrected))
+    detectable = half + float(stdtrit(degrees, POWER)) * error
+    return comparison(half, _verdict(_sign(pair.metric) * difference, corrected), corrected, detectable)
 
 
 def _sign(metric: str) -> int:

@@ -59,11 +59,12 @@ def scores(context: Context) -> Table:
 
 
 def _test_entries(test: Comparison, context: Context) -> list[Entry]:
-    """Difference, its interval, p over sentences, corrected p over seeds and sentences, verdict."""
+    """Difference, interval, detectable difference, p over sentences, corrected p over seeds and sentences, verdict."""
     seeds = paired_seeds(context.catalogue, test)
     return [
         Entry(metric_format.difference("bleu", test.difference), (seeds,) if seeds else (), sort=test.difference),
         Entry(metric_format.interval("bleu", test.low, test.high), sort=test.low),
+        EMPTY if test.detectable is None else Entry(metric_format.value("bleu", test.detectable), sort=test.detectable),
         EMPTY if test.p is None else Entry(formatting.p_value(test.p), sort=test.p),
         EMPTY if test.corrected is None else Entry(formatting.p_value(test.corrected), sort=test.corrected),
         text_entry(context.catalogue(f"verdict.{test.verdict}")),
@@ -72,7 +73,7 @@ def _test_entries(test: Comparison, context: Context) -> list[Entry]:
 
 def _test_columns(context: Context) -> list[Column]:
     """The columns of `_test_entries`."""
-    names = ("difference", "interval", "p", "corrected")
+    names = ("difference", "interval", "detectable", "p", "corrected")
     say = context.catalogue
     return [*(Column(say(f"tests.{name}")) for name in names), Column(say("tests.verdict"), side="left")]
 
@@ -147,7 +148,7 @@ def _change_entries(context: Context, now: Cell, old: Cell | None, test: Compari
             why = "changes.only_before"
         else:
             why = "verdict.other sentences" if now.runs.keys() & old.runs.keys() else "verdict.no common seed"
-        tested = [EMPTY] * 4 + [text_entry(say(why))]
+        tested = [EMPTY] * (len(_test_columns(context)) - 1) + [text_entry(say(why))]
     ratios = [
         EMPTY if not a or not b else Entry(formatting.ratio(a / b), sort=a / b)
         for name in ("train_flops", "latency_p50_ms")

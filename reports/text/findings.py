@@ -50,6 +50,10 @@ def caveat(context: Context) -> str:
             lines.append(say("caveat.spread", each="; ".join(each)))
         if any(test.spread and not test.spread.equal for test in tested):
             lines.append(say("caveat.unequal"))
+        if found := [test.detectable or 0.0 for test in tested if test.against == context.baseline]:
+            ends = dict.fromkeys(metric_format.value("bleu", end) for end in (min(found), max(found)))
+            values = {"baseline": context.row(context.baseline).name, "range": "–".join(ends)}
+            lines.append(say("caveat.detectable", **values))
     seeds = sorted({len(cell.runs) for row in context.rows for cell in row.cells.values() if cell.runs})
     if seeds == [1]:
         lines.append(say("caveat.one_seed"))

@@ -45,6 +45,7 @@ def test_the_interval_equals_a_calculation_by_hand() -> None:
     assert found.spread.equal
     assert (found.verdict, found.seeds, found.corrected_for) == ("better", (1, 2, 3), 1)  # a lower TER is better
     assert found.corrected == pytest.approx(2 * 0.000748, rel=0.01)  # P(T > 10 / 1.291) with 4 degrees of freedom
+    assert found.detectable == pytest.approx(half + 0.941 * math.sqrt(2 * 2.5 / 3), abs=1e-3)  # t = 0.941 at 0.8
 
 
 def test_the_interval_is_corrected_for_the_number_of_rows() -> None:
@@ -95,6 +96,21 @@ def test_rows_that_never_vary_are_equal() -> None:
     found, *_ = contrasts("", rows({"base": [50, 50, 50], "other": [40, 40, 40]}), "base")
     assert found.spread is not None
     assert (found.spread.pooled, found.spread.equal) == (0, True)
+
+
+def test_a_detectable_difference_is_found_in_four_of_five_tables() -> None:
+    """Equal rows of SD 2; then the baseline is made worse by the difference that its test calls detectable."""
+    rng, verdicts = np.random.default_rng(1), []
+
+    def of_first_row(scores: dict[str, list[float]]) -> Comparison:
+        return against(contrasts("", rows(scores), "base"), "base")["row 0"]
+
+    for _ in range(200):
+        scores = {name: [*rng.normal(50, 2, 3)] for name in ("base", *(f"row {n}" for n in range(10)))}
+        worse = [score + (of_first_row(scores).detectable or 0.0) for score in scores["base"]]
+        verdicts.append(of_first_row(scores | {"base": worse}).verdict)
+    # Rather more than 80 %: for rows that happen to vary much, the difference is larger than their true variance asks.
+    assert 0.76 <= verdicts.count("better") / len(verdicts) <= 0.92
 
 
 @pytest.mark.parametrize(("seeds", "verdict"), [(1, "too few seeds"), (2, "too few seeds"), (3, "better")])
