@@ -40,7 +40,8 @@ TRACKING_S = 5.0
 """Seconds of one job for tracking, scores, corpus statistics and the rate of matrix products: assumed, not measured."""
 
 NEIGHBOUR = """
-import sys, torch
+import os, sys, threading, torch
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
 torch.set_num_threads(int(sys.argv[1]))
 layer = torch.nn.TransformerEncoderLayer(128, 4, 256, batch_first=True)
 x = torch.randn(32, 24, 128)
@@ -48,7 +49,7 @@ print("ready", flush=True)
 while True:
     layer(x).sum().backward()
 """
-"""The program of a neighbour: the updates of a small Transformer, until it is ended."""
+"""The program of a neighbour: the updates of a small Transformer. It ends when its input is closed, also by a kill."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def neighbours(count: int, threads: int) -> Iterator[None]:
     """While the block runs, `count` other processes compute with `threads` threads each, as other workers would."""
     command = [sys.executable, "-c", NEIGHBOUR, str(threads)]
     started = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.PIPE)
         for _ in range(count)
     ]
     try:

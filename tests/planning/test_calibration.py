@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import psutil
 import pytest
 
 from bench.experiment.spec import Experiment
-from bench.planning.calibration import TRACKING_S, Calibration, calibrate, neighbours, rate_of
+from bench.planning.calibration import NEIGHBOUR, TRACKING_S, Calibration, calibrate, neighbours, rate_of
 from bench.planning.workload import Workload
 
 
@@ -44,3 +46,17 @@ def test_neighbours_end_with_the_block() -> None:
         (neighbour,) = set(psutil.Process().children()) - before
         assert neighbour.is_running()
     assert set(psutil.Process().children()) <= before
+
+
+def test_a_neighbour_ends_with_the_process_that_started_it() -> None:
+    """After a kill, nobody can end it, but the system closes its input."""
+    command = [sys.executable, "-c", NEIGHBOUR, "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as neighbour:
+        assert neighbour.stdin
+        assert neighbour.stdout
+        try:
+            assert neighbour.stdout.readline() == b"ready\n"
+            neighbour.stdin.close()
+            assert neighbour.wait(30) == 0
+        finally:
+            neighbour.kill()
