@@ -6,6 +6,7 @@ memory of the process.
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import weakref
@@ -122,14 +123,15 @@ class LineWriter:
 
     def _write(self) -> None:
         if self.file is None:
-            self.file = self.path.open("w+b") if self.path else _temporary_file()
+            self.file = self.path.open("w+b", buffering=0) if self.path else _temporary_file()
             weakref.finalize(self, self.file.close)
         raw = [f"{line}\n".encode(*ENCODING) for line in self.lines]
         for line in raw:
             self.size += len(line)
             self.ends.append(self.size)
-        self.file.write(b"".join(raw))
-        self.file.flush()
+        rest = memoryview(b"".join(raw))
+        while rest:  # a nearly full disk takes a part of a block without an error
+            rest = rest[self.file.write(rest) :]
         self.lines.clear()
 
 
@@ -138,7 +140,7 @@ def ends_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.ends.npy")
 
 
-def _temporary_file() -> BinaryIO:
+def _temporary_file() -> io.FileIO:
     """A file without a name, in the cache folder if it can be written: the folder of the system may be in memory."""
     with suppress(OSError):
         folder = cache_folder("text")

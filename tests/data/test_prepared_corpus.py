@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,19 @@ def test_stored_lines_behave_as_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stored != lines[:-1]
     with pytest.raises(IndexError):
         stored[6]
+
+
+def test_a_text_that_does_not_fit_the_disk_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit the system writes a part of a block, and says so only in the number of bytes."""
+    monkeypatch.setattr(stored_text, "FEWEST", 3)
+    lines = ["some words"] * 20_000
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (11 * len(lines) - 5, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            LineWriter.collect(lines)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_vocabulary_of_a_large_text_is_learnt_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
