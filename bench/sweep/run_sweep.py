@@ -166,6 +166,7 @@ def run_sweep(
     try:
         for study in studies:
             study.open(opened)
+            study.save_finished()  # those that an earlier command had no time to write
         jobs = SweepQueue(studies, path.stem, store, backend.threads_per_job())
         _set_view(store, path.stem, studies)
         status = "KILLED"

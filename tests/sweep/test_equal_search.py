@@ -201,6 +201,19 @@ def test_another_machine_continues_from_the_file_of_trials(
     assert len(jobs.started) == 1
 
 
+def test_trials_that_a_kill_kept_from_the_file_are_written_by_the_next_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, jobs = tiny_search.write(folder), FakeJobs(better_with_smaller_lr)
+    tiny_search.search(path, monkeypatch, jobs)
+    file = tuned.trials_path("demo")
+    complete = file.read_text()
+    file.write_text("".join(complete.splitlines(keepends=True)[:-1]))
+    tiny_search.search(path, monkeypatch, jobs)
+    assert len(jobs.started) == 8, "no trial runs again"
+    assert file.read_text() == complete
+
+
 def test_a_stopped_search_continues_with_the_same_points(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, killed = tiny_search.write(folder), list[str]()
 
