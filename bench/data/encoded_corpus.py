@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -122,7 +123,11 @@ _of_process: list[partial[None]] = []
 
 
 def _begin_process(data: Sequence[bytes], max_length: int) -> None:
-    """Prepare a process of the pool. It ends with the process that started it, even if that is killed."""
+    """Prepare a process of the pool. It ends with the process that started it, even if that is killed.
+
+    Ctrl-C reaches every process of the terminal; the one that started the pool ends it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent
 
