@@ -152,11 +152,15 @@ class WorkerPool:
                 with suppress(EOFError, OSError):
                     ready = connection.recv()
                     assert isinstance(ready, WorkerReady)
-                    next(worker for worker in self.workers if worker.number == ready.number).connection = connection
+                    worker = next((worker for worker in self.workers if worker.number == ready.number), None)
+                    if worker is None:  # it was given up while it connected
+                        connection.close()
+                        continue
+                    worker.connection = connection
                     self.failed_starts = 0
 
     def idle_workers(self) -> list[WorkerHandle]:
-        return [worker for worker in self.workers if worker.connection and not worker.task]
+        return [worker for worker in self.workers if worker.connection and not worker.closed_at and not worker.task]
 
     def busy_workers(self) -> list[WorkerHandle]:
         return [worker for worker in self.workers if worker.task]
@@ -259,7 +263,7 @@ def schedule(jobs: JobQueue, pool: WorkerPool, max_seconds: float | None = None)
             return True
         except BaseException as error:
             if pool.busy_workers():
-                board.message("stopping: the jobs in progress are being saved; a second signal ends them at once")
+                board.message("stopping: the jobs in progress are being saved; a second signal ends only this command")
             # If the queue itself has failed, it gets no more results.
             _stop_workers(jobs if isinstance(error, Interrupted) else None, pool, board)
             raise
