@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from bench.planning.known_runs import KnownRuns
 from bench.planning.plan import Resources, seconds_from_runs
 from bench.planning.show import predicted_and_real
 from bench.runs import best_settings
-from bench.runs.job import JobResult, failure_reason, run
+from bench.runs.job import JobLocked, JobResult, failure_reason, run
 from bench.runs.results import Exporter, Results
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_backend import LocalBackend, WorkerBackend
@@ -393,15 +394,24 @@ def _run_sequentially(
     max_seconds: float | None,
     on_end: Callable[[JobResult], None],
 ) -> list[JobResult]:
-    begin, results = time.monotonic(), []
-    for number, experiment in enumerate(experiments, 1):
-        if max_seconds is not None and time.monotonic() - begin >= max_seconds:
-            break
-        terminal.say(f"[{number}/{len(experiments)}] {experiment.name}")
+    begin, results = time.monotonic(), list[JobResult]()
+    waiting = deque(experiments)
+    locked = 0  # jobs in a row that other processes execute
+    while waiting and (max_seconds is None or time.monotonic() - begin < max_seconds):
+        experiment = waiting.popleft()
+        terminal.say(f"[{len(results) + 1}/{len(experiments)}] {experiment.name}")
         try:
             results.append(run(experiment, store, suite, parent=parent, again=again))
+        except JobLocked as error:
+            waiting.append(experiment)
+            locked += 1
+            if locked >= len(waiting):  # there is no other job to do meanwhile
+                terminal.say(f"  {error}; next try in {LOCK_RETRY_SECONDS:.0f} s")
+                time.sleep(LOCK_RETRY_SECONDS)
+            continue
         except Exception as error:  # the failure of one row must not stop the others; it is printed and tracked
             terminal.say(f"  failed: {failure_reason(error)}")
             results.append(JobResult(experiment, None, [], "failed"))
+        locked = 0
         on_end(results[-1])
     return results

@@ -16,12 +16,14 @@ import bench.runs.suite
 import bench.runs.worker
 import bench.runs.worker_pool
 from bench.experiment.loading import resolve, row_files
+from bench.experiment.spec import Experiment
 from bench.runs.job import JobLocked, JobResult
 from bench.runs.suite import Suite, run_suite
 from bench.runs.worker import Task, WorkerReady
 from bench.runs.worker_pool import WorkerHandle, open_pool
 from bench.system.progress import Status
 from bench.system.terminal import ProgressBoard
+from bench.tracking.store import Store
 from tests.helpers import tiny_job
 from tests.helpers.threaded_workers import FakeJobs, ThreadBackend, ThreadProcess, WorkerKilled
 
@@ -54,8 +56,21 @@ def test_connections_of_strangers_do_not_block_a_worker() -> None:
                 pool.register_connected()
                 time.sleep(0.01)
             assert [worker.number for worker in pool.idle_workers()] == [1]
+            pool.workers[0].closed_at = time.monotonic()
+            assert pool.idle_workers() == [], "its task would be lost"
         silent.close()
         http.close()
+
+
+def test_a_worker_that_connects_after_it_was_given_up_is_turned_away() -> None:
+    with open_pool(ThreadBackend(1, ("127.0.0.1", 0))) as pool, Client(pool.listener.address, authkey=pool.key) as late:
+        late.send(WorkerReady(7, "here", 0))
+        until = time.monotonic() + 10
+        while not late.poll(0.01) and time.monotonic() < until:
+            pool.register_connected()
+        with pytest.raises((EOFError, OSError)):
+            late.recv()
+        assert pool.idle_workers() == []
 
 
 @pytest.mark.parametrize(("jobs", "started"), [(0, 0), (1, 1), (5, 2)])
@@ -103,6 +118,29 @@ def test_a_job_that_another_process_executes_is_tried_again(folder: Path, monkey
     assert completed
     assert [result.state for result in results] == ["finished now"]
     assert locked == []
+
+
+def test_without_workers_a_locked_job_waits_while_others_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs, locked = FakeJobs(lambda experiment: [1.0]), [True, True]
+
+    def run(experiment: Experiment, store: Store, suite: str, **named: Any) -> JobResult:
+        if locked and experiment.row == "mlp":
+            locked.pop()
+            raise JobLocked("another process executes this job")
+        return jobs.run(experiment, store, suite, **named, on_status=lambda status: False, trial=None)
+
+    monkeypatch.setattr(bench.runs.suite, "run", run)
+    monkeypatch.setattr(bench.runs.suite, "LOCK_RETRY_SECONDS", 0.05)
+    suite = Suite(rows=["mlp", "perceptron"])
+    results, completed = run_suite(folder / "table.yaml", suite, settings(folder), False)
+    assert completed
+    assert [(result.experiment.row, result.state) for result in results] == [
+        ("perceptron", "finished now"),
+        ("mlp", "finished now"),
+    ]
+    assert capsys.readouterr().out.count("another process executes this job; next try in") == 1
 
 
 def test_a_job_that_is_named_twice_runs_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
