@@ -70,6 +70,7 @@ The folder does not contain --compare, --lang and --ui_url: give them again with
   bench store export results --suite demo        the numbers of all runs of a suite or sweep, without its sentences
   bench store export all --artifacts             everything of all suites and sweeps, with sentences and models
   bench store import results                     adds them to this store; what it has already is left as it is
+  bench store import reports/results/NAME/runs   the same for a folder of exports, the results of a suite
   MLFLOW_TRACKING_URI=http://HOST:5000 bench store import results
 
 An export is a folder with Parquet tables and export.yaml (docs/mlflow.md). An import gives the runs new ids and writes

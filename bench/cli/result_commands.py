@@ -90,7 +90,7 @@ def store_command(args: argparse.Namespace, _: list[str]) -> int:
     if args.suite or args.artifacts:
         raise ValueError("--suite and --artifacts are for export; an import takes everything of the folder")
     store = Store(settings)
-    result = import_runs.import_runs(store, exported.Export(args.exported))
+    result = import_runs.import_runs(store, exported.read_exports([args.exported]))
     terminal.say(f"{result.added} runs added to {store.uri}, {result.present} were there before")
     for suite in result.suites:
         reporting.publish(store, suite, inside(Path(settings.folder), "reports", suite))

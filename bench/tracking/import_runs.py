@@ -1,4 +1,4 @@
-"""Imports the runs of an export into a store. What is there already is left as it is, so an import can be repeated."""
+"""Imports the runs of exports into a store. What is there already is left as it is, so an import can be repeated."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ImportResult:
     Attributes:
         added: Number of runs that are new in the store.
         present: Number of runs that the store had already.
-        suites: Names of the suites of the export that have jobs.
+        suites: Names of the suites of the exports that have jobs.
     """
 
     added: int
@@ -38,35 +38,71 @@ class ImportResult:
     suites: Sequence[str]
 
 
-def import_runs(store: Store, export: Export) -> ImportResult:
-    """Adds the runs of an export to a store.
+def import_runs(store: Store, exports: Sequence[Export]) -> ImportResult:
+    """Adds the runs of exports to a store.
 
     Run ids are those of the new store, everywhere: in links to parents, in tags and in files. A run that the store has
-    already, from this export or because it was made here, is left as it is, unless it was imported and the export has
+    already, from an export or because it was made here, is left as it is, unless it was imported and the export has
     more of it: its end, or files that were left out. A run whose import was interrupted keeps its id, which other runs
-    may name already, and is written again.
+    may name already, and is written again. Of a run that is in several exports, that of the newest export is taken.
 
     Raises:
-        ValueError: a file of the export is not readable, or an experiment of the store has another format.
+        ValueError: a file of an export is not readable, or an experiment of the store has another format.
     """
-    ids, experiments, added, again = {}, {}, [], []
-    for name in export.experiments:
+    exports = sorted(exports, key=lambda export: max(map(_start, export.exported.values()), default=0), reverse=True)
+    newest_of = {name: export for export in reversed(exports) for name in export.experiments}
+    ids, seen = dict[str, str](), set[str]()
+    added, again = list[tuple[ExportedRun, Export]](), list[tuple[ExportedRun, Export]]()
+    for name in newest_of:
         experiment = store.experiment_id(name)
-        experiments[export.experiment_id(name)] = experiment
         here = {origin_of(run): run for run in store.search([experiment], "")}
-        for one in (run for run in export.exported.values() if run.experiment == name):
-            known = here.get(one.run.id)
-            same = known.info.run_id if known else _same_parent(store, name, one.run)
-            ids[one.run.id] = same or _create(store, experiment, one)
-            if same is None or (known and INCOMPLETE_TAG in known.data.tags):
-                added.append(one)
-            elif known and _has_more(store, one, known, export):
-                again.append(one)
-    for one in (*added, *again):
-        _fill(store, ids[one.run.id], one, export, lambda text: with_experiments(with_ids(text, ids), experiments))
-    for name in export.experiments:
-        _set_views(store, name, export, lambda text: with_experiments(with_ids(text, ids), experiments))
-    return ImportResult(len(added), len(ids) - len(added), export.suites())
+        ids |= {origin: run.info.run_id for origin, run in here.items()}
+        for export in exports:
+            for one in export.exported.values():
+                if one.experiment != name or one.run.id in seen:
+                    continue
+                seen.add(one.run.id)
+                known = here.get(one.run.id)
+                if known and INCOMPLETE_TAG not in known.data.tags:
+                    if _has_more(store, one, known, export):
+                        again.append((one, export))
+                elif known is None and (parent := _same_parent(store, name, one.run)):
+                    ids[one.run.id] = parent
+                else:
+                    ids[one.run.id] = known.info.run_id if known else _create(store, experiment, one)
+                    added.append((one, export))
+    in_links = {
+        export.folder: {export.experiment_id(name): store.experiment_id(name) for name in export.experiments}
+        for export in exports
+    }
+
+    def replacing(export: Export) -> Callable[[str], str]:
+        return lambda text: with_experiments(with_ids(text, ids), in_links[export.folder])
+
+    for one, export in (*added, *again):
+        _fill(store, ids[one.run.id], one, export, _final_status(one, exports), replacing(export))
+    for name, export in newest_of.items():
+        _set_views(store, name, export, replacing(export))
+    suites = dict.fromkeys(suite for export in exports for suite in export.suites())
+    return ImportResult(len(added), len(seen) - len(added), list(suites))
+
+
+def _start(one: ExportedRun) -> float:
+    return one.run.started.timestamp()
+
+
+def _final_status(one: ExportedRun, exports: Sequence[Export]) -> str:
+    """The status of a run in the new store, where nobody continues one that was still running at its origin.
+
+    A suite whose jobs have all finished is finished: results of a suite are exported while it runs.
+    """
+    if one.run.status in ("FINISHED", "FAILED", "KILLED"):
+        return one.run.status
+    of_suite = (
+        other.run for export in exports for other in export.exported.values() if one.experiment == other.experiment
+    )
+    jobs = {run.status for run in of_suite if run.tags.get("kind") == "job"}
+    return "FINISHED" if one.run.tags.get("kind") == "suite" and jobs == {"FINISHED"} else "KILLED"
 
 
 def _has_more(store: Store, one: ExportedRun, known: MlflowRun, export: Export) -> bool:
@@ -98,7 +134,9 @@ def _create(store: Store, experiment: str, one: ExportedRun) -> str:
     return run.info.run_id
 
 
-def _fill(store: Store, run_id: str, one: ExportedRun, export: Export, replace: Callable[[str], str]) -> None:
+def _fill(
+    store: Store, run_id: str, one: ExportedRun, export: Export, status: str, replace: Callable[[str], str]
+) -> None:
     """Writes everything of an exported run into the run `run_id`, and marks it as complete."""
     client = store.client
     tags = {key: replace(value) for key, value in one.run.tags.items()}
@@ -134,8 +172,6 @@ def _fill(store: Store, run_id: str, one: ExportedRun, export: Export, replace: 
     with tempfile.TemporaryDirectory() as temporary:
         _write_files(Path(temporary), one, export, replace)
         client.log_artifacts(run_id, temporary)
-    # A run that was still running at its origin has ended for this store: nobody continues it here.
-    status = one.run.status if one.run.status in ("FINISHED", "FAILED", "KILLED") else "KILLED"
     client.set_terminated(run_id, status, one.ended)
     present = client.get_run(run_id).data.tags
     for key in {LEFT_OUT_TAG, INCOMPLETE_TAG} & (present.keys() - tags.keys()):

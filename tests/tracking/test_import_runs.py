@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def add_model(store: Store, folder: Path) -> str:
 
 def move(source: Store, target: Store, folder: Path, artifacts: bool = False) -> ImportResult:
     export.export(source, folder, export.exportable(source), artifacts)
-    return import_runs.import_runs(target, exported.Export(folder))
+    return import_runs.import_runs(target, [exported.Export(folder)])
 
 
 def content(store: Store, run: TrackedRun) -> dict[str, Any]:
@@ -205,6 +206,28 @@ def test_a_model_keeps_its_scores_and_their_data_set(origin: Store, tmp_path: Pa
     assert (translator / "weights.pt").read_text() == "0123456789"
 
 
+def test_a_folder_of_results_becomes_one_suite(origin: Store, tmp_path: Path) -> None:
+    """Each job was exported on its own while the suite ran, and the ensemble comes before its member."""
+    parent = origin.parent_run("pair")
+    assert parent
+    for run in origin.runs("pair"):
+        folder = {"a": "2-member", "b": "1-ensemble"}[run.tags["row"]]
+        export.export_run(origin, "pair", run.id, tmp_path / "runs" / folder)
+    exports = exported.read_exports([tmp_path / "runs"])
+    for each in exports:
+        running = replace(each.exported[parent.id].run, status="RUNNING")
+        each.exported[parent.id] = replace(each.exported[parent.id], run=running)
+    target = new_store(tmp_path / "target")
+    assert import_runs.import_runs(target, exports) == ImportResult(3, 0, ["pair"])
+    assert import_runs.import_runs(target, exports) == ImportResult(0, 3, ["pair"])
+    here = {run.tags["row"]: run for run in target.runs("pair")}
+    assert here["b"].tags["members"] == json.dumps([here["a"].id])
+    moved = target.parent_run("pair")
+    assert moved
+    assert moved.status == "FINISHED"
+    assert {run.tags[PARENT_TAG] for run in here.values()} == {moved.id}
+
+
 def test_nothing_but_the_weights_of_a_foreign_model_is_taken(origin: Store, tmp_path: Path) -> None:
     """`mlflow models serve` executes the code of a model, and a link may lead to a file that nobody should publish."""
     model = tmp_path / "export" / "models" / add_model(origin, tmp_path / "model")
@@ -213,13 +236,13 @@ def test_nothing_but_the_weights_of_a_foreign_model_is_taken(origin: Store, tmp_
     (tmp_path / "key").write_text("private")
     (model / "notes.txt").symlink_to(tmp_path / "key")
     target = new_store(tmp_path / "target")
-    import_runs.import_runs(target, exported.Export(tmp_path / "export"))
+    import_runs.import_runs(target, [exported.Export(tmp_path / "export")])
     files = [path.read_bytes() for path in (tmp_path / "target").rglob("*") if path.is_file()]
     assert not any(b"of somebody else" in content or content == b"private" for content in files)
     (model / "weights.pt").unlink()
     (model / "weights.pt").symlink_to(tmp_path / "key")
     with pytest.raises(ValueError, match="nothing is read or written there"):
-        import_runs.import_runs(new_store(tmp_path / "other"), exported.Export(tmp_path / "export"))
+        import_runs.import_runs(new_store(tmp_path / "other"), [exported.Export(tmp_path / "export")])
 
 
 def test_incomplete_weights_are_refused(origin: Store, tmp_path: Path) -> None:
@@ -227,7 +250,7 @@ def test_incomplete_weights_are_refused(origin: Store, tmp_path: Path) -> None:
     export.export(origin, tmp_path / "export", ["pair"], artifacts=True)
     (tmp_path / "export" / "models" / job / "weights.pt").write_text("0123")
     with pytest.raises(ValueError, match=r"weights\.pt: incomplete or changed: its SHA-256"):
-        import_runs.import_runs(new_store(tmp_path / "target"), exported.Export(tmp_path / "export"))
+        import_runs.import_runs(new_store(tmp_path / "target"), [exported.Export(tmp_path / "export")])
 
 
 def test_a_run_whose_import_was_interrupted_is_not_exported(
@@ -240,7 +263,7 @@ def test_a_run_whose_import_was_interrupted_is_not_exported(
             move(origin, middle, tmp_path / "first")
     export.export(middle, tmp_path / "second", ["pair"])
     assert exported.Export(tmp_path / "second").exported == {}
-    import_runs.import_runs(last, exported.Export(tmp_path / "second"))
+    import_runs.import_runs(last, [exported.Export(tmp_path / "second")])
     assert last.suites() == []
 
 
