@@ -24,7 +24,7 @@ def run_command(args: argparse.Namespace, flags: list[str]) -> int:
     experiment = resolve(args.file, preset=args.preset, row=args.row, flags=flags)
 
     from bench.runs.ddp_follower import follow_elsewhere
-    from bench.runs.job import run
+    from bench.runs.job import failure_reason, run
     from bench.system import terminal
     from bench.tracking.store import Store
     from bench.training.budget import Diverged
@@ -39,8 +39,8 @@ def run_command(args: argparse.Namespace, flags: list[str]) -> int:
     except Interrupted as interruption:
         terminal.say(str(interruption))
         return 128 + interruption.number
-    except Diverged as error:
-        terminal.say(f"failed: {error}")
+    except (Diverged, MemoryError, RuntimeError) as error:  # RuntimeError: too little memory, or a process is gone
+        terminal.say(f"failed: {failure_reason(error)}")
         return 1
     result.show()
     return 0
@@ -135,13 +135,13 @@ def plan_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.planning.plan import Resources
     from bench.runs.worker_count import automatic_workers
     from bench.system.machine import seconds_since_start
-    from bench.tracking.exported import Export
+    from bench.tracking.exported import read_exports
     from bench.tracking.store import Store
 
     start_s = seconds_since_start()  # of this process, which has imported what a worker imports
     gpu = find_gpu(args.gpu) if args.gpu else None
     kind, jobs = read_jobs(args.file, flags, args.seeds, args.row, args.preset, args.trials)
-    readers = [Export(folder) for folder in args.exported]
+    readers = read_exports(args.exported)
     store = Store(jobs[0].experiment.tracking, read_only=True)
     workers = args.workers
     if workers == "auto":

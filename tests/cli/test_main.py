@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import bench.runs.job
 from bench.cli.main import main
 from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import tiny_job
@@ -29,6 +31,24 @@ def test_the_same_command_prints_a_finished_run(folder: Path, capsys: pytest.Cap
     printed = capsys.readouterr().out
     assert "finished before" in printed
     assert "test/bleu" in printed
+
+
+@pytest.mark.parametrize(
+    ("error", "printed"),
+    [
+        (MemoryError("of the machine"), "failed: out of memory: MemoryError: of the machine"),
+        (RuntimeError("the server socket has failed to listen"), "failed: RuntimeError: the server socket has failed"),
+    ],
+)
+def test_a_failed_run_gives_one_line(
+    error: Exception, printed: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(bench.runs.job, "run", fail)
+    assert main([*RUN, *tiny_job.flags(folder)]) == 1
+    assert printed in capsys.readouterr().out
 
 
 def test_sentences_over_the_length_limit_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
