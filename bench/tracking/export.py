@@ -22,6 +22,7 @@ from pyarrow import parquet
 from bench.system.files import check_inside, fill_file, inside, write_file
 from bench.tracking import logged_model
 from bench.tracking.exported import COLUMNS, EXAMPLE, FORMAT, INCOMPLETE_TAG, INDEX, ORIGIN_TAG, sha256
+from bench.tracking.pages import all_experiments
 from bench.tracking.private_paths import public_file, public_params, public_tags
 from bench.tracking.reading import FILES_TAG, LEFT_OUT_TAG, TrackedRun, public_address
 from bench.tracking.store import FORMAT_TAG, STORE_FORMAT, Store
@@ -54,7 +55,7 @@ def export(store: Store, folder: Path, suites: Sequence[str], artifacts: bool = 
     """
     experiments = {suite: _experiment(store, suite) for suite in suites}
     runs = {suite: _complete_runs(store, one) for suite, one in experiments.items()}
-    for sweep in store.client.search_experiments():
+    for sweep in all_experiments(store.client):
         studies = store.search([sweep.experiment_id], "tags.kind = 'study'") if sweep.name not in runs else []
         if studies:
             experiments[sweep.name], runs[sweep.name] = sweep, studies
@@ -122,7 +123,7 @@ def _complete_runs(store: Store, experiment: Experiment) -> list[MlflowRun]:
 
 def exportable(store: Store) -> list[str]:
     """Names of the suites and sweeps of a store that have runs."""
-    found = [] if store.is_missing else store.client.search_experiments()
+    found = [] if store.is_missing else all_experiments(store.client)
     return [one.name for one in found if FORMAT_TAG in one.tags and store.search([one.experiment_id], "")]
 
 
@@ -130,7 +131,7 @@ def _experiment(store: Store, suite: str) -> Experiment:
     """The MLflow experiment of a suite or sweep. Raises ValueError if there is none."""
     found = None if store.is_missing else store.client.get_experiment_by_name(suite)
     if found is None:
-        names = [] if store.is_missing else [one.name for one in store.client.search_experiments()]
+        names = [] if store.is_missing else [one.name for one in all_experiments(store.client)]
         raise ValueError(
             f"--suite: there is no suite or sweep {suite!r} in {store.uri}; there are: {', '.join(names) or 'none yet'}"
         )

@@ -32,6 +32,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bench.system.files import fill_file, inside, remove_partial_files
 from bench.system.visible_text import visible
 from bench.tracking import logged_model, ui_view
+from bench.tracking.pages import all_experiments, all_runs
 from bench.tracking.reading import PLAN_TAG, MissingFile, Reader, TrackedRun, where
 from bench.tracking.retry import MAX_OUTAGE_SECONDS, RetryingClient, is_outage, retry_until
 from bench.tracking.run_writer import RunWriter
@@ -222,7 +223,7 @@ class Store(Reader):
         """
         advice = "choose another --tracking.folder or --tracking.uri, or delete this experiment from a shared server"
         untagged: list[MlflowExperiment] = []
-        for experiment in _all_experiments(client):
+        for experiment in all_experiments(client):
             if FORMAT_TAG in experiment.tags:
                 check_format(experiment.tags[FORMAT_TAG], self._named(experiment.name), advice)
             else:
@@ -264,7 +265,7 @@ class Store(Reader):
         """Names of all suites, the one with the newest run first."""
         if self.is_missing:
             return []
-        experiments = {e.experiment_id: e.name for e in self.client.search_experiments()}
+        experiments = {e.experiment_id: e.name for e in all_experiments(self.client)}
         if not experiments:
             return []
         newest: dict[str, int] = {}
@@ -330,7 +331,7 @@ class Store(Reader):
         """The studies of one sweep, or of all sweeps, newest first."""
         if self.is_missing:
             return []
-        named = [self.client.get_experiment_by_name(suite)] if suite else self.client.search_experiments()
+        named = [self.client.get_experiment_by_name(suite)] if suite else all_experiments(self.client)
         sweeps = [experiment.experiment_id for experiment in named if experiment]
         return self._with_tags(sweeps, {"kind": "study"}) if sweeps else []
 
@@ -461,24 +462,4 @@ class Store(Reader):
 
     def search(self, experiments: list[str], query: str) -> list[MlflowRun]:
         """All active runs that match a query, newest first."""
-        runs: list[MlflowRun] = []
-        token = None
-        while True:
-            page = self.client.search_runs(
-                experiments, query, ViewType.ACTIVE_ONLY, 1000, ["attributes.start_time DESC"], token
-            )
-            runs += page
-            token = page.token
-            if not token:
-                return runs
-
-
-def _all_experiments(client: MlflowClient) -> list[MlflowExperiment]:
-    experiments: list[MlflowExperiment] = []
-    token = None
-    while True:
-        page = client.search_experiments(ViewType.ACTIVE_ONLY, 1000, page_token=token)
-        experiments += page
-        token = page.token
-        if not token:
-            return experiments
+        return list(all_runs(self.client, experiments, query))

@@ -16,6 +16,8 @@ from typing import Any, Literal
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
+from bench.tracking.pages import all_experiments
+
 TRIED_VERSIONS = ("3.17",)
 """The versions of MLflow, without the patch number, whose UI was tried with these views."""
 
@@ -66,7 +68,7 @@ class View:
 def find(client: MlflowClient) -> list[View]:
     """The views of all suites and sweeps that have runs, the one with the newest run first."""
     found: list[View] = []
-    for experiment in client.search_experiments():
+    for experiment in all_experiments(client):
         for kind, query in QUERIES.items():
             if tag(kind) in experiment.tags:
                 ids, newest_first = [experiment.experiment_id], ["attributes.start_time DESC"]

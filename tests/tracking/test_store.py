@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 
 import bench.tracking.retry
 from bench.measures.measure import Measure
+from bench.tracking import export, pages
 from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store, TrackingSettings, to_tracked_run
 
@@ -293,6 +294,19 @@ def test_a_long_outage_or_a_refusal_is_an_error(store: Store, monkeypatch: pytes
 
 
 FULL = "(sqlite3.OperationalError) database or disk is full"
+
+
+def test_a_store_has_more_experiments_than_a_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(pages, "PAGE", 2)
+    store = Store(TrackingSettings(None, str(tmp_path / "runs")))
+    names = [f"suite {number}" for number in range(5)]
+    for name in names:
+        store.begin(name, "a job", {"job_hash": name, "kind": "job"})
+    assert sorted(store.suites()) == names
+    assert sorted(export.exportable(store)) == names
+    assert len(store.search([store.experiment_id(name) for name in names], "")) == 5
+
+
 LOCKED = "(sqlite3.OperationalError) database is locked"
 
 
