@@ -355,7 +355,7 @@ def load(path: Path) -> Vocabulary:
     try:
         return of_data(data)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: not a vocabulary, or damaged; delete it, and it is created again") from error
+        raise ValueError(f"{path}: not a vocabulary, or damaged; restore the file, or run the job again") from error
 
 
 def of_data(data: bytes) -> Vocabulary:

@@ -130,7 +130,7 @@ def load(store: Store, reference: str) -> TrainedTranslator:
     """Loads the translator of the run that `reference` names: see `find_run`.
 
     Raises:
-        ValueError: there is no such run, or it is not finished.
+        ValueError: there is no such run, it is not finished, or a file of its model is damaged.
     """
     run = find_run(store, reference)
     with tempfile.TemporaryDirectory() as temporary:
@@ -139,7 +139,10 @@ def load(store: Store, reference: str) -> TrainedTranslator:
             raise ValueError(
                 f"run {run.id} ({run.name}) is {run.status} and has no weights; finish it, or choose a finished run"
             )
-        return load_folder(folder)
+        try:
+            return load_folder(folder)
+        except ValueError as error:  # its paths are those of the copy
+            raise ValueError(f"run {run.id} ({run.name}): {str(error).replace(f'{folder}/', '')}") from error
 
 
 def load_folder(folder: Path) -> TrainedTranslator:
@@ -160,7 +163,7 @@ def load_folder(folder: Path) -> TrainedTranslator:
     path = folder / "weights.pt"
     try:
         model.load_state_dict(torch.load(path, weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
             f"{path}: not the weights of {experiment.name}, or damaged: {reason}; restore the file, or run the job "

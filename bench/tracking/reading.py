@@ -131,15 +131,9 @@ class Reader(Protocol):
 
     def measures(self, run: TrackedRun) -> list[Measure]:
         """The final numbers of a run; empty if it has not been evaluated. Their provenance has no absolute paths."""
-        with self.file(run, "measures.json") as path:
-            try:
-                table = json.loads(path.read_text(encoding="utf-8")) if path else {"columns": [], "data": []}
-                found = [Measure(**dict(zip(table["columns"], row, strict=True))) for row in table["data"]]
-                return [replace(each, provenance=public_text(each.provenance)) for each in found]
-            except json.JSONDecodeError:  # incomplete, because the process was killed while it wrote the file
-                if run.status == "FINISHED":
-                    raise MissingFile(where(run, "measures.json"), f"{run.id} ({run.name})") from None
-                return []
+        table = self.read_json(run, "measures.json")
+        found = [Measure(**dict(zip(table["columns"], row, strict=True))) for row in table.get("data", [])]
+        return [replace(each, provenance=public_text(each.provenance)) for each in found]
 
     def curves(self, run: TrackedRun) -> pd.DataFrame:
         """The learning curves, with the columns update, name and value; empty if training has not ended."""
@@ -151,10 +145,8 @@ class Reader(Protocol):
 
     def hypotheses(self, run: TrackedRun, test_set: str) -> pd.DataFrame:
         """The translations of a test set; columns source, reference and hypothesis; empty if there are none."""
-        with self.file(run, f"hypotheses/{test_set}.json") as path:
-            if path is None:
-                return pd.DataFrame(columns=["source", "reference", "hypothesis"])
-            return pd.DataFrame(**json.loads(path.read_text(encoding="utf-8")))
+        table = self.read_json(run, f"hypotheses/{test_set}.json")
+        return pd.DataFrame(**table) if table else pd.DataFrame(columns=["source", "reference", "hypothesis"])
 
     def statistics(self, run: TrackedRun, test_set: str) -> list[Statistics]:
         """The sentence statistics of every quality metric on a test set; empty if the run has none."""
@@ -162,9 +154,18 @@ class Reader(Protocol):
             return quality.read(path) if path else []
 
     def read_json(self, run: TrackedRun, name: str) -> dict[str, Any]:
-        """The content of a JSON file of a run; empty if the run has no file of that name."""
+        """The content of a JSON file of a run; empty if the run has none, or was killed while it wrote the file.
+
+        Raises:
+            MissingFile: the file of a finished run is gone or incomplete.
+        """
         with self.file(run, name) as path:
-            return json.loads(path.read_text(encoding="utf-8")) if path else {}
+            try:
+                return json.loads(path.read_text(encoding="utf-8")) if path else {}
+            except ValueError:
+                if run.status == "FINISHED":
+                    raise MissingFile(where(run, name), f"{run.id} ({run.name})") from None
+                return {}
 
 
 def public_address(address: str) -> str:

@@ -26,8 +26,7 @@ def _studies(reader: Reader, track: Track, order: Sequence[str]) -> list[Tracked
 
 def _trials(reader: Reader, study: TrackedRun) -> pd.DataFrame:
     """The attempts of a study as a table; empty if it has stored none."""
-    with reader.file(study, "trials.json") as path:
-        return pd.DataFrame(**json.loads(path.read_text(encoding="utf-8"))) if path else pd.DataFrame()
+    return pd.DataFrame(**reader.read_json(study, "trials.json"))
 
 
 def expected_best_curves(

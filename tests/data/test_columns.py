@@ -194,6 +194,8 @@ def test_the_error_for_a_folder_says_what_is_missing(tmp_path: Path) -> None:
     for content, message in (
         ('{"_data_files": [{"filename": "../../secret.arrow"}]}', "is not used as the name of a file"),
         ('{"_data_files": [], "_indices_data_files": [{"filename": "i.arrow"}]}', "is a selection of rows"),
+        ("{}", "names no files"),
+        ('{"_data_files": ["a.arrow"]}', "names no files"),
         ("[]", "is not a JSON object"),
         ("{", "is not JSON"),
     ):

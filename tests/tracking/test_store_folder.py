@@ -120,6 +120,9 @@ def test_a_missing_file_is_an_error_that_names_it(folder: Path) -> None:
     (artifacts / "measures.json").write_text('{"columns": ["met')
     with pytest.raises(MissingFile, match=rf"^{artifacts}/measures\.json: .* missing or incomplete, .*{run.id}"):
         store.measures(run)
+    (artifacts / "corpus_stats.json").write_text('{"a": ')
+    with pytest.raises(MissingFile, match=rf"^{artifacts}/corpus_stats\.json: .* missing or incomplete"):
+        store.read_json(run, "corpus_stats.json")
     shutil.rmtree(folder / "artifacts")
     with pytest.raises(MissingFile, match=rf"^{artifacts}/measures\.json: "):
         store.measures(run)

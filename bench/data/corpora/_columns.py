@@ -68,7 +68,12 @@ def files_of(path: Path, key: str) -> list[Path]:
                 f"{path}: the data set is a selection of rows of its files; save it again with a current version of "
                 "the package datasets, which writes the selected rows"
             )
-        return [inside(path, str(file["filename"])) for file in state["_data_files"]]
+        try:
+            return [inside(path, str(file["filename"])) for file in state["_data_files"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path / 'state.json'}: names no files; expected what save_to_disk writes; save the data set again"
+            ) from error
     files = [file for folder in (path, path / "data") for file in sorted(folder.glob("*.parquet"))]
     if found := [
         file for file in files if file.name.startswith(tuple(f"{name}{sign}" for name in names for sign in "-."))
