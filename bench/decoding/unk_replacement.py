@@ -63,8 +63,11 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: Path) -> Lexicon:
-        """The lexicon in a file that `save` wrote."""
-        return cls(json.loads(path.read_text(encoding="utf-8")))
+        """The lexicon in a file that `save` wrote. Raises ValueError if it is damaged."""
+        try:
+            return cls(dict(json.loads(path.read_text(encoding="utf-8"))))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: not a lexicon ({error}); restore the file, or run the job again") from error
 
     def save(self, path: Path) -> None:
         """Write the lexicon to a JSON file."""
@@ -107,8 +110,8 @@ def hypothesis_texts(
 
 def learn_dictionary(sources: Sequence[Sequence[str]], targets: Sequence[Sequence[str]]) -> dict[str, str]:
     """The best translation of each source word, learnt from sentences of words and their translations."""
-    source_words, source_P = np.unique(np.array([*chain.from_iterable(sources)]), return_inverse=True)
-    target_words, target_P = np.unique(np.array([*chain.from_iterable(targets)]), return_inverse=True)
+    source_words, source_P = _numbered(sources)
+    target_words, target_P = _numbered(targets)
     positions_L2, source_begin, target_begin = [], 0, 0
     for source, target in zip(sources, targets, strict=True):
         source_range, target_range = source_begin + np.arange(len(source)), target_begin + np.arange(len(target))
@@ -123,10 +126,14 @@ def learn_dictionary(sources: Sequence[Sequence[str]], targets: Sequence[Sequenc
     backward_K = translation_probabilities(pair_L, source_L, source_P, target_K)
     best_K = np.lexsort((target_K, -forward_K * backward_K, source_K))  # ties: the first in alphabetical order
     found, first_W = np.unique(source_K[best_K], return_index=True)
-    return {
-        str(source_words[s]): str(target_words[target_K[best_K[index]]])
-        for s, index in zip(found, first_W, strict=True)
-    }
+    return {source_words[s]: target_words[target_K[best_K[index]]] for s, index in zip(found, first_W, strict=True)}
+
+
+def _numbered(sentences: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
+    """The words in alphabetical order, and the number of the word at each position of the text."""
+    words = sorted(set(chain.from_iterable(sentences)))
+    numbers = {word: number for number, word in enumerate(words)}
+    return words, np.fromiter((numbers[word] for word in chain.from_iterable(sentences)), dtype=np.int64)
 
 
 def translation_probabilities(

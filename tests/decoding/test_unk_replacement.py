@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,24 @@ def test_the_dictionary_of_three_books() -> None:
     assert learn_dictionary(sources, targets) == {"the": "das", "house": "Haus", "book": "Buch", "a": "ein"}
     assert learn_dictionary([*sources, []], [*targets, ["Leer"]]) == learn_dictionary(sources, targets)
     assert learn_dictionary([["man"], []], [["Mann"], []]) == {"man": "Mann"}
+
+
+def test_one_long_word_does_not_make_all_words_long() -> None:
+    sources = [[f"w{number}", "the"] for number in range(3000)] + [["x" * 10_000]]
+    tracemalloc.start()
+    try:
+        assert len(learn_dictionary(sources, sources)) == 3002
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6, "an array of 6,001 words with 10,000 letters has 240 MB"
+
+
+def test_a_damaged_lexicon_is_named(tmp_path: Path) -> None:
+    for content in ('{"a": ', "[1]"):
+        (tmp_path / "lexicon.json").write_text(content)
+        with pytest.raises(ValueError, match=r"lexicon\.json: not a lexicon"):
+            Lexicon.load(tmp_path / "lexicon.json")
 
 
 def test_words_that_are_not_in_the_vocabulary_are_learnt(tmp_path: Path) -> None:
