@@ -93,9 +93,9 @@ class SentenceAttention:
 
     @property
     def name(self) -> str:
-        """A file name: the first words of the sentence and a hash of it."""
-        words = re.findall(r"[a-z0-9]+", self.source.lower())[:6]
-        return "-".join([*words, hashlib.sha256(self.source.encode()).hexdigest()[:8]])
+        """A file name: the beginning of the sentence and a hash of it."""
+        words = "-".join(re.findall(r"[a-z0-9]+", self.source.lower())[:6])[:80]  # names have at most 255 bytes
+        return f"{words}-{hashlib.sha256(self.source.encode()).hexdigest()[:8]}".lstrip("-")
 
     def select(self, kinds: list[str] | None, layer: int | None, head: int | None) -> list[AttentionMap]:
         """Returns one map for each kind; by default cross-attention and encoder self-attention, if the model has them.

@@ -114,6 +114,12 @@ def test_rows_and_columns_are_labelled_with_their_tokens(attention: SentenceAtte
         assert one.maps_LHQK.shape[2:] == (len(one.rows), len(one.columns))
 
 
+def test_the_file_name_of_a_sentence_is_short_enough_for_a_file() -> None:
+    assert re.fullmatch("a-new-b-[0-9a-f]{8}", SentenceAttention("A new b.", "", {}).name)
+    assert re.fullmatch("a{80}-[0-9a-f]{8}", SentenceAttention("a" * 300, "", {}).name)
+    assert re.fullmatch("[0-9a-f]{8}", SentenceAttention("책", "", {}).name)
+
+
 def test_selecting_kind_layer_and_head(attention: SentenceAttention) -> None:
     assert [one.title for one in attention.select(None, None, None)] == [
         "decoder over source, layer 2 of 2, mean over 4 heads",
