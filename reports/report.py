@@ -102,7 +102,7 @@ class SuiteReport:
         return suite_summary.metrics(self.context)
 
     def description(self, experiment: str, parent: str) -> str:
-        return suite_summary.description(self.context, parent)
+        return suite_summary.description(self.context, experiment, parent)
 
     def view(self, experiment: str, parent: str) -> tuple[str, str] | None:
         scores = dict.fromkeys(f"{track.test_set}/bleu" for track in self.context.tracks if track.test_set)

@@ -135,8 +135,12 @@ def _part(of: Result) -> dict[str, Any]:
 
 
 def _is_shown(of: Result, track: Track) -> bool:
-    """Whether the translations of the row on a track are stored."""
-    return of.context.has_sentences(track) and of.row.id in of.context.translations[track].hypotheses
+    """Whether the translations of the row on a track are stored, with their scores."""
+    if not of.context.has_sentences(track):
+        return False
+    texts = of.context.translations[track]
+    scored = texts.statistics.get("chrf", {}).get(of.row.id, {})
+    return next(iter(texts.hypotheses.get(of.row.id, {})), None) in scored
 
 
 def _sizes(say: Catalogue, row: str) -> Table:

@@ -110,12 +110,13 @@ class KnownRuns:
         same = [known for known in here if known.run.tags.get("corpus") == experiment.corpus_name]
         chosen = same or (here if target_tokens_per_pair is not None else [])
         usual = self._usual_other_seconds(machine)
-        found = [rate for known in chosen if (rate := self._rate(known, experiment, target_tokens_per_pair, usual))]
+        rates = [(known, self._rate(known, experiment, target_tokens_per_pair, usual)) for known in chosen]
+        used, found = [known for known, rate in rates if rate], [rate for _, rate in rates if rate]
         if not found:
             return None
-        count = f"{len(found)} runs" if len(found) > 1 else f"run {chosen[0].run.id[:8]}"
-        where = ", ".join(dict.fromkeys(known.suite for known in chosen))
-        corpora = ", ".join(dict.fromkeys(known.run.tags.get("corpus", "") for known in chosen))
+        count = f"{len(found)} runs" if len(found) > 1 else f"run {used[0].run.id[:8]}"
+        where = ", ".join(dict.fromkeys(known.suite for known in used))
+        corpora = ", ".join(dict.fromkeys(known.run.tags.get("corpus", "") for known in used))
         per_pair = [rate.seconds_per_pair for rate in found]
         middle = statistics.median(per_pair)
         return Rate(

@@ -63,8 +63,9 @@ class JoinedReader(Reader):
         found: dict[str, TrackedRun] = {}
         for reader in self.readers:
             for study in reader.studies(suite):
-                if study.id not in found:
-                    found[study.id] = self._remember(study, reader)
+                origin = study.tags.get(ORIGIN_TAG, study.id)
+                if origin not in found:
+                    found[origin] = self._remember(study, reader)
         return sorted(found.values(), key=lambda study: study.started, reverse=True)
 
     def artifact(self, run: TrackedRun, name: str) -> AbstractContextManager[Path | None]:

@@ -192,7 +192,7 @@ def _visible_strings(value: Any) -> Any:
     return [_visible_strings(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def _drawing(plot: Plot, form: str) -> Drawing:
     """The drawing of a plot. It is cached, because the page and the files use the same one."""
     return _drawn_ahead.pop((plot, form), None) or svg_rendering.render_one_by_one([_request(plot, form)])[0]

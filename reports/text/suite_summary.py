@@ -18,15 +18,16 @@ SUMS = {"train_flops": "total_train_flops", "energy_j": "total_energy_j"}
 """Costs of a job -> the metric of the suite that is their sum."""
 
 
-def description(context: Context, parent: str) -> str:
+def description(context: Context, experiment: str, parent: str) -> str:
     """The description of the suite's own run: the comparison, with links to its jobs and to the report. Markdown.
 
     Args:
+        experiment: Id of the suite's experiment in the store that shows the description.
         parent: Id of the run.
     """
     say, tracks = context.catalogue, context.tracks
-    here = ui_view.page(context.experiment)
-    view = ui_view.address("", context.experiment, "suite")
+    here = ui_view.page(experiment)
+    view = ui_view.address("", experiment, "suite")
     headings = [say("table.model"), *(f"{say.label('bleu')} {track.label}" for track in tracks)]
     headings += [f"{say.label(name)}, {say.unit(name)}" for name in ("train_flops", "params", "latency_p50_ms")]
     lines = [
