@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,7 +10,7 @@ from dataclasses import asdict
 import numpy as np
 
 from bench.data.corpus import Corpus, FilterSettings, Split
-from bench.data.languages import SCRIPTS, languages_of
+from bench.data.languages import script_of, scripts_of
 
 
 def check(settings: FilterSettings) -> None:
@@ -44,7 +42,7 @@ def kept_pairs(corpus: Corpus, settings: FilterSettings, removed: Counter[str]) 
             script, duplicate.
     """
     languages = corpus.source_language, corpus.target_language
-    scripts = [{script for code in languages_of(each) for script in SCRIPTS.get(code, ())} for each in languages]
+    scripts = [scripts_of(each) for each in languages]
     is_first = first_occurrences(corpus.train) if settings.duplicates else None
     for number, (source, target) in enumerate(corpus.train):
         reason = _reason(source, target, settings, scripts)
@@ -76,12 +74,6 @@ def _is_in_script(sentence: str, scripts: set[str]) -> bool:
     """Whether at least half of the letters are in one of the scripts. True without letters, or if none is known."""
     letters = [script_of(character) for character in sentence if character.isalpha()]
     return not scripts or 2 * sum(script in scripts for script in letters) >= len(letters)
-
-
-@functools.cache
-def script_of(letter: str) -> str:
-    """The script of a letter: the first word of its Unicode name."""
-    return unicodedata.name(letter, "").partition(" ")[0]
 
 
 def first_occurrences(split: Split) -> np.ndarray:

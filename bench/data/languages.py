@@ -1,4 +1,4 @@
-"""Language tags in the names of files and columns, and in their script: do they contradict the corpus's languages?
+"""Checks that the names of files and columns, and the text itself, do not contradict the languages of a corpus.
 
 A corpus named files-de-en whose files are [train.en,train.de] would be trained in the wrong direction under the right
 label, without any error. So tags that contradict the name are refused. Where names say nothing, the text itself is
@@ -7,6 +7,7 @@ compared (`swapped_sides`), and the result is a warning.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import Counter
@@ -254,12 +255,23 @@ def swapped_sides(corpus: Corpus) -> list[OtherLanguage]:
 
 def script_share(sentences: Sequence[str], language: str) -> float | None:
     """Share of the letters that are in the script of a language, 0 to 1; None if unknown or there are few letters."""
-    scripts = {script for code in languages_of(language) for script in SCRIPTS.get(code, ())}
+    scripts = scripts_of(language)
     letters = Counter(character for sentence in _sample(sentences) for character in sentence if character.isalpha())
     if not scripts or letters.total() < FEWEST_LETTERS:
         return None
-    own = sum(n for letter, n in letters.items() if unicodedata.name(letter, "").split(" ")[0] in scripts)
+    own = sum(n for letter, n in letters.items() if script_of(letter) in scripts)
     return own / letters.total()
+
+
+def scripts_of(language: str) -> set[str]:
+    """The scripts in which a language is written; empty if they are not known."""
+    return {script for code in languages_of(language) for script in SCRIPTS.get(code, ())}
+
+
+@functools.cache
+def script_of(letter: str) -> str:
+    """The script of a letter: the first word of its Unicode name."""
+    return unicodedata.name(letter, "").partition(" ")[0]
 
 
 def _sample(sentences: Sequence[str]) -> Sequence[str]:

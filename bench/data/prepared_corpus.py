@@ -17,7 +17,7 @@ from bench.data.corpus import Corpus, CorpusSettings, Split
 from bench.data.stored_text import BLOCK, LineWriter, StoredLines
 from bench.data.vocabulary import TextSettings
 from bench.system import terminal
-from bench.system.files import cache_folder
+from bench.system.files import cache_folder, sha256
 
 CACHED_BYTES = 1_000_000
 """Size of the files of a corpus from which its text is kept in the cache."""
@@ -40,7 +40,7 @@ def load(settings: CorpusSettings, text: TextSettings) -> Corpus:
     if sum(path.stat().st_size for paths in files.values() for path in paths) < CACHED_BYTES:
         return _prepare(settings, text)
     # The content of the files counts, and their names, which tell formats and languages, but not their folder.
-    contents = {name: [(path.name, _file_hash(path)) for path in paths] for name, paths in files.items()}
+    contents = {name: [(path.name, sha256(path)) for path in paths] for name, paths in files.items()}
     named = replace(settings, name=find_corpus.qualified_name(settings), path=None, train=None, val=None, test=None)
     key = [VERSION, unicodedata.unidata_version, asdict(named), text.normalization, contents]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
@@ -105,8 +105,3 @@ def _read(folder: Path) -> Corpus:
     train = Split(source, target, content["train"])
     from_language, to_language = content["languages"]
     return Corpus(content["name"], from_language, to_language, train, validation, splits, content["removed"])
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,6 +27,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from bench.measures.quality import SCORES, Array, Statistics, bleu_of, comparable, weights_of_resamples
+from bench.measures.selection import oriented
 from bench.measures.significance import map_parallel, p_values
 
 LEVEL = 0.05
@@ -176,8 +177,8 @@ def contrasts(track: str, systems: Mapping[str, Runs], baseline: str) -> list[Co
         ]
 
     found = against(baseline) if baseline in systems else []
-    sign = _sign(next(run.metric for runs in systems.values() for run in runs.values()))
-    best = max(systems, key=lambda row: sign * fmean(run.score for run in systems[row].values()))
+    metric = next(run.metric for runs in systems.values() for run in runs.values())
+    best = max(systems, key=lambda row: oriented(metric, fmean(run.score for run in systems[row].values())))
     if best != baseline:
         found += against(best, len(systems) * (len(systems) - 1) // 2)
     return found
@@ -318,12 +319,7 @@ def _contrast(
         min(1.0, tests * 2 * float(stdtr(degrees, -abs(difference) / error))) if error else float(not difference)
     )
     detectable = half + float(stdtrit(degrees, POWER)) * error
-    return comparison(half, _verdict(_sign(pair.metric) * difference, corrected), corrected, detectable)
-
-
-def _sign(metric: str) -> int:
-    """1 if higher scores of the metric are better, -1 if lower ones are."""
-    return -1 if metric == "ter" else 1
+    return comparison(half, _verdict(oriented(pair.metric, difference), corrected), corrected, detectable)
 
 
 def _verdict(gain: float, corrected: float) -> str:

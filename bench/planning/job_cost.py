@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.data.batches import PairBatches
 from bench.experiment.spec import Experiment
-from bench.measures import flops
+from bench.measures import flops, memory
 from bench.planning.workload import Lengths, Workload
 from models.parts.translator import Translator
 
@@ -69,8 +69,7 @@ def job_cost(experiment: Experiment, workload: Workload) -> JobCost:
     with torch.device("meta"):
         model = experiment.build(*workload.vocabulary)
     params = model.parameter_counts()[0]
-    tensors = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    weight_bytes = memory.weights(model)
     trained = [p for p in model.parameters() if p.requires_grad]
     trained_bytes = sum(p.numel() * p.element_size() for p in trained)
     states = OPTIMIZER_STATES.get(experiment.training.optimizer.name, 2)

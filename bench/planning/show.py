@@ -8,11 +8,13 @@ import json
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
+from bench.measures import latency
+from bench.planning.calibration import TRACKING_S
 from bench.planning.plan import Plan, PlannedJob
 from bench.system import formatting, terminal
 
 CALIBRATED = "The speed was measured with random weights and tokens"
-"""Begin of the note below a table with calibrated rows."""
+"""How the note begins below a table with calibrated rows."""
 
 
 def predicted_and_real(planned_s: float, took_s: float) -> str:
@@ -154,7 +156,7 @@ def print_table(plan: Plan, kind: str) -> None:
     columns += [("of which training", "right"), ("all jobs", "right"), ("joules", "right"), ("memory", "right")]
     columns += [("disk", "right"), ("speed from", "left")]
     lines = [_line(plan, key, members, directions) for key, members in groups(plan)]
-    all_jobs, _ = _amounts(plan)
+    all_jobs = _amounts(plan)
     jobs = sum(planned.job.count for planned in plan.jobs)
     total = ["total", *([""] if directions else []), str(jobs), "", *all_jobs[:2], "", "", *all_jobs[2:4]]
     lines.append([*total, size(plan.memory_bytes), all_jobs[4], ""])
@@ -163,8 +165,8 @@ def print_table(plan: Plan, kind: str) -> None:
         terminal.say(note)
 
 
-def _amounts(plan: Plan) -> tuple[list[str], PlannedJob]:
-    """Training FLOPs, decoding FLOPs, seconds, joules and disk of all jobs, as text; and the first job."""
+def _amounts(plan: Plan) -> list[str]:
+    """Training FLOPs, decoding FLOPs, seconds, joules and disk of all jobs, as text."""
 
     def text(value: Callable[[PlannedJob], float | None], show: Callable[[float], str]) -> str:
         found = plan.total(value)
@@ -176,12 +178,12 @@ def _amounts(plan: Plan) -> tuple[list[str], PlannedJob]:
         text(lambda planned: planned.seconds, formatting.hours_and_minutes),
         text(lambda planned: planned.joules, formatting.quantity),
         text(lambda planned: planned.cost.disk_bytes, size),
-    ], plan.jobs[0]
+    ]
 
 
 def _line(plan: Plan, key: Key, members: Sequence[PlannedJob], directions: bool) -> list[str]:
     row, model_size, _, corpus = key
-    amounts, first = _amounts(Plan(list(members), plan.resources))
+    amounts, first = _amounts(Plan(list(members), plan.resources)), members[0]
     spread = f", ± {formatting.percent(first.rate.spread / 2)}" if first.rate.spread is not None else ""
     means = _mean(members, lambda planned: planned.seconds), _mean(members, lambda planned: planned.train_seconds)
     each = list(map(formatting.hours_and_minutes, means))
@@ -210,8 +212,8 @@ def notes(plan: Plan) -> list[str]:
     if "calibration" in sources:
         busy = f", while {_plural(resources.workers - 1, 'other process')} computed" if resources.workers > 1 else ""
         found.append(
-            f"{CALIBRATED}{busy}: updates, greedy and beam translation. Assumed: 9 s of latency measurement and 5 s of "
-            "tracking for each job."
+            f"{CALIBRATED}{busy}: updates, greedy and beam translation. Assumed: {latency.SECONDS:.0f} s of latency "
+            f"measurement and {TRACKING_S:.0f} s of tracking for each job."
         )
     if "gpu" in sources and resources.gpu:
         gpu = resources.gpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,12 @@ def check_inside(path: Path, *folders: Path) -> None:
             f"{path} leads to {target}, outside of {' and '.join(map(str, folders))}: nothing is read or written "
             "there; put a real file or folder in its place, or choose another folder"
         )
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits. The file is read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_file(path: Path, content: bytes | str, *, durable: bool = True) -> None:

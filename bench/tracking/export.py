@@ -19,9 +19,9 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from pyarrow import parquet
 
-from bench.system.files import check_inside, fill_file, inside, write_file
+from bench.system.files import check_inside, fill_file, inside, sha256, write_file
 from bench.tracking import logged_model
-from bench.tracking.exported import COLUMNS, EXAMPLE, FORMAT, INCOMPLETE_TAG, INDEX, ORIGIN_TAG, sha256
+from bench.tracking.exported import COLUMNS, EXAMPLE, FORMAT, INCOMPLETE_TAG, INDEX, ORIGIN_TAG
 from bench.tracking.pages import all_experiments
 from bench.tracking.private_paths import public_file, public_params, public_tags
 from bench.tracking.reading import FILES_TAG, LEFT_OUT_TAG, TrackedRun, public_address

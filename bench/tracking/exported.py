@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +29,7 @@ import pyarrow as pa
 import yaml
 from pyarrow import parquet
 
-from bench.system.files import inside
+from bench.system.files import inside, sha256
 from bench.tracking.reading import MissingFile, Reader, TrackedRun
 from bench.tracking.store import STORE_FORMAT
 
@@ -83,11 +82,6 @@ class ExportedRun:
     history: list[dict[str, Any]]
     datasets: list[dict[str, Any]]
     files: dict[str, bytes]
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _text(value: object) -> str:

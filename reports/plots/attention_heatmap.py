@@ -11,6 +11,7 @@ from typing import Any
 import altair as alt
 
 from bench.evaluation.attention_maps import AttentionMap, SentenceAttention
+from bench.system import formatting
 from bench.system.files import write_file
 from bench.system.visible_text import visible_line
 from reports.plots import svg_rendering
@@ -72,7 +73,7 @@ def svg(attention: SentenceAttention, selected: Sequence[AttentionMap]) -> str:
     wide = sum(CELL * len(one.attention.columns) + 120 for one in selected)
     chart = alt.hconcat(*maps, spacing=36) if wide <= MAX_WIDTH else alt.vconcat(*maps, spacing=28)
     title = alt.TitleParams(
-        [_line(attention.source), _line(attention.translation)],
+        [formatting.shortened(visible_line(text), 160) for text in (attention.source, attention.translation)],
         anchor="start",
         fontSize=FONT + 1,
         fontWeight="normal",
@@ -149,9 +150,3 @@ def _units(token: str) -> list[int]:
     """The UTF-16 code units of a text: the escapes of a Vega expression are such units."""
     encoded = token.encode("utf-16-be", "replace")
     return [int.from_bytes(encoded[n : n + 2], "big") for n in range(0, len(encoded), 2)]
-
-
-def _line(text: str, longest: int = 160) -> str:
-    """The text without control characters, cut to `longest` characters."""
-    shown = visible_line(text)
-    return shown if len(shown) <= longest else f"{shown[: longest - 1]}\u2026"
