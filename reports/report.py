@@ -129,7 +129,7 @@ class StudyReport:
 
     def write(self, out: Path, home: str = "") -> list[Path]:
         """Writes all files. `home`: in a site, the relative address of its index."""
-        return study_pages.write_analysis(self.study, self.analysis, out, self.say.language, home)
+        return study_pages.write(self.study, self.analysis, out, self.say.language, home)
 
     def table(self) -> tuple[Sequence[tuple[str, str]], Sequence[Sequence[str]], str]:
         return study_summary.terminal_table(self.say, self.study)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,26 +17,6 @@ import torch
 
 from bench.data.encoded_pairs import Pairs, Sentences
 from models.parts.batch import Batch, BatchShape, Tokens
-
-
-class BatchCounts(NamedTuple):
-    """Sizes of a batch. Source and target tokens include EOS but no padding; padded tokens are those of both sides."""
-
-    pairs: int
-    source_tokens: int
-    target_tokens: int
-    padded_tokens: int
-
-
-def count_tokens(batch: Batch) -> BatchCounts:
-    """The sizes of a batch."""
-    source, target = batch.source, batch.target
-    return BatchCounts(
-        len(source.lengths_B),
-        sum(source.lengths_B),
-        sum(target.lengths_B),
-        source.ids_BS.numel() + target.ids_BS.numel(),
-    )
 
 
 def batch_boundaries(lengths: np.ndarray, batch_tokens: int, batch_pairs: int | None = None) -> np.ndarray:

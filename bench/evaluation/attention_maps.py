@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.data.vocabulary import JOINER, SPECIAL, Vocabulary
+from bench.data.vocabulary import JOINER, SPECIAL
 from bench.decoding import beam_search
 from bench.decoding.unk_replacement import hypothesis_texts
 from bench.evaluation.trained_model import TrainedTranslator
@@ -147,8 +147,8 @@ def sentence_attention(trained: TrainedTranslator, sentence: str) -> SentenceAtt
         raise ValueError(f"{trained.experiment.about.name} has no attention weights; choose a run of another row")
     vocabularies = trained.vocabularies
     end = SPECIAL[EOS]
-    source = (*labels(vocabularies.source, vocabularies.source.split(sentence)[: len(ids)]), end)
-    target = (*labels(vocabularies.target, [vocabularies.target.piece(token) for token in best.ids]), end)
+    source = (*labels(vocabularies.source.split(sentence)[: len(ids)]), end)
+    target = (*labels([vocabularies.target.piece(token) for token in best.ids]), end)
     rows = {"cross": target, "encoder": source, "decoder": target}
     columns = {"cross": source, "encoder": source, "decoder": (SPECIAL[BOS], *target[:-1])}
     attentions = {kind: Attention(kind, rows[kind], columns[kind], maps) for kind, maps in weights.items()}
@@ -202,7 +202,7 @@ def _join_steps(steps: list[Tensor]) -> np.ndarray:
     return torch.cat(rows, dim=1).cpu().numpy()
 
 
-def labels(vocabulary: Vocabulary, pieces: list[str]) -> list[str]:
+def labels(pieces: list[str]) -> list[str]:
     """Returns readable labels of pieces: without the vocabulary's marks, with a dot before a piece inside a word."""
     marked = any(SPACE in piece for piece in pieces)
     found = []

@@ -116,7 +116,7 @@ SCORES: dict[str, Callable[[Array], Array]] = {
     BLEU_13A: bleu_of,
     "chrf": chrf_of,
     "ter": ter_of,
-    # The variants of protocols.py.
+    # The variants of bleu_variants.py.
     "bleu_lowercase": bleu_of,
     "bleu_tokenised": unsmoothed_bleu_of,
     "bleu_compound_split": unsmoothed_bleu_of,
@@ -266,11 +266,6 @@ def _shuffled_quantiles_of_t(degrees: int, number: int) -> Array:
 def sentence_interval() -> str:
     """The piece of a score's provenance that describes its interval over the sentences of one seed."""
     return f"95 % bootstrap, {RESAMPLES} resamples, sentences only"
-
-
-def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[Measure]:
-    """Returns BLEU, chrF2 and TER of detokenised text, each with its interval over sentences."""
-    return [mean_with_interval([statistics(hypotheses, references, metric)]) for metric in SCORE_METRICS]
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str = DEFAULT_TOKENIZER) -> float:

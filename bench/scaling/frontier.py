@@ -273,22 +273,6 @@ def _first_zero(costs_C: Array, difference_BC: Array) -> Array:
     return np.where(change.any(axis=1), np.exp(logs[index] + share * (logs[index + 1] - logs[index])), np.nan)
 
 
-def sentence(crossing: Crossing, first: str, second: str, unit: str = "FLOPs") -> str:
-    """Returns the verdict in words, in English, for the terminal."""
-    low, high, d = crossing.low_cost, crossing.high_cost, crossing.difference
-    if crossing.at:
-        return f"crosses at {crossing.at.value:.2g} [{crossing.at.low:.2g}, {crossing.at.high:.2g}] {unit}"
-    if crossing.ahead is not None:
-        sign = -1 if crossing.ahead == 0 else 1
-        ends = sorted((sign * d.low, sign * d.high))  # one may be below 0: the verdict needs one sign in 95 % only
-        row = (first, second)[crossing.ahead]
-        return (
-            f"none in range [{low:.2g}, {high:.2g}] {unit}: {row} is ahead by {abs(d.value):.3f} nats "
-            f"[{ends[0]:.3f}, {ends[1]:.3f}]"
-        )
-    return f"not resolved: difference {d.value:+.3f} nats [{d.low:+.3f}, {d.high:+.3f}] at {high:.2g} {unit}"
-
-
 @dataclass(frozen=True)
 class PowerLaw:
     """E + k (C / C0)^-c through a frontier.

@@ -11,8 +11,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from bench.system.files import write_file
-
 Count = Literal["body", "body_softmax", "all"]
 """Ways to count parameters: without embeddings and output layer; all that are multiplied; all."""
 
@@ -77,11 +75,6 @@ def with_equal_budgets(points: Sequence[Point]) -> list[Point]:
         for point in budget
     }
     return [replace(point, tokens=means[point.pairs][0], pairs=means[point.pairs][1]) for point in points]
-
-
-def write_points(path: Path, points: Sequence[Point]) -> None:
-    """Writes the points as CSV."""
-    write_file(path, csv_of_points(points))
 
 
 def csv_of_points(points: Sequence[Point]) -> str:

@@ -174,7 +174,6 @@ def _log(request: Request, speed: RowSpeed) -> None:
     figures = speed.measurement.figures
     writer.curve((step, figure.name, value) for figure in figures for step, value in enumerate(figure.samples))
     writer.text(json.dumps(speed.record, indent=1), "speed.json")
-    writer.flush()
     writer.finish("FINISHED")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.scaling.analysis import Analysis, analyse
+from bench.scaling.analysis import Analysis
 from bench.scaling.points import csv_of_points
 from bench.system import formatting
 from bench.system.files import write_file
@@ -21,22 +21,20 @@ from reports.text.catalogue import Catalogue, load_catalogue
 from reports.write import render
 
 
-def write(study: Study, folder: Path, language: str = "en") -> list[Path]:
+def write(study: Study, analysis: Analysis, folder: Path, language: str = "en", home: str = "") -> list[Path]:
     """Writes report.html, report.md, report.csv, points.csv and plots/ into a folder and returns them, the page first.
 
     The page needs no other file. A study in progress has a report, too, which says what is missing.
 
+    Args:
+        study: The study.
+        analysis: The analysis of its points.
+        folder: Where the files are written.
+        language: Language of the report.
+        home: In a site, the relative address of its index, which the page then links to.
+
     Raises:
         ValueError: the language does not exist.
-    """
-    return write_analysis(study, analyse(study.points, list(study.labels)), folder, language)
-
-
-def write_analysis(study: Study, analysis: Analysis, folder: Path, language: str = "en", home: str = "") -> list[Path]:
-    """Does what `write` does, from an analysis that is there already.
-
-    Args:
-        home: In a site, the relative address of its index, which the page then links to.
     """
     say = load_catalogue(language)
     plots = Figures(say, study, analysis).all()

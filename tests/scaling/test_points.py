@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.scaling.points import COLUMNS, Point, read_points, with_equal_budgets, write_points
+from bench.scaling.points import COLUMNS, Point, csv_of_points, read_points, with_equal_budgets
 
 POINTS = [
     Point("lstm", "lstm-0.1M-s1", "0.1M", 1, 100_000, 438_000, 1_114_000, 120_000, 12_000.0, 1.5e11, 3.25, 4.125, 1.5),
@@ -32,7 +32,7 @@ def test_runs_of_one_budget_get_equal_counts() -> None:
 
 
 def test_written_points_are_read_back_with_all_digits(tmp_path: Path) -> None:
-    write_points(tmp_path / "points.csv", POINTS)
+    (tmp_path / "points.csv").write_text(csv_of_points(POINTS))
     assert read_points(tmp_path / "points.csv") == POINTS
 
 
@@ -49,7 +49,7 @@ def test_written_points_are_read_back_with_all_digits(tmp_path: Path) -> None:
 )
 def test_a_wrong_cell_is_named_with_file_line_and_column(tmp_path: Path, column: str, text: str, message: str) -> None:
     path = tmp_path / "points.csv"
-    write_points(path, POINTS)
+    path.write_text(csv_of_points(POINTS))
     lines = path.read_text().splitlines()
     cells = lines[2].split(",")
     cells[COLUMNS.index(column)] = text

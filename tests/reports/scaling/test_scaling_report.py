@@ -19,7 +19,7 @@ from reports.scaling import tables, tidy, verdicts
 from reports.scaling.figures import styles
 from reports.scaling.panels import Figures
 from reports.scaling.study import RateCheck, Study
-from reports.scaling.write import write, write_analysis
+from reports.scaling.write import write
 from reports.text.catalogue import load_catalogue
 from tests.helpers.scaling_study import LARGEST, points, study
 
@@ -45,7 +45,7 @@ def analysis(small: Study) -> Analysis:
 
 @pytest.fixture(scope="module")
 def folder(small: Study, analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_analysis(small, analysis, tmp_path_factory.mktemp("study"))[0].parent
+    return write(small, analysis, tmp_path_factory.mktemp("study"))[0].parent
 
 
 def text_of(page: Path) -> str:
@@ -164,7 +164,7 @@ def test_a_study_in_progress_has_a_page(small: Study, tmp_path: Path) -> None:
     few = tuple(point for point in small.points if point.row == "bahdanau")
     three = (*few[:2], next(point for point in few if point.size != few[0].size))
     begun = replace(small, labels={"bahdanau": "Bahdanau"}, points=three, sizes=(), rate_checks=())
-    page = text_of(write(begun, tmp_path)[0])
+    page = text_of(write(begun, analyse(three, ["bahdanau"]), tmp_path)[0])
     assert "No two rows can be compared yet" in page
     assert "3 points; at least 6 are needed" in page
     assert "The noise between runs is unknown" in page
@@ -172,7 +172,8 @@ def test_a_study_in_progress_has_a_page(small: Study, tmp_path: Path) -> None:
 
 
 def test_an_empty_study_has_a_page(small: Study, tmp_path: Path) -> None:
-    page = text_of(write(replace(small, points=(), rate_checks=()), tmp_path)[0])
+    empty = replace(small, points=(), rate_checks=())
+    page = text_of(write(empty, analyse((), list(empty.labels)), tmp_path)[0])
     assert "0 points; at least 6 are needed" in page
 
 
@@ -182,7 +183,7 @@ def test_a_korean_report_is_korean(
     monkeypatch.setattr(
         Figures, "all", lambda _: []
     )  # drawings take seconds, and their texts are those of the catalogue
-    page = write_analysis(small, analysis, tmp_path, "ko")[0]
+    page = write(small, analysis, tmp_path, "ko")[0]
     tree = html5lib.parse(page.read_text(encoding="utf-8"), namespaceHTMLElements=False)
     assert tree.get("lang") == "ko"
     for element in (element for name in ("h1", "h2", "h3", "caption") for element in tree.iter(name)):
