@@ -384,7 +384,7 @@ def build_parser() -> Parser:
     verify.add_argument("what", choices=["flops", "costs", "sizes", "tuning", "scaling"])
     verify.add_argument("--preset", help="for tuning: only this preset (default: all that have an equal search)")
     verify.add_argument(
-        "--device", choices=["cpu", "cuda"], default="cpu", help="for flops: device of the real tensors"
+        "--device", choices=["cpu", "cuda"], help="for flops: device of the real tensors (default: cpu)"
     )
 
     ui = command("ui", "open the MLflow UI with the runs")

@@ -69,8 +69,10 @@ def verify_command(args: argparse.Namespace, _: list[str]) -> int:
 
     if args.preset and args.what != "tuning":
         raise ValueError(f"--preset: bench verify {args.what} checks all presets; remove the flag")
+    if args.device and args.what != "flops":
+        raise ValueError(f"--device: bench verify {args.what} computes on the CPU; remove the flag")
     checks = {
-        "flops": lambda: verify.flops(args.device),
+        "flops": lambda: verify.flops(args.device or "cpu"),
         "costs": verify.published_costs,
         "sizes": model_sizes.show,
         "tuning": lambda: tuning.show(args.preset),

@@ -27,6 +27,10 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
         )
     if args.site:
         return _site_command(args)
+    if args.artifacts and not args.export:
+        raise ValueError("--artifacts: it is a setting of --export; add --export FOLDER, or remove the flag")
+    if args.format == "csv" and (args.out or args.open):
+        raise ValueError("--format csv: the table is printed, and no page is written; remove --out and --open")
     store = None if args.exported else Store(TrackingSettings(args.uri, args.folder), read_only=True)
     reader = store or join(exported.read_exports(args.exported))
     report = read(reader, args.suite, args.ui_url, args.lang, args.compare)

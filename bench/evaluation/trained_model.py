@@ -197,6 +197,10 @@ def join_ensemble(translators: Sequence[TrainedTranslator]) -> TrainedTranslator
     return replace(first, model=model)
 
 
+NAMED = 10
+"""Number of runs that an error message names."""
+
+
 def find_run(store: Store, reference: str) -> TrackedRun:
     """Returns the run that `reference` names.
 
@@ -219,8 +223,10 @@ def find_run(store: Store, reference: str) -> TrackedRun:
     named = [run for run in runs if reference in (run.id, run.name) or (words and words <= _words(run))]
     if not named:
         finished = (run for run in runs if run.status == "FINISHED")
-        newest = ", ".join(dict.fromkeys(described(run) for run in finished)) or "none yet"
-        raise ValueError(f"there is no run {reference!r} in {store.uri}; finished ones: {newest}; or {BEST}SUITE/ROW")
+        newest = ", ".join(islice(dict.fromkeys(described(run) for run in finished), NAMED)) or "none yet"
+        raise ValueError(
+            f"there is no run {reference!r} in {store.uri}; the newest finished ones: {newest}; or {BEST}SUITE/ROW"
+        )
     return next((run for run in named if run.status == "FINISHED"), named[0])
 
 

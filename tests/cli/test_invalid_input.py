@@ -113,6 +113,9 @@ def test_an_invalid_file(
             "unknown key corpus.pair; did you mean",
         ),
         (["suite", DEMO, "--seed", "3"], "--seed: a suite trains each row with the seeds [1]; set others with --seeds"),
+        (["report", "--artifacts"], "--artifacts: it is a setting of --export; add --export FOLDER"),
+        (["report", "--format", "csv", "--out", "x"], "--format csv: the table is printed, and no page is written"),
+        (["verify", "sizes", "--device", "cuda"], "--device: bench verify sizes computes on the CPU; remove the flag"),
         (["report", "--suite", "none"], "--suite: there is no suite 'none' in sqlite:"),
         (["report", "--siute", "demo"], "unknown arguments: --siute demo; see bench report --help"),
         (["translate", "none", "A man."], "there is no run 'none' in sqlite:"),
@@ -240,7 +243,10 @@ def test_invalid_input_of_translate(
         (["best:runs/lstm", "A man."], "best:runs/lstm: no finished run of that row; there are: transformer-base"),
         (["best:none/lstm", "A man."], "there is no suite 'none' in "),
         (["best:lstm", "A man."], "write best:SUITE/ROW; suites: runs"),
-        (["nobody", "A man."], f"there is no run 'nobody' in sqlite:///{folder}/runs/mlflow.db; finished ones: "),
+        (
+            ["nobody", "A man."],
+            f"there is no run 'nobody' in sqlite:///{folder}/runs/mlflow.db; the newest finished",
+        ),
     ):
         lines, message = translate(folder, capsys, *arguments, code=2)
         assert part in message
