@@ -27,6 +27,7 @@ from datetime import datetime
 from pathlib import Path
 
 from bench.system import streams
+from bench.system.files import write_file
 
 ROOT = Path(__file__).parents[2]
 ROWS = ("lstm", "gnmt", "convs2s", "transformer-base")
@@ -201,7 +202,7 @@ def run_steps(steps: Sequence[Step], folder: Path, total_seconds: float = TOTAL_
 def collect(results: Sequence[StepResult], settings: Settings) -> Path:
     """Write summary.json and pack all results but the store into one archive; returns its path."""
     summary = asdict(settings) | {"results": [asdict(result) for result in results]}
-    (settings.out / "summary.json").write_text(json.dumps(summary, indent=1, default=str), encoding="utf-8")
+    write_file(settings.out / "summary.json", json.dumps(summary, indent=1, default=str))
     archive = settings.out / ARCHIVE
     with tarfile.open(archive, "w:gz") as packed:
         for path in sorted(settings.out.iterdir()):
@@ -309,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--describe", type=Path, metavar="FILE", help="only write versions and hardware to a JSON file")
     known, flags = parser.parse_known_args(arguments)
     if known.describe:
-        known.describe.write_text(json.dumps(describe(known.device), indent=1), encoding="utf-8")
+        write_file(known.describe, json.dumps(describe(known.device), indent=1))
         return 0
     multi30k = known.multi30k or (Path(os.environ["MULTI30K"]) if os.environ.get("MULTI30K") else None)
     out = known.out or ROOT / "runs" / "gpu" / datetime.now().strftime("%Y-%m-%d-%H%M%S")

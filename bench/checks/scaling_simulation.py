@@ -32,7 +32,7 @@ from bench.scaling.laws import FORMS, Array, Form, log_loss_and_jacobian, loss
 from bench.scaling.outliers import schedule_drift, wrong_run
 from bench.scaling.points import Count
 from bench.scaling.uncertainty import Noise, loss_interval, parameter_intervals, simulate
-from bench.system import terminal
+from bench.system import streams, terminal
 from bench.system.files import write_file
 
 SIZES = np.array([0.10, 0.26, 0.67, 1.7, 4.5]) * 1e6
@@ -386,6 +386,7 @@ def as_csv(checks: Sequence[Check]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    streams.prepare()
     parser = argparse.ArgumentParser(
         prog="python -m bench.checks.scaling_simulation", description=(__doc__ or "").partition("\n")[0]
     )

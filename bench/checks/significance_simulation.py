@@ -31,7 +31,7 @@ from scipy.stats import binomtest, norm
 
 from bench.measures.comparison import Comparison, contrasts
 from bench.measures.quality import Array, Statistics, bleu_of
-from bench.system import terminal
+from bench.system import streams, terminal
 from bench.system.files import write_file
 
 MAX_WRONG, MIN_FOUND = 0.05, 0.80
@@ -227,6 +227,7 @@ def as_csv(results: Sequence[Result]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    streams.prepare()
     parser = argparse.ArgumentParser(
         prog="python -m bench.checks.significance_simulation", description=(__doc__ or "").partition("\n")[0]
     )

@@ -27,6 +27,7 @@ import numpy as np
 from bench.data.corpus import Split
 from bench.data.vocabulary import Vocabularies
 from bench.decoding.beam_search import Hypothesis
+from bench.system.files import write_file
 from models.parts.batch import UNK
 
 LEXICON = "lexicon.json"
@@ -71,7 +72,7 @@ class Lexicon:
 
     def save(self, path: Path) -> None:
         """Write the lexicon to a JSON file."""
-        path.write_text(json.dumps(self.words, ensure_ascii=False, indent=0), encoding="utf-8")
+        write_file(path, json.dumps(self.words, ensure_ascii=False, indent=0))
 
     def translation(self, word: str) -> str:
         """The translation of a word, or the word itself if it has no entry."""

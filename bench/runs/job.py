@@ -22,7 +22,7 @@ from bench.measures.measure import Measure
 from bench.measures.selection import CONSTANT_SCORE_TAG, Selection, is_constant
 from bench.runs.metadata import LAST_METADATA_TAG, corpus_hashes, run_tags, warn_of_differences, write_metadata
 from bench.system import formatting, terminal
-from bench.system.files import fill_file, inside, remove_partial_files
+from bench.system.files import fill_file, inside, remove_partial_files, write_file
 from bench.system.machine import MachineSettings
 from bench.system.progress import Status, StatusCallback
 from bench.tracking.reading import TrackedRun
@@ -273,7 +273,7 @@ def _close_run_on_error(writer: RunWriter) -> Iterator[None]:
 
 
 NOT_A_NUMBER = "not a number"
-"""Begin of the reason of a job whose loss became infinite or not a number."""
+"""How the reason of a job begins whose loss became infinite or not a number."""
 
 
 def failure_reason(error: BaseException) -> str:
@@ -362,7 +362,7 @@ def _log_model(model: Translator, experiment: Experiment, job_data: JobData, fol
     files = folder / "translator"
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     fill_file(files / "weights.pt", lambda path: save_tensors(weights, path))
-    (files / "config.yaml").write_text(config_yaml(experiment), encoding="utf-8")
+    write_file(files / "config.yaml", config_yaml(experiment))
     for side, words in zip(("source", "target"), job_data.vocabularies, strict=True):
         words.save(files / f"{side}.vocabulary")
     if job_data.lexicon is not None:
