@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 NOT_UTF8 = "is not valid UTF-8; convert the file, for example with iconv"
 
 UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
-"""Byte-order marks at the begin of a file; the one of UTF-32 LE begins with that of UTF-16 LE."""
+"""Byte-order marks at the beginning of a file; the one of UTF-32 LE begins with that of UTF-16 LE."""
 
 
 class BadLine(NamedTuple):

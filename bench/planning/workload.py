@@ -79,9 +79,10 @@ def random_sentences(lengths: np.ndarray, vocabulary_size: int, draw: np.random.
 
 
 def workload_of(experiment: Experiment) -> Workload:
-    """The workload of a job. Nothing is downloaded or written; jobs with the same text share it.
+    """The workload of a job. Nothing is downloaded; a large local text is kept in the cache.
 
-    If the corpus is not on this machine, lengths and vocabulary sizes are assumed.
+    Jobs with the same text share the workload. If the corpus is not on this machine, lengths and sizes of the
+    vocabularies are assumed.
 
     Raises:
         ValueError: the corpus cannot be read, or a setting does not fit its text.

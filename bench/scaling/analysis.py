@@ -1,9 +1,11 @@
 """The analysis of a whole study: laws of all rows with their intervals, comparisons of all pairs, and warnings.
 
-Three kinds of rows: with too few points or sizes, or with points that do not determine all parameters, a row has no
-curve. A law that is not identified for another reason, such as an open interval of E, is used between the points only:
-its frontier inside the range of the data, with a band, and verdicts in the common range; exponents, best sizes and
-extrapolation are refused with the reason. An identified law gives all of these.
+A row is of one of three kinds:
+1. No curve: there are too few points or sizes, or the points do not determine all parameters.
+2. Interpolation only: the law is not identified for another reason, such as an open interval of E. It gives the
+   frontier inside the range of the data, with a band, and verdicts in the common range. Exponents, best sizes and
+   extrapolation are refused with the reason.
+3. Identified: the law gives all of these.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fit of a law to the points of one row: least squares of log loss, identification, choice of the form.
+"""The fit of a law to the points of one row: least squares of log loss, and identification.
 
 Starts come from a 3 x 3 grid of exponents with the other parameters by non-negative least squares; each start is
 refined by bounded least squares with the exact Jacobian. Hoffmann et al. 2022 started 4,500 times without derivatives

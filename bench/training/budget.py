@@ -90,7 +90,7 @@ class StreamClock:
 class BudgetTracker(pl.Callback):
     """Counts updates, sentence pairs, tokens, FLOPs, seconds and joules; stops training when the budget is used up.
 
-    `seconds` is the time from the begin to the end of each update. Validations and checkpoints are not included. The
+    `seconds` is the time from the start to the end of each update. Validations and checkpoints are not included. The
     same holds for joules on a CPU. On a GPU, the joules between two updates are included, because the GPU may still be
     computing then. If several processes train one model, each process counts the whole of every batch.
 

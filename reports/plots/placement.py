@@ -174,7 +174,7 @@ def _best_place(
 
 
 def _boxes_along(begin: tuple[float, float], end: tuple[float, float]) -> list[Box]:
-    """Small boxes along a line, from its begin to its end."""
+    """Small boxes along a line."""
     parts = max(1, int(max(abs(end[0] - begin[0]), abs(end[1] - begin[1])) / 8))
     steps = [tuple(a + (b - a) * n / parts for a, b in zip(begin, end, strict=True)) for n in range(parts + 1)]
     return [(x - 2, y - 2, x + 2, y + 2) for x, y in steps]

@@ -16,7 +16,7 @@ pytestmark = [*synthetic_runs.quiet_mlflow]
 
 
 def test_the_description_links_every_run_and_the_report(level: Context) -> None:
-    text = suite_summary.description(level, "parent")
+    text = suite_summary.description(level, level.experiment, "parent")
     runs = [run.id for row in level.rows for cell in row.cells.values() for run in cell.runs.values()]
     assert re.findall(r"\(#/experiments/\d+/runs/(\w+)\)", text) == runs
     assert f"(#/experiments/{level.experiment}/runs/parent/artifacts/report/report.html)" in text
@@ -27,7 +27,7 @@ def test_the_description_links_every_run_and_the_report(level: Context) -> None:
 
 def test_a_long_description_is_cut_between_rows(level: Context) -> None:
     many = replace(level, rows=level.rows * 100)
-    text = suite_summary.description(many, "parent")
+    text = suite_summary.description(many, many.experiment, "parent")
     assert len(text) < 8000
     left_out = re.search(r"\| \.\.\. (\d+)\s+rows", text)
     assert left_out

@@ -174,7 +174,7 @@ def _receive(url: str, part: Path, size: int | None, expected: str | None) -> st
     with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as response:
         expected = expected or redirects.digest or _linked_digest(response.headers)
         continues = response.status == HTTPStatus.PARTIAL_CONTENT
-        if continues and not expected:  # the begin may be of another version, and no hash would show it
+        if continues and not expected:  # the beginning may be of another version, and no hash would show it
             part.unlink()
             return _receive(url, part, size, None)
         received = received if continues else 0
