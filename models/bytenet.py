@@ -154,8 +154,8 @@ class Model(Translator):
         return State(functional.pad(memory, (0, 0, 0, 1)), Past(position_B, inputs))
 
     def step(self, previous_B: Tensor, state: State) -> Step:
-        hidden_B1D, past = self.advance(previous_B[:, None], state)
-        return Step(hidden_B1D[:, 0], State(state.source, past), None)
+        hidden_B12D, past = self.advance(previous_B[:, None], state)
+        return Step(hidden_B12D[:, 0], State(state.source, past), None)
 
     def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, Past]:
         """Return (the input of the softmax at each position, the past after the last position)."""
@@ -174,8 +174,5 @@ class Model(Translator):
         """Return the FLOPs of the encoder at every unfolded position."""
         return sum((block.flops(self.unfolded(source_length)) for block in self.encoder), NO_FLOPS)
 
-    def flops_decode(self, source_length: int, target_length: int) -> Flops:
-        return sum((block.flops(target_length) for block in self.decoder), NO_FLOPS)
-
     def flops_step(self, source_length: int, position: int) -> Flops:
-        return self.flops_decode(source_length, 1)
+        return sum((block.flops(1) for block in self.decoder), NO_FLOPS)

@@ -3,9 +3,9 @@
 Row lstm: Sutskever et al. 2014, "Sequence to Sequence Learning with Neural Networks". 4 + 4 LSTM layers, the source
 read from its end, no biases: 384M parameters at the paper's size, of which 64M recurrent.
 Row gru: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
-Translation". Every step of the decoder and a maxout layer read a summary c of the source. Its equations leave biases
-out for readability, as those of Bahdanau et al. 2015 do, who say so and take this network over: every gate, tanh, the
-maxout layer and the softmax have one, initialized with zeros.
+Translation". Every step of the decoder and a maxout layer read a summary c of the source. The paper's equations show no
+biases; Bahdanau et al. 2015, who use this network again, say that they omit them only for readability. So here every
+gate, tanh, the maxout layer and the softmax have a bias, initialized with zeros.
 Row rnn: Sutskever's scheme, the source read from its end, with the cell of Elman 1990, "Finding Structure in Time".
 
 lstm and rnn: padding is placed before the source, with embeddings of zero. A cell without biases stays in its zero
@@ -47,8 +47,8 @@ class Recurrence(nn.Module):
     lstm   i, f, o = sigma(W x_t + U h) each, g = tanh(W_g x_t + U_g h), c_t = f * c_{t-1} + i * g, h_t = o * tanh(c_t)
 
     The fused GRU applies the reset gate after the product with U, as the first version of Cho et al. on arXiv did; the
-    published one has U (r * h). torch adds two biases, b_ih and b_hh, for each gate; b_r and b_z are their sums, and of
-    the candidate state b' is inside the reset gate.
+    published one has U (r * h). torch has two biases for each gate, b_ih and b_hh. b_r and b_z are their sums; in the
+    candidate state they stay separate: b outside the reset gate, b' inside it.
     """
 
     def __init__(self, config: Config, input_width: int) -> None:
@@ -96,7 +96,7 @@ class StateBridge(nn.Module):
 
 
 class SummaryBridge(StateBridge):
-    """Cho: c = tanh(V h_S + b_V), h'_0 = tanh(V' c + b_V'). The decoder reads [e(y_{t-1}); c], the softmax G s_t, where
+    """Cho: c = tanh(V h_S + b_V), h'_0 = tanh(V' c + b_V'). The decoder reads [e(y_{t-1}); c] and the softmax G s_t:
 
     s'_t = O_h h'_t + O_y e(y_{t-1}) + O_c c + b_O,  s_t,i = max(s'_t,2i-1, s'_t,2i),  G = G_l G_r of the rank of e.
 
@@ -126,9 +126,9 @@ class SummaryBridge(StateBridge):
         return torch.cat((e_BTE, summary[0][:, None].expand(-1, e_BTE.shape[1], -1)), dim=-1)
 
     def readout(self, h_BTD: Tensor, e_BTE: Tensor, summary: States) -> Tensor:
-        _, from_c_BM = summary
-        s_BTM = self.O_h(h_BTD) + self.O_y(e_BTE) + from_c_BM[:, None]
-        return self.G_r(s_BTM.unflatten(-1, (-1, 2)).amax(dim=-1))
+        _, from_c_B2M = summary
+        s_BT2M = self.O_h(h_BTD) + self.O_y(e_BTE) + from_c_B2M[:, None]
+        return self.G_r(s_BT2M.unflatten(-1, (-1, 2)).amax(dim=-1))
 
     def flops_summarize(self) -> Flops:
         return matmul_flops(1, self.config.hidden, self.config.hidden + 2 * self.config.maxout)
@@ -152,7 +152,8 @@ class Config:
         hidden: Width of a recurrent state.
         maxout: Units of the maxout layer (gru only).
         reverse: Read the source from its end.
-        dropout: Rate on embeddings, between layers and before the softmax (Zaremba et al. 2014; none in the papers).
+        dropout: Rate on embeddings, between layers and on the top state, which the softmax or, for gru, the maxout
+            layer reads (Zaremba et al. 2014; none in the papers).
         initial: Initial weights: uniform in (-initial, initial) for lstm, standard deviation for the others; narrow
             nets need more than the papers' 0.08 and 0.01.
     """
@@ -246,9 +247,6 @@ class Model(Translator):
 
     def flops_encode(self, source_length: int) -> Flops:
         return self.flops_layers(self.config.embedding) * source_length + self.bridge.flops_summarize()
-
-    def flops_decode(self, source_length: int, target_length: int) -> Flops:
-        return self.flops_start(source_length) + self.flops_step(source_length, 0) * target_length
 
     def flops_start(self, source_length: int) -> Flops:
         return self.bridge.flops_initial_states()

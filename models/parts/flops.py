@@ -23,8 +23,6 @@ class Flops:
     def __mul__(self, times: int) -> Flops:
         return Flops(self.forward * times, self.training * times)
 
-    __rmul__ = __mul__
-
 
 NO_FLOPS = Flops(0, 0)
 

@@ -96,9 +96,9 @@ class Translator(pl.LightningModule, ABC):
     def flops_decode(self, source_length: int, target_length: int) -> Flops:
         """Return the FLOPs of `decode` for all target positions, without `project`.
 
-        Default: each position costs as much as a step.
+        Default: those of `start`, and at each position those of a step.
         """
-        return self.flops_step(source_length, 0) * target_length
+        return self.flops_start(source_length) + self.flops_step(source_length, 0) * target_length
 
     def flops_start(self, source_length: int) -> Flops:
         """Return the FLOPs of `start`."""
@@ -150,8 +150,8 @@ class Translator(pl.LightningModule, ABC):
     def initial_state(self, *shape: int, like: Tensor) -> Tensor:
         """Return the zeros with which a recurrence begins.
 
-        They require gradients, although these are never used: then a fused and an unrolled cell compute the same
-        products in the backward pass, and the counted FLOPs do not depend on which of the two ran.
+        They require gradients so that a fused and an unrolled cell compute the same products in the backward pass;
+        otherwise the counted FLOPs would depend on which of the two ran.
         """
         return torch.zeros(shape, dtype=like.dtype, device=like.device, requires_grad=torch.is_grad_enabled())
 
