@@ -22,10 +22,8 @@ from torch.nn import functional
 from models.parts.batch import PAD, Tokens
 from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.translator import State, Step, Translator
+from models.parts.window import BEFORE, RECENT, SLOTS, first_past, padded_source, source_index
 
-BEFORE, AFTER = 2, 2  # source words on either side of the current position
-SLOTS = BEFORE + 1 + AFTER
-RECENT = 2  # target words before the current position
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 
 
@@ -49,7 +47,7 @@ class Config:
 
 
 class Memory(NamedTuple):
-    words_BPD: Tensor  # embeddings of PAD (BEFORE times), the source, one PAD for all positions after it
+    words_BPD: Tensor  # embeddings of the padded source
     mean_BD: Tensor
 
 
@@ -80,7 +78,7 @@ class Model(Translator):
                 nn.init.xavier_uniform_(parameter, gain=nn.init.calculate_gain(config.activation))
 
     def encode(self, source: Tokens) -> Memory:
-        words_BPD = self.source_embedding(functional.pad(source.ids_BS, (BEFORE, 1), value=PAD))
+        words_BPD = self.source_embedding(padded_source(source.ids_BS))
         sum_BD = (words_BPD[:, BEFORE:-1] * source.mask_BS[..., None]).sum(dim=1)
         return Memory(words_BPD, sum_BD / source.length_B[:, None])
 
@@ -94,13 +92,11 @@ class Model(Translator):
         return self.hidden(torch.cat((*slots, mean_BTD, *recent), dim=-1))
 
     def start(self, memory: Memory) -> State:
-        position_B = memory.mean_BD.new_zeros(memory.mean_BD.shape[0], dtype=torch.long)
-        return State(memory, (position_B, torch.full_like(position_B, PAD)))
+        return State(memory, first_past(memory.mean_BD))
 
     def step(self, previous_B: Tensor, state: State) -> Step:
         (words_BPD, mean_BD), (position_B, before_B) = state.source, state.past
-        index_BW = position_B[:, None] + torch.arange(SLOTS, device=position_B.device)
-        index_BW = index_BW.clamp(max=words_BPD.shape[1] - 1)
+        index_BW = source_index(position_B, words_BPD.shape[1])
         slots_BWD = words_BPD.gather(1, index_BW[..., None].expand(-1, -1, words_BPD.shape[2]))
         recent_BWD = self.target_embedding(torch.stack((before_B, previous_B), dim=1))
         x_BD = torch.cat((slots_BWD, mean_BD[:, None], recent_BWD), dim=1).flatten(1)

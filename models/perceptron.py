@@ -24,10 +24,7 @@ from torch.nn import functional
 from models.parts.batch import PAD, Tokens
 from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.translator import State, Step, Translator
-
-BEFORE, AFTER = 2, 2  # source words on either side of the current position
-SLOTS = BEFORE + 1 + AFTER
-RECENT = 2  # target words before the current position
+from models.parts.window import RECENT, SLOTS, first_past, padded_source, source_index
 
 
 class Association(nn.Module):
@@ -82,7 +79,7 @@ class Config:
 
 
 class Memory(NamedTuple):
-    ids_BP: Tensor  # PAD (BEFORE times), the source, one PAD for all positions after it
+    ids_BP: Tensor  # the padded source
     mean_BA: Tensor
 
 
@@ -100,34 +97,26 @@ class Model(Translator):
         nn.init.zeros_(self.output.bias)
 
     def encode(self, source: Tokens) -> Memory:
-        return Memory(functional.pad(source.ids_BS, (BEFORE, 1), value=PAD), self.association.mean(source))
+        return Memory(padded_source(source.ids_BS), self.association.mean(source))
 
     def decode(self, memory: Memory, target: Tokens) -> Tensor:
-        length = target.ids_BS.shape[1]
-        position_T = torch.arange(length, device=target.ids_BS.device)
-        index_TW = (position_T[:, None] + torch.arange(SLOTS, device=position_T.device)).clamp(
-            max=memory.ids_BP.shape[1] - 1
-        )
+        position_T = torch.arange(target.ids_BS.shape[1], device=target.ids_BS.device)
+        index_TW = source_index(position_T, memory.ids_BP.shape[1])
         recent_ids_BTW = functional.pad(target.ids_BS, (RECENT - 1, 0), value=PAD).unfold(1, RECENT, 1)
         return self.association(memory.ids_BP[:, index_TW], memory.mean_BA[:, None], recent_ids_BTW)
 
     def start(self, memory: Memory) -> State:
-        position_B = torch.zeros_like(memory.ids_BP[:, 0])
-        return State(memory, (position_B, torch.full_like(position_B, PAD)))
+        return State(memory, first_past(memory.ids_BP))
 
     def step(self, previous_B: Tensor, state: State) -> Step:
         (ids_BP, mean_BA), (position_B, before_B) = state.source, state.past
-        index_BW = position_B[:, None] + torch.arange(SLOTS, device=position_B.device)
-        source_ids_BW = ids_BP.gather(1, index_BW.clamp(max=ids_BP.shape[1] - 1))
+        source_ids_BW = ids_BP.gather(1, source_index(position_B, ids_BP.shape[1]))
         hidden_BA = self.association(source_ids_BW, mean_BA, torch.stack((before_B, previous_B), dim=-1))
         return Step(hidden_BA, State(state.source, (position_B + 1, previous_B)), None)
 
     # Random connections are looked up and added, which costs no FLOPs. The trained layer's input needs no gradient.
 
     def flops_encode(self, source_length: int) -> Flops:
-        return NO_FLOPS
-
-    def flops_decode(self, source_length: int, target_length: int) -> Flops:
         return NO_FLOPS
 
     def flops_step(self, source_length: int, position: int) -> Flops:
