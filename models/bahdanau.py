@@ -21,6 +21,7 @@ Letters: B batch  S source length  T target length  E embedding  D state  A alig
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,16 +31,12 @@ from torch import Tensor, nn
 from models.parts.attention import AdditiveAttention, weighted_sum
 from models.parts.batch import Tokens
 from models.parts.flops import Flops, matmul_flops
-from models.parts.recurrent import reorder_positions, run_fused
+from models.parts.recurrent import both_directions, run_fused
 from models.parts.translator import State, Step, Translator
 
 
 class Annotator(nn.Module):
-    """h_j = [forward h_j; backward h_j]; section 3.2.
-
-    The backward direction reads each sentence reversed within its own length. Padding comes after the words in both
-    directions, where it does not change the annotation of any word.
-    """
+    """h_j = [forward h_j; backward h_j]; section 3.2."""
 
     def __init__(self, embedding: int, width: int) -> None:
         super().__init__()
@@ -48,9 +45,8 @@ class Annotator(nn.Module):
 
     def forward(self, x_BSE: Tensor, reversal_BS: Tensor, zeros_1BD: Tensor) -> Tensor:
         """Return h_BS2D."""
-        forward_BSD, _ = run_fused(self.forwards, x_BSE, zeros_1BD)
-        backward_BSD, _ = run_fused(self.backwards, reorder_positions(x_BSE, reversal_BS), zeros_1BD)
-        return torch.cat((forward_BSD, reorder_positions(backward_BSD, reversal_BS)), dim=-1)
+        forwards, backwards = (functools.partial(run_fused, layer) for layer in (self.forwards, self.backwards))
+        return torch.cat(both_directions(forwards, backwards, x_BSE, reversal_BS, zeros_1BD), dim=-1)
 
 
 class Decoder(nn.Module):
@@ -183,9 +179,6 @@ class Model(Translator):
         embedding, width = self.config.embedding, self.config.width
         annotations = matmul_flops(source_length, embedding + width, 3 * width) * 2
         return annotations + self.decoder.attention.flops_keys(source_length)
-
-    def flops_decode(self, source_length: int, target_length: int) -> Flops:
-        return self.flops_start(source_length) + self.flops_step(source_length, 0) * target_length
 
     def flops_start(self, source_length: int) -> Flops:
         return matmul_flops(1, self.config.width, self.config.width)

@@ -38,24 +38,9 @@ from torch import Tensor, nn
 from models.parts.attention import AdditiveAttention, weighted_sum
 from models.parts.batch import Tokens
 from models.parts.flops import Flops, matmul_flops
-from models.parts.recurrent import LSTMCell, reorder_positions, run_fused
+from models.parts.recurrent import FusedLSTM, LSTMCell, both_directions
 from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
-
-
-class Layer(nn.LSTM):
-    """One layer, one direction, fused. i, f, o = sigma(W x + U h) each, g = tanh(W_g x + U_g h);
-
-    c' = f * c + i * g, h' = o * tanh(c').
-    """
-
-    def __init__(self, input_width: int, width: int) -> None:
-        super().__init__(input_width, width, bias=False, batch_first=True)
-
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch uses other argument names
-        self, x_BTD: Tensor, states: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        return run_fused(super().forward, x_BTD, states)
 
 
 @dataclass
@@ -104,26 +89,26 @@ class Model(Translator):
         width = config.width
         self.source_embedding = nn.Embedding(source_vocabulary, width)
         self.target_embedding = nn.Embedding(target_vocabulary, width)
-        self.forwards, self.backwards = Layer(width, width), Layer(width, width)
-        self.encoder = Stack[Layer](Layer(width if number else 2 * width, width) for number in range(config.layers - 1))
+        self.forwards, self.backwards = FusedLSTM(width, width), FusedLSTM(width, width)
+        self.encoder = Stack[FusedLSTM](
+            FusedLSTM(width if number else 2 * width, width) for number in range(config.layers - 1)
+        )
         self.W_y = nn.Linear(width, 4 * width, bias=False)
         self.lowest = LSTMCell(width, width)
         self.attention = AdditiveAttention(width, width, width)
-        self.decoder = Stack[Layer](Layer(2 * width, width) for _ in range(config.layers - 1))
+        self.decoder = Stack[FusedLSTM](FusedLSTM(2 * width, width) for _ in range(config.layers - 1))
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(width, target_vocabulary, bias=False)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -config.initial, config.initial)
 
     def encode(self, source: Tokens) -> Memory:
-        """Return the memory. The backward direction reads each sentence reversed within its own length."""
         e_BSD = self.dropout(self.source_embedding(source.ids_BS))
         zeros_1BD = self.initial_state(1, len(e_BSD), self.config.width, like=e_BSD)
-        forward_BSD, _ = self.forwards(e_BSD, (zeros_1BD, zeros_1BD))
-        backward_BSD, _ = self.backwards(reorder_positions(e_BSD, source.reversal_BS), (zeros_1BD, zeros_1BD))
-        x_BSD = torch.cat((forward_BSD, reorder_positions(backward_BSD, source.reversal_BS)), dim=-1)
+        states = (zeros_1BD, zeros_1BD)
+        x_BSD = torch.cat(both_directions(self.forwards, self.backwards, e_BSD, source.reversal_BS, states), dim=-1)
         for number, layer in enumerate(self.encoder):
-            m_BSD, _ = layer(self.dropout(x_BSD), (zeros_1BD, zeros_1BD))
+            m_BSD, _ = layer(self.dropout(x_BSD), states)
             x_BSD = m_BSD + x_BSD if number else m_BSD
         return Memory(x_BSD, self.attention.keys(x_BSD), source.mask_BS)
 

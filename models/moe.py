@@ -6,8 +6,9 @@ residual connection around every LSTM and mixture layer; a sigmoid on the output
 layer itself, with its gates and losses, is models/parts/mixture_of_experts.py.
 
 GNMT's encoder has 9 layers if its lowest, bidirectional layer counts as two, and 3 of the 9 remain. So here layer 1
-reads the words forwards, layer 2 reads them backwards, and their outputs are added to the words. Only the lower decoder
-layer reads the context: then an encoder and a decoder step have the published 85M multiply-adds.
+reads the words forwards, layer 2 reads them backwards, and their outputs are added to the words. As in appendix E, only
+the lower decoder layer reads the context. An encoder and a decoder step with the softmax then have the published 85M
+multiply-adds.
 
 Ours, where the paper is silent: no biases; 64 groups, one for each device as in its language models.
 
@@ -16,7 +17,6 @@ Letters: B batch  S source length  T target length  D width  C cells of an LSTM 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -27,23 +27,9 @@ from models.parts.attention import FactoredAttention, weighted_sum
 from models.parts.batch import Tokens
 from models.parts.flops import Flops, matmul_flops
 from models.parts.mixture_of_experts import MixtureOfExperts
-from models.parts.recurrent import lstm_update, reorder_positions, run_fused
+from models.parts.recurrent import FusedLSTM, both_directions, lstm_update
 from models.parts.stack import Stack
 from models.parts.translator import Routing, State, Step, Translator
-
-
-class ProjectedLSTM(nn.LSTM):
-    """i, f, o = sigma(W x + U h) each, g = tanh(W_g x + U_g h); c' = f * c + i * g, h' = P (o * tanh(c'))."""
-
-    def __init__(self, width: int, cells: int) -> None:
-        super().__init__(width, cells, bias=False, batch_first=True, proj_size=width)
-
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch uses other argument names
-        self, x_BTD: Tensor, states: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        with warnings.catch_warnings():  # on a CPU in fp32 torch warns that oneDNN has no projections
-            warnings.filterwarnings("ignore", "LSTM with projections")
-            return run_fused(super().forward, x_BTD, states)
 
 
 @dataclass
@@ -59,7 +45,7 @@ class Config:
         k: Experts per token; with groups: groups per token, and experts per token in each of these groups.
         gating: noisy (noisy top-k) or balanced (strictly balanced over a batch).
         importance_weight: Weight of the loss of uneven importance (w_importance).
-        load_weight: Weight of the loss of uneven load (w_load).
+        load_weight: Weight of the loss of uneven load (w_load). Without effect for balanced gates, whose load is even.
         dropout: Rate on embeddings and on the output of each layer.
         initial: Initial weights are uniform between minus and plus this (noisy gates 0); narrow nets need a larger one.
     """
@@ -112,14 +98,14 @@ class Model(Translator):
         width, cells = config.width, config.cells
         self.source_embedding = nn.Embedding(source_vocabulary, width)
         self.target_embedding = nn.Embedding(target_vocabulary, width)
-        self.encoder = Stack[ProjectedLSTM](ProjectedLSTM(width, cells) for _ in range(3))
+        self.encoder = Stack[FusedLSTM](FusedLSTM(width, cells, width) for _ in range(3))
         self.encoder_mixture = self.create_mixture()
         self.W_y = nn.Linear(width, 4 * cells, bias=False)
         self.W_lower = nn.Linear(2 * width, 4 * cells, bias=False)  # reads context and state
         self.P = nn.Linear(cells, width, bias=False)
         self.attention = FactoredAttention(width)
         self.decoder_mixture = self.create_mixture()
-        self.upper = ProjectedLSTM(width, cells)
+        self.upper = FusedLSTM(width, cells, width)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(width, target_vocabulary, bias=False)
         for parameter in self.parameters():
@@ -146,14 +132,15 @@ class Model(Translator):
     def multiplied_parameters(self) -> int:
         """Return the parameters that a token is multiplied with: of a mixture, its gates and the chosen experts."""
         idle = 0
-        for mixture in (self.encoder_mixture, self.decoder_mixture):
+        for mixture in self.mixtures:
             used = mixture.flops().forward // 2
             idle += sum(parameter.numel() for parameter in mixture.parameters()) - used
         return super().multiplied_parameters() - idle
 
     def auxiliary_loss(self) -> Tensor | None:
         losses = [mixture.loss for mixture in self.mixtures if mixture.loss is not None]
-        self.encoder_mixture.loss = self.decoder_mixture.loss = None
+        for mixture in self.mixtures:
+            mixture.loss = None
         return torch.stack(losses).sum() if losses else None
 
     def set_routing(self, routing: Routing) -> None:
@@ -173,14 +160,11 @@ class Model(Translator):
         return h_BD, c_BC
 
     def encode(self, source: Tokens) -> Memory:
-        """Return the memory. Layer 2 reads each sentence reversed within its own length; padding stays at the end."""
         first, second, third = self.encoder
         x_BSD = self.dropout(self.source_embedding(source.ids_BS))
         h_BD, c_BC = self.zero_states(len(x_BSD), x_BSD)
         states = (h_BD[None], c_BC[None])
-        forward_BSD, _ = first(x_BSD, states)
-        backward_BSD, _ = second(reorder_positions(x_BSD, source.reversal_BS), states)
-        backward_BSD = reorder_positions(backward_BSD, source.reversal_BS)
+        forward_BSD, backward_BSD = both_directions(first, second, x_BSD, source.reversal_BS, states)
         x_BSD = x_BSD + self.dropout(forward_BSD) + self.dropout(backward_BSD)
         x_BSD = self.encoder_mixture(x_BSD, source.real_index_N)
         x_BSD = x_BSD + self.dropout(third(x_BSD, states)[0])

@@ -1,4 +1,4 @@
-"""Parts of recurrent architectures: fused layers, one update of an LSTM written out, and reversal of sentences.
+"""Parts of recurrent architectures: fused layers, both directions, and one update of an LSTM written out.
 
 `LSTMCell` is used by two architectures only (gnmt, luong). It is here because it is the same equation as
 `lstm_update`, which deep_att and moe use without the cell.
@@ -8,6 +8,7 @@ Letters: B batch  S source length  D width of the state  E width of the input
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,41 @@ def run_fused(layers: Callable[[Tensor, Any], tuple[Tensor, Any]], x_BSE: Tensor
     with torch.autocast("cuda", enabled=False):
         states = tuple(state.float() for state in states) if isinstance(states, tuple) else states.float()
         return layers(x_BSE.float(), states)
+
+
+class FusedLSTM(nn.LSTM):
+    """One layer, one direction, fused, without biases.
+
+    i, f, o = sigma(W x + U h) each, g = tanh(W_g x + U_g h), c' = f * c + i * g, h' = o * tanh(c'); with `projected`,
+    the width of a projection P, h' = P (o * tanh(c')).
+    """
+
+    def __init__(self, input_width: int, width: int, projected: int = 0) -> None:
+        super().__init__(input_width, width, bias=False, batch_first=True, proj_size=projected)
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch uses other argument names
+        self, x_BTD: Tensor, states: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        with warnings.catch_warnings():  # on a CPU in fp32 torch warns that oneDNN has no projections
+            warnings.filterwarnings("ignore", "LSTM with projections")
+            return run_fused(super().forward, x_BTD, states)
+
+
+def both_directions(
+    forwards: Callable[[Tensor, Any], tuple[Tensor, Any]],
+    backwards: Callable[[Tensor, Any], tuple[Tensor, Any]],
+    x_BSE: Tensor,
+    reversal_BS: Tensor,
+    states: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return (forward_BSD, backward_BSD): the outputs of two layers, one of which reads the sentences from their ends.
+
+    Each sentence is reversed within its own length. Padding comes after the words in both directions, where it does not
+    change the output at any word.
+    """
+    forward_BSD, _ = forwards(x_BSE, states)
+    backward_BSD, _ = backwards(reorder_positions(x_BSE, reversal_BS), states)
+    return forward_BSD, reorder_positions(backward_BSD, reversal_BS)
 
 
 def reorder_positions(x_BSD: Tensor, index_BS: Tensor) -> Tensor:
