@@ -19,6 +19,7 @@ RCTM II, which predicts the target's length and computes as many columns from th
 The recurrence is one fused kernel that reads [v(f_i); csm(e)], so S is multiplied at every position.
 
 Letters: B batch  S source length  T target length  E embedding  C width of the sentence's vector  D recurrent state
+X input of the recurrence, E + C
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@ Encoder and decoder are stacks of convolutional blocks with gated linear units; 
 source (multi-step attention, Figure 1). Position embeddings are learned and added to the words. Every layer except the
 embeddings has weight normalization (Salimans and Kingma 2016: w = g v / ||v|| for each output). To preserve variances,
 every sum of two signals is multiplied by sqrt(0.5), and the result of attention over m source words by m sqrt(1 / m)
-(section 3.5). The gradient of the encoder's layers is divided by 2 x attention layers, as in the released code; in the
+(section 3.4). The gradient of the encoder's layers is divided by 2 x attention layers, as in the released code; in the
 paper it is divided by the number of attention layers.
 
-Paper and released code also differ in the stacks: see experiments/convs2s.yaml. Where the paper does not say where
-there is dropout or a projection, this follows fairseq's first fconv: projections where widths change, and an `out`
-layer between decoder and softmax.
+Paper and released code also differ in the stacks: see experiments/convs2s.yaml. From the released code (fairseq's first
+fconv), not in the paper: W_c and b_c on the context, projections in residual connections where widths change, sqrt(0.5)
+in d_i and in the values, and embeddings of width 768, where the paper has 512 everywhere.
 
 Incremental decoding caches the last K - 1 inputs of each convolution. Whole sentences use the same code, with zeros
 before their first word.
@@ -52,7 +52,7 @@ class WeightNormLinear(nn.Linear):
         self.cached: tuple[tuple[int, ...], Tensor] | None = None
 
     def train(self, mode: bool = True) -> WeightNormLinear:
-        """Switch the mode; discard the cached W if the mode changes."""
+        """Switch the mode; a change discards the cached W, so that measurements of memory can begin without it."""
         self.cached = self.cached if mode == self.training else None
         return super().train(mode)
 
@@ -71,7 +71,7 @@ class WeightNormLinear(nn.Linear):
 
 
 class Convolution(nn.Module):
-    """h_i = v([W [x_{i-K/2}; ...; x_{i+K/2}] + b]), v([A B]) = A * sigma(B); section 3.2.
+    """h_i = GLU(W [K inputs] + b), GLU([A B]) = A * sigma(B); section 3.2. A subclass says which inputs.
 
     W is initialized with four times the variance, because the gate halves the standard deviation, multiplied by
     1 - dropout, because dropout increases the variance.
@@ -94,7 +94,10 @@ class Convolution(nn.Module):
 
 
 class EncoderBlock(Convolution):
-    """x' = sqrt(0.5) (h + x), with centred windows. Padding is set to zero before the convolution."""
+    """x' = sqrt(0.5) (h + x); the window of h_i is x_{i-K/2} ... x_{i+K/2}.
+
+    Padding is set to zero before the convolution.
+    """
 
     def forward(self, x_BSD: Tensor, mask_BS1: Tensor) -> Tensor:
         left = (self.kernel - 1) // 2
@@ -110,7 +113,7 @@ class Memory(NamedTuple):
 
 
 class DecoderBlock(Convolution):
-    """x' = sqrt(0.5) (h~ + x), where no window contains a later position, and h~ adds attention over the source:
+    """x' = sqrt(0.5) (h~ + x); the window of h_i is x_{i-K+1} ... x_i, and h~ adds attention over the source:
 
     d_i = sqrt(0.5) (W_d h_i + b_d + g_i), g_i the embedding of the previous word; equation 1
     a_ij = softmax_j(d_i . z_j^u)
@@ -142,14 +145,14 @@ class DecoderBlock(Convolution):
 
 @dataclass
 class Config:
-    """Sizes of a ConvS2S; the defaults are the paper's for English to German, the dropout from memory.
+    """Sizes of a ConvS2S; the defaults are the paper's for English to German, but for embeddings and dropout.
 
     Attributes:
         stack: Blocks of the encoder, and of the decoder, from the bottom: [number of blocks, width, kernel] each.
-        embedding: Width of a word, and of the queries and keys of attention.
+        embedding: Width of a word, and of the queries and keys of attention (released code; the paper has 512).
         out: Width of the layer between decoder and softmax.
         positions: Number of learned positions; all later positions use the last one.
-        dropout: Rate on embeddings, before every convolution and before the softmax.
+        dropout: Rate on embeddings, before every convolution and before the softmax (0.2 from memory).
     """
 
     stack: list[tuple[int, int, int]] = field(default_factory=lambda: [(10, 512, 3), (3, 768, 3), (2, 2048, 1)])
@@ -216,7 +219,7 @@ class Model(Translator):
         for block in self.encoder:
             x_BSD = block(x_BSD, mask_BS[..., None])
         z_BSE = self.encoder_out(x_BSD)
-        if z_BSE.requires_grad:  # the gradient of e_j is not divided: section 3.5 excludes the source embeddings
+        if z_BSE.requires_grad:  # the gradient of e_j is not divided: section 3.4 excludes the source embeddings
             z_BSE.register_hook(lambda gradient: gradient / (2 * len(self.decoder)))
         m_B = source.length_B.to(e_BSE.dtype)
         return Memory(z_BSE, (z_BSE + e_BSE) * HALF, m_B.sqrt()[:, None, None], mask_BS)

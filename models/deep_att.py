@@ -18,8 +18,8 @@ dropout 0.1, 5120 and 1280. Ours, where neither says: a_t is additive attention 
 reads what a further layer would read, [Half(f), Dr(h)]; the decoder begins with zeros; no peepholes, no biases; the
 initial weights.
 
-A fused LSTM does not return f, so with one f would be computed twice. Instead f is computed for all positions at once.
-The loop over positions then has one product, and computes both columns together.
+nn.LSTM does not return f, which the next layer needs, so using it would mean computing f twice. Here f is computed for
+all positions at once; the loop over positions has only the product with U, for both columns together.
 
 Letters: B batch  S source length  T target length  P columns  D cells  E words  A width of e'  X input of a layer
 """
@@ -41,15 +41,21 @@ from models.parts.translator import State, Step, Translator
 
 
 class Block(nn.Module):
-    """The blocks f and r of one layer, for each of P columns. With g for the four parts of f^k_t + U^k h^k_{t'}, r is
+    """One layer: the feed-forward block f and the recurrent block r, for each of P columns.
 
-    i, f, o = sigma(g_i), sigma(g_f), sigma(g_o);  s_t = f * s_{t'} + i * tanh(g_s);  h_t = o * tanh(s_t)
+    g = f^k_t + U^k h^k_{t'} has four parts, for the gates pi, phi and rho and for the new content:
+    pi, phi, rho = sigma(g_pi), sigma(g_phi), sigma(g_rho);  s_t = phi * s_{t'} + pi * tanh(g_s);  h_t = rho * tanh(s_t)
     """
 
     def __init__(self, columns: int, input_width: int, width: int) -> None:
         super().__init__()
         self.W = nn.Parameter(torch.empty(columns, input_width, 4 * width))
         self.U = nn.Parameter(torch.empty(columns, width, 4 * width))
+
+    def forward(self, x_PBTX: Tensor, zeros_PBD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (f_PBT4D, h_PBTD) of every position, beginning with zeros."""
+        f_PBT4D = self.feed(x_PBTX)
+        return f_PBT4D, self.recur(f_PBT4D, zeros_PBD, zeros_PBD)[0]
 
     def feed(self, x_PBTX: Tensor) -> Tensor:
         """Return f_PBT4D of every position."""
@@ -144,14 +150,13 @@ class Model(Translator):
         """
         x_BSE, reversal_BS = self.source_embedding(source.ids_BS), source.reversal_BS
         x_PBSX = torch.stack((x_BSE, reorder_positions(x_BSE, reversal_BS)))
-        f_PBS4D = h_PBSD = x_PBSX  # replaced by the first layer
         zeros_PBD = self.initial_state(2, len(x_BSE), self.config.width, like=x_BSE)
-        for number, block in enumerate(self.encoder):
-            if number:
-                columns = self.fast_forward(f_PBS4D, h_PBSD)
-                x_PBSX = torch.stack([reorder_positions(x_BSX, reversal_BS) for x_BSX in columns])
-            f_PBS4D = block.feed(x_PBSX)
-            h_PBSD, _, _ = block.recur(f_PBS4D, zeros_PBD, zeros_PBD)
+        first, *above = self.encoder
+        f_PBS4D, h_PBSD = first(x_PBSX, zeros_PBD)
+        for block in above:
+            columns = self.fast_forward(f_PBS4D, h_PBSD)
+            x_PBSX = torch.stack([reorder_positions(x_BSX, reversal_BS) for x_BSX in columns])
+            f_PBS4D, h_PBSD = block(x_PBSX, zeros_PBD)
         top_1_BSX, top_2_BSX = torch.cat((h_PBSD, f_PBS4D), dim=-1).unbind()
         if self.config.encoder_layers % 2 == 0:  # the top layer of the first column read backwards
             top_1_BSX = reorder_positions(top_1_BSX, reversal_BS)

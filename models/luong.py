@@ -7,7 +7,8 @@ word:
 
 h~_t = tanh(W_c [c_t; h_t]),  p(y_t) = softmax(W_s h~_t)
 
-The row has global attention with the general score. Local attention (section 3.2) is over 2 D + 1 words around p_t:
+The row has global attention with the general score. Local attention (section 3.2) is over the words within D of p_t,
+2 D + 1 words for local-m and 2 D for local-p, whose p_t is not rounded:
 
 local-m  p_t = t
 local-p  p_t = S sigma(v_p^T tanh(W_p h_t)), and each weight is multiplied by exp(-(s - p_t)^2 / (2 (D / 2)^2))

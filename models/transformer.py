@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.attention import MultiHeadAttention
-from models.parts.batch import PAD, Tokens
+from models.parts.batch import Tokens
 from models.parts.flops import Flops, matmul_flops
 from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
@@ -39,7 +39,7 @@ def sinusoids(begin: int, end: int, width: int, like: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def sinusoid_table(length: int, width: int, device: torch.device) -> Tensor:
-    """Return the first `length` positions in fp64. Kept, because decoding needs one more of them for every token."""
+    """Return the first `length` positions in fp64. Cached, because every decoding step needs the next position."""
     with torch.inference_mode(False):  # a tensor of inference mode could not be used in training later
         position_P = torch.arange(length, device=device, dtype=torch.float64)
         rate_I = torch.exp(torch.arange(0, width, 2, device=device, dtype=torch.float64) * (-math.log(1e4) / width))
@@ -180,8 +180,8 @@ class Model(Translator):
             )
         self.config = config
         self.output = nn.Linear(config.width, target_vocabulary, bias=False)
-        self.target_embedding = nn.Embedding(target_vocabulary, config.width, padding_idx=PAD)
-        self.source_embedding = nn.Embedding(source_vocabulary, config.width, padding_idx=PAD)
+        self.target_embedding = nn.Embedding(target_vocabulary, config.width)
+        self.source_embedding = nn.Embedding(source_vocabulary, config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.encoder = Stack[EncoderLayer](EncoderLayer(config) for _ in range(config.layers))
         self.decoder = Stack[DecoderLayer](DecoderLayer(config) for _ in range(config.layers))
@@ -191,7 +191,10 @@ class Model(Translator):
         self.initialize()
 
     def initialize(self) -> None:
-        """Xavier uniform for layers, N(0, 1 / d_model) for embeddings, as in tensor2tensor; the paper is silent.
+        """Xavier uniform for matrices, N(0, 1 / d_model) for embeddings, as in tensor2tensor; the paper is silent.
+
+        Two things are as in PyTorch instead: biases of the feed-forward layers are uniform, and a softmax of its own
+        (`shared_embeddings` false) is initialized as a matrix.
 
         The matrix of keys and values together is 2D x D, with the bound sqrt(6 / (D + 2D)) = sqrt(2 / D); those of
         queries and of outputs are D x D, with the bound sqrt(6 / (D + D)) = sqrt(3 / D).

@@ -34,7 +34,7 @@ def accumulated_loss(
     total, gradients = torch.zeros((), device=parameters[0].device), list[Tensor | None]([None] * len(parameters))
     for part in parts:
         loss = loss_of(part)
-        # Autocast is for the forward pass; the backward pass takes its types from there. It does not exist for "meta".
+        # Autocast is for the forward pass; the backward pass takes its types from there. Autocast does not know "meta".
         with nullcontext() if loss.is_meta else torch.autocast(loss.device.type, enabled=False):
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
         for index, gradient in enumerate(found):

@@ -1,9 +1,12 @@
-"""Every form of attention in this project, each with its equation.
+"""The forms of attention in this project, each with its equation.
 
-Attention is the subject of the project, so all forms are in this one file, to be read and compared, including those
-that only one architecture uses. Each form scores a query against every source position, a softmax over the real
-positions turns the scores into weights, and the result is the weighted sum of the values. The weights pass through the
-module `AttentionWeights`, so that a forward hook can record them for any layer and head.
+Attention is the subject of the project, so its forms are in this one file, to be read and compared, including those
+that only one architecture uses. Two are parts of their architectures and stand there: multi-step attention
+(models/convs2s.py) and the window of local attention (models/luong.py).
+
+Each form scores a query against every source position, a softmax over the real positions turns the scores into weights,
+and the result is the weighted sum of the values. The weights pass through the module `AttentionWeights`, so that a
+forward hook can record them for any layer and head.
 
 Letters: B batch  H heads  T queries  S keys (source positions)  D width  C width of one head
 """
@@ -187,8 +190,8 @@ class AdditiveAttention(Attention):
 class DotAttention(Attention):
     """score(h_t, h_s) = h_t^T h_s.
 
-    Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine Translation", equation 8, which also
-    defines the general and the concat score; the location score is equation 9.
+    Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine Translation", section 3.1,
+    below equation 7, as the general and the concat score; the location score is equation 8.
     """
 
     def __init__(self, width: int) -> None:

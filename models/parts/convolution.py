@@ -1,8 +1,8 @@
 """Convolutions over a sentence, each computed as one dense product: every output position reads a window of inputs.
 
-PyTorch's FLOP counter charges every element of a convolution's kernel, also those on zeros at the borders. The product
-of a window with the matrix of the kernel has the same number of multiplications, and whole sentences and single
-decoding steps can use the same code. Three architectures use `windows`. Only two (bytenet, convs2s) use `prepend_past`;
+The matrix of the kernel multiplies a window, where nn.Conv1d could be called, so that whole sentences and single
+decoding steps use the same code. The FLOPs are those that PyTorch counts for the convolution, zeros at the borders
+included. Three architectures use `windows`. Only two (bytenet, convs2s) use `prepend_past`;
 it is here because it is needed wherever `windows` is used in a causal convolution.
 
 Letters: B batch  T length  P past positions  D width  K width of the kernel

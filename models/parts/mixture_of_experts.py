@@ -9,7 +9,7 @@ silent: strictly balanced gates have an importance loss, too; the loss of their 
 changes the thresholds only.
 
 Letters: B batch  T length  D width  N real tokens  X all positions, real and padded  E experts (or groups)
-K experts of a token  M tokens of an expert  R pairs of token and expert  F inner width
+K experts of a token (K1: and the next one)  M tokens of an expert  R pairs of token and expert  F inner width
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ class NoisyTopKGate(nn.Module):
         clean_NE, spread_NE = self.W(x_ND).to(self.W.weight.dtype).chunk(2, dim=1)
         spread_NE = functional.softplus(spread_NE) + SMALLEST_SPREAD
         h_NE = clean_NE + torch.randn_like(clean_NE) * spread_NE if self.training else clean_NE
-        top_h_NX, top_expert_NX = h_NE.topk(self.k + 1)
-        kth_N1, next_N1 = top_h_NX[:, self.k - 1 : self.k], top_h_NX[:, self.k :]
+        top_h_NK1, top_expert_NK1 = h_NE.topk(self.k + 1)
+        kth_N1, next_N1 = top_h_NK1[:, self.k - 1 : self.k], top_h_NK1[:, self.k :]
         kth_excluding_NE = torch.where(h_NE >= kth_N1, next_N1, kth_N1)
         load_E = torch.special.ndtr((clean_NE - kth_excluding_NE) / spread_NE).sum(dim=0)
-        gate_R = torch.softmax(top_h_NX[:, : self.k], dim=1).flatten()
-        expert_R = top_expert_NX[:, : self.k].flatten()
+        gate_R = torch.softmax(top_h_NK1[:, : self.k], dim=1).flatten()
+        expert_R = top_expert_NK1[:, : self.k].flatten()
         order_R = expert_R.argsort(stable=True)
         token_R = order_R.div(self.k, rounding_mode="floor")
         tokens_per_expert = count_tokens(expert_R, self.experts)
@@ -225,7 +225,8 @@ class MixtureOfExperts(nn.Module):
     """x + Dropout(sigma(sum_i G(x)_i E_i(x))), the residual connection and the sigmoid as in appendix E.
 
     L = w_importance CV(Importance)^2 + w_load CV(Load)^2, Importance_i = sum_x G(x)_i; eq. 6, 7 and appendix A. In
-    training, `loss` holds L plus the gate's own loss for the last batch.
+    training, `loss` holds L plus the gate's own loss for the last batch. With balanced gates the load is a constant, so
+    the second term is 0 and has no gradient.
     """
 
     def __init__(
