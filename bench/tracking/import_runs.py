@@ -52,6 +52,7 @@ def import_runs(store: Store, exports: Sequence[Export]) -> ImportResult:
     exports = sorted(exports, key=lambda export: max(map(_start, export.exported.values()), default=0), reverse=True)
     newest_of = {name: export for export in reversed(exports) for name in export.experiments}
     ids, seen = dict[str, str](), set[str]()
+    parents: dict[tuple[str, str, str], str] = {}  # experiment, kind and study -> the run that was created for it
     added, again = list[tuple[ExportedRun, Export]](), list[tuple[ExportedRun, Export]]()
     for name in newest_of:
         experiment = store.experiment_id(name)
@@ -66,11 +67,15 @@ def import_runs(store: Store, exports: Sequence[Export]) -> ImportResult:
                 if known and INCOMPLETE_TAG not in known.data.tags:
                     if _has_more(store, one, known, export):
                         again.append((one, export))
-                elif known is None and (parent := _same_parent(store, name, one.run)):
-                    ids[one.run.id] = parent
-                else:
-                    ids[one.run.id] = known.info.run_id if known else _create(store, experiment, one)
-                    added.append((one, export))
+                    continue
+                parent = name, one.run.tags.get("kind", ""), one.run.tags.get("study", "")
+                if known is None and (same := parents.get(parent) or _same_parent(store, name, one.run)):
+                    ids[one.run.id] = same
+                    continue
+                ids[one.run.id] = known.info.run_id if known else _create(store, experiment, one)
+                added.append((one, export))
+                if parent[1] in PARENTS:
+                    parents[parent] = ids[one.run.id]
     in_links = {
         export.folder: {export.experiment_id(name): store.experiment_id(name) for name in export.experiments}
         for export in exports

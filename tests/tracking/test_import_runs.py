@@ -207,19 +207,25 @@ def test_a_model_keeps_its_scores_and_their_data_set(origin: Store, tmp_path: Pa
 
 
 def test_a_folder_of_results_becomes_one_suite(origin: Store, tmp_path: Path) -> None:
-    """Each job was exported on its own while the suite ran, and the ensemble comes before its member."""
+    """Each job was exported on its own while the suite ran, and the ensemble comes before its member.
+
+    A suite that was started again on another machine has a run of its own there.
+    """
     parent = origin.parent_run("pair")
     assert parent
     for run in origin.runs("pair"):
         folder = {"a": "2-member", "b": "1-ensemble"}[run.tags["row"]]
         export.export_run(origin, "pair", run.id, tmp_path / "runs" / folder)
     exports = exported.read_exports([tmp_path / "runs"])
-    for each in exports:
-        running = replace(each.exported[parent.id].run, status="RUNNING")
-        each.exported[parent.id] = replace(each.exported[parent.id], run=running)
+    for each, parent_id in zip(exports, (parent.id, "f" * 32), strict=True):
+        of_suite = each.exported.pop(parent.id)
+        each.exported[parent_id] = replace(of_suite, run=replace(of_suite.run, id=parent_id, status="RUNNING"))
+        for one in each.exported.values():
+            if PARENT_TAG in one.run.tags:
+                one.run.tags[PARENT_TAG] = parent_id
     target = new_store(tmp_path / "target")
-    assert import_runs.import_runs(target, exports) == ImportResult(3, 0, ["pair"])
-    assert import_runs.import_runs(target, exports) == ImportResult(0, 3, ["pair"])
+    assert import_runs.import_runs(target, exports) == ImportResult(3, 1, ["pair"])
+    assert import_runs.import_runs(target, exports) == ImportResult(0, 4, ["pair"])
     here = {run.tags["row"]: run for run in target.runs("pair")}
     assert here["b"].tags["members"] == json.dumps([here["a"].id])
     moved = target.parent_run("pair")
