@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"
 """Recorded in place of a fact that could not be read. It is equal to nothing: two unknown commits may differ."""
 
+RESULTS = "reports/results"
+"""The folder of committed results in this repository."""
+
 COMMIT, UNCOMMITTED_CHANGES = "mlflow.source.git.commit", "git.dirty"
 """Tags of the code's state: the commit's SHA-1, and whether tracked files differ from it (true or false)."""
 
@@ -68,13 +71,15 @@ def environment_tags(device: torch.device) -> dict[str, str]:
 def code_state(file: Path) -> dict[str, str]:
     """Return the commit of the repository that tracks `file`, and whether tracked files of it have other content.
 
+    Committed results do not count: a suite whose results are in the repository replaces them while it runs.
+
     Both are UNKNOWN if git is missing or refuses (a clone of another user, as in a container), or if no repository
     tracks the file: an installed package may lie inside the repository of another project.
     """
     file = file.resolve()
     if _git(file.parent, "ls-files", "--error-unmatch", "--", file.name) is None:
         return {COMMIT: UNKNOWN, UNCOMMITTED_CHANGES: UNKNOWN}
-    changes = _git(file.parent, "status", "--porcelain", "--untracked-files=no")
+    changes = _git(file.parent, "status", "--porcelain", "--untracked-files=no", "--", ":/", f":(top,exclude){RESULTS}")
     return {
         COMMIT: fact(lambda: _git(file.parent, "rev-parse", "--verify", "HEAD")),
         UNCOMMITTED_CHANGES: UNKNOWN if changes is None else str(changes != "").lower(),

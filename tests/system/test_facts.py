@@ -44,6 +44,19 @@ def test_the_commit_and_uncommitted_changes(repository: Path) -> None:
     assert code_state(file) == {COMMIT: commit, UNCOMMITTED_CHANGES: "true"}
 
 
+def test_changed_results_are_no_change_of_the_code(repository: Path) -> None:
+    """A suite that exports to the committed results changes them while it runs."""
+    file, result = repository / "package" / "code.py", repository / "reports" / "results" / "table.csv"
+    result.parent.mkdir(parents=True)
+    result.write_text("1\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "results")
+    result.unlink()
+    assert code_state(file)[UNCOMMITTED_CHANGES] == "false"
+    file.write_text("two\n")
+    assert code_state(file)[UNCOMMITTED_CHANGES] == "true"
+
+
 def test_a_clone_of_another_user_is_unknown(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Git refuses such a clone ("dubious ownership"); the variable is that of git's own tests."""
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
