@@ -7,7 +7,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet $(add
 
 .PHONY: demo demo-all test check format journeys gpu clean
 
-demo: .venv/installed ## five rungs of the ladder, both directions, as many jobs at a time as the cores allow: trains, measures, writes the report
+demo: .venv/installed ## five rows of the ladder, both directions, as many jobs at a time as the cores allow: trains, measures, writes the report
 	.venv/bin/bench suite experiments/demo.yaml --workers auto
 
 demo-all: .venv/installed ## the whole ladder, all 20 rows, in the same way
