@@ -60,7 +60,12 @@ class Report(Protocol):
 
 
 def read(
-    reader: Reader, suite: str | None, ui_url: str | None = None, language: str = "en", compare_with: str | None = None
+    reader: Reader,
+    suite: str | None,
+    ui_url: str | None = None,
+    language: str = "en",
+    compare_with: str | None = None,
+    baseline: str | None = None,
 ) -> Report:
     """Reads the runs of a suite or a study; None for the newest.
 
@@ -69,11 +74,11 @@ def read(
     """
     suite = suite or next(iter(reader.suites()), None)
     if suite and studies.is_study(reader, suite):
-        for flag, value in (("--compare", compare_with), ("--ui_url", ui_url)):
+        for flag, value in (("--compare", compare_with), ("--ui_url", ui_url), ("--baseline", baseline)):
             if value:
                 raise ValueError(f"{flag}: {suite} is a scaling study, whose report does without; remove the flag")
         return StudyReport(studies.gather(reader, suite), load_catalogue(language))
-    return SuiteReport(gather(reader, suite, ui_url, language, compare_with))
+    return SuiteReport(gather(reader, suite, ui_url, language, compare_with, baseline))
 
 
 @dataclass(frozen=True)

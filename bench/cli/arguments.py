@@ -291,6 +291,9 @@ def build_parser() -> Parser:
     report.add_argument("--out", type=Path, help="folder to write to (default: runs/reports/SUITE)")
     report.add_argument("--format", choices=["csv"], help="print the tidy table instead of writing files")
     report.add_argument("--compare", metavar="SUITE", help="add what changed since another suite, with paired tests")
+    report.add_argument(
+        "--baseline", metavar="ROW", help="the row that all others are compared with (default: that of the suite)"
+    )
     report.add_argument("--lang", default="en", help="language: en or ko (default: en)")
     report.add_argument("--open", action="store_true", help="show the report in the browser")
     report.add_argument(

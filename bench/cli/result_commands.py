@@ -33,7 +33,7 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
         raise ValueError("--format csv: the table is printed, and no page is written; remove --out and --open")
     store = None if args.exported else Store(TrackingSettings(args.uri, args.folder), read_only=True)
     reader = store or join(exported.read_exports(args.exported))
-    report = read(reader, args.suite, args.ui_url, args.lang, args.compare)
+    report = read(reader, args.suite, args.ui_url, args.lang, args.compare, args.baseline)
     if store and args.export:
         suites = {report.suite: None, **({args.compare: None} if args.compare else {})}
         terminal.say(f"{export.export(store, args.export, list(suites), args.artifacts)}")
@@ -57,7 +57,7 @@ def _site_command(args: argparse.Namespace) -> int:
     from bench.tracking.store import Store, TrackingSettings
     from reports.site import write_site
 
-    for flag in ("suite", "out", "format", "compare", "export", "artifacts"):
+    for flag in ("suite", "out", "format", "compare", "baseline", "export", "artifacts"):
         if getattr(args, flag):
             raise ValueError(
                 f"--{flag}: a site has all suites and its own folder, so it cannot be combined with --site; remove "

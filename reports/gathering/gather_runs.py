@@ -47,7 +47,12 @@ class RunContents:
 
 
 def gather(
-    reader: Reader, suite: str | None, ui_url: str | None = None, language: str = "en", compare_with: str | None = None
+    reader: Reader,
+    suite: str | None,
+    ui_url: str | None = None,
+    language: str = "en",
+    compare_with: str | None = None,
+    baseline: str | None = None,
 ) -> Context:
     """Reads a suite, and the suite that it is compared with, if any.
 
@@ -57,9 +62,11 @@ def gather(
         ui_url: Address of the MLflow UI; by default the reader's own address where it is a server.
         language: Language of the report.
         compare_with: Name of another suite.
+        baseline: Id of the row that the others are compared with; None for that of the suite.
 
     Raises:
-        ValueError: the suite or language does not exist, the suite has no runs, or the address is not http(s).
+        ValueError: the suite, the row or the language does not exist, the suite has no runs, or the address is not
+            http(s).
     """
     if ui_url and not ui_url.startswith(("http://", "https://")):
         raise ValueError(
@@ -71,18 +78,18 @@ def gather(
             raise ValueError(f"there are no runs in {reader.uri}; make some with bench suite experiments/demo.yaml")
         suite = suites[0]
     address = public_address(ui_url or reader.uri).rstrip("/")
-    now = _suite(reader, suite, address, load_catalogue(language))
+    now = _suite(reader, suite, address, load_catalogue(language), baseline)
     if compare_with is None:
         return now
     before = _suite(reader, compare_with, address, load_catalogue(language))
     return replace(now, before=before, changes=_changes(now, before))
 
 
-def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue) -> Context:
-    """The context of one suite.
+def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue, baseline: str | None = None) -> Context:
+    """The context of one suite, with its own baseline or the given row as baseline.
 
     Raises:
-        ValueError: the suite does not exist or has no runs.
+        ValueError: the suite or the row does not exist, or the suite has no runs.
     """
     runs = reader.runs(suite)
     if not runs:
@@ -118,12 +125,15 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue) -> Con
         if track.test_set and ((first := texts[track, track.test_set]).references or first.statistics["bleu"])
     }
     order = _order(runs, tags)
+    if baseline is not None and baseline not in order:
+        raise ValueError(f"--baseline: the suite {suite!r} has no row {baseline!r}; it has {', '.join(order)}")
+    baseline = baseline or (tags.get("baseline", "") if tags.get("baseline") in order else order[-1])
     tuned, about = (json.loads(tags.get(name) or "{}") for name in ("tuning", "about"))
     runs_of = {track: [run for run in finished if _track_key(run) == track.key] for track in tracks}
     return Context(
         suite=suite,
         question=tags.get("question", ""),
-        baseline=(baseline := tags.get("baseline", "") if tags.get("baseline") in order else order[-1]),
+        baseline=baseline,
         tracks=tracks,
         rows=tuple(_row(identifier, runs, about.get(identifier, {}), tracks, contents, texts) for identifier in order),
         published=published_table(),

@@ -38,18 +38,33 @@ def test_the_highest_row_is_corrected_for_all_pairs(mixed: Context):
     )
 
 
+def test_another_row_can_be_the_baseline(store: Store):
+    own = gather_runs.gather(store, "later")
+    other = next(row.id for row in own.rows if row.id != own.baseline)
+    given = gather_runs.gather(store, "later", baseline=other)
+    assert (own.baseline, given.baseline) == (own.baseline, other)
+    for track in own.translations:
+        there, back = own.comparison(track, other, own.baseline), given.comparison(track, own.baseline, other)
+        assert (there is None) == (back is None)
+        if there and back:
+            assert back.difference == pytest.approx(-there.difference)
+    with pytest.raises(ValueError, match="--baseline: the suite 'later' has no row 'none'; it has "):
+        gather_runs.gather(store, "later", baseline="none")
+
+
 def test_changes_are_paired_tests(compared: Context):
     table = detail_tables.changes(compared)
     assert table is not None
     lines = {row[0].text: [entry.text for entry in row[1:]] for row in table.rows}
     tested = next(test for test in compared.changes if test.row == "tested")
-    before, now, difference, _, p, corrected, verdict, flops, latency = lines["Tested"]
+    before, now, difference, _, detectable, p, corrected, verdict, flops, latency = lines["Tested"]
     assert float(difference) == pytest.approx(float(now) - float(before), abs=0.11)
     assert tested.difference > 0
+    assert float(detectable) == pytest.approx(tested.detectable, abs=0.06)
     assert (tested.corrected_for, verdict, flops, latency) == (1, "better", "×\u00a03.00", "×\u00a01.00")
     assert (p, corrected) == ("<\u00a00.001", "<\u00a00.001")
-    assert lines["Same"][2:7] == ["+0.0", "0.0–0.0", "—", "—", "identical"]
-    assert (lines["New"][6], lines["Gone"][0]) == ("only now", "only before")
+    assert lines["Same"][2:8] == ["+0.0", "0.0–0.0", "—", "—", "—", "identical"]
+    assert (lines["New"][7], lines["Gone"][0]) == ("only now", "only before")
 
 
 def test_suites_with_other_sentences_are_not_tested(store: Store, compared: Context):
