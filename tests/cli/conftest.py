@@ -17,7 +17,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny corpus and a store with one finished run on it."""
     folder = tmp_path_factory.mktemp("cli")
     tiny_job.write_corpus(folder)
-    tracking_folder.create(folder / "runs", tmp_path_factory)
+    tracking_folder.create(folder / "runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         with quick_evaluation.without_timings(), tracking_folder.fast_writes():

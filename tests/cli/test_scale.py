@@ -29,11 +29,10 @@ settings:
 def test_a_study_runs_continues_and_is_reported(
     folder: Path,
     tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tracking_folder.create(tmp_path / "runs", tmp_path_factory)  # its own: the shared store has one suite for all tests
+    tracking_folder.create(tmp_path / "runs")  # its own: the shared store has one suite for all tests
     monkeypatch.setattr("bench.runs.scale.sizes_of", lambda path, row: {"S": {"units": 8}, "M": {"units": 24}})
     file = tmp_path / "curves.yaml"
     file.write_text(STUDY)

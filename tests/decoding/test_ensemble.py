@@ -148,8 +148,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(TrackingSettings(None, str(tracking_folder.create(folder / "runs", tmp_path_factory))))
+def store(folder: Path) -> Store:
+    return Store(TrackingSettings(None, str(tracking_folder.create(folder / "runs"))))
 
 
 def experiment(folder: Path, row: str, **changed: object) -> Experiment:

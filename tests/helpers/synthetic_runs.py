@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from bench.measures import metric_registry, quality
 from bench.measures.measure import Measure
 from bench.tracking.run_writer import RunWriter
-from bench.tracking.store import Store, TrackingSettings
+from bench.tracking.store import Store
 from reports.gathering.context import Context
 from reports.gathering.gather_runs import gather
 
@@ -228,11 +227,6 @@ def tuned(
     own.tag({"tuning": json.dumps({row: got})})
     points = [{"budget": 1000.0, "best": 10.0, "low": 5.0, "high": 20.0}]
     own.text(json.dumps({"expected": {row: points}}), "best_so_far.json")
-
-
-def new_store(folder: Path) -> Store:
-    """An empty store. Its address is explicit, because MLflow writes the last store's address into the environment."""
-    return Store(TrackingSettings(uri=f"sqlite:///{folder}/mlflow.db", folder=str(folder)))
 
 
 def suite(store: Store, name: str, runs: list[Synthetic], rows: str, baseline: str) -> list[str]:

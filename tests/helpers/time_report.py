@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.helpers import synthetic_runs
 from tests.helpers.synthetic_runs import Synthetic
+from tests.helpers.tracking_folder import new_store
 
 ROWS, DIRECTIONS, SEEDS = 20, ("en-de", "en-fr", "de-en", "fr-en", "en-ko"), 5
 
@@ -24,7 +25,7 @@ ROWS, DIRECTIONS, SEEDS = 20, ("en-de", "en-fr", "de-en", "fr-en", "en-ko"), 5
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        store = synthetic_runs.new_store(folder)
+        store = new_store(folder)
         runs = [
             Synthetic(f"row{n}", f"Row {n}", 1998 + n, 2 + n, 1e12 * (n + 1), seed, f"toy-{direction}", validations=200)
             for direction in DIRECTIONS

@@ -5,15 +5,16 @@ MLflow and Optuna need seconds to create their tables, so they are created once 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import Engine, event
 
 from bench.sweep.storage import open_storage
@@ -24,30 +25,37 @@ DATABASES = ("mlflow.db", "optuna.db")
 
 
 @functools.cache
-def _template(base: Path) -> Path:
-    folder = base / "databases"
-    folder.mkdir()
-    # The URI is passed, because MLflow writes the URI of the last store to the environment.
-    _ = Store(TrackingSettings(f"sqlite:///{folder}/mlflow.db", str(folder))).client
-    open_storage(None, folder)
+def _template() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="databases-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with fast_writes():
+        # The URI is passed, because MLflow writes the URI of the last store to the environment.
+        _ = Store(TrackingSettings(f"sqlite:///{folder}/mlflow.db", str(folder))).client
+        open_storage(None, folder)
     for name in DATABASES:
         with contextlib.closing(sqlite3.connect(folder / name)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the file alone is complete
     return folder
 
 
-def create(folder: Path, factory: pytest.TempPathFactory) -> Path:
+def create(folder: Path) -> Path:
     """Creates a tracking folder with empty databases; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in DATABASES:
-        shutil.copy(_template(factory.getbasetemp()) / name, folder / name)
+        shutil.copy(_template() / name, folder / name)
     return folder
 
 
-def create_with_corpus(folder: Path, factory: pytest.TempPathFactory) -> Path:
+def new_store(folder: Path) -> Store:
+    """An empty store. Its address is explicit, because MLflow writes the last store's address into the environment."""
+    create(folder)
+    return Store(TrackingSettings(f"sqlite:///{folder}/mlflow.db", str(folder)))
+
+
+def create_with_corpus(folder: Path) -> Path:
     """Writes the tiny corpus to `folder`, and creates an empty store in `folder`/runs; returns `folder`."""
     tiny_job.write_corpus(folder)
-    create(folder / "runs", factory)
+    create(folder / "runs")
     return folder
 
 

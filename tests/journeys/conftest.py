@@ -24,12 +24,12 @@ def measure_latency_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tracking_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+def tracking_folder() -> Callable[[Path], Path]:
     """Creates a tracking folder with empty databases and returns it; its argument is the folder.
 
     Journeys that are about a new store begin with a folder that does not exist.
     """
-    return lambda folder: create(folder, tmp_path_factory)
+    return lambda folder: create(folder)
 
 
 @pytest.fixture(scope="session")

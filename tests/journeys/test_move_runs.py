@@ -32,9 +32,9 @@ SENTENCES = ["The man sees a bird 7.", "The king wants a table 12."]
 
 
 @pytest.fixture
-def origin(corpus: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def origin(corpus: Path, tmp_path: Path) -> Store:
     """A SQLite store with a finished suite of two trained rows, and a study of a sweep that the suite names."""
-    folder = create(tmp_path / "origin", tmp_path_factory)
+    folder = create(tmp_path / "origin")
     suite = SUITE
     for split in ("train", "val", "test"):
         suite = suite.replace(split.upper(), f"[{corpus}/{split}.en, {corpus}/{split}.de]")
@@ -53,13 +53,13 @@ def bench(*arguments: object, uri: str) -> str:
     return finish(start(BENCH, *arguments, MLFLOW_TRACKING_URI=uri))
 
 
-def test_runs_go_to_a_server_and_back(origin: Store, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_runs_go_to_a_server_and_back(origin: Store, tmp_path: Path) -> None:
     """Every number, link, status, time, model and sentence is equal; run ids and numbers of experiments are new.
 
     It trains two rows, starts a server and writes three reports: three minutes on a busy machine of two cores.
     """
     home = tmp_path / "home"
-    create(home, tmp_path_factory)
+    create(home)
     last = Store(TrackingSettings(f"sqlite:///{home}/mlflow.db", str(home)))
     last.experiment_id("another")
     bench("store", "export", tmp_path / "there", "--artifacts", uri=origin.uri)

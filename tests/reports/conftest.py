@@ -15,13 +15,14 @@ from reports.gathering.gather_runs import gather
 from tests.helpers import synthetic_runs
 from tests.helpers.browser import launch
 from tests.helpers.synthetic_runs import Synthetic
+from tests.helpers.tracking_folder import new_store
 
 FLAT = {"validation_score.constant": "0"}
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return synthetic_runs.new_store(tmp_path_factory.mktemp("runs"))
+    return new_store(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from reports.tables.table import score_entry
 from reports.text import metric_format
 from tests.helpers import synthetic_runs
 from tests.helpers.synthetic_runs import Synthetic
+from tests.helpers.tracking_folder import new_store
 
 pytestmark = synthetic_runs.quiet_mlflow
 
@@ -69,7 +70,7 @@ def test_wrong_names_and_addresses_raise_one_line(odd: Context, store: Store, na
 
 def test_an_empty_store_raises_a_message_with_the_next_step(tmp_path: Path):
     with pytest.raises(ValueError, match="make some with bench suite"):
-        gather(synthetic_runs.new_store(tmp_path), None)
+        gather(new_store(tmp_path), None)
 
 
 def test_provenances_of_all_seeds_are_joined():

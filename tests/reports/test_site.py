@@ -20,6 +20,7 @@ from reports.site import write_site
 from tests.helpers import synthetic_runs
 from tests.helpers.browser import needs_a_browser
 from tests.helpers.synthetic_runs import HOSTILE, Synthetic
+from tests.helpers.tracking_folder import new_store
 from tests.reports.conftest import FLAT
 
 pytestmark = synthetic_runs.quiet_mlflow
@@ -31,7 +32,7 @@ HOSTILE_NAME = "..\\..\\<b>up & 'away'"
 @pytest.fixture(scope="module")
 def site_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Two suites: `odd`; and one with a hostile name, with a row of a hostile id and one that `odd` has too."""
-    store = synthetic_runs.new_store(tmp_path_factory.mktemp("site-runs"))
+    store = new_store(tmp_path_factory.mktemp("site-runs"))
     synthetic_runs.odd(store)
     runs = [
         Synthetic("../<i>", f"Row {HOSTILE}", 2014, 2, 1e12, tags=FLAT),
@@ -119,7 +120,7 @@ def test_row_without_runs_says_so(folder: Path):
 
 @pytest.mark.usefixtures("no_plots")
 def test_known_architectures_have_equations_paper_and_sizes(tmp_path: Path):
-    store = synthetic_runs.new_store(tmp_path / "runs")
+    store = new_store(tmp_path / "runs")
     runs = [
         Synthetic("bahdanau", "Bahdanau attention", 2015, 2, 1e12),
         Synthetic("gnmt-ensemble", "GNMT", 2016, 2, 1e12),
@@ -193,7 +194,7 @@ def test_two_suites_of_the_same_name_have_their_own_pages(site_store: Store, tmp
 
 def test_empty_store_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match="there are no runs in"):
-        write_site([synthetic_runs.new_store(tmp_path)], tmp_path / "site")
+        write_site([new_store(tmp_path)], tmp_path / "site")
 
 
 @needs_a_browser

@@ -55,7 +55,7 @@ def without_timings() -> Iterator[None]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("job")
     tiny_job.write_corpus(folder)
-    tracking_folder.create(folder / "runs", tmp_path_factory)
+    tracking_folder.create(folder / "runs")
     return folder
 
 
@@ -426,9 +426,7 @@ def test_a_name_that_no_model_can_have_is_refused(finished: JobResult, store: St
     assert len(store.client.search_registered_models()) == before
 
 
-def test_a_model_whose_files_are_gone_is_an_error(
-    finished: JobResult, store: Store, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_model_whose_files_are_gone_is_an_error(finished: JobResult, store: Store, tmp_path: Path) -> None:
     """The store is copied, as it is when a folder is moved."""
     assert finished.run
     shutil.copytree(store.settings.path, tmp_path / "copy")

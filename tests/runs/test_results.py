@@ -41,17 +41,17 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path: Path) -> Path:
     """The first machine: the folder of a suite, with text and an empty store."""
     (tmp_path / "here").mkdir()
-    return tracking_folder.create_with_corpus(tmp_path / "here", tmp_path_factory)
+    return tracking_folder.create_with_corpus(tmp_path / "here")
 
 
 @pytest.fixture
-def other(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other(tmp_path: Path) -> Path:
     """A second machine: the folder of a suite with the same results, an empty store and no text."""
     (tmp_path / "other").mkdir()
-    tracking_folder.create(tmp_path / "other" / "runs", tmp_path_factory)
+    tracking_folder.create(tmp_path / "other" / "runs")
     return tmp_path / "other"
 
 

@@ -17,6 +17,6 @@ def cached_parsing() -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A folder with the tiny corpus, and an empty store in `runs`."""
-    return tracking_folder.create_with_corpus(tmp_path, tmp_path_factory)
+    return tracking_folder.create_with_corpus(tmp_path)

@@ -17,16 +17,13 @@ from bench.tracking import export, exported, import_runs, logged_model, ui_view
 from bench.tracking.import_runs import ImportResult
 from bench.tracking.reading import LEFT_OUT_TAG, TrackedRun
 from bench.tracking.run_writer import RunWriter
-from bench.tracking.store import DESCRIPTION_TAG, PARENT_TAG, Store, TrackingSettings
+from bench.tracking.store import DESCRIPTION_TAG, PARENT_TAG, Store
+from tests.helpers.tracking_folder import new_store
 
 
 @pytest.fixture(autouse=True)
 def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-def new_store(folder: Path) -> Store:
-    return Store(TrackingSettings(f"sqlite:///{folder}/mlflow.db", str(folder)))
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.tracking.store import Store, TrackingSettings
 from tests.helpers.synthetic_runs import UNSAFE, UNSAFE_SHOWN
+from tests.helpers.tracking_folder import new_store
 
 
 def test_unsafe_characters_are_visible_in_tables_tags_and_params(tmp_path: Path) -> None:
-    store = Store(TrackingSettings(None, str(tmp_path / "runs")))
+    store = new_store(tmp_path / "runs")
     writer = store.begin("suite", "a run", {"job_hash": "abc", "name": UNSAFE})
     texts = [UNSAFE, "half a pair: \ud800", "Größe, 😀, नमस्ते"]
     writer.table({"source": texts, "reference": texts, "hypothesis": texts, "n": [1, None, 2]}, "hypotheses/test.json")

@@ -23,11 +23,12 @@ from bench.measures.measure import Measure
 from bench.tracking import export, pages
 from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store, TrackingSettings, to_tracked_run
+from tests.helpers.tracking_folder import new_store
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(TrackingSettings(None, str(tmp_path_factory.mktemp("tracking") / "runs")))
+    return new_store(tmp_path_factory.mktemp("tracking") / "runs")
 
 
 @pytest.fixture(autouse=True)
@@ -298,7 +299,7 @@ FULL = "(sqlite3.OperationalError) database or disk is full"
 
 def test_a_store_has_more_experiments_than_a_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(pages, "PAGE", 2)
-    store = Store(TrackingSettings(None, str(tmp_path / "runs")))
+    store = new_store(tmp_path / "runs")
     names = [f"suite {number}" for number in range(5)]
     for name in names:
         store.begin(name, "a job", {"job_hash": name, "kind": "job"})

@@ -39,9 +39,9 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A tracking folder with an empty store, in a folder of its own."""
-    return tracking_folder.create(tmp_path / "project" / "runs", tmp_path_factory)
+    return tracking_folder.create(tmp_path / "project" / "runs")
 
 
 def open_store(folder: Path, read_only: bool = False) -> Store:
@@ -145,10 +145,8 @@ def test_a_missing_file_of_a_folder_is_an_error(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_every_legal_file_name_is_that_of_a_tracking_folder(
-    name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tracking_folder.create(tmp_path / name / "runs", tmp_path_factory)
+def test_every_legal_file_name_is_that_of_a_tracking_folder(name: str, tmp_path: Path) -> None:
+    folder = tracking_folder.create(tmp_path / name / "runs")
     store = open_store(folder)
     run_id = write_run(store, suite=name)
     (found,) = open_store(folder, read_only=True).runs(name)

@@ -29,9 +29,9 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> TrackingSettings:
+def settings(tmp_path: Path) -> TrackingSettings:
     """An empty store. Its URI is given, because MLflow writes the URI of the last store to the environment."""
-    folder = tracking_folder.create(tmp_path / "runs", tmp_path_factory)
+    folder = tracking_folder.create(tmp_path / "runs")
     return TrackingSettings(f"sqlite:///{folder}/mlflow.db", str(folder))
 
 
@@ -42,7 +42,7 @@ def old_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_job.write_corpus(folder)
     (folder / "tiny.yaml").write_text("rows: [transformer-base]")
     (folder / "sweep.yaml").write_text("trials: 1")
-    tracking_folder.create(folder / "runs", tmp_path_factory)
+    tracking_folder.create(folder / "runs")
     client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
     experiment = client.create_experiment("tiny", (folder / "runs" / "artifacts" / "tiny").as_uri())
     client.create_run(experiment, tags={"kind": "suite", "suite": "tiny", "rows": "transformer-base"}, run_name="tiny")
@@ -67,6 +67,7 @@ def state_of(folder: Path) -> tuple[list[str], list[str]]:
         ["run", str(TRANSFORMER), "FLAGS"],
         ["run", str(TRANSFORMER), "--again", "FLAGS"],
         ["suite", "tiny.yaml", "FLAGS"],
+        ["plan", "tiny.yaml", "FLAGS"],
         ["sweep", "sweep.yaml", "--row", "transformer-base", "--preset", "demo", "FLAGS"],
         ["report"],
         ["report", "--suite", "tiny", "--format", "csv"],

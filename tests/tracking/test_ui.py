@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from bench.tracking import ui
-from bench.tracking.store import Store, TrackingSettings
+from bench.tracking.store import Store
+from tests.helpers.tracking_folder import new_store
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Store(TrackingSettings(None, str(tmp_path / "runs")))
+    return new_store(tmp_path / "runs")
 
 
 def replace_server(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

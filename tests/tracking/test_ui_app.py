@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message
 
 from bench.tracking import ui_app, ui_view
-from bench.tracking.store import Store, TrackingSettings
+from tests.helpers.tracking_folder import new_store
 
 MLFLOW = PlainTextResponse("MLflow's own page")
 
@@ -58,7 +58,7 @@ def test_every_other_request_is_for_mlflow(address: str) -> None:
 
 def test_a_suite_that_starts_later_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    store = Store(TrackingSettings(None, str(tmp_path / "runs")))
+    store = new_store(tmp_path / "runs")
     experiment = store.experiment_id("first")
     monkeypatch.setenv(ui_app.STORE_VARIABLE, store.uri)
     app = ui_app.create_app()

@@ -11,7 +11,7 @@ import pytest
 from bench.measures.measure import Measure
 from bench.sweep.settings import DIRECTIONS, Direction
 from bench.tracking import ui, ui_view
-from bench.tracking.store import Store, TrackingSettings
+from tests.helpers.tracking_folder import new_store
 
 TAG_LIMIT = 5000
 """Characters of an experiment's tag that MLflow stores."""
@@ -55,7 +55,7 @@ def test_views_are_listed_with_the_newest_run_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    store = Store(TrackingSettings(None, str(tmp_path / "runs")))
+    store = new_store(tmp_path / "runs")
     assert ui_view.find(store.client) == []
     for suite, kind in (("older", "job"), ("a sweep", "trial"), ("newer", "job"), ("without runs", "")):
         view = "sweep" if kind == "trial" else "suite"
