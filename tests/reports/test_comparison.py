@@ -110,4 +110,4 @@ def test_a_row_is_tested_on_the_track_whose_numbers_are_printed(store: Store):
     table = detail_tables.changes(context)
     assert table
     (line,) = [[entry.text for entry in row] for row in table.rows if row[0].text == "Tested"]
-    assert (line[1], line[7]) == ("—", "only now")
+    assert (line[1], line[8]) == ("—", "only now")
