@@ -28,5 +28,5 @@ def test_each_command_has_help_with_examples(command: str, capsys: pytest.Captur
     with pytest.raises(SystemExit) as raised:
         main([command, "--help"])
     assert raised.value.code == 0
-    assert f"bench {command}" in capsys.readouterr().out
+    assert EXAMPLES[command] in capsys.readouterr().out
     assert f"  bench {command}" in EXAMPLES[command]

@@ -212,11 +212,9 @@ def test_a_file_in_place_of_a_folder(folder: Path, tmp_path: Path, capsys: pytes
     assert message.endswith(": Not a directory. A file is where a folder is expected: choose another folder.\n")
 
 
-def test_a_full_disk(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The store fits on the disk and the checkpoint does not; the same command continues when there is space."""
-    tracking_folder.create(Path("runs"), tmp_path_factory)
+    tracking_folder.create(Path("runs"))
     command = [*RUN, *flags_here(folder, seed=3, model__width=128, model__inner=512)]
     capsys.readouterr()
     with file_size_limit(3_000_000):

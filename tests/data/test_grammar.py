@@ -376,7 +376,8 @@ def test_sentences_are_correct_for_any_number_of_lemmas_and_any_depth(lemmas: in
     for _ in range(5):
         example = grammar.example(grammar.draw(rng))
         assert example.depth <= depth
-        assert german_rules.noun_phrases(german_rules.expand_contractions(example.target_words)) is not None
+        phrases = german_rules.noun_phrases(german_rules.expand_contractions(example.target_words))
+        assert all(phrase.readings for phrase in phrases), example.target
         assert {j for _, j in example.alignment} >= example.content[1]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.experiment import job_data
 from bench.experiment.job_data import JobData
 from bench.experiment.loading import resolve
 from bench.experiment.spec import Experiment
@@ -33,6 +34,15 @@ def test_decomposed_files_give_the_data_of_composed_ones(tmp_path: Path) -> None
     kept = JobData.of(job(decomposed, **kinds, text__normalization="none"))
     assert kept.corpus.hashes != one.corpus.hashes
     assert any("ho\u0308rt" in sentence for sentence in kept.corpus.train.targets)
+
+
+def test_a_validation_translates_the_first_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_data, "VALIDATION_SENTENCES", 5)
+    tiny_job.write_corpus(tmp_path)
+    data = JobData.of(job(tmp_path))
+    assert len(data.corpus.validation.sources) > 5
+    assert list(data.validation) == list(data.corpus.validation)[:5]
+    assert len(data.validation_pairs) == 5
 
 
 @pytest.mark.parametrize("kind", ["subwords", "words", "characters"])

@@ -8,6 +8,7 @@ On a GPU: python -m pytest tests/models/test_contract.py --device cuda.
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterator
 from dataclasses import replace
@@ -43,6 +44,7 @@ MEMORIZED = dict.fromkeys(ROWS, 8)
 """The number of eight training sentences that a row must translate without an error."""
 
 
+@functools.cache
 def experiment(row: str, preset: str = "demo") -> Experiment:
     """The row with the settings of its file, so that the recipes of a new search change no test."""
     return resolve(FILES[row], preset=preset, row=row, tuned=False)

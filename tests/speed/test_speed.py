@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -150,7 +149,7 @@ def test_figures_are_printed_logged_and_written(
     )  # fmt: skip
     rate = record["figures"]["target_tokens_per_s"]
     assert len(rate["samples"]) == 2 * against.ROUNDS
-    assert math.isclose(record["mfu"], record["mfu"])
+    assert 0 < record["mfu"] < 1
     store = Store(TrackingSettings(folder=str(tmp_path / "runs")))
     experiment = store.client.get_experiment_by_name("speed")
     assert experiment is not None

@@ -63,7 +63,9 @@ def test_a_trial_has_the_settings_that_a_run_with_its_flags_has() -> None:
 
 
 def test_the_rows_of_a_search_are_those_that_train() -> None:
-    for path in sorted(EXPERIMENTS.glob("tune-*.yaml")):
+    paths = sorted(EXPERIMENTS.glob("tune-*.yaml"))
+    assert len(paths) == 2
+    for path in paths:
         ladder = yaml.safe_load((EXPERIMENTS / "ladder.yaml").read_text())["rows"]
         assert Sweep.read(path).rows == [row for row in ladder if not row.endswith("-ensemble")]
 
@@ -172,9 +174,7 @@ def test_every_row_tries_every_point_with_the_same_budget(folder: Path, monkeypa
     assert results[0].preset == trials[0].validation_bleu
 
 
-def test_another_machine_continues_from_the_file_of_trials(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_another_machine_continues_from_the_file_of_trials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first machine is killed by its third job; the second has neither its store nor its Optuna database."""
     path, started = tiny_search.write(folder), list[Experiment]()
 
@@ -189,7 +189,7 @@ def test_another_machine_continues_from_the_file_of_trials(
     assert [trial.number for trial in before] == [0, 1, 3], "a job that failed there may succeed elsewhere"
     commits = tuned.trials_path("demo").read_text().replace(f",{before[0].commit},", ",theirs,")
     tuned.trials_path("demo").write_text(commits)
-    tracking_folder.create(folder / "elsewhere", tmp_path_factory)
+    tracking_folder.create(folder / "elsewhere")
     jobs = FakeJobs(better_with_smaller_lr)
     (result,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], runs="elsewhere")
     assert [experiment.job_hash for experiment in jobs.started] == [started[2].job_hash]
@@ -261,9 +261,7 @@ def test_a_point_is_enqueued_once_when_a_driver_died_before_it_started(
     assert len(jobs.started) == len(result.study.attempts()) == 4
 
 
-def test_a_trial_that_diverges_is_a_result(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_trial_that_diverges_is_a_result(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def diverges(experiment: Experiment) -> list[float]:
         if experiment.training.optimizer.lr > 0.01:
             raise Diverged("the training loss is nan at update 3")
@@ -274,7 +272,7 @@ def test_a_trial_that_diverges_is_a_result(
     trials = read_trials("demo")
     assert [trial.state for trial in trials] == ["COMPLETE", "COMPLETE", "DIVERGED", "COMPLETE"]
     assert trials[2].validation_bleu is None
-    tracking_folder.create(folder / "elsewhere", tmp_path_factory)
+    tracking_folder.create(folder / "elsewhere")
     jobs = FakeJobs(better_with_smaller_lr)
     (result,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], runs="elsewhere")
     assert not jobs.started, "it is not tried again, also not elsewhere"

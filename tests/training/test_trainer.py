@@ -88,7 +88,7 @@ class Attempts:
     def train(
         self,
         *,
-        on_status: Callable[[Status], None] = do_nothing,
+        on_status: Callable[[Status], bool | None] = do_nothing,
         score: Callable[[int], object] = do_nothing,
         selection: Selection | None = None,
         on_points_saved: Callable[[Curve], None] = do_nothing,
@@ -107,9 +107,9 @@ class Attempts:
             on_points_saved(points)
             self.points_saved += points
 
-        def record_status(status: Status) -> None:
+        def record_status(status: Status) -> bool | None:
             self.reported.append(status)
-            on_status(status)
+            return on_status(status)
 
         signals = Signals()
         with signals.installed():
@@ -340,6 +340,27 @@ def test_a_signal_saves_the_run_and_it_can_be_resumed(
     attempts.reported.clear()
     assert_same(attempts.train(), uninterrupted["32-true"])
     assert attempts.reported[0].updates == 9  # the update during which the signal came was finished and saved
+
+
+def test_a_status_callback_ends_the_training_at_a_validation(tmp_path: Path) -> None:
+    """So a pruner ends a trial; after 20 updates with 4 validations, the second is at update 10."""
+    result = Attempts(tmp_path).train(on_status=lambda status: len(status.validations) == 2)
+    assert (result.completed, result.budget.updates, len(result.scores)) == (False, 10, 2)
+
+
+def test_gradients_are_clipped_to_their_norm(tmp_path: Path) -> None:
+    """One update of SGD with rate 1 moves the weights by the gradient."""
+    moved = {}
+    for clip in (None, 0.01):
+        of_sgd = {"optimizer": OptimizerSettings("SGD", 1.0), "schedule": LearningRateSchedule()}
+        changed = settings(max_updates=1, validations=1, clip=clip, **of_sgd)
+        module = model()
+        before = [parameter.detach().clone() for parameter in module.parameters()]
+        Attempts(tmp_path / str(clip), changed).train(module=module)
+        steps = [(new - old).detach() for new, old in zip(module.parameters(), before, strict=True)]
+        moved[clip] = math.sqrt(sum(float(step.square().sum()) for step in steps))
+    assert moved[0.01] == pytest.approx(0.01, rel=1e-3)
+    assert moved[None] > 0.1
 
 
 def test_a_signal_outside_a_deferred_block_raises_at_once() -> None:
