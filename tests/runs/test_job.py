@@ -30,7 +30,7 @@ from bench.experiment.loading import resolve
 from bench.experiment.spec import Experiment
 from bench.measures import metric_registry, quality, selection
 from bench.measures.measure import Measure
-from bench.runs.job import JobResult, run
+from bench.runs.job import JobResult, TrialInfo, run
 from bench.system import facts
 from bench.system.machine import MachineSettings
 from bench.system.progress import Status
@@ -255,6 +255,24 @@ def test_a_model_that_was_trained_on_a_gpu_can_be_loaded_without_one(
     opened = trained_model.load_folder(files)
     assert opened.model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(("stops_at", "state"), [(99, "COMPLETE"), (2, "PRUNED")])
+def test_a_trial_sees_no_test_set(stops_at: int, state: str, folder: Path, store: Store) -> None:
+    trial = TrialInfo("a study", 0, 1, ("validation_bleu",))
+    result = run(
+        experiment(folder, seed=stops_at),
+        store,
+        "trials",
+        on_status=lambda status: len(status.validations) == stops_at,
+        trial=trial,
+    )
+    assert result.run
+    names = {measure.metric for measure in result.measures} | store.run(result.run.id).metrics.keys()
+    assert "validation_bleu" in names
+    assert not [name for name in names if name.startswith(("test/", "names/"))]
+    assert store.list_files(result.run, "hypotheses") == []
+    assert store.run(result.run.id).tags["state"] == state
 
 
 def test_too_little_memory_to_measure_memory_does_not_fail_the_job(

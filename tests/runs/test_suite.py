@@ -9,16 +9,22 @@ from typing import Any
 import pytest
 
 import bench.runs.suite
+import bench.runs.worker
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.runs.job import JobResult
 from bench.runs.suite import Suite, run_suite
+from bench.runs.worker_pool import MAX_ATTEMPTS
 from bench.tracking.reading import PLAN_TAG
 from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import synthetic_runs, tiny_job
-from tests.helpers.threaded_workers import FakeJobs
+from tests.helpers.threaded_workers import FakeJobs, ThreadBackend, WorkerKilled
 
 pytestmark = [*synthetic_runs.quiet_mlflow]
+
+
+def flags(folder: Path) -> list[str]:
+    return [*tiny_job.corpus_flags(folder), "--text.vocabulary_size", "90", "--tracking.folder", str(folder / "runs")]
 
 
 def test_jobs_go_corpus_by_corpus_then_seed_by_seed() -> None:
@@ -62,6 +68,42 @@ def test_further_seeds_of_a_row_that_the_suite_has_not_give_one_line(tmp_path: P
         Suite.read(file)
 
 
+def failing(row: str, error: BaseException) -> FakeJobs:
+    """Jobs of which those of one row raise an error."""
+
+    def curve(experiment: Experiment) -> list[float]:
+        if experiment.row == row:
+            raise error
+        return [1.0]
+
+    return FakeJobs(curve)
+
+
+def test_a_failed_row_does_not_stop_the_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = failing("mlp", KeyError("no such word"))
+
+    def run(experiment: Experiment, store: Store, suite: str, **named: Any) -> JobResult:
+        return jobs.run(experiment, store, suite, **named, on_status=lambda status: False, trial=None)
+
+    monkeypatch.setattr(bench.runs.suite, "run", run)
+    results, completed = run_suite(folder / "table.yaml", Suite(rows=["mlp", "cnn"]), flags(folder), False)
+    assert completed
+    assert [(result.experiment.row, result.state) for result in results] == [("mlp", "failed"), ("cnn", "finished now")]
+    parent = Store(TrackingSettings(None, str(folder / "runs"))).parent_run("table")
+    assert parent
+    assert parent.status == "FAILED"
+
+
+def test_a_job_that_loses_three_workers_has_failed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = failing("mlp", WorkerKilled())
+    monkeypatch.setattr(bench.runs.worker, "run", jobs.run)
+    suite = Suite(rows=["mlp", "cnn"])
+    results, completed = run_suite(folder / "table.yaml", suite, flags(folder), False, ThreadBackend(1))
+    assert completed
+    assert {result.experiment.row: result.state for result in results} == {"mlp": "failed", "cnn": "finished now"}
+    assert [experiment.row for experiment in jobs.started].count("mlp") == MAX_ATTEMPTS == 3
+
+
 @pytest.mark.parametrize("planned", [100.0, None])
 def test_a_suite_prints_and_records_the_planned_and_the_real_time(
     planned: float | None, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -73,8 +115,7 @@ def test_a_suite_prints_and_records_the_planned_and_the_real_time(
 
     monkeypatch.setattr(bench.runs.suite, "run", run)
     monkeypatch.setattr(bench.runs.suite, "_planned_seconds", lambda *_: planned)
-    flags = [*tiny_job.corpus_flags(folder), "--text.vocabulary_size", "90", "--tracking.folder", str(folder / "runs")]
-    run_suite(folder / "table.yaml", Suite(rows=["mlp"]), flags, False)
+    run_suite(folder / "table.yaml", Suite(rows=["mlp"]), flags(folder), False)
     printed = capsys.readouterr().out.replace("\u00a0", " ")
     assert ("planned 2 min, took " in printed) is (planned is not None)
     parent = Store(TrackingSettings(None, str(folder / "runs"))).parent_run("table")
