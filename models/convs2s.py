@@ -71,7 +71,7 @@ class WeightNormLinear(nn.Linear):
 
 
 class Convolution(nn.Module):
-    """h_i = GLU(W [K inputs] + b), GLU([A B]) = A * sigma(B); section 3.2. A subclass says which inputs.
+    """h_i = GLU(W [x_a; ...; x_{a+K-1}] + b), GLU([A B]) = A * sigma(B); section 3.2. The window of h_i begins at a.
 
     W is initialized with four times the variance, because the gate halves the standard deviation, multiplied by
     1 - dropout, because dropout increases the variance.
@@ -94,7 +94,7 @@ class Convolution(nn.Module):
 
 
 class EncoderBlock(Convolution):
-    """x' = sqrt(0.5) (h + x); the window of h_i is x_{i-K/2} ... x_{i+K/2}.
+    """x' = sqrt(0.5) (h + x); the window is centred at i, a = i - K/2.
 
     Padding is set to zero before the convolution.
     """
@@ -113,7 +113,7 @@ class Memory(NamedTuple):
 
 
 class DecoderBlock(Convolution):
-    """x' = sqrt(0.5) (h~ + x); the window of h_i is x_{i-K+1} ... x_i, and h~ adds attention over the source:
+    """x' = sqrt(0.5) (h~ + x); the window ends at i, a = i - K + 1; h~ adds attention over the source:
 
     d_i = sqrt(0.5) (W_d h_i + b_d + g_i), g_i the embedding of the previous word; equation 1
     a_ij = softmax_j(d_i . z_j^u)
