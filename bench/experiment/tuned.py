@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import Any
 
 from bench.experiment.spec import Experiment, flatten
 from bench.experiment.yaml_layers import EXPERIMENTS, read_yaml
-from bench.system.files import write_file
+from bench.system.files import sha256, write_file
 
 TUNED = EXPERIMENTS / "tuned"
 
@@ -204,4 +203,4 @@ def write_trials(preset: str, trials: Iterable[Trial]) -> None:
 def trials_sha256(preset: str) -> str:
     """The SHA-256 of a preset's file of trials; empty if there is none."""
     path = trials_path(preset)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return sha256(path) if path.is_file() else ""
