@@ -1,11 +1,12 @@
-"""A headless Chromium for tests of pages."""
+"""A headless Chromium for tests of pages, and axe-core's check of their accessibility."""
 
 from __future__ import annotations
 
 import shutil
 
 import pytest
-from playwright.sync_api import Browser, Playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, Playwright
 
 CHROMIUM = shutil.which("chromium") or ""
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -17,3 +18,12 @@ needs_a_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this m
 def launch(playwright: Playwright) -> Browser:
     """The browser of the system, without its background services."""
     return playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+
+
+def serious_violations(page: Page) -> list[tuple[str, str]]:
+    """The accessibility rules that a page violates seriously or critically, each with the first place in its HTML."""
+    return [
+        (each["id"], each["nodes"][0]["html"][:200])
+        for each in Axe().run(page).response["violations"]
+        if each["impact"] in ("serious", "critical")
+    ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import urllib.error
 import urllib.request
@@ -21,14 +20,12 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from bench.tracking.store import Store, TrackingSettings
 from tests.helpers import tiny_job
+from tests.helpers.browser import launch, needs_a_browser
 from tests.journeys.commands import BENCH, free_port, server, tracking_server
 
 pytestmark = pytest.mark.journey
 
 BIN = BENCH.parent
-CHROMIUM = shutil.which("chromium") or ""
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync", "--no-first-run"]
 SUITE = """
 question: Does attention help a tiny model?
 rows: [lstm, transformer-base]
@@ -85,7 +82,7 @@ def bench(*arguments: str, uri: str) -> str:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        opened = launch(playwright)
         yield opened
         opened.close()
 
@@ -95,9 +92,6 @@ def page(browser: Browser) -> Iterator[Page]:
     opened = browser.new_page(viewport={"width": 1600, "height": 1000})
     yield opened
     opened.close()
-
-
-needs_a_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
 
 
 def open_runs(page: Page, address: str) -> str:

@@ -1,12 +1,7 @@
-"""The page has no serious accessibility violation according to axe-core in a headless browser.
-
-cd SOMEWHERE && npm install axe-core
-AXE_CORE=SOMEWHERE/node_modules/axe-core/axe.min.js python -m pytest tests/reports/test_accessibility.py
-"""
+"""The page has no serious accessibility violation according to axe-core in a headless browser."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -16,15 +11,12 @@ from bench.tracking.store import Store
 from reports import write
 from reports.gathering import gather_runs
 from tests.helpers import synthetic_runs
-from tests.helpers.browser import needs_a_browser
+from tests.helpers.browser import needs_a_browser, serious_violations
 
 pytestmark = synthetic_runs.quiet_mlflow
 
-AXE = Path(os.environ.get("AXE_CORE", ""))
-
 
 @pytest.mark.usefixtures("odd", "wide")
-@pytest.mark.skipif(not AXE.is_file(), reason="AXE_CORE does not name axe-core's axe.min.js")
 @needs_a_browser
 @pytest.mark.parametrize("suite", ["odd", "wide"])
 def test_page_has_no_serious_violation(store: Store, browser: Browser, suite: str, tmp_path: Path):
@@ -33,17 +25,10 @@ def test_page_has_no_serious_violation(store: Store, browser: Browser, suite: st
     for language, dark, width in (("en", False, 1280), ("en", True, 1280), ("ko", True, 400)):
         page = browser.new_page(color_scheme="dark" if dark else "light", viewport={"width": width, "height": 900})
         page.goto((tmp_path / language / "report.html").as_uri())
-        page.add_script_tag(path=str(AXE))
         page.evaluate("document.querySelectorAll('details').forEach((part) => (part.open = true))")
         for groups in ("closed", "open"):
             if groups == "open":
                 page.evaluate("document.querySelectorAll('.groups button').forEach((button) => button.click())")
-            found = page.evaluate("axe.run(document).then((result) => result.violations)")
-            serious = [
-                (each["id"], each["nodes"][0]["html"][:200])
-                for each in found
-                if each["impact"] in ("serious", "critical")
-            ]
-            assert serious == [], f"{language}, dark: {dark}, groups of columns: {groups}"
+            assert serious_violations(page) == [], f"{language}, dark: {dark}, groups of columns: {groups}"
             assert page.evaluate("document.documentElement.scrollWidth") <= width  # only tables may scroll horizontally
         page.close()

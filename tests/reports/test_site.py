@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import os
 import threading
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,14 +17,13 @@ from reports import site
 from reports.plots import main_plots
 from reports.site import write_site
 from tests.helpers import synthetic_runs
-from tests.helpers.browser import needs_a_browser
+from tests.helpers.browser import needs_a_browser, serious_violations
 from tests.helpers.synthetic_runs import HOSTILE, Synthetic
 from tests.helpers.tracking_folder import new_store
 from tests.reports.conftest import FLAT
 
 pytestmark = synthetic_runs.quiet_mlflow
 
-AXE = Path(os.environ.get("AXE_CORE", ""))
 HOSTILE_NAME = "..\\..\\<b>up & 'away'"
 
 
@@ -216,10 +214,7 @@ def test_site_opens_without_errors_from_files_and_from_a_server(folder: Path, br
             page.click("#comparison tbody th a >> text=Transformer")
             assert (page.text_content("h1") or "").startswith("Transformer (base)")
             assert page.evaluate("document.documentElement.scrollWidth") <= 400
-            if AXE.is_file():
-                page.add_script_tag(path=str(AXE))
-                found = page.evaluate("axe.run(document).then((result) => result.violations)")
-                assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
+            assert serious_violations(page) == []
             page.click("text=All suites")
             assert page.text_content("h2") == "Suites"
     server.shutdown()
