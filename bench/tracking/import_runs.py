@@ -51,45 +51,63 @@ def import_runs(store: Store, exports: Sequence[Export]) -> ImportResult:
     """
     exports = sorted(exports, key=lambda export: max(map(_start, export.exported.values()), default=0), reverse=True)
     newest_of = {name: export for export in reversed(exports) for name in export.experiments}
-    ids, seen = dict[str, str](), set[str]()
-    parents: dict[tuple[str, str, str], str] = {}  # experiment, kind and study -> the run that was created for it
-    added, again = list[tuple[ExportedRun, Export]](), list[tuple[ExportedRun, Export]]()
+    merge = _Merge(store)
     for name in newest_of:
-        experiment = store.experiment_id(name)
-        here = {origin_of(run): run for run in store.search([experiment], "")}
-        ids |= {origin: run.info.run_id for origin, run in here.items()}
-        for export in exports:
-            for one in export.exported.values():
-                if one.experiment != name or one.run.id in seen:
-                    continue
-                seen.add(one.run.id)
-                known = here.get(one.run.id)
-                if known and INCOMPLETE_TAG not in known.data.tags:
-                    if _has_more(store, one, known, export):
-                        again.append((one, export))
-                    continue
-                parent = name, one.run.tags.get("kind", ""), one.run.tags.get("study", "")
-                if known is None and (same := parents.get(parent) or _same_parent(store, name, one.run)):
-                    ids[one.run.id] = same
-                    continue
-                ids[one.run.id] = known.info.run_id if known else _create(store, experiment, one)
-                added.append((one, export))
-                if parent[1] in PARENTS:
-                    parents[parent] = ids[one.run.id]
+        merge.experiment(name, exports)
     in_links = {
         export.folder: {export.experiment_id(name): store.experiment_id(name) for name in export.experiments}
         for export in exports
     }
 
     def replacing(export: Export) -> Callable[[str], str]:
-        return lambda text: with_experiments(with_ids(text, ids), in_links[export.folder])
+        return lambda text: with_experiments(with_ids(text, merge.ids), in_links[export.folder])
 
-    for one, export in (*added, *again):
-        _fill(store, ids[one.run.id], one, export, _final_status(one, exports), replacing(export))
+    for one, export in (*merge.added, *merge.more):
+        _fill(store, merge.ids[one.run.id], one, export, _final_status(one, exports), replacing(export))
     for name, export in newest_of.items():
         _set_views(store, name, export, replacing(export))
     suites = dict.fromkeys(suite for export in exports for suite in export.suites())
-    return ImportResult(len(added), len(seen) - len(added), list(suites))
+    return ImportResult(len(merge.added), len(merge.seen) - len(merge.added), list(suites))
+
+
+class _Merge:
+    """Which run of a store stands for which exported run. Runs that the store lacks are created, still empty.
+
+    Attributes:
+        ids: Id of an exported run -> id of the run in the store.
+        seen: Ids of the exported runs.
+        added: Exported runs that are new in the store, or whose import was interrupted, each with its export.
+        more: Exported runs that the store has, but not all of them.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.ids, self.seen = dict[str, str](), set[str]()
+        self.added, self.more = list[tuple[ExportedRun, Export]](), list[tuple[ExportedRun, Export]]()
+
+    def experiment(self, name: str, exports: Sequence[Export]) -> None:
+        """Takes the runs of one experiment. Of a run that is in several exports, that of the first one is taken."""
+        experiment = self.store.experiment_id(name)
+        here = {origin_of(run): run for run in self.store.search([experiment], "")}
+        self.ids |= {origin: run.info.run_id for origin, run in here.items()}
+        parents: dict[tuple[str, str], str] = {}  # kind and study -> the run that was created for it
+        for one, export in ((one, source) for source in exports for one in source.exported.values()):
+            if one.experiment != name or one.run.id in self.seen:
+                continue
+            self.seen.add(one.run.id)
+            known = here.get(one.run.id)
+            if known and INCOMPLETE_TAG not in known.data.tags:
+                if _has_more(self.store, one, known, export):
+                    self.more.append((one, export))
+                continue
+            parent = one.run.tags.get("kind", ""), one.run.tags.get("study", "")
+            if known is None and (same := parents.get(parent) or _same_parent(self.store, name, one.run)):
+                self.ids[one.run.id] = same
+                continue
+            self.ids[one.run.id] = known.info.run_id if known else _create(self.store, experiment, one)
+            self.added.append((one, export))
+            if parent[0] in PARENTS:
+                parents[parent] = self.ids[one.run.id]
 
 
 def _start(one: ExportedRun) -> float:
