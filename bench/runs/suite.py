@@ -314,29 +314,11 @@ def run_suite(
         if kept:
             kept.check_members(experiments, in_results, store)
         unfinished = [experiment for experiment in experiments if again or not is_finished(store, name, experiment)]
-        scores: dict[str, None] = {}
-        for experiment in one_per_dataset(unfinished):
-            job_data = JobData.of(experiment)  # raises before anything is written, if a setting does not fit the text
-            scores |= dict.fromkeys(f"{test_set}/bleu" for test_set in list(job_data.corpus.tests)[:1])
-            if pool:  # here, once, so that the workers need not learn the same vocabulary at the same time
-                learn_vocabularies.save_to_cache(job_data.vocabularies)
-        description = (
-            f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}"
-            f"{''.join(f', {row} also {seeds}' for row, seeds in suite.more_seeds.items())}."
-        )
-        about = {each.row: {"name": each.about.name, "year": str(each.about.year)} for each in whole}
-        tags = {
-            "mlflow.note.content": description,
-            "question": suite.question,
-            "command": suite_command(suite.command, path, suite.seeds, flags),
-            "rows": ",".join(suite.rows),
-            "baseline": suite.baseline or suite.rows[-1],
-            "about": json.dumps({row: about[row] for row in suite.rows}),  # needed for rows whose jobs never start
-        }
-        parent = store.start_parent(name, tags)
+        scores = _prepare_text(unfinished, keep_vocabularies=pool is not None)
+        parent = store.start_parent(name, _parent_tags(path, suite, whole, flags))
         suite.describe(whole, parent, store)
         if scores:
-            store.set_view(name, "suite", *suite.view(list(scores), store.experiment_id(name), parent))
+            store.set_view(name, "suite", *suite.view(scores, store.experiment_id(name), parent))
         best_settings.log_tuning_costs(best, whole, parent, store)
         resources = Resources.of(backend.count if isinstance(backend, LocalBackend) else None, start_s)
         on_cluster = backend is not None and not isinstance(backend, LocalBackend)
@@ -368,6 +350,44 @@ def run_suite(
             "to continue"
         )
     return [*recorded, *results], completed
+
+
+def _prepare_text(experiments: Sequence[Experiment], keep_vocabularies: bool) -> list[str]:
+    """Reads the text of jobs before anything is written, so that a setting that does not fit it stops the suite.
+
+    Args:
+        keep_vocabularies: Write the vocabularies to the cache, once, so that workers need not learn the same one at
+            the same time.
+
+    Returns:
+        Names of the scores that the MLflow UI shows: BLEU of the first test set of each corpus.
+
+    Raises:
+        ValueError: a setting does not fit the text.
+    """
+    scores: dict[str, None] = {}
+    for experiment in one_per_dataset(experiments):
+        job_data = JobData.of(experiment)
+        scores |= dict.fromkeys(f"{test_set}/bleu" for test_set in list(job_data.corpus.tests)[:1])
+        if keep_vocabularies:
+            learn_vocabularies.save_to_cache(job_data.vocabularies)
+    return list(scores)
+
+
+def _parent_tags(path: Path, suite: Suite, experiments: Sequence[Experiment], flags: Sequence[str]) -> dict[str, str]:
+    """The tags of the run of a suite: what a report needs to know of the whole table."""
+    about = {each.row: {"name": each.about.name, "year": str(each.about.year)} for each in experiments}
+    return {
+        "mlflow.note.content": (
+            f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}"
+            f"{''.join(f', {row} also {seeds}' for row, seeds in suite.more_seeds.items())}."
+        ),
+        "question": suite.question,
+        "command": suite_command(suite.command, path, suite.seeds, flags),
+        "rows": ",".join(suite.rows),
+        "baseline": suite.baseline or suite.rows[-1],
+        "about": json.dumps({row: about[row] for row in suite.rows}),  # needed for rows whose jobs never start
+    }
 
 
 SUITES_READ = 3
