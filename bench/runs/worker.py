@@ -182,9 +182,9 @@ class WorkerClient:
                 trial=task.trial,
             )
             return TaskResult("done", result)
-        except Interrupted as interruption:
+        except Interrupted:
             self.tasks.put(None)
-            return TaskResult("stopped", reason=str(interruption))
+            return TaskResult("stopped", reason="the run is saved")  # the driver names the signal that it got
         except JobLocked as error:
             return TaskResult("locked", reason=str(error))
         except Exception as error:  # the failure of one job must not end the others
