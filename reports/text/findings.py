@@ -192,7 +192,7 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
         parts.append(say(key, rows=say.listed([against(row) for row in below])))
     if unproven:
         seeds = say(f"seeds.{min(len(tests[row.id].seeds) for row in unproven)}")
-        if parts:
+        if parts or tests[unproven[0].id].difference <= 0:  # over the common seeds another row may be ahead
             parts += _on_these_sentences(say, unproven, tests, seeds)
         else:
             parts.append(say("standing.highest", row=f"{unproven[0].name} ({difference(unproven[0])})", seeds=seeds))

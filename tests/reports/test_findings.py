@@ -129,6 +129,18 @@ def test_a_row_that_is_better_on_the_common_seeds_is_named(store: Store):
     )
 
 
+def test_a_row_that_is_lower_on_the_only_common_seed_is_not_called_ahead(store: Store):
+    runs = [
+        Synthetic("one", "One", 2015, 5, 1e12, 1),
+        *(Synthetic("top", "Top", 2017, wrong, 2e12, seed) for seed, wrong in enumerate((3, 40, 40, 40, 40), 1)),
+    ]
+    synthetic_runs.suite(store, "one common seed", runs, "one,top", "one")
+    (paragraph,) = findings.sentences(gather(store, "one common seed"))
+    assert paragraph.startswith("Top has the highest BLEU")
+    assert "not higher than One on these test sentences and the seeds that both have (one seed)" in paragraph
+    assert "ahead of" not in paragraph
+
+
 def test_seeds_with_different_settings_are_a_warning(mixed: Context):
     """Only settings that determine the result count: another machine has other paths."""
     row, track = mixed.row("low"), mixed.tracks[0]
