@@ -155,7 +155,7 @@ def comparisons(number: int, first: Truth, second: Truth, sets: int, run_sd: flo
     rng, data, found = np.random.default_rng([SEED, number]), grid(), []
     per_token = flops_per_token(SIZES)
     ends = float(per_token[1] * TOKENS[0]), float(per_token[-1] * TOKENS[-1])
-    ladder = Ladder(SIZES, per_token, *ends, TOKENS[0], TOKENS[-1])
+    ladder = Ladder(SIZES, per_token, *ends, _budgets())
     for _ in range(sets):
         noise, rows = estimated(rng, run_sd), []
         for law in (first, second):
@@ -165,12 +165,17 @@ def comparisons(number: int, first: Truth, second: Truth, sets: int, run_sd: flo
     return found
 
 
+def _budgets() -> Array:
+    """The smallest and the largest budget of each size."""
+    return np.tile([TOKENS[[0]], TOKENS[[-1]]], len(SIZES))
+
+
 def true_crossing(first: Truth, second: Truth) -> float:
     """Returns the cost at which the frontiers of the true laws cross."""
     rows = []
     per_token = flops_per_token(SIZES)
     ends = float(per_token[1] * TOKENS[0]), float(per_token[-1] * TOKENS[-1])
-    ladder = Ladder(SIZES, per_token, *ends, TOKENS[0], TOKENS[-1])
+    ladder = Ladder(SIZES, per_token, *ends, _budgets())
     for law in (first, second):
         fit = fit_law(with_losses(grid(), law.loss(grid().sizes, grid().tokens)), starts=STARTS)
         rows.append((fit, ladder, fit.parameters[None]))

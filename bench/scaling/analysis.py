@@ -25,17 +25,19 @@ from bench.scaling.frontier import (
     Crossing,
     Frontier,
     Ladder,
+    NotComparable,
     PowerLaw,
     SizeExponent,
     compare,
     frontier,
     frontier_law,
+    limited,
     lowest_loss,
     size_exponents,
 )
 from bench.scaling.held_out import FormChoice, choose_form
 from bench.scaling.laws import Array
-from bench.scaling.outliers import Drift, RunDeviation, wrong_run
+from bench.scaling.outliers import Drift, RunDeviation, drift_deviation, wrong_run
 from bench.scaling.points import Count, Point, with_equal_budgets
 from bench.scaling.uncertainty import DRAWS, Interval, Noise, interval, parameter_intervals, pooled_noise, simulate
 
@@ -52,6 +54,9 @@ MIN_POINTS = 6
 
 MIN_CURVE_SIZES = 3
 """With fewer sizes, what lies between them is a guess."""
+
+MIN_FRONTIER_COSTS = 10
+"""Of FRONTIER_COSTS; with fewer, the power law of a frontier is that of a short piece of it."""
 
 EXPONENT_DRAWS = 100
 FRONTIER_COSTS = 61
@@ -76,14 +81,15 @@ class Optimum:
         size: Parameters, body and softmax.
         tokens: Target tokens that this size can be trained on.
         per_parameter: Target tokens for each parameter.
-        at_end: Whether the size is an end of the ladder, so that a better one may lie beyond.
+        place: "inside"; "end": of the ladder, so that a better size may lie beyond; "budget": another size would be
+            better with a budget that none of its runs had.
     """
 
     cost: float
     size: Interval
     tokens: float
     per_parameter: Interval
-    at_end: bool
+    place: Literal["inside", "end", "budget"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,8 @@ class RowAnalysis:
         intervals: E, A0, B0, a, b with their intervals; empty if refused.
         optima: Best sizes at three costs of the range; empty if refused.
         exponents: Exponents of the best size in each way of counting; empty if refused.
-        frontier_law: The power law of the frontier in FLOPs, and its exponent with the interval; None if refused.
+        frontier_law: The power law of the frontier in FLOPs, and its exponent with the interval; None if refused, or
+            if budgets limit the frontier almost everywhere.
         bleu: BLEU against loss; None: fewer than four points with a BLEU.
         wrong_run: Name and deviation of a run to look at; None: no run deviates.
         drift: Whether the points of short budgets are end points; None: fewer than three budgets.
@@ -243,11 +250,15 @@ def _with_law(row: RowAnalysis, noise: Noise | None, others: Noise | None, draws
     """
     fit = row.fit
     assert fit
-    identification = identify(fit, (noise.inflated_variance(fit) or None) if noise else None)
+    identification = identify(
+        fit, (noise.inflated_variance(fit) or None) if noise else None, noise.degrees if noise else np.inf
+    )
     reasons = identification.reasons
     row = replace(row, reasons=reasons, identification=identification)
     if noise is None:
         return replace(row, reasons=(*reasons, "the noise between runs is unknown"))
+    if row.drift:
+        row = replace(row, drift=replace(row.drift, deviation=drift_deviation(fit, noise)))
     undetermined = identification.rank < identification.parameters or identification.condition >= MAX_CONDITION
     if undetermined or len(np.unique(fit.data.sizes)) < MIN_CURVE_SIZES:
         return row  # where N and D grow together, even losses inside the range of the data are extrapolated
@@ -284,11 +295,13 @@ def _optima(curve: Curve) -> tuple[Optimum, ...]:
         lowest_loss(curve.fit, ladder, costs_C, curve.draws)[1],
     )
     found = []
-    for cost, best, drawn_B in zip(costs_C, best_C, drawn_BC.T, strict=True):
+    limited_C = limited(curve.fit, ladder, costs_C)
+    for cost, best, drawn_B, by_budget in zip(costs_C, best_C, drawn_BC.T, limited_C, strict=True):
         tokens, tokens_B = cost / ladder.at(best), cost / ladder.at(drawn_B)
-        at_end = bool(best <= ladder.sizes[0] * 1.001 or best >= ladder.sizes[-1] * 0.999)
+        at_end = best <= ladder.sizes[0] * 1.001 or best >= ladder.sizes[-1] * 0.999
+        place = "budget" if by_budget else "end" if at_end else "inside"
         per_parameter = interval(float(tokens / best), tokens_B / drawn_B)
-        found.append(Optimum(float(cost), interval(float(best), drawn_B), float(tokens), per_parameter, at_end))
+        found.append(Optimum(float(cost), interval(float(best), drawn_B), float(tokens), per_parameter, place))
     return tuple(found)
 
 
@@ -310,14 +323,21 @@ def _exponents(curve: Curve, points: Sequence[Point]) -> tuple[tuple[SizeExponen
     )
 
 
-def _frontier_law(curve: Curve) -> tuple[PowerLaw, Interval]:
-    """The power law through the frontier at the costs at which there are data, and the interval of its exponent."""
-    costs_C = np.geomspace(curve.ladder.lowest, curve.ladder.highest, FRONTIER_COSTS // 3)
-    loss_C = lowest_loss(curve.fit, curve.ladder, costs_C)[0]
-    costs_C, loss_C = costs_C[np.isfinite(loss_C)], loss_C[np.isfinite(loss_C)]  # without gaps between the budgets
-    law = frontier_law(costs_C, loss_C)
+def _frontier_law(curve: Curve) -> tuple[PowerLaw, Interval] | None:
+    """The power law through the frontier and the interval of its exponent.
+
+    It is fitted where there are data and no budget limits the best size: limited losses are above the frontier. None:
+    too few costs are left.
+    """
+    costs_C = np.geomspace(curve.ladder.lowest, curve.ladder.highest, FRONTIER_COSTS)
+    costs_C = costs_C[~limited(curve.fit, curve.ladder, costs_C)]
+    if len(costs_C) < MIN_FRONTIER_COSTS:
+        return None
+    known_e = curve.fit.known_e
+    law = frontier_law(costs_C, lowest_loss(curve.fit, curve.ladder, costs_C)[0], known_e)
     drawn_BC = lowest_loss(curve.fit, curve.ladder, costs_C, curve.draws[:EXPONENT_DRAWS])[0]
-    return law, interval(law.exponent, np.array([frontier_law(costs_C, loss_C).exponent for loss_C in drawn_BC]))
+    exponents = [frontier_law(costs_C, loss_C, known_e).exponent for loss_C in drawn_BC]
+    return law, interval(law.exponent, np.array(exponents))
 
 
 def _pair(first: RowAnalysis, second: RowAnalysis, cost: Cost) -> Pair:
@@ -332,5 +352,5 @@ def _pair(first: RowAnalysis, second: RowAnalysis, cost: Cost) -> Pair:
         curves.append((curve.fit, curve.ladder, curve.draws))
     try:
         return Pair(first.row, second.row, cost, compare(*curves))
-    except ValueError:
-        return Pair(first.row, second.row, cost, None, reasons=("the costs of the two rows do not overlap",))
+    except NotComparable as error:
+        return Pair(first.row, second.row, cost, None, reasons=(error.reason,))

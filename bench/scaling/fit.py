@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from scipy.optimize import least_squares, nnls
-from scipy.stats import f as f_distribution
+from scipy.stats import t as student_t
 
 from bench.scaling.laws import NAMES, Array, Form, log_loss_and_jacobian, loss
 from bench.scaling.points import Count, Point
@@ -302,13 +302,14 @@ class Identification:
         return not self.reasons
 
 
-def identify(fit: Fit, variance: float | None = None) -> Identification:
+def identify(fit: Fit, variance: float | None = None, degrees: float = np.inf) -> Identification:
     """Returns whether the points determine the parameters.
 
     Args:
         fit: The fit.
         variance: Variance of a log residual, inflated for points that share a run (`Noise.inflated_variance`). None:
             estimated from the residuals.
+        degrees: Degrees of freedom of `variance`.
     """
     columns = log_loss_and_jacobian(fit.form, fit.parameters, fit.x, fit.y)[1][:, fit.free]
     scaled = columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
@@ -328,7 +329,7 @@ def identify(fit: Fit, variance: float | None = None) -> Identification:
         reasons.append(f"only {fit.agreeing} of {fit.starts} starts agree")
     profiles: tuple[Profile, ...] = ()
     if rank == needed:
-        variance, limit = _own_variance(fit) if variance is None else (variance, 3.841)
+        variance, limit = _own_variance(fit) if variance is None else (variance, _limit(degrees))
         names: tuple[Literal["E", "a"], ...] = ("E", "a") if fit.known_e is None else ("a",)
         profiles = tuple(profile(fit, name, variance, limit) for name in names)
         reasons += [f"the 95 % interval of {one.name} is open" for one in profiles if not one.closed]
@@ -345,7 +346,12 @@ def _own_variance(fit: Fit) -> tuple[float, float]:
     df = max(len(residuals) - int(fit.free.sum()), 1)
     pooled = float((residuals**2).sum() / df)
     variance, df = (between, df_between) if len(counts) < len(residuals) and between > pooled else (pooled, df)
-    return max(variance, 1e-16), float(f_distribution.ppf(0.95, 1, df))
+    return max(variance, 1e-16), _limit(df)
+
+
+def _limit(degrees: float) -> float:
+    """The 95 % point of a profile: that of F(1, degrees), which is the square of Student's t."""
+    return float(student_t.ppf(0.975, degrees)) ** 2
 
 
 def profile(fit: Fit, name: Literal["E", "a"], variance: float, limit: float, number: int = 12) -> Profile:

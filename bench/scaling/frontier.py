@@ -26,6 +26,14 @@ MAX_EXTRAPOLATION = 10.0
 """How far beyond the largest cost a frontier may be drawn, dashed and without a claim."""
 
 
+class NotComparable(ValueError):
+    """Two rows have no costs at which they can be compared. `reason` is its short form, for reports."""
+
+    def __init__(self, reason: str, low: float, high: float, fix: str) -> None:
+        super().__init__(f"scaling points: {reason} ({low:.3g} to {high:.3g}); {fix}")
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Ladder:
     """The sizes of a row and what a target token costs at each. Between sizes: linear interpolation of logarithms.
@@ -35,18 +43,16 @@ class Ladder:
         cost_per_token: (S,) training FLOPs, or seconds, for each target token.
         lowest: Smallest cost at which two sizes were trained: the smallest budget of the second size.
         highest: Largest cost of a run.
-        fewest_tokens: Smallest budget of a run.
-        most_tokens: Largest budget of a run. At a cost between `lowest` and `highest`, a size counts for the frontier
-            only with a budget between these two: the law of a small model with more data than any run had is
-            extrapolated.
+        budgets: (2, S) target tokens of the smallest and of the largest budget of each size; None: not limited. At a
+            cost between `lowest` and `highest`, a size counts for the frontier only with a budget between these two:
+            the law of a small model with more data than its runs had is extrapolated.
     """
 
     sizes: Array
     cost_per_token: Array
     lowest: float
     highest: float
-    fewest_tokens: float = 0.0
-    most_tokens: float = np.inf
+    budgets: Array | None = None
 
     @staticmethod
     def of(
@@ -69,16 +75,25 @@ class Ladder:
         per_token = [float(np.exp(np.mean([np.log(c / d) for c, d in by_size[size]]))) for size in sizes]
         lowest = min(c for c, _ in by_size[sizes[min(1, len(sizes) - 1)]])
         highest = max(c for of in by_size.values() for c, _ in of)
-        budgets = [point.tokens for point in points]
-        return Ladder(np.array(sizes), np.array(per_token), lowest, highest, min(budgets), max(budgets))
+        budgets = np.array([[end(d for _, d in by_size[size]) for size in sizes] for end in (min, max)])
+        return Ladder(np.array(sizes), np.array(per_token), lowest, highest, budgets)
 
     def at(self, sizes: Array) -> Array:
         """Returns the cost of a token at these sizes inside the ladder."""
         return np.exp(np.interp(np.log(sizes), np.log(self.sizes), np.log(self.cost_per_token)))
 
-    def allowed(self, tokens_CN: Array, costs_C: Array) -> np.ndarray:
-        """Returns (C, N) which budgets are inside the runs'. Beyond `highest` there is none, so all are allowed."""
-        inside_CN = (tokens_CN >= self.fewest_tokens * (1 - 1e-6)) & (tokens_CN <= self.most_tokens * (1 + 1e-6))
+    def inside(self, sizes_N: Array, tokens_CN: Array) -> np.ndarray:
+        """Returns (C, N) which budgets are inside the runs'. Between sizes: linear interpolation of logarithms."""
+        if self.budgets is None:
+            return np.ones(tokens_CN.shape, dtype=bool)
+        fewest_N, most_N = (
+            np.exp(np.interp(np.log(sizes_N), np.log(self.sizes), np.log(end_S))) for end_S in self.budgets
+        )
+        return (tokens_CN >= fewest_N * (1 - 1e-6)) & (tokens_CN <= most_N * (1 + 1e-6))
+
+    def allowed(self, sizes_N: Array, tokens_CN: Array, costs_C: Array) -> np.ndarray:
+        """As `inside`; but where no budget is inside, such as beyond `highest`, all are allowed."""
+        inside_CN = self.inside(sizes_N, tokens_CN)
         beyond_C = (costs_C > self.highest * (1 + 1e-9)) | (costs_C < self.lowest * (1 - 1e-9))
         return inside_CN | beyond_C[:, None] | ~inside_CN.any(axis=1, keepdims=True)
 
@@ -97,8 +112,8 @@ class Frontier:
         low: Lower end of the band.
         high: Upper end of the band.
         best_size: Parameters of the best size.
-        at_end: Whether the best size is the smallest or the largest of the ladder, or has the smallest or the largest
-            budget of a run: a better one may lie beyond.
+        at_end: Whether the best size is the smallest or the largest of the ladder, or is `limited` by the budgets of
+            the runs: a better one may lie beyond.
         extrapolated: Whether the cost is outside the costs of runs.
     """
 
@@ -120,7 +135,7 @@ def lowest_loss(fit: Fit, ladder: Ladder, costs_C: Array, draws_BK: Array | None
     sizes_N = ladder.grid()
     tokens_CN = costs_C[:, None] / ladder.at(sizes_N)
     parameters = fit.parameters if draws_BK is None else draws_BK[:, None, None]
-    loss = np.where(ladder.allowed(tokens_CN, costs_C), fit.predict(sizes_N, tokens_CN, parameters), np.inf)
+    loss = np.where(ladder.allowed(sizes_N, tokens_CN, costs_C), fit.predict(sizes_N, tokens_CN, parameters), np.inf)
     best = loss.argmin(axis=-1)
     inner = np.clip(best, 1, len(sizes_N) - 2)
 
@@ -138,6 +153,19 @@ def lowest_loss(fit: Fit, ladder: Ladder, costs_C: Array, draws_BK: Array | None
     return np.minimum(vertex, at(best)), refined
 
 
+def limited(fit: Fit, ladder: Ladder, costs_C: Array) -> np.ndarray:
+    """Returns (C,) whether another size of the ladder would be better with a budget that none of its runs had.
+
+    The lowest loss inside the budgets is then not that of the best size: with three budgets a large model with the
+    largest one is all that is left at a high cost, and two rows may cross there whose best sizes do not.
+    """
+    sizes_N = ladder.grid()
+    tokens_CN = costs_C[:, None] / ladder.at(sizes_N)
+    loss_CN = fit.predict(sizes_N, tokens_CN)
+    inside_CN = np.where(ladder.inside(sizes_N, tokens_CN), loss_CN, np.inf)
+    return inside_CN.min(axis=1) > loss_CN.min(axis=1)
+
+
 def frontier(fit: Fit, ladder: Ladder, draws_BK: Array, costs_C: Array | None = None, level: float = 0.95) -> Frontier:
     """Returns the frontier with its band; by default over the costs of the ladder and MAX_EXTRAPOLATION beyond."""
     if costs_C is None:
@@ -146,9 +174,7 @@ def frontier(fit: Fit, ladder: Ladder, draws_BK: Array, costs_C: Array | None = 
     draws_BC, _ = lowest_loss(fit, ladder, costs_C, draws_BK)
     low, high = np.quantile(draws_BC, [(1 - level) / 2, (1 + level) / 2], axis=0)
     ends = (size <= ladder.sizes[0] * (1 + 1e-9)) | (size >= ladder.sizes[-1] * (1 - 1e-9))
-    step = (ladder.cost_per_token[-1] / ladder.cost_per_token[0]) ** (1 / (GRID_SIZES - 1))
-    tokens = costs_C / ladder.at(size)
-    ends |= (tokens * step > ladder.most_tokens) | (tokens < ladder.fewest_tokens * step)
+    ends |= limited(fit, ladder, costs_C)
     outside = (costs_C < ladder.lowest * (1 - 1e-9)) | (costs_C > ladder.highest * (1 + 1e-9))
     return Frontier(costs_C, loss, low, high, size, ends, outside)
 
@@ -199,7 +225,7 @@ def iso_cost_slice(fit: Fit, ladder: Ladder, cost: float) -> Slice:
 
 @dataclass(frozen=True)
 class Crossing:
-    """The comparison of two rows over the costs where both have data.
+    """The comparison of two rows over the costs where both have data and neither is `limited` by its budgets.
 
     Attributes:
         verdict: "crosses", "none in range", or "not resolved".
@@ -230,14 +256,26 @@ def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array],
     draws. There is no crossing if one sign holds over the whole range in 95 % of the draws. All else is not resolved.
 
     Raises:
-        ValueError: the costs of the rows do not overlap.
+        NotComparable: the costs of the rows do not overlap, or the budgets of the runs limit a row at all of them.
     """
     low, high = max(first[1].lowest, second[1].lowest), min(first[1].highest, second[1].highest)
     if low >= high:
-        raise ValueError(
-            f"scaling points: the costs of the two rows do not overlap ({low:.3g} to {high:.3g}); expected budgets "
-            "that cost about the same; add sizes or budgets to one row"
+        raise NotComparable(
+            "the costs of the two rows do not overlap",
+            low,
+            high,
+            "expected budgets that cost about the same; add sizes or budgets to one row",
         )
+    costs_C = np.geomspace(low, high, 4 * GRID_COSTS)
+    free = _longest_stretch(~(limited(*first[:2], costs_C) | limited(*second[:2], costs_C)))
+    if len(free) < 2:
+        raise NotComparable(
+            "at every common cost the best size of a row would need a budget that none of its runs had",
+            low,
+            high,
+            "add larger budgets of the small sizes, or smaller ones of the large sizes",
+        )
+    low, high = costs_C[free[0]], costs_C[free[-1]]
     costs_C = np.geomspace(low, high, GRID_COSTS)
     losses = [lowest_loss(fit, ladder, costs_C)[0] for fit, ladder, _ in (first, second)]
     difference_C = losses[0] - losses[1]
@@ -260,6 +298,13 @@ def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array],
     spent = [float(np.exp(np.interp(-worse, -np.minimum.accumulate(of), np.log(costs_C)))) for of in losses]
     ratio = spent[0] / spent[1] if all(of[0] >= worse for of in losses) else None
     return Crossing(verdict, low, high, at, ahead, difference, ratio, level)
+
+
+def _longest_stretch(free_C: np.ndarray) -> np.ndarray:
+    """The indices of the longest stretch of True; empty if there is none."""
+    indices = np.flatnonzero(free_C)
+    stretches = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
+    return max(stretches, key=len)
 
 
 def _first_zero(costs_C: Array, difference_BC: Array) -> Array:

@@ -11,13 +11,16 @@ from scipy.stats import t as student_t
 from bench.scaling.fit import GRID, Data, Fit, fit_law
 from bench.scaling.held_out import hold_out
 from bench.scaling.laws import Array, Form, log_loss_and_jacobian
-from bench.scaling.uncertainty import Noise, cells_of_runs
+from bench.scaling.uncertainty import Noise, covariance
 
 FALSE_ALARM = 0.01
 """Probability that a row without a wrong run has one that is flagged."""
 
 MAX_DRIFT = 0.015
 """Relative error of the last doubling of the budget above which the points of short budgets are not end points."""
+
+DRIFT_ERRORS = 2.0
+"""Standard errors that it must have, too: with noisy runs, the prediction of a healthy row is as far off by chance."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,7 @@ def deviation_limit(runs: int, noise: Noise) -> float:
     It is the quantile of Student's t for FALSE_ALARM, two-sided and Bonferroni-corrected: with few degrees of freedom
     the standard deviation itself is uncertain, and of many runs one deviates more than a single one would.
     """
-    degrees = noise.df if noise.spread_sd else np.inf  # that of points alone is known from very many of them
-    return float(student_t.isf(FALSE_ALARM / (2 * runs), degrees))
+    return float(student_t.isf(FALSE_ALARM / (2 * runs), noise.degrees))
 
 
 def run_deviations(fit: Fit, noise: Noise) -> tuple[RunDeviation, ...]:
@@ -59,11 +61,7 @@ def run_deviations(fit: Fit, noise: Noise) -> tuple[RunDeviation, ...]:
     For each run the law is fitted again with an offset for this run alone: a robust loss reduces the weight of single
     points, but a whole wrong run bends the law and is then not an outlier any more.
     """
-    runs = fit.data.runs
-    y_P, same = np.log(fit.data.losses), runs[:, None] == runs[None]
-    cell_P = cells_of_runs(fit.data)[np.unique(runs, return_inverse=True)[1]]
-    covariance = noise.point_sd**2 * np.eye(len(runs)) + noise.run_sd**2 * same
-    covariance += noise.cell_sd**2 * (cell_P[:, None] == cell_P[None])
+    runs, y_P, covariance_PP = fit.data.runs, np.log(fit.data.losses), covariance(fit.data, noise)
     limit, found = deviation_limit(len(np.unique(runs)), noise), []
     for run in np.unique(runs):
         mine = runs == run
@@ -72,7 +70,7 @@ def run_deviations(fit: Fit, noise: Noise) -> tuple[RunDeviation, ...]:
         offset = float((y_P - predicted_P)[mine].mean())
         columns = np.concatenate([jacobian[:, fit.free], mine[:, None].astype(np.float64)], axis=1)
         inverse = np.linalg.pinv(columns)
-        error = float(np.sqrt((inverse @ covariance @ inverse.T)[-1, -1]))
+        error = float(np.sqrt((inverse @ covariance_PP @ inverse.T)[-1, -1]))
         remaining = float(np.sqrt((others.residuals**2).mean()))
         found.append(RunDeviation(int(run), offset, error, remaining, limit))
     return tuple(sorted(found, key=lambda one: one.remaining))
@@ -99,14 +97,25 @@ class Drift:
 
     Attributes:
         error: Mean of log predicted / observed loss; positive: predicted too high.
+        deviation: Its standard error for a healthy row; 0: not known.
     """
 
     error: float
+    deviation: float = 0.0
 
     @property
     def flagged(self) -> bool:
         """Whether the points of short budgets are too high or too low to be end points."""
-        return abs(self.error) > MAX_DRIFT
+        return abs(self.error) > max(MAX_DRIFT, DRIFT_ERRORS * self.deviation)
+
+
+def drift_deviation(fit: Fit, noise: Noise) -> float:
+    """Returns the standard error of the drift of a row that is right, to first order around its law."""
+    held_P = fit.data.tokens == fit.data.tokens.max()
+    jacobian = log_loss_and_jacobian(fit.form, fit.parameters, fit.x, fit.y)[1][:, fit.free]
+    weight_P = np.where(held_P, -1 / held_P.sum(), 0.0)
+    weight_P[~held_P] = jacobian[held_P].mean(axis=0) @ np.linalg.pinv(jacobian[~held_P])
+    return float(np.sqrt(weight_P @ covariance(fit.data, noise) @ weight_P))
 
 
 def schedule_drift(

@@ -57,6 +57,11 @@ class Noise:
         """Degrees of freedom of the larger part of the spread."""
         return self.cell_df if self.cell_sd > self.run_sd else self.run_df
 
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom for a quantile: infinite if only points vary, whose deviation is known from very many."""
+        return self.df if self.spread_sd else np.inf
+
     def inflated_variance(self, fit: Fit) -> float:
         """Variance of a log residual, inflated for points that share a run or a cell, for `identify`."""
         points, runs, cells = len(fit.data.runs), len(np.unique(fit.data.runs)), len(set(cells_of_runs(fit.data)))
@@ -72,6 +77,13 @@ def cells_of_runs(data: Data) -> NDArray[np.int64]:
         key = (float(data.sizes[mine][0]), *np.sort(data.tokens[mine]).tolist())
         found.append(known.setdefault(key, len(known)))
     return np.array(found, dtype=np.int64)
+
+
+def covariance(data: Data, noise: Noise) -> Array:
+    """Returns the covariance of the log losses of all points, (P, P)."""
+    cell_P = cells_of_runs(data)[np.unique(data.runs, return_inverse=True)[1]]
+    found = noise.point_sd**2 * np.eye(len(data.runs)) + noise.run_sd**2 * (data.runs[:, None] == data.runs[None])
+    return found + noise.cell_sd**2 * (cell_P[:, None] == cell_P[None])
 
 
 def pooled_noise(fits: Sequence[Fit]) -> Noise:

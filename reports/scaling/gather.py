@@ -72,12 +72,12 @@ def gather(reader: Reader, suite: str) -> Study:
         corpus=some.tags.get("corpus", "") if some else "",
         vocabulary=int(some.params.get("text.vocabulary_size") or 0) if some else 0,
         failed=tuple(str(job) for job in plan.in_order(rows) if job not in found),
-        loss_floor=loss_floor(list(finished.values())),
+        perfect_loss=perfect_loss(list(finished.values())),
         device="; ".join(devices),
     )
 
 
-def loss_floor(runs: Sequence[TrackedRun]) -> float | None:
+def perfect_loss(runs: Sequence[TrackedRun]) -> float | None:
     """Loss of a model that knows every translation and minimizes the training loss, in nats per target token.
 
     With label smoothing e and V pieces, the training loss of a piece is smallest if the model gives it the probability

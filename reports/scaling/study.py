@@ -72,7 +72,7 @@ class Study:
         corpus: Name of the corpus.
         vocabulary: Entries of the target vocabulary.
         failed: Names of runs that failed or are missing.
-        loss_floor: Loss of a model that knows every translation, in nats per target token (`loss_floor` in
+        perfect_loss: Loss of a model that knows every translation, in nats per target token (`perfect_loss` in
             gather.py); None: unknown.
         device: Device on which seconds were measured.
     """
@@ -89,5 +89,5 @@ class Study:
     corpus: str
     vocabulary: int
     failed: tuple[str, ...]
-    loss_floor: float | None = None
+    perfect_loss: float | None = None
     device: str = ""

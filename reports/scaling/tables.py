@@ -168,7 +168,7 @@ def optima(say: Catalogue, study: Study, analysis: Analysis) -> Table:
             _with_interval(one.size),
             _quantity(one.tokens),
             _with_interval(one.per_parameter),
-            text_entry(say("scale.place.end" if one.at_end else "scale.place.inside")),
+            text_entry(say(f"scale.place.{one.place}")),
         ]
         for row in analysis.rows.values()
         for one in row.optima

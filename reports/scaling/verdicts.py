@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from scipy.stats import t as student_t
+
 from bench.scaling.analysis import Analysis, Pair
 from bench.scaling.uncertainty import Noise
 from bench.system import formatting
@@ -164,13 +166,16 @@ def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[
 def _wrong_rates(study: Study, noise: Noise | None) -> list[str]:
     """Rows for which another learning rate than that of the rule had a clearly lower loss.
 
-    Of three equal rates with one seed each, the rule is not the best in two cases of three, so the difference must be
-    twice its standard deviation between two runs.
+    Of three equal rates with one seed each, the rule is not the best in two cases of three. So the difference must be
+    larger than those of all rates together would be in 95 % of studies without one: Student's t, Bonferroni-corrected.
     """
+    if noise is None:
+        return []
     groups: dict[tuple[str, str, float], dict[float, float]] = {}
     for check in study.rate_checks:
         groups.setdefault((check.row, check.size, check.pairs), {})[check.factor] = check.loss
-    least = 2 * math.sqrt(2) * noise.spread_sd if noise else 0.0
+    others = sum(len(losses) - 1 for losses in groups.values() if 1.0 in losses)
+    least = math.sqrt(2) * noise.spread_sd * float(student_t.isf(0.05 / max(others, 1), noise.degrees))
     wrong = [
         row
         for (row, *_), losses in groups.items()

@@ -129,7 +129,7 @@ def _sections(say: Catalogue, study: Study, analysis: Analysis, figures: dict[st
 
 
 def _facts(say: Catalogue, study: Study, analysis: Analysis) -> list[tuple[str, str]]:
-    """Noise, failed runs, corpus, lowest possible loss, device and command, as pairs of label and value."""
+    """Noise, failed runs, corpus, loss of a perfect model, device and command, as pairs of label and value."""
     noise = say("scale.noise.unknown")
     if found := analysis.noise:
         noise = say(
@@ -143,9 +143,9 @@ def _facts(say: Catalogue, study: Study, analysis: Analysis) -> list[tuple[str, 
         "noise": noise,
         "failed": ", ".join(study.failed) or none,
         "corpus": say("scale.fact.corpus_text", corpus=study.corpus, vocabulary=formatting.count(study.vocabulary)),
-        "loss_floor": say("scale.fact.unknown_loss")
-        if study.loss_floor is None
-        else say("scale.fact.lowest", loss=formatting.fixed(study.loss_floor, 3)),
+        "perfect_loss": say("scale.fact.unknown_loss")
+        if study.perfect_loss is None
+        else say("scale.fact.lowest", loss=formatting.fixed(study.perfect_loss, 3)),
         "device": study.device or say("protocol.unknown"),
         "command": study.command,
     }

@@ -19,13 +19,27 @@ from bench.checks.scaling_simulation import (
     with_losses,
 )
 from bench.scaling.fit import Fit, fit_law
-from bench.scaling.frontier import Ladder, compare, frontier, frontier_law, iso_cost_slice, lowest_loss
+from bench.scaling.frontier import (
+    Ladder,
+    NotComparable,
+    compare,
+    frontier,
+    frontier_law,
+    iso_cost_slice,
+    limited,
+    lowest_loss,
+)
 from bench.scaling.points import Point
 from bench.scaling.uncertainty import simulate
 
 PER_TOKEN = flops_per_token(SIZES)
 LADDER = Ladder(SIZES, PER_TOKEN, float(PER_TOKEN[1] * TOKENS[0]), float(PER_TOKEN[-1] * TOKENS[-1]))
 SIX = Ladder(SIZES, 6 * SIZES, float(6 * SIZES[1] * TOKENS[0]), float(6 * SIZES[-1] * TOKENS[-1]))
+
+
+def budgets(tokens: np.ndarray) -> np.ndarray:
+    """Return the smallest and the largest budget of each size, (2, S)."""
+    return np.tile([tokens[[0]], tokens[[-1]]], len(SIZES))
 
 
 def exact(truth: Truth) -> Fit:
@@ -74,16 +88,30 @@ def test_a_frontier_has_no_more_data_than_a_run_had() -> None:
     """With three budgets the best size of a large cost would be a small model with several times the largest budget."""
     fit, few = exact(REFERENCE), TOKENS[:5:2]
     ends = float(PER_TOKEN[1] * few[0]), float(PER_TOKEN[-1] * few[-1])
-    free, limited = Ladder(SIZES, PER_TOKEN, *ends), Ladder(SIZES, PER_TOKEN, *ends, few[0], few[-1])
+    free, bounded = Ladder(SIZES, PER_TOKEN, *ends), Ladder(SIZES, PER_TOKEN, *ends, budgets(few))
     costs = np.geomspace(*ends, 9)
-    sizes = lowest_loss(fit, limited, costs)[1]
+    sizes = lowest_loss(fit, bounded, costs)[1]
     assert (costs / free.at(lowest_loss(fit, free, costs)[1]) > 2 * few[-1]).any()
-    assert (costs / limited.at(sizes) <= few[-1] * 1.1).all()
-    found = frontier(fit, limited, fit.parameters[None], costs)
+    assert (costs / bounded.at(sizes) <= few[-1] * 1.1).all()
+    found = frontier(fit, bounded, fit.parameters[None], costs)
     assert found.at_end[-1]
     assert (np.diff(found.loss) < 0).all()
-    beyond = lowest_loss(fit, limited, np.array([10 * ends[1]]))[0]
+    beyond = lowest_loss(fit, bounded, np.array([10 * ends[1]]))[0]
     assert beyond < found.loss[-1], "extrapolated without a limit"
+
+
+def test_a_budget_is_limited_by_the_runs_of_its_size() -> None:
+    """Small sizes were trained on more: all runs that are largest of their size cost about the same."""
+    most = TOKENS[-1] * PER_TOKEN[0] / PER_TOKEN
+    ladder = Ladder(
+        SIZES, PER_TOKEN, 0.0, float(most[0] * PER_TOKEN[0]), np.array([np.full(len(SIZES), TOKENS[0]), most])
+    )
+    assert ladder.inside(SIZES, most[None]).all()
+    above = np.array([1.1, 1, 1, 1, 1]) * most
+    assert ladder.inside(SIZES, above[None]).tolist() == [[False, True, True, True, True]]
+    between, largest = np.sqrt(SIZES[1:] * SIZES[:-1]), np.sqrt(most[1:] * most[:-1])
+    assert ladder.inside(between, 0.99 * largest[None]).all()
+    assert not ladder.inside(between, 1.01 * largest[None]).any()
 
 
 def test_a_slice_has_the_measured_sizes_and_their_minimum() -> None:
@@ -108,6 +136,39 @@ def test_verdicts_of_rows_that_cross_that_do_not_and_that_are_equal() -> None:
     assert worse.cost_ratio > 1.5
     equal = compare(row(REFERENCE, 1), row(REFERENCE, 2))
     assert (equal.verdict, equal.ahead) == ("not resolved", None)
+
+
+def test_budgets_that_limit_the_best_size_make_no_crossing() -> None:
+    """The first row is ahead by 0.05 nats or more at every cost, but the second one is better at a given large size.
+
+    With three budgets, only large models have runs of a high cost. There the lowest losses of the runs cross, and those
+    of the best sizes do not.
+    """
+    few = TOKENS[:5:2]
+    second = Truth(REFERENCE.E, 1.4 * REFERENCE.A, REFERENCE.a, 0.83 * REFERENCE.B, REFERENCE.b)
+    ends = float(PER_TOKEN[1] * few[0]), float(PER_TOKEN[-1] * few[-1])
+    ladder = Ladder(SIZES, PER_TOKEN, *ends, budgets(few))
+    fits = [exact(truth) for truth in (REFERENCE, second)]
+    costs = np.geomspace(*ends, 30)
+    inside = np.subtract(*(lowest_loss(fit, ladder, costs)[0] for fit in fits))
+    best = np.subtract(*(lowest_loss(fit, LADDER, costs)[0] for fit in fits))
+    assert inside[0] < 0 < inside[-1]
+    assert (best < -0.05).all()
+    assert limited(fits[0], ladder, costs)[-1]
+    assert not limited(fits[0], ladder, costs).all()
+    found = compare(*((fit, ladder, fit.parameters[None]) for fit in fits))
+    assert (found.verdict, found.ahead) == ("none in range", 0)
+    assert found.high_cost < ends[1] / 5
+
+
+def test_rows_whose_best_sizes_have_no_run_are_not_compared() -> None:
+    """One budget for each size: larger sizes have more tokens, and everything in between would be extrapolated."""
+    fit, ladder, draws = row(REFERENCE, 1)
+    once = np.tile(TOKENS[:1], (2, len(SIZES)))
+    bounded = Ladder(SIZES, PER_TOKEN, ladder.highest / 2, ladder.highest, once)
+    with pytest.raises(NotComparable, match="a budget that none of its runs had") as error:
+        compare((fit, bounded, draws), (fit, bounded, draws))
+    assert error.value.reason.startswith("at every common cost")
 
 
 def test_rows_without_a_common_cost_are_an_error() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from bench.checks.scaling_simulation import POINT_SD, REFERENCE, STARTS, TOKENS, grid, noisy, with_losses
+from bench.checks.scaling_simulation import POINT_SD, REFERENCE, SIZES, STARTS, TOKENS, grid, noisy, with_losses
 from bench.scaling.fit import Data, fit_law
-from bench.scaling.outliers import deviation_limit, schedule_drift, wrong_run
+from bench.scaling.outliers import deviation_limit, drift_deviation, schedule_drift, wrong_run
 from bench.scaling.uncertainty import Noise
 
 
@@ -49,3 +51,21 @@ def test_points_in_the_middle_of_a_cosine_schedule_are_flagged() -> None:
     assert drift.flagged
     assert drift.error > 0.015
     assert not schedule_drift(data, starts=STARTS).flagged
+
+
+def test_the_error_of_a_drift_is_that_of_simulated_healthy_rows() -> None:
+    """With a deviation of 2 % between runs, the prediction of a healthy row is often off by more than 1.5 %."""
+    sizes, tokens = np.repeat(SIZES, 5), TOKENS[:5]
+    data = Data(sizes, np.tile(tokens, len(SIZES)), np.ones(len(sizes)), np.arange(len(sizes)))
+    data = with_losses(data, REFERENCE.loss(data.sizes, data.tokens))
+    noise = Noise(0.02, 30, 0.0)
+    rng = np.random.default_rng(4)
+    healthy = [with_losses(data, data.losses * np.exp(0.02 * rng.standard_normal(len(sizes)))) for _ in range(40)]
+    drifts = [
+        replace(schedule_drift(one, starts=STARTS), deviation=drift_deviation(fit_law(one, starts=STARTS), noise))
+        for one in healthy
+    ]
+    expected = drift_deviation(fit_law(data, starts=STARTS), noise)
+    assert np.std([drift.error for drift in drifts]) == pytest.approx(expected, rel=0.35)
+    assert sum(abs(drift.error) > 0.015 for drift in drifts) > 10
+    assert sum(drift.flagged for drift in drifts) <= 6
