@@ -17,7 +17,7 @@ import torch
 from bench.experiment.fairness import setting_differences
 from bench.experiment.loading import resolve, row_files, sizes_of
 from bench.experiment.spec import Experiment, flatten
-from bench.experiment.yaml_layers import read_yaml
+from bench.experiment.yaml_layers import check_known, read_yaml
 from bench.runs.suite import Suite
 from bench.tracking import ui_view
 from bench.tracking.reading import STUDY_FILE, STUDY_TAG
@@ -38,11 +38,13 @@ class Replicates:
 
     Attributes:
         sizes: Number of sizes, from the smallest.
-        seeds: Further seeds of all their budgets.
+        seeds: Further seeds of their budgets.
+        most_pairs: The largest of these budgets; None for all.
     """
 
     sizes: int = 2
     seeds: list[int] = field(default_factory=list)
+    most_pairs: int | None = None
 
 
 @dataclass
@@ -65,6 +67,8 @@ class Scale(Suite):
     Attributes:
         pairs: Budgets in sentence pairs, ascending. Each has runs of its own, whose schedule ends there: a validation
             in the middle of a schedule is no end point (docs/scaling.md).
+        most_pairs: Size -> its largest budget; other sizes have all. A best size is compared at a cost only if its runs
+            had the budget that it costs, so small sizes need larger budgets than large ones.
         rules: Setting -> exponent p. At a size with N multiplied parameters it is the value of the preset's recipe x
             (N / N of the preset)^p. A row without such a setting does without it.
         replicates: Further seeds of the smallest sizes.
@@ -74,6 +78,7 @@ class Scale(Suite):
     command: ClassVar[str] = "scale"
 
     pairs: list[int] = field(default_factory=list)
+    most_pairs: dict[str, int] = field(default_factory=dict)
     rules: dict[str, float] = field(default_factory=dict)
     replicates: Replicates = field(default_factory=Replicates)
     rate_check: RateCheck | None = None
@@ -93,15 +98,33 @@ class Scale(Suite):
             raise ValueError(
                 f"{path}: rate_check: checks a rule for {RATE}, but rules: has none; add it, or remove the key"
             )
-        if study.rate_check and study.rate_check.pairs not in study.pairs:
-            raise ValueError(
-                f"{path}: rate_check: pairs: {study.rate_check.pairs} is no budget of the study; expected one of "
-                f"{', '.join(map(str, study.pairs))}"
-            )
+        for row in study.rows:
+            study._check_budgets(path, row, list(sizes_of(row_files()[row], row)))
         for key in (*BUDGETS, *study.rules):
             if key in flatten(study.settings):
                 raise ValueError(f"{path}: settings: {key}: has no effect, because the study sets it; remove it")
         return study
+
+    def _check_budgets(self, path: Path, row: str, sizes: Sequence[str]) -> None:
+        """Raises ValueError if a budget is none of the study's, or a size is none of the row's."""
+        for size in self.most_pairs:
+            check_known(f"size of {row}", size, list(sizes), path)
+        named = {f"most_pairs: {size}": pairs for size, pairs in self.most_pairs.items()}
+        if self.replicates.most_pairs is not None:
+            named["replicates: most_pairs"] = self.replicates.most_pairs
+        if self.rate_check:
+            named["rate_check: pairs"] = self.rate_check.pairs
+        for key, pairs in named.items():
+            if pairs not in self.pairs:
+                raise ValueError(
+                    f"{path}: {key}: {pairs} is no budget of the study; expected one of "
+                    f"{', '.join(map(str, self.pairs))}"
+                )
+        if self.rate_check and self.rate_check.pairs > (most := self.most_pairs.get(sizes[-1], self.pairs[-1])):
+            raise ValueError(
+                f"{path}: rate_check: pairs: {self.rate_check.pairs} is more than the largest budget of {row} "
+                f"{sizes[-1]}, {most}; lower it, or raise most_pairs: {sizes[-1]}"
+            )
 
     def experiments(
         self, flags: Sequence[str], best: Mapping[str, Mapping[str, Any]] | None = None
@@ -125,7 +148,10 @@ class Scale(Suite):
         for pairs in self.pairs:
             for ladder in ladders.values():
                 for number, size in enumerate(ladder):
-                    more = self.replicates.seeds if number < self.replicates.sizes else []
+                    if pairs > self.most_pairs.get(size.about.size, pairs):
+                        continue
+                    again = number < self.replicates.sizes and pairs <= (self.replicates.most_pairs or pairs)
+                    more = self.replicates.seeds if again else []
                     found += [_job(size, pairs, seed) for seed in dict.fromkeys([*self.seeds, *more])]
                 if self.rate_check and pairs == self.rate_check.pairs:
                     found += [_job(ladder[-1], pairs, self.seeds[0], factor) for factor in self.rate_check.factors]

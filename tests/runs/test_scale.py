@@ -56,6 +56,14 @@ def test_every_row_has_every_size_budget_and_seed(jobs: list[Experiment]) -> Non
     assert lstm[0].run_name == "LSTM seq2seq XS 100 pairs s1"
 
 
+def test_large_sizes_and_further_seeds_may_end_earlier(tmp_path: Path) -> None:
+    changed = {"most_pairs": {"L": 100, "XL": 100}, "replicates": {"sizes": 2, "seeds": [2], "most_pairs": 100}}
+    scale = study(tmp_path, rows=["lstm"], rate_check={"pairs": 100, "factors": [2.0]}, **changed)
+    jobs = [(job.training.max_pairs, job.about.size, job.seed) for job in scale.experiments([])]
+    at_100 = [("XS", 1), ("XS", 2), ("S", 1), ("S", 2), ("M", 1), ("L", 1), ("XL", 1), ("XL", 1)]
+    assert jobs == [(100, *job) for job in at_100] + [(400, "XS", 1), (400, "S", 1), (400, "M", 1)]
+
+
 def test_rules_carry_the_recipe_to_other_sizes(jobs: list[Experiment]) -> None:
     """At four times the parameters a rate with the exponent -0.5 is half as large; a check has a multiple of it."""
     lstm = [job for job in jobs if job.row == "lstm" and job.training.max_pairs == 400]
@@ -81,6 +89,10 @@ def test_a_row_does_without_a_setting_that_it_does_not_have(jobs: list[Experimen
         ({"baseline": "lstm"}, "baseline: has no effect in a scaling study; remove it"),
         ({"more_seeds": {"lstm": [2]}}, "more_seeds: has no effect in a scaling study; remove it"),
         ({"rate_check": {"pairs": 300, "factors": [2.0]}}, "300 is no budget of the study; expected one of 100, 400"),
+        ({"most_pairs": {"XXL": 100}}, "no size of perceptron 'XXL', did you mean XL?"),
+        ({"most_pairs": {"XL": 200}}, "most_pairs: XL: 200 is no budget of the study; expected one of 100, 400"),
+        ({"most_pairs": {"XL": 100}}, "rate_check: pairs: 400 is more than the largest budget of perceptron XL, 100"),
+        ({"replicates": {"most_pairs": 7}}, "replicates: most_pairs: 7 is no budget of the study"),
         ({"rules": {}}, r"rate_check: checks a rule for training\.optimizer\.lr, but rules: has none"),
         ({"settings": {"training": {"max_pairs": 5}}}, r"settings: training\.max_pairs: has no effect"),
         ({"settings": {"training": {"max_updates": 5}}}, r"settings: training\.max_updates: has no effect"),
