@@ -37,7 +37,8 @@ def run_command(args: argparse.Namespace, flags: list[str]) -> int:
             return 0
         result = run(experiment, Store(experiment.tracking), "runs", again=args.again)
     except Interrupted as interruption:
-        terminal.say(str(interruption))
+        line = str(interruption)
+        terminal.say(line.replace("command again", "command without --again") if args.again else line)
         return 128 + interruption.number
     except (Diverged, MemoryError, RuntimeError) as error:  # RuntimeError: too little memory, or a process is gone
         terminal.say(f"failed: {failure_reason(error)}")
@@ -64,7 +65,7 @@ def scale_command(args: argparse.Namespace, flags: list[str]) -> int:
 def _run_jobs(args: argparse.Namespace, flags: list[str], suite: Suite) -> int:
     """Runs the jobs of a suite or a scaling study, then writes its report."""
     from bench.runs import results as results_folder
-    from bench.runs.suite import run_suite
+    from bench.runs.suite import NOT_AGAIN, run_suite
     from bench.system import terminal
     from bench.system.files import inside
     from bench.tracking.store import Store
@@ -76,6 +77,8 @@ def _run_jobs(args: argparse.Namespace, flags: list[str], suite: Suite) -> int:
         results, completed = run_suite(args.file, suite, flags, args.again, backend, args.max_seconds, args.export)
     except Interrupted as interruption:
         terminal.say(str(interruption))
+        if args.again:
+            terminal.say(NOT_AGAIN)
         return 128 + interruption.number
     if not results:
         return 3

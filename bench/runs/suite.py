@@ -27,14 +27,14 @@ from bench.planning.known_runs import KnownRuns
 from bench.planning.plan import Resources, seconds_from_runs
 from bench.planning.show import predicted_and_real
 from bench.runs import best_settings
-from bench.runs.job import JobLocked, JobResult, failure_reason, run
+from bench.runs.job import JobLocked, JobResult, failure_reason, latest_run, run
 from bench.runs.results import Exporter, Results
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_backend import LocalBackend, WorkerBackend
 from bench.runs.worker_count import automatic_backend
 from bench.runs.worker_pool import MAX_ATTEMPTS, open_pool, schedule
 from bench.system import terminal
-from bench.system.machine import seconds_since_start
+from bench.system.machine import release_memory, seconds_since_start
 from bench.tracking import ui_view
 from bench.tracking.store import Store, StoreFailure
 
@@ -163,7 +163,9 @@ class Suite:
 
 
 def is_finished(store: Store, suite: str, experiment: Experiment) -> bool:
-    return any(run.status == "FINISHED" for run in store.find(suite, experiment.job_hash)[:1])
+    """Whether `job.run` would return a finished run of this job, on the text as it is now."""
+    run = latest_run(experiment, store, suite)
+    return run is not None and run.status == "FINISHED"
 
 
 def one_per_dataset(experiments: Sequence[Experiment]) -> list[Experiment]:
@@ -346,8 +348,8 @@ def run_suite(
     if not completed:
         remaining = len(experiments) - len(results)
         terminal.say(
-            f"--max_seconds: the time is up, {remaining} of {len(experiments)} jobs remain; run the same command again "
-            "to continue"
+            f"--max_seconds: the time is up, {remaining} of {len(experiments)} jobs remain; "
+            + (NOT_AGAIN if again else "run the same command again to continue")
         )
     return [*recorded, *results], completed
 
@@ -389,6 +391,12 @@ def _parent_tags(path: Path, suite: Suite, experiments: Sequence[Experiment], fl
         "about": json.dumps({row: about[row] for row in suite.rows}),  # needed for rows whose jobs never start
     }
 
+
+NOT_AGAIN = (
+    "with --again all jobs begin anew each time; without it, interrupted jobs continue, and jobs that had not begun "
+    "keep their earlier runs"
+)
+"""What a command with --again says when it is interrupted."""
 
 SUITES_READ = 3
 """Number of suites whose runs predict the time of a suite at its start, the newest ones: reading takes time."""
@@ -434,4 +442,5 @@ def _run_sequentially(
             results.append(JobResult(experiment, None, [], "failed"))
         locked = 0
         on_end(results[-1])
+        release_memory()
     return results

@@ -11,7 +11,6 @@ STOP saves the job in progress and ends the process; so does a lost connection.
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import os
 import platform
@@ -25,15 +24,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection
 from typing import Literal
 
-import torch
-
 from bench.experiment.spec import Experiment
 from bench.runs.job import JobLocked, JobResult, TrialInfo, failure_reason, run
 from bench.system import streams
 from bench.system.home import provide_home
+from bench.system.machine import release_memory
 from bench.system.progress import Status
 from bench.tracking.store import Store
-from bench.training.checkpoints import Interrupted
+from bench.training.checkpoints import Interrupted, Signals
 
 KEY_VARIABLE = "BENCH_KEY"
 STOP = "stop"
@@ -190,9 +188,7 @@ class WorkerClient:
         except Exception as error:  # the failure of one job must not end the others
             return TaskResult("failed", reason=failure_reason(error))
         finally:
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()  # a job that ran out of memory must leave none of it to the next one
+            release_memory()  # a job that ran out of memory must leave none of it to the next one
 
     def execute_tasks(self) -> None:
         """Executes tasks until STOP."""
@@ -206,6 +202,7 @@ def main(address: str, number: str) -> int:
         print(f"worker {number}: {line}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # between jobs; a job installs handlers of its own
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Signals.patient = True
     host, colon, port = address.rpartition(":")
     driver = (host, int(port)) if colon and port.isdigit() else address
     try:

@@ -109,6 +109,18 @@ def keep_freed_memory() -> None:
             mallopt(parameter, value)
 
 
+def release_memory() -> None:
+    """Return unused memory of this process, on the host and on the GPU, so that a finished job keeps none of it.
+
+    glibc would keep it all (`keep_freed_memory`), and jobs of different sizes leave gaps that others cannot use.
+    """
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @functools.cache
 def freeze_imports() -> None:
     """Exclude all objects that exist now, mainly imported modules, from garbage collection; once per process.

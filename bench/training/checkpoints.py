@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -44,13 +44,18 @@ class Signals:
     """Handles SIGINT and SIGTERM while a run is open.
 
     The first signal raises Interrupted. It does so at once, or, inside a `deferred` block, when `raise_if_received` is
-    called or the block ends. The second signal ends the process at once. Only the main thread can handle signals; in
-    another thread (a worker of a cluster) this class does nothing, and a signal ends the process.
+    called or the block ends. The second signal ends the process at once, unless it is `patient`. Only the main thread
+    can handle signals; in another thread (a worker of a cluster) this class does nothing, and a signal ends the
+    process.
 
     Attributes:
         received: Number of the signal that came; 0 if none came.
+        patient: Whether all signals after the first one are ignored, in this process. A worker may get several for one
+            reason: a scheduler signals every process of a job, and the driver then stops its workers. A driver that
+            does not want to wait any longer kills.
     """
 
+    patient: ClassVar[bool] = False
     NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
@@ -69,6 +74,8 @@ class Signals:
 
     def _handle(self, number: int, frame: object) -> None:
         if self.received:
+            if self.patient:
+                return
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = number

@@ -109,6 +109,32 @@ def test_memory_freed_by_an_update_is_kept_for_the_next() -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+MEASURE_RELEASED_MEMORY = """
+import psutil, torch
+from bench.system.machine import keep_freed_memory, release_memory
+
+def resident() -> int:
+    return psutil.Process().memory_info().rss // 2**20
+
+keep_freed_memory()
+before = resident()
+blocks = [torch.ones(2**18) for _ in range(400)]  # 1 MiB each
+last = torch.ones(2**18)  # above them in the heap
+del blocks
+kept = resident() - before
+release_memory()
+print(kept, resident() - before)
+assert kept > 350
+assert resident() - before < 100
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
+def test_a_finished_job_keeps_no_memory() -> None:
+    ran = subprocess.run([sys.executable, "-c", MEASURE_RELEASED_MEMORY], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 COUNT_COLLECTED_OBJECTS = """
 import gc, weakref
 from bench.system.machine import MachineSettings

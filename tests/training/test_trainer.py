@@ -382,24 +382,35 @@ def test_a_signal_outside_a_deferred_block_raises_at_once() -> None:
     assert continued == ["inside"]
 
 
-def test_a_second_signal_ends_the_process_at_once() -> None:
-    """In a forked process, because a new one would take seconds to import torch."""
+@pytest.mark.parametrize(
+    ("patient", "expected"),
+    [(False, (-signal.SIGTERM, b"deferred")), (True, (7, b"deferred, continued"))],
+    ids=["command", "worker"],
+)
+def test_a_second_signal_ends_a_command_at_once_and_no_worker(patient: bool, expected: tuple[int, bytes]) -> None:
+    """In a forked process, because a new one would take seconds to import torch.
+
+    A scheduler signals a worker, and then its driver stops it, too: that must not end it before its run is saved.
+    """
     read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
         try:
+            Signals.patient = patient
             with Signals().installed() as signals, signals.deferred():
                 os.kill(os.getpid(), signal.SIGTERM)
                 os.write(write_end, b"deferred")
                 os.kill(os.getpid(), signal.SIGTERM)
                 os.write(write_end, b", continued")
+        except Interrupted:
+            os._exit(7)
         finally:
             os._exit(0)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as pipe:
         written = pipe.read()
     _, status = os.waitpid(child, 0)
-    assert (os.waitstatus_to_exitcode(status), written) == (-signal.SIGTERM, b"deferred")
+    assert (os.waitstatus_to_exitcode(status), written) == expected
 
 
 @pytest.mark.parametrize(
