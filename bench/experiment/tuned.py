@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from bench.experiment.spec import Experiment, flatten
 from bench.experiment.yaml_layers import EXPERIMENTS, read_yaml
 from bench.system.files import sha256, write_file
@@ -189,15 +191,17 @@ def _number(text: str) -> float | int:
 
 def write_trials(preset: str, trials: Iterable[Trial]) -> None:
     """Adds trials to a preset's file, sorted by row and number. A trial that is in it already stays as it was."""
-    every = {(trial.row, trial.number): trial for trial in [*trials, *read_trials(preset)]}
-    ordered = [every[key] for key in sorted(every)]
-    keys = list(dict.fromkeys(key for trial in ordered for key in trial.settings))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, *keys], lineterminator="\n")
-    writer.writeheader()
-    for trial in ordered:
-        writer.writerow({name: getattr(trial, name) for name in COLUMNS} | dict(trial.settings))
-    write_file(trials_path(preset), text.getvalue())
+    path = trials_path(preset)
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")):  # two commands may search for different rows
+        every = {(trial.row, trial.number): trial for trial in [*trials, *read_trials(preset)]}
+        ordered = [every[key] for key in sorted(every)]
+        keys = list(dict.fromkeys(key for trial in ordered for key in trial.settings))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [*COLUMNS, *keys], lineterminator="\n")
+        writer.writeheader()
+        for trial in ordered:
+            writer.writerow({name: getattr(trial, name) for name in COLUMNS} | dict(trial.settings))
+        write_file(path, text.getvalue())
 
 
 def trials_sha256(preset: str) -> str:

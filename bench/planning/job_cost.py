@@ -39,7 +39,7 @@ class JobCost:
         test_flops: Decoding FLOPs of all test sets.
         memory_bytes: Peak memory of an update on the longest batch, estimated: weights, gradients, optimizer, and
             what the backward pass needs. Of an ensemble the weights.
-        disk_bytes: Bytes on disk of one finished job: checkpoint, kept weights, logged model, curves and translations.
+        disk_bytes: Bytes on disk of one finished job: logged model, curves and translations.
     """
 
     params: int
@@ -73,7 +73,7 @@ def job_cost(experiment: Experiment, workload: Workload) -> JobCost:
     trained = [p for p in model.parameters() if p.requires_grad]
     trained_bytes = sum(p.numel() * p.element_size() for p in trained)
     states = OPTIMIZER_STATES.get(experiment.training.optimizer.name, 2)
-    is_ensemble, average = bool(experiment.members), max(1, experiment.training.average)
+    is_ensemble = bool(experiment.members)
     batches, decoding = workload.batches(experiment), experiment.decoding
     validations = 0 if is_ensemble else experiment.training.validations
     return JobCost(
@@ -83,7 +83,7 @@ def job_cost(experiment: Experiment, workload: Workload) -> JobCost:
         total_decoding_flops(model, workload.validation, 1) if validations or is_ensemble else 0.0,
         sum(total_decoding_flops(model, lengths, decoding.beam) for lengths in workload.tests.values()),
         weight_bytes if is_ensemble else weight_bytes + trained_bytes * (1 + states) + activation_bytes(model, batches),
-        LOGGED_PER_JOB + (2 * weight_bytes if is_ensemble else weight_bytes * (3 + average) + trained_bytes * states),
+        LOGGED_PER_JOB + weight_bytes,
     )
 
 

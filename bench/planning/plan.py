@@ -248,15 +248,16 @@ def _warnings(plan: Plan) -> list[str]:
 def seconds_from_runs(experiments: Sequence[Experiment], resources: Resources, known: KnownRuns) -> float | None:
     """Seconds that the jobs will take, from finished runs on the same corpus only; None if a job has no such run.
 
-    No corpus is read and no model is built, so this takes no noticeable time. Budgets in pairs or updates are compared
-    with those of the runs; a budget in FLOPs or seconds gives None.
+    No corpus is read and no model is built, so this takes no noticeable time. A job whose budget is limited by anything
+    but sentence pairs gives None.
     """
     jobs: list[tuple[Experiment, float]] = []
     for experiment in experiments:
         machine = Machine.here(experiment, resources.threads_of(experiment))
         rate = known.rate(experiment, machine, None)
         pairs = 0.0 if experiment.members else experiment.training.max_pairs
-        if rate is None or pairs is None or experiment.training.max_flops or experiment.training.max_seconds:
+        training = experiment.training
+        if rate is None or pairs is None or training.max_updates or training.max_flops or training.max_seconds:
             return None
         jobs.append((experiment, pairs * rate.seconds_per_pair + rate.other_seconds))
     return resources.start_s + elapsed(jobs, resources.workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,6 +67,13 @@ class TrialInfo:
     def tags(self) -> dict[str, str]:
         tags = {"kind": "trial", "study": self.study, "trial": str(self.number), "attempt": str(self.attempt)}
         return tags | {"state": "RUNNING"}
+
+    def can_reuse(self, run: TrackedRun, store: Store) -> bool:
+        """Whether a run of the same job serves this trial: one of its study, or one that has all of its goals."""
+        if run.status != "FINISHED" or run.tags.get("study") == self.study:
+            return True
+        measured = {measure.metric for measure in store.measures(run) if measure.value is not None}
+        return run.tags.get("state") == "COMPLETE" and measured.issuperset(self.goals)
 
     def run_name(self, experiment: Experiment) -> str:
         """The name of its run in MLflow, such as Transformer (base) en-de t3."""
@@ -135,7 +143,8 @@ def run(
     """
 
     def find_earlier() -> TrackedRun | None:
-        return None if again else latest_run(experiment, store, suite)
+        found = None if again else latest_run(experiment, store, suite)
+        return found if found and (trial is None or trial.can_reuse(found, store)) else None
 
     if (earlier := find_earlier()) and earlier.status == "FINISHED":
         return _reuse_finished(experiment, earlier, store)
@@ -161,7 +170,8 @@ def run(
                 writer.tag(trial.tags if trial else {})
             else:
                 if not again and (others := store.find(suite, experiment.job_hash)):
-                    terminal.say(f"  run {others[0].id} is of another text under the same name; a new run begins")
+                    other = "another study" if trial else "another text under the same name"
+                    terminal.say(f"  run {others[0].id} is of {other}; a new run begins")
                 name = trial.run_name(experiment) if trial else experiment.run_name
                 writer = store.begin(suite, name, tags, parent)
                 if trial:
@@ -194,6 +204,7 @@ def run(
                 if trial:
                     writer.tag({"state": "COMPLETE" if completed else "PRUNED"})
                 writer.finish("FINISHED")
+            shutil.rmtree(folder, ignore_errors=True)  # the store has all that is kept of a finished run
     return JobResult(experiment, store.run(writer.id), measures, "finished now")
 
 

@@ -15,13 +15,14 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from bench.experiment import search_space
-from bench.experiment.job_data import selection_of
+from bench.experiment.job_data import corpus_of, selection_of
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import nested_settings
 from bench.measures.measure import Measure
 from bench.measures.selection import DEFAULT_TOKENIZER, is_constant, rank
 from bench.runs.job import TrialInfo
+from bench.runs.metadata import corpus_hashes
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_pool import MAX_ATTEMPTS
 from bench.sweep.settings import DIRECTIONS, Direction, Sweep
@@ -39,6 +40,10 @@ LOSS = "validation_loss"
 """The metric that decides between trials with equal goals."""
 
 LOST_WORKER = "lost worker"
+"""How the reason of an attempt begins whose worker was lost; several of them fail its job."""
+
+UNFINISHED = "the command has ended"
+"""Reason of an attempt in progress. It stays if the command is killed, which says nothing about the job."""
 """The reason of every attempt until it has ended, because a killed driver cannot write it afterwards."""
 
 
@@ -99,6 +104,8 @@ class Study:
         shared: list[object] = [self.base.job_hash, self.sweep.goals, sweep.limits]
         if self.selection.tokenizer != DEFAULT_TOKENIZER:  # the script of the text may have told it
             shared.append(self.selection.tokenizer)
+        if self.base.corpus.train:  # files may change under the same name; all other text has fixed content
+            shared.append(corpus_hashes(corpus_of(self.base)))
         common = json.dumps(shared)
         self.name = f"{self.base.name} {search_space.space_hash(self.space, common)}"
         self.jobs: dict[str, JobAttempts] = {}
@@ -237,7 +244,7 @@ class Study:
 
     def _start_attempt(self, trial: optuna.Trial, suite: str, parent: str, threads: int | None) -> Task | None:
         """The task of an attempt; None if its settings were tried before, or the job to retry has ended."""
-        trial.set_user_attr("reason", LOST_WORKER)
+        trial.set_user_attr("reason", UNFINISHED)
         self._send_heartbeat(trial)
         experiment = self.experiment(self.suggest(trial))
         job = self.jobs.get(experiment.job_hash)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,12 @@ def test_trials_are_read_as_they_were_written() -> None:
     digest = tuned.trials_sha256("demo")
     write_trials("demo", [])
     assert tuned.trials_sha256("demo") == digest
+
+
+def test_commands_that_write_at_the_same_time_lose_no_trial() -> None:
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda number: write_trials("demo", [trial("mlp", number, lr=0.5)]), range(64)))
+    assert [one.number for one in read_trials("demo")] == list(range(64))
 
 
 @pytest.mark.parametrize(

@@ -79,13 +79,13 @@ def workers(cluster: Any) -> list[psutil.Process]:
 
 
 def finished_jobs(folder: Path) -> int:
-    """Return how many jobs of the suite have kept their translator, which is nearly the last thing that a job does."""
-    return len(list(folder.glob("jobs/jobs/*/translator/weights.pt")))
+    """Return how many jobs of the suite the command has called finished."""
+    return (folder / "output").read_text().count("finished now")
 
 
 def running_jobs(folder: Path) -> int:
-    """Return how many jobs have a checkpoint and are not finished."""
-    return len(list(folder.glob("jobs/jobs/*/last.ckpt"))) - finished_jobs(folder)
+    """Return how many jobs have a checkpoint; that of a finished job is deleted."""
+    return len(list(folder.glob("jobs/jobs/*/last.ckpt")))
 
 
 def results(folder: Path, jobs: int) -> dict[str, tuple[TrackedRun, dict[str, torch.Tensor]]]:

@@ -81,3 +81,5 @@ def test_the_start_of_a_suite_plans_from_runs_only(experiment: Experiment, monke
     assert seconds_from_runs([job], resources, known(run(job))) == pytest.approx(5 + 2000 * 0.1 + 50)
     assert seconds_from_runs([job], resources, KnownRuns([])) is None
     assert seconds_from_runs([experiment], resources, known(run(experiment))) is None, "its budget is not in pairs"
+    limited = replace(job, training=replace(training, max_updates=5))
+    assert seconds_from_runs([limited], resources, known(run(job))) is None, "it may end before its pairs are seen"

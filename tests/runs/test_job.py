@@ -275,6 +275,32 @@ def test_a_trial_sees_no_test_set(stops_at: int, state: str, folder: Path, store
     assert store.run(result.run.id).tags["state"] == state
 
 
+def test_a_trial_of_another_study_serves_only_if_it_has_all_goals(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latency = [Measure("latency_p50_ms", 5.0, "ms")]
+    monkeypatch.setattr(bench.evaluation.evaluate.latency, "measure", lambda *_: latency)
+
+    def of(study: str, *goals: str, stops_at: int = 99) -> JobResult:
+        return run(
+            experiment(folder, seed=70),
+            store,
+            "several studies",
+            on_status=lambda status: len(status.validations) == stops_at,
+            trial=TrialInfo(study, 0, 1, goals),
+        )
+
+    pruned = of("first", "validation_bleu", stops_at=1)
+    assert of("first", "validation_bleu").state == "finished before", "a pruned trial stays pruned in its study"
+    complete = of("second", "validation_bleu")
+    assert complete.state == "finished now"
+    assert of("third", "validation_bleu", "validation_loss").run == complete.run
+    timed = of("fourth", "validation_bleu", "latency_p50_ms")
+    assert timed.state == "finished now"
+    assert "latency_p50_ms" in {measure.metric for measure in timed.measures}
+    assert len({one.run.id for one in (pruned, complete, timed) if one.run}) == 3
+
+
 def test_too_little_memory_to_measure_memory_does_not_fail_the_job(
     folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -584,7 +610,8 @@ def test_again_starts_a_new_run_from_the_beginning(
     assert finished.run
     assert result.run.id != finished.run.id
     assert equal(weights(store, result, tmp_path), weights(store, finished, tmp_path))
-    assert len(list((folder / "runs" / "jobs" / "runs").glob("*/last.ckpt"))) == 2
+    assert list((folder / "runs" / "jobs").rglob("*.ckpt")) == [], "a finished job needs no checkpoints"
+    assert list((folder / "runs" / "jobs").rglob("*.pt")) == []
 
 
 def test_another_text_under_the_same_name_is_another_run(

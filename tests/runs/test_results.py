@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -185,6 +187,28 @@ def test_an_interrupted_export_leaves_nothing(folder: Path, jobs: FakeJobs, monk
     assert [file.stat().st_mtime_ns for file in to.iterdir()] == times
     kinds = {one.run.tags["kind"] for one in Export(to).exported.values()}
     assert kinds == {"job", "suite"}
+
+
+def test_an_export_that_another_command_makes_at_the_same_time_is_no_error(
+    folder: Path, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (result, *_) = run(folder, ["mlp"], export=False)
+    assert result.run
+    run_id, to = result.run.id, folder.parent / "results" / "mlp"
+    write_file, own = export.write_file, os.getpid()
+
+    def meanwhile(*arguments: Any) -> None:
+        write_file(*arguments)
+        with monkeypatch.context() as patch:  # the other command
+            patch.setattr(export, "write_file", write_file)
+            patch.setattr(os, "getpid", lambda: own + 1)
+            export.export_run(store(folder), "table", run_id, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "write_file", meanwhile)
+        assert export.export_run(store(folder), "table", run_id, to) == to
+    assert [path.name for path in to.parent.iterdir()] == ["mlp"]
+    assert {one.run.tags["kind"] for one in Export(to).exported.values()} == {"job", "suite"}
 
 
 def test_runs_of_other_code_are_marked(folder: Path, jobs: FakeJobs, capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,7 +155,9 @@ def test_a_stopped_sweep_continues_where_it_was(folder: Path, monkeypatch: pytes
     monkeypatch.setattr(study.storage, "get_heartbeat_interval", lambda: 1)
     monkeypatch.setattr("optuna.storages.RDBStorage._get_stale_trial_ids", lambda *_: [study.running[0]._trial_id])
     study.refresh()
-    assert study.jobs[task.experiment.job_hash].lost_workers == 1
+    (attempt,) = study.jobs[task.experiment.job_hash].attempts
+    assert (attempt.state.name, attempt.user_attrs["reason"]) == ("FAIL", "the command has ended")
+    assert study.jobs[task.experiment.job_hash].lost_workers == 0
     monkeypatch.undo()
     (result,) = sweep(folder, monkeypatch, jobs, "trials: 2")
     assert result.job_counts["remaining"] == 0

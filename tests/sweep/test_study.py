@@ -28,6 +28,20 @@ def test_another_space_is_another_study() -> None:
     assert Study(Sweep(goals=["validation_loss"]), "mlp", "demo", []).name != name
 
 
+def test_another_text_in_files_of_the_same_name_is_another_study(tmp_path: Path) -> None:
+    def name(folder: str) -> str:
+        flags = [*tiny_job.corpus_flags(tmp_path / folder), "--text.vocabulary_size=90"]
+        return Study(Sweep(), "mlp", "demo", flags).name
+
+    for folder in ("first", "copy", "longer"):
+        (tmp_path / folder).mkdir()
+        tiny_job.write_corpus(tmp_path / folder)
+    for side, line in (("en", "The man sleeps.\n"), ("de", "Der Mann schläft.\n")):
+        with (tmp_path / "longer" / f"train.{side}").open("a", encoding="utf-8") as file:
+            file.write(line)
+    assert name("first") == name("copy") != name("longer")
+
+
 # --- attempts that end otherwise than by their result -----------------------------------------------------------------
 
 
