@@ -39,6 +39,7 @@ def provide(folder: Path, fill: Callable[[Path], object]) -> Path:
             shutil.rmtree(folder)
         partial = folder.with_name(f".{folder.name}.partial")
         partial.mkdir(exist_ok=True)
+        (partial / MANIFEST).unlink(missing_ok=True)  # of a process that was killed before it renamed the folder
         fill(partial)
         files = {path.name: [path.stat().st_size, checksum(path)] for path in sorted(partial.iterdir())}
         write_file(partial / MANIFEST, json.dumps(files))

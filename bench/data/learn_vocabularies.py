@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.data.corpus import Split
 from bench.data.vocabulary import KINDS, TextSettings, Vocabularies, Vocabulary, VocabularySizeError, load
+from bench.system import terminal
 
 MAX_SENTENCES = 1_000_000
 """Sentences that a vocabulary is learnt from, at most. Of a larger text a sample is drawn, with `SAMPLE_SEED`."""
@@ -67,11 +68,23 @@ def learn_or_load(
         digest = hashlib.sha256(json.dumps(made_by).encode())
         path = cache / f"{kind}-{size}-{digest.hexdigest()[:24]}.vocabulary"
     try:
-        vocabulary = load(path) if path and path.exists() else KINDS[kind].learn(sample(sides), size)
+        vocabulary = (_cached(path) if path else None) or KINDS[kind].learn(sample(sides), size)
     except VocabularySizeError as error:
         raise ValueError(f"text.{key}: {error}") from error
     vocabulary.path = path
     return vocabulary
+
+
+def _cached(path: Path) -> Vocabulary | None:
+    """The vocabulary in a file of the cache; None, and no file, if there is none or it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return load(path)
+    except ValueError:
+        terminal.say(f"  {path} is damaged; the vocabulary is learnt again")
+        path.unlink(missing_ok=True)
+        return None
 
 
 def sample(sides: Sequence[Sequence[str]], most: int = MAX_SENTENCES) -> Iterable[str]:

@@ -360,6 +360,8 @@ def load(path: Path) -> Vocabulary:
 
 def of_data(data: bytes) -> Vocabulary:
     """The vocabulary with this file content. Raises RuntimeError, ValueError or KeyError if it is damaged."""
+    if not data:
+        raise ValueError("the file is empty")
     if data.startswith(b"{"):
         return KINDS[json.loads(data)["kind"]](data)
     return Subwords(data)

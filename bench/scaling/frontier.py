@@ -275,7 +275,7 @@ def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array],
             high,
             "add larger budgets of the small sizes, or smaller ones of the large sizes",
         )
-    low, high = costs_C[free[0]], costs_C[free[-1]]
+    low, high = (float(costs_C[end]) for end in (free[0], free[-1]))
     costs_C = np.geomspace(low, high, GRID_COSTS)
     losses = [lowest_loss(fit, ladder, costs_C)[0] for fit, ladder, _ in (first, second)]
     difference_C = losses[0] - losses[1]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import yaml
 from mlflow.entities import Experiment
@@ -72,11 +73,16 @@ def export_run(store: Store, suite: str, run_id: str, folder: Path) -> Path:
     experiment = _experiment(store, suite)
     found = _complete_runs(store, experiment)
     runs = [run for run in found if run.info.run_id == run_id or run.data.tags.get("kind") == "suite"]
-    partial = inside(folder.parent, f".{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)  # a killed process left it
+    for left in folder.parent.glob(f".{folder.name}.*"):  # by a killed process
+        if not psutil.pid_exists(int(left.suffix.removeprefix("."))):
+            shutil.rmtree(left, ignore_errors=True)
+    partial = inside(folder.parent, f".{folder.name}.{os.getpid()}")
     try:
         _write(store, partial, {suite: experiment}, {suite: runs}, False)
         os.replace(partial, folder)
+    except OSError:
+        if not (folder / INDEX).is_file():  # else another process has exported the same run
+            raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -10,6 +10,7 @@ import pytest
 
 from bench.data import encoded_corpus
 from bench.data.batches import PairBatches
+from bench.data.cache_entry import provide
 from bench.data.corpus import Split
 from bench.data.encoded_pairs import Pairs
 from bench.data.learn_vocabularies import build
@@ -116,6 +117,20 @@ def test_a_damaged_entry_is_made_again(vocabularies: Vocabularies, tmp_path: Pat
         file.write_bytes(data[:-8] if damage == "truncated" else data[:-2] + b"\x07\x07")
     assert_same(encoded_corpus.encode(SPLIT, vocabularies, LIMIT, 1), Pairs.encode(SPLIT, vocabularies, LIMIT))
     assert file.read_bytes() == data
+
+
+def test_a_manifest_that_a_kill_left_behind_is_not_part_of_the_entry(tmp_path: Path) -> None:
+    (partial := tmp_path / ".entry.partial").mkdir()
+    (partial / "manifest.json").write_text("{}")  # killed before the folder was renamed
+    filled = []
+
+    def fill(folder: Path) -> None:
+        filled.append(folder)
+        (folder / "numbers").write_bytes(b"12")
+
+    for _ in range(2):
+        provide(tmp_path / "entry", fill)
+    assert len(filled) == 1
 
 
 def test_without_a_writable_cache_the_text_is_encoded_in_memory(

@@ -184,9 +184,21 @@ def test_a_cached_vocabulary_is_used_and_another_text_has_another_file(kind: Kin
     save_to_cache(build(TextSettings(kind, SIZES[kind]), Split(ENGLISH, [*GERMAN[:-1], "Ja."]), cache))
     save_to_cache(build(TextSettings(kind, 55), SPLIT, cache))
     assert len(list(cache.iterdir())) == 3
-    path.write_bytes(made.data[: len(made.data) // 2])
+
+
+@each_kind
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_damaged_vocabulary_of_the_cache_is_learnt_again(
+    kind: Kind, share: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_to_cache(made := build(TextSettings(kind, SIZES[kind]), SPLIT, tmp_path))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(made.source.data[: int(len(made.source.data) * share)])
     with pytest.raises(ValueError, match=f"{path}: not a vocabulary, or damaged"):
-        vocabulary(kind, cache)
+        load(path)
+    save_to_cache(again := build(TextSettings(kind, SIZES[kind]), SPLIT, tmp_path))
+    assert f"{path} is damaged; the vocabulary is learnt again" in capsys.readouterr().out
+    assert again.source.hash == load(path).hash == made.source.hash
 
 
 def test_normalization_makes_equal_words_equal() -> None:

@@ -156,7 +156,8 @@ def test_budgets_that_limit_the_best_size_make_no_crossing() -> None:
     assert (best < -0.05).all()
     assert limited(fits[0], ladder, costs)[-1]
     assert not limited(fits[0], ladder, costs).all()
-    found = compare(*((fit, ladder, fit.parameters[None]) for fit in fits))
+    first, second_row = ((fit, ladder, fit.parameters[None]) for fit in fits)
+    found = compare(first, second_row)
     assert (found.verdict, found.ahead) == ("none in range", 0)
     assert found.high_cost < ends[1] / 5
 
