@@ -43,8 +43,7 @@ LOST_WORKER = "lost worker"
 """How the reason of an attempt begins whose worker was lost; several of them fail its job."""
 
 UNFINISHED = "the command has ended"
-"""Reason of an attempt in progress. It stays if the command is killed, which says nothing about the job."""
-"""The reason of every attempt until it has ended, because a killed driver cannot write it afterwards."""
+"""Reason of every attempt until it has ended, because a killed command cannot write it afterwards."""
 
 
 @dataclass
