@@ -101,9 +101,9 @@ def _show_search(name: str, sweep: Sweep) -> bool:
     terminal.table([*columns, ("BLEU of the best", "right"), ("", "left")], lines)
     for edge, presses in edges:
         advice = (
-            "the three best trials lie in the quarter at this end, so add trials beyond it for all rows (extensions:)"
+            "the three best trials lie at this end, so add trials beyond it for all rows (extensions:)"
             if presses
-            else "likely by chance, because not all of the three best trials lie in the quarter at this end"
+            else "likely by chance, because not all of the three best trials lie at this end"
         )
         terminal.say(f"at the edge of the space: {edge}; {advice}")
     corpus = resolve(row_files()[sweep.rows[0]], preset=sweep.preset, row=sweep.rows[0]).corpus_name

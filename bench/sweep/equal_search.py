@@ -330,7 +330,9 @@ def at_edge(sweep: Sweep, trials: Sequence[Trial]) -> list[tuple[str, bool]]:
 
     With 16 points, a setting that hardly matters has its best value at a given end in one of 16 rows. So an edge counts
     only if the three best trials of the row all lie in the quarter of the tried values at that end, which happens by
-    chance in one of 560 rows (with 20 points, in one of 570). A lower limit of 0 is no edge, because it cannot move.
+    chance in one of 560 rows (with 20 points, in one of 570). A quarter of fewer than 12 points is less than three
+    values, so the outermost three are taken; with 6 points, that happens by chance in one of 60 rows. A lower limit of
+    0 is no edge, because it cannot move.
     """
     found = []
     leading = best_first(trials)[:3]
@@ -342,8 +344,8 @@ def at_edge(sweep: Sweep, trials: Sequence[Trial]) -> list[tuple[str, bool]]:
         low = value == values[0] and span.low != 0
         if not (low or value == values[-1]):
             continue
-        quarter = max(1, len(values) // 4)
-        outer = values[:quarter] if low else values[-quarter:]
+        number = max(len(leading), len(values) // 4)
+        outer = values[:number] if low else values[-number:]
         presses = all(outer[0] <= trial.settings[key] <= outer[-1] for trial in leading)
         found.append((f"{key} {value:g} is the {'lowest' if low else 'highest'} of its {len(values)} values", presses))
     return found

@@ -138,27 +138,35 @@ def test_an_unfinished_search_is_reported(folder: Path, capsys: pytest.CaptureFi
     assert (code, "2 rows, 1 without a recipe" in printed) == (1, True)
 
 
-@pytest.mark.parametrize("presses", [True, False])
+@pytest.mark.parametrize(
+    ("trials", "places", "presses"),
+    [
+        (16, (15, 12, 13), True),
+        (16, (15, 14, 11), False),
+        (6, (5, 3, 4), True),  # a quarter of 6 values is one value, but the rule asks for three
+        (6, (5, 4, 2), False),
+    ],
+)
 def test_a_best_trial_at_the_edge_counts_if_the_next_ones_lie_there_too(
-    folder: Path, capsys: pytest.CaptureFixture[str], presses: bool
+    folder: Path, capsys: pytest.CaptureFixture[str], trials: int, places: tuple[int, ...], presses: bool
 ) -> None:
-    path = tiny_search.write(folder, **{"trials: 4": "trials: 16"})
+    path = tiny_search.write(folder, **{"trials: 4": f"trials: {trials}"})
     rates = [point["training.optimizer.lr"] for point in equal_search.points(Sweep.read(path))]
-    by_rate = sorted(range(16), key=lambda number: rates[number])
-    leading = [by_rate[15], by_rate[12], by_rate[13]] if presses else [by_rate[15], by_rate[14], by_rate[11]]
-    scores = [90.0 - 10 * leading.index(number) if number in leading else 10.0 for number in range(16)]
+    by_rate = sorted(range(trials), key=lambda number: rates[number])
+    leading = [by_rate[place] for place in places]
+    scores = [90.0 - 10 * leading.index(number) if number in leading else 10.0 for number in range(trials)]
     finish(folder, dict.fromkeys(SCORES, scores))
     assert main(["tuned", str(path)]) == 0
     code, printed = verify(capsys)
     assert code == 0, "the search was equal, even if it should be repeated with a wider range"
     edges = [line for line in printed.splitlines() if line.startswith("at the edge")]
     advice = (
-        "the three best trials lie in the quarter at this end, so add trials beyond it for all rows (extensions:)"
+        "the three best trials lie at this end, so add trials beyond it for all rows (extensions:)"
         if presses
-        else "likely by chance, because not all of the three best trials lie in the quarter at this end"
+        else "likely by chance, because not all of the three best trials lie at this end"
     )
     assert [line for line in edges if "lr" in line] == [
-        f"at the edge of the space: {row}: training.optimizer.lr {max(rates):g} is the highest of its 16 values; "
+        f"at the edge of the space: {row}: training.optimizer.lr {max(rates):g} is the highest of its {trials} values; "
         + advice
         for row in SCORES
     ]
