@@ -65,7 +65,7 @@ def scale_command(args: argparse.Namespace, flags: list[str]) -> int:
 def _run_jobs(args: argparse.Namespace, flags: list[str], suite: Suite) -> int:
     """Runs the jobs of a suite or a scaling study, then writes its report."""
     from bench.runs import results as results_folder
-    from bench.runs.suite import NOT_AGAIN, run_suite
+    from bench.runs.run_suite import NOT_AGAIN, run_suite
     from bench.system import terminal
     from bench.system.files import inside
     from bench.tracking.store import Store

@@ -24,7 +24,7 @@ from bench.experiment.fairness import setting_differences
 from bench.experiment.job_data import JobData
 from bench.experiment.yaml_layers import nested_settings
 from bench.measures.selection import CONSTANT_SCORE_TAG
-from bench.runs.suite import one_per_dataset
+from bench.runs.run_suite import one_per_dataset
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_backend import WorkerBackend
 from bench.runs.worker_count import automatic_backend

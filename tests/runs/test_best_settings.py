@@ -11,7 +11,8 @@ import pytest
 
 from bench.experiment import tuned
 from bench.runs import best_settings
-from bench.runs.suite import Suite, run_suite
+from bench.runs.run_suite import run_suite
+from bench.runs.suite import Suite
 from bench.sweep import equal_search
 from bench.tracking.reading import TrackedRun
 from tests.helpers import tiny_search, tiny_sweep

@@ -18,7 +18,8 @@ from bench.experiment.spec import Experiment
 from bench.measures.other_code import FIRST_LOSSES_TAG, committed
 from bench.runs.job import JobResult
 from bench.runs.results import IN_RESULTS, MAX_BYTES, Results
-from bench.runs.suite import Suite, run_suite
+from bench.runs.run_suite import run_suite
+from bench.runs.suite import Suite
 from bench.tracking import export
 from bench.tracking.exported import INDEX, Export
 from tests.helpers import tiny_sweep, tracking_folder

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-import bench.runs.suite
+import bench.runs.run_suite
 import bench.runs.worker
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.runs.job import JobResult
-from bench.runs.suite import Suite, run_suite
+from bench.runs.run_suite import run_suite
+from bench.runs.suite import Suite
 from bench.runs.worker_pool import MAX_ATTEMPTS
 from bench.tracking.reading import PLAN_TAG
 from bench.tracking.store import Store, TrackingSettings
@@ -85,7 +86,7 @@ def test_a_failed_row_does_not_stop_the_others(folder: Path, monkeypatch: pytest
     def run(experiment: Experiment, store: Store, suite: str, **named: Any) -> JobResult:
         return jobs.run(experiment, store, suite, **named, on_status=lambda status: False, trial=None)
 
-    monkeypatch.setattr(bench.runs.suite, "run", run)
+    monkeypatch.setattr(bench.runs.run_suite, "run", run)
     results, completed = run_suite(folder / "table.yaml", Suite(rows=["mlp", "cnn"]), flags(folder), False)
     assert completed
     assert [(result.experiment.row, result.state) for result in results] == [("mlp", "failed"), ("cnn", "finished now")]
@@ -113,8 +114,8 @@ def test_a_suite_prints_and_records_the_planned_and_the_real_time(
     def run(experiment: Experiment, store: Store, suite: str, **named: Any) -> JobResult:
         return jobs.run(experiment, store, suite, **named, on_status=lambda status: False, trial=None)
 
-    monkeypatch.setattr(bench.runs.suite, "run", run)
-    monkeypatch.setattr(bench.runs.suite, "_planned_seconds", lambda *_: planned)
+    monkeypatch.setattr(bench.runs.run_suite, "run", run)
+    monkeypatch.setattr(bench.runs.run_suite, "_planned_seconds", lambda *_: planned)
     run_suite(folder / "table.yaml", Suite(rows=["mlp"]), flags(folder), False)
     printed = capsys.readouterr().out.replace("\u00a0", " ")
     assert ("planned 2 min, took " in printed) is (planned is not None)

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-import bench.runs.suite
+import bench.runs.run_suite
 import bench.runs.worker
 from bench.cli.arguments import build_parser
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.runs import worker_count
-from bench.runs.suite import Suite, run_suite
+from bench.runs.run_suite import run_suite
+from bench.runs.suite import Suite
 from bench.runs.worker_count import PARAMETERS_PER_THREAD, WORKER_BYTES, automatic_backend, automatic_workers
 from tests.helpers import synthetic_runs, tiny_job
 from tests.helpers.threaded_workers import FakeJobs, ThreadBackend
@@ -113,7 +114,7 @@ def test_a_suite_chooses_for_the_jobs_that_remain(tmp_path: Path, monkeypatch: p
         seen.extend(experiments)
         return ThreadBackend(1)
 
-    monkeypatch.setattr(bench.runs.suite, "automatic_backend", choose)
+    monkeypatch.setattr(bench.runs.run_suite, "automatic_backend", choose)
     flags = [*tiny_job.corpus_flags(tmp_path), "--text.vocabulary_size", "90"]
     flags += ["--tracking.folder", str(tmp_path / "runs")]
     for seeds, wanted in (([1], [1]), ([1, 2], [2])):

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-import bench.runs.suite
+import bench.runs.run_suite
+import bench.runs.suite_queue
 import bench.runs.worker
 import bench.runs.worker_pool
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.runs.job import JobLocked, JobResult
-from bench.runs.suite import Suite, run_suite
+from bench.runs.run_suite import run_suite
+from bench.runs.suite import Suite
 from bench.runs.worker import Task, WorkerReady
 from bench.runs.worker_pool import WorkerHandle, open_pool
 from bench.system.progress import Status
@@ -111,7 +113,7 @@ def test_a_job_that_another_process_executes_is_tried_again(folder: Path, monkey
         return jobs.run(*arguments, **named)
 
     monkeypatch.setattr(bench.runs.worker, "run", run)
-    monkeypatch.setattr(bench.runs.suite, "LOCK_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(bench.runs.suite_queue, "LOCK_RETRY_SECONDS", 0.05)
     results, completed = run_suite(
         folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), False, ThreadBackend(1)
     )
@@ -131,8 +133,8 @@ def test_without_workers_a_locked_job_waits_while_others_run(
             raise JobLocked("another process executes this job")
         return jobs.run(experiment, store, suite, **named, on_status=lambda status: False, trial=None)
 
-    monkeypatch.setattr(bench.runs.suite, "run", run)
-    monkeypatch.setattr(bench.runs.suite, "LOCK_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(bench.runs.run_suite, "run", run)
+    monkeypatch.setattr(bench.runs.run_suite, "LOCK_RETRY_SECONDS", 0.05)
     suite = Suite(rows=["mlp", "perceptron"])
     results, completed = run_suite(folder / "table.yaml", suite, settings(folder), False)
     assert completed
