@@ -363,7 +363,7 @@ class SizeExponent:
     Attributes:
         count: How parameters are counted.
         cost: "exact", or "6ND" with N in this way of counting.
-        exponent: Slope of log N* over log C, inside the ladder.
+        exponent: Slope of log N* over log C, inside the ladder and its budgets.
     """
 
     count: Count
@@ -375,7 +375,8 @@ def size_exponents(fit: Fit, ladder: Ladder, counts: dict[Count, Array]) -> tupl
     """Returns the exponents of N* for each way of counting, with exact costs, and with 6 N D.
 
     The law is always the same; a way of counting changes the name of a size and, with 6 N D, which runs cost the same,
-    and so which size is best. Exponents are slopes over the costs at which the best size is inside the ladder.
+    and so which size is best. Exponents are slopes over the costs at which the best size is inside the ladder and has a
+    budget inside those of the runs (`limited`). A way of counting with fewer than three such costs is left out.
 
     Args:
         fit: The law, in the way of counting of the ladder.
@@ -390,8 +391,10 @@ def size_exponents(fit: Fit, ladder: Ladder, counts: dict[Count, Array]) -> tupl
         for cost, per_token_S in by_cost:
             ends = float(per_token_S[0] * cheapest), float(per_token_S[-1] * dearest)
             costs_C = np.geomspace(*ends, 10 * GRID_COSTS)
-            best_C = lowest_loss(fit, Ladder(ladder.sizes, per_token_S, *ends), costs_C)[1]
+            priced = Ladder(ladder.sizes, per_token_S, *ends, ladder.budgets)
+            best_C = lowest_loss(fit, priced, costs_C)[1]
             inside = (best_C > ladder.sizes[0] * 1.001) & (best_C < ladder.sizes[-1] * 0.999)
+            inside &= ~limited(fit, priced, costs_C)
             if inside.sum() < 3:
                 continue
             named_C = np.interp(np.log(best_C), np.log(ladder.sizes), np.log(named_S))

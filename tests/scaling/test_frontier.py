@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,7 @@ from bench.scaling.frontier import (
     iso_cost_slice,
     limited,
     lowest_loss,
+    size_exponents,
 )
 from bench.scaling.points import Point
 from bench.scaling.uncertainty import simulate
@@ -98,6 +101,20 @@ def test_a_frontier_has_no_more_data_than_a_run_had() -> None:
     assert (np.diff(found.loss) < 0).all()
     beyond = lowest_loss(fit, bounded, np.array([10 * ends[1]]))[0]
     assert beyond < found.loss[-1], "extrapolated without a limit"
+
+
+def test_an_exponent_of_the_best_size_comes_from_costs_inside_the_budgets() -> None:
+    fit, counts = exact(REFERENCE), {"body_softmax": SIZES}
+    free = replace(LADDER, highest=float(PER_TOKEN[-1] * TOKENS[4]))
+    bounded = replace(free, budgets=budgets(TOKENS[:5]))
+    costs = np.geomspace(free.lowest, free.highest, 401)
+    best, bound = lowest_loss(fit, free, costs)[1], limited(fit, bounded, costs)
+    assert 0.1 < bound.mean() < 0.9, "else this test shows nothing"
+    used = (best > SIZES[0] * 1.001) & (best < SIZES[-1] * 0.999) & ~bound
+    expected = np.polyfit(np.log(costs[used]), np.log(best[used]), 1)[0]
+    assert size_exponents(fit, bounded, counts)[0].exponent == pytest.approx(expected, rel=0.01)
+    one_budget = replace(LADDER, budgets=budgets(TOKENS[:1]))
+    assert size_exponents(fit, one_budget, counts) == ()
 
 
 def test_a_budget_is_limited_by_the_runs_of_its_size() -> None:
