@@ -49,7 +49,7 @@ def show(preset: str | None) -> bool:
     """Prints for every row of a preset whether its recipe comes from an equal search. Returns True if all do.
 
     Args:
-        preset: The preset; None for all that have an equal search.
+        preset: The preset; None for all whose equal search has begun. The others have no recipes that could be wrong.
 
     Raises:
         ValueError: the preset has no equal search.
@@ -61,7 +61,16 @@ def show(preset: str | None) -> bool:
         raise ValueError(
             f"--preset: {preset} has no equal search in {EXPERIMENTS.name}/tune-*.yaml; there are: {known}"
         )
-    return all(list(map(_show_search, chosen, chosen.values())))  # a list, so that every table is printed
+    results = []
+    for name, sweep in chosen.items():
+        if preset is None and not read_trials(sweep.preset) and not read_tuned(sweep.preset):
+            terminal.say(
+                f"preset {sweep.preset}: its equal search {name} has not begun, so it has the settings of the "
+                "architectures' files"
+            )
+        else:
+            results.append(_show_search(name, sweep))
+    return all(results)
 
 
 def _show_search(name: str, sweep: Sweep) -> bool:

@@ -178,9 +178,17 @@ def test_a_preset_without_a_search_and_one_that_waits(folder: Path, capsys: pyte
     assert "--preset: paper has no equal search in" in capsys.readouterr().err
     assert main(["verify", "sizes", "--preset", "demo"]) == 2
     assert "--preset: bench verify sizes checks all presets; remove the flag" in capsys.readouterr().err
+    path = tiny_search.write(folder)
     tiny_search.write(folder, "tune-next", **{"preset: demo": "preset: multi30k-cpu\naround: demo"})
-    assert main(["verify", "tuning"]) == 1
+    assert main(["verify", "tuning", "--preset", "multi30k-cpu"]) == 1
     printed = capsys.readouterr().out
     assert "preset multi30k-cpu: no recipe from the equal search tune-next, because its space needs" in printed
+    finish(folder, SCORES)
+    assert main(["tuned", str(path)]) == 0
+    capsys.readouterr()
+    assert main(["verify", "tuning"]) == 0, "a search that has not begun has no recipe that could be wrong"
+    printed = capsys.readouterr().out
+    assert "preset multi30k-cpu: its equal search tune-next has not begun" in printed
+    assert "2 rows, 0 without a recipe from the equal search tune-demo" in printed
     assert main(["tuned", str(EXPERIMENTS / "sweep.yaml")]) == 2
     assert "no equal search, because it names no rows" in capsys.readouterr().err
