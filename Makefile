@@ -5,7 +5,7 @@ CONSTRAINTS := $(wildcard constraints-$(VERSION).txt)
 GPU_PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON))
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
 
-.PHONY: demo demo-all test check format journeys gpu clean
+.PHONY: demo demo-all test check format journeys gpu gpu-search gpu-table clean
 
 demo: .venv/installed ## five rows of the ladder, both directions, as many jobs at a time as the cores allow: trains, measures, writes the report
 	.venv/bin/bench suite experiments/demo.yaml --workers auto
@@ -21,6 +21,17 @@ journeys: .venv/installed-dev ## the slow, whole-system tests, two at a time
 
 gpu: ## checks on a CUDA GPU in at most ten minutes, offline: installs nothing (docs/gpu.md); MULTI30K=FOLDER uses the captions
 	$(GPU_PYTHON) -m bench.checks.gpu $(GPU_FLAGS)
+
+# SIGTERM saves the jobs in progress, so that the next call continues them; -k ends a command that does not obey.
+GPU_JOBS ?= 6
+NINE_MINUTES := timeout -s TERM -k 45 540 $(GPU_PYTHON) -m bench.cli.main
+CAPTIONS := $(if $(MULTI30K),--corpus.path $(MULTI30K))
+
+gpu-search: ## the equal search of the preset multi30k on a GPU, nine minutes of it; run it again to continue
+	$(NINE_MINUTES) sweep experiments/tune-multi30k.yaml $(CAPTIONS) --workers $(GPU_JOBS) $(GPU_FLAGS)
+
+gpu-table: ## every row, both directions, on a GPU, nine minutes of it; run it again to continue
+	$(NINE_MINUTES) suite experiments/table2-multi30k-gpu.yaml $(CAPTIONS) --workers $(GPU_JOBS) --export $(GPU_FLAGS)
 
 check: .venv/installed-dev ## format, lint, types
 	.venv/bin/ruff format --check .

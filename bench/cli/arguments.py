@@ -44,7 +44,7 @@ rows and preset; `bench tuned` writes what it found. See docs/sweeps.md.""",
   bench plan experiments/ladder.yaml --workers 2            hours, FLOPs, memory and disk on this machine
   bench plan experiments/demo.yaml --seeds 1 2 3 --training.max_pairs 32000
   bench plan experiments/tune-demo.yaml --workers 2         all trials of a sweep
-  bench plan experiments/multi30k.yaml --gpu H100           from the peak of a GPU and a utilisation
+  bench plan experiments/table2-multi30k-gpu.yaml --gpu H100   from the peak of a GPU and a utilisation
   bench plan experiments/ladder.yaml --from FOLDER --format json
 
 FILE is the file of a suite, sweep or study; other flags are settings, as for bench suite. Nothing is started or

@@ -410,7 +410,8 @@ def test_flags_of_a_corpus() -> None:
 def test_the_large_suites_have_the_same_rows() -> None:
     ladder = Suite.read(EXPERIMENTS / "ladder.yaml").rows
     assert len(set(ladder)) == 20
-    assert Suite.read(EXPERIMENTS / "multi30k-cpu.yaml").rows == ladder
+    for name in ("multi30k-cpu", "table2-multi30k", "table2-multi30k-gpu", "table2-wmt14"):
+        assert Suite.read(EXPERIMENTS / f"{name}.yaml").rows == ladder
 
 
 def test_the_command_that_repeats_a_job() -> None:

@@ -64,7 +64,7 @@ def test_a_trial_has_the_settings_that_a_run_with_its_flags_has() -> None:
 
 def test_the_rows_of_a_search_are_those_that_train() -> None:
     paths = sorted(EXPERIMENTS.glob("tune-*.yaml"))
-    assert len(paths) == 2
+    assert len(paths) == 3
     for path in paths:
         ladder = yaml.safe_load((EXPERIMENTS / "ladder.yaml").read_text())["rows"]
         assert Sweep.read(path).rows == [row for row in ladder if not row.endswith("-ensemble")]
