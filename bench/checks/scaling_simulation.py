@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
+from bench.scaling.crossing import Crossing, compare
 from bench.scaling.fit import GRID, Data, agreeing_starts, describe, fit_law, identify
-from bench.scaling.frontier import Crossing, Ladder, compare, size_exponents
+from bench.scaling.frontier import Ladder, size_exponents
 from bench.scaling.held_out import choose_form
 from bench.scaling.laws import FORMS, Array, Form, log_loss_and_jacobian, loss
 from bench.scaling.outliers import schedule_drift, wrong_run

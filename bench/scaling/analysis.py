@@ -19,16 +19,14 @@ from typing import Literal
 import numpy as np
 
 from bench.scaling.bleu import BleuLaw, fit_bleu
+from bench.scaling.crossing import Crossing, NotComparable, compare
 from bench.scaling.fit import GRID, MAX_CONDITION, Data, Fit, Identification, fit_law, identify
 from bench.scaling.frontier import (
     MAX_EXTRAPOLATION,
-    Crossing,
     Frontier,
     Ladder,
-    NotComparable,
     PowerLaw,
     SizeExponent,
-    compare,
     frontier,
     frontier_law,
     limited,

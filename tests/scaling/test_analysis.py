@@ -9,8 +9,8 @@ import pytest
 
 from bench.checks.scaling_simulation import REFERENCE, SECOND, STARTS, Truth
 from bench.scaling.analysis import Analysis, analyse
+from bench.scaling.crossing import compare
 from bench.scaling.fit import Data, fit_law
-from bench.scaling.frontier import compare
 from bench.scaling.points import Point
 from bench.scaling.uncertainty import pooled_noise
 from tests.helpers.scaling_study import points

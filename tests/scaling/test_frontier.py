@@ -20,11 +20,10 @@ from bench.checks.scaling_simulation import (
     grid,
     with_losses,
 )
+from bench.scaling.crossing import NotComparable, compare
 from bench.scaling.fit import Fit, fit_law
 from bench.scaling.frontier import (
     Ladder,
-    NotComparable,
-    compare,
     frontier,
     frontier_law,
     iso_cost_slice,
