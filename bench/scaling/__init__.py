@@ -2,6 +2,7 @@
 
 The order of reading: points.py (the raw points), laws.py (the equations), fit.py (least squares, identification),
 held_out.py (held-out predictions, choice of a form), uncertainty.py (run noise, simulated refits), frontier.py (best
-size at a cost), crossing.py (of two frontiers), outliers.py (a wrong run, points in the middle of a schedule), bleu.py (BLEU
-against loss), analysis.py (all of this for all rows of a study). Nothing here needs torch or MLflow.
+size at a cost), crossing.py (crossings of two frontiers), outliers.py (a wrong run, points in the middle of a
+schedule), bleu.py (BLEU against loss), analysis.py (all of this for all rows of a study). Nothing here needs torch or
+MLflow.
 """
