@@ -13,8 +13,8 @@ training    the training loop: budget, validation, checkpoints, reward phase, di
 experiment  the typed configuration: YAML layers, presets, search spaces, fairness checks, the data of a job
 evaluation  a trained model: test scores, probes, attention maps, translation, serving
 planning    what jobs will cost before they run: hours, FLOPs, memory, disk, joules
-speed       how fast rows train, decode and start on this machine, also in turn with another program
 runs        from configuration to tracked run: one job, a suite of jobs, local and Ray workers
+speed       how fast rows train, decode and start on this machine, also in turn with another program
 sweep       hyperparameter search with Optuna
 checks      commands that check the project: sizes, FLOPs, latency, a GPU, significance, scaling, model table
 cli         the command `bench`

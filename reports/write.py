@@ -228,7 +228,8 @@ def table_notes(context: Context) -> list[str]:
         for track in context.tracks
         if (tokenizer := context.selection(track).tokenizer) != DEFAULT_TOKENIZER
     ]
-    return [context.catalogue("table.note"), direction_note(context), *tokenizers, *printed]
+    together = [context.catalogue("table.timed_on", machine=context.timed_on)] if context.timed_on else []
+    return [context.catalogue("table.note"), direction_note(context), *tokenizers, *together, *printed]
 
 
 def _side_by_side(context: Context) -> list[dict[str, Any]]:

@@ -128,6 +128,7 @@ medians of a run on a quiet machine differ by more than 5 % and the pace of the 
     "speed": """examples:
   bench speed train                                            every row of the demo: target tokens per second, MFU
   bench speed decode lstm transformer-base --length 15         sentences per second, and ms for one sentence
+  bench speed decode --suite experiments/table2-multi30k.yaml  latency of all rows of a table, for its report
   bench speed startup lstm                                     seconds from the command to the first update
   bench speed train transformer-base --preset multi30k-cpu --against "./peer.sh" --format json
 
@@ -367,7 +368,7 @@ def build_parser() -> Parser:
     speed = command("speed", "measure how fast rows train, decode and start on this machine")
     speed.add_argument("what", choices=["train", "decode", "startup"])
     speed.add_argument("rows", nargs="*", metavar="ROW", help="row ids, such as lstm (default: every row that trains)")
-    speed.add_argument("--preset", default="demo", help="demo, multi30k-cpu, multi30k, paper (default: demo)")
+    speed.add_argument("--preset", help="demo, multi30k-cpu, multi30k, paper (default: demo)")
     speed.add_argument(
         "--seconds",
         type=positive_float,
@@ -379,6 +380,12 @@ def build_parser() -> Parser:
     )
     speed.add_argument(
         "--against", metavar="COMMAND", default="", help="a shell command to measure in turn with the one row"
+    )
+    speed.add_argument(
+        "--suite",
+        type=Path,
+        metavar="FILE",
+        help="for decode: every row of a suite, with the times that its report has; they go to its results",
     )
     speed.add_argument("--format", choices=["table", "json"], default="table", help="output (default: table)")
     speed.add_argument("--out", type=Path, help="file for the figures as JSON")

@@ -60,7 +60,19 @@ def models_command(args: argparse.Namespace, _: list[str]) -> int:
 def speed_command(args: argparse.Namespace, flags: list[str]) -> int:
     from bench.speed import command
 
-    request = command.Request(args.what, args.rows, args.preset, flags, args.seconds, args.length, args.against)
+    if args.suite:
+        from bench.speed import suite_speed
+
+        given = {"rows": args.rows, "--preset": args.preset, "--length": args.length, "--against": args.against}
+        given |= {"--out": args.out, "--format json": args.format == "json"}
+        if args.what != "decode":
+            raise ValueError(f"--suite: bench speed {args.what} has no place in a report; use bench speed decode")
+        for name, value in given.items():
+            if value:
+                raise ValueError(f"--suite: the file decides {name}, and the times go to its results; remove {name}")
+        return int(not suite_speed.run(args.suite, flags, args.seconds, command.note))
+    preset = args.preset or "demo"
+    request = command.Request(args.what, args.rows, preset, flags, args.seconds, args.length, args.against)
     return int(not command.run(request, args.format, args.out))
 
 

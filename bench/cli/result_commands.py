@@ -15,8 +15,8 @@ from bench.system.visible_text import visible_line
 def report_command(args: argparse.Namespace, _: list[str]) -> int:
     from bench.system import terminal
     from bench.system.files import inside
-    from bench.tracking import export, exported
-    from bench.tracking.joined import join
+    from bench.tracking import export
+    from bench.tracking.joined import read_folders
     from bench.tracking.store import Store, TrackingSettings
     from reports.report import read
 
@@ -32,7 +32,7 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
     if args.format == "csv" and (args.out or args.open):
         raise ValueError("--format csv: the table is printed, and no page is written; remove --out and --open")
     store = None if args.exported else Store(TrackingSettings(args.uri, args.folder), read_only=True)
-    reader = store or join(exported.read_exports(args.exported))
+    reader = store or read_folders(args.exported)
     report = read(reader, args.suite, args.ui_url, args.lang, args.compare, args.baseline)
     if store and args.export:
         suites = {report.suite: None, **({args.compare: None} if args.compare else {})}
@@ -52,8 +52,7 @@ def report_command(args: argparse.Namespace, _: list[str]) -> int:
 def _site_command(args: argparse.Namespace) -> int:
     """Writes the static site of all suites, and prints the name of its index."""
     from bench.system import terminal
-    from bench.tracking.exported import read_exports
-    from bench.tracking.joined import join
+    from bench.tracking.joined import read_folders
     from bench.tracking.store import Store, TrackingSettings
     from reports.site import write_site
 
@@ -63,7 +62,7 @@ def _site_command(args: argparse.Namespace) -> int:
                 f"--{flag}: a site has all suites and its own folder, so it cannot be combined with --site; remove "
                 "one of the flags"
             )
-    readers = [join(read_exports([folder])) for folder in args.exported]
+    readers = [read_folders([folder]) for folder in args.exported]
     readers = readers or [Store(TrackingSettings(args.uri, args.folder), read_only=True)]
     try:
         index, *pages = write_site(readers, args.site, args.lang, args.ui_url)

@@ -189,21 +189,30 @@ class LatencyBenchmark:
         sources: Token ids without EOS.
         lengths: Number of tokens to write for each source: that of the reference, with EOS.
         settings: Beam and length penalty.
+        free_running: Whether free-running output is timed, too. With initial weights its length means nothing.
     """
 
     model: Translator
     sources: Ids
     lengths: list[int]
     settings: DecodingSettings
+    free_running: bool = True
 
     @classmethod
     def of(
-        cls, model: Translator, sources: Ids, targets: Ids, settings: DecodingSettings, sentences: int
+        cls,
+        model: Translator,
+        sources: Ids,
+        targets: Ids,
+        settings: DecodingSettings,
+        sentences: int,
+        free_running: bool = True,
     ) -> LatencyBenchmark:
         """Selects the given number of evenly spaced sentences of a test set."""
         count = min(sentences, len(sources))
         indices = [number * len(sources) // count for number in range(count)]
-        return cls(model, [sources[i] for i in indices], [len(targets[i]) + 1 for i in indices], settings)
+        lengths = [len(targets[i]) + 1 for i in indices]
+        return cls(model, [sources[i] for i in indices], lengths, settings, free_running)
 
     def synchronize(self) -> None:
         """Waits until the device has finished its work."""
@@ -244,11 +253,11 @@ class LatencyBenchmark:
     def time_single_sentences(self, seconds: float) -> Timing:
         """Times passes over the single sentences: first tokens, then forced lengths, then free-running.
 
-        Each pass has 3 N samples: N sentences for each of the three.
+        Each pass has N samples, one for each sentence, for each of the three.
         """
         first = [partial(self.time_ms, [source], [1]) for source in self.sources]
         whole = [partial(self.time_ms, [s], [n]) for s, n in zip(self.sources, self.lengths, strict=True)]
-        free = [partial(self.time_ms, [source], None) for source in self.sources]
+        free = [partial(self.time_ms, [source], None) for source in self.sources if self.free_running]
         with packed_weights(self.model):
             self.warm_up()
             return time_passes(first + whole + free, seconds)
@@ -260,7 +269,8 @@ class LatencyBenchmark:
         (whole - first) / (tokens - 1).
         """
         timing = self.time_single_sentences(seconds)
-        first_PN, whole_PN, free_PN = np.split(np.array(timing.passes), 3, axis=1)
+        count = len(self.sources)
+        first_PN, whole_PN, free_PN = np.split(np.array(timing.passes), [count, 2 * count], axis=1)
         provenance = (
             f"batch 1; {{}}; {len(self.sources)} sentences, {whole_PN.size} samples; {self.provenance}; {timing.noise}"
         )
@@ -269,7 +279,7 @@ class LatencyBenchmark:
             ("latency", "reference's length", whole_PN),
             ("latency_free", "free length", free_PN),
         ):
-            for percent in (50, 90, 95, 99):
+            for percent in (50, 90, 95, 99) if samples_PN.size else ():
                 value = float(np.percentile(samples_PN, percent))
                 text = provenance.format(length)
                 measures.append(Measure(f"{name}_p{percent}_ms", value, "ms", provenance=text, noisy=noisy))
@@ -293,7 +303,7 @@ class LatencyBenchmark:
         """
         plans = [(few, batch, False) for batch in BATCHES[1:-1]] + [
             (self, BATCHES[-1], False),
-            (few, TABLE_BATCH, True),
+            *([(few, TABLE_BATCH, True)] if self.free_running else []),
         ]
         work = [
             partial(bench.time_ms, bench.sources, None if free else bench.lengths, batch)
@@ -317,13 +327,21 @@ class LatencyBenchmark:
 
 
 def measure(
-    model: Translator, sources: Ids, targets: Ids, settings: DecodingSettings, seconds: float = SECONDS
+    model: Translator,
+    sources: Ids,
+    targets: Ids,
+    settings: DecodingSettings,
+    seconds: float = SECONDS,
+    free_running: bool = True,
 ) -> list[Measure]:
     """Measures everything in the protocol of docs/latency.md, and the peak memory of decoding.
 
     Takes about `seconds` on a noisy machine and a third of that on a quiet one, but at least two passes.
     """
-    few, many = (LatencyBenchmark.of(model, sources, targets, settings, count) for count in (TABLE_BATCH, BATCHES[-1]))
+    few, many = (
+        LatencyBenchmark.of(model, sources, targets, settings, count, free_running)
+        for count in (TABLE_BATCH, BATCHES[-1])
+    )
     single = few.single_sentence_measures(seconds * 2 / 3)
     batches = many.batch_measures(few, seconds / 3)
     table_rate = next(one for one in batches if one.metric == f"sentences_per_s_b{TABLE_BATCH}")

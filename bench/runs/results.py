@@ -22,6 +22,7 @@ from bench.tracking.export import export_run
 from bench.tracking.exported import INDEX, Export, read_exports
 from bench.tracking.joined import join
 from bench.tracking.reading import Reader, TrackedRun
+from bench.tracking.speeds import Speeds
 from bench.tracking.store import Store
 
 IN_RESULTS = "in the results"
@@ -105,7 +106,8 @@ class Results:
 def joined(store: Store | None, path: Path, results: str) -> Reader:
     """The runs of the store, if there is one, and of the results of the suite in the file `path` as they are now."""
     kept = Results.of(path, results)
-    return join([*([store] if store else []), *(kept.exports if kept else [])])
+    speeds = Speeds.read(kept.folder) if kept else None
+    return join([*([store] if store else []), *(kept.exports if kept else [])], [speeds] if speeds else [])
 
 
 def _read(folder: Path, suite: str) -> list[Export]:

@@ -124,14 +124,14 @@ def run(request: Request, form: str, out: Path | None) -> bool:
     found, failed = list[RowSpeed](), 0
     experiments = request.experiments()
     for position, experiment in enumerate(experiments, start=1):
-        _note(f"[{position}/{len(experiments)}] {request.what} {experiment.row}")
+        note(f"[{position}/{len(experiments)}] {request.what} {experiment.row}")
         try:
-            speed = _measured(request, experiment, _note)
+            speed = _measured(request, experiment, note)
         except (ValueError, RuntimeError) as error:  # out of memory and CUDA's errors are RuntimeErrors
             if len(experiments) == 1:
                 raise
             failed += 1
-            _note(f"{experiment.row}: {' '.join(str(error).split())}")
+            note(f"{experiment.row}: {' '.join(str(error).split())}")
             continue
         found.append(speed)
         _log(request, speed)
@@ -147,7 +147,7 @@ def run(request: Request, form: str, out: Path | None) -> bool:
     return not failed
 
 
-def _note(line: str) -> None:
+def note(line: str) -> None:
     """Prints progress on standard error, so that standard output has only the figures."""
     print(visible_line(line), file=sys.stderr, flush=True)
 

@@ -252,11 +252,19 @@ class Export(Reader):
 def read_exports(folders: Sequence[Path]) -> list[Export]:
     """The exports in some folders, each of which is an export, or holds one in each of its folders (by name).
 
+    They may also be in the folder `runs` of a folder, as in reports/results.
+
     Raises:
         ValueError: a folder is no export and holds none, or another version wrote it.
     """
     found: list[Export] = []
-    for folder in folders:
+    for folder in map(results_folder, folders):
         inner = sorted(folder.glob(f"*/{INDEX}")) if not (folder / INDEX).is_file() else []
         found += [Export(path.parent) for path in inner] or [Export(folder)]
     return found
+
+
+def results_folder(folder: Path) -> Path:
+    """The folder in which exports are searched: `folder`, or its folder `runs` if only that holds exports."""
+    holds_any = (folder / INDEX).is_file() or any(folder.glob(f"*/{INDEX}"))
+    return folder / "runs" if not holds_any and any((folder / "runs").glob(f"*/{INDEX}")) else folder

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from bench.tracking.exported import ORIGIN_TAG
+from bench.measures.measure import Measure
+from bench.tracking.exported import ORIGIN_TAG, read_exports, results_folder
 from bench.tracking.reading import Reader, TrackedRun
+from bench.tracking.speeds import Speeds
 
 
 class JoinedReader(Reader):
@@ -15,10 +17,12 @@ class JoinedReader(Reader):
 
     Args:
         readers: At least one. The experiment of a suite is that of the first reader that has the suite.
+        speeds: Of suites whose rows were measured together. Their times replace those of the runs.
     """
 
-    def __init__(self, readers: Sequence[Reader]) -> None:
+    def __init__(self, readers: Sequence[Reader], speeds: Sequence[Speeds] = ()) -> None:
         self.readers = readers
+        self.speeds = {one.suite: one for one in speeds}
         addresses = {reader.uri for reader in readers}
         self.uri = addresses.pop() if len(addresses) == 1 else ""  # else links would lead to runs that are not there
         self.reader_of: dict[str, Reader] = {}
@@ -31,10 +35,9 @@ class JoinedReader(Reader):
         """The readers that have a suite. Raises ValueError if there are none."""
         found = [reader for reader in self.readers if suite in reader.suites()]
         if not found:
-            known = ", ".join(self.suites()) or "none yet"
-            raise ValueError(
-                f"--suite: there is no suite {suite!r} in the {len(self.readers)} folders; there are: {known}"
-            )
+            known, number = ", ".join(self.suites()) or "none yet", len(self.readers)
+            where = f"the {number} folders" if number > 1 else "the folder"
+            raise ValueError(f"--suite: there is no suite {suite!r} in {where}; there are: {known}")
         return found
 
     def runs(self, suite: str) -> list[TrackedRun]:
@@ -68,6 +71,13 @@ class JoinedReader(Reader):
                     found[origin] = self._remember(study, reader)
         return sorted(found.values(), key=lambda study: study.started, reverse=True)
 
+    def speeds_of(self, suite: str) -> Speeds | None:
+        return self.speeds.get(suite)
+
+    def measures(self, run: TrackedRun) -> list[Measure]:
+        own, together = super().measures(run), self.speeds_of(run.tags.get("suite", ""))
+        return together.replace(run.tags, own) if together else own
+
     def artifact(self, run: TrackedRun, name: str) -> AbstractContextManager[Path | None]:
         return self.reader_of[run.id].artifact(run, name)
 
@@ -75,6 +85,16 @@ class JoinedReader(Reader):
         return self.reader_of[run.id].list_files(run, folder)
 
 
-def join(readers: Sequence[Reader]) -> Reader:
-    """One reader for several; a single one as it is."""
-    return readers[0] if len(readers) == 1 else JoinedReader(readers)
+def join(readers: Sequence[Reader], speeds: Sequence[Speeds] = ()) -> Reader:
+    """One reader for several; a single one as it is, if no times replace those of its runs."""
+    return readers[0] if len(readers) == 1 and not speeds else JoinedReader(readers, speeds)
+
+
+def read_folders(folders: Sequence[Path]) -> Reader:
+    """The runs of all exports in some folders (`read_exports`), with the speeds that were measured for them.
+
+    Raises:
+        ValueError: a folder holds no export, or a file of it is not readable.
+    """
+    speeds = [found for folder in folders if (found := Speeds.read(results_folder(folder)))]
+    return join(read_exports(folders), speeds)

@@ -19,6 +19,7 @@ from bench.measures import quality
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
 from bench.tracking.private_paths import public_text
+from bench.tracking.speeds import Speeds
 
 FILES_TAG = "attention_ladder.files"
 """Tag of a run that holds, as JSON, the names of the files that it has written to the store."""
@@ -134,6 +135,10 @@ class Reader(Protocol):
         table = self.read_json(run, "measures.json")
         found = [Measure(**dict(zip(table["columns"], row, strict=True))) for row in table.get("data", [])]
         return [replace(each, provenance=public_text(each.provenance)) for each in found]
+
+    def speeds_of(self, suite: str) -> Speeds | None:
+        """The times that replace those of the runs of a suite, because all rows were measured together."""
+        return None
 
     def curves(self, run: TrackedRun) -> pd.DataFrame:
         """The learning curves, with the columns update, name and value; empty if training has not ended."""

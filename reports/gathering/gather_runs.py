@@ -149,6 +149,7 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue, baseli
         experiment=reader.experiment_id(suite),
         command=public_command(tags.get("command", "")),
         planned=_planned(tags),
+        timed_on=speeds.where if (speeds := reader.speeds_of(suite)) else "",
         written=max(run.started for run in runs).strftime("%Y-%m-%d"),
         catalogue=catalogue,
         corpus_stats={

@@ -14,10 +14,12 @@ import yaml
 from pyarrow import parquet
 
 from bench.cli.main import main
+from bench.measures.measure import Measure
 from bench.tracking.export import export, export_run
 from bench.tracking.exported import INDEX, Export, read_exports
-from bench.tracking.joined import join
+from bench.tracking.joined import join, read_folders
 from bench.tracking.reading import MissingFile, TrackedRun
+from bench.tracking.speeds import Speeds
 from bench.tracking.store import Store
 from reports import write
 from reports.gathering import gather_runs
@@ -350,3 +352,22 @@ def test_exports_of_single_runs_join_into_the_same_report(
     assert (tmp_path / "report" / "report.csv").read_text() == write.csv(one)
     with pytest.raises(ValueError, match="there is no suite 'none' in the 5 folders; there are: later"):
         gather_runs.gather(join(exports), "none")
+
+
+def test_times_measured_together_replace_those_of_the_runs(numbers: Path, tmp_path: Path):
+    """The results of a suite: exports in the folder runs, and the times of its rows beside them."""
+    folder = tmp_path / "table"
+    shutil.copytree(numbers, folder / "runs" / "one")
+    own = gather_runs.gather(read_folders([folder]), "later")
+    key = ("tested", "toy-en-de", "demo")
+    measured = Measure("latency_p50_ms", 3.25, "ms", provenance="all rows on one machine", noisy=True)
+    Speeds("later", {"hardware.cpu": "A CPU <i>", "threads": "2"}, {key: [measured]}).write(folder / "runs")
+    for given in (folder, folder / "runs"):
+        found = gather_runs.gather(read_folders([given]), "later")
+        lines = [line for line in write.csv(found).splitlines() if ",latency_p50_ms," in line]
+        values = {line.split(",")[3]: line.split(",")[8] for line in lines}
+        assert values == {"tested": "3.25", "same": "12.5", "new": "12.5"}
+        assert "A CPU &lt;i&gt;, threads: 2." in write.page(found)
+    assert "measured one after another on one machine" not in write.page(own)
+    other = gather_runs.gather(read_folders([folder]), "earlier")
+    assert ",3.25," not in write.csv(other), "the times are of the rows of one suite"

@@ -17,11 +17,12 @@ import bench.runs.worker
 from bench.experiment.spec import Experiment
 from bench.measures.other_code import FIRST_LOSSES_TAG, committed
 from bench.runs.job import JobResult
-from bench.runs.results import IN_RESULTS, MAX_BYTES, Results
+from bench.runs.results import IN_RESULTS, MAX_BYTES, Results, joined
 from bench.runs.run_suite import run_suite
 from bench.runs.suite import Suite
 from bench.tracking import export
 from bench.tracking.exported import INDEX, Export
+from bench.tracking.speeds import Speeds
 from tests.helpers import tiny_sweep, tracking_folder
 from tests.helpers.threaded_workers import FakeJobs, ThreadBackend
 from tests.helpers.tiny_sweep import flags, store
@@ -244,3 +245,15 @@ def test_where_nothing_can_be_added_export_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one" / INDEX).touch()
     with pytest.raises(ValueError, match="is one export, so --export cannot add"):
         Results.of(path, "one", export=True)
+
+
+def test_times_measured_together_are_those_of_the_report_of_a_suite(jobs: FakeJobs, folder: Path) -> None:
+    run(folder, ROWS)
+    results, path = results_of(folder), folder / "table.yaml"
+    assert joined(store(folder), path, "../results").speeds_of("table") is None
+    speeds = Speeds("table", {}, {})
+    speeds.write(results.folder)
+    for reader in (joined(store(folder), path, "../results"), joined(None, path, "../results")):
+        assert reader.speeds_of("table") == speeds
+        assert reader.speeds_of("another") is None
+    assert results_of(folder).finished().keys() == results.finished().keys(), "the file is no export"
