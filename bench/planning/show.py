@@ -52,7 +52,9 @@ def headline(plan: Plan, kind: str) -> str:
     if any(planned.job.is_trial for planned in plan.jobs):
         numbers.append(f"{_plural(trials, 'trial')} for each row")
     else:
-        numbers.append(_plural(len({experiment.seed for experiment in experiments if not experiment.members}), "seed"))
+        members = {member.job_hash for experiment in experiments for member in experiment.members}
+        own_seeds = {experiment.seed for experiment in experiments if experiment.job_hash not in members}
+        numbers.append(_plural(len(own_seeds), "seed"))
     disk = plan.total(lambda planned: planned.cost.disk_bytes) or 0.0
     return f"This {kind} needs about {time} of {_plural(count, device)} ({', '.join(numbers)}), {size(disk)} of disk."
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.planning import show
 from bench.planning.plan import Plan, Resources
@@ -26,6 +27,15 @@ def test_the_headline(plan: Plan) -> None:
     assert text.startswith("This suite needs about ")
     assert "of 1 core (1 row, 1 direction, 1 seed), 0." in text
     assert text.endswith("MB of disk.")
+
+
+def test_seeds_of_the_members_of_an_ensemble_are_not_counted(experiment: Experiment, workload: Workload) -> None:
+    ensemble = resolve(row_files()["gnmt-ensemble"], row="gnmt-ensemble", preset="paper")
+    assert [member.seed for member in ensemble.members] == [*range(1, 9)]
+    for others, seeds in (([], "1 seed"), ([experiment], "1 seed"), ([replace(experiment, seed=9)], "2 seeds")):
+        jobs = [planned(each, workload) for each in (*ensemble.members, ensemble, *others)]
+        text = show.headline(Plan(jobs, Resources(workers=1, threads=1)), "suite")
+        assert f", {seeds})" in text.replace("\u00a0", " ")
 
 
 def test_a_study_has_a_line_for_each_size(experiment: Experiment, workload: Workload) -> None:
