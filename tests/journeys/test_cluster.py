@@ -26,7 +26,7 @@ from tests.journeys.commands import BENCH, load_weights, wait_until
 
 pytestmark = pytest.mark.journey
 
-JOBS = 6
+JOBS = 8  # so that two still run when the last one is killed
 SUITE = f"question: Is anything lost?\nrows: [transformer-base]\nseeds: {list(range(1, JOBS + 1))}\n"
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
 
