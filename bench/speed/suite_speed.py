@@ -51,6 +51,8 @@ def run(path: Path, flags: Sequence[str], seconds: float, note: Callable[[str], 
         )
     first: dict[tuple[str, str, str], Experiment] = {}
     for experiment in suite.experiments(flags):
+        if experiment.row not in suite.rows:  # a member of an ensemble, whose own row is not in the table
+            continue
         first.setdefault((experiment.row, experiment.corpus_name, experiment.preset), experiment)
     found: dict[tuple[str, str, str], list[Measure]] = {}
     machine: dict[str, str] = {}
