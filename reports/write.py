@@ -229,6 +229,8 @@ def table_notes(context: Context) -> list[str]:
         if (tokenizer := context.selection(track).tokenizer) != DEFAULT_TOKENIZER
     ]
     together = [context.catalogue("table.timed_on", machine=context.timed_on)] if context.timed_on else []
+    if alone := [row.name for row in context.rows if row.id in context.timed_alone]:
+        together.append(context.catalogue("table.timed_alone", rows=context.catalogue.listed(alone)))
     return [context.catalogue("table.note"), direction_note(context), *tokenizers, *together, *printed]
 
 

@@ -48,10 +48,13 @@ class Speeds:
         device = self.machine.get("hardware.cpu", "unknown") if gpu == "none" else gpu
         return f"{device}, threads: {self.machine.get('threads', 'unknown')}"
 
+    def has(self, tags: Mapping[str, str]) -> bool:
+        """Whether the row of a run with these tags was measured."""
+        return _key(tags) in self.measures
+
     def replace(self, tags: Mapping[str, str], own: Sequence[Measure]) -> list[Measure]:
         """The measures of a run with these tags, in which the times are those of this measurement."""
-        key = tags.get("row", ""), tags.get("corpus", ""), tags.get("preset", "")
-        together = {measure.metric: measure for measure in self.measures.get(key, ())}
+        together = {measure.metric: measure for measure in self.measures.get(_key(tags), ())}
         return [together.get(measure.metric, measure) for measure in own]
 
     def write(self, folder: Path) -> Path:
@@ -90,6 +93,10 @@ class Speeds:
             raise ValueError(
                 f"{path}: not readable: {reason}; measure again with bench speed decode --suite FILE, or remove it"
             ) from error
+
+
+def _key(tags: Mapping[str, str]) -> Key:
+    return tags.get("row", ""), tags.get("corpus", ""), tags.get("preset", "")
 
 
 def _measure(stored: Mapping[str, object]) -> Measure:

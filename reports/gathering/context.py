@@ -203,6 +203,7 @@ class Context:
         command: The last command of the suite; empty if its runs were started one by one.
         planned: Predicted and real seconds of the last command of the suite; None if nothing was predicted.
         timed_on: The machine on which the times of all rows were measured together; empty if each run has its own.
+        timed_alone: Rows that were not among them and have the times of their runs.
         written: Start of the newest run, as the date of the report, so that the same runs give the same bytes.
     """
 
@@ -228,6 +229,7 @@ class Context:
     changes: tuple[Comparison, ...] = ()
     planned: tuple[float, float] | None = None
     timed_on: str = ""
+    timed_alone: tuple[str, ...] = ()
 
     def has_sentences(self, track: Track) -> bool:
         """Whether the sentences of a track can be shown. An export without text has only their statistics."""

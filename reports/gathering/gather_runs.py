@@ -150,6 +150,11 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue, baseli
         command=public_command(tags.get("command", "")),
         planned=_planned(tags),
         timed_on=speeds.where if (speeds := reader.speeds_of(suite)) else "",
+        timed_alone=tuple(
+            row
+            for row in order
+            if speeds and not all(speeds.has(run.tags) for run in finished if run.tags["row"] == row)
+        ),
         written=max(run.started for run in runs).strftime("%Y-%m-%d"),
         catalogue=catalogue,
         corpus_stats={

@@ -367,7 +367,9 @@ def test_times_measured_together_replace_those_of_the_runs(numbers: Path, tmp_pa
         lines = [line for line in write.csv(found).splitlines() if ",latency_p50_ms," in line]
         values = {line.split(",")[3]: line.split(",")[8] for line in lines}
         assert values == {"tested": "3.25", "same": "12.5", "new": "12.5"}
-        assert "A CPU &lt;i&gt;, threads: 2." in write.page(found)
-    assert "measured one after another on one machine" not in write.page(own)
+        page = write.page(found)
+        assert "A CPU &lt;i&gt;, threads: 2." in page
+        assert "latency and throughput of Same and New." in page
+    assert "on one machine" not in write.page(own)
     other = gather_runs.gather(read_folders([folder]), "earlier")
     assert ",3.25," not in write.csv(other), "the times are of the rows of one suite"

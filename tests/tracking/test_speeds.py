@@ -26,7 +26,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_only_measured_times_of_the_same_row_corpus_and_preset_are_replaced() -> None:
     own = [Measure("latency_p50_ms", 99.0, "ms"), Measure("latency_free_p50_ms", 98.0, "ms"), Measure("params", 7, "")]
     assert SPEEDS.replace(TAGS, own) == [LATENCY, *own[1:]]
+    assert SPEEDS.has(TAGS)
     for tag in TAGS:
+        assert not SPEEDS.has(TAGS | {tag: "another"})
         assert SPEEDS.replace(TAGS | {tag: "another"}, own) == own
     assert SPEEDS.replace(TAGS, []) == [], "a run that has not been evaluated gets no measures"
 
