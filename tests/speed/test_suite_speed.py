@@ -85,6 +85,14 @@ def test_nothing_is_written_if_a_row_cannot_be_measured(
     assert not (path.parents[1] / "results").exists()
 
 
+def test_an_invalid_setting_is_one_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert speed(path, "--corpus.val", "[nowhere.en,nowhere.de]") == 2
+    printed = capsys.readouterr()
+    assert "nowhere.en" in printed.err
+    assert "[2/2]" not in printed.err
+    assert not (path.parents[1] / "results").exists()
+
+
 def test_what_the_suite_decides_cannot_be_given(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for more, message in (
         (["--preset", "demo"], "--suite: the file decides --preset, and the times go to its results; remove --preset"),
