@@ -31,7 +31,7 @@ from bench.scaling.frontier import (
     lowest_loss,
     size_exponents,
 )
-from bench.scaling.points import Point
+from bench.scaling.points import Count, Point
 from bench.scaling.uncertainty import simulate
 
 PER_TOKEN = flops_per_token(SIZES)
@@ -103,7 +103,8 @@ def test_a_frontier_has_no_more_data_than_a_run_had() -> None:
 
 
 def test_an_exponent_of_the_best_size_comes_from_costs_inside_the_budgets() -> None:
-    fit, counts = exact(REFERENCE), {"body_softmax": SIZES}
+    fit = exact(REFERENCE)
+    counts: dict[Count, np.ndarray] = {"body_softmax": SIZES}
     free = replace(LADDER, highest=float(PER_TOKEN[-1] * TOKENS[4]))
     bounded = replace(free, budgets=budgets(TOKENS[:5]))
     costs = np.geomspace(free.lowest, free.highest, 401)
