@@ -19,7 +19,7 @@ from bench.system import terminal
 from bench.system.files import inside
 from bench.tracking import logged_model
 from bench.tracking.export import export_run
-from bench.tracking.exported import INDEX, Export, read_exports
+from bench.tracking.exported import INDEX, Export, holds_exports, read_exports
 from bench.tracking.joined import join
 from bench.tracking.reading import Reader, TrackedRun
 from bench.tracking.speeds import Speeds
@@ -112,8 +112,7 @@ def joined(store: Store | None, path: Path, results: str) -> Reader:
 
 def _read(folder: Path, suite: str) -> list[Export]:
     """The exports of a suite in a folder; none if the folder does not exist yet or holds none."""
-    holds_any = (folder / INDEX).is_file() or any(folder.glob(f"*/{INDEX}"))
-    return [one for one in (read_exports([folder]) if holds_any else []) if suite in one.suites()]
+    return [one for one in (read_exports([folder]) if holds_exports(folder) else []) if suite in one.suites()]
 
 
 def _line(experiment: Experiment, run: TrackedRun | None) -> list[str]:

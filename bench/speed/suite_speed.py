@@ -20,7 +20,7 @@ from bench.runs.suite import Suite
 from bench.system import formatting, terminal
 from bench.system.facts import environment_tags
 from bench.system.visible_text import visible_line
-from bench.tracking.speeds import Speeds
+from bench.tracking.speeds import Key, Speeds
 
 TIMES = ("latency_", "sentences_per_s", "tokens_per_s")
 """How the names of the measures begin that are kept."""
@@ -49,12 +49,12 @@ def run(path: Path, flags: Sequence[str], seconds: float, note: Callable[[str], 
             f"{path}: results: is not set, so there is no folder for the times of its rows; name one, such as "
             f"results: ../reports/results/{path.stem}/runs"
         )
-    first: dict[tuple[str, str, str], Experiment] = {}
+    first: dict[Key, Experiment] = {}
     for experiment in suite.experiments(flags):
         if experiment.row not in suite.rows:  # a member of an ensemble, whose own row is not in the table
             continue
         first.setdefault((experiment.row, experiment.corpus_name, experiment.preset), experiment)
-    found: dict[tuple[str, str, str], list[Measure]] = {}
+    found: dict[Key, list[Measure]] = {}
     machine: dict[str, str] = {}
     for number, (key, experiment) in enumerate(first.items(), start=1):
         note(f"[{number}/{len(first)}] decode {experiment.row} {experiment.corpus_name}")

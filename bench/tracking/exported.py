@@ -264,7 +264,11 @@ def read_exports(folders: Sequence[Path]) -> list[Export]:
     return found
 
 
+def holds_exports(folder: Path) -> bool:
+    """Whether a folder is an export or holds one in one of its folders."""
+    return (folder / INDEX).is_file() or any(folder.glob(f"*/{INDEX}"))
+
+
 def results_folder(folder: Path) -> Path:
     """The folder in which exports are searched: `folder`, or its folder `runs` if only that holds exports."""
-    holds_any = (folder / INDEX).is_file() or any(folder.glob(f"*/{INDEX}"))
-    return folder / "runs" if not holds_any and any((folder / "runs").glob(f"*/{INDEX}")) else folder
+    return folder / "runs" if not holds_exports(folder) and holds_exports(folder / "runs") else folder
