@@ -97,12 +97,19 @@ def find_or_clear(client: MlflowClient, run: MlflowRun) -> LoggedModel | None:
 
 
 def create(client: MlflowClient, run: MlflowRun) -> LoggedModel:
-    """Creates the LoggedModel of a run, with its name, tags and params but still without files."""
+    """Creates the LoggedModel of a run, with its name, tags and params but still without files.
+
+    If a server created it, died before it answered and was asked again, only the last one is kept.
+    """
     tags = {key: run.data.tags[key] for key in COPIED_TAGS}
     name = "-".join(tags[key] for key in ("row", "corpus", "preset")) + f"-s{tags['seed']}"
     params: Mapping[str, str] = run.data.params
     info = run.info
-    return client.create_logged_model(info.experiment_id, name, info.run_id, tags, dict(params), "translator")
+    model = client.create_logged_model(info.experiment_id, name, info.run_id, tags, dict(params), "translator")
+    for other in _models_of_run(client, run):
+        if other.model_id != model.model_id:
+            client.delete_logged_model(other.model_id)
+    return model
 
 
 def complete(client: MlflowClient, model: LoggedModel, run_id: str, folder: Path) -> None:

@@ -282,8 +282,7 @@ class Store(Reader):
         parent = self.parent_run(suite, study)
         if parent is None:
             kind = {"kind": "study", "study": study} if study else {"kind": "suite"}
-            run = self.client.create_run(self.experiment_id(suite), tags=kind, run_name=study or suite)
-            parent = self._tracked(run)
+            parent = self._tracked(self._create_run(suite, study or suite, kind))
         self.client.update_run(parent.id, "RUNNING")
         RunWriter(self.client, parent.id).tag({"suite": suite, **tags})
         return parent.id
@@ -358,8 +357,20 @@ class Store(Reader):
         """Creates a run for a job."""
         every = {"kind": "job", "suite": suite, **tags} | ({PARENT_TAG: parent} if parent else {})
         shown = {key: visible(value) for key, value in every.items()}
-        run = self.client.create_run(self.experiment_id(suite), tags=shown, run_name=name)
-        return RunWriter(self.client, run.info.run_id)
+        return RunWriter(self.client, self._create_run(suite, name, shown).info.run_id)
+
+    def _create_run(self, suite: str, name: str, tags: dict[str, str]) -> MlflowRun:
+        """Creates one run, even if a server created it, died before it answered, and was asked again.
+
+        MLflow would keep a run for each request. All of them have the same start time in milliseconds, name and tags.
+        """
+        experiment, now = self.experiment_id(suite), int(time.time() * 1000)
+        run = self.client.create_run(experiment, now, tags, name)
+        for other in self.search([experiment], f"attributes.start_time = {now}"):
+            same = other.info.run_name == name and tags.items() <= other.data.tags.items()
+            if same and other.info.run_id != run.info.run_id:
+                self.client.delete_run(other.info.run_id)
+        return run
 
     def resume(self, run_id: str) -> RunWriter:
         """Opens an existing run again: sets its status to RUNNING and removes the reason of its earlier end."""

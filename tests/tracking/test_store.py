@@ -11,7 +11,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from mlflow.entities import Metric
@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 
 import bench.tracking.retry
 from bench.measures.measure import Measure
-from bench.tracking import export, pages
+from bench.tracking import export, logged_model, pages
 from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store, TrackingSettings, to_tracked_run
 from tests.helpers.tracking_folder import new_store
@@ -374,3 +374,36 @@ def test_a_machine_that_does_not_tell_its_load_costs_no_run(
     with writer.system_metrics():
         pass
     assert "the load of the machine is not recorded: AttributeError:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("call", ["create_run", "create_logged_model"])
+def test_a_server_that_dies_before_its_answer_leaves_nothing_twice(
+    store: Store, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(bench.tracking.retry, "RETRY_SECONDS", 0.01)
+    calls = [0]
+
+    class Dying:
+        """Carries out every first request to create something, and loses its answer."""
+
+        def __getattr__(self, name: str) -> Any:
+            return self.create if name == call else getattr(store.client, name)
+
+        def create(self, *args: Any, **kwargs: Any) -> Any:
+            created = getattr(store.client, call)(*args, **kwargs)
+            calls[0] += 1
+            if calls[0] % 2:
+                raise MlflowException("API request to http://x failed with exception Connection reset by peer")
+            return created
+
+    served = Store(store.settings)
+    served.client = cast(MlflowClient, bench.tracking.retry.RetryingClient(cast(MlflowClient, Dying())))
+    suite = f"dies-in-{call}"
+    parent = served.start_parent(suite, {})
+    tags = {name: name for name in logged_model.COPIED_TAGS} | {"seed": "1"}
+    job = served.begin(suite, "job", {"job_hash": "abc", **tags}, parent)
+    model = logged_model.create(served.client, served.client.get_run(job.id))
+    assert calls == [4 if call == "create_run" else 2]
+    experiment = served.experiment_id(suite)
+    assert {run.info.run_id for run in served.search([experiment], "")} == {parent, job.id}
+    assert [each.model_id for each in served.client.search_logged_models([experiment])] == [model.model_id]
