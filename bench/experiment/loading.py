@@ -26,7 +26,7 @@ from bench.data.corpus import CorpusSettings
 from bench.experiment.spec import GROUPS, Experiment, RowInfo
 from bench.experiment.tuned import read_tuned
 from bench.experiment.yaml_layers import EXPERIMENTS, check_known, merge, merge_explicit, read_yaml
-from bench.tracking.store import STORE_FORMAT, check_format
+from bench.tracking.store_format import STORE_FORMAT, check_format
 
 Kind = TypeVar("Kind")
 

@@ -31,7 +31,8 @@ from bench.system import terminal
 from bench.system.facts import COMMIT, code_state
 from bench.system.progress import Status
 from bench.tracking.run_writer import RunWriter
-from bench.tracking.store import STORE_FORMAT, Store, check_format
+from bench.tracking.store import Store
+from bench.tracking.store_format import STORE_FORMAT, check_format
 
 MAX_DUPLICATES = 20
 """Consecutive duplicate samples after which the search space counts as exhausted."""

@@ -26,7 +26,8 @@ from bench.tracking.exported import COLUMNS, EXAMPLE, FORMAT, INCOMPLETE_TAG, IN
 from bench.tracking.pages import all_experiments
 from bench.tracking.private_paths import public_file, public_params, public_tags
 from bench.tracking.reading import FILES_TAG, LEFT_OUT_TAG, TrackedRun, public_address
-from bench.tracking.store import FORMAT_TAG, STORE_FORMAT, Store
+from bench.tracking.store import Store
+from bench.tracking.store_format import FORMAT_TAG, STORE_FORMAT
 
 SHOWN_TABLES = "mlflow.loggedArtifacts"
 """Tag of MLflow with the tables that the UI shows."""

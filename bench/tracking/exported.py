@@ -31,7 +31,7 @@ from pyarrow import parquet
 
 from bench.system.files import inside, sha256
 from bench.tracking.reading import MissingFile, Reader, TrackedRun
-from bench.tracking.store import STORE_FORMAT
+from bench.tracking.store_format import STORE_FORMAT
 
 FORMAT = 1
 """Version of the layout. What is in it has the version STORE_FORMAT."""

@@ -1,4 +1,4 @@
-"""The MLflow store: where it is, how it is opened, and how reports and resumed jobs read its runs."""
+"""The MLflow store: where it is, how runs are created in it, and how reports and resumed jobs read them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
-import filelock
-from mlflow.entities import Experiment as MlflowExperiment
-from mlflow.entities import Metric, ViewType
+from mlflow.entities import Metric
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -29,41 +26,22 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
-from bench.system.files import fill_file, inside, remove_partial_files
+from bench.system.files import inside
 from bench.system.visible_text import visible
-from bench.tracking import logged_model, ui_view
+from bench.tracking import logged_model, open_client, ui_view
 from bench.tracking.pages import all_experiments, all_runs
 from bench.tracking.reading import PLAN_TAG, MissingFile, Reader, TrackedRun, where
-from bench.tracking.retry import MAX_OUTAGE_SECONDS, RetryingClient, is_outage, retry_until
+from bench.tracking.retry import is_outage
 from bench.tracking.run_writer import RunWriter
-from bench.tracking.store_folder import ARTIFACTS, FolderClient, StoreFolder, copy_database, sqlite_file, sqlite_uri
-
-logger = logging.getLogger("bench.tracking")
+from bench.tracking.store_folder import ARTIFACTS, StoreFolder, sqlite_file, sqlite_uri
+from bench.tracking.store_format import FORMAT_TAG, STORE_FORMAT, check_experiments, check_format, named
 
 for name in ("mlflow", "alembic"):  # after the import of mlflow, which sets its own level
     logging.getLogger(name).setLevel(logging.ERROR)
 
-STORE_FORMAT = 3
-"""Version of what this code writes: tags, metrics and files of runs, logged models, and attributes of Optuna studies.
-
-It is raised when older data can no longer be read. Format 1 is everything written before this number existed.
-"""
-
-FORMAT_TAG = "attention_ladder.format"
-"""Tag of an MLflow experiment that holds the STORE_FORMAT of its runs."""
-
-RUNS_OF_THIS_PROJECT = (
-    "tags.kind = 'job' AND tags.row LIKE '%' AND tags.preset LIKE '%'",
-    "tags.kind = 'suite' AND tags.suite LIKE '%' AND tags.rows LIKE '%'",
-    "tags.kind = 'study' AND tags.study LIKE '%'",
-)
-"""Queries that find the runs of this project, of any format, but not the runs of other projects on the same server."""
-
 PARENT_TAG = "mlflow.parentRunId"
 DESCRIPTION_TAG = "mlflow.note.content"
 TRAINING_VIEW = "custom_model_development"  # the UI calls it "Model training"; its default view is for chat traces
-FIRST_REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""Limits of the first request to a server, so that an unreachable server is reported within seconds."""
 
 StoreFailure = (MlflowException, SQLAlchemyError, sqlite3.Error)
 """Exceptions that the methods of Store and RunWriter raise if the store cannot be read or written."""
@@ -89,21 +67,6 @@ class TrackingSettings:
     @property
     def resolved_uri(self) -> str:
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(self.path / "mlflow.db")
-
-
-def check_format(found: object, what: str, advice: str) -> None:
-    """Raises ValueError if data was written in another format than STORE_FORMAT.
-
-    Args:
-        found: The format number that was stored with the data; None if there is none, which means format 1.
-        what: The data, as the subject of the message.
-        advice: What the user can do.
-    """
-    if str(found) != str(STORE_FORMAT):
-        raise ValueError(
-            f"{what} has format {1 if found is None else found}, written by another version of attention-ladder; "
-            f"this version reads format {STORE_FORMAT}; {advice}"
-        )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -165,8 +128,8 @@ class Store(Reader):
     @functools.cached_property
     def client(self) -> MlflowClient:
         try:
-            client = self._open_folder(self.folder) if self.folder else self._open_server()
-            self._check_experiments(client)
+            client = self._open()
+            check_experiments(client, self.uri)
         except (*StoreFailure, OSError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             fix = "check the file and its permissions" if self.folder else "start the server"
@@ -175,66 +138,14 @@ class Store(Reader):
             ) from error
         return client
 
-    def _open_server(self) -> MlflowClient:
-        previous = {key: os.environ.get(key) for key in FIRST_REQUEST_LIMITS}
-        os.environ.update(FIRST_REQUEST_LIMITS)
-        deadline = time.monotonic() + (MAX_OUTAGE_SECONDS if self.wait else 0)
-        try:
-            client = MlflowClient(self.uri)
-            retry_until(lambda: client.search_experiments(max_results=1), lambda: deadline)
-        finally:
-            os.environ.update({key: value for key, value in previous.items() if value is not None})
-            for key in (key for key, value in previous.items() if value is None):
-                del os.environ[key]
-        return cast(MlflowClient, RetryingClient(client))  # the server has answered once: later calls wait for it
-
-    def _open_folder(self, folder: StoreFolder) -> MlflowClient:
-        """Opens a SQLite store. The lock prevents several processes from creating the tables at the same time."""
-        path = folder.database
-        if self.read_only:
-            copies = Path(tempfile.mkdtemp(prefix="attention-ladder-"))
-            weakref.finalize(self, shutil.rmtree, copies, ignore_errors=True)
-            copy = copy_database(path, copies)
-            client = FolderClient(sqlite_uri(copy), folder)
-            client.search_experiments(max_results=1)
-            folder.update_addresses(copy)
-            return client
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder.check_database()
-        with filelock.FileLock(f"{path}.lock"):
-            if not path.exists():
-                # Created under another name and renamed: a process that is killed here leaves no incomplete tables.
-                remove_partial_files(path.parent, path.name)
-                fill_file(path, lambda new: FolderClient(sqlite_uri(new), folder).search_experiments(max_results=1))
-            with contextlib.closing(sqlite3.connect(path)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")  # persists; readers no longer wait for writers
-            client = FolderClient(self.uri, folder)
-            client.search_experiments(max_results=1)
-            if former := folder.update_addresses(path):
-                logger.warning(
-                    "the store was moved from %s to %s: its recorded addresses are updated", former, folder.path
-                )
-        return client
-
-    def _check_experiments(self, client: MlflowClient) -> None:
-        """Raises ValueError if an experiment holds runs of this project in another format.
-
-        Experiments without the tag are searched, because a server may hold experiments of other projects.
-        """
-        advice = "choose another --tracking.folder or --tracking.uri, or delete this experiment from a shared server"
-        untagged: list[MlflowExperiment] = []
-        for experiment in all_experiments(client):
-            if FORMAT_TAG in experiment.tags:
-                check_format(experiment.tags[FORMAT_TAG], self._named(experiment.name), advice)
-            else:
-                untagged.append(experiment)
-        names = {experiment.experiment_id: experiment.name for experiment in untagged}
-        for query in RUNS_OF_THIS_PROJECT if names else ():
-            for run in client.search_runs(list(names), query, ViewType.ACTIVE_ONLY, 1):
-                check_format(None, self._named(names[run.info.experiment_id]), advice)
-
-    def _named(self, experiment: str) -> str:
-        return f"tracking.uri: the experiment {experiment!r} in {self.uri}"
+    def _open(self) -> MlflowClient:
+        if self.folder is None:
+            return open_client.open_server(self.uri, self.wait)
+        if not self.read_only:
+            return open_client.open_folder(self.folder, self.uri)
+        copies = Path(tempfile.mkdtemp(prefix="attention-ladder-"))
+        weakref.finalize(self, shutil.rmtree, copies, ignore_errors=True)
+        return open_client.open_copy(self.folder, copies)
 
     def experiment_id(self, suite: str) -> str:
         """The id of a suite's MLflow experiment, which is created if it does not exist.
@@ -255,7 +166,7 @@ class Store(Reader):
                     raise
         if found.lifecycle_stage == "deleted":
             advice = "give the suite's file another name, or remove the experiment for good with mlflow gc"
-            check_format(found.tags.get(FORMAT_TAG), f"{self._named(suite)} was deleted and", advice)
+            check_format(found.tags.get(FORMAT_TAG), f"{named(suite, self.uri)} was deleted and", advice)
             self.client.restore_experiment(found.experiment_id)
         elif FORMAT_TAG not in found.tags:  # created by somebody else; `_check_experiments` has found no runs of ours
             self.client.set_experiment_tag(found.experiment_id, FORMAT_TAG, str(STORE_FORMAT))

@@ -35,7 +35,8 @@ from bench.system import facts
 from bench.system.machine import MachineSettings
 from bench.system.progress import Status
 from bench.tracking.reading import MissingFile
-from bench.tracking.store import STORE_FORMAT, Store, TrackingSettings
+from bench.tracking.store import Store, TrackingSettings
+from bench.tracking.store_format import STORE_FORMAT
 from bench.training.budget import Diverged, HostClock
 from bench.training.checkpoints import Interrupted
 from bench.training.validation import Score

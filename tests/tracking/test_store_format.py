@@ -16,7 +16,8 @@ from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.sweep.settings import Sweep
 from bench.sweep.storage import open_storage
 from bench.sweep.study import Study
-from bench.tracking.store import FORMAT_TAG, STORE_FORMAT, Store, TrackingSettings
+from bench.tracking.store import Store, TrackingSettings
+from bench.tracking.store_format import FORMAT_TAG, STORE_FORMAT
 from tests.helpers import tiny_job, tracking_folder
 
 TRANSFORMER = EXPERIMENTS / "transformer.yaml"
