@@ -1,4 +1,4 @@
-"""Reads the tracked runs of a suite into a Context. No other module reads runs, except sweep_results.py for studies."""
+"""Reads the tracked runs of a suite into a Context; rows.py makes its rows, sweep_results.py reads its studies."""
 
 from __future__ import annotations
 
@@ -7,43 +7,27 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from statistics import fmean
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 
-from bench.measures import metric_registry, quality
+from bench.measures import quality
 from bench.measures.comparison import changes, compare
 from bench.measures.measure import Measure
-from bench.measures.quality import Statistics
 from bench.measures.selection import Selection
-from bench.tracking.private_paths import public_command, public_text
+from bench.tracking.private_paths import public_command
 from bench.tracking.reading import PLAN_TAG, Reader, TrackedRun, public_address
 from reports.gathering import sweep_results
-from reports.gathering.context import Cell, Context, Number, Row, Track, published_table
+from reports.gathering.context import Context, Track, published_table
+from reports.gathering.rows import RunContents, make_row, newest_finished, seed_of, split_name, track_key
 from reports.gathering.translations import Translations
 from reports.text.catalogue import Catalogue, load_catalogue
 
-STATES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "unfinished"}
 PARALLEL_READS = 16
 """Files that are read at the same time: a tracking server answers many requests in the time of one."""
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, eq=False)
-class RunContents:
-    """The stored results of the newest finished runs, by run id."""
-
-    measures: Mapping[str, list[Measure]]
-    curves: Mapping[str, pd.DataFrame]
-    tables: Mapping[tuple[str, str], pd.DataFrame]
-    """(run, test set) -> source, reference, hypothesis."""
-
-    statistics: Mapping[tuple[str, str], Mapping[str, Statistics]]
-    """(run, test set) -> metric -> the sentence statistics of its score."""
 
 
 def gather(
@@ -96,14 +80,14 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue, baseli
         raise ValueError(f"the suite {suite!r} in {reader.uri} has no runs yet; start it with bench suite FILE")
     parent = reader.parent_run(suite)
     tags = parent.tags if parent else {}
-    finished = _newest_finished(runs)
+    finished = newest_finished(runs)
     measures = read_each(finished, reader.measures)
     tracks = _tracks(runs, measures)
     with_test_set = [
         (run, test_set)
         for run in finished
         for track in tracks
-        if track.key == _track_key(run)
+        if track.key == track_key(run)
         for test_set in track.test_sets
     ]
     contents = RunContents(
@@ -129,13 +113,15 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue, baseli
         raise ValueError(f"--baseline: the suite {suite!r} has no row {baseline!r}; it has {', '.join(order)}")
     baseline = baseline or (tags.get("baseline", "") if tags.get("baseline") in order else order[-1])
     tuned, about = (json.loads(tags.get(name) or "{}") for name in ("tuning", "about"))
-    runs_of = {track: [run for run in finished if _track_key(run) == track.key] for track in tracks}
+    runs_of = {track: [run for run in finished if track_key(run) == track.key] for track in tracks}
     return Context(
         suite=suite,
         question=tags.get("question", ""),
         baseline=baseline,
         tracks=tracks,
-        rows=tuple(_row(identifier, runs, about.get(identifier, {}), tracks, contents, texts) for identifier in order),
+        rows=tuple(
+            make_row(identifier, runs, about.get(identifier, {}), tracks, contents, texts) for identifier in order
+        ),
         published=published_table(),
         translations=translations,
         comparisons=tuple(
@@ -234,32 +220,6 @@ def _changes(now: Context, before: Context) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def _split(name: str) -> tuple[str, str]:
-    """A stored name as (test set, metric): test/bleu is ("test", "bleu"); test/bleu/length/1-5 is ("", whole name)."""
-    test_set, _, metric = name.rpartition("/")
-    return (
-        (test_set, metric) if test_set and "/" not in test_set and metric_registry.metric(metric).score else ("", name)
-    )
-
-
-def _track_key(run: TrackedRun) -> tuple[str, str, str]:
-    """Corpus, preset and direction of a run, which identify its track."""
-    return run.tags.get("corpus", ""), run.tags.get("preset", ""), run.tags.get("direction", "")
-
-
-def _seed(run: TrackedRun) -> int:
-    return int(run.tags.get("seed") or 0)
-
-
-def _newest_finished(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
-    """The newest finished run of each row, track and seed, sorted by seed. `runs` are sorted from new to old."""
-    newest: dict[tuple[object, ...], TrackedRun] = {}
-    for run in runs:
-        if run.status == "FINISHED":
-            newest.setdefault((run.tags.get("row", ""), *_track_key(run), _seed(run)), run)
-    return sorted(newest.values(), key=_seed)
-
-
 def _order(runs: Sequence[TrackedRun], tags: dict[str, str]) -> list[str]:
     """Ids of the rows in the order of the suite. Rows that the suite does not name follow by year."""
     named = [row for row in tags.get("rows", "").split(",") if row]
@@ -271,9 +231,9 @@ def _tracks(runs: Sequence[TrackedRun], measures: Mapping[str, list[Measure]]) -
     """The tracks, the oldest first, each with the shortest label that distinguishes it."""
     test_sets: dict[tuple[str, str, str], list[str]] = {}
     for run in reversed(runs):
-        names = test_sets.setdefault(_track_key(run), [])
+        names = test_sets.setdefault(track_key(run), [])
         for measure in measures.get(run.id, []):
-            test_set, _ = _split(measure.metric)
+            test_set, _ = split_name(measure.metric)
             if test_set and test_set not in names:
                 names.append(test_set)
     keys = list(test_sets)
@@ -296,13 +256,13 @@ def _translations(contents: RunContents, track: Track, test_set: str, finished: 
     Runs that were exported without sentences have only the statistics of sentences, with a hash of the references.
     """
     found = Translations(track.direction, test_set, [], [], {}, {metric: {} for metric in quality.SCORE_METRICS})
-    runs = [run for run in finished if _track_key(run) == track.key]
+    runs = [run for run in finished if track_key(run) == track.key]
     newest = max(runs, key=lambda run: run.started, default=None)
     tokenizer = Selection.of_tags(newest.tags if newest else {}).tokenizer
     reference_hash = ""
     for run in runs:
         table, statistics = contents.tables[run.id, test_set], dict(contents.statistics[run.id, test_set])
-        row, seed, lines = run.tags.get("row", ""), _seed(run), list(table["hypothesis"])
+        row, seed, lines = run.tags.get("row", ""), seed_of(run), list(table["hypothesis"])
         if lines and not found.references:
             found.sources.extend(table["source"])
             found.references.extend(table["reference"])
@@ -317,100 +277,3 @@ def _translations(contents: RunContents, track: Track, test_set: str, finished: 
         for metric, of_sentences in statistics.items():
             found.statistics.setdefault(metric, {}).setdefault(row, {})[seed] = of_sentences
     return found
-
-
-def _row(
-    identifier: str,
-    runs: Sequence[TrackedRun],
-    about: Mapping[str, str],
-    tracks: Sequence[Track],
-    contents: RunContents,
-    texts: dict[tuple[Track, str], Translations],
-) -> Row:
-    """A row with its results on every track. `about` describes it if it has no run."""
-    of_row = [run for run in runs if run.tags.get("row", "") == identifier]
-    tags = of_row[0].tags if of_row else about
-    name, year = tags.get("name") or identifier, tags.get("year", "")
-
-    def cell(track: Track) -> Cell:
-        return _cell(identifier, track, [run for run in of_row if _track_key(run) == track.key], contents, texts)
-
-    return Row(
-        id=identifier,
-        name=name,
-        year=int(year) if year.isdigit() and int(year) else None,
-        paper=tags.get("paper", ""),
-        family=tags.get("family", ""),
-        note=tags.get("note", ""),
-        published=next((line for line in published_table() if line.row == name), None),
-        cells={track: cell(track) for track in tracks},
-    )
-
-
-def _cell(
-    row: str,
-    track: Track,
-    runs: Sequence[TrackedRun],
-    contents: RunContents,
-    texts: dict[tuple[Track, str], Translations],
-) -> Cell:
-    """The results of a row on a track. The interval of a score with several seeds covers seeds and sentences."""
-    finished = {_seed(run): run for run in _newest_finished(runs)}
-    newest = {_seed(run): run for run in reversed(runs)}  # sorted from old to new, so a newer run replaces an older
-    failures = [
-        (seed, STATES.get(run.status, run.status.lower()), public_text(run.tags.get("reason", "")))
-        for seed, run in sorted(newest.items())
-        if seed not in finished
-    ]
-    by_name: dict[str, dict[int, Measure]] = {}
-    for seed, run in finished.items():
-        for measure in contents.measures[run.id]:
-            by_name.setdefault(measure.metric, {})[seed] = measure
-    numbers = {}
-    for name, of_seeds in by_name.items():
-        test_set, metric = _split(name)
-        number = _number(of_seeds)
-        if len(of_seeds) > 1 and metric in quality.SCORES and (track, test_set) in texts:
-            statistics = texts[track, test_set].statistics.get(metric, {}).get(row, {})
-            if statistics.keys() == of_seeds.keys():
-                over_seeds = quality.mean_with_interval(list(statistics.values()))
-                provenance = _merged_provenance(
-                    [over_seeds.provenance, *(seed.provenance for seed in of_seeds.values())],
-                    without=quality.sentence_interval(),
-                )
-                number = Number(number.value, number.unit, over_seeds.low, over_seeds.high, provenance, number.seeds)
-        numbers[test_set, metric] = number
-    return Cell(
-        track=track,
-        runs=finished,
-        state="finished" if finished else STATES.get(runs[0].status, "unfinished") if runs else "not run",
-        failures=tuple(failures),
-        numbers=numbers,
-        curves={seed: contents.curves[run.id] for seed, run in finished.items()},
-    )
-
-
-def _number(of_seeds: dict[int, Measure]) -> Number:
-    """The mean over seeds. Of several seeds it has no interval; `_cell` computes that of scores from the sentences.
-
-    Its provenance joins those of the seeds. If a seed has no value, neither has the mean, and the provenance is that
-    seed's reason.
-    """
-    first = next(iter(of_seeds.values()))
-    values = {seed: measure.value for seed, measure in of_seeds.items()}
-    if len(of_seeds) == 1:
-        return Number(first.value, first.unit, first.low, first.high, first.provenance, values, first.noisy)
-    if absent := [measure for measure in of_seeds.values() if measure.value is None]:
-        return Number(None, first.unit, None, None, absent[0].provenance, values, absent[0].noisy)
-    provenance = _merged_provenance(
-        [*(measure.provenance for measure in of_seeds.values()), f"mean of {len(values)} seeds"]
-    )
-    mean = fmean(number for number in values.values() if number is not None)
-    noisy = any(measure.noisy for measure in of_seeds.values())
-    return Number(mean, first.unit, None, None, provenance, values, noisy)
-
-
-def _merged_provenance(provenances: Sequence[str], without: str = "") -> str:
-    """Joins every distinct piece of several provenances, without the piece `without`."""
-    pieces = (piece for provenance in provenances for piece in provenance.split("; ") if piece and piece != without)
-    return "; ".join(dict.fromkeys(pieces))

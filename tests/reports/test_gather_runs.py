@@ -13,7 +13,7 @@ import pytest
 from bench.measures.measure import Measure
 from bench.tracking.store import Store
 from reports import write
-from reports.gathering import gather_runs
+from reports.gathering import rows
 from reports.gathering.context import Context
 from reports.gathering.gather_runs import gather
 from reports.tables.table import score_entry
@@ -41,7 +41,7 @@ def test_a_row_without_runs_has_its_name_and_published_numbers(store: Store):
     about = {"last": {"name": "Transformer (base)", "year": "2017"}}
     parent = store.start_parent("stopped", {"rows": "first,last", "baseline": "last", "about": json.dumps(about)})
     Synthetic("first", "First", 2014, 2, 1e12).write(store, "stopped", parent)
-    row = gather_runs.gather(store, "stopped").row("last")
+    row = gather(store, "stopped").row("last")
     assert (row.name, row.year) == ("Transformer (base)", 2017)
     assert row.published
     assert [cell.state for cell in row.cells.values()] == ["not run"]
@@ -79,10 +79,10 @@ def test_provenances_of_all_seeds_are_joined():
         return {seed: Measure("latency_p50_ms", value, "ms", provenance="; ".join(provenance), noisy=noisy)}
 
     quiet, noisy = latency(1, 2.0, "batch 1", "quiet"), latency(2, 4.0, "batch 1", "NOISY: other processes")
-    both = gather_runs._number(quiet | noisy)
+    both = rows._number(quiet | noisy)
     assert (both.value, both.provenance) == (3.0, "batch 1; quiet; NOISY: other processes; mean of 2 seeds")
     assert both.noisy
-    absent = gather_runs._number(quiet | latency(3, None, "no clock"))
+    absent = rows._number(quiet | latency(3, None, "no clock"))
     assert (absent.value, absent.provenance, absent.noisy) == (None, "no clock", False)
 
 
