@@ -81,8 +81,27 @@ def space(sweep: Sweep) -> Space:
 def _extended_spaces(sweep: Sweep) -> list[Space]:
     """The space of each extension: its own ranges, and for other settings those of the search before it."""
     ranges = _first_space(sweep)
+    return [{**ranges, **_numeric_ranges(sweep, extension.space)} for extension in sweep.extensions]
+
+
+def _numeric_ranges(sweep: Sweep, entries: Mapping[str, Any]) -> Space:
+    """The ranges of a space or an extension.
+
+    Raises:
+        ValueError: a range has no lowest and highest value, a condition, or in an extension another scale than in
+            the space, so that one study could not hold all trials.
+    """
     file = Path(f"tune-{sweep.preset}.yaml")
-    return [{**ranges, **search_space.parse_ranges(extension.space, file)} for extension in sweep.extensions]
+    ranges, whole = (search_space.parse_ranges(each, file) for each in (entries, sweep.space))
+    for key, span in ranges.items():
+        if span.choices or span.when:
+            raise ValueError(
+                f"{file}: space: {key}: an equal search draws numbers, without a condition; give low and high, and "
+                "remove choices and when"
+            )
+        if (span.log, span.step) != (whole[key].log, whole[key].step):
+            raise ValueError(f"{file}: extensions: {key}: log or step differs from that of space; set the same")
+    return ranges
 
 
 def _first_space(sweep: Sweep) -> Space:
@@ -91,7 +110,7 @@ def _first_space(sweep: Sweep) -> Space:
     With `around`, each range reaches from the lowest to the highest value of that preset's recipes, and beyond them by
     a factor of two (logarithmic) or a quarter of the range in the file, but not below 0.
     """
-    ranges = search_space.parse_ranges(sweep.space, Path(f"tune-{sweep.preset}.yaml"))
+    ranges = _numeric_ranges(sweep, sweep.space)
     if not sweep.around:
         return ranges
     narrowed = {}
@@ -225,7 +244,7 @@ def trial_experiments(sweep: Sweep, row: str, flags: Sequence[str] = ()) -> list
     experiment = base(flags)
     if experiment.training.max_pairs is None:
         raise ValueError(f"trial_pairs: the preset {sweep.preset} has no budget in sentence pairs; set trial_pairs")
-    changed = [flag for flag in flags if flag.removeprefix("--").startswith(RESULT_SETTINGS)]
+    changed = [flag for flag in flags if flag.removeprefix("--").startswith((*RESULT_SETTINGS, "seed"))]
     if changed and experiment.job_hash != base([]).job_hash:
         raise ValueError(
             f"{changed[0]}: the trials of an equal search have the settings of its file; remove the flag, or set the "
@@ -253,10 +272,13 @@ def trial_faults(trials: Sequence[Trial], jobs: Sequence[tuple[Point, Experiment
     A job hash covers all settings, so a trial of another budget, another model size or another vocabulary differs too.
     """
     found = []
+    numbers = [trial.number for trial in trials]
     for trial in trials:
         if not 0 <= trial.number < len(jobs):
             found.append(f"trial {trial.number} is none of the {len(jobs)} of this search")
             continue
+        if numbers.count(trial.number) > 1:
+            found.append(f"trial {trial.number} is in the file {numbers.count(trial.number)} times")
         point, experiment = jobs[trial.number]
         if trial.job_hash != experiment.job_hash or trial.seed != experiment.seed or trial.settings != point:
             found.append(f"trial {trial.number} has other settings than this search")
@@ -305,7 +327,8 @@ def choose(sweep: Sweep, name: str) -> Tuned:
     every = read_trials(sweep.preset)
     for row in sweep.rows:
         trials = [trial for trial in every if trial.row == row]
-        if len(trials) == sweep.trials and any(trial.state == COMPLETE for trial in trials):
+        all_numbers = sorted(trial.number for trial in trials) == list(range(sweep.trials))
+        if all_numbers and any(trial.state == COMPLETE for trial in trials):
             best = best_first(trials)[0]
             settings = recipe_settings(sweep, best.settings)
             rows[row] = Recipe(best.number, best.validation_bleu or 0.0, best.commit, settings)
@@ -331,8 +354,8 @@ def at_edge(sweep: Sweep, trials: Sequence[Trial]) -> list[tuple[str, bool]]:
     With 16 points, a setting that hardly matters has its best value at a given end in one of 16 rows. So an edge counts
     only if the three best trials of the row all lie in the quarter of the tried values at that end, which happens by
     chance in one of 560 rows (with 20 points, in one of 570). A quarter of fewer than 12 points is less than three
-    values, so the outermost three are taken; with 6 points, that happens by chance in one of 60 rows. A lower limit of
-    0 is no edge, because it cannot move.
+    values, so the outermost three are taken; with 6 points, that happens by chance in one of 60 rows. With fewer than
+    three scores no edge counts. A lower limit of 0 is no edge, because it cannot move.
     """
     found = []
     leading = best_first(trials)[:3]
@@ -344,8 +367,8 @@ def at_edge(sweep: Sweep, trials: Sequence[Trial]) -> list[tuple[str, bool]]:
         low = value == values[0] and span.low != 0
         if not (low or value == values[-1]):
             continue
-        number = max(len(leading), len(values) // 4)
+        number = max(3, len(values) // 4)
         outer = values[:number] if low else values[-number:]
-        presses = all(outer[0] <= trial.settings[key] <= outer[-1] for trial in leading)
+        presses = len(leading) == 3 and all(outer[0] <= trial.settings[key] <= outer[-1] for trial in leading)
         found.append((f"{key} {value:g} is the {'lowest' if low else 'highest'} of its {len(values)} values", presses))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from bench.checks import tuning
 from bench.cli.main import main
 from bench.experiment import tuned
-from bench.experiment.tuned import Trial, read_tuned, write_trials
+from bench.experiment.tuned import Trial, read_trials, read_tuned, write_trials
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.sweep import equal_search
 from bench.sweep.settings import Sweep
@@ -87,6 +88,7 @@ def test_changes_by_hand_set_the_exit_code(folder: Path, capsys: pytest.CaptureF
     recipes, trials, search = tuned.recipes_path("demo"), tuned.trials_path("demo"), folder / "tune-demo.yaml"
     unchanged = {path: path.read_text() for path in (recipes, trials, search)}
     lr = str(equal_search.points(Sweep.read(search))[1]["training.optimizer.lr"])
+    second, third = (next(line for line in trials.read_text().splitlines() if f"mlp,{n}," in line) for n in (1, 2))
     for path, old, new, message in (
         (recipes, f"lr: {lr}", "lr: 0.009", "the recipe is not that of the best trial, 1"),
         (recipes, "trial: 1\n", "trial: 3\n", "the recipe is not that of the best trial, 1"),
@@ -97,6 +99,7 @@ def test_changes_by_hand_set_the_exit_code(folder: Path, capsys: pytest.CaptureF
         (trials, f",{lr},", ",0.009,", "trial 1 has other settings than this search"),
         (trials, ",300,", ",150,", "trial 0 has not used its budget"),
         (trials, "perceptron,3,", "perceptron,4,", "trial 4 is none of the 4 of this search"),
+        (trials, third, second, "trial 1 is in the file 2 times"),  # merged from two machines
         (search, "high: 0.02", "high: 0.04", "trial 1 has other settings than this search"),
         (search, "rows: [mlp, perceptron]", "rows: [mlp]", "not a row of the search"),
     ):  # fmt: skip
@@ -163,7 +166,7 @@ def test_a_best_trial_at_the_edge_counts_if_the_next_ones_lie_there_too(
     advice = (
         "the three best trials lie at this end, so add trials beyond it for all rows (extensions:)"
         if presses
-        else "likely by chance, because not all of the three best trials lie at this end"
+        else "likely by chance, because it needs three best trials at this end to count"
     )
     assert [line for line in edges if "lr" in line] == [
         f"at the edge of the space: {row}: training.optimizer.lr {max(rates):g} is the highest of its {trials} values; "
@@ -171,6 +174,19 @@ def test_a_best_trial_at_the_edge_counts_if_the_next_ones_lie_there_too(
         for row in SCORES
     ]
     assert not [line for line in edges if "lowest" in line and "lr" not in line], "a limit of 0 cannot be moved"
+
+
+def test_an_edge_does_not_count_with_fewer_than_three_scores(folder: Path) -> None:
+    path = tiny_search.write(folder, **{"trials: 4": "trials: 6"})
+    sweep = Sweep.read(path)
+    finish(folder, {"mlp": [10.0] * 6})
+    by_rate = sorted(read_trials("demo"), key=lambda trial: trial.settings["training.optimizer.lr"])
+    by_rate[0] = replace(by_rate[0], validation_bleu=20.0)
+    trials = [replace(trial, state="DIVERGED", validation_bleu=None) for trial in by_rate[2:]]
+    low = [(edge, presses) for edge, presses in equal_search.at_edge(sweep, [*by_rate[:2], *trials]) if "lr" in edge]
+    assert low == [
+        (f"training.optimizer.lr {by_rate[0].settings['training.optimizer.lr']:g} is the lowest of its 6 values", False)
+    ]
 
 
 def test_a_preset_without_a_search_and_one_that_waits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
