@@ -60,19 +60,27 @@ class EqualStudy(Study):
         if planned and not self.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self.optuna_study.enqueue_trial(dict(self.planned[planned[0]][0]))
 
+    def is_wanted(self, job_hash: str) -> bool:
+        """Only planned points. Another driver may take the enqueued one, and then the sampler draws one nobody planned.
+
+        The storage may also have jobs of an earlier version of the search's file.
+        """
+        return job_hash in self.planned_hashes
+
     def save_finished(self) -> None:
         """Adds the finished trials to the preset's file, so that a kill loses none."""
         write_trials(self.base.preset, self.finished_trials())
 
     def add_first_trials(self) -> None:
-        """Adds the trials of the preset's file that are not in the storage yet.
+        """Adds the trials of the preset's file that have not ended in the storage, or failed there for another reason.
 
         Raises:
             ValueError: a trial of the file is of another search.
         """
         distributions = {key: equal_search.distribution(span) for key, span in self.space.items()}
         for trial in equal_search.finished_trials(self.sweep, self.base.row, self.planned):
-            if trial.job_hash in self.jobs:
+            known = self.jobs.get(trial.job_hash)
+            if known and known.state in ("COMPLETE", "FAILED" if trial.state == DIVERGED else None):
                 continue
             attributes = {"job_hash": trial.job_hash, "attempt": 1, "pairs": trial.pairs, "commit": trial.commit}
             if trial.state == COMPLETE:

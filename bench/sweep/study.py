@@ -185,7 +185,8 @@ class Study:
             optuna.storages.fail_stale_trials(self.optuna_study)
         jobs: dict[str, JobAttempts] = {}
         for trial in self.optuna_study.get_trials(deepcopy=False):
-            if job_hash := trial.user_attrs.get("job_hash"):
+            job_hash = trial.user_attrs.get("job_hash")
+            if job_hash and self.is_wanted(job_hash):
                 jobs.setdefault(job_hash, JobAttempts(trial.number, [])).attempts.append(trial)
         self.jobs = jobs
 
@@ -239,14 +240,22 @@ class Study:
     def before_new_trial(self) -> None:
         """Called before Optuna is asked for a trial; the sampler draws it unless one is enqueued here."""
 
+    def is_wanted(self, job_hash: str) -> bool:
+        """Whether a job is one of this study. Others count as if the storage did not have them."""
+        return True
+
     def save_finished(self) -> None:
         """Called after each attempt, for searches that keep their trials outside of the storage."""
 
     def _start_attempt(self, trial: optuna.Trial, suite: str, parent: str, threads: int | None) -> Task | None:
-        """The task of an attempt; None if its settings were tried before, or the job to retry has ended."""
+        """The task of an attempt; None if its settings were tried before or are not wanted, or the job has ended."""
         trial.set_user_attr("reason", UNFINISHED)
         self._send_heartbeat(trial)
         experiment = self.experiment(self.suggest(trial))
+        if not self.is_wanted(experiment.job_hash):
+            trial.set_user_attr("reason", "no trial of this search")
+            self.optuna_study.tell(trial, state=TrialState.FAIL)
+            return None
         job = self.jobs.get(experiment.job_hash)
         is_retry = trial.user_attrs.get("retry_of") == experiment.job_hash
         if job and (not is_retry or job.state or job.in_progress):

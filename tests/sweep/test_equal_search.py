@@ -156,6 +156,19 @@ def test_a_default_outside_the_space_and_an_unknown_setting_are_refused(folder: 
         equal_search.trial_experiments(unknown, "mlp")
 
 
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"{low: 0.0, high: 0.3}\n  model": "{choices: [0.1, 0.2]}\n  model"}, "warmup_share: .* draws numbers"),
+        ({"trials: 4\n": "trials: 7" + EXTENDED.replace(", log: true", "")}, "extensions: .*lr: log or step differs"),
+    ],
+)
+def test_ranges_that_one_study_cannot_hold_are_refused(replaced: dict[str, str], message: str, folder: Path) -> None:
+    sweep = Sweep.read(tiny_search.write(folder, **replaced))
+    with pytest.raises(ValueError, match=message):
+        equal_search.points(sweep)
+
+
 # --- trials -----------------------------------------------------------------------------------------------------------
 
 
@@ -197,8 +210,38 @@ def test_another_machine_continues_from_the_file_of_trials(folder: Path, monkeyp
     after = read_trials("demo")
     assert [trial.number for trial in after] == [0, 1, 2, 3]
     assert [trial.commit for trial in after].count("theirs") == 3, "a line that was there stays as it was"
-    tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], runs="elsewhere")
+    (again,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], runs="elsewhere")
+    (first,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"])
+    assert again.job_counts == first.job_counts == result.job_counts, "nor does it count as failed on the first machine"
     assert len(jobs.started) == 1
+
+
+def test_jobs_of_an_earlier_plan_are_no_trials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The points may change while space and default, which name the study, stay the same."""
+    tiny_search.search(tiny_search.write(folder), monkeypatch, FakeJobs(better_with_smaller_lr), rows=["mlp"])
+    tuned.trials_path("demo").unlink()
+    jobs = FakeJobs(better_with_smaller_lr)
+    path = tiny_search.write(folder, **{"scramble: true": "scramble: false"})
+    (result,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"])
+    assert len(jobs.started) == 3, "the common default was the same"
+    assert result.job_counts == {"COMPLETE": 4, "PRUNED": 0, "FAILED": 0, "remaining": 0}
+    points = [point for point, _ in equal_search.trial_experiments(Sweep.read(path), "mlp")]
+    assert [trial.settings for trial in read_trials("demo")] == points
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_point_that_another_driver_took_is_not_replaced_by_a_drawn_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_search.write(folder)
+    jobs = FakeJobs(better_with_smaller_lr)
+    (result,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], max_seconds=0)
+    study = result.study
+    study.before_new_trial()
+    study.optuna_study.ask()  # the other driver
+    monkeypatch.setattr(study, "before_new_trial", lambda: None)
+    assert study.next_task("suite", "parent", 1) is None
+    assert not study.jobs
 
 
 def test_trials_that_a_kill_kept_from_the_file_are_written_by_the_next_command(
@@ -303,6 +346,7 @@ def test_trials_of_another_search_are_not_continued(folder: Path, monkeypatch: p
         (["--trials", "5"], "--trials 5: .* is an equal search, whose trials is 4 for every row; remove the flag"),
         (["--preset", "multi30k"], "--preset multi30k: .* is an equal search, whose preset is demo"),
         (["--row", "lstm"], "no row 'lstm'"),
+        (["--seed", "5"], "--seed: the trials of an equal search have the settings of its file"),
         (["--training.clip", "0.5"], "--training.clip: the trials of an equal search have the settings of its file"),
     ],
 )
