@@ -274,14 +274,19 @@ class Store(Reader):
         """Creates one run, even if a server created it, died before it answered, and was asked again.
 
         MLflow would keep a run for each request. All of them have the same start time in milliseconds, name and tags.
+        The first by id is kept, so that two processes that did this at the same moment would keep the same one.
         """
         experiment, now = self.experiment_id(suite), int(time.time() * 1000)
-        run = self.client.create_run(experiment, now, tags, name)
-        for other in self.search([experiment], f"attributes.start_time = {now}"):
-            same = other.info.run_name == name and tags.items() <= other.data.tags.items()
-            if same and other.info.run_id != run.info.run_id:
-                self.client.delete_run(other.info.run_id)
-        return run
+        created = self.client.create_run(experiment, now, tags, name)
+        same = [
+            run
+            for run in self.search([experiment], f"attributes.start_time = {now}")
+            if run.info.run_name == name and tags.items() <= run.data.tags.items()
+        ]
+        kept, *others = sorted(same, key=lambda run: run.info.run_id) or [created]
+        for other in others:
+            self.client.delete_run(other.info.run_id)
+        return kept
 
     def resume(self, run_id: str) -> RunWriter:
         """Opens an existing run again: sets its status to RUNNING and removes the reason of its earlier end."""
