@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import glob
 import json
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -74,10 +76,12 @@ def export_run(store: Store, suite: str, run_id: str, folder: Path) -> Path:
     experiment = _experiment(store, suite)
     found = _complete_runs(store, experiment)
     runs = [run for run in found if run.info.run_id == run_id or run.data.tags.get("kind") == "suite"]
-    for left in folder.parent.glob(f".{folder.name}.*"):  # by a killed process
+    begin = f".{folder.name}.{re.sub(r'[^A-Za-z0-9-]', '-', socket.gethostname())}."
+    # A killed process of this machine may have left its part. Those of other machines may be in progress.
+    for left in folder.parent.glob(f"{glob.escape(begin)}*"):
         if not psutil.pid_exists(int(left.suffix.removeprefix("."))):
             shutil.rmtree(left, ignore_errors=True)
-    partial = inside(folder.parent, f".{folder.name}.{os.getpid()}")
+    partial = inside(folder.parent, f"{begin}{os.getpid()}")
     try:
         _write(store, partial, {suite: experiment}, {suite: runs}, False)
         os.replace(partial, folder)

@@ -259,14 +259,19 @@ def read_exports(folders: Sequence[Path]) -> list[Export]:
     """
     found: list[Export] = []
     for folder in map(results_folder, folders):
-        inner = sorted(folder.glob(f"*/{INDEX}")) if not (folder / INDEX).is_file() else []
-        found += [Export(path.parent) for path in inner] or [Export(folder)]
+        inner = [] if (folder / INDEX).is_file() else _inner_exports(folder)
+        found += [Export(path) for path in inner] or [Export(folder)]
     return found
 
 
 def holds_exports(folder: Path) -> bool:
     """Whether a folder is an export or holds one in one of its folders."""
-    return (folder / INDEX).is_file() or any(folder.glob(f"*/{INDEX}"))
+    return (folder / INDEX).is_file() or bool(_inner_exports(folder))
+
+
+def _inner_exports(folder: Path) -> list[Path]:
+    """The folders in a folder that are exports, without hidden ones, which are not complete."""
+    return [path.parent for path in sorted(folder.glob(f"*/{INDEX}")) if not path.parent.name.startswith(".")]
 
 
 def results_folder(folder: Path) -> Path:
