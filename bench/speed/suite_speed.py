@@ -18,9 +18,9 @@ from bench.measures.measure import Measure
 from bench.runs.results import Results
 from bench.runs.suite import Suite
 from bench.system import formatting, terminal
-from bench.system.facts import environment_tags
+from bench.system.facts import COMMIT, environment_tags
 from bench.system.visible_text import visible_line
-from bench.tracking.speeds import Key, Speeds
+from bench.tracking.speeds import TOGETHER, RowSpeed, Speeds
 
 TIMES = ("latency_", "sentences_per_s", "tokens_per_s")
 """How the names of the measures begin that are kept."""
@@ -49,23 +49,23 @@ def run(path: Path, flags: Sequence[str], seconds: float, note: Callable[[str], 
             f"{path}: results: is not set, so there is no folder for the times of its rows; name one, such as "
             f"results: ../reports/results/{path.stem}/runs"
         )
-    first: dict[Key, Experiment] = {}
+    # With members of ensembles: their row is in the report, too, even if the suite does not name it.
+    seeds: dict[tuple[str, str], list[Experiment]] = {}
     for experiment in suite.experiments(flags):
-        if experiment.row not in suite.rows:  # a member of an ensemble, whose own row is not in the table
-            continue
-        first.setdefault((experiment.row, experiment.corpus_name, experiment.preset), experiment)
-    found: dict[Key, list[Measure]] = {}
+        seeds.setdefault((experiment.row, experiment.corpus_name), []).append(experiment)
+    found: list[RowSpeed] = []
     machine: dict[str, str] = {}
-    for number, (key, experiment) in enumerate(first.items(), start=1):
-        note(f"[{number}/{len(first)}] decode {experiment.row} {experiment.corpus_name}")
+    for number, ((row, corpus), experiments) in enumerate(seeds.items(), start=1):
+        note(f"[{number}/{len(seeds)}] decode {row} {corpus}")
         try:
-            found[key], machine = _measured(experiment, seconds)
+            measures, machine = _measured(experiments[0], seconds)
+            found.append(RowSpeed(row, corpus, [each.job_hash for each in experiments], measures))
         except RuntimeError as error:  # out of memory, and CUDA's errors; an invalid setting would be that of all rows
-            note(visible_line(f"{experiment.row}: {' '.join(str(error).split())}"))
+            note(visible_line(f"{row}: {' '.join(str(error).split())}"))
     speeds = Speeds(path.stem, machine, found)
     _print_table(speeds)
-    if len(found) < len(first):
-        terminal.say(f"{len(first) - len(found)} of {len(first)} rows were not measured, so nothing was written")
+    if len(found) < len(seeds):
+        terminal.say(f"{len(seeds) - len(found)} of {len(seeds)} rows were not measured, so nothing was written")
         return False
     terminal.say(f"{speeds.where}; reports of these results have these times now: {speeds.write(results.folder)}")
     return True
@@ -84,7 +84,7 @@ def _measured(experiment: Experiment, seconds: float) -> tuple[list[Measure], di
         )
         machine = environment_tags(device)
     return [
-        replace(measure, provenance=f"initial weights, all rows on one machine; {measure.provenance}")
+        replace(measure, provenance=f"{TOGETHER}, commit {machine[COMMIT][:8]}; {measure.provenance}")
         for measure in measures
         if measure.metric.startswith(TIMES)
     ], machine
@@ -92,10 +92,11 @@ def _measured(experiment: Experiment, seconds: float) -> tuple[list[Measure], di
 
 def _print_table(speeds: Speeds) -> None:
     lines = []
-    for (row, corpus, _), measures in speeds.measures.items():
-        of = {measure.metric: measure for measure in measures}
+    for row in speeds.rows:
+        of = {measure.metric: measure for measure in row.measures}
         values = [of[name].value for name, _ in COLUMNS]
         numbers = ["—" if value is None else formatting.significant(value) for value in values]
-        lines.append([row, corpus, *numbers, "NOISY" if any(measure.noisy for measure in measures) else "quiet"])
+        noise = "NOISY" if any(measure.noisy for measure in row.measures) else "quiet"
+        lines.append([row.row, row.corpus, *numbers, noise])
     headings = [(heading, "right") for _, heading in COLUMNS]
     terminal.table([("row", "left"), ("corpus", "left"), *headings, ("noise", "left")], lines)

@@ -23,8 +23,24 @@ NAME = "speeds.json"
 
 FORMAT = 1
 
-Key = tuple[str, str, str]
-"""Row, corpus and preset, as in the tags of a run."""
+TOGETHER = "initial weights, all rows on one machine"
+"""How the provenance of these measures begins."""
+
+
+@dataclass(frozen=True)
+class RowSpeed:
+    """The measured times of a row on a corpus.
+
+    Attributes:
+        jobs: Job hashes of all seeds, to which the times apply. A job with other settings, such as another size or
+            beam, has another hash, and keeps the times of its own run.
+        measures: Of latency and throughput.
+    """
+
+    row: str
+    corpus: str
+    jobs: Sequence[str]
+    measures: Sequence[Measure]
 
 
 @dataclass(frozen=True)
@@ -34,12 +50,12 @@ class Speeds:
     Attributes:
         suite: Name of the suite.
         machine: Commit, versions and hardware, as in the tags of a run.
-        measures: Row, corpus and preset -> measures of latency and throughput.
+        rows: The times of each row on each of its corpora.
     """
 
     suite: str
     machine: Mapping[str, str]
-    measures: Mapping[Key, Sequence[Measure]]
+    rows: Sequence[RowSpeed]
 
     @property
     def where(self) -> str:
@@ -49,20 +65,21 @@ class Speeds:
         return f"{device}, threads: {self.machine.get('threads', 'unknown')}"
 
     def has(self, tags: Mapping[str, str]) -> bool:
-        """Whether the row of a run with these tags was measured."""
-        return _key(tags) in self.measures
+        """Whether the job of a run with these tags was measured."""
+        return self._of(tags) is not None
+
+    def _of(self, tags: Mapping[str, str]) -> RowSpeed | None:
+        return next((row for row in self.rows if tags.get("job_hash", "") in row.jobs), None)
 
     def replace(self, tags: Mapping[str, str], own: Sequence[Measure]) -> list[Measure]:
         """The measures of a run with these tags, in which the times are those of this measurement."""
-        together = {measure.metric: measure for measure in self.measures.get(_key(tags), ())}
+        found = self._of(tags)
+        together = {measure.metric: measure for measure in (found.measures if found else ())}
         return [together.get(measure.metric, measure) for measure in own]
 
     def write(self, folder: Path) -> Path:
         """Writes the file into a folder of results; returns its path."""
-        rows = [
-            {"row": row, "corpus": corpus, "preset": preset, "measures": [asdict(measure) for measure in measures]}
-            for (row, corpus, preset), measures in self.measures.items()
-        ]
+        rows = [asdict(row) for row in self.rows]
         content = {"format": FORMAT, "suite": self.suite, "machine": dict(self.machine), "rows": rows}
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / NAME, json.dumps(content, indent=1) + "\n")
@@ -83,20 +100,21 @@ class Speeds:
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}, but this version reads format {FORMAT}")
             machine = {str(key): str(value) for key, value in content["machine"].items()}
-            measures = {
-                (str(one["row"]), str(one["corpus"]), str(one["preset"])): [_measure(each) for each in one["measures"]]
+            rows = [
+                RowSpeed(
+                    str(one["row"]),
+                    str(one["corpus"]),
+                    [str(job) for job in one["jobs"]],
+                    [_measure(each) for each in one["measures"]],
+                )
                 for one in content["rows"]
-            }
-            return cls(str(content["suite"]), machine, measures)
+            ]
+            return cls(str(content["suite"]), machine, rows)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise ValueError(
                 f"{path}: not readable: {reason}; measure again with bench speed decode --suite FILE, or remove it"
             ) from error
-
-
-def _key(tags: Mapping[str, str]) -> Key:
-    return tags.get("row", ""), tags.get("corpus", ""), tags.get("preset", "")
 
 
 def _measure(stored: Mapping[str, object]) -> Measure:

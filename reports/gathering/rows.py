@@ -13,6 +13,7 @@ from bench.measures.measure import Measure
 from bench.measures.quality import Statistics
 from bench.tracking.private_paths import public_text
 from bench.tracking.reading import TrackedRun
+from bench.tracking.speeds import TOGETHER
 from reports.gathering.context import Cell, Number, Row, Track, published_table
 from reports.gathering.translations import Translations
 
@@ -111,7 +112,9 @@ def _number(of_seeds: dict[int, Measure]) -> Number:
     """
     first = next(iter(of_seeds.values()))
     values = {seed: measure.value for seed, measure in of_seeds.items()}
-    if len(of_seeds) == 1:
+    if first.provenance.startswith(TOGETHER):  # one measurement, which is that of every seed
+        values = {min(of_seeds): first.value}
+    if len(values) == 1:
         return Number(first.value, first.unit, first.low, first.high, first.provenance, values, first.noisy)
     if absent := [measure for measure in of_seeds.values() if measure.value is None]:
         return Number(None, first.unit, None, None, absent[0].provenance, values, absent[0].noisy)

@@ -138,6 +138,8 @@ def changes(context: Context) -> Table | None:
 def _change_entries(context: Context, now: Cell, old: Cell | None, test: Comparison | None) -> list[Entry]:
     """BLEU before and now, the paired test or why there is none, and the ratios of FLOPs and latency."""
     say = context.catalogue
+    # Times that were measured for all rows at once cannot be compared with those of jobs, or of another machine.
+    timed_alike = context.before is not None and context.timed_on == context.before.timed_on
     bleu = [cell.number("bleu", cell.track.test_set) if cell else None for cell in (old, now)]
     if test is not None:
         tested = _test_entries(test, context)
@@ -151,9 +153,10 @@ def _change_entries(context: Context, now: Cell, old: Cell | None, test: Compari
         tested = [EMPTY] * (len(_test_columns(context)) - 1) + [text_entry(say(why))]
     ratios = [
         EMPTY if not a or not b else Entry(formatting.ratio(a / b), sort=a / b)
-        for name in ("train_flops", "latency_p50_ms")
+        for name in ("train_flops", *(["latency_p50_ms"] if timed_alike else []))
         for a, b in [(now.value(name), old.value(name) if old else None)]
     ]
+    ratios += [] if timed_alike else [EMPTY]
     return [*(number_entry("bleu", number) for number in bleu), *tested, *ratios]
 
 

@@ -67,6 +67,15 @@ def test_changes_are_paired_tests(compared: Context):
     assert (lines["New"][7], lines["Gone"][0]) == ("only now", "only before")
 
 
+def test_times_that_were_measured_in_another_way_are_not_compared(compared: Context):
+    """Those of all rows at once, on one machine, against those of jobs."""
+    together = replace(compared, timed_on="A CPU, threads: 2")
+    table = detail_tables.changes(together)
+    assert table
+    (tested,) = [row for row in table.rows if row[0].text == "Tested"]
+    assert [entry.missing for entry in tested[-2:]] == [False, True]
+
+
 def test_suites_with_other_sentences_are_not_tested(store: Store, compared: Context):
     other = gather_runs.gather(store, "earlier")
     of_rows = other.translations[other.tracks[0]].statistics["bleu"]

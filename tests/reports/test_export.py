@@ -19,7 +19,7 @@ from bench.tracking.export import export, export_run
 from bench.tracking.exported import INDEX, Export, read_exports
 from bench.tracking.joined import join, read_folders
 from bench.tracking.reading import MissingFile, TrackedRun
-from bench.tracking.speeds import Speeds
+from bench.tracking.speeds import RowSpeed, Speeds
 from bench.tracking.store import Store
 from reports import write
 from reports.gathering import gather_runs
@@ -359,9 +359,10 @@ def test_times_measured_together_replace_those_of_the_runs(numbers: Path, tmp_pa
     folder = tmp_path / "table"
     shutil.copytree(numbers, folder / "runs" / "one")
     own = gather_runs.gather(read_folders([folder]), "later")
-    key = ("tested", "toy-en-de", "demo")
+    jobs = [run.tags["job_hash"] for run in Export(numbers).runs("later") if run.tags["row"] == "tested"]
     measured = Measure("latency_p50_ms", 3.25, "ms", provenance="all rows on one machine", noisy=True)
-    Speeds("later", {"hardware.cpu": "A CPU <i>", "threads": "2"}, {key: [measured]}).write(folder / "runs")
+    row = RowSpeed("tested", "toy-en-de", jobs, [measured])
+    Speeds("later", {"hardware.cpu": "A CPU <i>", "threads": "2"}, [row]).write(folder / "runs")
     for given in (folder, folder / "runs"):
         found = gather_runs.gather(read_folders([given]), "later")
         lines = [line for line in write.csv(found).splitlines() if ",latency_p50_ms," in line]

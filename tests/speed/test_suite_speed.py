@@ -8,6 +8,7 @@ import pytest
 
 from bench.cli.main import main
 from bench.measures.latency import LatencyBenchmark
+from bench.runs.suite import Suite
 from bench.speed import suite_speed
 from bench.tracking.speeds import NAME, Speeds
 from tests.helpers import tiny_job
@@ -50,18 +51,23 @@ def test_every_row_is_measured_once_and_the_times_go_to_the_results(
     assert speed(path) == 0
     printed = capsys.readouterr()
     assert [line for line in printed.err.splitlines() if line.startswith("[")] == [
-        "[1/2] decode mlp files-en-de",
-        "[2/2] decode gnmt-ensemble files-en-de",
-    ], "gnmt is no row of the table"
+        "[1/3] decode mlp files-en-de",
+        "[2/3] decode gnmt files-en-de",
+        "[3/3] decode gnmt-ensemble files-en-de",
+    ], "the report has a row for the members of an ensemble"
     found = Speeds.read(path.parents[1] / "results")
     assert found
     assert found.suite == "table"
-    assert list(found.measures) == [(row, "files-en-de", "demo") for row in ("mlp", "gnmt-ensemble")]
-    for measures in found.measures.values():
+    jobs = Suite.read(path).experiments(flags(path.parents[1]))
+    assert [(row.row, row.corpus, row.jobs) for row in found.rows] == [
+        (row, "files-en-de", [job.job_hash for job in jobs if job.row == row])
+        for row in ("mlp", "gnmt", "gnmt-ensemble")
+    ]
+    for measures in (row.measures for row in found.rows):
         values = {measure.metric: measure.value for measure in measures}
         assert (values["latency_p50_ms"], values["sentences_per_s"]) == (2.0, 500.0)
         assert not [metric for metric in values if "free" in metric or not metric.startswith(suite_speed.TIMES)]
-        assert measures[0].provenance.startswith("initial weights, all rows on one machine; batch 1; ")
+        assert measures[0].provenance.startswith("initial weights, all rows on one machine, commit ")
         assert "beam 2" in measures[0].provenance
     assert found.machine["threads"] in found.where
     assert f"{path.parents[1] / 'results' / NAME}" in printed.out.replace("\n", "")
@@ -81,7 +87,7 @@ def test_nothing_is_written_if_a_row_cannot_be_measured(
     assert speed(path) == 1
     printed = capsys.readouterr()
     assert "mlp: out of memory" in printed.err
-    assert "1 of 2 rows were not measured, so nothing was written" in printed.out
+    assert "1 of 3 rows were not measured, so nothing was written" in printed.out
     assert not (path.parents[1] / "results").exists()
 
 
@@ -89,7 +95,7 @@ def test_an_invalid_setting_is_one_line(path: Path, capsys: pytest.CaptureFixtur
     assert speed(path, "--corpus.val", "[nowhere.en,nowhere.de]") == 2
     printed = capsys.readouterr()
     assert "nowhere.en" in printed.err
-    assert "[2/2]" not in printed.err
+    assert "[2/3]" not in printed.err
     assert not (path.parents[1] / "results").exists()
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from bench.measures.measure import Measure
-from bench.tracking.speeds import NAME, Speeds
+from bench.tracking.speeds import NAME, RowSpeed, Speeds
 
-KEY = ("lstm", "toy-en-de", "demo")
-TAGS: dict[str, str] = {"row": KEY[0], "corpus": KEY[1], "preset": KEY[2]}
+TAGS = {"row": "lstm", "corpus": "toy-en-de", "job_hash": "b2"}
 LATENCY = Measure("latency_p50_ms", 12.5, "ms", provenance="batch 1", noisy=True)
-SPEEDS = Speeds("table", {"hardware.cpu": "A CPU", "hardware.gpu": "none", "threads": "2"}, {KEY: [LATENCY]})
+SPEEDS = Speeds(
+    "table",
+    {"hardware.cpu": "A CPU", "hardware.gpu": "none", "threads": "2"},
+    [RowSpeed("lstm", "toy-en-de", ["a1", "b2"], [LATENCY])],
+)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -23,19 +26,19 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert Speeds.read(tmp_path) is None
 
 
-def test_only_measured_times_of_the_same_row_corpus_and_preset_are_replaced() -> None:
+def test_only_measured_times_of_the_same_job_are_replaced() -> None:
     own = [Measure("latency_p50_ms", 99.0, "ms"), Measure("latency_free_p50_ms", 98.0, "ms"), Measure("params", 7, "")]
     assert SPEEDS.replace(TAGS, own) == [LATENCY, *own[1:]]
     assert SPEEDS.has(TAGS)
-    for tag in TAGS:
-        assert not SPEEDS.has(TAGS | {tag: "another"})
-        assert SPEEDS.replace(TAGS | {tag: "another"}, own) == own
+    for tags in (TAGS | {"job_hash": "with another beam"}, {"row": "lstm", "corpus": "toy-en-de"}):
+        assert not SPEEDS.has(tags)
+        assert SPEEDS.replace(tags, own) == own
     assert SPEEDS.replace(TAGS, []) == [], "a run that has not been evaluated gets no measures"
 
 
 def test_the_machine_in_a_few_words() -> None:
     assert SPEEDS.where == "A CPU, threads: 2"
-    on_gpu = Speeds("table", {**SPEEDS.machine, "hardware.gpu": "A GPU"}, {})
+    on_gpu = Speeds("table", {**SPEEDS.machine, "hardware.gpu": "A GPU"}, [])
     assert on_gpu.where == "A GPU, threads: 2"
 
 
