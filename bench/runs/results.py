@@ -12,9 +12,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.experiment.job_data import corpus_of
 from bench.experiment.spec import Experiment
 from bench.measures.other_code import is_from_other_code
 from bench.runs.job import JobResult
+from bench.runs.metadata import corpus_hashes
 from bench.system import terminal
 from bench.system.files import inside
 from bench.tracking import logged_model
@@ -68,16 +70,24 @@ class Results:
 
     def finished(self) -> dict[str, TrackedRun]:
         """Job hash -> the newest finished run of the job."""
+        return {run.tags.get("job_hash", ""): run for run in self._finished_runs()}
+
+    def _finished_runs(self) -> list[TrackedRun]:
+        """All finished runs, the oldest first."""
         runs = [run for export in self.exports for run in export.runs(self.suite) if run.status == "FINISHED"]
-        return {run.tags.get("job_hash", ""): run for run in sorted(runs, key=lambda run: run.started)}
+        return sorted(runs, key=lambda run: run.started)
 
     def show(self, experiments: Sequence[Experiment]) -> list[JobResult]:
         """Prints which jobs are in the results and which remain; returns the results of the former.
 
         Runs that other code made are marked.
         """
-        finished = self.finished()
-        found = {each.job_hash: finished[each.job_hash] for each in experiments if each.job_hash in finished}
+        jobs = {each.job_hash: each for each in experiments}
+        found = {
+            job_hash: run
+            for run in self._finished_runs()
+            if (job_hash := run.tags.get("job_hash", "")) in jobs and _is_of_text(run, jobs[job_hash])
+        }
         terminal.say(f"{len(found)} of {len(experiments)} jobs are in the results {self.folder}")
         if len(found) < len(experiments):
             columns = [("job", "left"), ("state", "left"), ("run", "left")]
@@ -113,6 +123,19 @@ def joined(store: Store | None, path: Path, results: str) -> Reader:
 def _read(folder: Path, suite: str) -> list[Export]:
     """The exports of a suite in a folder; none if the folder does not exist yet or holds none."""
     return [one for one in (read_exports([folder]) if holds_exports(folder) else []) if suite in one.suites()]
+
+
+def _is_of_text(run: TrackedRun, experiment: Experiment) -> bool:
+    """Whether a run is of the text as it is now: files may change under the same name, and a job hash has no paths.
+
+    Where the files are absent nothing can be compared, and no other run can be made.
+    """
+    corpus = experiment.corpus
+    files = [*(corpus.train or []), *(corpus.val or []), *(corpus.test or [])]
+    if not files or not all(Path(file).exists() for file in files):
+        return True
+    hashes = corpus_hashes(corpus_of(experiment))
+    return run.tags.get("data", hashes) == hashes
 
 
 def _line(experiment: Experiment, run: TrackedRun | None) -> list[str]:
@@ -153,7 +176,9 @@ class Exporter:
         self.members_of.pop(job, None)
         self.held[job] = result
         waited_for = set[str]().union(*self.members_of.values())
-        for ready in [job for job in self.held if job not in waited_for]:
+        # The ensemble first: if this process is killed in between, its members can still be exported by the next one,
+        # while members in the results without their ensemble would have to be trained again.
+        for ready in sorted((job for job in self.held if job not in waited_for), key=lambda each: each != job):
             self._export(self.held.pop(ready))
 
     def _export(self, result: JobResult) -> None:

@@ -14,9 +14,11 @@ import pytest
 
 import bench.runs.results
 import bench.runs.worker
+from bench.experiment.job_data import corpus_of
 from bench.experiment.spec import Experiment
 from bench.measures.other_code import FIRST_LOSSES_TAG, committed
 from bench.runs.job import JobResult
+from bench.runs.metadata import corpus_hashes
 from bench.runs.results import IN_RESULTS, MAX_BYTES, Results, joined
 from bench.runs.run_suite import run_suite
 from bench.runs.suite import Suite
@@ -76,11 +78,11 @@ def rows(experiments: Sequence[Experiment]) -> list[str]:
     return [experiment.row for experiment in experiments]
 
 
-def add_losses(folder: Path, row: str, losses: str) -> None:
-    """Give the run of a row in the results other first losses, as other code would have stored them."""
+def set_tag(folder: Path, row: str, tag: str, value: str) -> None:
+    """Give the run of a row in the results another tag, such as the first losses that other code would have stored."""
     changed = store(folder)
     (of_row,) = [each for each in changed.runs("table") if each.tags["row"] == row]
-    changed.client.set_tag(of_row.id, FIRST_LOSSES_TAG, losses)
+    changed.client.set_tag(of_row.id, tag, value)
     path = next(path for path in results_of(folder).folder.iterdir() if of_row.id[:12] in path.name)
     shutil.rmtree(path)
     export.export_run(changed, "table", of_row.id, path)
@@ -140,8 +142,18 @@ def test_members_are_exported_after_their_ensemble(
 
     monkeypatch.setattr(bench.runs.results, "export_run", export_run)
     run(folder, ["mlp", ENSEMBLE])
-    assert exported == ["mlp", "gnmt", "gnmt", ENSEMBLE]
+    assert exported == ["mlp", ENSEMBLE, "gnmt", "gnmt"]
     assert all(ENSEMBLE in rows_then for rows_then in ended[1:])
+
+
+def test_results_of_a_text_that_has_changed_do_not_count(folder: Path, jobs: FakeJobs) -> None:
+    (first, _) = run(folder, ROWS)
+    now = corpus_hashes(corpus_of(first.experiment))
+    set_tag(folder, "perceptron", "data", now)
+    set_tag(folder, "mlp", "data", now.replace('"train": "', '"train": "0'))
+    jobs.started.clear()
+    results = {each.experiment.row: each.state for each in run(folder, ROWS)}
+    assert (rows(jobs.started), results["perceptron"]) == (["mlp"], IN_RESULTS)
 
 
 def test_members_of_a_failed_ensemble_are_exported(folder: Path, jobs: FakeJobs) -> None:
@@ -215,8 +227,8 @@ def test_an_export_that_another_command_makes_at_the_same_time_is_no_error(
 
 def test_runs_of_other_code_are_marked(folder: Path, jobs: FakeJobs, capsys: pytest.CaptureFixture[str]) -> None:
     run(folder, ROWS)
-    add_losses(folder, "mlp", json.dumps([1.0, 2.0, 3.0]))
-    add_losses(folder, "perceptron", json.dumps(committed()["perceptron"]))
+    set_tag(folder, "mlp", FIRST_LOSSES_TAG, json.dumps([1.0, 2.0, 3.0]))
+    set_tag(folder, "perceptron", FIRST_LOSSES_TAG, json.dumps(committed()["perceptron"]))
     capsys.readouterr()
     run(folder, [*ROWS, "cnn"], export=False)
     lines = [line for line in capsys.readouterr().out.splitlines() if "other code" in line]
@@ -251,7 +263,7 @@ def test_times_measured_together_are_those_of_the_report_of_a_suite(jobs: FakeJo
     run(folder, ROWS)
     results, path = results_of(folder), folder / "table.yaml"
     assert joined(store(folder), path, "../results").speeds_of("table") is None
-    speeds = Speeds("table", {}, {})
+    speeds = Speeds("table", {}, [])
     speeds.write(results.folder)
     for reader in (joined(store(folder), path, "../results"), joined(None, path, "../results")):
         assert reader.speeds_of("table") == speeds
