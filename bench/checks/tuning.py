@@ -112,7 +112,7 @@ def _show_search(name: str, sweep: Sweep) -> bool:
         advice = (
             "the three best trials lie at this end, so add trials beyond it for all rows (extensions:)"
             if presses
-            else "likely by chance, because it needs three best trials at this end to count"
+            else "likely by chance: it counts only if the three best trials lie at this end"
         )
         terminal.say(f"at the edge of the space: {edge}; {advice}")
     corpus = resolve(row_files()[sweep.rows[0]], preset=sweep.preset, row=sweep.rows[0]).corpus_name

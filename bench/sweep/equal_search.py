@@ -354,8 +354,8 @@ def at_edge(sweep: Sweep, trials: Sequence[Trial]) -> list[tuple[str, bool]]:
     With 16 points, a setting that hardly matters has its best value at a given end in one of 16 rows. So an edge counts
     only if the three best trials of the row all lie in the quarter of the tried values at that end, which happens by
     chance in one of 560 rows (with 20 points, in one of 570). A quarter of fewer than 12 points is less than three
-    values, so the outermost three are taken; with 6 points, that happens by chance in one of 60 rows. With fewer than
-    three scores no edge counts. A lower limit of 0 is no edge, because it cannot move.
+    values, so the outermost three are taken; with 6 points, that happens by chance in one of 60 rows, with 8 in one of
+    168. With fewer than three scores no edge counts. A lower limit of 0 is no edge, because it cannot move.
     """
     found = []
     leading = best_first(trials)[:3]

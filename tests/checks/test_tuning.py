@@ -166,7 +166,7 @@ def test_a_best_trial_at_the_edge_counts_if_the_next_ones_lie_there_too(
     advice = (
         "the three best trials lie at this end, so add trials beyond it for all rows (extensions:)"
         if presses
-        else "likely by chance, because it needs three best trials at this end to count"
+        else "likely by chance: it counts only if the three best trials lie at this end"
     )
     assert [line for line in edges if "lr" in line] == [
         f"at the edge of the space: {row}: training.optimizer.lr {max(rates):g} is the highest of its {trials} values; "
