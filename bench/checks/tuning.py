@@ -10,6 +10,7 @@ from bench.experiment.loading import member_row, resolve, row_files
 from bench.experiment.tuned import Trial, Tuned, read_trials, read_tuned, recipes_path
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.sweep import equal_search
+from bench.sweep.equal_search import NEAR
 from bench.sweep.settings import Sweep
 from bench.system import terminal
 
@@ -101,13 +102,18 @@ def _show_search(name: str, sweep: Sweep) -> bool:
                 numbers[0],
                 str(best.trial) if best else "none",
                 numbers[1],
+                f"{equal_search.near_best(trials)} of {len(trials)}" if best else "",
                 "; ".join(faults) or "equal",
             ]
         )
         if best and not faults:
             edges += [(f"{row}: {edge}", presses) for edge, presses in equal_search.at_edge(sweep, trials)]
     columns = [("row", "left"), ("trials", "right"), ("BLEU of the default", "right"), ("best trial", "right")]
-    terminal.table([*columns, ("BLEU of the best", "right"), ("", "left")], lines)
+    terminal.table([*columns, ("BLEU of the best", "right"), ("near it", "right"), ("", "left")], lines)
+    terminal.say(
+        f"near it: trials with at least {NEAR:.0%} of the best BLEU; where they are few, better settings may have been "
+        "missed"
+    )
     for edge, presses in edges:
         advice = (
             "the three best trials lie at this end, so add trials beyond it for all rows (extensions:)"

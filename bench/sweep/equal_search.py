@@ -41,6 +41,9 @@ from bench.system.files import write_file
 Point = Mapping[str, Any]
 """Key of a setting -> its value in a trial."""
 
+NEAR = 0.8
+"""Share of the best score from which a trial is near it."""
+
 DIGITS = 3
 """Significant digits of a drawn value, so that it is the same on every machine and short in a file."""
 
@@ -346,6 +349,15 @@ def write_recipes(preset: str, tuned: Tuned) -> Path:
     path = recipes_path(preset)
     write_file(path, heading + yaml.safe_dump(asdict(tuned), sort_keys=False))
     return path
+
+
+def near_best(trials: Sequence[Trial]) -> int:
+    """The number of trials with at least NEAR of the best validation BLEU, the best one included.
+
+    It says how easily a row is tuned: if one point of many is good, other points of the space may be better still.
+    """
+    best, *_ = best_first(trials)
+    return sum((trial.validation_bleu or 0.0) >= NEAR * (best.validation_bleu or 0.0) for trial in trials)
 
 
 def at_edge(sweep: Sweep, trials: Sequence[Trial]) -> list[tuple[str, bool]]:

@@ -79,6 +79,8 @@ def test_the_recipe_of_a_row_is_its_best_trial(folder: Path, capsys: pytest.Capt
     code, printed = verify(capsys)
     assert code == 0, printed
     assert printed.count("equal ") + printed.count("equal\n") >= 2
+    near = {line.split()[0]: line.split()[-4:-1] for line in printed.splitlines() if line.endswith(" equal")}
+    assert near == {"mlp": ["3", "of", "4"], "perceptron": ["1", "of", "4"]}, "40 is 80 % of 50"
     assert "2 rows, 0 without a recipe from the equal search tune-demo: 4 trials of 300 sentence pairs" in printed
 
 
