@@ -23,9 +23,9 @@ gpu: ## checks on a CUDA GPU in at most ten minutes, offline: installs nothing (
 	$(GPU_PYTHON) -m bench.checks.gpu $(GPU_FLAGS)
 
 # SIGTERM saves the jobs in progress, so that the next call continues them; -k ends a command that does not obey.
-# --foreground lets Ctrl-C reach the command, which ends its own workers.
+# Ctrl-C does not reach the command: with --foreground it would get it twice, and the second one ends it unsaved.
 GPU_JOBS ?= 6
-NINE_MINUTES := timeout --foreground -s TERM -k 45 540 $(GPU_PYTHON) -m bench.cli.main
+NINE_MINUTES := timeout -s TERM -k 45 540 $(GPU_PYTHON) -m bench.cli.main
 CAPTIONS := $(if $(MULTI30K),--corpus.path '$(MULTI30K)')
 
 gpu-search: ## the equal search of the preset multi30k on a GPU, nine minutes of it; run it again to continue
