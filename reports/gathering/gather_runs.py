@@ -139,7 +139,7 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue, baseli
         timed_alone=tuple(
             row
             for row in order
-            if speeds and not all(speeds.has(run.tags) for run in finished if run.tags["row"] == row)
+            if speeds and not any(speeds.has(run.tags) for run in finished if run.tags["row"] == row)
         ),
         written=max(run.started for run in runs).strftime("%Y-%m-%d"),
         catalogue=catalogue,

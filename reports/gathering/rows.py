@@ -110,10 +110,11 @@ def _number(of_seeds: dict[int, Measure]) -> Number:
     Its provenance joins those of the seeds. If a seed has no value, neither has the mean, and the provenance is that
     seed's reason.
     """
+    # A time of all rows measured together is one measurement, which stands for every seed.
+    together = {seed: one for seed, one in of_seeds.items() if one.provenance.startswith(TOGETHER)}
+    of_seeds = dict([next(iter(together.items()))]) if together else of_seeds
     first = next(iter(of_seeds.values()))
     values = {seed: measure.value for seed, measure in of_seeds.items()}
-    if first.provenance.startswith(TOGETHER):  # one measurement, which is that of every seed
-        values = {min(of_seeds): first.value}
     if len(values) == 1:
         return Number(first.value, first.unit, first.low, first.high, first.provenance, values, first.noisy)
     if absent := [measure for measure in of_seeds.values() if measure.value is None]:
