@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -275,13 +276,12 @@ def trial_faults(trials: Sequence[Trial], jobs: Sequence[tuple[Point, Experiment
     A job hash covers all settings, so a trial of another budget, another model size or another vocabulary differs too.
     """
     found = []
-    numbers = [trial.number for trial in trials]
+    count = Counter(trial.number for trial in trials)
+    found += [f"trial {number} is in the file {times} times" for number, times in count.items() if times > 1]
     for trial in trials:
         if not 0 <= trial.number < len(jobs):
             found.append(f"trial {trial.number} is none of the {len(jobs)} of this search")
             continue
-        if numbers.count(trial.number) > 1:
-            found.append(f"trial {trial.number} is in the file {numbers.count(trial.number)} times")
         point, experiment = jobs[trial.number]
         if trial.job_hash != experiment.job_hash or trial.seed != experiment.seed or trial.settings != point:
             found.append(f"trial {trial.number} has other settings than this search")
@@ -300,10 +300,12 @@ def finished_trials(sweep: Sweep, row: str, jobs: Sequence[tuple[Point, Experime
     """
     found = [trial for trial in read_trials(sweep.preset) if trial.row == row]
     if faults := trial_faults(found, jobs):
-        raise ValueError(
-            f"{trials_path(sweep.preset)}: {row}: {faults[0]} (its file, the preset or the row has changed since); "
-            "restore them, or delete the file to search again"
+        advice = (
+            "keep one of the lines"
+            if faults[0].endswith(" times")
+            else "its file, the preset or the row has changed since: restore them, or delete the file to search again"
         )
+        raise ValueError(f"{trials_path(sweep.preset)}: {row}: {faults[0]}; {advice}")
     return found
 
 

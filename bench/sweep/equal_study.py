@@ -80,7 +80,7 @@ class EqualStudy(Study):
         distributions = {key: equal_search.distribution(span) for key, span in self.space.items()}
         for trial in equal_search.finished_trials(self.sweep, self.base.row, self.planned):
             known = self.jobs.get(trial.job_hash)
-            if known and known.state in ("COMPLETE", "FAILED" if trial.state == DIVERGED else None):
+            if known and (known.state == "COMPLETE" or (known.state == "FAILED" and trial.state == DIVERGED)):
                 continue
             attributes = {"job_hash": trial.job_hash, "attempt": 1, "pairs": trial.pairs, "commit": trial.commit}
             if trial.state == COMPLETE:

@@ -414,7 +414,7 @@ class Study:
         """
         within = [
             trial
-            for trial in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            for trial in self._complete_trials()
             if all(self.sweep.violation(n, trial.user_attrs["values"][n]) <= 0 for n in self.sweep.limits)
         ]
         signs = [1 if DIRECTIONS[goal] == "maximize" else -1 for goal in self.sweep.goals]
@@ -427,10 +427,14 @@ class Study:
         ranked = [trial for _, trial in sorted(best, key=lambda entry: entry[0], reverse=True)]
         return ranked if len(signs) > 1 else ranked[:1]
 
+    def _complete_trials(self) -> list[FrozenTrial]:
+        """The complete trials of this study, without those of the storage that are not wanted."""
+        complete = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return [trial for trial in complete if self.is_wanted(trial.user_attrs.get("job_hash", ""))]
+
     def constant_goal(self) -> float | None:
         """The value of the first goal if it is equal in all of several complete trials; else None."""
-        complete = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        values = [trial.values[0] for trial in complete]
+        values = [trial.values[0] for trial in self._complete_trials()]
         return values[0] if is_constant(values) else None
 
     def preset_trial(self) -> FrozenTrial | None:

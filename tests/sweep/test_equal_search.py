@@ -227,6 +227,25 @@ def test_jobs_of_an_earlier_plan_are_no_trials(folder: Path, monkeypatch: pytest
     assert result.job_counts == {"COMPLETE": 4, "PRUNED": 0, "FAILED": 0, "remaining": 0}
     points = [point for point, _ in equal_search.trial_experiments(Sweep.read(path), "mlp")]
     assert [trial.settings for trial in read_trials("demo")] == points
+    (best,) = result.study.best_trials()
+    assert best.value == max(trial.validation_bleu or 0 for trial in read_trials("demo"))
+
+
+def test_a_trial_that_another_machine_finished_is_not_continued(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, killed = tiny_search.write(folder), list[str]()
+
+    def killed_once(experiment: Experiment) -> list[float]:
+        if not killed:
+            killed.append(experiment.job_hash)
+            raise WorkerKilled
+        return better_with_smaller_lr(experiment)
+
+    tiny_search.search(path, monkeypatch, FakeJobs(killed_once), rows=["mlp"], max_seconds=0)
+    tracking_folder.create(folder / "elsewhere")
+    tiny_search.search(path, monkeypatch, FakeJobs(better_with_smaller_lr), rows=["mlp"], runs="elsewhere")
+    jobs = FakeJobs(better_with_smaller_lr)
+    (result,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"])
+    assert (jobs.started, result.job_counts["COMPLETE"]) == ([], 4)
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
