@@ -58,7 +58,8 @@ def run_suite(
 ) -> tuple[list[JobResult], bool]:
     """Runs every unfinished job of the suite: one after the other in this process, or by the workers of a backend.
 
-    Jobs that are in the results of the suite are finished. If all are, neither the text nor the store is opened.
+    Jobs that are in the results of the suite are finished. If all are, the store is not opened, and of the
+    text only files are read, which may have changed.
 
     Args:
         path: The file of the suite.

@@ -168,7 +168,7 @@ class Store(Reader):
             advice = "give the suite's file another name, or remove the experiment for good with mlflow gc"
             check_format(found.tags.get(FORMAT_TAG), f"{named(suite, self.uri)} was deleted and", advice)
             self.client.restore_experiment(found.experiment_id)
-        elif FORMAT_TAG not in found.tags:  # created by somebody else; `_check_experiments` has found no runs of ours
+        elif FORMAT_TAG not in found.tags:  # created by somebody else; `check_experiments` has found no runs of ours
             self.client.set_experiment_tag(found.experiment_id, FORMAT_TAG, str(STORE_FORMAT))
         return found.experiment_id
 
@@ -274,7 +274,7 @@ class Store(Reader):
         """Creates one run, even if a server created it, died before it answered, and was asked again.
 
         MLflow would keep a run for each request. All of them have the same start time in milliseconds, name and tags.
-        The first by id is kept, so that two processes that did this at the same moment would keep the same one.
+        The first by id is kept, so that two processes that do this in the same millisecond mostly keep the same one.
         """
         experiment, now = self.experiment_id(suite), int(time.time() * 1000)
         created = self.client.create_run(experiment, now, tags, name)
