@@ -26,6 +26,22 @@ from tests.helpers.tiny_sweep import better_with_smaller_lr
 LR, WARMUP, DROPOUT = "training.optimizer.lr", "training.schedule.warmup_share", "model.dropout"
 
 
+class KilledOnce:
+    """The learning curve of a job; the worker of the first job is killed.
+
+    Attributes:
+        killed: Hash of that job.
+    """
+
+    killed = ""
+
+    def __call__(self, experiment: Experiment) -> list[float]:
+        if not self.killed:
+            self.killed = experiment.job_hash
+            raise WorkerKilled
+        return better_with_smaller_lr(experiment)
+
+
 @pytest.fixture(autouse=True)
 def own_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_search.use_folder(folder, monkeypatch)
@@ -232,15 +248,8 @@ def test_jobs_of_an_earlier_plan_are_no_trials(folder: Path, monkeypatch: pytest
 
 
 def test_a_trial_that_another_machine_finished_is_not_continued(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, killed = tiny_search.write(folder), list[str]()
-
-    def killed_once(experiment: Experiment) -> list[float]:
-        if not killed:
-            killed.append(experiment.job_hash)
-            raise WorkerKilled
-        return better_with_smaller_lr(experiment)
-
-    tiny_search.search(path, monkeypatch, FakeJobs(killed_once), rows=["mlp"], max_seconds=0)
+    path, curve = tiny_search.write(folder), KilledOnce()
+    tiny_search.search(path, monkeypatch, FakeJobs(curve), rows=["mlp"], max_seconds=0)
     tracking_folder.create(folder / "elsewhere")
     tiny_search.search(path, monkeypatch, FakeJobs(better_with_smaller_lr), rows=["mlp"], runs="elsewhere")
     jobs = FakeJobs(better_with_smaller_lr)
@@ -277,35 +286,21 @@ def test_trials_that_a_kill_kept_from_the_file_are_written_by_the_next_command(
 
 
 def test_a_stopped_search_continues_with_the_same_points(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, killed = tiny_search.write(folder), list[str]()
-
-    def killed_once(experiment: Experiment) -> list[float]:
-        if not killed:
-            killed.append(experiment.job_hash)
-            raise WorkerKilled
-        return better_with_smaller_lr(experiment)
-
-    tiny_search.search(path, monkeypatch, FakeJobs(killed_once), rows=["mlp"], max_seconds=0)
-    (result,) = tiny_search.search(path, monkeypatch, FakeJobs(killed_once), rows=["mlp"], workers=2)
+    path, curve = tiny_search.write(folder), KilledOnce()
+    tiny_search.search(path, monkeypatch, FakeJobs(curve), rows=["mlp"], max_seconds=0)
+    (result,) = tiny_search.search(path, monkeypatch, FakeJobs(curve), rows=["mlp"], workers=2)
     assert result.job_counts["COMPLETE"] == 4
     trials = read_trials("demo")
     points = [point for point, _ in equal_search.trial_experiments(Sweep.read(path), "mlp")]
     assert [trial.settings for trial in trials] == points
-    assert killed[0] in {trial.job_hash for trial in trials}
+    assert curve.killed in {trial.job_hash for trial in trials}
 
 
 def test_an_interrupted_trial_is_continued_before_other_rows_start(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed = list[str]()
-
-    def killed_once(experiment: Experiment) -> list[float]:
-        if not killed:
-            killed.append(experiment.row)
-            raise WorkerKilled
-        return better_with_smaller_lr(experiment)
-
-    jobs = FakeJobs(killed_once)
+    curve = KilledOnce()
+    jobs = FakeJobs(curve)
     tiny_search.search(tiny_search.write(folder), monkeypatch, jobs, workers=1)
     rows = [experiment.row for experiment in jobs.started]
     assert rows[:4] == ["mlp", "mlp", "perceptron", "mlp"]
