@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
+from altair.utils.schemapi import debug_mode
 
 from bench.system.visible_text import visible
 from reports.plots import svg_rendering
@@ -133,9 +134,10 @@ class Plot:
     def _spec(self, form: str) -> dict[str, Any]:
         """The Vega-Lite specification of the plot in a form."""
         datasets = Datasets()
-        chart = self.draw(datasets, self.width if form == "wide" else NARROW)
         # No validation: Altair's checks take most of the time, and the tests check the drawings. For the same reason
         # all channels are objects: Altair would look up a plain "row:N" among all its classes each time.
+        with debug_mode(False):
+            chart = self.draw(datasets, self.width if form == "wide" else NARROW)
         spec = chart.to_dict(validate=False) | {"datasets": datasets.values}
         colours = {"labelColor": COLOURS["quiet"], "titleColor": COLOURS["ink"]}
         lines = {"gridColor": COLOURS["rule"], "domainColor": COLOURS["quiet"], "tickColor": COLOURS["quiet"]}
@@ -166,10 +168,10 @@ def colour(family: str) -> str:
     return COLOURS.get(family, COLOURS["ink"])
 
 
-def family_scale(families: Sequence[str]) -> alt.Scale:
+def family_scale(families: Sequence[str]) -> dict[str, Any]:
     """The scale from families to their colours."""
     order = sorted(set(families))
-    return alt.Scale(domain=order, range=[colour(name) for name in order])
+    return {"domain": order, "range": [colour(name) for name in order]}
 
 
 MAYBE_UNSAFE = re.compile(r"\\(?:[bfr]|u(?:00[0189]|007f|202|206|f[def]|d[89a-f]))")

@@ -208,8 +208,8 @@ def _panel(
     y = Axis.around(label, [point.y for point in points], floor=0)
     names, families = [row.name for row in rows], [row.family for row in rows]
     dashes = [DASHES[families[:number].count(family) % len(DASHES)] for number, family in enumerate(families)]
-    colours = alt.Color("row:N", scale=alt.Scale(domain=names, range=[colour(name) for name in families]), legend=None)
-    dash = alt.StrokeDash("row:N", scale=alt.Scale(domain=names, range=dashes), legend=None)
+    colours = alt.Color("row:N", scale={"domain": names, "range": [colour(name) for name in families]}, legend=None)
+    dash = alt.StrokeDash("row:N", scale={"domain": names, "range": dashes}, legend=None)
     values = [
         {"row": p.row, "seed": p.seed or 0, "x": p.x, "y": p.y} | ({"hover": p.hover(say)} if marked else {})
         for p in points

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -80,22 +81,25 @@ class Axis:
 
     def x(self, field: str, pixels: float) -> alt.X:
         """The horizontal channel of a field."""
-        scale = alt.Scale(type="log" if self.log else "linear", domain=[self.low, self.high], nice=False)
-        return alt.X(f"{field}:Q", title=self.title, scale=scale, axis=self._axis(pixels, False))
+        return alt.X(f"{field}:Q", title=self.title, scale=self._scale(), axis=self._axis(pixels, False))
 
     def y(self, field: str, pixels: float) -> alt.Y:
         """The vertical channel of a field."""
-        scale = alt.Scale(type="log" if self.log else "linear", domain=[self.low, self.high], nice=False)
-        return alt.Y(f"{field}:Q", title=self.title, scale=scale, axis=self._axis(pixels, True))
+        return alt.Y(f"{field}:Q", title=self.title, scale=self._scale(), axis=self._axis(pixels, True))
 
-    def _axis(self, pixels: float, grid: bool) -> alt.Axis:
+    # Scale and axis are dicts: at each step Altair copies a chart with all of its objects, and an `alt.Axis` has some
+    # ninety fields.
+    def _scale(self) -> dict[str, Any]:
+        return {"type": "log" if self.log else "linear", "domain": [self.low, self.high], "nice": False}
+
+    def _axis(self, pixels: float, grid: bool) -> dict[str, Any]:
         ticks = self.ticks(pixels)
         if ticks is None:
-            return alt.Axis(grid=grid, tickCount=max(3, int(pixels // 60)))
+            return {"grid": grid, "tickCount": max(3, int(pixels // 60))}
         expression = " : ".join(
             f"abs(datum.value / {tick!r} - 1) < 1e-6 ? '{formatting.axis_tick(tick)}'" for tick in ticks
         )
-        return alt.Axis(values=ticks, labelExpr=f"{expression} : ''", grid=grid)
+        return {"values": ticks, "labelExpr": f"{expression} : ''", "grid": grid}
 
 
 @dataclass(frozen=True)
@@ -111,16 +115,19 @@ class Label:
 
 Box = tuple[float, float, float, float]
 
-LABEL_OFFSETS = [
-    (dx, dy)
-    for far in (0, 14, 28, 44, 62, 82, 104)
-    for dx, dy in (
-        (9 + far, 0),
-        (-9 - far, 0),
-        *((s * (9 + far / 2), t * (12 + far)) for t in (1, -1) for s in (1, -1)),
-    )
-]
-"""Possible positions of a label relative to its point: right, left, above and below, the nearest first."""
+LABEL_OFFSETS = sorted(
+    (
+        (0.6 * math.hypot(dx, dy) + (dx < 0), dx, dy)
+        for far in (0, 14, 28, 44, 62, 82, 104)
+        for dx, dy in (
+            (9 + far, 0),
+            (-9 - far, 0),
+            *((s * (9 + far / 2), t * (12 + far)) for t in (1, -1) for s in (1, -1)),
+        )
+    ),
+    key=lambda offset: offset[0],
+)
+"""Possible positions of a label relative to its point, right, left, above and below: cost, dx, dy; the best first."""
 
 
 def place_labels(
@@ -159,14 +166,16 @@ def _best_place(
     """The label at the position with the least overlap, near its point, and what it covers: text and leader line."""
     (x, y), width = point, len(name) * LETTER
     best: tuple[float, Label, list[Box]] | None = None
-    for dx, dy in LABEL_OFFSETS:
+    for distance, dx, dy in LABEL_OFFSETS:
+        if best and best[0] <= distance:
+            break
         left = x + dx - (0 if dx > 0 else width)
         box = (left, y + dy - 7, left + width, y + dy + 7)
         outside = max(0.0, -box[0]) + max(0.0, box[2] - size[0]) + max(0.0, -box[1]) + max(0.0, box[3] - size[1])
         away = point if math.hypot(dx, dy) > 18 else None
         leader = _boxes_along(point, (x + dx, y + dy))[1:] if away else []
-        crossed = sum(_overlap(part, taken_B4) for part in leader)
-        cost = 1000 * outside + _overlap(box, taken_B4) + 6 * crossed + 0.6 * math.hypot(dx, dy) + (dx < 0)
+        covered, *crossed = _overlaps(np.array([box, *leader]), taken_B4)
+        cost = distance + 1000 * outside + covered + 6 * sum(crossed)
         if best is None or cost < best[0]:
             best = cost, Label(name, x + dx, y + dy, "left" if dx > 0 else "right", away), [box, *leader]
     assert best is not None
@@ -190,11 +199,15 @@ def labels_beside(
     return [Label(name, width + 10, along, "left", point) for (name, point), along in zip(named, heights, strict=True)]
 
 
-def _overlap(one: Box, others_B4: NDArray[np.float64]) -> float:
-    """The area of a box that is covered by others, in square pixels."""
-    across_B = np.minimum(one[2], others_B4[:, 2]) - np.maximum(one[0], others_B4[:, 0])
-    along_B = np.minimum(one[3], others_B4[:, 3]) - np.maximum(one[1], others_B4[:, 1])
-    return float(across_B.clip(0) @ along_B.clip(0))
+def _overlaps(boxes_N4: NDArray[np.float64], others_B4: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The area of each box that is covered by others, (N,) in square pixels."""
+
+    def common_NB(low: int, high: int) -> NDArray[np.float64]:
+        """The length of what two boxes have in common along one direction, given the indices of its ends."""
+        ends_NB = np.minimum(boxes_N4[:, high, None], others_B4[:, high])
+        return (ends_NB - np.maximum(boxes_N4[:, low, None], others_B4[:, low])).clip(0)
+
+    return (common_NB(0, 2) * common_NB(1, 3)).sum(axis=1)
 
 
 def spread(positions: Sequence[float], gap: float, high: float) -> list[float]:
