@@ -59,9 +59,13 @@ def bleu_of(sums_RK: Array, exact: bool = True) -> Array:
     """
     length_R, reference_R = sums_RK[:, 0], sums_RK[:, 1]
     correct_R4, total_R4 = sums_RK[:, 2:6], sums_RK[:, 6:10]
-    smooth_R4 = np.where(correct_R4 == 0, 2.0 ** np.cumsum(correct_R4 == 0, axis=1), 1.0)
+    zero_R4 = correct_R4 == 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision_R4 = 100.0 * np.where(correct_R4 == 0, 1.0, correct_R4) / (smooth_R4 * total_R4)
+        if zero_R4.any():  # rare, and powers take most of the time
+            smooth_R4 = np.where(zero_R4, 2.0 ** np.cumsum(zero_R4, axis=1), 1.0)
+            precision_R4 = 100.0 * np.where(zero_R4, 1.0, correct_R4) / (smooth_R4 * total_R4)
+        else:
+            precision_R4 = 100.0 * correct_R4 / total_R4
         shortfall_R = 1 - reference_R / length_R
     scores_R = np.zeros(len(sums_RK))
     some_R = correct_R4.any(axis=1) & total_R4.all(
