@@ -64,9 +64,12 @@ def prepared(experiment: Experiment) -> Iterator[Measure]:
                 pairs.append(sum(len(batch.target.lengths_B) for batch in batches) / took)
                 updates.append(WINDOW / took)
                 mfu.append(counter.model_flops / took / (limit.value or 1.0))
-            figures = {"target_tokens_per_s": tokens, "pairs_per_s": pairs, "updates_per_s": updates}
             return Measurement(
-                [Figure(name, samples) for name, samples in figures.items()],
+                [
+                    Figure("target_tokens_per_s", tokens),
+                    Figure("pairs_per_s", pairs, same_work=False),
+                    Figure("updates_per_s", updates, same_work=False),
+                ],
                 others.share(time.perf_counter() - began),
                 {"mfu": statistics.median(mfu), "ceiling_flops_per_s": limit.value, "ceiling": limit.provenance},
             )

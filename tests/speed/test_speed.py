@@ -35,6 +35,13 @@ def test_a_measurement_is_quiet_within_the_limits(share: float, samples: list[fl
     assert not Measurement([Figure("pairs_per_s", [10, 10])], None).quiet, "an unknown share is not quiet"
 
 
+def test_the_spread_of_unequal_work_is_no_noise() -> None:
+    tokens, pairs = Figure("target_tokens_per_s", [10, 10.5]), Figure("pairs_per_s", [10, 14], same_work=False)
+    both = joined([Measurement([tokens, pairs], 0.0)] * 2)
+    assert both.quiet
+    assert both.noise == "quiet: others 0%, spread 5%"
+
+
 def test_joined_measurements_have_all_samples_and_the_largest_noise() -> None:
     one, other = (Measurement([Figure("a_ms", [x]), Figure("b_ms", [2 * x])], x / 100) for x in (3.0, 5.0))
     both = joined([one, other])
