@@ -181,6 +181,8 @@ def points(sweep: Sweep) -> list[Point]:
                 f"first: {key}: {first[key]} is not in the space of tune-{sweep.preset}.yaml; change it, or widen the "
                 "range"
             )
+    # 0 and 0.0 are the same value, but two job hashes; Optuna returns the second.
+    first = {key: value if ranges[key].is_integer else float(value) for key, value in first.items()}
     found = [first, *_drawn(sweep, ranges, first, sweep.trials - sweep.extended_trials - 1, sweep.seed)]
     for number, (extension, extended) in enumerate(zip(sweep.extensions, _extended_spaces(sweep), strict=True), 1):
         lowest = {key: span.low for key, span in extended.items()}

@@ -296,6 +296,17 @@ def test_a_stopped_search_continues_with_the_same_points(folder: Path, monkeypat
     assert curve.killed in {trial.job_hash for trial in trials}
 
 
+def test_a_default_without_decimals_is_continued_as_the_job_that_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings are hashed as JSON, in which 0 and 0.0 differ."""
+    path, curve = tiny_search.write(folder, **{"model.dropout: 0.1}": "model.dropout: 0}"}), KilledOnce()
+    tiny_search.search(path, monkeypatch, FakeJobs(curve), rows=["mlp"], max_seconds=0)
+    (result,) = tiny_search.search(path, monkeypatch, FakeJobs(curve), rows=["mlp"], workers=1)
+    assert result.job_counts == {"COMPLETE": 4, "PRUNED": 0, "FAILED": 0, "remaining": 0}
+    assert curve.killed in {trial.job_hash for trial in read_trials("demo")}
+
+
 def test_an_interrupted_trial_is_continued_before_other_rows_start(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
