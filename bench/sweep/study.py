@@ -449,6 +449,8 @@ class Study:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return optuna.importance.get_param_importances(self.optuna_study, target=first)
+                wanted = optuna.create_study(directions=self.optuna_study.directions)
+                wanted.add_trials(self._complete_trials())
+                return optuna.importance.get_param_importances(wanted, target=first)
         except (ValueError, RuntimeError):
             return {}

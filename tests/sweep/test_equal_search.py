@@ -245,6 +245,9 @@ def test_jobs_of_an_earlier_plan_are_no_trials(folder: Path, monkeypatch: pytest
     assert [trial.settings for trial in read_trials("demo")] == points
     (best,) = result.study.best_trials()
     assert best.value == max(trial.validation_bleu or 0 for trial in read_trials("demo"))
+    tracking_folder.create(folder / "elsewhere")
+    (alone,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], runs="elsewhere")
+    assert result.study.importance() == alone.study.importance()
 
 
 def test_a_trial_that_another_machine_finished_is_not_continued(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
