@@ -13,8 +13,9 @@ from bench.experiment.spec import Experiment
 from bench.experiment.tuned import COMPLETE, DIVERGED, Trial, write_trials
 from bench.runs.job import NOT_A_NUMBER
 from bench.sweep import equal_search
+from bench.sweep.pareto_front import LOSS
 from bench.sweep.settings import Sweep
-from bench.sweep.study import LOSS, Study
+from bench.sweep.study import Study
 
 
 class EqualStudy(Study):

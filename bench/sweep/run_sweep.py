@@ -30,9 +30,10 @@ from bench.runs.worker_backend import WorkerBackend
 from bench.runs.worker_count import automatic_backend
 from bench.runs.worker_pool import open_pool, schedule
 from bench.sweep.equal_study import EqualStudy
+from bench.sweep.pareto_front import LOSS
 from bench.sweep.settings import DIRECTIONS, Direction, Sweep
 from bench.sweep.storage import HEARTBEAT_INTERVAL, StorageFailure, open_storage
-from bench.sweep.study import LOSS, Study
+from bench.sweep.study import Study
 from bench.system import formatting, terminal
 from bench.system.progress import Status
 from bench.tracking import ui_view

@@ -6,7 +6,7 @@ import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import nested_settings
 from bench.measures.measure import Measure
-from bench.measures.selection import DEFAULT_TOKENIZER, is_constant, rank
+from bench.measures.selection import DEFAULT_TOKENIZER, is_constant
 from bench.runs.job import TrialInfo
 from bench.runs.metadata import corpus_hashes
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_pool import MAX_ATTEMPTS
+from bench.sweep.job_attempts import LOST_WORKER, UNFINISHED, JobAttempts
+from bench.sweep.pareto_front import LOSS, pareto_front
 from bench.sweep.settings import DIRECTIONS, Direction, Sweep
 from bench.sweep.storage import HEARTBEAT_INTERVAL
 from bench.system import terminal
@@ -36,45 +38,6 @@ from bench.tracking.store_format import STORE_FORMAT, check_format
 
 MAX_DUPLICATES = 20
 """Consecutive duplicate samples after which the search space counts as exhausted."""
-
-LOSS = "validation_loss"
-"""The metric that decides between trials with equal goals."""
-
-LOST_WORKER = "lost worker"
-"""How the reason of an attempt begins whose worker was lost; several of them fail its job."""
-
-UNFINISHED = "the command has ended"
-"""Reason of every attempt until it has ended, because a killed command cannot write it afterwards."""
-
-
-@dataclass
-class JobAttempts:
-    """The attempts at one job that are in the storage.
-
-    Attributes:
-        trial_number: Number of the first attempt, by which the job is named.
-    """
-
-    trial_number: int
-    attempts: list[FrozenTrial]
-
-    @property
-    def state(self) -> str | None:
-        """COMPLETE, PRUNED or FAILED; None if the job has not ended."""
-        for attempt in self.attempts:
-            if attempt.state in (TrialState.COMPLETE, TrialState.PRUNED):
-                return attempt.state.name
-        failed = any(attempt.user_attrs.get("failed") for attempt in self.attempts)
-        return "FAILED" if failed or self.lost_workers >= MAX_ATTEMPTS else None
-
-    @property
-    def lost_workers(self) -> int:
-        failed = [attempt for attempt in self.attempts if attempt.state == TrialState.FAIL]
-        return sum(attempt.user_attrs["reason"].startswith(LOST_WORKER) for attempt in failed)
-
-    @property
-    def in_progress(self) -> bool:
-        return any(attempt.state in (TrialState.RUNNING, TrialState.WAITING) for attempt in self.attempts)
 
 
 class Study:
@@ -408,24 +371,8 @@ class Study:
         return sum(max(pairs) for pairs in each)
 
     def best_trials(self) -> list[FrozenTrial]:
-        """The best trial within the limits; with several goals the Pareto front, best first by the first goal.
-
-        Of trials with equal goals, that with the lowest validation loss is the best.
-        """
-        within = [
-            trial
-            for trial in self._complete_trials()
-            if all(self.sweep.violation(n, trial.user_attrs["values"][n]) <= 0 for n in self.sweep.limits)
-        ]
-        signs = [1 if DIRECTIONS[goal] == "maximize" else -1 for goal in self.sweep.goals]
-        points = [tuple(sign * value for sign, value in zip(signs, trial.values, strict=True)) for trial in within]
-        best = [
-            ((rank(trial.user_attrs["values"].get(LOSS), *point), -trial.number), trial)
-            for point, trial in zip(points, within, strict=True)
-            if not any(other != point and all(o >= p for o, p in zip(other, point, strict=True)) for other in points)
-        ]
-        ranked = [trial for _, trial in sorted(best, key=lambda entry: entry[0], reverse=True)]
-        return ranked if len(signs) > 1 else ranked[:1]
+        """The best trial within the limits; with several goals the Pareto front (pareto_front.py)."""
+        return pareto_front(self.sweep, self._complete_trials())
 
     def _complete_trials(self) -> list[FrozenTrial]:
         """The complete trials of this study, without those of the storage that are not wanted."""

@@ -1,0 +1,45 @@
+"""The attempts at one job of a hyperparameter search, and the state of the job that follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial, TrialState
+
+from bench.runs.worker_pool import MAX_ATTEMPTS
+
+LOST_WORKER = "lost worker"
+"""How the reason of an attempt begins whose worker was lost; several of them fail its job."""
+
+UNFINISHED = "the command has ended"
+"""Reason of every attempt until it has ended, because a killed command cannot write it afterwards."""
+
+
+@dataclass
+class JobAttempts:
+    """The attempts at one job that are in the storage.
+
+    Attributes:
+        trial_number: Number of the first attempt, by which the job is named.
+    """
+
+    trial_number: int
+    attempts: list[FrozenTrial]
+
+    @property
+    def state(self) -> str | None:
+        """COMPLETE, PRUNED or FAILED; None if the job has not ended."""
+        for attempt in self.attempts:
+            if attempt.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                return attempt.state.name
+        failed = any(attempt.user_attrs.get("failed") for attempt in self.attempts)
+        return "FAILED" if failed or self.lost_workers >= MAX_ATTEMPTS else None
+
+    @property
+    def lost_workers(self) -> int:
+        failed = [attempt for attempt in self.attempts if attempt.state == TrialState.FAIL]
+        return sum(attempt.user_attrs["reason"].startswith(LOST_WORKER) for attempt in failed)
+
+    @property
+    def in_progress(self) -> bool:
+        return any(attempt.state in (TrialState.RUNNING, TrialState.WAITING) for attempt in self.attempts)
