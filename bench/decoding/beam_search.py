@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bench.data.batches import source_batches
+from bench.decoding.concurrent_batches import map_batches
 from bench.decoding.packed_weights import packed_weights
 from models.parts.batch import BOS, EOS, Tokens
 from models.parts.translator import State, Translator, evaluation_mode
@@ -128,16 +129,22 @@ def translate(
     """
     found: list[list[Hypothesis]] = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
     indices = [index for index, source in enumerate(sources) if len(source) or forced_lengths is not None]
+    keep_attention = attention or settings.replaces_unknown_words
+
+    def search(batch: tuple[np.ndarray, Tokens]) -> list[list[Hypothesis]]:
+        rows_B, tokens = batch
+        if forced_lengths is None:
+            limits_B = [n + settings.extra_length for n in tokens.lengths_B]
+        else:
+            limits_B = [forced_lengths[indices[row]] for row in rows_B]
+        return Search(model, tokens, settings, limits_B, forced=forced_lengths is not None).run(keep_attention)
+
+    batches = list(source_batches([sources[index] for index in indices], settings.batch_sentences))
     with evaluation_mode(model), packed_weights(model):
-        for rows_B, tokens in source_batches([sources[index] for index in indices], settings.batch_sentences):
-            batch = [indices[row] for row in rows_B]
-            if forced_lengths is None:
-                search = Search(model, tokens, settings, [n + settings.extra_length for n in tokens.lengths_B])
-            else:
-                search = Search(model, tokens, settings, [forced_lengths[index] for index in batch], forced=True)
-            keep_attention = attention or settings.replaces_unknown_words
-            for index, hypotheses in zip(batch, search.run(keep_attention), strict=True):
-                found[index] = hypotheses
+        of_batches = map_batches(search, batches, model.device)
+    for (rows_B, _), of_batch in zip(batches, of_batches, strict=True):
+        for row, hypotheses in zip(rows_B, of_batch, strict=True):
+            found[indices[row]] = hypotheses
     return found
 
 

@@ -14,6 +14,7 @@ K experts of a token (K1: and the next one)  M tokens of an expert  R pairs of t
 
 from __future__ import annotations
 
+import threading
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,6 +24,9 @@ from torch.nn import functional
 from models.parts.flops import Flops, matmul_flops
 from models.parts.stack import Stack
 from models.parts.translator import Routing
+
+COUNTING = threading.Lock()
+"""Held while tokens are counted, because several batches may be decoded at the same time."""
 
 
 class Assignment(NamedTuple):
@@ -261,8 +265,9 @@ class MixtureOfExperts(nn.Module):
         if self.training:
             self.loss = self.balance_loss(assignment)
         else:
-            self.evaluated_tokens += len(x_ND)
-            self.evaluated_pairs += len(assignment.token_R)
+            with COUNTING:
+                self.evaluated_tokens += len(x_ND)
+                self.evaluated_pairs += len(assignment.token_R)
         return x_XD.to(y_ND.dtype).index_copy(0, real_index_N, y_ND).view_as(x_BTD)
 
     def balance_loss(self, assignment: Assignment) -> Tensor:

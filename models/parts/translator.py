@@ -87,7 +87,11 @@ class Translator(pl.LightningModule, ABC):
 
     @abstractmethod
     def step(self, previous_B: Tensor, state: State) -> Step:
-        """Process one more target token; the result must equal `decode` at that position."""
+        """Process one more target token; the result must equal `decode` at that position.
+
+        On a CPU, two threads decode different batches at the same time. So `encode`, `start` and `step` must keep what
+        depends on a batch in `memory` and in the state, not in the module.
+        """
 
     @abstractmethod
     def flops_encode(self, source_length: int) -> Flops:

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.data.batches import PairBatches
 from bench.data.encoded_pairs import Pairs, Sentences
-from bench.decoding.beam_search import greedy
+from bench.decoding.beam_search import DecodingSettings, greedy, translate
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.system.machine import MachineSettings, bf16_fallback
@@ -140,6 +140,14 @@ def model(row: str, device: torch.device) -> Translator:
 
 
 @pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def without_cudnn() -> Iterator[None]:
     """Disable cuDNN, whose recurrent layers have no backward pass in evaluation mode."""
     with torch.backends.cudnn.flags(enabled=False):
@@ -162,6 +170,20 @@ def test_step_by_step_equals_decode_in_fp32(row: str, device: torch.device) -> N
     """In fp32 other kernels run: oneDNN for an LSTM on a CPU, fused attention on a GPU."""
     model, pairs = build(row, device=device), batch(device)
     assert_equal_at_real_positions(decode_stepwise(model, pairs)[0], decode_all(model, pairs), 1e-4)
+
+
+def test_batches_decoded_at_the_same_time_are_those_decoded_in_turn(model: Translator, two_threads: None) -> None:
+    sources = [side.ids_BS[0, :-1].tolist() for side in (tokens((2 + seed % 7,), seed=seed) for seed in range(16))]
+    settings = DecodingSettings(beam=2, extra_length=5, batch_sentences=2)
+    model.pop_routing_statistics()
+    together = translate(model, sources, settings)
+    statistics = model.pop_routing_statistics()
+    torch.set_num_threads(1)
+    in_turn = translate(model, sources, settings)
+    assert statistics == model.pop_routing_statistics()
+    for found, wanted in zip(together, in_turn, strict=True):
+        assert [hypothesis.ids for hypothesis in found] == [hypothesis.ids for hypothesis in wanted]
+        assert [hypothesis.score for hypothesis in found] == pytest.approx([h.score for h in wanted], abs=1e-9)
 
 
 @torch.no_grad()
