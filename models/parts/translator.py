@@ -234,11 +234,12 @@ def cross_entropy_loss(model: Translator, batch: Batch) -> Tensor:
 @contextmanager
 def evaluation_mode(model: Translator) -> Iterator[None]:
     """Inference mode, with all modules in evaluation mode. On exit each module returns to its previous mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    in_training = [module for module in model.modules() if module.training]
+    if in_training:  # setting the mode of every module takes as long as a step of decoding
+        model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in in_training:
+            module.training = True
