@@ -19,6 +19,12 @@ from torch.nn import functional
 SMALLEST = 2**17
 """Weights of a layer that is packed. With fewer, the product of one row takes longer with packed weights."""
 
+IN_CACHE = 2**20
+"""Weights of all packed layers from which on a step reads them from beyond the cores' own caches.
+
+With fewer, the product of a single row is faster as `nn.Linear` computes it, in every layer.
+"""
+
 ROWS = 64
 """Rows for which oneDNN chooses the order. The measured time is the same for orders chosen for 5, 64 and 320 rows."""
 
@@ -37,9 +43,10 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
     layers = []
     if has_kernels():
         layers = [layer for layer in model.modules() if type(layer) is nn.Linear and can_pack(layer)]
+    fewest_rows = 2 if sum(layer.weight.numel() for layer in layers) < IN_CACHE else 1
     try:
         for layer in layers:
-            layer.forward = packed_product(layer)  # hides the method of the class
+            layer.forward = packed_product(layer, fewest_rows)  # hides the method of the class
         yield
     finally:
         for layer in layers:  # another thread that translates with this model may have been here already
@@ -63,14 +70,18 @@ def can_pack(layer: nn.Linear) -> bool:
     )
 
 
-def packed_product(layer: nn.Linear) -> Callable[..., Tensor]:
-    """Return the function x_BA -> x W^T + b of a layer, with packed W. Letters: A inputs  E outputs."""
+def packed_product(layer: nn.Linear, fewest_rows: int) -> Callable[..., Tensor]:
+    """Return the function x_BA -> x W^T + b of a layer, with packed W from `fewest_rows` rows on.
+
+    Letters: A inputs  E outputs.
+    """
     weight_EA, bias_E = layer.weight.detach(), layer.bias
     packed = torch.ops.mkldnn._reorder_linear_weight(weight_EA, ROWS)
     product = torch.ops.mkldnn._linear_pointwise.default
 
     def multiply(x_BA: Tensor) -> Tensor:
-        if x_BA.dtype != torch.float32:  # within autocast, or a mistake that `linear` reports
+        too_few = x_BA.numel() < fewest_rows * layer.in_features
+        if too_few or x_BA.dtype != torch.float32:  # another dtype: autocast, or a mistake that `linear` reports
             return functional.linear(x_BA, weight_EA, bias_E)
         return product(x_BA, packed, bias_E, "none", [], "")
 

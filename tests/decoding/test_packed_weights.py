@@ -38,9 +38,9 @@ def packed_layers(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Every layer is large enough; the weights of those that are packed."""
     weights = list[Tensor]()
 
-    def recorded(layer: nn.Linear) -> Callable[..., Tensor]:
+    def recorded(layer: nn.Linear, fewest_rows: int) -> Callable[..., Tensor]:
         weights.append(layer.weight)
-        return product(layer)
+        return product(layer, fewest_rows)
 
     product = packed.packed_product
     monkeypatch.setattr(packed, "SMALLEST", 1)
@@ -81,6 +81,23 @@ def test_input_in_half_precision_is_computed_as_by_a_plain_layer() -> None:
         found = layer(x.bfloat16())
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(found, layer(x.bfloat16()))
+
+
+@pytest.mark.parametrize(("in_cache", "plain_rows"), [(packed.IN_CACHE, [1]), (1, [])])
+def test_a_single_row_is_packed_in_large_models_only(
+    in_cache: int, plain_rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recorded(x_BA: Tensor, *weights: Tensor) -> Tensor:
+        plain.append(len(x_BA))
+        return linear(x_BA, *weights)
+
+    layer, plain, linear = nn.Linear(512, 256), list[int](), packed.functional.linear
+    monkeypatch.setattr(packed, "IN_CACHE", in_cache)
+    with torch.inference_mode(), packed_weights(layer):
+        monkeypatch.setattr(packed.functional, "linear", recorded)
+        for rows in (1, 2, 3):
+            layer(torch.zeros(rows, 512))
+    assert plain == plain_rows
 
 
 def test_layers_are_plain_again_after_an_error_and_after_an_inner_block() -> None:
