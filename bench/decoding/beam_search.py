@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bench.data.batches import source_batches
-from bench.decoding.concurrent_batches import map_batches
+from bench.decoding.concurrent_batches import batches_at_once, map_batches
 from bench.decoding.packed_weights import packed_weights
 from models.parts.batch import BOS, EOS, Tokens
 from models.parts.translator import State, Translator, evaluation_mode
@@ -140,8 +140,12 @@ def translate(
         return Search(model, tokens, settings, limits_B, forced=forced_lengths is not None).run(keep_attention)
 
     batches = list(source_batches([sources[index] for index in indices], settings.batch_sentences))
+    at_once = 1
+    if len(batches) > 1:
+        rows_B, longest = batches[0]
+        at_once = batches_at_once(model, len(rows_B) * settings.beam, max(longest.lengths_B))
     with evaluation_mode(model), packed_weights(model):
-        of_batches = map_batches(search, batches, model.device)
+        of_batches = map_batches(search, batches, at_once)
     for (rows_B, _), of_batch in zip(batches, of_batches, strict=True):
         for row, hypotheses in zip(rows_B, of_batch, strict=True):
             found[indices[row]] = hypotheses

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.data.batches import PairBatches
 from bench.data.encoded_pairs import Pairs, Sentences
+from bench.decoding import concurrent_batches
 from bench.decoding.beam_search import DecodingSettings, greedy, translate
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
@@ -172,7 +173,10 @@ def test_step_by_step_equals_decode_in_fp32(row: str, device: torch.device) -> N
     assert_equal_at_real_positions(decode_stepwise(model, pairs)[0], decode_all(model, pairs), 1e-4)
 
 
-def test_batches_decoded_at_the_same_time_are_those_decoded_in_turn(model: Translator, two_threads: None) -> None:
+def test_batches_decoded_at_the_same_time_are_those_decoded_in_turn(
+    model: Translator, two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrent_batches, "LEAST_FLOPS", 0)
     sources = [side.ids_BS[0, :-1].tolist() for side in (tokens((2 + seed % 7,), seed=seed) for seed in range(16))]
     settings = DecodingSettings(beam=2, extra_length=5, batch_sentences=2)
     model.pop_routing_statistics()
