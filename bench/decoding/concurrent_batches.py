@@ -31,9 +31,10 @@ Result = TypeVar("Result")
 def batches_at_once(model: Translator, hypotheses: int, source_length: int) -> int:
     """How many batches with so many hypotheses in all are searched at the same time: 1 or `AT_ONCE`.
 
-    It is 1 on a GPU, with one thread, with small steps, and in autocast, which holds for one thread only.
+    It is 1 on a GPU, with threads that cannot be shared equally, with small steps, and in autocast, which holds for one
+    thread only.
     """
-    if model.device.type != "cpu" or torch.get_num_threads() < AT_ONCE or torch.is_autocast_enabled("cpu"):
+    if model.device.type != "cpu" or torch.get_num_threads() % AT_ONCE or torch.is_autocast_enabled("cpu"):
         return 1
     flops = (model.flops_step(source_length, 0) + model.flops_project()).forward * hypotheses
     return AT_ONCE if flops >= LEAST_FLOPS else 1

@@ -57,8 +57,9 @@ def test_only_large_steps_on_a_cpu_with_several_threads_are_computed_at_the_same
     assert batches_at_once(random_model("meta"), enough, 7) == 1
     with torch.autocast("cpu", torch.bfloat16):
         assert batches_at_once(model, enough, 7) == 1
-    torch.set_num_threads(1)
-    assert batches_at_once(model, enough, 7) == 1
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        assert batches_at_once(model, enough, 7) == 1
 
 
 def test_all_hypotheses_of_a_batch_count(monkeypatch: pytest.MonkeyPatch) -> None:
