@@ -21,6 +21,11 @@ OF_RESULT = (
 )
 """Prefixes of the settings that determine a result, as in `Experiment.job_hash`, which a report does not import."""
 
+HARMLESS_LEAK = 0.005
+"""Share of a split up to which pairs that are also in the training data are no warning: they move its scores by less
+than the choice of its sentences does. The table of the corpus has their number all the same.
+"""
+
 MAX_NAMED = 4
 """If there are more rows than this, the text has their number instead of their names."""
 
@@ -100,8 +105,9 @@ def warnings(context: Context) -> list[str]:
     if unsearched := [row.name for row in context.rows if context.tuned.get(row.id, {}).get("no_search")]:
         found.append(say("warning.no_search", rows=say.listed(unsearched)))
     for track, corpus_stats in context.corpus_stats.items():
+        sizes = {split["name"]: split["pairs"] for split in corpus_stats.get("splits", ())}
         for overlap in corpus_stats.get("overlaps", ()):
-            if overlap["other_split"] == "train" and overlap["pairs"]:
+            if overlap["other_split"] == "train" and overlap["pairs"] > HARMLESS_LEAK * sizes[overlap["split"]]:
                 pairs = say.count("pair", overlap["pairs"])
                 found.append(say("warning.leak", corpus=track.corpus, split=overlap["split"], pairs=pairs))
         for side in corpus_stats.get("other_language", ()):

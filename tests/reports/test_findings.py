@@ -157,13 +157,21 @@ def test_seeds_with_different_settings_are_a_warning(mixed: Context):
 
 def test_leakage_is_a_warning(odd: Context, level: Context, odd_report: Path):
     (warning,) = findings.warnings(odd)
-    assert warning.startswith("Leakage: 3\u00a0pairs of the split test of toy-en-de")
+    assert warning.startswith("Leakage: the split test of toy-en-de shares 3\u00a0pairs with its training data")
     assert warning in (odd_report / "report.html").read_text()
     assert findings.warnings(level) == []
     missing = dict(experimental_setup.missing(level))
     for what in ("Expected best against tuning budget", "BLEU by length", "Attention maps", "Corpus statistics"):
         assert missing[what]
         assert what not in dict(experimental_setup.missing(odd))
+
+
+@pytest.mark.parametrize(("pairs", "warnings"), [(5, 0), (6, 1)])
+def test_a_few_pairs_in_a_large_split_are_no_warning(odd: Context, pairs: int, warnings: int) -> None:
+    (track, *_) = odd.corpus_stats
+    overlaps = [{"split": "validation", "other_split": "train", "pairs": pairs}]
+    stats = {"splits": [{"name": "validation", "pairs": 1000}], "overlaps": overlaps}
+    assert len(findings.warnings(replace(odd, corpus_stats={track: stats}))) == warnings
 
 
 def test_a_side_in_another_language_is_a_warning(odd: Context) -> None:
