@@ -132,11 +132,11 @@ class Model(Translator):
         return max(length, math.ceil(self.config.unfold * length - 1e-6))
 
     def encode(self, source: Tokens) -> Tensor:
-        lengths_B = tuple(self.unfolded(length) for length in source.lengths_B)
-        longest = source.ids_BS.shape[1]
-        unfolded = Tokens(functional.pad(source.ids_BS, (0, self.unfolded(longest) - longest), value=PAD), lengths_B)
-        mask_BU1 = unfolded.mask_BS[..., None]
-        x_BU2D = self.dropout(self.source_embedding(unfolded.ids_BS))
+        longest, length_B = source.ids_BS.shape[1], source.length_B
+        unfolded_B = torch.maximum(length_B, (self.config.unfold * length_B.double() - 1e-6).ceil())  # as `unfolded`
+        ids_BU = functional.pad(source.ids_BS, (0, self.unfolded(longest) - longest), value=PAD)
+        mask_BU1 = (torch.arange(ids_BU.shape[1], device=ids_BU.device) < unfolded_B[:, None])[..., None]
+        x_BU2D = self.dropout(self.source_embedding(ids_BU))
         for block in self.encoder:
             x_BU2D = block(x_BU2D, mask_BU1)
         return x_BU2D * mask_BU1

@@ -15,15 +15,23 @@ PAD, BOS, EOS, UNK = 0, 1, 2, 3
 """Token ids with the same meaning in every vocabulary: padding, begin of sentence, end of sentence, unknown word."""
 
 
-def copy_to_device(host_tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor from the host without waiting for the device; torch.tensor(..., device=...) would wait."""
-    return host_tensor.to(device, non_blocking=True)
+def copy_to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Copy a tensor to a device. The host does not wait for a GPU, not even if the tensor is large.
+
+    A copy from pageable memory may wait until the GPU has done all earlier work, and torch.tensor(..., device=...)
+    always does.
+    """
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 class Tokens(NamedTuple):
-    """Token ids of several sentences, padded on the right with PAD.
+    """Token ids of several sentences, padded on the right with PAD; no word has this id.
 
-    The lengths are stored on the host, so that no shape has to be read back from the device.
+    The lengths are stored on the host, so that no shape has to be read back from the device. What a model needs of them
+    it computes from the ids, on the device. So its work depends on nothing but the ids and their shape, and a GPU can
+    record and repeat it (bench/training/recorded_updates.py).
     """
 
     ids_BS: Tensor
@@ -31,14 +39,13 @@ class Tokens(NamedTuple):
 
     @property
     def length_B(self) -> Tensor:
-        """The lengths, on the device of the ids."""
-        return copy_to_device(torch.tensor(self.lengths_B, device="cpu"), self.ids_BS.device)
+        """The lengths, computed from the ids, on their device."""
+        return self.mask_BS.sum(dim=1)
 
     @property
     def mask_BS(self) -> Tensor:
         """True at real tokens, False at padding."""
-        position_S = torch.arange(self.ids_BS.shape[1], device=self.ids_BS.device)
-        return position_S < self.length_B[:, None]
+        return self.ids_BS != PAD
 
     @property
     def reversal_BS(self) -> Tensor:
@@ -60,8 +67,15 @@ class Tokens(NamedTuple):
         """Ids of the real tokens, sentence by sentence."""
         return self.ids_BS.flatten().index_select(0, self.real_index_N)
 
+    def padded(self, multiple: int, longest: int | None = None) -> Tokens:
+        """Return the sentences with padding up to a multiple of positions, but not beyond `longest`."""
+        length = self.ids_BS.shape[1]
+        wanted = -(-length // multiple) * multiple
+        missing = (wanted if longest is None else min(longest, wanted)) - length
+        return self._replace(ids_BS=functional.pad(self.ids_BS, (0, missing), value=PAD)) if missing else self
+
     def to(self, device: torch.device | str) -> Tokens:
-        return Tokens(self.ids_BS.to(device, non_blocking=True), self.lengths_B)
+        return Tokens(copy_to_device(self.ids_BS, device), self.lengths_B)
 
 
 class BatchShape(NamedTuple):
@@ -109,6 +123,12 @@ class Batch(NamedTuple):
         """The decoder's input at each target position: BOS, then all target tokens but the last."""
         ids_BT = functional.pad(self.target.ids_BS[:, :-1], (1, 0), value=BOS)
         return Tokens(ids_BT, self.target.lengths_B)
+
+    def padded(self, multiple: int) -> Batch:
+        """Return the batch with its shorter side padded to a multiple, but not beyond the longer side."""
+        longest = max(self.source.ids_BS.shape[1], self.target.ids_BS.shape[1])
+        source, target = (side.padded(multiple, longest) for side in (self.source, self.target))
+        return self._replace(source=source, target=target)
 
     def split(self, count: int) -> list[Batch]:
         """Return `count` parts with about as many sentence pairs each; one part for each pair if there are fewer.
