@@ -143,6 +143,10 @@ class Model(Translator):
             mixture.loss = None
         return torch.stack(losses).sum() if losses else None
 
+    def is_repeatable(self, *, training: bool) -> bool:
+        """Return False: how many tokens each expert computes depends on the batch and is read back to the host."""
+        return False
+
     def set_routing(self, routing: Routing) -> None:
         for mixture in self.mixtures:
             mixture.set_routing(routing)

@@ -50,6 +50,8 @@ class PairBatches(pl.LightningDataModule):
             Training sets it, because Lightning fetches batches in advance.
         rank: In distributed training, the number of this process. It decides which part of each batch is read here.
         processes: The number of processes. The batches do not depend on it.
+        multiple: The shorter side of a batch is padded to a multiple of this, but not beyond the longer side. Batches
+            then have fewer different shapes.
 
     Raises:
         ValueError: one sentence alone is longer than `batch_tokens`, which bounds the memory of an update.
@@ -58,7 +60,7 @@ class PairBatches(pl.LightningDataModule):
     def __init__(self, pairs: Pairs, batch_tokens: int, seed: int, batch_pairs: int | None = None) -> None:
         super().__init__()
         self.pairs, self.seed, self.consumed = pairs, seed, 0
-        self.rank, self.processes = 0, 1
+        self.rank, self.processes, self.multiple = 0, 1, 1
         self.max_lengths = pairs.max_lengths
         longest = int(self.max_lengths.max(initial=0))
         if longest > batch_tokens:
@@ -94,7 +96,7 @@ class PairBatches(pl.LightningDataModule):
             indices: The pairs of the whole batch.
         """
         if self.processes == 1:
-            return self.pairs.batch(indices)
+            return self.pairs.batch(indices).padded(self.multiple)
         sources, targets = self.pairs.sources.lengths, self.pairs.targets.lengths
         parts = [indices[rank :: self.processes] for rank in range(self.processes) if rank < len(indices)]
         shapes = tuple(

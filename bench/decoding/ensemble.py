@@ -75,6 +75,10 @@ class Ensemble(Translator):
     def flops_project(self) -> Flops:
         return sum((member.flops_project() for member in self.members), NO_FLOPS)
 
+    def is_repeatable(self, *, training: bool) -> bool:
+        """Return whether all members are."""
+        return all(member.is_repeatable(training=training) for member in self.members)
+
     def set_routing(self, routing: Routing) -> None:
         for member in self.members:
             member.set_routing(routing)

@@ -33,10 +33,13 @@ class FlopCounter:
 
     The costs are cached by length, so a batch needs one dictionary look-up for each sentence. The sums are Python
     integers, which are exact at any size: a paper's run is 10^19, which neither a float nor 64 bits represent exactly.
+
+    Attributes:
+        projects_padding: Whether training computes the output layer at padding, too (bench/training/recorded_updates.py).
     """
 
     def __init__(self, model: Translator) -> None:
-        self.model = model
+        self.model, self.projects_padding = model, False
         self.model_flops = 0
         self.executed_flops = 0
         self._pair: dict[tuple[int, int], int] = {}
@@ -47,8 +50,8 @@ class FlopCounter:
     def add(self, batch: Batch) -> None:
         """Adds one training batch: forward, loss and backward; of all processes together if several share the batch.
 
-        Executed: all B sentences at the padded lengths S and T, except the output layer, which runs only at real
-        positions (`token_losses` selects them first), and what a model skips at padding.
+        Executed: all B sentences at the padded lengths S and T, except what a model skips at padding, and the output
+        layer unless it `projects_padding` (`token_losses` selects the real positions first).
         """
         encoder, decoder = self.model.flops_skipped_at_padding()
         for sources, targets, padded in batch.shapes:
@@ -61,7 +64,8 @@ class FlopCounter:
             if cost is None:
                 body = self.model.flops_encode(padded[0]) + self.model.flops_decode(*padded)
                 cost = self._padded[padded] = body.training
-            self.executed_flops += cost * len(sources) + self.model.flops_project().training * sum(targets)
+            projected = len(targets) * padded[1] if self.projects_padding else sum(targets)
+            self.executed_flops += cost * len(sources) + self.model.flops_project().training * projected
             self.executed_flops -= encoder.training * padding(sources, padded[0])
             self.executed_flops -= decoder.training * padding(targets, padded[1])
 

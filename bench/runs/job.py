@@ -351,6 +351,8 @@ def _train_model(
         live.close()
     if not experiment.training.average:  # a mean of the last weights selects nothing
         _warn_of_constant_score(trained.scores, job_data.selection, writer)
+    if experiment.machine.cuda_graphs:
+        writer.tag({"graph_launches": str(trained.graph_launches)})
     writer.flush()
     writer.frame(pd.DataFrame(trained.curve, columns=["update", "name", "value"]), "curves.parquet")
     model.load_state_dict(trained.weights)

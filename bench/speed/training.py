@@ -22,6 +22,7 @@ from bench.measures.latency import OtherProcesses
 from bench.speed.figure import Figure, Measure, Measurement
 from bench.system.machine import bf16_fallback
 from bench.training.plain_update import plain_update
+from bench.training.recorded_updates import MOST_SHAPES, record_updates
 
 WARM_UP, WINDOW, WINDOWS = 10, 5, 8
 """Updates that are not timed, at the start and before each measurement; updates of a window; windows at least."""
@@ -40,6 +41,10 @@ def prepared(experiment: Experiment) -> Iterator[Measure]:
         model = model_of(experiment, job_data).to(device).train()
         if settings.precision == "64-true":
             model.double()
+        counter, warm_up = FlopCounter(model), WARM_UP
+        if experiment.machine.cuda_graphs and model.is_repeatable(training=True):
+            record_updates(model, job_data.train, counter)
+            warm_up = max(WARM_UP, 2 * min(job_data.train.batches_per_epoch, MOST_SHAPES))  # recorded the second time
         update = plain_update(model, iter(job_data.train.train_dataloader()), settings.precision, settings.clip)
         limit = ceiling(device.type, DTYPES[settings.precision])
 
@@ -48,13 +53,13 @@ def prepared(experiment: Experiment) -> Iterator[Measure]:
                 torch.cuda.synchronize(device)
 
         def measure(seconds: float) -> Measurement:
-            for _ in range(WARM_UP):
+            for _ in range(warm_up):
                 update()
             synchronize()
             tokens, pairs, updates, mfu = [list[float]() for _ in range(4)]
             others, began = OtherProcesses(), time.perf_counter()
             while len(tokens) < WINDOWS or time.perf_counter() - began < seconds:
-                counter, start = FlopCounter(model), time.perf_counter()
+                before, start = counter.model_flops, time.perf_counter()
                 batches = [update() for _ in range(WINDOW)]
                 synchronize()
                 took = time.perf_counter() - start
@@ -63,7 +68,7 @@ def prepared(experiment: Experiment) -> Iterator[Measure]:
                 tokens.append(sum(sum(batch.target.lengths_B) for batch in batches) / took)
                 pairs.append(sum(len(batch.target.lengths_B) for batch in batches) / took)
                 updates.append(WINDOW / took)
-                mfu.append(counter.model_flops / took / (limit.value or 1.0))
+                mfu.append((counter.model_flops - before) / took / (limit.value or 1.0))
             return Measurement(
                 [
                     Figure("target_tokens_per_s", tokens),

@@ -41,6 +41,8 @@ class MachineSettings:
         num_nodes: Machines of one run. The same command runs on each of them (docs/clusters.md).
         threads: CPU threads of one run on each machine, shared by its processes; null for all cores.
         checkpoint_seconds: Seconds between two checkpoints. One is also written at every validation.
+        cuda_graphs: On one GPU: record the kernels of an update for each shape of a batch and launch them all at once,
+            for small models that are limited by the launches (docs/gpu.md).
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -48,6 +50,7 @@ class MachineSettings:
     num_nodes: int = 1
     threads: int | None = None
     checkpoint_seconds: float = 60.0
+    cuda_graphs: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -79,6 +82,13 @@ class MachineSettings:
                 raise ValueError(f"machine.{name}: {getattr(self, name)} is too small; at least 1")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError("machine.accelerator: gpu is set, but no GPU is visible to torch; set it to cpu or auto")
+        if self.cuda_graphs and self.device.type != "cuda":
+            raise ValueError("machine.cuda_graphs: true needs a GPU, and this run is on the CPU; set it to false")
+        if self.cuda_graphs and self.processes > 1:
+            raise ValueError(
+                f"machine.cuda_graphs: true needs one process, and this run has {self.processes}; set it to false, or "
+                "machine.devices and machine.num_nodes to 1"
+            )
         if self.device.type == "cuda" and self.devices > torch.cuda.device_count():
             available = torch.cuda.device_count()
             raise ValueError(

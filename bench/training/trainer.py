@@ -41,6 +41,7 @@ from bench.training.checkpoints import (
 )
 from bench.training.distributed import SINGLE_PROCESS, ExternalLauncher, ProcessGroup
 from bench.training.memory_limit import MemoryLimit
+from bench.training.recorded_updates import record_updates
 from bench.training.reward import RewardPhase, RewardSettings
 from bench.training.validation import PlateauDecay, Score, Validation
 from models.parts.batch import Batch
@@ -188,7 +189,9 @@ class Progress(pl.Callback):
 class TrainingResult:
     """The result of a training: the weights to be evaluated, what they cost, and the learning curves.
 
-    `scores` has the validation score at each validation.
+    Attributes:
+        scores: The validation score at each validation.
+        graph_launches: Batches, or parts of batches, that this process computed by recorded CUDA graphs.
     """
 
     weights: dict[str, torch.Tensor]
@@ -197,6 +200,7 @@ class TrainingResult:
     scores: list[float]
     curve: Curve
     repeated_work: RepeatedWork
+    graph_launches: int = 0
 
     @property
     def completed(self) -> bool:
@@ -235,6 +239,9 @@ def train(
     curves = LearningCurves(budget, hooks.on_points_saved, hooks.on_resumed, group)
     reward_phase = RewardPhase(settings.reward, budget, curves, hooks.decode_text, hooks.selection.tokenizer)
     model.objective = reward_phase.objective
+    recorded = None
+    if machine.cuda_graphs and model.is_repeatable(training=True) and not settings.reward.share:
+        recorded = record_updates(model, data, budget.flop_counter)
     validation = Validation(
         budget,
         curves,
@@ -301,7 +308,8 @@ def train(
         model.train()
         with memory_limit.reported(settings.accumulate or 1) if group.size == 1 else nullcontext():
             trainer.fit(model, data, ckpt_path=path if group.broadcast(path.exists()) else None, weights_only=True)
-    model.objective = cross_entropy_loss
+    model.objective, model.differentiate = cross_entropy_loss, None
     weights = group.broadcast(validation.final_weights() if group.is_leader else {})
     scores = [score for _, score in validation.scores]
-    return TrainingResult(weights, budget, validation.best_update, scores, curves.points, repeated_work)
+    launches = 0 if recorded is None else recorded.launches
+    return TrainingResult(weights, budget, validation.best_update, scores, curves.points, repeated_work, launches)

@@ -17,9 +17,23 @@ from torch import Tensor, nn
 
 from models.parts.batch import Batch
 
+Gradients = list[Tensor | None]
+"""One gradient for each trainable parameter; None for a parameter that does not enter the loss."""
+
+
+def gradients_of(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Gradients:
+    """Return the gradients of a loss.
+
+    Autocast is for the forward pass; the backward pass takes its types from there. Autocast does not know "meta".
+    """
+    with nullcontext() if loss.is_meta else torch.autocast(loss.device.type, enabled=False):
+        return list(torch.autograd.grad(loss, parameters, allow_unused=True))
+
 
 def accumulated_loss(
-    loss_of: Callable[[Batch], Tensor], parts: Sequence[Batch], parameters: Sequence[nn.Parameter]
+    differentiate: Callable[[Batch], tuple[Tensor, Gradients]],
+    parts: Sequence[Batch],
+    parameters: Sequence[nn.Parameter],
 ) -> Tensor:
     """Return the sum of the parts' losses, whose backward pass gives the parameters the sum of the parts' gradients.
 
@@ -27,21 +41,18 @@ def accumulated_loss(
     `backward` on the result need not know that there were parts.
 
     Args:
-        loss_of: Returns the weighted loss of a part.
+        differentiate: Returns the weighted loss of a part and its gradients. They are overwritten here.
         parts: The parts of the batch.
         parameters: The trainable parameters. One without a gradient in any part keeps none.
     """
-    total, gradients = torch.zeros((), device=parameters[0].device), list[Tensor | None]([None] * len(parameters))
+    total, gradients = torch.zeros((), device=parameters[0].device), Gradients([None] * len(parameters))
     for part in parts:
-        loss = loss_of(part)
-        # Autocast is for the forward pass; the backward pass takes its types from there. Autocast does not know "meta".
-        with nullcontext() if loss.is_meta else torch.autocast(loss.device.type, enabled=False):
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        loss, found = differentiate(part)
         for index, gradient in enumerate(found):
             if gradient is not None:
                 kept = gradients[index]
                 gradients[index] = gradient if kept is None else kept.add_(gradient)
-        total = total + loss.detach()
+        total = total + loss
     return _KnownGradients.apply(total, gradients, *parameters)
 
 
@@ -49,7 +60,7 @@ class _KnownGradients(torch.autograd.Function):
     """The identity on a loss whose gradients are known."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor | None], *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, loss: Tensor, gradients: Gradients, *parameters: Tensor) -> Tensor:
         ctx.gradients = gradients
         return loss.clone()
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.parts.accumulation import accumulated_loss
+from models.parts.accumulation import Gradients, accumulated_loss, gradients_of
 from models.parts.batch import Batch, Tokens
 from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.optimization import OptimizationSettings
@@ -67,6 +67,7 @@ class Translator(pl.LightningModule, ABC):
         super().__init__()
         self.optimization = OptimizationSettings()
         self.objective: Callable[[Translator, Batch], Tensor] = cross_entropy_loss
+        self.differentiate: Callable[[Batch], tuple[Tensor, Gradients]] | None = None  # see `training_step`
 
     # --- what an architecture writes ------------------------------------------------------------------------------
 
@@ -126,6 +127,16 @@ class Translator(pl.LightningModule, ABC):
         """Return statistics of evaluation mode since the last call, such as experts_per_token, and reset them."""
         return {}
 
+    def is_repeatable(self, *, training: bool) -> bool:
+        """Return whether all batches of a shape need the same operations, and none is read back from the device.
+
+        A GPU can then record an update, or a step of decoding, and repeat it. In training, a fused recurrence with
+        dropout between its layers cannot be repeated: whenever the random numbers are seeded, cuDNN reads a seed back
+        and moves the state of its dropout.
+        """
+        recurrences = (module for module in self.modules() if isinstance(module, nn.RNNBase))
+        return not (training and any(recurrence.dropout for recurrence in recurrences))
+
     def flops_skipped_at_padding(self) -> tuple[Flops, Flops]:
         """Return the FLOPs that `encode` and `decode` do not spend on one position of padding.
 
@@ -171,11 +182,19 @@ class Translator(pl.LightningModule, ABC):
         return functional.cross_entropy(logits_NV, labels_N, label_smoothing=label_smoothing, reduction="none")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch, computed in `accumulate` parts if the optimization settings say so."""
-        count = self.optimization.accumulate or 1
-        if count == 1:
+        """Return the loss of a batch, computed in `accumulate` parts if the optimization settings say so.
+
+        If `differentiate` is set, it computes the loss and the gradients of each part (bench/training/recorded_updates.py).
+        """
+        count, parameters = self.optimization.accumulate or 1, list(self.trainable_parameters())
+
+        def differentiate(part: Batch) -> tuple[Tensor, Gradients]:
+            loss = self.weighted_loss(part)
+            return loss.detach(), gradients_of(loss, parameters)
+
+        if count == 1 and self.differentiate is None:
             return self.weighted_loss(batch)
-        return accumulated_loss(self.weighted_loss, batch.split(count), list(self.trainable_parameters()))
+        return accumulated_loss(self.differentiate or differentiate, batch.split(count), parameters)
 
     def weighted_loss(self, batch: Batch) -> Tensor:
         """Return the objective (by default the cross entropy) plus the auxiliary loss, each weighted.

@@ -36,10 +36,11 @@ def steps_of(tmp_path: Path, **changed: Any) -> dict[str, Step]:
 
 def test_every_step_uses_the_gpu_and_writes_to_the_results_folder(tmp_path: Path) -> None:
     steps = steps_of(tmp_path)
-    assert list(steps) == ["environment", "verify", "speed", "run", "report", "contract"]
+    assert list(steps) == ["environment", "verify", "speed", "graphs", "run", "report", "contract"]
     for name in ("environment", "verify", "contract"):
         assert flag(steps[name], "--device") == "cuda"
-    for name in ("speed", "run"):
+    assert "graphs" not in steps_of(tmp_path, device="cpu"), "CUDA graphs need a GPU"
+    for name in ("speed", "graphs", "run"):
         assert flag(steps[name], "--machine.accelerator") == "gpu"
         assert flag(steps[name], "--preset") == "multi30k"
     assert "training.max_pairs" not in " ".join(steps["run"].command)  # a whole run

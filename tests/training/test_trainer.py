@@ -80,6 +80,7 @@ class Attempts:
     folder: Path
     settings: TrainingSettings = field(default_factory=settings)
     checkpoint_seconds: float = 60.0
+    cuda_graphs: bool = False
     points_saved: Curve = field(default_factory=list)
     resumed: Curve = field(default_factory=list)
     reported: list[Status] = field(default_factory=list)
@@ -117,7 +118,7 @@ class Attempts:
                 module or model(),
                 PairBatches(pairs(), self.settings.batch_tokens, seed=3),
                 self.settings,
-                MachineSettings(accelerator="cpu", checkpoint_seconds=self.checkpoint_seconds),
+                MachineSettings("cpu", checkpoint_seconds=self.checkpoint_seconds, cuda_graphs=self.cuda_graphs),
                 TrainingHooks(
                     decode_text=lambda sentences: [" ".join(map(str, text_only(sentence))) for sentence in sentences],
                     score=record_score,
