@@ -21,6 +21,7 @@ from torch import Tensor
 from bench.data.batches import source_batches
 from bench.decoding.concurrent_batches import batches_at_once, map_batches
 from bench.decoding.packed_weights import packed_weights
+from bench.system.cuda_graphs import LENGTH_MULTIPLE
 from models.parts.batch import BOS, EOS, Tokens
 from models.parts.translator import State, Translator, evaluation_mode
 
@@ -243,6 +244,8 @@ class Search:
         forced: bool = False,
     ) -> None:
         self.model, self.settings, self.forced, self.device = model, settings, forced, model.device
+        if self.device.type == "cuda":  # few shapes, whose kernels can be recorded
+            source = source.padded(LENGTH_MULTIPLE)
         self.source = source.to(model.device)
         shape_TBK = (max(limits_B), len(limits_B), settings.beam)
         self.tokens_TBK = torch.zeros(shape_TBK, dtype=torch.long, device=self.device)

@@ -19,6 +19,7 @@ from bench.data import find_corpus
 from bench.data.batches import evaluation_batches
 from bench.data.encoded_pairs import Pairs, truncate
 from bench.decoding import beam_search, unk_replacement
+from bench.decoding.recorded_steps import recorded_steps
 from bench.evaluation import attention_maps, probe_model
 from bench.evaluation.attempt import measure_or_reason
 from bench.evaluation.trained_model import TrainedTranslator
@@ -346,8 +347,12 @@ def decoding_costs(model: Translator, experiment: Experiment, job_data: JobData)
         provenance = f"closed form; mean over {name}, as long as the references; beam {beam}"
         return [Measure("decoding_flops", total / len(split), "FLOP/sentence", provenance=provenance)]
 
+    def speed() -> list[Measure]:
+        with recorded_steps(model, experiment.machine.cuda_graphs):
+            return latency.measure(model, sources, timed, experiment.decoding)
+
     return [
         *measure_or_reason(("decoding_flops",), decoding_flops),
         Measure("memory_weights_bytes", memory.weights(model), "bytes", provenance="parameters and buffers"),
-        *measure_or_reason(SPEED, lambda: latency.measure(model, sources, timed, experiment.decoding)),
+        *measure_or_reason(SPEED, speed),
     ]

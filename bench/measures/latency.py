@@ -28,6 +28,7 @@ import torch
 
 from bench.decoding.beam_search import DecodingSettings, translate
 from bench.decoding.packed_weights import packed_weights
+from bench.decoding.recorded_steps import records_steps
 from bench.measures.measure import Measure
 from bench.measures.memory import decoding_memory
 from bench.system.machine import siblings
@@ -180,6 +181,11 @@ def time_passes(work: Sequence[Callable[[], float]], seconds: float) -> Timing:
     return best
 
 
+def rounds_of_warm_up(device: torch.device) -> int:
+    """How often every sentence is translated before the clock starts; a CUDA graph is recorded the second time."""
+    return 2 if device.type == "cuda" else 1
+
+
 @dataclass(frozen=True)
 class LatencyBenchmark:
     """A model with the sentences that it is timed on.
@@ -229,9 +235,14 @@ class LatencyBenchmark:
         return (time.perf_counter() - begin) * 1e3
 
     def warm_up(self) -> None:
-        """Three translations, two of them of the longest sentence: warms up shapes, caches and clock rates."""
+        """Three translations, two of them of the longest sentence: warms up shapes, caches and clock rates.
+
+        On a GPU every sentence, because its kernels are chosen, and recorded, for each shape.
+        """
         longest = max(range(len(self.sources)), key=lambda index: len(self.sources[index]) + self.lengths[index])
-        for index in (0, longest, longest):
+        on_gpu = self.model.device.type == "cuda"
+        every = [*range(len(self.sources))] * rounds_of_warm_up(self.model.device)
+        for index in every if on_gpu else (0, longest, longest):
             self.time_ms([self.sources[index]], [self.lengths[index]])
 
     @property
@@ -246,7 +257,8 @@ class LatencyBenchmark:
             precision = f"autocast {torch.get_autocast_dtype(device.type)}"
         else:
             precision = str(next(self.model.parameters()).dtype)
-        return f"beam {self.settings.beam}; {precision.replace('torch.', '')}; {where}"
+        graphs = "; CUDA graphs" if records_steps(self.model) else ""
+        return f"beam {self.settings.beam}; {precision.replace('torch.', '')}; {where}{graphs}"
 
     # --- what is measured ---------------------------------------------------------------------------------------
 

@@ -14,11 +14,12 @@ from functools import partial
 import numpy as np
 
 from bench.decoding.packed_weights import packed_weights
+from bench.decoding.recorded_steps import recorded_steps
 from bench.evaluation.evaluate import DTYPES
 from bench.experiment.job_data import JobData, model_of
 from bench.experiment.spec import Experiment
 from bench.measures.costs import ceiling
-from bench.measures.latency import LatencyBenchmark, time_passes
+from bench.measures.latency import LatencyBenchmark, rounds_of_warm_up, time_passes
 from bench.speed.figure import Figure, Measure, Measurement
 
 SINGLE, BATCHED, BATCH = 20, 256, 64
@@ -78,7 +79,7 @@ def prepared(experiment: Experiment, length: int | None) -> Iterator[Measure]:
             }
             return Measurement(figures, timing.other_share, facts)
 
-        with packed_weights(model):
-            for piece in work:  # warms up shapes, caches and clock rates
+        with packed_weights(model), recorded_steps(model, experiment.machine.cuda_graphs):
+            for piece in work * rounds_of_warm_up(device):
                 piece()
             yield measure

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,16 +18,20 @@ from typing import Any, Literal
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.data.batches import PairBatches
 from bench.data.encoded_pairs import Pairs, Sentences
 from bench.decoding import concurrent_batches
 from bench.decoding.beam_search import DecodingSettings, greedy, translate
+from bench.decoding.recorded_steps import recorded_steps, records_steps
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.system.machine import MachineSettings, bf16_fallback
 from bench.training.checkpoints import Signals
+from bench.training.recorded_updates import RecordedUpdates
 from bench.training.reward import without_dropout
 from bench.training.trainer import Status, TrainingHooks, TrainingResult, train
 from bench.training.validation import Score
@@ -417,6 +421,100 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
             found, found_P = step(parts)
             torch.testing.assert_close(found, whole, rtol=1e-12, atol=0)
             torch.testing.assert_close(found_P, whole_P, rtol=0, atol=1e-12 * whole_P.abs().max().item())
+
+
+def repeated(function: Callable[[], None]) -> Callable[[], None]:
+    """Stands for a recorded CUDA graph where there is no GPU: calls the function again."""
+    function()
+    return function
+
+
+@pytest.mark.parametrize("normalization", ["token", "sentence"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_recorded_update_is_that_of_the_batch(
+    model: Translator, device: torch.device, normalization: Literal["token", "sentence"], parts: int
+) -> None:
+    """The second batch has other words and other lengths in the recorded shape."""
+    first, second = batch(device), Batch(tokens((8, 7, 1, 4, 2), seed=3), tokens((1, 2, 9, 3, 3), seed=4)).to(device)
+    model.optimization = OptimizationSettings(normalization=normalization, label_smoothing=0.1, accumulate=parts)
+    with without_dropout(model.train()):
+        if not model.is_repeatable(training=True):
+            pytest.skip("the row cannot be recorded")
+
+        def gradients(pairs: Batch) -> Tensor:
+            model.zero_grad()
+            loss = model.training_step(pairs, 0)
+            loss.backward()
+            found = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+            return torch.cat((loss.detach()[None], *found))
+
+        wanted = [gradients(pairs) for pairs in (first, second)]
+        model.differentiate = recorded = RecordedUpdates(model, None if device.type == "cuda" else repeated)
+        for number, pairs in enumerate((first, first, second, first)):
+            found_P, wanted_P = gradients(pairs), wanted[int(pairs is second)]
+            torch.testing.assert_close(found_P, wanted_P, rtol=0, atol=1e-12 * wanted_P.abs().max().item())
+            assert parts > 1 or recorded.launches == number
+        assert recorded.launches
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Fails if an operation moves a tensor from the host to the device. Nothing can be read back from "meta" anyway."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        inputs, _ = tree_flatten((args, kwargs))
+        on_host = any(isinstance(each, Tensor) and each.device.type == "cpu" for each in inputs)
+        on_device = any(isinstance(each, Tensor) and each.is_meta for each in tree_flatten(found)[0])
+        assert not (on_host and on_device), f"{func} reads from the host"
+        return found
+
+
+def test_a_recorded_update_reads_nothing_but_tensors_of_the_device(row: str) -> None:
+    """A CUDA graph would repeat a copy from the host with the address that it had when it was recorded."""
+    model = build_on_meta(row, "demo", 400, 400).train()
+    if not model.is_repeatable(training=True):
+        pytest.skip("the row cannot be recorded")
+    source, target, weight = meta_tokens(3, 7).ids_BS, meta_tokens(3, 5).ids_BS, torch.ones((), device="meta")
+    with NothingFromTheHost():
+        loss, *gradients = RecordedUpdates(model, repeated).compute(source, target, weight)
+    assert loss is not None
+    assert all(gradient is not None for gradient in gradients)
+
+
+def test_a_recorded_step_reads_nothing_but_tensors_of_the_device(row: str) -> None:
+    model = build_on_meta(row, "demo", 400, 400).eval()
+    if not model.is_repeatable(training=False):
+        pytest.skip("the row cannot be recorded")
+    source, previous_B = Tokens(meta_tokens(3, 7).ids_BS, ()), meta_tokens(3, 1).ids_BS[:, 0]
+    with torch.inference_mode(), NothingFromTheHost():
+        state = model.start(model.encode(source))
+        for _ in range(3):
+            hidden_BD, state, _ = model.step(previous_B, state)
+            model.project(hidden_BD)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_recorded_steps_write_the_same_translations(model: Translator, device: torch.device, beam: int) -> None:
+    sources = [[5, 6, 7], [8, 9], [5], [9, 8, 7, 6, 5, 4]] * 2
+    settings = DecodingSettings(beam, extra_length=6, batch_sentences=1)
+    wanted = translate(model, sources, settings, attention=True)
+    with recorded_steps(model, True, None if device.type == "cuda" else repeated):
+        assert records_steps(model) == model.is_repeatable(training=False)
+        for _ in range(3):
+            found = translate(model, sources, settings, attention=True)
+            for ours, theirs in zip(found, wanted, strict=True):
+                assert [one.ids for one in ours] == [one.ids for one in theirs]
+                assert [one.score for one in ours] == pytest.approx([one.score for one in theirs], rel=1e-12)
+                for one, other in zip(ours, theirs, strict=True):
+                    assert (one.attention_TS is None) == (other.attention_TS is None)
+                    if one.attention_TS is not None and other.attention_TS is not None:
+                        assert one.attention_TS == pytest.approx(other.attention_TS, abs=1e-6)
+    assert not records_steps(model)
+
+
+def test_the_guard_notices_a_copy_from_the_host() -> None:
+    with NothingFromTheHost(), pytest.raises(AssertionError, match="from the host"):
+        meta_tokens(3, 7).real_index_N  # noqa: B018
 
 
 def test_bf16_mixed_trains_and_writes(row: str, device: torch.device) -> None:
