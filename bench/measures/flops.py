@@ -35,7 +35,7 @@ class FlopCounter:
     integers, which are exact at any size: a paper's run is 10^19, which neither a float nor 64 bits represent exactly.
 
     Attributes:
-        projects_padding: Whether training computes the output layer at padding, too (bench/training/recorded_updates.py).
+        projects_padding: Whether training computes the output layer at padding, too (recorded_updates.py).
     """
 
     def __init__(self, model: Translator) -> None:

@@ -184,7 +184,7 @@ class Translator(pl.LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, computed in `accumulate` parts if the optimization settings say so.
 
-        If `differentiate` is set, it computes the loss and the gradients of each part (bench/training/recorded_updates.py).
+        If `differentiate` is set, it computes loss and gradients of each part (bench/training/recorded_updates.py).
         """
         count, parameters = self.optimization.accumulate or 1, list(self.trainable_parameters())
 
