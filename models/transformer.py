@@ -37,9 +37,12 @@ def sinusoids(begin: int, end: int, width: int, like: Tensor) -> Tensor:
     return table_PD[begin:end].to(like.dtype, copy=True)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.cache
 def sinusoid_table(length: int, width: int, device: torch.device) -> Tensor:
-    """Return the first `length` positions in fp64. Cached, because every decoding step needs the next position."""
+    """Return the first `length` positions in fp64. Cached, because every decoding step needs the next position.
+
+    There are few lengths, all powers of two. None may be dropped: CUDA graphs read them where they are.
+    """
     with torch.inference_mode(False):  # a tensor of inference mode could not be used in training later
         position_P = torch.arange(length, device=device, dtype=torch.float64)
         rate_I = torch.exp(torch.arange(0, width, 2, device=device, dtype=torch.float64) * (-math.log(1e4) / width))

@@ -75,7 +75,11 @@ def load_benchmark(store: Store, run: TrackedRun) -> tuple[trained_model.Trained
         )
     sources, _ = loaded.ids(list(text["source"]))
     targets = loaded.vocabularies.target.encode(list(text["reference"]))
-    return loaded, LatencyBenchmark.of(loaded.model, sources, targets, loaded.experiment.decoding, TABLE_BATCH)
+    graphs = loaded.experiment.machine.cuda_graphs and loaded.model.device.type == "cuda"
+    benchmark = LatencyBenchmark.of(
+        loaded.model, sources, targets, loaded.experiment.decoding, TABLE_BATCH, cuda_graphs=graphs
+    )
+    return loaded, benchmark
 
 
 def median_ms(timing: Timing) -> float:
@@ -91,10 +95,10 @@ def measure_repeatedly(store: Store, references: Sequence[str], times: int) -> I
     timings: list[list[Timing]] = [[] for _ in runs]
     for _ in range(times):
         for (loaded, bench), found in zip(benches, timings, strict=True):
-            here = (
-                "cpu" if loaded.model.device.type == "cpu" else "gpu"
-            )  # the run may have used GPUs that this machine lacks
-            with replace(loaded.experiment.machine, accelerator=here, devices=1).applied():
+            # The run may have used GPUs that this machine lacks.
+            here = "cpu" if loaded.model.device.type == "cpu" else "gpu"
+            machine = replace(loaded.experiment.machine, accelerator=here, devices=1, cuda_graphs=bench.cuda_graphs)
+            with machine.applied():
                 found.append(bench.time_single_sentences(SECONDS * 2 / 3))
     for run, found in zip(runs, timings, strict=True):
         yield RepeatedLatency(run, [median_ms(timing) for timing in found], found)

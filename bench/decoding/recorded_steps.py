@@ -15,12 +15,12 @@ from torch import Tensor
 
 from bench.system.cuda_graphs import Record, RecordedFunction
 from models.parts.batch import Tokens
-from models.parts.translator import Translator
+from models.parts.translator import Translator, evaluation_mode
 
 MOST_ROWS = 16
 """Hypotheses up to which a step is recorded: those of one sentence."""
 
-MOST_SHAPES = 2048
+MOST_SHAPES = 512
 """Shapes that are recorded: some hundred positions for each of the padded lengths of a source."""
 
 
@@ -28,10 +28,11 @@ MOST_SHAPES = 2048
 def recorded_steps(model: Translator, enabled: bool, record: Record | None = None) -> Iterator[None]:
     """Within this block, `encode`, `step` and `project` of a repeatable model are recorded, for few rows.
 
-    The weights must stay where they are, and the model must not be copied or pickled. Results are the same.
+    Results are the same. The weights must stay where they are, and the model must not be copied or pickled. It is in
+    evaluation mode within the block, because a change of mode drops matrices that a graph reads (ConvS2S).
 
     Args:
-        model: A model on its device, used in evaluation mode.
+        model: A model on its device.
         enabled: Whether to record at all (`machine.cuda_graphs`).
         record: Records a function; default: as a CUDA graph.
     """
@@ -55,12 +56,8 @@ def recorded_steps(model: Translator, enabled: bool, record: Record | None = Non
         project=few_rows(model.project),
     )
     try:
-        yield
+        with evaluation_mode(model):
+            yield
     finally:
         for name in ("encode", "step", "project"):
             del vars(model)[name]
-
-
-def records_steps(model: Translator) -> bool:
-    """Whether the model is within a block of `recorded_steps`."""
-    return "step" in vars(model)

@@ -19,7 +19,6 @@ from bench.data import find_corpus
 from bench.data.batches import evaluation_batches
 from bench.data.encoded_pairs import Pairs, truncate
 from bench.decoding import beam_search, unk_replacement
-from bench.decoding.recorded_steps import recorded_steps
 from bench.evaluation import attention_maps, probe_model
 from bench.evaluation.attempt import measure_or_reason
 from bench.evaluation.trained_model import TrainedTranslator
@@ -348,8 +347,8 @@ def decoding_costs(model: Translator, experiment: Experiment, job_data: JobData)
         return [Measure("decoding_flops", total / len(split), "FLOP/sentence", provenance=provenance)]
 
     def speed() -> list[Measure]:
-        with recorded_steps(model, experiment.machine.cuda_graphs):
-            return latency.measure(model, sources, timed, experiment.decoding)
+        graphs = experiment.machine.cuda_graphs
+        return latency.measure(model, sources, timed, experiment.decoding, cuda_graphs=graphs)
 
     return [
         *measure_or_reason(("decoding_flops",), decoding_flops),

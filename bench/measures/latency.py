@@ -28,7 +28,7 @@ import torch
 
 from bench.decoding.beam_search import DecodingSettings, translate
 from bench.decoding.packed_weights import packed_weights
-from bench.decoding.recorded_steps import records_steps
+from bench.decoding.recorded_steps import recorded_steps
 from bench.measures.measure import Measure
 from bench.measures.memory import decoding_memory
 from bench.system.machine import siblings
@@ -181,11 +181,6 @@ def time_passes(work: Sequence[Callable[[], float]], seconds: float) -> Timing:
     return best
 
 
-def rounds_of_warm_up(device: torch.device) -> int:
-    """How often every sentence is translated before the clock starts; a CUDA graph is recorded the second time."""
-    return 2 if device.type == "cuda" else 1
-
-
 @dataclass(frozen=True)
 class LatencyBenchmark:
     """A model with the sentences that it is timed on.
@@ -196,6 +191,7 @@ class LatencyBenchmark:
         lengths: Number of tokens to write for each source: that of the reference, with EOS.
         settings: Beam and length penalty.
         free_running: Whether free-running output is timed, too. With initial weights its length means nothing.
+        cuda_graphs: Whether the steps of single sentences are launched as CUDA graphs (`machine.cuda_graphs`).
     """
 
     model: Translator
@@ -203,6 +199,7 @@ class LatencyBenchmark:
     lengths: list[int]
     settings: DecodingSettings
     free_running: bool = True
+    cuda_graphs: bool = False
 
     @classmethod
     def of(
@@ -213,12 +210,13 @@ class LatencyBenchmark:
         settings: DecodingSettings,
         sentences: int,
         free_running: bool = True,
+        cuda_graphs: bool = False,
     ) -> LatencyBenchmark:
         """Selects the given number of evenly spaced sentences of a test set."""
         count = min(sentences, len(sources))
         indices = [number * len(sources) // count for number in range(count)]
         lengths = [len(targets[i]) + 1 for i in indices]
-        return cls(model, [sources[i] for i in indices], lengths, settings, free_running)
+        return cls(model, [sources[i] for i in indices], lengths, settings, free_running, cuda_graphs)
 
     def synchronize(self) -> None:
         """Waits until the device has finished its work."""
@@ -235,14 +233,9 @@ class LatencyBenchmark:
         return (time.perf_counter() - begin) * 1e3
 
     def warm_up(self) -> None:
-        """Three translations, two of them of the longest sentence: warms up shapes, caches and clock rates.
-
-        On a GPU every sentence, because its kernels are chosen, and recorded, for each shape.
-        """
+        """Three translations, two of them of the longest sentence: warms up shapes, caches and clock rates."""
         longest = max(range(len(self.sources)), key=lambda index: len(self.sources[index]) + self.lengths[index])
-        on_gpu = self.model.device.type == "cuda"
-        every = [*range(len(self.sources))] * rounds_of_warm_up(self.model.device)
-        for index in every if on_gpu else (0, longest, longest):
+        for index in (0, longest, longest):
             self.time_ms([self.sources[index]], [self.lengths[index]])
 
     @property
@@ -257,8 +250,7 @@ class LatencyBenchmark:
             precision = f"autocast {torch.get_autocast_dtype(device.type)}"
         else:
             precision = str(next(self.model.parameters()).dtype)
-        graphs = "; CUDA graphs" if records_steps(self.model) else ""
-        return f"beam {self.settings.beam}; {precision.replace('torch.', '')}; {where}{graphs}"
+        return f"beam {self.settings.beam}; {precision.replace('torch.', '')}; {where}"
 
     # --- what is measured ---------------------------------------------------------------------------------------
 
@@ -270,8 +262,10 @@ class LatencyBenchmark:
         first = [partial(self.time_ms, [source], [1]) for source in self.sources]
         whole = [partial(self.time_ms, [s], [n]) for s, n in zip(self.sources, self.lengths, strict=True)]
         free = [partial(self.time_ms, [source], None) for source in self.sources if self.free_running]
-        with packed_weights(self.model):
+        with packed_weights(self.model), recorded_steps(self.model, self.cuda_graphs):
             self.warm_up()
+            for piece in 2 * (first + whole + free) if self.cuda_graphs else ():  # recorded the second time
+                piece()
             return time_passes(first + whole + free, seconds)
 
     def single_sentence_measures(self, seconds: float) -> list[Measure]:
@@ -283,9 +277,9 @@ class LatencyBenchmark:
         timing = self.time_single_sentences(seconds)
         count = len(self.sources)
         first_PN, whole_PN, free_PN = np.split(np.array(timing.passes), [count, 2 * count], axis=1)
-        provenance = (
-            f"batch 1; {{}}; {len(self.sources)} sentences, {whole_PN.size} samples; {self.provenance}; {timing.noise}"
-        )
+        graphs = "; CUDA graphs" if self.cuda_graphs and self.model.is_repeatable(training=False) else ""
+        samples = f"{count} sentences, {whole_PN.size} samples"
+        provenance = f"batch 1; {{}}; {samples}; {self.provenance}{graphs}; {timing.noise}"
         noisy, measures = not timing.quiet, []
         for name, length, samples_PN in (
             ("latency", "reference's length", whole_PN),
@@ -345,13 +339,14 @@ def measure(
     settings: DecodingSettings,
     seconds: float = SECONDS,
     free_running: bool = True,
+    cuda_graphs: bool = False,
 ) -> list[Measure]:
     """Measures everything in the protocol of docs/latency.md, and the peak memory of decoding.
 
     Takes about `seconds` on a noisy machine and a third of that on a quiet one, but at least two passes.
     """
     few, many = (
-        LatencyBenchmark.of(model, sources, targets, settings, count, free_running)
+        LatencyBenchmark.of(model, sources, targets, settings, count, free_running, cuda_graphs)
         for count in (TABLE_BATCH, BATCHES[-1])
     )
     single = few.single_sentence_measures(seconds * 2 / 3)

@@ -19,7 +19,7 @@ from bench.evaluation.evaluate import DTYPES
 from bench.experiment.job_data import JobData, model_of
 from bench.experiment.spec import Experiment
 from bench.measures.costs import ceiling
-from bench.measures.latency import LatencyBenchmark, rounds_of_warm_up, time_passes
+from bench.measures.latency import LatencyBenchmark, time_passes
 from bench.speed.figure import Figure, Measure, Measurement
 
 SINGLE, BATCHED, BATCH = 20, 256, 64
@@ -79,7 +79,8 @@ def prepared(experiment: Experiment, length: int | None) -> Iterator[Measure]:
             }
             return Measurement(figures, timing.other_share, facts)
 
-        with packed_weights(model), recorded_steps(model, experiment.machine.cuda_graphs):
-            for piece in work * rounds_of_warm_up(device):
+        graphs = experiment.machine.cuda_graphs
+        with packed_weights(model), recorded_steps(model, graphs):
+            for piece in work * (2 if graphs else 1):  # warms up shapes, caches, clock rates; recorded the second time
                 piece()
             yield measure

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.data.encoded_pairs import truncate
-from bench.decoding.recorded_steps import recorded_steps
 from bench.experiment.job_data import JobData, model_of
 from bench.experiment.spec import Experiment
 from bench.measures import latency
@@ -80,10 +79,15 @@ def _measured(experiment: Experiment, seconds: float) -> tuple[list[Measure], di
         model = model_of(experiment, job_data).to(device).eval()
         test = next(iter(job_data.corpus.tests.values()))
         targets, _ = truncate(job_data.vocabularies.target.encode(test.targets), job_data.max_length)
-        with recorded_steps(model, experiment.machine.cuda_graphs):
-            measures = latency.measure(
-                model, job_data.sources(test), targets, experiment.decoding, seconds, free_running=False
-            )
+        measures = latency.measure(
+            model,
+            job_data.sources(test),
+            targets,
+            experiment.decoding,
+            seconds,
+            free_running=False,
+            cuda_graphs=experiment.machine.cuda_graphs,
+        )
         machine = environment_tags(device)
     return [
         replace(measure, provenance=f"{TOGETHER}, commit {machine[COMMIT][:8]}; {measure.provenance}")

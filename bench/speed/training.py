@@ -42,8 +42,7 @@ def prepared(experiment: Experiment) -> Iterator[Measure]:
         if settings.precision == "64-true":
             model.double()
         counter, warm_up = FlopCounter(model), WARM_UP
-        if experiment.machine.cuda_graphs and model.is_repeatable(training=True):
-            record_updates(model, job_data.train, counter)
+        if experiment.machine.cuda_graphs and record_updates(model, job_data.train, counter, settings.reward.share):
             warm_up = max(WARM_UP, 2 * min(job_data.train.batches_per_epoch, MOST_SHAPES))  # recorded the second time
         update = plain_update(model, iter(job_data.train.train_dataloader()), settings.precision, settings.clip)
         limit = ceiling(device.type, DTYPES[settings.precision])

@@ -14,6 +14,7 @@ recurrent decoders for minutes, and its kernels round differently and draw other
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -37,14 +38,26 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self.pool = torch.cuda.graph_pool_handle()
+        self.graphs = list[torch.cuda.CUDAGraph]()  # also a failed one: the allocator may still refer to it
 
     def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
-        graph = torch.cuda.CUDAGraph()
+        graph, stream, collects = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), gc.isenabled()
+        self.graphs.append(graph)
         torch.clear_autocast_cache()  # weights that were cast before would not be cast again by the graph
-        with torch.cuda.graph(graph, pool=self.pool):
-            function()
-        torch.clear_autocast_cache()  # those that were cast now are in the memory of the graphs
-        graph.replay()  # recording has launched nothing
+        gc.disable()  # a graph that is collected while another is recorded spoils it
+        try:
+            with torch.cuda.graph(graph, pool=self.pool):
+                function()
+            graph.replay()  # recording has launched nothing
+        except RuntimeError as error:
+            torch.cuda.set_stream(stream)  # torch leaves the stream of a failed recording in place
+            if "out of memory" in str(error):  # errors of the CUDA library have another class
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
+        finally:
+            torch.clear_autocast_cache()  # the weights that were cast now are in the memory of the graphs
+            if collects:
+                gc.enable()
         return graph.replay
 
 

@@ -55,8 +55,8 @@ class MemoryLimit(pl.Callback):
 
 
 def free_memory(model: Translator) -> None:
-    """Frees what an update that failed has left: gradients, optimizer, recorded updates, the GPU's unused blocks."""
+    """Frees what an update that failed has left: gradients, the optimizer, and the GPU's unused blocks."""
     model.zero_grad(set_to_none=True)
-    model.trainer = model.differentiate = None
+    model.trainer = None
     gc.collect()
     torch.cuda.empty_cache()

@@ -69,8 +69,19 @@ class RecordedUpdates:
         return [loss.detach(), *gradients_of(loss, self.parameters)]
 
 
-def record_updates(model: Translator, data: PairBatches, flop_counter: FlopCounter) -> RecordedUpdates:
-    """Let a repeatable model train by recorded updates, on batches of few shapes; FLOPs are counted accordingly."""
+def record_updates(
+    model: Translator, data: PairBatches, flop_counter: FlopCounter, reward_share: float
+) -> RecordedUpdates | None:
+    """Let a model train by recorded updates, on batches of few shapes; FLOPs are counted accordingly.
+
+    Args:
+        reward_share: Share of the reward phase (`training.reward.share`).
+
+    Returns:
+        The updates; None if the model is not repeatable or the training has a reward phase. Nothing changes then.
+    """
+    if reward_share or not model.is_repeatable(training=True):
+        return None
     model.differentiate = RecordedUpdates(model)
     data.multiple, flop_counter.projects_padding = LENGTH_MULTIPLE, True
     return model.differentiate

@@ -240,8 +240,8 @@ def train(
     reward_phase = RewardPhase(settings.reward, budget, curves, hooks.decode_text, hooks.selection.tokenizer)
     model.objective = reward_phase.objective
     recorded = None
-    if machine.cuda_graphs and model.is_repeatable(training=True) and not settings.reward.share:
-        recorded = record_updates(model, data, budget.flop_counter)
+    if machine.cuda_graphs:
+        recorded = record_updates(model, data, budget.flop_counter, settings.reward.share)
     validation = Validation(
         budget,
         curves,
@@ -306,9 +306,11 @@ def train(
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended.*")
         model.train()
-        with memory_limit.reported(settings.accumulate or 1) if group.size == 1 else nullcontext():
-            trainer.fit(model, data, ckpt_path=path if group.broadcast(path.exists()) else None, weights_only=True)
-    model.objective, model.differentiate = cross_entropy_loss, None
+        try:
+            with memory_limit.reported(settings.accumulate or 1) if group.size == 1 else nullcontext():
+                trainer.fit(model, data, ckpt_path=path if group.broadcast(path.exists()) else None, weights_only=True)
+        finally:
+            model.objective, model.differentiate = cross_entropy_loss, None
     weights = group.broadcast(validation.final_weights() if group.is_leader else {})
     scores = [score for _, score in validation.scores]
     launches = 0 if recorded is None else recorded.launches

@@ -26,7 +26,7 @@ from bench.data.batches import PairBatches
 from bench.data.encoded_pairs import Pairs, Sentences
 from bench.decoding import concurrent_batches
 from bench.decoding.beam_search import DecodingSettings, greedy, translate
-from bench.decoding.recorded_steps import recorded_steps, records_steps
+from bench.decoding.recorded_steps import recorded_steps
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.system.machine import MachineSettings, bf16_fallback
@@ -457,6 +457,26 @@ def test_a_recorded_update_is_that_of_the_batch(
         assert recorded.launches
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_recorded_update_draws_the_numbers_of_the_usual_one(
+    row: str, device: torch.device, precision: torch.dtype
+) -> None:
+    """With dropout, in the precisions of training, whose kernels are not those of float64."""
+    model, pairs = build(row, device=device).train(), batch(device)
+    if not model.is_repeatable(training=True):
+        pytest.skip("the row cannot be recorded")
+    updates = RecordedUpdates(model, None if device.type == "cuda" else repeated)
+    losses = list[float]()
+    with bf16_fallback(device), torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+        for seed in (1, 2, 1, 2, 1):
+            torch.manual_seed(seed)
+            loss, gradients = updates(pairs)
+            assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+            losses.append(loss.item())
+    assert updates.launches == 4
+    assert losses[2:] == pytest.approx([losses[0], losses[1], losses[0]], rel=1e-5)
+
+
 class NothingFromTheHost(TorchDispatchMode):
     """Fails if an operation moves a tensor from the host to the device. Nothing can be read back from "meta" anyway."""
 
@@ -499,7 +519,7 @@ def test_recorded_steps_write_the_same_translations(model: Translator, device: t
     settings = DecodingSettings(beam, extra_length=6, batch_sentences=1)
     wanted = translate(model, sources, settings, attention=True)
     with recorded_steps(model, True, None if device.type == "cuda" else repeated):
-        assert records_steps(model) == model.is_repeatable(training=False)
+        assert ("step" in vars(model)) == model.is_repeatable(training=False)
         for _ in range(3):
             found = translate(model, sources, settings, attention=True)
             for ours, theirs in zip(found, wanted, strict=True):
@@ -509,7 +529,7 @@ def test_recorded_steps_write_the_same_translations(model: Translator, device: t
                     assert (one.attention_TS is None) == (other.attention_TS is None)
                     if one.attention_TS is not None and other.attention_TS is not None:
                         assert one.attention_TS == pytest.approx(other.attention_TS, abs=1e-6)
-    assert not records_steps(model)
+    assert "step" not in vars(model)
 
 
 def test_the_guard_notices_a_copy_from_the_host() -> None:

@@ -101,7 +101,8 @@ def test_the_shorter_side_is_padded_to_few_lengths() -> None:
 def test_executed_flops_are_those_that_run() -> None:
     module = model().train()
     data, flop_counter = PairBatches(pairs(), 60, seed=3), FlopCounter(module)
-    updates = record_updates(module, data, flop_counter)
+    updates = record_updates(module, data, flop_counter, reward_share=0)
+    assert updates
     batch = data.local_part(data.epoch(0)[0])
     flop_counter.add(batch)
     inputs = batch.source.ids_BS, batch.target.ids_BS, torch.ones(())
