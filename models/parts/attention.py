@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import abc
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,19 @@ def scaled_dot_product(query_BHTC: Tensor, key_BHSC: Tensor, mask: Tensor) -> Te
     """
     scores_BHTS = query_BHTC @ key_BHSC.transpose(-2, -1) / math.sqrt(query_BHTC.shape[-1])
     return masked_softmax(scores_BHTS, mask)
+
+
+def fused_attention(query_BHTC: Tensor, key_BHSC: Tensor, value_BHSC: Tensor, **settings: Any) -> Tensor:
+    """Return scaled dot-product attention by PyTorch's fused kernel, on a CPU in fp32 even under autocast to bf16.
+
+    There the backward pass of the kernel takes ten times as long in bf16 as the forward pass (docs/latency.md).
+    """
+    if query_BHTC.device.type != "cpu" or query_BHTC.dtype != torch.bfloat16:
+        return functional.scaled_dot_product_attention(query_BHTC, key_BHSC, value_BHSC, **settings)
+    with torch.autocast("cpu", enabled=False):
+        return functional.scaled_dot_product_attention(
+            query_BHTC.float(), key_BHSC.float(), value_BHSC.float(), **settings
+        )
 
 
 class MultiHeadAttention(nn.Module):
@@ -102,7 +116,7 @@ class MultiHeadAttention(nn.Module):
             weights_BHTS = self.weights(scaled_dot_product(query_BHTC, key_BHSC, mask))
             out_BHTC = functional.dropout(weights_BHTS, self.dropout, self.training) @ value_BHSC
         else:
-            out_BHTC = functional.scaled_dot_product_attention(
+            out_BHTC = fused_attention(
                 query_BHTC,
                 key_BHSC,
                 value_BHSC,
