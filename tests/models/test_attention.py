@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.parts.attention import (
     AdditiveAttention,
@@ -94,6 +95,31 @@ def test_result_with_a_hook_equals_that_of_the_fused_kernel(causal: bool) -> Non
         assert (weights_BHTS.triu(diagonal=1) == 0).all()
     else:
         assert (weights_BHTS[1, :, :, 3:] == 0).all()
+
+
+class KernelInputs(TorchDispatchMode):
+    """Records the precision of the inputs of fused attention, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = list[torch.dtype]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "scaled_dot_product" in str(func):
+            self.seen.append(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def test_fused_attention_is_in_fp32_under_bf16_on_a_cpu() -> None:
+    """In bf16 the backward pass of the kernel takes ten times as long as the forward pass."""
+    attention, x_BTD, memory_BSD, mask_BS = build_multi_head()
+    attention.float()
+    with KernelInputs() as kernels, torch.autocast("cpu", torch.bfloat16):
+        found_BTD = attention(x_BTD.float(), attention.keys_values(memory_BSD.float()), mask_BS[:, None, None])
+        found_BTD.float().sum().backward()
+    assert len(kernels.seen) == 2
+    assert set(kernels.seen) == {torch.float32}
+    assert found_BTD.dtype == torch.bfloat16
 
 
 def test_single_query_with_weights_equals_many_queries() -> None:
