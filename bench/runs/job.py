@@ -353,6 +353,8 @@ def _train_model(
         _warn_of_constant_score(trained.scores, job_data.selection, writer)
     if experiment.machine.cuda_graphs:
         writer.tag({"graph_launches": str(trained.graph_launches)})
+        if not trained.graph_launches:
+            terminal.say("  machine.cuda_graphs: no update was launched as a graph; docs/gpu.md names the reasons")
     writer.flush()
     writer.frame(pd.DataFrame(trained.curve, columns=["update", "name", "value"]), "curves.parquet")
     model.load_state_dict(trained.weights)
