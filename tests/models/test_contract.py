@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,7 @@ from models.parts.flops import Flops
 from models.parts.mixture_of_experts import MixtureOfExperts
 from models.parts.optimization import OptimizationSettings
 from models.parts.translator import Translator
+from tests.helpers.repeated_calls import repeated
 
 FILES = row_files()
 ROWS = sorted(FILES)
@@ -421,12 +422,6 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
             found, found_P = step(parts)
             torch.testing.assert_close(found, whole, rtol=1e-12, atol=0)
             torch.testing.assert_close(found_P, whole_P, rtol=0, atol=1e-12 * whole_P.abs().max().item())
-
-
-def repeated(function: Callable[[], None]) -> Callable[[], None]:
-    """Stands for a recorded CUDA graph where there is no GPU: calls the function again."""
-    function()
-    return function
 
 
 @pytest.mark.parametrize("normalization", ["token", "sentence"])

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bench.system.cuda_graphs import RecordedFunction
-
-
-def repeated(function: Callable[[], None]) -> Callable[[], None]:
-    function()
-    return function
+from tests.helpers.repeated_calls import repeated
 
 
 class Pair(NamedTuple):

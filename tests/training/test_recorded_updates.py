@@ -5,7 +5,6 @@ The contract tests compare losses and gradients of all architectures, on a GPU w
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,8 @@ from bench.training.reward import RewardSettings
 from bench.training.trainer import TrainingResult
 from models import moe, seq2seq
 from models.parts.batch import PAD
+from tests.helpers.repeated_calls import repeated
 from tests.training.test_trainer import Attempts, Killed, kill_at, model, pairs, settings
-
-
-def repeated(function: Callable[[], None]) -> Callable[[], None]:
-    function()
-    return function
 
 
 @pytest.fixture(autouse=True)
