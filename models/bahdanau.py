@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from models.parts.attention import AdditiveAttention, weighted_sum
 from models.parts.batch import Tokens
+from models.parts.dropout import Dropout
 from models.parts.flops import Flops, matmul_flops
 from models.parts.recurrent import both_directions, run_fused
 from models.parts.translator import State, Step, Translator
@@ -124,7 +125,7 @@ class Model(Translator):
         self.U_o = nn.Linear(width, 2 * maxout)
         self.V_o = nn.Linear(embedding, 2 * maxout, bias=False)
         self.C_o = nn.Linear(2 * width, 2 * maxout, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(maxout, target_vocabulary)
         self.initialize()
 

@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from models.parts.batch import PAD, Tokens
 from models.parts.convolution import prepend_past, windows
+from models.parts.dropout import Dropout
 from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
@@ -47,7 +48,7 @@ class Block(nn.Module):
         self.narrow = nn.Sequential(nn.LayerNorm(2 * width), nn.ReLU(), nn.Linear(2 * width, width))
         self.norm = nn.LayerNorm(width)
         self.convolve = nn.Linear(kernel * width, width)
-        self.widen = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, 2 * width), nn.Dropout(dropout))
+        self.widen = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, 2 * width), Dropout(dropout))
 
     def inputs(self, x_BT2D: Tensor) -> Tensor:
         """Return the input of the convolution."""
@@ -114,7 +115,7 @@ class Model(Translator):
         width, dilations = config.width, [config.dilations[i % len(config.dilations)] for i in range(config.blocks)]
         self.source_embedding = nn.Embedding(source_vocabulary, 2 * width)
         self.target_embedding = nn.Embedding(target_vocabulary, 2 * width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.encoder = Stack[EncoderBlock](
             EncoderBlock(width, config.kernel, dilation, config.dropout) for dilation in dilations
         )

@@ -32,6 +32,7 @@ from torch.nn import functional
 
 from models.parts.batch import Tokens
 from models.parts.convolution import windows
+from models.parts.dropout import Dropout
 from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.recurrent import run_fused
 from models.parts.stack import Stack
@@ -82,7 +83,7 @@ class Model(Translator):
         )
         # Its two matrices are [I S] and R.
         self.recurrence = nn.RNN(config.embedding + config.channels, config.hidden, bias=False, batch_first=True)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(config.hidden, target_vocabulary, bias=False)
 
     def encode(self, source: Tokens) -> Tensor:

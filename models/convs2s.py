@@ -30,6 +30,7 @@ from torch.nn import functional
 from models.parts.attention import AttentionWeights, masked_softmax
 from models.parts.batch import Tokens
 from models.parts.convolution import prepend_past, windows
+from models.parts.dropout import Dropout
 from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
@@ -79,7 +80,7 @@ class Convolution(nn.Module):
 
     def __init__(self, inputs: int, width: int, kernel: int, dropout: float) -> None:
         super().__init__()
-        self.kernel, self.dropout = kernel, nn.Dropout(dropout)
+        self.kernel, self.dropout = kernel, Dropout(dropout)
         self.W = WeightNormLinear(kernel * inputs, 2 * width, 4 * (1 - dropout))
         self.residual = WeightNormLinear(inputs, width) if inputs != width else nn.Identity()
 
@@ -176,7 +177,7 @@ class Embedding(nn.Module):
         super().__init__()
         self.words = nn.Embedding(vocabulary, config.embedding)
         self.positions = nn.Embedding(config.positions, config.embedding)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         for table in (self.words, self.positions):
             nn.init.normal_(table.weight, std=0.1)
 
@@ -209,7 +210,7 @@ class Model(Translator):
         )
         self.encoder_out = WeightNormLinear(last, config.embedding)
         self.decoder_out = WeightNormLinear(last, config.out)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = WeightNormLinear(config.out, target_vocabulary, gain)
 
     def encode(self, source: Tokens) -> Memory:

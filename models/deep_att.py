@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from models.parts.attention import AdditiveAttention, weighted_sum
 from models.parts.batch import Tokens
+from models.parts.dropout import Dropout
 from models.parts.flops import Flops, matmul_flops
 from models.parts.recurrent import lstm_update, reorder_positions
 from models.parts.stack import Stack
@@ -133,7 +134,7 @@ class Model(Translator):
         self.W_c = nn.Linear(annotation, 4 * width, bias=False)
         self.U = nn.Linear(width, 4 * width, bias=False)
         self.decoder = Stack[Block](Block(1, inputs[layer], width) for layer in range(1, config.decoder_layers))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(3 * width, target_vocabulary, bias=False)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -config.initial, config.initial)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.parts.batch import PAD, Tokens
+from models.parts.dropout import Dropout
 from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.translator import State, Step, Translator
 from models.parts.window import BEFORE, RECENT, SLOTS, first_past, padded_source, source_index
@@ -67,7 +68,7 @@ class Model(Translator):
             *(
                 module
                 for inner, outer in zip(self.widths, self.widths[1:], strict=False)
-                for module in (nn.Linear(inner, outer), ACTIVATIONS[config.activation](), nn.Dropout(config.dropout))
+                for module in (nn.Linear(inner, outer), ACTIVATIONS[config.activation](), Dropout(config.dropout))
             )
         )
         self.output = nn.Linear(config.hidden, target_vocabulary)

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from models.parts.attention import AdditiveAttention, weighted_sum
 from models.parts.batch import Tokens
+from models.parts.dropout import Dropout
 from models.parts.flops import Flops, matmul_flops
 from models.parts.recurrent import FusedLSTM, LSTMCell, both_directions
 from models.parts.stack import Stack
@@ -97,7 +98,7 @@ class Model(Translator):
         self.lowest = LSTMCell(width, width)
         self.attention = AdditiveAttention(width, width, width)
         self.decoder = Stack[FusedLSTM](FusedLSTM(2 * width, width) for _ in range(config.layers - 1))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(width, target_vocabulary, bias=False)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -config.initial, config.initial)

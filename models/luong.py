@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from models.parts.attention import ConcatAttention, DotAttention, GeneralAttention, LocationAttention, weighted_sum
 from models.parts.batch import PAD, Tokens
+from models.parts.dropout import Dropout
 from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.recurrent import LSTMCell, run_fused
 from models.parts.stack import Stack
@@ -134,7 +135,7 @@ class Model(Translator):
         self.attention = scores[config.score](width)
         self.window = Window(width, config.window, config.reach == "local-p") if config.reach != "global" else None
         self.W_c = nn.Linear(2 * width, width, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(width, target_vocabulary, bias=False)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -config.initial, config.initial)

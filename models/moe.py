@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from models.parts.attention import FactoredAttention, weighted_sum
 from models.parts.batch import Tokens
+from models.parts.dropout import Dropout
 from models.parts.flops import Flops, matmul_flops
 from models.parts.mixture_of_experts import MixtureOfExperts
 from models.parts.recurrent import FusedLSTM, both_directions, lstm_update
@@ -106,7 +107,7 @@ class Model(Translator):
         self.attention = FactoredAttention(width)
         self.decoder_mixture = self.create_mixture()
         self.upper = FusedLSTM(width, cells, width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(width, target_vocabulary, bias=False)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -config.initial, config.initial)

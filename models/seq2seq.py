@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.batch import PAD, Tokens
+from models.parts.dropout import Dropout
 from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.recurrent import run_fused
 from models.parts.translator import State, Step, Translator
@@ -179,7 +180,7 @@ class Model(Translator):
         self.target_embedding = nn.Embedding(target_vocabulary, config.embedding)
         self.encoder = Recurrence(config, config.embedding)
         self.decoder = Recurrence(config, self.bridge.input_width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.output = nn.Linear(self.bridge.output_width, target_vocabulary, bias=config.cell == "gru")
         self.initialize()
 

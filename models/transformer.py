@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from models.parts.attention import MultiHeadAttention
 from models.parts.batch import Tokens
+from models.parts.dropout import Dropout
 from models.parts.flops import Flops, matmul_flops
 from models.parts.stack import Stack
 from models.parts.translator import State, Step, Translator
@@ -54,7 +55,7 @@ class FeedForward(nn.Sequential):
     """FFN(x) = max(0, x W_1 + b_1) W_2 + b_2; equation 2, with dropout on the inner layer as in tensor2tensor."""
 
     def __init__(self, width: int, inner: int, dropout: float) -> None:
-        super().__init__(nn.Linear(width, inner), nn.ReLU(), nn.Dropout(dropout), nn.Linear(inner, width))
+        super().__init__(nn.Linear(width, inner), nn.ReLU(), Dropout(dropout), nn.Linear(inner, width))
 
 
 class Residual(nn.Module):
@@ -65,7 +66,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int, dropout: float, pre_norm: bool) -> None:
         super().__init__()
-        self.norm, self.dropout, self.pre_norm = nn.LayerNorm(width), nn.Dropout(dropout), pre_norm
+        self.norm, self.dropout, self.pre_norm = nn.LayerNorm(width), Dropout(dropout), pre_norm
 
     def before(self, x: Tensor) -> Tensor:
         """Return the input of the sub-layer: LayerNorm(x) with pre-norm, x with post-norm."""
@@ -185,7 +186,7 @@ class Model(Translator):
         self.output = nn.Linear(config.width, target_vocabulary, bias=False)
         self.target_embedding = nn.Embedding(target_vocabulary, config.width)
         self.source_embedding = nn.Embedding(source_vocabulary, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.encoder = Stack[EncoderLayer](EncoderLayer(config) for _ in range(config.layers))
         self.decoder = Stack[DecoderLayer](DecoderLayer(config) for _ in range(config.layers))
         self.encoder_norm, self.decoder_norm = (

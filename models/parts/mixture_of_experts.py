@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.parts.dropout import Dropout
 from models.parts.flops import Flops, matmul_flops
 from models.parts.stack import Stack
 from models.parts.translator import Routing
@@ -252,7 +253,7 @@ class MixtureOfExperts(nn.Module):
         self.importance_weight, self.load_weight = importance_weight, load_weight
         self.gate = HierarchicalGate(gating, width, groups, experts, k) if groups else GATES[gating](width, experts, k)
         self.experts = Experts(width, inner, experts)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.loss: Tensor | None = None
         self.evaluated_tokens = self.evaluated_pairs = 0  # in evaluation mode: tokens, and pairs of token and expert
 
