@@ -17,6 +17,7 @@ from bench.tracking import logged_model, ui_view
 from bench.tracking.export import origin_of, with_experiments, with_ids
 from bench.tracking.exported import EXAMPLE, INCOMPLETE_TAG, INDEX, ORIGIN_TAG, Export, ExportedRun
 from bench.tracking.reading import LEFT_OUT_TAG, TrackedRun
+from bench.tracking.retry import log_datasets
 from bench.tracking.store import DESCRIPTION_TAG, PARENT_TAG, Store
 
 PARENTS = ("suite", "study")
@@ -179,7 +180,7 @@ def _fill(
         for line in one.datasets
     ]
     if inputs:
-        client.log_inputs(run_id, inputs)
+        log_datasets(client, run_id, inputs)
     model = _import_model(store, run_id, one, export)
     points = [
         Metric(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from mlflow.entities import Metric
+from mlflow.entities import DatasetInput, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -25,6 +25,9 @@ OUTAGE_TEXTS = ("failed with exception", "OperationalError", "Max retries exceed
 
 SQLITE_ERROR = "sqlite3.OperationalError"
 """Text in every error of a SQLite file. Only a lock is temporary: waiting does not help if the disk is full."""
+
+CONFLICT_TEXTS = ("IntegrityError", "UniqueViolation")
+"""Texts in the errors of a database that already has what a request would add: SQLite's, and PostgreSQL's."""
 
 Result = TypeVar("Result")
 logger = logging.getLogger("bench.tracking")
@@ -60,6 +63,20 @@ def retry_until(call: Callable[[], Result], deadline: Callable[[], float]) -> Re
             if waiting:
                 logger.warning("the tracking store answers again")
             return result
+
+
+def log_datasets(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:
+    """Logs data sets as inputs of a run, also if another process logs the same ones for the first time just now.
+
+    MLflow looks whether a data set exists before it adds it, and the database refuses what was added in between. The
+    repeated request finds it.
+    """
+    try:
+        client.log_inputs(run_id, inputs)
+    except MlflowException as error:
+        if not any(words in str(error) for words in CONFLICT_TEXTS):
+            raise
+        client.log_inputs(run_id, inputs)
 
 
 class RetryingClient:

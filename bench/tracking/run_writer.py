@@ -27,7 +27,7 @@ from bench.system import terminal
 from bench.system.visible_text import visible
 from bench.tracking import logged_model
 from bench.tracking.reading import FILES_TAG
-from bench.tracking.retry import BackgroundWriter
+from bench.tracking.retry import BackgroundWriter, log_datasets
 
 
 class RunWriter:
@@ -81,7 +81,7 @@ class RunWriter:
             )
             for split, digest in hashes.items()
         ]
-        self.client.log_inputs(self.id, inputs)
+        log_datasets(self.client, self.id, inputs)
 
     def measures(self, measures: list[Measure]) -> None:
         """Writes the final numbers: all of them to the table measures.json, and the main ones as MLflow metrics.

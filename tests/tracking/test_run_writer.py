@@ -1,8 +1,13 @@
-"""What is written to a run: any text is stored, and unsafe characters in it are made visible."""
+"""What is written to a run: any text, with unsafe characters made visible, and data sets that others write, too."""
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mlflow.store.tracking import sqlalchemy_store
 
 from tests.helpers.synthetic_runs import UNSAFE, UNSAFE_SHOWN
 from tests.helpers.tracking_folder import new_store
@@ -20,3 +25,28 @@ def test_unsafe_characters_are_visible_in_tables_tags_and_params(tmp_path: Path)
     assert list(store.hypotheses(run, "test")["hypothesis"]) == shown
     assert run.tags["reason"] == run.tags["name"] == UNSAFE_SHOWN
     assert run.params["corpus.train"] == UNSAFE_SHOWN
+
+
+def test_two_runs_log_a_data_set_for_the_first_time_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run writes between MLflow's look for the data set and its own addition, where an id is drawn."""
+    store = new_store(tmp_path / "runs")
+    first, second = (store.begin("suite", name, {"job_hash": name}) for name in ("first", "second"))
+    drawn: list[uuid.UUID] = []
+
+    def draw() -> uuid.UUID:
+        drawn.append(uuid.uuid4())
+        if len(drawn) == 1:
+            second.datasets({"train": "ab" * 32}, "corpus", {"train": "{}"})
+        return drawn[-1]
+
+    monkeypatch.setattr(sqlalchemy_store, "uuid", SimpleNamespace(uuid4=draw))
+    first.datasets({"train": "ab" * 32}, "corpus", {"train": "{}"})
+    assert len(drawn) > 1
+    for writer in (first, second):
+        inputs = writer.client.get_run(writer.id).inputs
+        assert inputs is not None
+        assert [(one.dataset.name, one.dataset.digest) for one in inputs.dataset_inputs] == [
+            ("corpus/train", "ab" * 16)
+        ]
