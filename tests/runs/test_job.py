@@ -700,7 +700,7 @@ def test_a_measure_that_cannot_be_taken_does_not_cost_the_run(
 ) -> None:
     """Of six validation pairs every second is over the limit of length, and one is longer than a training batch."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no\nmemory")
 
     monkeypatch.setattr(bench.evaluation.evaluate.latency, "measure", fail)
