@@ -21,9 +21,11 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return input
         dropped = round(self.p * 2**BITS)  # of 2^16 equally likely numbers
         usual = input.device.type != "cpu" or input.dtype == torch.float64
-        if usual or not self.training or dropped in (0, 2**BITS):
+        if usual or dropped in (0, 2**BITS):
             return super().forward(input)
         draws = torch.empty(-(-input.numel() * BITS // 64), dtype=torch.int64).random_(-(2**63), None)
         draws = draws.view(torch.int16)[: input.numel()].view(input.shape)  # from -2^15 to 2^15 - 1
