@@ -115,8 +115,13 @@ class DecoderLayer(nn.Module):
         return feed_forward_residual.after(x_BTD, y_BTD)
 
     def step(
-        self, x_BD: Tensor, source: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor], mask_BS: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        self,
+        x_BD: Tensor,
+        source: tuple[Tensor, Tensor],
+        past: tuple[Tensor, Tensor],
+        mask_BS: Tensor,
+        with_weights: bool,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
         """Process one position with cached keys and values.
 
         Args:
@@ -124,17 +129,21 @@ class DecoderLayer(nn.Module):
             source: Keys and values of the source.
             past: Keys and values of the earlier target positions.
             mask_BS: True at real source positions.
+            with_weights: Whether to return the attention; without it, a fused kernel is faster.
 
         Returns:
-            (x_BD, the past with this position appended, attention_BS over the source).
+            (x_BD, the past with this position appended, attention_BS over the source or None).
         """
         self_residual, source_residual, feed_forward_residual = self.residuals
         y_B1D = self_residual.before(x_BD)[:, None]
         key_BH1C, value_BH1C = self.self_attention.keys_values(y_B1D)
         past = torch.cat((past[0], key_BH1C), dim=2), torch.cat((past[1], value_BH1C), dim=2)
         x_BD = self_residual.after(x_BD, self.self_attention(y_B1D, past, None)[:, 0])
-        y_BD = source_residual.before(x_BD)
-        y_BD, attention_BS = self.source_attention.forward_with_weights(y_BD, source, mask_BS)
+        y_BD, attention_BS = source_residual.before(x_BD), None
+        if with_weights:
+            y_BD, attention_BS = self.source_attention.forward_with_weights(y_BD, source, mask_BS)
+        else:
+            y_BD = self.source_attention(y_BD[:, None], source, mask_BS[:, None, None])[:, 0]
         x_BD = source_residual.after(x_BD, y_BD)
         y_BD = self.feed_forward(feed_forward_residual.before(x_BD))
         return feed_forward_residual.after(x_BD, y_BD), past, attention_BS
@@ -242,7 +251,8 @@ class Model(Translator):
         x_BD = self.embed(self.target_embedding, previous_B[:, None], begin=position)[:, 0]
         pasts, attention_BS = [], None
         for layer, layer_source, layer_past in zip(self.decoder, source, state.past, strict=True):
-            x_BD, past, attention_BS = layer.step(x_BD, layer_source, layer_past, mask_BS)
+            is_last = len(pasts) == self.config.layers - 1  # its attention is the step's
+            x_BD, past, attention_BS = layer.step(x_BD, layer_source, layer_past, mask_BS, with_weights=is_last)
             pasts.append(past)
         return Step(self.decoder_norm(x_BD), State(state.source, tuple(pasts)), attention_BS)
 
