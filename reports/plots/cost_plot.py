@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import altair as alt
 
+from bench.measures.quality import HIGHEST
 from bench.system import formatting
 from reports.gathering.context import Context, Track
 from reports.plots.drawing import COLOURS, FONT, LETTER, NARROW, Chart, Datasets, Plot, family_scale
@@ -40,7 +41,7 @@ class Point:
 def cost_plot(context: Context, track: Track, kind: str) -> Plot | None:
     """The plot of BLEU against one cost; None if no row has both."""
     say, metric = context.catalogue, COSTS[kind]
-    points = []
+    points, without_bar = [], False
     for row in context.scored(track):
         cell = row.cells[track]
         score, cost = cell.number("bleu", track.test_set), cell.value(metric)
@@ -58,6 +59,8 @@ def cost_plot(context: Context, track: Track, kind: str) -> Plot | None:
         )
         low = score.value if score.low is None else score.low
         high = score.value if score.high is None else score.high
+        if low <= 0 and high >= HIGHEST["bleu"]:  # it says nothing, and would set the scale of all others
+            low, high, without_bar = score.value, score.value, True
         points.append(Point(row.name, row.family, cost, score.value, low, high, hover, context.link(run) or None))
     if not points:
         return None
@@ -65,7 +68,7 @@ def cost_plot(context: Context, track: Track, kind: str) -> Plot | None:
     return Plot(
         id=f"bleu-{kind}-{track.slug}",
         title=say(f"cost.{kind}.title", track=track.label),
-        caption=say(f"cost.{kind}.caption"),
+        caption=say(f"cost.{kind}.caption") + (" " + say("cost.without_bar") if without_bar else ""),
         text="; ".join(point.hover for point in points)
         + ". "
         + say("cost.front", rows=say.listed([p.name for p in front])),

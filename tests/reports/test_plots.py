@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from bench.system.visible_text import visible
+from bench.tracking.store import Store
 from reports.gathering.context import Context
+from reports.gathering.gather_runs import gather
 from reports.plots import detail_plots, drawing, main_plots, placement, svg_rendering
 from reports.plots.svg_rendering import Drawing, Request
 from tests.helpers import synthetic_runs
-from tests.helpers.synthetic_runs import HOSTILE, UNSAFE, UNSAFE_SHOWN
+from tests.helpers.synthetic_runs import HOSTILE, UNSAFE, UNSAFE_SHOWN, Synthetic
 
 Tree = xml.etree.ElementTree.Element
 
@@ -104,6 +106,26 @@ def test_points_have_a_label_and_link_to_their_run(odd: Context):
 def test_a_row_without_latency_is_not_in_the_latency_plot(odd: Context):
     assert "Plain" in main_plots.all_plots(odd)[0].text
     assert "Plain" not in main_plots.all_plots(odd)[1].text
+
+
+def test_a_row_whose_interval_is_every_bleu_has_no_bar(store: Store):
+    """Two seeds far apart: the interval would set the scale of the plot."""
+    rows = [
+        Synthetic("apart", "Apart", 2014, 1, 1e12, 1),
+        Synthetic("apart", "Apart", 2014, 40, 1e12, 2),
+        *(Synthetic("close", "Close", 2017, 20, 2e12, seed) for seed in (1, 2)),
+    ]
+    synthetic_runs.suite(store, "seeds-apart", rows, "apart,close", "close")
+    context = gather(store, "seeds-apart")
+    score = context.rows[0].cells[context.tracks[0]].number("bleu", context.tracks[0].test_set)
+    assert score is not None
+    assert (score.low, score.high) == (0, 100)
+    plot, data = main_plots.all_plots(context)[0], drawing.Datasets()
+    assert plot.caption.endswith(context.catalogue("cost.without_bar"))
+    plot.draw(data, 700)
+    points = {point["name"]: point for values in data.values.values() for point in values if "low" in point}
+    assert points["Apart"]["low"] == points["Apart"]["high"] == points["Apart"]["y"]
+    assert points["Close"]["low"] < points["Close"]["high"]
 
 
 def test_labels_do_not_overlap_and_stay_inside():
