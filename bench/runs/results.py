@@ -77,6 +77,15 @@ class Results:
         runs = [run for export in self.exports for run in export.runs(self.suite) if run.status == "FINISHED"]
         return sorted(runs, key=lambda run: run.started)
 
+    def _folders(self, job_hash: str) -> list[Path]:
+        """The exports of the finished runs of a job."""
+        return [
+            export.folder
+            for export in self.exports
+            for run in export.runs(self.suite)
+            if run.status == "FINISHED" and run.tags.get("job_hash", "") == job_hash
+        ]
+
     def show(self, experiments: Sequence[Experiment]) -> list[JobResult]:
         """Prints which jobs are in the results and which remain; returns the results of the former.
 
@@ -104,8 +113,7 @@ class Results:
             ]
             if absent:
                 names = ", ".join(member.name for member in absent)
-                runs = self.finished()
-                folders = ", ".join(str(self.folder / folder_name(runs[member.job_hash])) for member in absent)
+                folders = ", ".join(str(folder) for member in absent for folder in self._folders(member.job_hash))
                 raise ValueError(
                     f"{ensemble.name}: needs the weights of its members {names}, which are in the results without "
                     "weights; evaluate it on the machine that trained them, or train them here: remove "

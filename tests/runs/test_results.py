@@ -173,8 +173,10 @@ def test_an_ensemble_without_the_weights_of_its_members_is_refused_at_once(
     run(folder, [ENSEMBLE])
     results = folder.parent / "results"
     shutil.rmtree(next(results.glob(f"{ENSEMBLE}-*")))
+    next(results.glob("gnmt-*")).rename(results / "moved")
     jobs.started.clear()
-    with pytest.raises(ValueError, match=r"gnmt-ensemble .*needs the weights of its members gnmt .* --again"):
+    asks = r"gnmt-ensemble .*needs the weights of its members gnmt .*remove .*results/moved.* --again"
+    with pytest.raises(ValueError, match=asks):
         run(other, [ENSEMBLE])
     assert jobs.started == []
     trained_here = SimpleNamespace(find=lambda *_: "a model")
