@@ -16,7 +16,6 @@ from bench.experiment.loading import config_yaml
 from bench.experiment.spec import Experiment, flatten
 from bench.measures import quality
 from bench.measures.other_code import FIRST_LOSSES_TAG
-from bench.measures.selection import Selection
 from bench.system import terminal
 from bench.system.facts import COMMIT, UNKNOWN, environment_tags
 from bench.system.files import inside
@@ -76,38 +75,32 @@ def write_metadata(writer: RunWriter, experiment: Experiment, job_data: JobData)
     for name, pairs in (("training", job_data.train.pairs), ("validation", job_data.validation_pairs)):
         if pairs.dropped:
             limit = f"over {experiment.text.max_length} tokens (text.max_length)"
-            terminal.say(f"  left out: {pairs.dropped:,} of {pairs.dropped + len(pairs):,} {name} pairs {limit}")
+            _say_once(f"left out: {pairs.dropped:,} of {pairs.dropped + len(pairs):,} {name} pairs {limit}")
     sides = dict(zip(("source", "target"), job_data.vocabularies, strict=True))
     corpus_stats = cached_stats(corpus, inside(experiment.tracking.path, "corpus_stats"))
     learnt, of = sentences_learnt_from(experiment.text, len(corpus.train))
     if learnt < of:
-        terminal.say(f"  vocabularies are learnt from a sample of {learnt:,} of {of:,} sentences (seed {SAMPLE_SEED})")
+        _say_once(f"vocabularies are learnt from a sample of {learnt:,} of {of:,} sentences (seed {SAMPLE_SEED})")
     vocabularies = {
         side: {"size": len(v), "kind": experiment.text.kind, "sha256": v.hash, "sentences": learnt, "of_sentences": of}
         for side, v in sides.items()
     }
     for name, count in corpus.removed.items():
-        terminal.say(f"  corpus.filters.{name} removed {count:,} training pairs")
-    _say_selection(corpus.name, job_data.selection)
+        _say_once(f"corpus.filters.{name} removed {count:,} training pairs")
+    _say_once(f"weights on {corpus.name} are selected by {job_data.selection.reason}")
     bleu = quality.statistics(["x"], ["x"], tokenizer=job_data.selection.tokenizer).signature
     document = corpus_stats | {"vocabularies": vocabularies, "signature": bleu}
     writer.text(json.dumps(document, ensure_ascii=False, indent=1), "corpus_stats.json")
     for side in corpus_stats["other_language"]:
-        _warn_once(f"{corpus.name}: {OtherLanguage(**side)}")
+        _say_once(f"warning: {corpus.name}: {OtherLanguage(**side)}")
     for leak in corpus_stats["leaks"]:
-        _warn_once(f"leakage in {corpus.name}, {leak}")
+        _say_once(f"warning: leakage in {corpus.name}, {leak}")
     writer.tag({"leakage": "; ".join(corpus_stats["leaks"]) or "none"})
     # LAST_METADATA_TAG is among these, so they must be written last.
     writer.tag({f"vocabulary.{side}": f"{len(v)} {experiment.text.kind}, sha256 {v.hash}" for side, v in sides.items()})
 
 
 @functools.cache
-def _warn_once(warning: str) -> None:
-    """Prints a warning of the text, once in a process, because every row of a suite reads the same text."""
-    terminal.say(f"  warning: {warning}")
-
-
-@functools.cache
-def _say_selection(corpus: str, selection: Selection) -> None:
-    """Prints what selects the weights, once in a process, because every row of a suite reads the same text."""
-    terminal.say(f"  weights on {corpus} are selected by {selection.reason}")
+def _say_once(line: str) -> None:
+    """Prints a fact about the text, once in a process, because every row of a suite reads the same text."""
+    terminal.say(f"  {line}")
