@@ -36,6 +36,7 @@ class SuiteQueue:
         self.suite, self.parent, self.again, self.threads, self.on_end = suite, parent, again, threads, on_end
         self.waiting = list(experiments)
         self.job_hashes = [experiment.job_hash for experiment in experiments]
+        self.equal_budgets = len({experiment.training.max_pairs for experiment in experiments}) <= 1
         self.results: dict[str, JobResult] = {}
         self.lost_workers: dict[str, int] = {}
         self.started = set[str]()  # jobs for which this command has created or resumed a run

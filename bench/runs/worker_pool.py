@@ -50,6 +50,11 @@ class JobQueue(Protocol):
     """The tasks that `schedule` distributes, and what it reports about them."""
 
     @property
+    def equal_budgets(self) -> bool:
+        """Whether all tasks have the same budget, so that those that ended tell how long the others will take."""
+        ...
+
+    @property
     def remaining(self) -> int:
         """Number of unfinished tasks, including those in progress."""
         ...
@@ -243,7 +248,7 @@ def schedule(jobs: JobQueue, pool: WorkerPool, max_seconds: float | None = None)
         ValueError: the workers do not start.
     """
     begin = time.monotonic()
-    with Signals().installed(), terminal.ProgressBoard(jobs.remaining) as board:
+    with Signals().installed(), terminal.ProgressBoard(jobs.remaining, jobs.equal_budgets) as board:
         try:
             while jobs.remaining:
                 time_is_up = max_seconds is not None and time.monotonic() - begin >= max_seconds

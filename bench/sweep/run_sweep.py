@@ -56,6 +56,8 @@ class SweepQueue:
             for study in studies
         }
 
+    equal_budgets = True  # pruning only makes trials shorter
+
     @property
     def remaining(self) -> int:
         return sum(study.remaining for study in self.studies.values())

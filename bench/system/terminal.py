@@ -135,11 +135,14 @@ class ProgressBoard:
 
     Args:
         total: Number of jobs expected.
+        equal_budgets: Whether all jobs have the same budget. If not, no remaining time is shown: the jobs that have
+            ended do not tell it. `bench plan` does.
     """
 
     INTERVAL_S = 60.0
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, equal_budgets: bool = True) -> None:
+        self.equal_budgets = equal_budgets
         self.total, self.started, self.ended, self.started_at = total, 0, 0, time.monotonic()
         self.jobs: dict[int, RunningJob] = {}  # by worker
         self.printed_at = self.started_at
@@ -195,7 +198,7 @@ class ProgressBoard:
         elapsed = time.monotonic() - self.started_at
         left = (
             f", about {formatting.duration(elapsed / done * (self.total - done))} left"
-            if self.ended and done < self.total
+            if self.equal_budgets and self.ended and done < self.total
             else ""
         )
         return f"{self.ended} of {self.total} jobs, {formatting.duration(elapsed)}{left}"

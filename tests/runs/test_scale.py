@@ -14,6 +14,7 @@ from bench.experiment.loading import resolve, row_files, sizes_of
 from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.scale import Scale, multiplied_parameters
+from bench.runs.suite_queue import SuiteQueue
 from bench.tracking.reading import STUDY_FILE, STUDY_TAG
 
 SCHEDULE = {"warmup": 0, "hold": 0, "decay": "linear"}
@@ -176,3 +177,8 @@ def test_the_ladders_of_the_project_are_comparable() -> None:
             found = multiplied_parameters(resolve(path, row=row, suite=[{"model": model}]))
             assert found == pytest.approx(wanted, rel=0.07), (row, name)
             assert set(model) == set(sizes_of(path, row)["XS"])
+
+
+def test_jobs_of_different_budgets_do_not_tell_each_others_time(jobs: list[Experiment]) -> None:
+    queues = [SuiteQueue(each, "scale", "parent", False, None, lambda _: None) for each in (jobs, jobs[:1])]
+    assert [queue.equal_budgets for queue in queues] == [False, True]

@@ -59,3 +59,18 @@ def test_counted_work_of_less_than_two_seconds_prints_nothing(capsys: pytest.Cap
     line(5)
     line.close()
     assert capsys.readouterr().out == ""
+
+
+def test_time_left_is_shown_only_if_ended_jobs_tell_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The jobs of a scaling study differ in their budget up to 64 times, so the first ones say nothing of the last."""
+    clock = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    summaries = []
+    for equal_budgets in (True, False):
+        clock[0] = 0.0
+        board = terminal.ProgressBoard(4, equal_budgets)
+        board.job_started(1, "lstm")
+        clock[0] = 60.0
+        board.job_ended(1, "done")
+        summaries.append(board.summary())
+    assert summaries == ["1 of 4 jobs, 1:00, about 3:00 left", "1 of 4 jobs, 1:00"]
