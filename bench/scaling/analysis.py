@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.scaling.bleu import BleuLaw, fit_bleu
 from bench.scaling.crossing import Crossing, NotComparable, compare
-from bench.scaling.fit import GRID, MAX_CONDITION, Data, Fit, Identification, fit_law, identify
+from bench.scaling.fit import GRID, MAX_CONDITION, MIN_BUDGETS, Data, Fit, Identification, fit_law, identify
 from bench.scaling.frontier import (
     MAX_EXTRAPOLATION,
     Frontier,
@@ -32,19 +32,29 @@ from bench.scaling.frontier import (
     limited,
     lowest_loss,
     size_exponents,
+    unlimited,
 )
 from bench.scaling.held_out import FormChoice, choose_form
 from bench.scaling.laws import Array
 from bench.scaling.outliers import Drift, RunDeviation, drift_deviation, wrong_run
 from bench.scaling.points import Count, Point, with_equal_budgets
-from bench.scaling.uncertainty import DRAWS, Interval, Noise, interval, parameter_intervals, pooled_noise, simulate
+from bench.scaling.uncertainty import (
+    DRAWS,
+    Interval,
+    Noise,
+    interval,
+    noise_of,
+    parameter_intervals,
+    pooled_noise,
+    simulate,
+)
 
 Cost = Literal["flops", "seconds"]
 COSTS: tuple[Cost, ...] = ("flops", "seconds")
 COUNTS: tuple[Count, ...] = ("body", "body_softmax", "all")
 
 SEED = 20261127
-MIN_BUDGETS = 5
+DRIFT_BUDGETS = 5
 """Budgets, the last one a doubling, from which the prediction of the largest budget shows a wrong schedule."""
 
 MIN_POINTS = 6
@@ -79,15 +89,14 @@ class Optimum:
         size: Parameters, body and softmax.
         tokens: Target tokens that this size can be trained on.
         per_parameter: Target tokens for each parameter.
-        place: "inside"; "end": of the ladder, so that a better size may lie beyond; "budget": another size would be
-            better with a budget that none of its runs had.
+        place: "inside"; "end": of the ladder, so that a better size may lie beyond.
     """
 
     cost: float
     size: Interval
     tokens: float
     per_parameter: Interval
-    place: Literal["inside", "end", "budget"]
+    place: Literal["inside", "end"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,9 @@ class RowAnalysis:
         identification: Whether the points determine its parameters.
         curves: Cost -> frontier; without those that the data do not allow.
         intervals: E, A0, B0, a, b with their intervals; empty if refused.
-        optima: Best sizes at three costs of the range; empty if refused.
+        noise: The noise of its runs (`noise_of`); None: cannot be estimated.
+        optima: Best sizes at three costs of the range where no budget limits them; empty if refused, or if there is no
+            such range.
         exponents: Exponents of the best size in each way of counting; empty if refused.
         frontier_law: The power law of the frontier in FLOPs, and its exponent with the interval; None if refused, or
             if budgets limit the frontier almost everywhere.
@@ -118,6 +129,7 @@ class RowAnalysis:
     fit: Fit | None = None
     choice: FormChoice | None = None
     identification: Identification | None = None
+    noise: Noise | None = None
     curves: dict[Cost, Curve] | None = None
     intervals: dict[str, Interval] | None = None
     optima: tuple[Optimum, ...] = ()
@@ -172,7 +184,7 @@ class Analysis:
 
     Attributes:
         rows: Row -> its analysis, in the order of the study.
-        noise: The noise of runs, pooled over rows; None: cannot be estimated.
+        noise: The noise of runs, pooled over rows, for rows with too few seeds of their own; None: cannot be estimated.
         pairs: Every pair of rows in every cost.
     """
 
@@ -205,7 +217,7 @@ def analyse(
     found = {row: _fitted(row, tuple(with_equal_budgets(of)), known_e, starts) for row, of in by_row.items()}
     noise = _noise(one.fit for one in found.values())
     others = {row: _noise(other.fit for name, other in found.items() if name != row) or noise for row in found}
-    found = {row: _with_law(one, noise, others[row], draws) if one.fit else one for row, one in found.items()}
+    found = {row: _with_law(one, noise, others[row], draws) for row, one in found.items()}
     pairs = tuple(
         _pair(found[first], found[second], cost) for cost in COSTS for first, second in itertools.combinations(rows, 2)
     )
@@ -226,7 +238,7 @@ def _fitted(
     """The law of a row, if it has enough points, and its BLEU against its loss."""
     scored = [(point.loss, point.bleu) for point in points if point.bleu is not None]
     losses, bleus = np.array(scored, dtype=np.float64).reshape(-1, 2).T
-    bleu = fit_bleu(losses, bleus) if len(np.unique(losses[bleus > 0])) > 3 else None
+    bleu = _bleu(losses, bleus)
     if len(points) < MIN_POINTS:
         return RowAnalysis(row, points, (f"{len(points)} points; at least {MIN_POINTS} are needed",), bleu=bleu)
     data = Data.of(points)
@@ -236,28 +248,46 @@ def _fitted(
     drifts = [Drift(float(one.errors.mean())) for one in choice.held_out[choice.form] if one.what == "largest budget"]
     budgets = np.unique(data.tokens)
     # The limit of a drift is that of one doubling, predicted from several (outliers.MAX_DRIFT).
-    doubles = len(budgets) >= MIN_BUDGETS and budgets[-1] / budgets[-2] < 2.5
+    doubles = len(budgets) >= DRIFT_BUDGETS and budgets[-1] / budgets[-2] < 2.5
     drift = drifts[0] if drifts and doubles else None
     return RowAnalysis(row, points, (), fit, choice, bleu=bleu, drift=drift)
 
 
-def _with_law(row: RowAnalysis, noise: Noise | None, others: Noise | None, draws: int) -> RowAnalysis:
+def _bleu(losses: Array, bleus: Array) -> BleuLaw | None:
+    """BLEU against loss; None with fewer than four points, or if these do not look like the curve at all."""
+    if len(np.unique(losses[bleus > 0])) <= 3:
+        return None
+    try:
+        return fit_bleu(losses, bleus)
+    except RuntimeError:  # scipy: the least squares do not converge, with BLEU near 0
+        return None
+
+
+def _with_law(row: RowAnalysis, pooled: Noise | None, others: Noise | None, draws: int) -> RowAnalysis:
     """The row with all that its law allows.
 
-    `others` is the noise of the other rows: a wrong run is judged by it, because it increases the noise of its own row.
+    Args:
+        row: With its fit.
+        pooled: The noise of all rows.
+        others: That of the other rows. In a row with few seeds, a wrong run is judged by it, because it increases the
+            noise that is pooled with its own row.
+        draws: Simulated data sets of an interval.
     """
     fit = row.fit
-    assert fit
+    if fit is None:
+        return row
+    noise = noise_of(fit, pooled) if pooled else None
     identification = identify(
         fit, (noise.inflated_variance(fit) or None) if noise else None, noise.degrees if noise else np.inf
     )
     reasons = identification.reasons
-    row = replace(row, reasons=reasons, identification=identification)
+    row = replace(row, reasons=reasons, identification=identification, noise=noise)
     if noise is None:
         return replace(row, reasons=(*reasons, "the noise between runs is unknown"))
     if row.drift:
         row = replace(row, drift=replace(row.drift, deviation=drift_deviation(fit, noise)))
     undetermined = identification.rank < identification.parameters or identification.condition >= MAX_CONDITION
+    undetermined |= len(np.unique(fit.data.tokens)) < MIN_BUDGETS
     if undetermined or len(np.unique(fit.data.sizes)) < MIN_CURVE_SIZES:
         return row  # where N and D grow together, even losses inside the range of the data are extrapolated
     rng = np.random.default_rng([SEED, zlib.crc32(row.row.encode())])
@@ -267,7 +297,9 @@ def _with_law(row: RowAnalysis, noise: Noise | None, others: Noise | None, draws
         if any(getattr(point, cost) is None for point in row.points):
             continue
         ladder = Ladder.of(row.points, cost=cost)
-        beyond = 1.0 if reasons else MAX_EXTRAPOLATION
+        # Where budgets limit the highest cost, the line of the law beyond it would not continue that of the frontier.
+        ends = bool(reasons) or bool(limited(fit, ladder, np.array([ladder.highest]))[0])
+        beyond = 1.0 if ends else MAX_EXTRAPOLATION
         costs_C = np.geomspace(ladder.lowest, ladder.highest * beyond, FRONTIER_COSTS)
         curves[cost] = Curve(fit, ladder, draws_BK, frontier(fit, ladder, draws_BK, costs_C))
     deviating = wrong_run(fit, others or noise)
@@ -285,19 +317,22 @@ def _with_law(row: RowAnalysis, noise: Noise | None, others: Noise | None, draws
 
 
 def _optima(curve: Curve) -> tuple[Optimum, ...]:
-    """The best sizes at the lowest, the middle and the highest cost at which there are data."""
+    """The best sizes at the lowest, the middle and the highest cost at which no budget limits them."""
     ladder = curve.ladder
-    costs_C = np.geomspace(ladder.lowest, ladder.highest, 3)
+    all_C = np.geomspace(ladder.lowest, ladder.highest, FRONTIER_COSTS)
+    free = unlimited(~limited(curve.fit, ladder, all_C))
+    if len(free) < 2:
+        return ()
+    costs_C = np.geomspace(all_C[free[0]], all_C[free[-1]], 3)
     best_C, drawn_BC = (
         lowest_loss(curve.fit, ladder, costs_C)[1],
         lowest_loss(curve.fit, ladder, costs_C, curve.draws)[1],
     )
     found = []
-    limited_C = limited(curve.fit, ladder, costs_C)
-    for cost, best, drawn_B, by_budget in zip(costs_C, best_C, drawn_BC.T, limited_C, strict=True):
+    for cost, best, drawn_B in zip(costs_C, best_C, drawn_BC.T, strict=True):
         tokens, tokens_B = cost / ladder.at(best), cost / ladder.at(drawn_B)
         at_end = best <= ladder.sizes[0] * 1.001 or best >= ladder.sizes[-1] * 0.999
-        place = "budget" if by_budget else "end" if at_end else "inside"
+        place = "end" if at_end else "inside"
         per_parameter = interval(float(tokens / best), tokens_B / drawn_B)
         found.append(Optimum(float(cost), interval(float(best), drawn_B), float(tokens), per_parameter, place))
     return tuple(found)

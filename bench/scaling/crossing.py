@@ -12,9 +12,12 @@ from typing import Literal
 import numpy as np
 
 from bench.scaling.fit import Fit
-from bench.scaling.frontier import GRID_COSTS, Ladder, limited, lowest_loss
+from bench.scaling.frontier import GRID_COSTS, Ladder, limited, lowest_loss, unlimited
 from bench.scaling.laws import Array
 from bench.scaling.uncertainty import Interval, interval
+
+LEAST_RANGE = 3.0
+"""Smallest ratio of the ends of a common range. In a shorter one, two laws say little more than one pair of runs."""
 
 
 class NotComparable(ValueError):
@@ -36,6 +39,8 @@ class Crossing:
         at: Where the frontiers cross, with its interval; only if the verdict is "crosses".
         ahead: 0 or 1: which row has the lower loss at high_cost; None if not resolved.
         difference: Loss of the first row - loss of the second row in nats at high_cost.
+        low_difference: The same at low_cost.
+        changes: Share of draws in which the sign of the difference changes inside the range, however often.
         cost_ratio: Cost of the first row / cost of the second row for the loss that the worse row reaches at high_cost;
             None if the better row has a lower loss already at low_cost, so that its cost is not known.
         level: Share of draws that the verdict needs.
@@ -47,6 +52,8 @@ class Crossing:
     at: Interval | None
     ahead: Literal[0, 1] | None
     difference: Interval
+    low_difference: Interval
+    changes: float
     cost_ratio: float | None
     level: float
 
@@ -58,7 +65,8 @@ def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array],
     draws. There is no crossing if one sign holds over the whole range in 95 % of the draws. All else is not resolved.
 
     Raises:
-        NotComparable: the costs of the rows do not overlap, or the budgets of the runs limit a row at all of them.
+        NotComparable: the costs of the rows do not overlap, the budgets of the runs limit a row at all of them, or the
+            range without a limit is shorter than LEAST_RANGE.
     """
     low, high = max(first[1].lowest, second[1].lowest), min(first[1].highest, second[1].highest)
     if low >= high:
@@ -69,7 +77,7 @@ def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array],
             "expected budgets that cost about the same; add sizes or budgets to one row",
         )
     costs_C = np.geomspace(low, high, 4 * GRID_COSTS)
-    free = _longest_stretch(~(limited(*first[:2], costs_C) | limited(*second[:2], costs_C)))
+    free = unlimited(~(limited(*first[:2], costs_C) | limited(*second[:2], costs_C)))
     if len(free) < 2:
         raise NotComparable(
             "at every common cost the best size of a row would need a budget that none of its runs had",
@@ -78,15 +86,24 @@ def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array],
             "add larger budgets of the small sizes, or smaller ones of the large sizes",
         )
     low, high = (float(costs_C[end]) for end in (free[0], free[-1]))
+    if high / low < LEAST_RANGE:
+        raise NotComparable(
+            f"the costs at which both have their best size inside the budgets differ by less than a factor of "
+            f"{LEAST_RANGE:.0f}",
+            low,
+            high,
+            "add larger budgets of the small sizes, or smaller ones of the large sizes",
+        )
     costs_C = np.geomspace(low, high, GRID_COSTS)
     losses = [lowest_loss(fit, ladder, costs_C)[0] for fit, ladder, _ in (first, second)]
     difference_C = losses[0] - losses[1]
     difference_BC = np.subtract(
         *(lowest_loss(fit, ladder, costs_C, draws)[0] for fit, ladder, draws in (first, second))
     )
-    difference = interval(float(difference_C[-1]), difference_BC[:, -1], level)
+    low_difference, difference = (interval(float(difference_C[end]), difference_BC[:, end], level) for end in (0, -1))
     sign_BC, sign_C = difference_BC > 0, difference_C > 0
     each_end = (sign_BC == sign_C).mean(axis=0)[[0, -1]].min()
+    changes = float((sign_BC[:, 1:] != sign_BC[:, :-1]).any(axis=1).mean())
     everywhere = max(sign_BC.all(axis=1).mean(), (~sign_BC).all(axis=1).mean())
     verdict: Literal["crosses", "none in range", "not resolved"] = "not resolved"
     at = None
@@ -99,14 +116,7 @@ def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array],
     worse = max(losses[0][-1], losses[1][-1])
     spent = [float(np.exp(np.interp(-worse, -np.minimum.accumulate(of), np.log(costs_C)))) for of in losses]
     ratio = spent[0] / spent[1] if all(of[0] >= worse for of in losses) else None
-    return Crossing(verdict, low, high, at, ahead, difference, ratio, level)
-
-
-def _longest_stretch(free_C: np.ndarray) -> np.ndarray:
-    """The indices of the longest stretch of True; empty if there is none."""
-    indices = np.flatnonzero(free_C)
-    stretches = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
-    return max(stretches, key=len)
+    return Crossing(verdict, low, high, at, ahead, difference, low_difference, changes, ratio, level)
 
 
 def _first_zero(costs_C: Array, difference_BC: Array) -> Array:

@@ -28,6 +28,10 @@ GRID: tuple[tuple[float, float], ...] = tuple((a, b) for a in (0.1, 0.35, 0.8) f
 MAX_CONDITION = 1000.0
 """Largest condition number of the Jacobian with columns of length 1 at which a fit counts as identified."""
 
+MIN_BUDGETS = 3
+"""With fewer budgets the exponent of the tokens is unknown. The outer power of two budgets still has full rank, because
+its form ties the two exponents together, but then the form alone decides the law."""
+
 AGREEMENT = 1e-3
 """Starts agree if their objectives are within this share of the best one."""
 
@@ -126,10 +130,13 @@ class Fit:
 
 
 def _bounds(losses: Array) -> tuple[Array, Array]:
-    """Lower and upper bounds of the parameters, (5,) each. E lies below the lowest loss."""
+    """Lower and upper bounds of the parameters, (5,) each.
+
+    E may lie above the lowest loss: where a law has saturated, the lowest of several losses is E less noise.
+    """
     low, high = float(losses.min()), float(losses.max())
     lower = np.array([np.log(1e-3 * low), np.log(1e-6 * low), np.log(1e-6 * low), EXPONENTS[0], EXPONENTS[0]])
-    return lower, np.array([np.log(low), np.log(100 * high), np.log(100 * high), EXPONENTS[1], EXPONENTS[1]])
+    return lower, np.array([np.log(high), np.log(100 * high), np.log(100 * high), EXPONENTS[1], EXPONENTS[1]])
 
 
 def start(data: Data, a: float, b: float, n0: float, d0: float) -> Array:
@@ -318,9 +325,12 @@ def identify(fit: Fit, variance: float | None = None, degrees: float = np.inf) -
     full_rank = len(singular) == needed and singular[-1] > 0
     condition = float(singular[0] / singular[-1]) if full_rank else float("inf")
     sizes, least = len(np.unique(fit.data.sizes)), 3 if fit.known_e is not None else 4
+    budgets = len(np.unique(fit.data.tokens))
     reasons = []
     if sizes < least:
         reasons.append(f"{sizes} sizes; at least {least} are needed")
+    if budgets < MIN_BUDGETS:
+        reasons.append(f"{budgets} budgets; at least {MIN_BUDGETS} are needed")
     if rank < needed:
         reasons.append(f"the points determine {rank} of {needed} parameters")
     if condition >= MAX_CONDITION:

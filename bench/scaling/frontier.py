@@ -9,6 +9,7 @@ Letters in names: B draws, C costs, N sizes of the grid, S sizes of the ladder.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +21,12 @@ from bench.scaling.fit import Fit
 from bench.scaling.laws import Array
 from bench.scaling.points import Count, Point
 
-GRID_SIZES, GRID_COSTS = 41, 41
+STEPS, GRID_COSTS = 10, 41
+"""Sizes of the grid for each size of a ladder, and costs at which two rows are compared."""
+
+NEAR = 0.005
+"""How far a budget may be outside those of a size, in the logarithm: the cost of a token is a mean over the runs."""
+
 MAX_EXTRAPOLATION = 10.0
 """How far beyond the largest cost a frontier may be drawn, dashed and without a claim."""
 
@@ -75,22 +81,29 @@ class Ladder:
 
     def inside(self, sizes_N: Array, tokens_CN: Array) -> np.ndarray:
         """Returns (C, N) which budgets are inside the runs'. Between sizes: linear interpolation of logarithms."""
+        return self._outside(sizes_N, tokens_CN) <= NEAR
+
+    def _outside(self, sizes_N: Array, tokens_CN: Array) -> Array:
+        """Returns (C, N) how far budgets are outside the runs', in the logarithm; 0 or less inside."""
         if self.budgets is None:
-            return np.ones(tokens_CN.shape, dtype=bool)
-        fewest_N, most_N = (
-            np.exp(np.interp(np.log(sizes_N), np.log(self.sizes), np.log(end_S))) for end_S in self.budgets
-        )
-        return (tokens_CN >= fewest_N * (1 - 1e-6)) & (tokens_CN <= most_N * (1 + 1e-6))
+            return np.zeros(tokens_CN.shape)
+        fewest_N, most_N = (np.interp(np.log(sizes_N), np.log(self.sizes), np.log(end_S)) for end_S in self.budgets)
+        logs_CN = np.log(tokens_CN)
+        return np.maximum(fewest_N - logs_CN, logs_CN - most_N)
 
     def allowed(self, sizes_N: Array, tokens_CN: Array, costs_C: Array) -> np.ndarray:
-        """As `inside`; but where no budget is inside, such as beyond `highest`, all are allowed."""
-        inside_CN = self.inside(sizes_N, tokens_CN)
+        """As `inside`, or the nearest where none is; below `lowest` and beyond `highest`, without runs, all."""
+        outside_CN = np.maximum(self._outside(sizes_N, tokens_CN), NEAR)
         beyond_C = (costs_C > self.highest * (1 + 1e-9)) | (costs_C < self.lowest * (1 - 1e-9))
-        return inside_CN | beyond_C[:, None] | ~inside_CN.any(axis=1, keepdims=True)
+        return (outside_CN <= outside_CN.min(axis=1, keepdims=True)) | beyond_C[:, None]
 
-    def grid(self, number: int = GRID_SIZES) -> Array:
-        """Returns sizes from the smallest to the largest, evenly spaced in the logarithm."""
-        return np.geomspace(self.sizes[0], self.sizes[-1], number)
+    def grid(self) -> Array:
+        """Returns the sizes of the ladder, with others between them that divide each gap evenly in the logarithm.
+
+        At the highest cost only one size has runs, so the sizes of the ladder must be among those of the grid.
+        """
+        gaps = [np.geomspace(low, high, STEPS + 1)[:-1] for low, high in itertools.pairwise(self.sizes)]
+        return np.concatenate([*gaps, self.sizes[-1:]])
 
 
 @dataclass(frozen=True)
@@ -136,11 +149,14 @@ def lowest_loss(fit: Fit, ladder: Ladder, costs_C: Array, draws_BK: Array | None
     left, middle, right = at(inner - 1), at(inner), at(inner + 1)
     between = (best == inner) & np.isfinite(left) & np.isfinite(right)
     left, middle, right = (np.where(between, values, 0.0) for values in (left, middle, right))
-    curvature = left - 2 * middle + right
-    shift = np.clip((left - right) / (2 * np.where(curvature > 0, curvature, np.inf)), -1, 1)
-    step = np.log(sizes_N[1] / sizes_N[0])
-    refined = np.where(between, sizes_N[inner] * np.exp(shift * step), sizes_N[best])
-    vertex = np.where(between, middle - (left - right) * shift / 4, at(best))
+    logs_N = np.log(sizes_N)
+    before, after = (logs_N[inner + step] - logs_N[inner] for step in (-1, 1))
+    # The parabola middle + slope x + square x^2 through the neighbours, whose distances may differ.
+    square = ((right - middle) / after - (left - middle) / before) / (after - before)
+    slope = (right - middle) / after - square * after
+    shift = np.clip(-slope / (2 * np.where(square > 0, square, np.inf)), before, after)
+    refined = np.where(between, sizes_N[inner] * np.exp(shift), sizes_N[best])
+    vertex = np.where(between, middle + slope * shift / 2, at(best))
     return np.minimum(vertex, at(best)), refined
 
 
@@ -155,6 +171,13 @@ def limited(fit: Fit, ladder: Ladder, costs_C: Array) -> np.ndarray:
     loss_CN = fit.predict(sizes_N, tokens_CN)
     inside_CN = np.where(ladder.inside(sizes_N, tokens_CN), loss_CN, np.inf)
     return inside_CN.min(axis=1) > loss_CN.min(axis=1)
+
+
+def unlimited(free_C: np.ndarray) -> np.ndarray:
+    """Returns the indices of the longest stretch of costs at which no row is `limited`; empty if there is none."""
+    indices = np.flatnonzero(free_C)
+    stretches = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
+    return max(stretches, key=len)
 
 
 def frontier(fit: Fit, ladder: Ladder, draws_BK: Array, costs_C: Array | None = None, level: float = 0.95) -> Frontier:
@@ -176,7 +199,7 @@ class Slice:
 
     Attributes:
         cost: FLOPs or seconds.
-        sizes: (N,) grid.
+        sizes: (N,) those of the grid for which this cost is a budget inside those of the runs.
         loss: (N,) of the law.
         measured_sizes: (M,) sizes whose curves reach this cost.
         measured_loss: (M,) loss of the mean curve of these sizes, interpolated in the logarithms.
@@ -195,6 +218,7 @@ class Slice:
 def iso_cost_slice(fit: Fit, ladder: Ladder, cost: float) -> Slice:
     """Returns the slice of the law and of the points at one cost."""
     sizes_N = ladder.grid()
+    sizes_N = sizes_N[ladder.allowed(sizes_N, (cost / ladder.at(sizes_N))[None], np.array([cost]))[0]]
     measured = []
     for size, per_token in zip(ladder.sizes, ladder.cost_per_token, strict=True):
         mine = fit.data.sizes == size

@@ -61,11 +61,14 @@ def hold_out(
 def held_out(
     data: Data, form: Form, known_e: float | None = None, starts: Sequence[tuple[float, float]] = GRID
 ) -> tuple[HeldOut, ...]:
-    """Returns the held-out predictions of the largest budget and of the largest size, as far as data remain."""
+    """Returns the held-out predictions of the largest budget and of the largest size, if three values remain to fit.
+
+    With two budgets a law has a parameter too many, and its prediction of a third one is arbitrary.
+    """
     return tuple(
         hold_out(data, form, values == values.max(), what, known_e, starts)
         for what, values in (("largest budget", data.tokens), ("largest size", data.sizes))
-        if len(np.unique(values)) > 2
+        if len(np.unique(values)) > 3
     )
 
 

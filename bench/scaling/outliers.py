@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 from bench.scaling.fit import GRID, Data, Fit, fit_law
 from bench.scaling.held_out import hold_out
 from bench.scaling.laws import Array, Form, log_loss_and_jacobian
-from bench.scaling.uncertainty import Noise, covariance
+from bench.scaling.uncertainty import Noise, covariance, noise_of
 
 FALSE_ALARM = 0.01
 """Probability that a row without a wrong run has one that is flagged."""
@@ -58,19 +58,21 @@ def deviation_limit(runs: int, noise: Noise) -> float:
 def run_deviations(fit: Fit, noise: Noise) -> tuple[RunDeviation, ...]:
     """Returns the deviation of every run; the first is the one without which the others fit best.
 
+    A run is judged by the noise of the other runs of its row, or by `noise` if these have too few seeds (`noise_of`).
+
     For each run the law is fitted again with an offset for this run alone: a robust loss reduces the weight of single
     points, but a whole wrong run bends the law and is then not an outlier any more.
     """
-    runs, y_P, covariance_PP = fit.data.runs, np.log(fit.data.losses), covariance(fit.data, noise)
-    limit, found = deviation_limit(len(np.unique(runs)), noise), []
+    runs, y_P, found = fit.data.runs, np.log(fit.data.losses), []
     for run in np.unique(runs):
         mine = runs == run
         others = fit_law(fit.data.where(~mine), fit.form, fit.known_e, starts=GRID[::4])
         predicted_P, jacobian = log_loss_and_jacobian(fit.form, _moved(others, fit), fit.x, fit.y)
         offset = float((y_P - predicted_P)[mine].mean())
         columns = np.concatenate([jacobian[:, fit.free], mine[:, None].astype(np.float64)], axis=1)
-        inverse = np.linalg.pinv(columns)
-        error = float(np.sqrt((inverse @ covariance_PP @ inverse.T)[-1, -1]))
+        inverse, noise_of_others = np.linalg.pinv(columns), noise_of(others, noise)
+        error = float(np.sqrt((inverse @ covariance(fit.data, noise_of_others) @ inverse.T)[-1, -1]))
+        limit = deviation_limit(len(np.unique(runs)), noise_of_others)
         remaining = float(np.sqrt((others.residuals**2).mean()))
         found.append(RunDeviation(int(run), offset, error, remaining, limit))
     return tuple(sorted(found, key=lambda one: one.remaining))

@@ -1,4 +1,4 @@
-"""Uncertainty of fits: the noise between runs, pooled over rows, and refits of data simulated from the fit.
+"""Uncertainty of fits: the noise between runs, and refits of data simulated from the fit.
 
 All points of one curve share the random deviation of their run, so a bootstrap over points gives intervals that are
 too narrow, and one over runs changes nothing where a size has one run. Intervals come from simulation instead: losses
@@ -20,6 +20,9 @@ from scipy.stats import f as f_distribution
 
 from bench.scaling.fit import Data, Fit, refit
 from bench.scaling.laws import Array
+
+ENOUGH_DF = 7
+"""Degrees of freedom from which the noise between runs is known well enough (the simulation has as many)."""
 
 DRAWS = 400
 """Simulated data sets of an interval."""
@@ -136,6 +139,17 @@ def pooled_noise(fits: Sequence[Fit]) -> Noise:
     # A cell of n runs contributes n (cell variance) + (run variance) to the scatter.
     cell_variance = (of_sizes - of_seeds) / float(np.mean(sizes_of_cells))
     return replace(noise, cell_sd=float(np.sqrt(cell_variance)), cell_df=df_scatter)
+
+
+def noise_of(fit: Fit, pooled: Noise) -> Noise:
+    """Returns the noise of one row: its own, if its seeds have ENOUGH_DF degrees of freedom, else the pooled one.
+
+    Rows differ: the losses of one row may vary ten times as much between seeds as those of another one. With pooled
+    noise, the intervals of the first would be too narrow, and one row that does not follow its law would make the
+    intervals of all others wide.
+    """
+    runs, cells = len(np.unique(fit.data.runs)), len(set(cells_of_runs(fit.data).tolist()))
+    return pooled_noise([fit]) if runs - cells >= ENOUGH_DF else pooled
 
 
 def simulate(fit: Fit, noise: Noise, rng: np.random.Generator, draws: int = DRAWS) -> Array:

@@ -138,9 +138,9 @@ class _Plan:
 
 
 def _point(job: _Job, run: TrackedRun, numbers: Mapping[str, float | None]) -> Point | None:
-    """The end point of a run; None if a number is missing."""
+    """The end point of a run; None if a number is missing or not finite."""
     values = [numbers.get(name) for name in NUMBERS]
-    if any(value is None for value in values):
+    if any(value is None or not math.isfinite(value) for value in values):
         return None
     body, multiplied, every, tokens, pairs, flops, loss = (float(value or 0) for value in values)
     bleu = next((value for name, value in numbers.items() if name.endswith("/bleu") and name.count("/") == 1), None)

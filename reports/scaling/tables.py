@@ -229,8 +229,9 @@ def rates(say: Catalogue, study: Study) -> Table:
 
 
 def spent(say: Catalogue, study: Study, analysis: Analysis) -> Table:
-    """Runs, points, and what the runs of each row cost."""
+    """Runs, points, what the runs of each row cost, and the noise of the row."""
     columns = [*_text_columns(say, "row"), *_columns(say, "runs", "points", "flops", "hours")]
+    columns += _columns(say, "run_sd", "run_df", "cell_sd")
     rows = []
     for row in analysis.rows.values():
         checks = [check for check in study.rate_checks if check.row == row.row and check.factor != 1]
@@ -243,6 +244,8 @@ def spent(say: Catalogue, study: Study, analysis: Analysis) -> Table:
                 _quantity(len(row.points)),
                 _quantity((row.spent["flops"] or 0.0) + sum(check.flops for check in checks)),
                 _quantity(None if seconds is None else seconds / 3600),
+                *([_percent(row.noise.run_sd), _quantity(row.noise.run_df)] if row.noise else [EMPTY] * 2),
+                _percent(row.noise.cell_sd) if row.noise and row.noise.cell_sd else EMPTY,
             ]
         )
     return _table(say, "spent", columns, rows)

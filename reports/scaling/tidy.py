@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 
 from bench.scaling.analysis import COSTS, Analysis, Pair, RowAnalysis
-from bench.scaling.uncertainty import Interval
+from bench.scaling.uncertainty import Interval, Noise
 from bench.system import formatting
 from bench.system.visible_text import visible
 from reports.scaling.study import Study
@@ -50,12 +50,7 @@ def numbers(study: Study, analysis: Analysis) -> list[Number]:
     found = [number for row in analysis.rows.values() for number in _of_row(row)]
     found += [number for pair in analysis.pairs for number in _of_pair(pair)]
     if noise := analysis.noise:
-        found += [_plain("", "run SD of log loss", noise.run_sd, text=noise.source)]
-        found += [_plain("", "degrees of freedom of the run SD", noise.run_df)]
-        if noise.cell_sd:
-            found += [_plain("", "SD of log loss between sizes and budgets, beside runs", noise.cell_sd)]
-            found += [_plain("", "degrees of freedom of the SD between sizes and budgets", noise.cell_df)]
-        found += [_plain("", "point SD of log loss", noise.point_sd)]
+        found += _of_noise("", noise)
     for check in study.rate_checks:
         at = f"{check.size}, {check.pairs:.10g} pairs, learning rate x {check.factor:.10g}"
         found.append(_plain(check.row, "loss of a learning-rate check", check.loss, "nats/token", at))
@@ -84,6 +79,17 @@ def _interval(row: str, quantity: str, found: Interval, unit: str = "", at: str 
     return Number(row, "", quantity, at, found.value, found.low, found.high, unit)
 
 
+def _of_noise(row: str, noise: Noise) -> Iterator[Number]:
+    """The noise of a row, or with "" that pooled over rows."""
+    yield _plain(row, "run SD of log loss", noise.run_sd, text=noise.source)
+    yield _plain(row, "degrees of freedom of the run SD", noise.run_df)
+    if noise.cell_sd:
+        yield _plain(row, "SD of log loss between sizes and budgets, beside runs", noise.cell_sd)
+        yield _plain(row, "degrees of freedom of the SD between sizes and budgets", noise.cell_df)
+    if noise.point_sd:
+        yield _plain(row, "point SD of log loss", noise.point_sd)
+
+
 def _of_row(row: RowAnalysis) -> Iterator[Number]:
     name = row.row
     yield _plain(name, "points", len(row.points))
@@ -91,6 +97,8 @@ def _of_row(row: RowAnalysis) -> Iterator[Number]:
         yield _plain(name, "spent", row.spent[cost], COST_UNITS[cost])
     if row.reasons:
         yield _plain(name, "refused", None, text="; ".join(row.reasons))
+    if noise := row.noise:
+        yield from _of_noise(name, noise)
     if row.fit and row.identification:
         yield _plain(name, "residual SD of log loss", row.fit.residual_sd, text=row.fit.form)
         yield _plain(name, "condition number", row.identification.condition)
@@ -136,4 +144,6 @@ def _of_pair(pair: Pair) -> Iterator[Number]:
     yield Number(*rows, "verdict", f"{found.low_cost:.10g} to {at}", *where, unit, found.verdict)
     d = found.difference
     yield Number(*rows, "difference of loss", at, d.value, d.low, d.high, "nats/token")
+    low_at, d = f"{found.low_cost:.10g} {unit}", found.low_difference
+    yield Number(*rows, "difference of loss", low_at, d.value, d.low, d.high, "nats/token")
     yield Number(*rows, "ratio of costs for equal loss", at, found.cost_ratio, None, None, "")

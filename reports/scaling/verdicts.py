@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from scipy.stats import t as student_t
 
 from bench.scaling.analysis import Analysis, Pair
-from bench.scaling.uncertainty import Noise
+from bench.scaling.crossing import Crossing
+from bench.scaling.uncertainty import ENOUGH_DF, Interval, Noise
 from bench.system import formatting
 from reports.scaling.study import Study
 from reports.text.catalogue import Catalogue
@@ -16,13 +17,13 @@ from reports.text.catalogue import Catalogue
 MAIN_PAIR = ("transformer-base", "bahdanau")
 """The pair whose verdict stands first."""
 
-ENOUGH_DF = 7
-"""Degrees of freedom from which on the noise between runs is known well enough (the simulation has as many)."""
-
 NAMED_RUNS = 5
 """Missing runs that a warning names; the section on cost names all."""
 
 ENOUGH_DECADES, ENOUGH_SPAN = 2.0, 30.0
+
+UNEQUAL = 3.0
+"""Ratio of two rows' standard deviations between seeds from which the page says that they differ."""
 
 
 def signed(value: float, digits: int) -> str:
@@ -62,13 +63,21 @@ def verdict(say: Catalogue, study: Study, pair: Pair) -> str:
         low, high = sorted((sign * d.low, sign * d.high))
         value, ends = formatting.fixed(abs(d.value), 3), number_range(low, high, 3)
         return say("scale.verdict.none", ahead=names[found.ahead], value=value, ends=ends, **rows, **reach)
-    return say(
-        "scale.verdict.open",
-        value=signed(d.value, 3),
-        ends=f"[{signed(d.low, 3)}, {signed(d.high, 3)}]",
-        **rows,
-        **reach,
-    )
+    said = say("scale.verdict.open", at_low=_signed(found.low_difference), at_high=_signed(d), **rows, **reach)
+    if _is_certain_of_changes(found):
+        said += " " + say("scale.verdict.changes", percent=formatting.percent(found.changes))
+    return said
+
+
+def _signed(difference: Interval) -> str:
+    """A difference with its sign and its interval: −0.012 [−0.020, −0.004]."""
+    ends = f"[{signed(difference.low, 3)}, {signed(difference.high, 3)}]"
+    return f"{signed(difference.value, 3)} {ends}"
+
+
+def _is_certain_of_changes(found: Crossing) -> bool:
+    """Whether the same row is ahead at both ends, and the other one between them: two crossings, not none."""
+    return found.low_difference.value * found.difference.value > 0 and found.changes >= found.level
 
 
 def finding(say: Catalogue, study: Study, analysis: Analysis) -> list[str]:
@@ -81,7 +90,8 @@ def finding(say: Catalogue, study: Study, analysis: Analysis) -> list[str]:
     verdicts = [pair.crossing.verdict if pair.crossing else "refused" for pair in pairs]
     counted = {name: verdicts.count(name) for name in ("crosses", "none in range", "not resolved", "refused")}
     if not pairs or counted["refused"] == len(pairs):
-        return [*said, say("scale.finding.nothing")]
+        refused = any(row.reasons for row in analysis.rows.values())
+        return [*said, say("scale.finding.nothing_by_law" if refused else "scale.finding.nothing")]
     numbers = {name.replace(" ", "_"): number for name, number in counted.items()}
     return [*said, say("scale.finding.all", pairs=say.count("pair", len(pairs)), **numbers)]
 
@@ -130,28 +140,32 @@ def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[
     yield ("synthetic" if study.corpus.startswith("grammar") else "corpus"), {"corpus": study.corpus}
     if any(size.seeds < 2 for size in study.sizes):
         yield "one_seed", {"sizes": sum(size.seeds < 2 for size in study.sizes), "of": len(study.sizes)}
+    noises = {row.row: row.noise for row in rows if row.noise}
     if analysis.noise is None:
         yield "no_noise", {}
-    elif analysis.noise.df < ENOUGH_DF:
-        yield "few_df", {"df": analysis.noise.df, "enough": ENOUGH_DF}
-    if analysis.noise and analysis.noise.source == "sizes":
-        yield "sizes", {}
+    elif few := [row for row, noise in noises.items() if noise.df < ENOUGH_DF]:
+        yield "few_df", {"enough": ENOUGH_DF, **listed(few)}
+    if scattered := [row for row, noise in noises.items() if noise.source == "sizes"]:
+        yield "sizes", listed(scattered)
+    spreads = [noise.run_sd for noise in noises.values() if noise.run_sd]
+    if spreads and max(spreads) > UNEQUAL * min(spreads):
+        yield "unequal", {"low": formatting.percent(min(spreads)), "high": formatting.percent(max(spreads))}
     curves = {row.row: curve for row in rows if (curve := row.curve("flops"))}
     if interpolated := [row.row for row in rows if row.reasons and row.curve("flops")]:
         yield "interpolated", listed(interpolated)
-    if narrow := [
-        row for row, curve in curves.items() if math.log10(curve.ladder.highest / curve.ladder.lowest) < ENOUGH_DECADES
-    ]:
-        yield "decades", listed(narrow)
+    compared = [pair.crossing for pair in analysis.pairs if pair.crossing and pair.cost == "flops"]
+    if narrow := sum(math.log10(one.high_cost / one.low_cost) < ENOUGH_DECADES for one in compared):
+        yield "decades", {"narrow": narrow, "of": len(compared)}
     if short := [row for row, curve in curves.items() if curve.ladder.sizes[-1] / curve.ladder.sizes[0] < ENOUGH_SPAN]:
         yield "span", listed(short)
     if ends := [
         row for row, curve in curves.items() if curve.frontier.at_end[~curve.frontier.extrapolated].mean() > 0.5
     ]:
         yield "ladder_end", listed(ends)
-    if unchecked := [row for row in study.labels if row not in {check.row for check in study.rate_checks}]:
+    checked = {check.row for check in study.rate_checks if check.factor != 1}
+    if unchecked := [row for row in study.labels if row not in checked]:
         yield "rate_unchecked", listed(unchecked)
-    if wrong := _wrong_rates(study, analysis.noise):
+    if wrong := _wrong_rates(study, noises):
         yield "rate_wrong", listed(wrong)
     if len({row.fit.form for row in rows if row.fit}) > 1:
         yield "forms", {}
@@ -163,22 +177,24 @@ def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[
     yield "extrapolation", {}
 
 
-def _wrong_rates(study: Study, noise: Noise | None) -> list[str]:
+def _wrong_rates(study: Study, noises: Mapping[str, Noise]) -> list[str]:
     """Rows for which another learning rate than that of the rule had a clearly lower loss.
 
     Of three equal rates with one seed each, the rule is not the best in two cases of three. So the difference must be
     larger than those of all rates together would be in 95 % of studies without one: Student's t, Bonferroni-corrected.
+    Runs of one size and budget differ by the noise of seeds alone; how sizes scatter around the law does not matter.
     """
-    if noise is None:
-        return []
     groups: dict[tuple[str, str, float], dict[float, float]] = {}
     for check in study.rate_checks:
         groups.setdefault((check.row, check.size, check.pairs), {})[check.factor] = check.loss
     others = sum(len(losses) - 1 for losses in groups.values() if 1.0 in losses)
-    least = math.sqrt(2) * noise.spread_sd * float(student_t.isf(0.05 / max(others, 1), noise.degrees))
+    least = {
+        row: math.sqrt(2) * noise.run_sd * float(student_t.isf(0.05 / max(others, 1), noise.run_df))
+        for row, noise in noises.items()
+    }
     wrong = [
         row
         for (row, *_), losses in groups.items()
-        if 1.0 in losses and math.log(losses[1.0] / min(losses.values())) > least
+        if row in least and 1.0 in losses and math.log(losses[1.0] / min(losses.values())) > least[row]
     ]
     return list(dict.fromkeys(wrong))

@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.scaling.analysis import Analysis
 from bench.scaling.points import csv_of_points
+from bench.scaling.uncertainty import ENOUGH_DF
 from bench.system import formatting
 from bench.system.files import write_file
 from reports.plots.drawing import Plot, draw_ahead, why_not_drawn
@@ -132,12 +133,9 @@ def _facts(say: Catalogue, study: Study, analysis: Analysis) -> list[tuple[str, 
     """Noise, failed runs, corpus, loss of a perfect model, device and command, as pairs of label and value."""
     noise = say("scale.noise.unknown")
     if found := analysis.noise:
-        noise = say(
-            f"scale.noise.{found.source}",
-            run=formatting.percent(found.spread_sd),
-            df=found.df,
-            point=formatting.percent(found.point_sd),
-        )
+        noise = say("scale.noise.rows", enough=ENOUGH_DF, run=formatting.percent(found.run_sd), df=found.run_df)
+        if found.point_sd:
+            noise += " " + say("scale.noise.points", point=formatting.percent(found.point_sd))
     none = say("scale.fact.none")
     facts = {
         "noise": noise,

@@ -120,3 +120,34 @@ def test_points_along_a_line_have_no_curve() -> None:
     assert row.fit
     assert row.reasons
     assert row.curves is None
+
+
+def test_a_row_that_does_not_follow_a_law_does_not_change_the_intervals_of_others() -> None:
+    """Three seeds of each size are enough for a noise of one's own; the last row jumps between its sizes."""
+    sizes = np.repeat(np.array([0.10, 0.26, 0.67, 1.7, 4.5]) * 1e6, 3)
+    good = points("good", REFERENCE, 6, sizes)
+    jumping = [replace(p, row="bad", loss=p.loss * (1.3 if p.size in ("0.26M", "1.7M") else 1.0)) for p in good]
+    alone = analyse(good, ["good"], draws=20, starts=STARTS).rows["good"]
+    beside = analyse([*good, *jumping], ["good", "bad"], draws=20, starts=STARTS).rows
+    assert alone.intervals
+    assert beside["good"].intervals == alone.intervals
+    assert beside["bad"].noise
+    assert beside["bad"].noise.source == "sizes"
+
+
+@pytest.mark.parametrize("budgets", [1, 2])
+def test_one_or_two_budgets_give_no_curve(budgets: int) -> None:
+    """The outer power has full rank with them, but its form alone would decide the law."""
+    measured = points("r", REFERENCE, 7)
+    kept = sorted({p.tokens for p in measured})[:budgets]
+    few = analyse([p for p in measured if p.tokens in kept], ["r"], known_e=1.10, draws=20, starts=STARTS).rows["r"]
+    assert f"{budgets} budgets; at least 3 are needed" in few.reasons
+    assert few.curves is None
+
+
+def test_bleu_near_zero_gives_no_curve_of_bleu_and_no_error(measured: list[Point]) -> None:
+    """The least squares of scipy do not converge on these."""
+    losses, bleus = [1.5, 1.7, 1.9, 2.1, 2.2, 2.4, 2.6, 2.8], [1.0, 0.0, 0.09, 0.1, 0.44, 0.41, 0.0, 0.0]
+    chosen = zip(measured[: len(losses)], losses, bleus, strict=True)
+    scored = [replace(p, loss=loss, bleu=bleu) for p, loss, bleu in chosen]
+    assert analyse(scored, ["bahdanau"], draws=5, starts=STARTS[:1]).rows["bahdanau"].bleu is None

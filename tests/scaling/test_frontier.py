@@ -189,6 +189,22 @@ def test_rows_whose_best_sizes_have_no_run_are_not_compared() -> None:
     assert error.value.reason.startswith("at every common cost")
 
 
+def test_a_common_range_that_is_too_short_gives_no_verdict() -> None:
+    fit, ladder, draws = row(REFERENCE, 1)
+    short = replace(ladder, highest=2.9 * ladder.lowest)
+    with pytest.raises(NotComparable, match="differ by less than a factor of 3"):
+        compare((fit, ladder, draws), (fit, short, draws))
+
+
+def test_two_crossings_are_not_none() -> None:
+    """The second row is ahead only in the middle of the range: the verdict is open, but the changes are sure."""
+    found = compare(row(REFERENCE, 1), row(Truth(1.15, 7.22, 0.2, 2764, 0.6), 2))
+    assert (found.verdict, found.at, found.ahead) == ("not resolved", None, None)
+    assert found.low_difference.high < 0
+    assert found.difference.high < 0
+    assert found.changes == 1.0
+
+
 def test_rows_without_a_common_cost_are_an_error() -> None:
     fit, ladder, draws = row(REFERENCE, 1)
     far = Ladder(SIZES, PER_TOKEN, 1e18, 1e19)
@@ -202,3 +218,14 @@ def test_a_power_law_through_a_frontier_finds_its_exponent() -> None:
         law = frontier_law(costs, 1.1 + 0.5 * (costs / 1e13) ** -0.187, known)
         assert (law.irreducible, law.scale, law.exponent) == pytest.approx((1.1, 0.5, 0.187), rel=1e-3)
         assert law.c0 == pytest.approx(1e13)
+
+
+def test_the_best_size_at_the_highest_cost_has_a_run_there() -> None:
+    """Only 0.67 M has the largest budget; larger sizes end so early that their largest runs cost less."""
+    most = TOKENS[-1] * np.array([1, 1, 1, 0.1, 0.01])
+    highest = float(PER_TOKEN[2] * most[2])
+    ladder = Ladder(SIZES, PER_TOKEN, float(PER_TOKEN[1] * TOKENS[0]), highest, np.stack([np.full(5, TOKENS[0]), most]))
+    loss, size = lowest_loss(exact(REFERENCE), ladder, np.array([highest]))
+    assert size.tolist() == [SIZES[2]]
+    assert loss[0] == pytest.approx(float(REFERENCE.loss(SIZES[2], TOKENS[-1])))
+    assert set(SIZES) <= set(ladder.grid())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.checks.scaling_simulation import REFERENCE, STARTS, grid, noisy, with_losses
+from bench.checks.scaling_simulation import REFERENCE, STARTS, TOKENS, grid, noisy, with_losses
 from bench.scaling.held_out import choose_form, held_out
 
 
@@ -18,3 +18,10 @@ def test_held_out_predictions_are_of_the_largest_budget_and_the_largest_size() -
     choice = choose_form(data, starts=STARTS)
     assert choice.form == "additive"
     assert choice.errors["additive"] < choice.errors["outer power"]
+
+
+def test_a_law_is_not_asked_for_the_third_of_three_budgets() -> None:
+    """Two budgets do not determine a law, so its prediction would choose the form by chance."""
+    data = grid(tokens=TOKENS[:3])
+    data = with_losses(data, REFERENCE.loss(data.sizes, data.tokens))
+    assert [one.what for one in held_out(data, "additive", starts=STARTS)] == ["largest size"]

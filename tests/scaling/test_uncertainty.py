@@ -12,6 +12,7 @@ from bench.scaling.uncertainty import (
     cells_of_runs,
     interval,
     loss_interval,
+    noise_of,
     parameter_intervals,
     pooled_noise,
     simulate,
@@ -88,3 +89,27 @@ def test_intervals_contain_the_fit_and_grow_with_run_noise() -> None:
 def test_an_interval_leaves_out_draws_without_a_value() -> None:
     found = interval(5, np.array([*np.arange(101.0), np.nan]), 0.9)
     assert (found.low, found.value, found.high) == pytest.approx((5, 5, 95))
+
+
+def test_intervals_of_a_saturated_law_contain_its_limit() -> None:
+    """Noise puts the lowest losses below E, in the data and in every simulated set. E must be free to lie above them.
+
+    With E below the lowest loss, most refits did not move, and intervals had no width.
+    """
+    covered, rng, data = 0, np.random.default_rng(3), grid(tokens=TOKENS[:8:2])
+    truth = 0.9 + 0.03 * (data.sizes / 0.67e6) ** -0.6 + 0.05 * (data.tokens / 2e6) ** -0.6
+    for _ in range(20):
+        fit = fit_law(noisy(rng, with_losses(data, truth), run_sd=0.0, point_sd=0.03), starts=STARTS)
+        draws = simulate(fit, Noise(0.0, 7, 0.03), rng, 60)
+        assert np.ptp(draws, axis=0)[1:3].min() > 0
+        ends = loss_interval(fit, draws, float(SIZES[-1]), float(TOKENS[6]))
+        covered += ends.low <= truth[-1] <= ends.high
+    assert covered >= 17
+
+
+def test_a_row_with_enough_seeds_has_its_own_noise() -> None:
+    quiet, loud = (fit_law(row(seed, np.repeat(SIZES, 3)), starts=STARTS[:1]) for seed in (1, 2))
+    few = fit_law(row(3, SIZES), starts=STARTS[:1])
+    pooled = pooled_noise([quiet, loud, few])
+    assert noise_of(quiet, pooled) == pooled_noise([quiet])  # 5 sizes x 2 seeds beyond the first
+    assert noise_of(few, pooled) == pooled

@@ -136,8 +136,9 @@ def test_finished_runs_of_the_rule_are_points_in_the_order_of_the_study() -> Non
     assert study.rate_rule == "training.optimizer.lr = recipe × (N / N of the recipe)^-0.5"
 
 
-def test_a_run_without_numbers_is_missing() -> None:
-    study = gather(FakeReader(run(1, "lstm", "S", 100, 1, None)), "curves")  # pyright: ignore[reportArgumentType]
+@pytest.mark.parametrize("loss", [None, math.nan, math.inf])
+def test_a_run_without_numbers_is_missing(loss: float | None) -> None:
+    study = gather(FakeReader(run(1, "lstm", "S", 100, 1, loss)), "curves")  # pyright: ignore[reportArgumentType]
     assert study.points == ()
     assert "lstm S 100 pairs s1" in study.failed
 

@@ -83,7 +83,13 @@ def test_each_verdict_has_its_sentence(small: Study, analysis: Analysis) -> None
     level = replace(ahead, verdict="not resolved", ahead=None, difference=replace(d, value=-0.01, low=-0.03, high=0.02))
     said = verdicts.verdict(SAY, small, replace(pair, crossing=level))
     assert said.startswith("Not resolved")
-    assert "minus that of Transformer <b> is −0.010 [−0.030, +0.020] nats/token" in said
+    lower = verdicts._signed(pair.crossing.low_difference)
+    assert f"minus that of Transformer <b> is {lower} nats/token at the lower end" in said
+    assert said.endswith("and −0.010 [−0.030, +0.020] at the upper end.")
+    same = replace(pair.crossing.low_difference, value=-0.02, low=-0.03, high=-0.01)
+    twice = replace(level, difference=same, low_difference=same, changes=0.97)
+    said = verdicts.verdict(SAY, small, replace(pair, crossing=twice))
+    assert "its sign changes in 97.0\u00a0% of the simulated refits" in said
     refused = next(pair for pair in analysis.pairs if pair.refused)
     assert "because the law of Few is refused" in verdicts.verdict(SAY, small, refused)
     apart = replace(pair, crossing=None, reasons=("the costs of the two rows do not overlap",))
@@ -128,10 +134,13 @@ def test_what_the_study_cannot_say_is_listed(small: Study, analysis: Analysis) -
     assert "not checked at the largest size: Few" in said
     assert "lower loss at the largest size, so the frontier of these rows may be too high: Bahdanau." in said
     assert "BLEU was not measured at all points: Few" in said
-    noise = analysis.noise
+    noise = analysis.rows["bahdanau"].noise
     assert noise
-    less = replace(analysis, noise=replace(noise, run_df=3, cell_sd=0.0))
-    assert "has 3 degrees of freedom, below 7" in " ".join(verdicts.limits(SAY, small, less))
+    less = replace(analysis.rows["bahdanau"], noise=replace(noise, run_sd=0.1, run_df=3, cell_sd=0.0, source="sizes"))
+    said = " ".join(verdicts.limits(SAY, small, replace(analysis, rows=analysis.rows | {"bahdanau": less})))
+    assert "fewer than 7 degrees of freedom, so it is itself uncertain, and intervals are wide: Bahdanau." in said
+    assert "Their intervals contain this scatter: Bahdanau." in said
+    assert re.search(r"noise between seeds differs between rows, from \S+\s% to 10.0\s% of the loss", said)
     assert "of one corpus, own" in verdicts.limits(SAY, replace(small, corpus="own"), analysis)[0]
 
 
