@@ -13,7 +13,9 @@ to multiples of 50 characters before unfolding, for batches of equal lengths; he
 (DECISIONS.md, 2026-11-26).
 
 From memory, not checked against the paper: that the decoder adds the encoder's output to the embedding of the previous
-character; that the last block is followed by layer norm, ReLU and the softmax.
+character. A likely deviation: the last block is followed by layer norm, ReLU and the softmax here; in implementations
+by others that quote the paper, by a convolution of kernel 1, ReLU, a second such convolution and the softmax.
+Initial weights are PyTorch's defaults (ours).
 
 Letters: B batch  S source length  U unfolded length  T target length  D width of a block (d); the stream has 2 D
 """

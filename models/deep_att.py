@@ -5,7 +5,7 @@ neighbouring layers by a path without nonlinearity and without recurrence:
 
 f^1_t = W^1 x_t,  f^k_t = W^k [Half(f^{k-1}_t), Dr(h^{k-1}_t)],  h^k_t, s^k_t = r^k(f^k_t, h^k_{t'}, s^k_{t'})
 
-f has the width of the four gates, Half(f) is its first half, Dr is dropout. The encoder is interleaved: t' is t - 1 in
+f has the width of the four gates, Half(f) is half of it, Dr is dropout. The encoder is interleaved: t' is t - 1 in
 the odd layers and t + 1 in the even layers; a second column of layers reads in the opposite directions. On top
 
 e_t = [h^{n_e,1}_t, f^{n_e,1}_t, h^{n_e,2}_t, f^{n_e,2}_t],  2 x (512 + 2048) = 5120 wide, and e'_t = W_p e_t, 1280.
@@ -15,8 +15,12 @@ The decoder has n_d such layers and one direction: f^1_t = W^1 [y_{t-1}, c_t], w
 From the paper's abstract and summary: fast-forward connections, interleaving, attention, n_e + n_d = 16. From a
 secondary note, not checked: two columns, n_e = 9 and n_d = 7, 512 cells, words of width 256, f^k and Half(f) as above,
 dropout 0.1, 5120 and 1280. Ours, where neither says: a_t is additive attention with the query h^1_{t-1}; the softmax
-reads what a further layer would read, [Half(f), Dr(h)]; the decoder begins with zeros; no peepholes, no biases; the
-initial weights.
+reads what a further layer would read, [Half(f), Dr(h)]; the decoder begins with zeros; no biases; the initial weights.
+
+Two likely deviations, found by a comparison with an implementation by others (fyabc) after the runs of this row: there
+the order of f is content, input, forget and output gate, so Half(f) carries the content and the input gate; here the
+order is that of PyTorch, input, forget, content, output, and Half(f) carries the input and the forget gate. f is linear
+in its input, so either half can learn to carry any part of it. And there peepholes are an option; here are none.
 
 nn.LSTM does not return f, which the next layer needs, so using it would mean computing f twice. Here f is computed for
 all positions at once; the loop over positions has only the product with U, for both columns together.
