@@ -80,7 +80,7 @@ class Validation(pl.Callback):
         self.best_loss = math.inf  # loss of the same validation
         self.best_update = 0
         self.lowest_loss = math.inf
-        self.plateaus = 0  # validations whose loss was not the lowest so far
+        self.plateaus = 0  # validations since the first one whose loss was not the lowest so far, with that one
         self.kept_updates: list[int] = []  # updates whose weights are on disk
         self.scores: list[tuple[int, float]] = []  # pairs seen, value of the validation score
 
@@ -99,9 +99,9 @@ class Validation(pl.Callback):
             self.curves.add_point("validation/chrf", score.chrf)
         value, rank = score.selecting(self.selection), self.selection.rank
         self.scores.append((self.budget.pairs, value))
-        if score.loss < self.lowest_loss:
-            self.lowest_loss = score.loss
-        else:  # also if the loss is not a number
+        lowest = score.loss < self.lowest_loss  # False also if the loss is not a number
+        self.lowest_loss = score.loss if lowest else self.lowest_loss
+        if self.plateaus or not lowest:
             self.plateaus += 1
         if self.reward_phase.has_trained and not self.in_reward_phase:
             self.in_reward_phase, self.best, self.kept_updates = True, None, []
@@ -146,12 +146,12 @@ class Validation(pl.Callback):
 
 
 class PlateauDecay(pl.Callback):
-    """The schedule's decay `plateau`: divides the rate by ten after each validation without a new lowest loss.
+    """The schedule's decay `plateau`: from the first validation without a new lowest loss on, each divides the rate.
 
-    The rate does not fall below the schedule's `floor`. ConvS2S was trained so (Gehring et al. 2017, section 4.2): rate
-    0.25, a tenth of it whenever the validation loss stops falling, until the rate is 1e-4. In the paper training ends
-    there. Here the budget ends it, as for every row. The schedule follows the loss for every target: it is the paper's
-    rule, and a loss is not constant where a score is.
+    It is divided by ten, but not below the schedule's `floor`. ConvS2S was trained so (Gehring et al. 2017, section 4.2): rate
+    0.25 until the validation loss stops falling, then a tenth after each epoch until the rate is 1e-4. In the paper
+    training ends there. Here the budget ends it, as for every row. The schedule follows the loss for every target: it
+    is the paper's rule, and a loss is not constant where a score is.
     """
 
     def __init__(

@@ -242,6 +242,15 @@ def test_plateau_decay_divides_the_rate_by_ten_down_to_the_floor(uninterrupted: 
     )
 
 
+def test_after_the_first_plateau_every_validation_lowers_the_rate(tmp_path: Path) -> None:
+    """Also those with a new lowest loss: "after each epoch" (Gehring et al. 2017, section 4.2)."""
+    losses = (4.0, 5.0, 3.0, 2.0)
+    attempts = Attempts(tmp_path, settings(schedule=LearningRateSchedule(warmup=1, decay="plateau")))
+    attempts.train(score=lambda number: Score(0.0, 0.0, losses[number - 1]))
+    rates = {update: value for update, name, value in attempts.points_saved if name == "train/lr"}
+    assert [rates[update] for update in (5, 9, 10, 15)] == pytest.approx([0.01, 0.01, 0.001, 0.0001])
+
+
 @pytest.mark.parametrize(
     "budget", [{"max_updates": 20}, {"max_updates": None, "max_pairs": 150}, {"max_updates": None, "max_flops": 6e7}]
 )
