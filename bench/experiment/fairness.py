@@ -38,7 +38,7 @@ def setting_differences(experiments: Sequence[Experiment]) -> list[str]:
             if len(values) > 1:
                 usual = max(values, key=lambda value: len(values[value]))
                 lines += [
-                    f"{', '.join(rows)}: {group}.{key} {value}, the others {usual}"
+                    f"{', '.join(rows)}: {group}.{key} {value}, most rows {usual}"
                     for value, rows in values.items()
                     if value != usual
                 ]

@@ -164,6 +164,11 @@ def read_trials(preset: str) -> list[Trial]:
     return found
 
 
+def pairs_spent(preset: str, row: str) -> float:
+    """The sentence pairs that the trials of a row saw: fewer than were granted if one diverged."""
+    return float(sum(trial.pairs for trial in read_trials(preset) if trial.row == row))
+
+
 def _trial(record: Mapping[str, str]) -> Trial:
     """The trial of one line of the file."""
     settings = {key: _number(text) for key, text in record.items() if "." in key and text}

@@ -229,8 +229,8 @@ def mean_with_interval(seeds: Sequence[Statistics]) -> Measure:
     Sentences: bootstrap; each resample draws the same sentences for every seed, since the seeds share the test set
     (Koehn 2004, EMNLP). Seeds: each resample is moved by the standard error over the k seeds times a value of Student's
     t with k - 1 degrees of freedom, because two or three seeds estimate their variance badly. The interval therefore
-    covers the mean over k other seeds at 95 % for every k; for two seeds it is wide (t = 12.7). With one seed it covers
-    the sentences only.
+    covers the expected score, that of the mean over all seeds, at 95 % for every k; for two seeds it is wide (t =
+    12.7). With one seed it covers the sentences only.
 
     Raises:
         ValueError: the seeds differ in metric, tokenizer or test set.

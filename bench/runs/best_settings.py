@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.experiment.spec import Experiment
-from bench.experiment.tuned import read_tuned, recipe_of
+from bench.experiment.tuned import pairs_spent, read_tuned, recipe_of
 from bench.experiment.yaml_layers import read_yaml
 from bench.measures.selection import Selection
 from bench.measures.tuning_curve import debts, expected_best
@@ -114,13 +114,14 @@ def tuning_costs(best: Mapping[str, BestSettings], experiments: Sequence[Experim
     for row, experiment in first.items():
         settings, tuned = best.get(row), read_tuned(experiment.preset)
         equal = tuned.pairs_granted if tuned and row in tuned.rows else 0.0
+        seen = pairs_spent(experiment.preset, row) if equal else 0.0
         if settings:
             budget = settings.tuning_budget
             granted = None if budget is None else budget + equal
-            spent = float(settings.study.tags["pairs_spent"]) + equal
+            spent = float(settings.study.tags["pairs_spent"]) + seen
             costs[row] = {"sweep": settings.sweep, "study": settings.study.id, "granted": granted, "spent": spent}
         elif found := recipe_of(experiment):
-            costs[row] = {"sweep": found[0].search, "study": "", "granted": equal, "spent": equal}
+            costs[row] = {"sweep": found[0].search, "study": "", "granted": equal, "spent": seen}
         else:
             costs[row] = {"sweep": "", "study": "", "granted": None, "spent": None}
         costs[row]["no_search"] = not costs[row]["sweep"]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from bench.measures.measure import Measure
 from bench.tracking.exported import ORIGIN_TAG, read_exports, results_folder
 from bench.tracking.reading import Reader, TrackedRun
 from bench.tracking.speeds import Speeds
+
+OF_ROWS = frozenset({"about", "tuning"})
+"""Tags of the run of a suite that hold a JSON object of rows."""
 
 
 class JoinedReader(Reader):
@@ -54,10 +59,22 @@ class JoinedReader(Reader):
         return run
 
     def parent_run(self, suite: str) -> TrackedRun | None:
-        """The run of the suite in the reader with the newest job: it describes the suite as it was last."""
-        newest = sorted(self._having(suite), key=lambda reader: reader.runs(suite)[0].started, reverse=True)
-        found = ((parent, reader) for reader in newest if (parent := reader.parent_run(suite)))
-        return next((self._remember(parent, reader) for parent, reader in found), None)
+        """The run of the suite with the most rows, in the reader with the newest job of several such.
+
+        Somebody may have run a part of the suite last, with a baseline of its own. What parents say of single rows is
+        joined (OF_ROWS); of a row that several have, by the newest one.
+        """
+        oldest_first = sorted(self._having(suite), key=lambda reader: reader.runs(suite)[0].started)
+        found = [(parent, reader) for reader in oldest_first if (parent := reader.parent_run(suite))]
+        if not found:
+            return None
+        parent, reader = max(reversed(found), key=lambda each: each[0].tags.get("rows", "").count(","))
+        joined: dict[str, dict[str, object]] = {}
+        for each, _ in found:
+            for tag in OF_ROWS & each.tags.keys():
+                joined.setdefault(tag, {}).update(json.loads(each.tags[tag]))
+        tags = parent.tags | {tag: json.dumps(of_rows) for tag, of_rows in joined.items()}
+        return self._remember(replace(parent, tags=tags), reader)
 
     def experiment_id(self, suite: str) -> str:
         return self._having(suite)[0].experiment_id(suite)

@@ -148,7 +148,7 @@ class Validation(pl.Callback):
 class PlateauDecay(pl.Callback):
     """The schedule's decay `plateau`: from the first validation without a new lowest loss on, each divides the rate.
 
-    It is divided by ten, but not below the schedule's `floor`. ConvS2S was trained so (Gehring et al. 2017, section 4.2): rate
+    It is divided by ten, not below the schedule's `floor`. ConvS2S was trained so (Gehring et al. 2017, 4.2): rate
     0.25 until the validation loss stops falling, then a tenth after each epoch until the rate is 1e-4. In the paper
     training ends there. Here the budget ends it, as for every row. The schedule follows the loss for every target: it
     is the paper's rule, and a loss is not constant where a score is.

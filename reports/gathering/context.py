@@ -112,6 +112,11 @@ class Cell:
         return found.value if found else None
 
     @property
+    def is_ensemble(self) -> bool:
+        """Whether its runs are ensembles, which have no training of their own."""
+        return any("members" in run.tags for run in self.runs.values())
+
+    @property
     def still_improving(self) -> list[int]:
         """Seeds whose weights with the best validation score are those of the last validation of their budget."""
         number, found = self.number("best_update"), []

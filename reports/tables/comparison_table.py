@@ -96,7 +96,8 @@ def _naming_rows(
     for track in context.tracks:
         for row in context.rows:
             cell = row.cells[track]
-            runs += len(cell.runs)
+            # An ensemble has no validation of its own, so it cannot have the mark.
+            runs += len(cell.runs) if not cell.is_ensemble or key == "other_code" else 0
             if marked := seeds_of(cell):
                 marked_runs += len(marked)
                 direction = [track.label] if len(context.tracks) > 1 else []

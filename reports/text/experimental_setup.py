@@ -110,7 +110,8 @@ def _shared(say: Catalogue, values: Sequence[tuple[str, str]]) -> tuple[tuple[st
             of_value.append(name)
     if len(rows) == 1:
         return ((next(iter(rows)), ""),)
-    return tuple((value or say("protocol.not_recorded"), ", ".join(names)) for value, names in rows.items())
+    # Names of rows may contain commas.
+    return tuple((value or say("protocol.not_recorded"), "; ".join(names)) for value, names in rows.items())
 
 
 def _hashes(tag: str) -> str:
@@ -187,7 +188,7 @@ def deviations(context: Context) -> list[tuple[str, str]]:
                 # A run of an earlier version has not recorded a setting that was added later.
                 recorded = [(name, run.params[key] or "None") for name, run in runs if key in run.params]
                 values = _shared(say, recorded)
-                usual = max(values, key=lambda entry: entry[1].count(",")) if len(values) > 1 else None
+                usual = max(values, key=lambda entry: entry[1].count(";")) if len(values) > 1 else None
                 found += [
                     (rows, say("protocol.deviation", key=key, value=value, usual=usual[0], track=track.label))
                     for value, rows in values
@@ -233,7 +234,7 @@ def missing(context: Context) -> list[tuple[str, str]]:
         found.append((say("missing.between_seeds"), say("missing.one_seed")))
     elif single:
         label = say("missing.between_seeds")
-        found.append((say("missing.rows", label=label, rows=", ".join(single)), say("missing.one_seed")))
+        found.append((say("missing.rows", label=label, rows="; ".join(single)), say("missing.one_seed")))
     directions = {track.direction for track in context.tracks}
     found += [
         (direction.upper(), say("missing.no_direction")) for direction in DIRECTIONS if direction not in directions
@@ -246,7 +247,7 @@ def _sections(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]
     say = context.catalogue
     names = {metric for row in measured for cell in row.cells.values() for _, metric in cell.numbers}
     absent = {
-        "tuning": "no_trials" if not context.tuning else "",
+        "tuning": _no_tuning(context),
         "lengths": "no_lengths" if not any("/bleu/length/" in name for name in names) else "",
         "probes": "no_probes" if not any(name.startswith("contrastive/") for name in names) else "",
         "attention": "no_attention" if not any(context.attention.values()) else "",
@@ -264,11 +265,37 @@ def _sections(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]
             for kind in PHENOMENA
             if measured_kinds and kind not in measured_kinds
         ]
+    found += _not_compared(context, measured)
     without = [track.corpus for track in context.tracks if track not in context.corpus_stats]
     return found + [
         (say("missing.corpus_stats"), say("missing.no_corpus_stats", corpus=corpus))
         for corpus in dict.fromkeys(without)
     ]
+
+
+def _no_tuning(context: Context) -> str:
+    """Why there is no section on the search of settings; "" if there is one."""
+    if context.tuning:
+        return ""
+    searched = any(row.get("sweep") for row in context.tuned.values())
+    return "trials_elsewhere" if searched else "no_trials"
+
+
+def _not_compared(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]:
+    """Rows whose difference from the baseline is missing, on the tracks where both have runs."""
+    say, found = context.catalogue, []
+    if len(measured) < 2:
+        return []
+    baseline = context.row(context.baseline)
+    if baseline not in measured:
+        return [(say("missing.significance"), say("missing.no_baseline"))]
+    for track in context.tracks:
+        for row in measured:
+            both = row.cells[track].runs.keys(), baseline.cells[track].runs.keys()
+            if row is not baseline and all(both) and not both[0] & both[1]:
+                label = say("missing.no_common_seed", row=row.name, track=track.label)
+                found.append((label, say("missing.no_common_seed_why")))
+    return found
 
 
 def _metrics(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]:
@@ -293,7 +320,7 @@ def _metrics(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]
         (
             say("missing.every_row", label=label)
             if len(names) == all_rows > 1
-            else say("missing.rows", label=label, rows=", ".join(names)),
+            else say("missing.rows", label=label, rows="; ".join(names)),
             reason,
         )
         for (label, reason), names in reasons.items()

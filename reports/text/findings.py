@@ -48,17 +48,17 @@ def caveat(context: Context) -> str:
         lines.append(say("caveat.tests", tests=say.count("test", sizes[-1], sizes[0])))
         if any(test.against != context.baseline for test in tested):
             lines.append(say("caveat.picked"))
-        spreads = {test.track: _spread(say, test.spread) for test in tested if test.spread}
-        if spreads:
-            several = len(context.tracks) > 1
-            each = [f"{track} {spread}" if several else spread for track, spread in spreads.items()]
-            lines.append(say("caveat.spread", each="; ".join(each)))
-        if any(test.spread and not test.spread.equal for test in tested):
-            lines.append(say("caveat.unequal"))
         if found := [test.detectable or 0.0 for test in tested if test.against == context.baseline]:
             ends = dict.fromkeys(metric_format.value("bleu", end) for end in (min(found), max(found)))
             values = {"baseline": context.row(context.baseline).name, "range": "–".join(ends)}
             lines.append(say("caveat.detectable", **values))
+    spreads = {test.track: test.spread for test in context.comparisons if test.spread}
+    if spreads:
+        several = len(context.tracks) > 1
+        each = [f"{track} {_spread(say, of)}" if several else _spread(say, of) for track, of in spreads.items()]
+        lines.append(say("caveat.spread", each="; ".join(each)))
+        if any(not spread.equal for spread in spreads.values()):
+            lines.append(say("caveat.unequal"))
     seeds = sorted({len(cell.runs) for row in context.rows for cell in row.cells.values() if cell.runs})
     if seeds == [1]:
         lines.append(say("caveat.one_seed"))
@@ -90,15 +90,23 @@ def paired_seeds(say: Catalogue, test: Comparison) -> str:
 def warnings(context: Context) -> list[str]:
     """Reasons to doubt the comparison.
 
-    They are seeds of one row with different settings, unequal tuning, test sentences that are also in the training
-    data, exchanged languages, references that are too short for BLEU, validation scores that could not select weights,
-    and BLEU with different tokenizers.
+    They are seeds of one row with different settings, failed seeds beside finished ones, unequal tuning, test sentences
+    that are also in the training data, exchanged languages, references that are too short for BLEU, validation scores
+    that could not select weights, and BLEU with different tokenizers.
     """
     say, found = context.catalogue, []
     for row in context.rows:
         settings = {key: None for cell in row.cells.values() for key in _varying_settings([*cell.runs.values()])}
         if settings:
             found.append(say("warning.settings", row=row.name, settings=", ".join(settings)))
+    failed = [
+        f"{row.name}, {track.label}" if len(context.tracks) > 1 else row.name
+        for row in context.rows
+        for track, cell in row.cells.items()
+        if cell.runs and any(state == "failed" for _, state, _ in cell.failures)
+    ]
+    if failed:
+        found.append(say("warning.failed_seeds", rows="; ".join(failed)))
     if with_debt := [row for row in context.rows if context.tuned.get(row.id, {}).get("debt")]:
         rows = say.listed([f"{row.name} ({say.count('pair', context.tuned[row.id]['debt'])})" for row in with_debt])
         found.append(say("warning.debt", rows=rows))
@@ -198,7 +206,7 @@ def _standing(context: Context, track: Track, best: Row, others: Sequence[Row]) 
         parts.append(say(key, rows=say.listed([against(row) for row in below])))
     if unproven:
         seeds = say(f"seeds.{min(len(tests[row.id].seeds) for row in unproven)}")
-        if parts or tests[unproven[0].id].difference <= 0:  # over the common seeds another row may be ahead
+        if parts or any(tests[row.id].difference <= 0 for row in unproven):  # one may be ahead over the common seeds
             parts += _on_these_sentences(say, unproven, tests, seeds)
         else:
             parts.append(say("standing.highest", row=f"{unproven[0].name} ({difference(unproven[0])})", seeds=seeds))

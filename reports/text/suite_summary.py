@@ -65,7 +65,9 @@ def _line(context: Context, row: Row, here: str) -> str:
 def metrics(context: Context) -> dict[str, float]:
     """Metrics of the whole suite: best BLEU of each direction, rows and costs; mean and deviation over seeds of rows.
 
-    Costs are sums over all finished jobs, without ensembles, whose costs are those of their members.
+    A row is finished if it has a finished run on every track, and failed if a seed of it failed and has no finished
+    run. Costs are sums over all finished jobs, without ensembles, whose costs are those of their members; a cost that
+    one of these jobs lacks has no sum.
     """
     found: dict[str, float] = {}
     for track in context.tracks:
@@ -79,14 +81,17 @@ def metrics(context: Context) -> dict[str, float]:
                 found[f"{row.id}/{direction}/bleu_mean"] = fmean(seeds)
                 found[f"{row.id}/{direction}/bleu_sd"] = stdev(seeds)
     cells = list(_cells(context))
-    found["rows_finished"] = sum(bool(cell.runs) for _, _, cell in cells)
-    found["rows_failed"] = sum(any(state == "failed" for _, state, _ in cell.failures) for _, _, cell in cells)
-    single = [cell for row, _, cell in cells if not _is_ensemble(cell)]
+    of_rows = [row.cells.values() for row in context.rows]
+    found["rows_finished"] = sum(all(cell.runs for cell in of_row) for of_row in of_rows)
+    found["rows_failed"] = sum(
+        any(state == "failed" for cell in of_row for _, state, _ in cell.failures) for of_row in of_rows
+    )
+    single = [cell for _, _, cell in cells if cell.runs and not cell.is_ensemble]
     for name, total in SUMS.items():
         values = [value for cell in single for value in _of_seeds(cell, name)]
-        if values:
-            found[total] = sum(values)
-    found["training_hours"] = sum(value for cell in single for value in _of_seeds(cell, "wall_s")) / 3600
+        if values and None not in values:
+            found[total] = sum(value for value in values if value is not None)
+    found["training_hours"] = sum(value or 0.0 for cell in single for value in _of_seeds(cell, "wall_s")) / 3600
     return found
 
 
@@ -94,11 +99,7 @@ def _cells(context: Context) -> Iterator[tuple[Row, Track, Cell]]:
     return ((row, track, row.cells[track]) for row in context.rows for track in context.tracks)
 
 
-def _is_ensemble(cell: Cell) -> bool:
-    return any("members" in run.tags for run in cell.runs.values())
-
-
-def _of_seeds(cell: Cell, name: str) -> list[float]:
-    """The values of a metric for each seed of a cell."""
-    number = cell.number(name)
-    return [value for value in number.seeds.values() if value is not None] if number else []
+def _of_seeds(cell: Cell, name: str) -> list[float | None]:
+    """The values of a metric for each seed of a cell; None where it was not measured."""
+    number = cell.numbers.get(("", name))
+    return [number.seeds.get(seed) if number else None for seed in cell.runs]

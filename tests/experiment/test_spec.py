@@ -450,8 +450,8 @@ def test_a_row_that_is_not_in_experiments_has_no_command() -> None:
 def test_different_decoding_settings_of_rows_are_listed() -> None:
     rows = {"gnmt": ("--decoding.coverage", "0.2"), "deep-att": (), "bahdanau": (), "lstm": ()}
     lines = setting_differences([resolve(FILES[row], row=row, flags=flags) for row, flags in rows.items()])
-    assert "gnmt: decoding.coverage 0.2, the others 0.0" in lines
-    assert "deep-att: decoding.pos_unk dictionary, the others keep" in lines
+    assert "gnmt: decoding.coverage 0.2, most rows 0.0" in lines
+    assert "deep-att: decoding.pos_unk dictionary, most rows keep" in lines
 
 
 def test_the_command_that_repeats_a_suite_contains_no_path_and_no_password() -> None:

@@ -97,6 +97,8 @@ def test_trials_are_read_as_they_were_written() -> None:
     write_trials("demo", [one, two])
     write_trials("demo", [three, replace(one, validation_bleu=99.0)])
     assert read_trials("demo") == [three, two, one], "sorted, and a trial that is there stays as it was"
+    write_trials("demo", [replace(one, number=1, state="DIVERGED", validation_bleu=None, pairs=256)])
+    assert tuned.pairs_spent("demo", "mlp") == 300 + 256, "a trial that diverged saw fewer pairs"
     digest = tuned.trials_sha256("demo")
     write_trials("demo", [])
     assert tuned.trials_sha256("demo") == digest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bench.tracking.store import Store
@@ -25,6 +27,37 @@ def test_missing_numbers_have_a_reason(odd: Context, level: Context):
     assert "Probe of pronoun, EN-DE" not in found  # measured
     assert not any(what.startswith("Probe of") for what in dict(experimental_setup.missing(level)))  # no probes at all
     assert dict(experimental_setup.missing(level))["Two, EN-DE, some seeds"] == "seed 3 interrupted (SIGTERM: saved)"
+
+
+def test_the_usual_value_is_that_of_most_rows_whatever_their_names(store: Store):
+    """A name with commas counts once."""
+    runs = [Synthetic(row, name, 2017, 4, 1e12) for row, name in (("odd", "Odd, one, head"), ("a", "A"), ("b", "B"))]
+    synthetic_runs.suite(store, "commas", runs, "odd,a,b", "a")
+    context = gather(store, "commas")
+    (run,) = context.row("odd").cells[context.tracks[0]].runs.values()
+    run.params["decoding.beam"] = "1"
+    assert ("Odd, one, head", "decoding.beam 1; most rows: 5 (EN-DE)") in experimental_setup.deviations(context)
+
+
+def test_rows_that_cannot_be_compared_with_the_baseline_are_named(store: Store):
+    runs = [
+        Synthetic("base", "Base", 2017, 4, 1e12, 1),
+        Synthetic("apart", "Apart", 2016, 4, 1e12, 2),
+        Synthetic("near", "Near", 2016, 4, 1e12, 1),
+    ]
+    synthetic_runs.suite(store, "apart", runs, "apart,near,base", "base")
+    missing = experimental_setup.missing(gather(store, "apart"))
+    assert ("Apart, EN-DE: Significance", "the row and the baseline have no seed in common") in missing
+    assert not any(what.startswith("Near") and "Significance" in what for what, _ in missing)
+    synthetic_runs.suite(store, "no base", runs[1:], "apart,near,base", "base")
+    assert ("Significance", "the baseline has no finished run") in experimental_setup.missing(gather(store, "no base"))
+
+
+def test_trials_that_are_elsewhere_are_no_missing_search(level: Context):
+    searched = replace(level, tuned={"two": {"sweep": "tune-demo"}}, tuning={})
+    said = [why for _, why in experimental_setup.missing(searched)]
+    assert "the trials of the equal search are not among these runs but in experiments/tuned" in said
+    assert "no sweep has searched settings of these rows" not in said
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -141,6 +141,40 @@ def test_a_row_that_is_lower_on_the_only_common_seed_is_not_called_ahead(store: 
     assert "ahead of" not in paragraph
 
 
+def test_a_row_is_ahead_of_the_second_only_if_it_is_ahead_of_all(store: Store):
+    """Third has the lowest mean but the highest score with the only seed that all three have."""
+    runs = [
+        *(Synthetic("top", "Top", 2017, wrong, 2e12, seed) for seed, wrong in enumerate((5, 40, 40, 40, 40), 1)),
+        Synthetic("second", "Second", 2016, 4, 1e12, 1),
+        *(Synthetic("third", "Third", 2015, wrong, 1e12, seed) for seed, wrong in ((1, 9), (6, 2), (7, 2), (8, 2))),
+    ]
+    synthetic_runs.suite(store, "ahead", runs, "third,second,top", "third")
+    context = gather(store, "ahead")
+    assert [row.id for row in context.scored(context.tracks[0])] == ["top", "second", "third"]
+    (paragraph,) = findings.sentences(context)
+    assert "higher than Second on these test sentences" in paragraph
+    assert "not higher than Third on these test sentences" in paragraph
+    assert "ahead of" not in paragraph
+
+
+def test_a_failed_seed_beside_finished_ones_is_a_warning(store: Store):
+    runs = [
+        *(Synthetic("one", "One", 2015, 5, 1e12, seed) for seed in (1, 2)),
+        Synthetic("one", "One", 2015, 5, 1e12, 3, status="FAILED", reason="Diverged"),
+        Synthetic("two", "Two", 2015, 5, 1e12, 1, status="FAILED", reason="Diverged"),
+    ]
+    synthetic_runs.suite(store, "failed seed", runs, "one,two", "one")
+    (warning,) = findings.warnings(gather(store, "failed seed"))
+    assert warning.startswith("Failed seeds: One. Their means are of the seeds that finished")
+
+
+def test_the_spread_is_said_without_tests_too(store: Store):
+    """Two seeds give no verdict, but a pooled variance that widens intervals."""
+    runs = [Synthetic(row, row, 2017, wrong, 1e12, seed) for row, wrong in (("a", 2), ("b", 20)) for seed in (1, 2)]
+    synthetic_runs.suite(store, "spread of two", runs, "a,b", "a")
+    assert "Standard deviation between seeds" in findings.caveat(gather(store, "spread of two"))
+
+
 def test_seeds_with_different_settings_are_a_warning(mixed: Context):
     """Only settings that determine the result count: another machine has other paths."""
     row, track = mixed.row("low"), mixed.tracks[0]
@@ -196,5 +230,5 @@ def test_a_score_that_could_not_select_is_a_warning(chinese: Context):
 
 def test_the_setup_names_the_validation_score(chinese: Context, odd: Context):
     facts = {fact.label: fact.values for fact in experimental_setup.facts(chinese, chinese.tracks[0])}
-    assert ("Validation chrF2; BLEU with the tokenizer zh", "Flat, High") in facts["Validation score"]
+    assert ("Validation chrF2; BLEU with the tokenizer zh", "Flat; High") in facts["Validation score"]
     assert "Validation score" not in {fact.label for fact in experimental_setup.facts(odd, odd.tracks[0])}

@@ -8,9 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from bench.tracking.store import Store
 from reports.gathering.context import Context
+from reports.gathering.gather_runs import gather
 from reports.text import suite_summary
 from tests.helpers import synthetic_runs
+from tests.helpers.synthetic_runs import Synthetic
 
 pytestmark = [*synthetic_runs.quiet_mlflow]
 
@@ -47,3 +50,17 @@ def test_metrics_of_a_suite(level: Context, mixed: Context) -> None:
     assert found["best_bleu/en-de"] == best
     flops = [run.metrics["train_flops"] for r in mixed.rows for c in r.cells.values() for run in c.runs.values()]
     assert suite_summary.metrics(mixed)["total_train_flops"] == pytest.approx(sum(flops))
+
+
+def test_rows_are_counted_once_and_a_partial_cost_is_no_total(store: Store) -> None:
+    runs = [
+        Synthetic("one", "One", 2015, 5, 1e12, seed, corpus, costs={"energy_j": 100.0} if seed == 1 else {})
+        for corpus in ("toy-en-de", "toy-en-fr")
+        for seed in (1, 2)
+    ]
+    runs.append(Synthetic("two", "Two", 2016, 5, 1e12, status="FAILED", reason="Diverged"))
+    synthetic_runs.suite(store, "counted", runs, "one,two", "one")
+    found = suite_summary.metrics(gather(store, "counted"))
+    assert (found["rows_finished"], found["rows_failed"]) == (1, 1)
+    assert found["total_train_flops"] == 4e12
+    assert "total_energy_j" not in found

@@ -163,7 +163,7 @@ def test_rows_differ_at_one_budget_only_if_they_do(scale: Scale, jobs: list[Expe
     first = jobs[0]
     other = replace(first, text=replace(first.text, max_length=30))
     assert scale.differences([other, *jobs[1:]]) == [
-        f"perceptron: text.max_length 30, the others {first.text.max_length}"
+        f"perceptron: text.max_length 30, most rows {first.text.max_length}"
     ]
 
 
