@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from statistics import fmean
 from typing import TypeVar
 
 import numpy as np
@@ -88,7 +89,7 @@ class Figures:
                 found.append(Series(style, marks, _segments(curve, line[:shown]), tuple(corners[:shown]), style.name))
             else:
                 by_size = _grouped(known, lambda each: each[2].size)
-                lines = tuple(_mean_line((x, y) for x, y, _ in each) for each in by_size.values())
+                lines = tuple(_mean_line((point.pairs, x, y) for x, y, point in each) for each in by_size.values())
                 found.append(Series(style, marks, lines, name=style.name))
         return Panel(
             "",
@@ -106,7 +107,7 @@ class Figures:
                 _grouped(row.points, lambda p: p.size).items(), key=lambda item: item[1][0].body_softmax
             ):
                 marks = tuple(Mark(point.pairs, point.loss, self._hover(point, point.loss)) for point in points)
-                line = _mean_line((point.pairs, point.loss) for point in points)
+                line = _mean_line((point.pairs, point.pairs, point.loss) for point in points)
                 if row.fit and row.curves:
                     pairs = np.geomspace(min(p.pairs for p in points), max(p.pairs for p in points), 25)
                     share = float(np.exp(np.mean([np.log(point.tokens / point.pairs) for point in points])))
@@ -254,12 +255,12 @@ def _segments(curve: Curve, line_C: Array) -> tuple[Line, ...]:
     return tuple(found)
 
 
-def _mean_line(corners: Iterable[tuple[float, float]]) -> Line:
-    """A thin line through the means of the points at each x."""
-    at: dict[float, list[float]] = {}
-    for x, y in corners:
-        at.setdefault(x, []).append(y)
-    return "thin", tuple((x, sum(at[x]) / len(at[x])) for x in sorted(at))
+def _mean_line(corners: Iterable[tuple[float, float, float]]) -> Line:
+    """A thin line through the means of the points (budget, x, y) of each budget: x of its seeds may differ a little."""
+    at: dict[float, list[tuple[float, float]]] = {}
+    for budget, x, y in corners:
+        at.setdefault(budget, []).append((x, y))
+    return "thin", tuple((fmean(x for x, _ in at[of]), fmean(y for _, y in at[of])) for of in sorted(at))
 
 
 def _grouped(items: Iterable[Item], key: Callable[[Item], str]) -> dict[str, list[Item]]:

@@ -17,7 +17,7 @@ from bench.scaling.analysis import Analysis, analyse
 from bench.scaling.points import read_points
 from reports.scaling import tables, tidy, verdicts
 from reports.scaling.figures import styles
-from reports.scaling.panels import Figures
+from reports.scaling.panels import Figures, _mean_line
 from reports.scaling.study import RateCheck, Study
 from reports.scaling.write import write
 from reports.text.catalogue import load_catalogue
@@ -200,3 +200,10 @@ def test_a_korean_report_is_korean(
     assert "크기 2개, 적어도 3개가 필요함" in text_of(page)
     english = [value for value in SAY.texts.values() if len(value) > 25 and "{" not in value]
     assert [value for value in english if value in (tmp_path / "report.md").read_text(encoding="utf-8")] == []
+
+
+def test_thin_lines_go_through_the_means_of_budgets() -> None:
+    """Seeds of one budget differ a little in FLOPs; a line from seed to seed would be a zigzag."""
+    kind, corners = _mean_line([(200, 2.2, 1.0), (100, 1.0, 4.0), (100, 1.2, 2.0)])
+    assert kind == "thin"
+    assert corners == (pytest.approx((1.1, 3.0)), (2.2, 1.0))
