@@ -9,7 +9,7 @@ from bench.scaling.held_out import HeldOut
 from bench.scaling.uncertainty import Interval
 from bench.system import formatting
 from reports.scaling.study import Study
-from reports.scaling.verdicts import number_range, signed, verdict
+from reports.scaling.verdicts import number_range, short_verdict, signed
 from reports.tables.table import EMPTY, Column, Entry, Table, text_entry
 from reports.text.catalogue import Catalogue
 
@@ -56,7 +56,8 @@ def crossings(say: Catalogue, study: Study, analysis: Analysis) -> Table:
         if pair.cost == "flops":
             names = [study.labels[row] for row in (pair.first, pair.second)]
             both = say("scale.pair", first=names[0], second=names[1])
-            verdicts = [text_entry(verdict(say, study, one)) for one in (pair, seconds[pair.first, pair.second])]
+            short = [short_verdict(say, study, one) for one in (pair, seconds[pair.first, pair.second])]
+            verdicts = [Entry(first, tuple(details), sort=first) for first, *details in short]
             rows.append([text_entry(both), verdicts[0], *_differences(pair), verdicts[1]])
     return _table(say, "crossings", columns, rows)
 

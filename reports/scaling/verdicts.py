@@ -69,6 +69,24 @@ def verdict(say: Catalogue, study: Study, pair: Pair) -> str:
     return said
 
 
+def short_verdict(say: Catalogue, study: Study, pair: Pair) -> list[str]:
+    """The verdict on a pair for a table that names the rows: one line, and lines of detail."""
+    found, unit = pair.crossing, say(f"scale.unit.{pair.cost}")
+    if pair.refused:
+        return [say("scale.short.refused"), say("scale.short.no_law", row=study.labels[pair.refused])]
+    if found is None:
+        return [say("scale.short.refused"), say.recorded("; ".join(pair.reasons))]
+    reach = say("scale.short.reach", low=_amount(pair, found.low_cost), high=_amount(pair, found.high_cost), unit=unit)
+    if found.ahead is None:
+        return [say("scale.short.open"), reach]
+    ahead = study.labels[(pair.first, pair.second)[found.ahead]]
+    if found.at is None:
+        return [say("scale.short.none", ahead=ahead), reach]
+    ends = f"[{_amount(pair, found.at.low)}, {_amount(pair, found.at.high)}]"
+    at = say("scale.short.crosses", at=_amount(pair, found.at.value), ends=ends, unit=unit)
+    return [at, say("scale.short.above", ahead=ahead), reach]
+
+
 def _signed(difference: Interval) -> str:
     """A difference with its sign and its interval: −0.012 [−0.020, −0.004]."""
     ends = f"[{signed(difference.low, 3)}, {signed(difference.high, 3)}]"

@@ -207,3 +207,22 @@ def test_thin_lines_go_through_the_means_of_budgets() -> None:
     kind, corners = _mean_line([(200, 2.2, 1.0), (100, 1.0, 4.0), (100, 1.2, 2.0)])
     assert kind == "thin"
     assert corners == (pytest.approx((1.1, 3.0)), (2.2, 1.0))
+
+
+def test_the_table_of_crossings_says_each_verdict_briefly(small: Study, analysis: Analysis) -> None:
+    pair = next(pair for pair in analysis.pairs if pair.crossing)
+    assert pair.crossing
+    first, *details = verdicts.short_verdict(SAY, small, pair)
+    assert re.fullmatch(r"cross at \S+\s×\s10\S+ \[.*\] FLOPs", first)
+    assert details[0] == "above it, Bahdanau is lower"
+    assert details[1].startswith("from ")
+    none = replace(pair.crossing, verdict="none in range", at=None, ahead=1)
+    assert verdicts.short_verdict(SAY, small, replace(pair, crossing=none))[0] == (
+        "Transformer <b> is lower everywhere"
+    )
+    level = replace(none, verdict="not resolved", ahead=None)
+    assert verdicts.short_verdict(SAY, small, replace(pair, crossing=level))[0] == "not resolved"
+    refused = next(pair for pair in analysis.pairs if pair.refused)
+    assert verdicts.short_verdict(SAY, small, refused) == ["no verdict", "the law of Few is refused"]
+    apart = replace(pair, crossing=None, reasons=("the costs of the two rows do not overlap",))
+    assert verdicts.short_verdict(SAY, small, apart)[1] == "the costs of the two rows do not overlap"
