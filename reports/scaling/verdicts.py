@@ -131,7 +131,8 @@ def warnings(say: Catalogue, study: Study, analysis: Analysis) -> list[str]:
         if row.drift and row.drift.flagged:
             found.append(say("scale.warning.drift", row=name, percent=signed(100 * row.drift.error, 1)))
     if study.failed:
-        named = [*study.failed[:NAMED_RUNS], *(["..."] if len(study.failed) > NAMED_RUNS else [])]
+        more = len(study.failed) - NAMED_RUNS
+        named = [*study.failed[:NAMED_RUNS], *([say("scale.more_runs", number=more)] if more > 0 else [])]
         found.append(say("scale.warning.failed", number=len(study.failed), runs=", ".join(named)))
     return found
 

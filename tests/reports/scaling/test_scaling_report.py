@@ -144,6 +144,12 @@ def test_what_the_study_cannot_say_is_listed(small: Study, analysis: Analysis) -
     assert "of one corpus, own" in verdicts.limits(SAY, replace(small, corpus="own"), analysis)[0]
 
 
+@pytest.mark.parametrize(("number", "named"), [(5, "a, b, c, d, e."), (7, "a, b, c, d, e, and 2 more.")])
+def test_some_missing_runs_are_named(small: Study, analysis: Analysis, number: int, named: str) -> None:
+    (*_, warning) = verdicts.warnings(SAY, replace(small, failed=tuple("abcdefg"[:number])), analysis)
+    assert warning == f"Failed or missing runs, {number}: {named}"
+
+
 def test_names_are_escaped_in_every_form(folder: Path) -> None:
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Transformer &lt;b&gt;" in page
