@@ -17,6 +17,7 @@ import torch
 
 from bench.data import find_corpus
 from bench.data.batches import evaluation_batches
+from bench.data.corpus import Split
 from bench.data.encoded_pairs import Pairs, truncate
 from bench.decoding import beam_search, unk_replacement
 from bench.evaluation import attention_maps, probe_model
@@ -94,7 +95,7 @@ def evaluate_job(
         *probe_model.probe(model, experiment, job_data, writer),
         *parameter_counts(model),
         *training_measures,
-        *decoding_costs(model, experiment, job_data),
+        *decoding_costs(model, experiment, job_data, *next(iter(job_data.corpus.tests.items()))),
     ]
 
 
@@ -123,11 +124,14 @@ def evaluate_trial(
     job_data: JobData,
     goals: Sequence[str],
 ) -> list[Measure]:
-    """Measures what a sweep needs of a trial: validation scores and costs, and speed only if a goal requires it."""
+    """Measures what a sweep needs of a trial: validation scores and costs, and speed only if a goal requires it.
+
+    Everything is measured on the validation set, because it decides which settings a row gets.
+    """
     measures = [*validation_scores(model, job_data), *parameter_counts(model), *training_measures]
     if set(goals) <= {measure.metric for measure in measures}:
         return measures
-    return [*measures, *decoding_costs(model, experiment, job_data)]
+    return [*measures, *decoding_costs(model, experiment, job_data, "validation", job_data.validation)]
 
 
 def score_test_sets(
@@ -330,9 +334,14 @@ def ensemble_costs(members: Sequence[Sequence[Measure]]) -> list[Measure]:
     return [*found, Measure("best_update", None, "updates", provenance=reason)]
 
 
-def decoding_costs(model: Translator, experiment: Experiment, job_data: JobData) -> list[Measure]:
-    """The FLOPs, time and memory of translating the first test set with outputs as long as the references."""
-    name, split = next(iter(job_data.corpus.tests.items()))
+def decoding_costs(
+    model: Translator, experiment: Experiment, job_data: JobData, name: str, split: Split
+) -> list[Measure]:
+    """The FLOPs, time and memory of translating a split with outputs as long as the references.
+
+    Args:
+        name: Of the split, for the provenance.
+    """
     sources, references = job_data.sources(split), job_data.vocabularies.target.encode(split.targets)
     beam = experiment.decoding.beam
     lengths = Counter(

@@ -280,7 +280,7 @@ def test_a_trial_of_another_study_serves_only_if_it_has_all_goals(
     folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     latency = [Measure("latency_p50_ms", 5.0, "ms")]
-    monkeypatch.setattr(bench.evaluation.evaluate.latency, "measure", lambda *_: latency)
+    monkeypatch.setattr(bench.evaluation.evaluate.latency, "measure", lambda *_, **__: latency)
 
     def of(study: str, *goals: str, stops_at: int = 99) -> JobResult:
         return run(
@@ -298,6 +298,9 @@ def test_a_trial_of_another_study_serves_only_if_it_has_all_goals(
     assert of("third", "validation_bleu", "validation_loss").run == complete.run
     timed = of("fourth", "validation_bleu", "latency_p50_ms")
     assert timed.state == "finished now"
+    measures = {measure.metric: measure for measure in timed.measures}
+    assert measures["latency_p50_ms"].value == 5
+    assert "mean over validation" in measures["decoding_flops"].provenance, "a test set must not decide on settings"
     assert "latency_p50_ms" in {measure.metric for measure in timed.measures}
     assert len({one.run.id for one in (pruned, complete, timed) if one.run}) == 3
 
