@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.evaluation.evaluate import SPEED
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.yaml_layers import check_known, read_yaml
 from bench.planning.known_runs import KnownRuns
@@ -78,7 +79,8 @@ def _sweep_jobs(
     else:
         layers, name = [{"seed": sweep.seed}], preset or sweep.preset or "demo"
         first = [resolve(files[row], preset=name, row=row, suite=layers, flags=flags) for row in chosen]
-    return [Job(experiment, trials or sweep.trials, is_trial=True) for experiment in first]
+    is_timed = not {*sweep.goals, *sweep.limits}.isdisjoint(SPEED)
+    return [Job(experiment, trials or sweep.trials, is_trial=True, is_timed=is_timed) for experiment in first]
 
 
 def show(kind: str, jobs: Sequence[Job], resources: Resources, readers: Sequence[Reader], form: str) -> None:

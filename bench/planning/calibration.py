@@ -43,6 +43,7 @@ NEIGHBOUR = """
 import os, sys, threading, torch
 threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
 torch.set_num_threads(int(sys.argv[1]))
+torch.set_default_device(sys.argv[2])
 layer = torch.nn.TransformerEncoderLayer(128, 4, 256, batch_first=True)
 x = torch.randn(32, 24, 128)
 print("ready", flush=True)
@@ -76,9 +77,13 @@ class Calibration:
 
 
 @contextlib.contextmanager
-def neighbours(count: int, threads: int) -> Iterator[None]:
-    """While the block runs, `count` other processes compute with `threads` threads each, as other workers would."""
-    command = [sys.executable, "-c", NEIGHBOUR, str(threads)]
+def neighbours(count: int, threads: int, device: str) -> Iterator[None]:
+    """While the block runs, `count` other processes compute with `threads` threads each, as other workers would.
+
+    Args:
+        device: The device on which they compute, such as cpu or cuda:0.
+    """
+    command = [sys.executable, "-c", NEIGHBOUR, str(threads), device]
     started = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.PIPE)
         for _ in range(count)
@@ -186,11 +191,19 @@ def _some(lengths: Lengths, count: int) -> Lengths:
     return lengths[0][chosen], lengths[1][chosen]
 
 
-def rate_of(measured: Calibration, experiment: Experiment, workload: Workload, *, is_trial: bool = False) -> Rate:
+def rate_of(
+    measured: Calibration,
+    experiment: Experiment,
+    workload: Workload,
+    *,
+    is_trial: bool = False,
+    is_timed: bool = True,
+) -> Rate:
     """The rate of a job, from the calibration of its row.
 
     Args:
         is_trial: Whether the job is a trial of a sweep, which translates no test set and is not probed.
+        is_timed: Whether the latency of the job is measured.
     """
     training = experiment.training
     validation_pairs = min(VALIDATION_SENTENCES, len(workload.validation[0]))
@@ -200,13 +213,16 @@ def rate_of(measured: Calibration, experiment: Experiment, workload: Workload, *
     if not is_trial:
         other += sum(len(lengths[0]) for lengths in workload.tests.values()) * measured.beam_s
         other += len(workload.contrasts[0]) * measured.loss_s
+    if is_timed:
         other += latency.SECONDS
-    per_pair = measured.seconds_per_token * workload.target_tokens_per_pair
+    per_pair = update = measured.seconds_per_token * workload.target_tokens_per_pair
     if training.reward.share:  # each source is sampled and trained on several times
         sampling = training.reward.samples * (measured.greedy_s + per_pair)
         per_pair += training.reward.share * sampling
     joules = measured.joules_per_token
-    joules_per_pair = None if joules is None else joules * workload.target_tokens_per_pair
+    joules_per_pair = None if measured.updates else 0.0  # an ensemble is not trained
+    if joules is not None and update:  # sampling is taken to need the power of updates
+        joules_per_pair = joules * workload.target_tokens_per_pair * per_pair / update
     work = f"{measured.updates} update{'s' * (measured.updates > 1)}" if measured.updates else "translations"
     return Rate(
         per_pair,

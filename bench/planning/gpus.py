@@ -82,7 +82,7 @@ def of_device(name: str) -> Gpu | None:
 def measured_utilisation(known: Iterable[KnownRun], precision: str) -> tuple[float, str] | None:
     """The median utilisation of runs on GPUs of the table, and where it was measured; None without such a run."""
     found = [
-        (rate / gpu.peak(precision), gpu.name)
+        (rate / gpu.peak(precision) / int(one.run.tags.get("processes", "1")), gpu.name)
         for one in known
         if (gpu := of_device(one.run.tags.get("hardware.gpu", ""))) and (rate := one.flops_per_second)
     ]
@@ -93,7 +93,13 @@ def measured_utilisation(known: Iterable[KnownRun], precision: str) -> tuple[flo
 
 
 def rate_on(
-    gpu: Gpu, experiment: Experiment, cost: JobCost, known: Iterable[KnownRun], *, is_trial: bool = False
+    gpu: Gpu,
+    experiment: Experiment,
+    cost: JobCost,
+    known: Iterable[KnownRun],
+    *,
+    is_trial: bool = False,
+    is_timed: bool = True,
 ) -> Rate:
     """The rate of a job on a GPU: FLOPs / (peak x utilisation)."""
     precision = experiment.training.precision
@@ -103,5 +109,5 @@ def rate_on(
     validations = (0 if experiment.members else experiment.training.validations) + 1
     decoding = validations * cost.validation_flops + (0.0 if is_trial else cost.test_flops)
     other = decoding / (gpu.fp32 * min(share, ASSUMED_UTILISATION) * DECODING_SHARE)
-    other += START_UP_S + (0.0 if is_trial else latency.SECONDS)
+    other += START_UP_S + (latency.SECONDS if is_timed else 0.0)
     return Rate(cost.flops_per_pair / speed, other, None, None, "gpu", f"{gpu.name}, {how}: {share:.1%} of the peak")

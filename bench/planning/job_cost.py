@@ -39,7 +39,7 @@ class JobCost:
         test_flops: Decoding FLOPs of all test sets.
         memory_bytes: Peak memory of an update on the longest batch, estimated: weights, gradients, optimizer, and
             what the backward pass needs. Of an ensemble the weights.
-        disk_bytes: Bytes on disk of one finished job: logged model, curves and translations.
+        model_bytes: Bytes on disk of the weights that a finished job logs.
     """
 
     params: int
@@ -48,7 +48,7 @@ class JobCost:
     validation_flops: float
     test_flops: float
     memory_bytes: float
-    disk_bytes: int
+    model_bytes: int
 
     def pairs(self, experiment: Experiment) -> float | None:
         """Sentence pairs of the budget; None if only seconds limit it."""
@@ -83,7 +83,7 @@ def job_cost(experiment: Experiment, workload: Workload) -> JobCost:
         total_decoding_flops(model, workload.validation, 1) if validations or is_ensemble else 0.0,
         sum(total_decoding_flops(model, lengths, decoding.beam) for lengths in workload.tests.values()),
         weight_bytes if is_ensemble else weight_bytes + trained_bytes * (1 + states) + activation_bytes(model, batches),
-        LOGGED_PER_JOB + weight_bytes,
+        weight_bytes,
     )
 
 

@@ -20,7 +20,10 @@ SAME += ("training.reward.share", "training.reward.samples", "decoding.beam", "e
 """Settings besides those of the model that a run must share with a job whose time it is to predict."""
 
 GAP = 3.0
-"""A run whose time beside its updates is more than this many times that of the other runs was interrupted."""
+"""A run whose time beside its updates is more than this many times that of similar runs was interrupted."""
+
+DECIDE_OTHER_SECONDS = ("training.validations", "decoding.beam")
+"""Settings that, with preset and corpus, decide the time of a run beside its updates."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,18 @@ class Machine:
     cpu: str
     gpu: str
     threads: int
+    processes: int = 1
 
     @classmethod
     def here(cls, experiment: Experiment, threads: int) -> Machine:
         """Returns this machine, as `environment_tags` describes it in a run."""
         on_gpu = experiment.machine.device.type == "cuda" and torch.cuda.is_available()
-        return cls(fact(cpu_name), torch.cuda.get_device_name() if on_gpu else "none", threads)
+        gpu = torch.cuda.get_device_name() if on_gpu else "none"
+        return cls(fact(cpu_name), gpu, threads, experiment.machine.processes)
 
     def runs_like(self, run: TrackedRun) -> bool:
         """Whether a run was made on such a machine."""
-        if run.tags.get("hardware.gpu") != self.gpu:
+        if (run.tags.get("hardware.gpu"), run.tags.get("processes", "1")) != (self.gpu, str(self.processes)):
             return False
         here = (self.cpu, str(self.threads))
         return self.gpu != "none" or (run.tags.get("hardware.cpu"), run.tags.get("threads")) == here
@@ -65,6 +70,13 @@ class KnownRun:
             return None
         updates = 0.0 if self.run.tags.get("members") else self.measures.get("wall_s", 0.0)
         return max(0.0, (self.run.ended - self.run.started).total_seconds() - updates)
+
+    @property
+    def similar(self) -> tuple[object, ...]:
+        """What is equal in runs that take about the same time beside their updates."""
+        tags, params = self.run.tags, self.run.params
+        settings = (params.get(key) for key in DECIDE_OTHER_SECONDS)
+        return tags.get("preset"), tags.get("corpus"), bool(tags.get("members")), *settings
 
     @property
     def flops_per_second(self) -> float | None:
@@ -109,8 +121,10 @@ class KnownRuns:
         here = [known for known in self.of_row(experiment) if machine.runs_like(known.run)]
         same = [known for known in here if known.run.tags.get("corpus") == experiment.corpus_name]
         chosen = same or (here if target_tokens_per_pair is not None else [])
-        usual = self._usual_other_seconds(machine)
-        rates = [(known, self._rate(known, experiment, target_tokens_per_pair, usual)) for known in chosen]
+        usual = self._usual_other_seconds(machine) if chosen else {}
+        rates = [
+            (known, self._rate(known, experiment, target_tokens_per_pair, usual.get(known.similar))) for known in chosen
+        ]
         used, found = [known for known, rate in rates if rate], [rate for _, rate in rates if rate]
         if not found:
             return None
@@ -129,14 +143,13 @@ class KnownRuns:
             (max(per_pair) - min(per_pair)) / middle if middle and len(found) > 1 else None,
         )
 
-    def _usual_other_seconds(self, machine: Machine) -> float | None:
-        """The median over all trained runs of this machine, against which interrupted runs are recognized."""
-        others = [
-            known.other_seconds
-            for known in self.runs
-            if machine.runs_like(known.run) and not known.run.tags.get("members")
-        ]
-        return _median(others)
+    def _usual_other_seconds(self, machine: Machine) -> dict[tuple[object, ...], float]:
+        """The median of each kind of similar runs of this machine, by which interrupted runs are recognized."""
+        others: dict[tuple[object, ...], list[float]] = {}
+        for known in self.runs:
+            if machine.runs_like(known.run) and known.other_seconds is not None:
+                others.setdefault(known.similar, []).append(known.other_seconds)
+        return {similar: statistics.median(seconds) for similar, seconds in others.items()}
 
     @staticmethod
     def _rate(known: KnownRun, experiment: Experiment, tokens: float | None, usual: float | None) -> Rate | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from bench.experiment.spec import Experiment
 from bench.planning.calibration import calibrate, neighbours, rate_of
 from bench.planning.gpus import Gpu, rate_on
-from bench.planning.job_cost import JobCost, job_cost
+from bench.planning.job_cost import LOGGED_PER_JOB, JobCost, job_cost
 from bench.planning.known_runs import KnownRuns, Machine
 from bench.planning.rate import Rate
 from bench.planning.workload import Workload, workload_of
@@ -24,11 +24,13 @@ class Job:
     Attributes:
         count: Number of jobs that cost the same, such as the trials of a sweep.
         is_trial: Whether it is a trial of a sweep, which is evaluated on the validation set only.
+        is_timed: Whether its latency is measured; that of a trial only if the sweep has a goal or limit that needs it.
     """
 
     experiment: Experiment
     count: int = 1
     is_trial: bool = False
+    is_timed: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,11 @@ class PlannedJob:
     def memory_bytes(self) -> float:
         return self.rate.memory_bytes or self.cost.memory_bytes
 
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes on disk of the finished job. The model of a trial is not kept."""
+        return LOGGED_PER_JOB + (0 if self.job.is_trial else self.cost.model_bytes)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -157,15 +164,26 @@ class Plan:
 
 
 def elapsed(jobs: Sequence[tuple[Experiment, float]], workers: int) -> float:
-    """Seconds until all jobs have ended, if each free worker takes the next job. An ensemble waits for its members."""
-    free = [0.0] * max(1, workers)
-    ended: dict[str, float] = {}
-    for experiment, seconds in jobs:
-        ready = max((ended.get(member.job_hash, 0.0) for member in experiment.members), default=0.0)
-        end = max(heapq.heappop(free), ready) + seconds
-        heapq.heappush(free, end)
-        ended[experiment.job_hash] = end
-    return max(free)
+    """Seconds until all jobs have ended, if each free worker takes the first job that can start, as in a suite.
+
+    An ensemble can start when those of its members that are among the jobs have ended.
+    """
+    unfinished = {experiment.job_hash for experiment, _ in jobs}
+    waiting = [
+        (experiment.job_hash, {member.job_hash for member in experiment.members}, seconds)
+        for experiment, seconds in jobs
+    ]
+    running: list[tuple[float, str]] = []  # a heap of the times at which jobs end
+    now = 0.0
+    while waiting or running:
+        ready = next((number for number, (_, members, _) in enumerate(waiting) if not members & unfinished), None)
+        if ready is not None and len(running) < max(1, workers):
+            job_hash, _, seconds = waiting.pop(ready)
+            heapq.heappush(running, (now + seconds, job_hash))
+        else:
+            now, job_hash = heapq.heappop(running)
+            unfinished.discard(job_hash)
+    return now
 
 
 BUDGET = ("max_pairs", "max_updates", "max_flops", "max_seconds", "schedule")
@@ -207,12 +225,14 @@ def make_plan(
             missing.append(job)
     if missing:
         busy = min(resources.workers, sum(job.count for job in jobs))
-        with neighbours(busy - 1, resources.threads):
+        with neighbours(busy - 1, resources.threads, str(missing[0].experiment.machine.device)):
             for number, job in enumerate(missing, 1):
                 experiment, (workload, _) = job.experiment, costs[_speed_key(job)]
                 on_progress(f"[{number}/{len(missing)}] calibrates {experiment.row} {experiment.direction}")
                 measured = calibrate(experiment, workload, resources.threads_of(experiment))
-                rates[_speed_key(job)] = rate_of(measured, experiment, workload, is_trial=job.is_trial)
+                rates[_speed_key(job)] = rate_of(
+                    measured, experiment, workload, is_trial=job.is_trial, is_timed=job.is_timed
+                )
     planned = [PlannedJob(job, costs[key][1], rates[key], costs[key][0]) for job in jobs for key in [_speed_key(job)]]
     plan = Plan(planned, resources)
     return replace(plan, warnings=_warnings(plan))
@@ -222,7 +242,8 @@ def _known_rate(job: Job, costs: tuple[Workload, JobCost], resources: Resources,
     """The rate of a job from finished runs or for the named GPU; None if it must be measured here."""
     experiment, (workload, cost) = job.experiment, costs
     if resources.gpu:
-        return rate_on(resources.gpu, experiment, cost, known.of_row(experiment), is_trial=job.is_trial)
+        runs = known.of_row(experiment)
+        return rate_on(resources.gpu, experiment, cost, runs, is_trial=job.is_trial, is_timed=job.is_timed)
     machine = Machine.here(experiment, resources.threads_of(experiment))
     rate = known.rate(experiment, machine, workload.target_tokens_per_pair)
     if rate and job.is_trial:  # a trial is not tested: its share of the decoding is that of the validations
@@ -236,9 +257,10 @@ def _warnings(plan: Plan) -> list[str]:
     found = dict.fromkeys(planned.workload.provenance for planned in plan.jobs if planned.workload.provenance)
     lines = [f"{text}." for text in found]
     gpu = plan.resources.gpu
-    if gpu and plan.memory_bytes > gpu.memory:
-        needed, available = plan.memory_bytes / 1e9, gpu.memory / 1e9
-        lines.append(f"The jobs need {needed:.1f} GB of memory, and the {gpu.name} has {available:.0f} GB.")
+    largest = max(planned.memory_bytes for planned in plan.jobs)
+    if gpu and largest > gpu.memory:  # each job has a GPU of its own
+        needed, available = largest / 1e9, gpu.memory / 1e9
+        lines.append(f"The largest job needs {needed:.1f} GB of memory, and the {gpu.name} has {available:.0f} GB.")
     return lines
 
 

@@ -55,7 +55,7 @@ def headline(plan: Plan, kind: str) -> str:
         members = {member.job_hash for experiment in experiments for member in experiment.members}
         own_seeds = {experiment.seed for experiment in experiments if experiment.job_hash not in members}
         numbers.append(_plural(len(own_seeds), "seed"))
-    disk = plan.total(lambda planned: planned.cost.disk_bytes) or 0.0
+    disk = plan.total(lambda planned: planned.disk_bytes) or 0.0
     return f"This {kind} needs about {time} of {_plural(count, device)} ({', '.join(numbers)}), {size(disk)} of disk."
 
 
@@ -113,7 +113,7 @@ def _sums(plan: Plan) -> dict[str, object]:
         "decoding_flops": round(plan.total(lambda planned: planned.decoding_flops) or 0),
         "job_hours": seconds / 3600,
         "energy_j": plan.total(lambda planned: planned.joules),
-        "disk_bytes": round(plan.total(lambda planned: planned.cost.disk_bytes) or 0),
+        "disk_bytes": round(plan.total(lambda planned: planned.disk_bytes) or 0),
     }
 
 
@@ -179,7 +179,7 @@ def _amounts(plan: Plan) -> list[str]:
         text(lambda planned: planned.decoding_flops, formatting.power_of_ten),
         text(lambda planned: planned.seconds, formatting.hours_and_minutes),
         text(lambda planned: planned.joules, formatting.quantity),
-        text(lambda planned: planned.cost.disk_bytes, size),
+        text(lambda planned: planned.disk_bytes, size),
     ]
 
 

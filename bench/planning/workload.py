@@ -24,7 +24,10 @@ ENOUGH_PAIRS = 100_000
 """Training pairs, drawn evenly, whose lengths stand for those of a larger corpus: its vocabulary would take minutes."""
 
 ASSUMED_LENGTH, ASSUMED_PAIRS = 25, 20_000
-"""Tokens of each side (as in `bench models`), and training pairs, of a corpus that is not on this machine."""
+"""Subwords or words of each side (as in `bench models`), and training pairs, of a corpus that is not here."""
+
+ASSUMED_CHARACTERS = 5
+"""Characters of a subword or word then."""
 
 ASSUMED_VALIDATION, ASSUMED_TEST = 500, 3000
 """Sentences that are validated and tested then; the test sets of WMT have about 3,000."""
@@ -147,12 +150,13 @@ def _lengths(split: Split, vocabularies: Vocabularies, text: TextSettings) -> Le
 
 def assumed(text: TextSettings) -> Workload:
     """The workload of a corpus that is not on this machine: every sentence has ASSUMED_LENGTH tokens."""
+    length = ASSUMED_LENGTH * (ASSUMED_CHARACTERS if text.kind == "characters" else 1)
 
     def equal(count: int) -> Lengths:
-        lengths = np.full(count, min(ASSUMED_LENGTH, text.max_length + 1))
+        lengths = np.full(count, min(length, text.max_length + 1))
         return lengths, lengths
 
-    provenance = f"assumed: the corpus is not on this machine; sentences of {ASSUMED_LENGTH} tokens, "
+    provenance = f"assumed: the corpus is not on this machine; sentences of {length} {text.kind}, "
     provenance += f"{ASSUMED_TEST:,} to test"
     validation, tests = equal(ASSUMED_VALIDATION), {"test": equal(ASSUMED_TEST)}
     return Workload(equal(ASSUMED_PAIRS), validation, tests, equal(0), text.sizes, provenance)

@@ -28,8 +28,10 @@ def test_the_seconds_of_a_job(experiment: Experiment, workload: Workload) -> Non
     assert rate.seconds_per_pair == pytest.approx(0.01 * workload.target_tokens_per_pair)
     validations = 4 * 12 * 1.1 + 12 * 0.1
     assert rate.other_seconds == pytest.approx(validations + 12 * 10 + 9 + TRACKING_S)
-    trial = rate_of(measured, experiment, workload, is_trial=True)
+    trial = rate_of(measured, experiment, workload, is_trial=True, is_timed=False)
     assert trial.other_seconds == pytest.approx(validations + TRACKING_S)
+    timed = rate_of(measured, experiment, workload, is_trial=True)
+    assert timed.other_seconds == pytest.approx(validations + TRACKING_S + 9)
 
 
 def test_reward_costs_samples(experiment: Experiment, workload: Workload) -> None:
@@ -38,11 +40,13 @@ def test_reward_costs_samples(experiment: Experiment, workload: Workload) -> Non
     measured = Calibration(0.01, 5, 0.1, None, greedy_s=1.0, beam_s=10.0, loss_s=0.1)
     plain = rate_of(measured, experiment, workload).seconds_per_pair
     assert rate_of(measured, rewarded, workload).seconds_per_pair == pytest.approx(plain + 0.5 * 4 * (1 + plain))
+    metered = rate_of(replace(measured, joules_per_token=0.2), rewarded, workload)
+    assert metered.joules_per_pair == pytest.approx(20 * metered.seconds_per_pair), "20 W, as in the updates"
 
 
 def test_neighbours_end_with_the_block() -> None:
     before = set(psutil.Process().children())  # the worker of the tests has others of its own
-    with neighbours(1, 1):
+    with neighbours(1, 1, "cpu"):
         (neighbour,) = set(psutil.Process().children()) - before
         assert neighbour.is_running()
     assert set(psutil.Process().children()) <= before
@@ -50,7 +54,7 @@ def test_neighbours_end_with_the_block() -> None:
 
 def test_a_neighbour_ends_with_the_process_that_started_it() -> None:
     """After a kill, nobody can end it, but the system closes its input."""
-    command = [sys.executable, "-c", NEIGHBOUR, "1"]
+    command = [sys.executable, "-c", NEIGHBOUR, "1", "cpu"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as neighbour:
         assert neighbour.stdin
         assert neighbour.stdout

@@ -20,7 +20,14 @@ def test_updates_and_the_rest_of_a_run(experiment: Experiment) -> None:
 
 @pytest.mark.parametrize(
     "tags",
-    [{"threads": "2"}, {"hardware.cpu": "cpu B"}, {"hardware.gpu": "H100"}, {"row": "lstm"}, {"preset": "paper"}],
+    [
+        {"threads": "2"},
+        {"hardware.cpu": "cpu B"},
+        {"hardware.gpu": "H100"},
+        {"processes": "8"},
+        {"row": "lstm"},
+        {"preset": "paper"},
+    ],
 )
 def test_runs_of_another_row_or_machine_do_not_count(experiment: Experiment, tags: dict[str, str]) -> None:
     assert known(run(experiment, tags=tags)).rate(experiment, HERE, None) is None
@@ -45,6 +52,13 @@ def test_a_run_that_was_interrupted_takes_the_usual_time_beside_its_updates(expe
     rate = runs.rate(experiment, HERE, None)
     assert rate is not None
     assert rate.other_seconds == pytest.approx(60), "the median of 50, 60 and, for 8,900, the usual 60"
+
+
+def test_a_slower_preset_is_not_taken_for_an_interruption(experiment: Experiment) -> None:
+    quick = [run(experiment, number, 120, tags={"preset": "quick"}) for number in range(5)]
+    rate = known(run(experiment, 7, seconds=600), run(experiment, 8, seconds=620), *quick).rate(experiment, HERE, None)
+    assert rate is not None
+    assert rate.other_seconds == pytest.approx(510)
 
 
 def test_an_ensemble_takes_only_the_time_of_its_evaluation(experiment: Experiment) -> None:

@@ -25,6 +25,14 @@ def test_an_ensemble_waits_for_its_members(experiment: Experiment) -> None:
     ensemble = replace(experiment, ensemble=replace(experiment.ensemble, of=experiment.row, members=2))
     jobs = [(member, seconds) for member, seconds in zip(ensemble.members, (3.0, 8.0), strict=True)]
     assert elapsed([*jobs, (ensemble, 2.0)], 4) == 10
+    assert elapsed([(ensemble, 2.0)], 1) == 2, "its members have ended before"
+
+
+def test_a_worker_does_not_wait_for_the_members_of_an_ensemble(experiment: Experiment) -> None:
+    ensemble = replace(experiment, ensemble=replace(experiment.ensemble, of=experiment.row, members=2))
+    first, second = ensemble.members
+    later = replace(experiment, seed=9)
+    assert elapsed([(first, 3.0), (second, 8.0), (ensemble, 2.0), (later, 6.0)], 2) == 10, "3 + 6 beside 8 + 2"
 
 
 def test_the_sums_of_a_plan(experiment: Experiment, workload: Workload) -> None:
@@ -41,6 +49,12 @@ def test_the_sums_of_a_plan(experiment: Experiment, workload: Workload) -> None:
 def test_a_plan_without_joules_of_each_job_has_none(experiment: Experiment, workload: Workload) -> None:
     jobs = [planned(experiment, workload), planned(experiment, workload, joules=1.0)]
     assert Plan(jobs, Resources(1, 1)).total(lambda each: each.joules) is None
+
+
+def test_the_model_of_a_trial_is_not_kept(experiment: Experiment, workload: Workload) -> None:
+    job = planned(experiment, workload)
+    trial = replace(job, job=replace(job.job, is_trial=True))
+    assert job.disk_bytes - trial.disk_bytes == job.cost.model_bytes >= 4 * job.cost.params
 
 
 def test_a_budget_in_seconds(experiment: Experiment, workload: Workload) -> None:
@@ -71,6 +85,9 @@ def test_a_gpu_with_too_little_memory_is_a_warning(experiment: Experiment) -> No
     plan = make_plan([Job(experiment)], Resources(1, 1, gpu=gpu), KnownRuns([]))
     assert plan.devices == (1, "T4")
     assert any("and the T4 has 0 GB" in line for line in plan.warnings)
+    enough = replace(gpu, memory=1.5 * plan.memory_bytes)
+    two = make_plan([Job(experiment, 2)], Resources(2, 1, gpu=enough), KnownRuns([]))
+    assert (two.devices, two.warnings) == ((2, "T4"), []), "each job has a GPU of its own"
 
 
 def test_the_start_of_a_suite_plans_from_runs_only(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:

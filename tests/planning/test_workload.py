@@ -10,7 +10,7 @@ import pytest
 from bench.data.corpus import CorpusSettings
 from bench.experiment.job_data import JobData
 from bench.experiment.spec import Experiment
-from bench.planning.workload import Workload, workload_of
+from bench.planning.workload import Workload, assumed, workload_of
 
 
 def test_the_batches_have_the_shapes_of_those_of_the_job(experiment: Experiment, workload: Workload) -> None:
@@ -29,8 +29,10 @@ def test_a_corpus_that_is_not_here_is_assumed_and_not_downloaded(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("MULTI30K", raising=False)
     found = workload_of(replace(experiment, corpus=CorpusSettings(name="multi30k-en-de")))
-    assert found.provenance.startswith("assumed: the corpus is not on this machine; sentences of 25 tokens")
+    assert found.provenance.startswith("assumed: the corpus is not on this machine; sentences of 25 subwords")
     assert found.target_tokens_per_pair == 25
+    characters = replace(experiment.text, kind="characters", max_length=400)
+    assert assumed(characters).target_tokens_per_pair == 125
     assert not list(tmp_path.iterdir())
 
 
