@@ -224,7 +224,8 @@ def accuracy_table(
     One run: a row for each phenomenon and distance. Several runs: a row for each run, columns for each phenomenon.
     """
     found = [run_accuracies(run, store, contrasts) for run in runs]
-    names = [metric.removeprefix("contrastive/") for metric in found[0] if metric.startswith("contrastive/")]
+    metrics = dict.fromkeys(metric for one in found for metric in one if metric.startswith("contrastive/"))
+    names = [metric.removeprefix("contrastive/") for metric in metrics]
     if len(runs) == 1:
         columns = [("phenomenon/distance", "left"), ("accuracy, %", "right"), ("95 % interval", "left")]
         columns += [("target only, %", "right"), ("95 % interval", "left"), ("contrasts", "left")]
@@ -234,12 +235,14 @@ def accuracy_table(
     columns = [("run", "left")]
     for name in names:
         columns += [(f"{name}, %", "right"), ("95 % interval", "left"), ("target only, %", "right")]
+    several_corpora = len({run.tags["corpus"] for run in runs}) > 1
     several_seeds = len({run.tags["seed"] for run in runs}) > 1
     rows = []
     for run, one in zip(runs, found, strict=True):
-        title = run.tags["name"] + (f", seed {run.tags['seed']}" if several_seeds else "")
+        title = run.tags["name"] + (f", {run.tags['corpus']}" if several_corpora else "")
+        title += f", seed {run.tags['seed']}" if several_seeds else ""
         rows.append([title, *(cell for name in names for cell in _cells(one, name)[:3])])
-    levels = [found[0][f"contrastive/{name}"].chance for name in names]
+    levels = [next(one[name].chance for one in found if name in one) for name in (f"contrastive/{n}" for n in names)]
     rows.append(["chance", *(cell for level in levels for cell in ("" if level is None else f"{level:.1f}", "", ""))])
     return columns, rows
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -20,6 +21,8 @@ from bench.experiment.job_data import JobData
 from bench.experiment.loading import resolve
 from bench.experiment.spec import Experiment
 from bench.measures import alignment
+from bench.measures.measure import Measure
+from bench.tracking.store import Store
 from models.parts.translator import Translator
 from tests.helpers import tiny_job
 
@@ -176,3 +179,25 @@ def test_a_corpus_of_sentence_pairs_has_no_probes(
     split = find_corpus.load(plain.corpus).tests["test"]
     (short,) = probe_model.scores_by_group("test", split, split.targets, plain, "13a")
     assert (short.metric, short.value) == ("test/bleu/length/6-10", None)
+
+
+def test_the_table_of_several_runs_has_the_phenomena_of_all_corpora(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grammar has no contrasts of word order in French."""
+
+    def accuracy(name: str) -> tuple[str, Measure]:
+        return f"contrastive/{name}", Measure(f"contrastive/{name}", 75.0, "percent", 70.0, 80.0, chance=50.0)
+
+    of_corpus = {
+        "grammar-en-fr": dict([accuracy("pronoun")]),
+        "grammar-en-de": dict([accuracy("pronoun"), accuracy("order")]),
+    }
+    monkeypatch.setattr(probe_model, "run_accuracies", lambda run, *_: of_corpus[run.tags["corpus"]])
+    runs: Any = [SimpleNamespace(tags={"name": "LSTM", "seed": "1", "corpus": corpus}) for corpus in of_corpus]
+    columns, rows = probe_model.accuracy_table(runs, cast(Store, None), None)
+    assert [title for title, _ in columns] == [
+        "run",
+        *("pronoun, %", "95 % interval", "target only, %"),
+        *("order, %", "95 % interval", "target only, %"),
+    ]
+    assert [row[0] for row in rows] == ["LSTM, grammar-en-fr", "LSTM, grammar-en-de", "chance"]
+    assert [row[4] for row in rows] == ["", "75.0", "50.0"]
