@@ -209,7 +209,7 @@ def fast_topk(scores_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     columns, vocabulary = 100, scores_NV.shape[1]
     rows = vocabulary // columns
-    if scores_NV.device.type != "cpu" or rows < 2 * count or scores_NV.numel() < 2**17:
+    if scores_NV.device.type != "cpu" or count > columns or rows < 2 * count or scores_NV.numel() < 2**17:
         return scores_NV.topk(count)
     table_NRC = scores_NV[:, : rows * columns].unflatten(1, (rows, columns))
     best_NK = table_NRC.amax(1).topk(count).indices

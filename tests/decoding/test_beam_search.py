@@ -387,10 +387,18 @@ def test_scores_of_a_half_precision_model_are_summed_in_single_precision() -> No
         assert round(log_probability * 256) != log_probability * 256
 
 
-@pytest.mark.parametrize("vocabulary", [3, 400, 999, 1000, 1001, 4037, 8000])
 @pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("vocabulary", [3, 400, 999, 1000, 1001, 4037, 8000])
 def test_fast_topk_equals_topk(vocabulary: int, count: int) -> None:
-    scores_NV = torch.randn(140, vocabulary, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    check_fast_topk(140, vocabulary, count)
+
+
+def test_fast_topk_of_a_beam_wider_than_its_table() -> None:
+    check_fast_topk(6, 30_000, 101)
+
+
+def check_fast_topk(hypotheses: int, vocabulary: int, count: int) -> None:
+    scores_NV = torch.randn(hypotheses, vocabulary, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     scores_NV[3:5, 1:] = -torch.inf
     scores_NV[5, :-1] = -torch.inf
     count = min(count, vocabulary)
