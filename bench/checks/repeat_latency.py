@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bench.data.encoded_pairs import truncate
 from bench.evaluation import trained_model
 from bench.measures.latency import SECONDS, TABLE_BATCH, LatencyBenchmark, Timing
 from bench.system import terminal
@@ -74,7 +75,8 @@ def load_benchmark(store: Store, run: TrackedRun) -> tuple[trained_model.Trained
             f"run {run.id} ({run.name}) is {run.status} and has no translations; finish it, or choose another run"
         )
     sources, _ = loaded.ids(list(text["source"]))
-    targets = loaded.vocabularies.target.encode(list(text["reference"]))
+    references = loaded.vocabularies.target.encode(list(text["reference"]))
+    targets, _ = truncate(references, loaded.experiment.text.max_length)  # as in the run
     graphs = loaded.experiment.machine.cuda_graphs and loaded.model.device.type == "cuda"
     benchmark = LatencyBenchmark.of(
         loaded.model, sources, targets, loaded.experiment.decoding, TABLE_BATCH, cuda_graphs=graphs

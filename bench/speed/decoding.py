@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from bench.data.encoded_pairs import truncate
 from bench.decoding.packed_weights import packed_weights
 from bench.decoding.recorded_steps import recorded_steps
 from bench.evaluation.evaluate import DTYPES
@@ -41,7 +42,8 @@ def prepared(experiment: Experiment, length: int | None) -> Iterator[Measure]:
         job_data = JobData.of(experiment)
         model = model_of(experiment, job_data).to(device).eval()
         test = next(iter(job_data.corpus.tests.values()))
-        sources, targets = job_data.sources(test), job_data.vocabularies.target.encode(test.targets)
+        sources, references = job_data.sources(test), job_data.vocabularies.target.encode(test.targets)
+        targets, _ = truncate(references, job_data.max_length)  # as in a run
         limit = ceiling(device.type, DTYPES["32-true"])
         plain = replace(experiment.decoding, pos_unk="keep")
         beams = {"greedy": 1, "beam": plain.beam} if plain.beam > 1 else {"greedy": 1}
