@@ -79,7 +79,7 @@ def run_deviations(fit: Fit, noise: Noise) -> tuple[RunDeviation, ...]:
 
 
 def wrong_run(fit: Fit, noise: Noise) -> RunDeviation | None:
-    """Returns the run to look at, and to drop by a rule written beforehand; None if no run deviates significantly.
+    """Returns the run to look at; None if no run deviates significantly. No run is dropped.
 
     It is the run without which the others fit best: a wrong run makes right ones deviate, too.
     """

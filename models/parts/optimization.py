@@ -38,8 +38,8 @@ class LearningRateSchedule:
         warmup: Updates of linear increase from 0.
         hold: Updates at the full rate after the warm-up.
         decay: none; inverse_sqrt: sqrt((warmup + hold) / u); halve: 0.5 ** (1 + (u - warmup - hold - 1) // every);
-            plateau: divided by ten after each validation whose loss was not the lowest so far (counted in
-            `PlateauDecay` in bench/training/validation.py). In shares of the budget: linear: 1 - p; one_minus_sqrt:
+            plateau: divided by ten at each validation from the first one whose loss was not the lowest so far
+            (`PlateauDecay` in bench/training/validation.py). In shares of the budget: linear: 1 - p; one_minus_sqrt:
             1 - sqrt(p) (Hägele et al. 2024).
         every: For halve: updates between two halvings.
         floor: For plateau: lower bound of the learning rate; null for none.

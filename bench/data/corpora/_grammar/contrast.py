@@ -32,7 +32,8 @@ class Contrast:
         right: Its translation.
         wrong: The same translation with one wrong form, and the words that agree with it.
         category: Subcategory of the phenomenon, such as the ambiguous word.
-        distance: Words of the translation between the form and the word that determines it.
+        distance: Words of the translation between the form and the word that determines it; of order, the number of
+            words by which the verb moves.
         forms: The right and the wrong form, or all words that differ.
     """
 
@@ -238,7 +239,10 @@ def _index_of(words: list[Word], origin: Node) -> int:
 
 
 def _finite_verb(words: list[Word], clause: Node, verb: Node) -> int:
-    """Index of the finite verb of a clause: the verb form that depends on number."""
+    """Index of the first verb form of a clause whose word has a number, an infinitive before its modal, too.
+
+    Only distances depend on it, and by them contrasts are balanced, so another choice would select other contrasts.
+    """
     origins = {verb, clause.slots.get("modal")}
     return next(
         i for i, w in enumerate(words) if origins & set(w.origins) and w.values and "number" in _feature_names(w)
