@@ -28,7 +28,7 @@ from bench.experiment.spec import Experiment
 from bench.measures import bleu_variants, costs, flops, latency, memory, quality, selection
 from bench.measures.measure import Measure
 from bench.measures.selection import DEFAULT_TOKENIZER
-from bench.system.machine import GPU_SHARE, MachineSettings, bf16_fallback
+from bench.system.machine import GPU_SHARE, MachineSettings, bf16_fallback, siblings
 from bench.tracking.run_writer import RunWriter
 from bench.training.distributed import SINGLE_PROCESS, ProcessGroup
 from bench.training.reward import mean_gleu
@@ -290,14 +290,18 @@ def best_update(result: TrainingResult, experiment: Experiment, job_data: JobDat
 
 
 def energy(result: TrainingResult, machine: MachineSettings) -> Measure:
-    """Joules of the updates, read from whole devices and only on the machine of process 0."""
+    """Joules of the updates. Counters are of whole devices, so jobs that share one have none; nor have several machines."""
     found = result.budget.energy.measure()
     if machine.num_nodes > 1:
         reason = f"not measured: {machine.num_nodes} machines, and one of them was read"
         return replace(found, value=None, provenance=reason)
-    share = os.environ.get(GPU_SHARE, "1")
+    share, others = os.environ.get(GPU_SHARE, "1"), siblings()
     if machine.device.type == "cuda" and float(share) < 1:
-        return replace(found, provenance=f"{found.provenance}; of the whole GPU, of which the job had {share}")
+        reason = f"not measured: the counter is that of the whole GPU, of which the job had {share}"
+        return replace(found, value=None, provenance=reason)
+    if machine.device.type == "cpu" and others and found.value is not None:
+        reason = f"not measured: the counter is that of the whole processor, which {others} other jobs shared"
+        return replace(found, value=None, provenance=reason)
     return found
 
 

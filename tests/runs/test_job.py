@@ -416,19 +416,22 @@ def test_a_job_whose_clock_lags_is_shown_and_measured(
     assert measures["overhead"] > 0
 
 
-def test_the_provenance_of_joules_names_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joules_are_those_of_one_job(monkeypatch: pytest.MonkeyPatch) -> None:
     energy = SimpleNamespace(measure=lambda: Measure("energy_j", 5.0, "J", provenance="NVML"))
     trained: Any = SimpleNamespace(budget=SimpleNamespace(energy=energy, seconds=1.0))
     several = bench.evaluation.evaluate.energy(trained, MachineSettings("cpu", num_nodes=2))
     assert (several.value, several.provenance) == (None, "not measured: 2 machines, and one of them was read")
     monkeypatch.setenv("BENCH_GPU_SHARE", "0.25")
-    assert (
-        bench.evaluation.evaluate.energy(trained, MachineSettings("gpu")).provenance
-        == "NVML; of the whole GPU, of which the job had 0.25"
-    )
-    assert bench.evaluation.evaluate.energy(trained, MachineSettings("cpu")).provenance == "NVML"
+    shared = bench.evaluation.evaluate.energy(trained, MachineSettings("gpu"))
+    assert shared.value is None
+    assert shared.provenance == "not measured: the counter is that of the whole GPU, of which the job had 0.25"
+    assert bench.evaluation.evaluate.energy(trained, MachineSettings("cpu")).value == 5
     monkeypatch.setenv("BENCH_GPU_SHARE", "1")
-    assert bench.evaluation.evaluate.energy(trained, MachineSettings("gpu")).provenance == "NVML"
+    monkeypatch.setenv("BENCH_SIBLINGS", "2")
+    assert bench.evaluation.evaluate.energy(trained, MachineSettings("gpu")).value == 5
+    beside = bench.evaluation.evaluate.energy(trained, MachineSettings("cpu"))
+    assert beside.value is None
+    assert beside.provenance.endswith("the counter is that of the whole processor, which 2 other jobs shared")
 
 
 def test_the_model_is_linked_to_its_scores_and_loads_in_mlflow(finished: JobResult, store: Store) -> None:
