@@ -62,7 +62,8 @@ def validate(model: Translator, job_data: JobData) -> Score:
     chrF2 is measured only if it selects the weights.
     """
     sentences, references, chosen = job_data.validation.sources, job_data.validation.targets, job_data.selection
-    best = beam_search.greedy(model, job_data.sources(job_data.validation), attention=job_data.lexicon is not None)
+    sources, aligned = job_data.sources(job_data.validation), job_data.lexicon is not None
+    best = beam_search.greedy(model, sources, job_data.extra_length, attention=aligned)
     hypotheses = unk_replacement.hypothesis_texts(best, sentences, job_data.vocabularies, job_data.lexicon)
     return Score(
         quality.bleu(hypotheses, references, chosen.tokenizer),

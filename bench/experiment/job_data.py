@@ -41,6 +41,7 @@ class JobData:
     source_length_limit: int  # tokens of a source to translate
     lexicon: Lexicon | None  # translations for unknown-word replacement; None if unknown words are not replaced
     selection: Selection  # the validation score that selects weights, and the tokenizer of BLEU
+    extra_length: int  # tokens by which a translation may be longer than its source
 
     @classmethod
     def of(cls, experiment: Experiment) -> JobData:
@@ -64,6 +65,7 @@ class JobData:
             text.source_length_limit,
             lexicon,
             chosen,
+            experiment.decoding.extra_length,
         )
 
     @property
