@@ -291,7 +291,10 @@ def best_update(result: TrainingResult, experiment: Experiment, job_data: JobDat
 
 
 def energy(result: TrainingResult, machine: MachineSettings) -> Measure:
-    """Joules of the updates. Counters are of whole devices, so jobs that share one have none; nor have several machines."""
+    """Joules of the updates. Counters are of whole devices, so jobs that share a device have none.
+
+    Nor have jobs on several machines, because only the devices of process 0 are read.
+    """
     found = result.budget.energy.measure()
     if machine.num_nodes > 1:
         reason = f"not measured: {machine.num_nodes} machines, and one of them was read"
