@@ -40,6 +40,13 @@ NUMBERS = re.compile(
 )
 """Files with numbers and settings but without sentences; every export contains them."""
 
+ARTIFACTS = ("artifacts", "models")
+CONTENT = (*(f"{name}.parquet" for name in COLUMNS), *ARTIFACTS)
+"""Files and folders of an export besides its index."""
+
+INCOMPLETE = ".incomplete"
+"""Folder, in that of an export, into which the next export is written until it is complete."""
+
 GENERATED = "report/"
 """The folder of a suite's run with its report. It is not exported, because an import writes it anew."""
 
@@ -47,7 +54,8 @@ GENERATED = "report/"
 def export(store: Store, folder: Path, suites: Sequence[str], artifacts: bool = False) -> Path:
     """Writes the runs of suites and sweeps into a folder and returns the path of its index.
 
-    The index is written last, so that an incomplete folder is not taken for an export.
+    An export that the folder holds already stays until the new one is complete. The index is moved last, so that an
+    incomplete folder is not taken for an export.
 
     Args:
         suites: Names of suites and sweeps. Of every other sweep, the studies are exported without their trials,
@@ -55,7 +63,8 @@ def export(store: Store, folder: Path, suites: Sequence[str], artifacts: bool = 
         artifacts: Also export the files with text of the corpus, and the models.
 
     Raises:
-        ValueError: there is no such suite, or the folder holds other files.
+        ValueError: there is no such suite, the folder holds other files, or an export with `artifacts` would be
+            replaced by one without them.
     """
     experiments = {suite: _experiment(store, suite) for suite in suites}
     runs = {suite: _complete_runs(store, one) for suite, one in experiments.items()}
@@ -63,7 +72,32 @@ def export(store: Store, folder: Path, suites: Sequence[str], artifacts: bool = 
         studies = store.search([sweep.experiment_id], "tags.kind = 'study'") if sweep.name not in runs else []
         if studies:
             experiments[sweep.name], runs[sweep.name] = sweep, studies
-    return _write(store, folder, experiments, runs, artifacts)
+    _check_folder(folder, artifacts)
+    shutil.rmtree(folder / INCOMPLETE, ignore_errors=True)
+    try:
+        _write(store, folder / INCOMPLETE, experiments, runs, artifacts)
+        (folder / INDEX).unlink(missing_ok=True)
+        for name in CONTENT:
+            if name in ARTIFACTS:
+                shutil.rmtree(folder / name, ignore_errors=True)
+            if (folder / INCOMPLETE / name).exists():  # files replace those of the export before
+                os.replace(folder / INCOMPLETE / name, folder / name)
+        os.replace(folder / INCOMPLETE / INDEX, folder / INDEX)
+    finally:
+        shutil.rmtree(folder / INCOMPLETE, ignore_errors=True)
+    return folder / INDEX
+
+
+def _check_folder(folder: Path, artifacts: bool) -> None:
+    """Raises ValueError if an export must not be written into a folder."""
+    known = {INDEX, *CONTENT, INCOMPLETE}
+    if folder.is_dir() and (foreign := sorted(path.name for path in folder.iterdir() if path.name not in known)):
+        raise ValueError(f"{folder}: it contains {foreign[0]!r}; expected an empty folder or an export; choose another")
+    if not artifacts and any((folder / name).exists() for name in ARTIFACTS):
+        raise ValueError(
+            f"{folder}: holds an export with --artifacts, whose texts and models one without them would delete; "
+            "add --artifacts, or choose another folder"
+        )
 
 
 def export_run(store: Store, suite: str, run_id: str, folder: Path) -> Path:
@@ -96,14 +130,8 @@ def export_run(store: Store, suite: str, run_id: str, folder: Path) -> Path:
 def _write(
     store: Store, folder: Path, experiments: dict[str, Experiment], runs: dict[str, list[MlflowRun]], artifacts: bool
 ) -> Path:
-    """Writes the runs of each experiment into a folder and returns the path of its index."""
+    """Writes the runs of each experiment into an empty folder and returns the path of its index."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = {INDEX, *(f"{name}.parquet" for name in COLUMNS), "artifacts", "models"}
-    if foreign := sorted(path.name for path in folder.iterdir() if path.name not in known):
-        raise ValueError(f"{folder}: it contains {foreign[0]!r}; expected an empty folder or an export; choose another")
-    (folder / INDEX).unlink(missing_ok=True)
-    for name in ("artifacts", "models"):
-        shutil.rmtree(folder / name, ignore_errors=True)
     origins = {run.info.run_id: origin_of(run) for of_suite in runs.values() for run in of_suite}
     lines: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
     for suite, of_suite in runs.items():

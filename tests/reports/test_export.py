@@ -273,19 +273,21 @@ def test_an_export_of_another_format_is_refused(foreign: Path):
         Export(foreign)
 
 
-def test_an_interrupted_export_is_no_export(store: Store, foreign: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_export_is_no_export(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "export"
+
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr("bench.tracking.export.write_file", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            export(store, foreign, ["later"])
+            export(store, folder, ["later"])
     with pytest.raises(ValueError, match=r"has no readable export\.yaml"):
-        Export(foreign)
-    export(store, foreign, ["later"])
-    assert Export(foreign).suites() == ["later"]
-    assert not (foreign / "artifacts").exists()
+        Export(folder)
+    export(store, folder, ["later"])
+    assert Export(folder).suites() == ["later"]
+    assert not (folder / "artifacts").exists()
 
 
 @pytest.mark.parametrize(
