@@ -16,8 +16,10 @@ from bench.system.visible_text import visible
 from bench.tracking import logged_model, ui_view
 from bench.tracking.export import origin_of, with_experiments, with_ids
 from bench.tracking.exported import EXAMPLE, INCOMPLETE_TAG, INDEX, ORIGIN_TAG, Export, ExportedRun
-from bench.tracking.reading import LEFT_OUT_TAG, TrackedRun
+from bench.tracking.joined import JoinedReader
+from bench.tracking.reading import JOBS_TAG, LEFT_OUT_TAG, TrackedRun
 from bench.tracking.retry import log_datasets
+from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import DESCRIPTION_TAG, PARENT_TAG, Store
 
 PARENTS = ("suite", "study")
@@ -67,6 +69,7 @@ def import_runs(store: Store, exports: Sequence[Export]) -> ImportResult:
         _fill(store, merge.ids[one.run.id], one, export, _final_status(one, exports), replacing(export))
     for name, export in newest_of.items():
         _set_views(store, name, export, replacing(export))
+        _describe_suite(store, name, exports, replacing(export))
     suites = dict.fromkeys(suite for export in exports for suite in export.suites())
     return ImportResult(len(merge.added), len(merge.seen) - len(merge.added), list(suites))
 
@@ -109,6 +112,22 @@ class _Merge:
             self.added.append((one, export))
             if parent[0] in PARENTS:
                 parents[parent] = self.ids[one.run.id]
+
+
+SUITE_TAGS = ("question", "command", "rows", "baseline", "about", "tuning", JOBS_TAG)
+"""Tags of the run of a suite that describe the whole table."""
+
+
+def _describe_suite(store: Store, name: str, exports: Sequence[Export], replace: Callable[[str], str]) -> None:
+    """Describes an imported suite by its run with the most rows: the newest export may be of a part of the suite."""
+    of_suite = [export for export in exports if name in export.suites()]
+    described = JoinedReader(of_suite).parent_run(name) if of_suite else None
+    here = store.parent_run(name)
+    if described is None or here is None or ORIGIN_TAG not in here.tags:  # it was made here
+        return
+    if len(described.tags.get("rows", "").split(",")) >= len(here.tags.get("rows", "").split(",")):
+        tags = {key: replace(described.tags[key]) for key in SUITE_TAGS if key in described.tags}
+        RunWriter(store.client, here.id).tag({key: visible(value) for key, value in tags.items()})
 
 
 def _start(one: ExportedRun) -> float:

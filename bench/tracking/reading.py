@@ -33,6 +33,12 @@ PLAN_TAG = "plan"
 """Tag of the run of a suite that holds, as JSON, the predicted and the real seconds of its last command."""
 
 
+JOBS_TAG = "jobs"
+"""Tag of the run of a suite that holds the first JOB_DIGITS digits of the hash of each job of its last command."""
+
+JOB_DIGITS = 8
+
+
 STUDY_TAG = "study_of_scaling"
 """Tag of the run of a scaling study. The runs of suites do not have it."""
 

@@ -144,6 +144,30 @@ def test_runs_of_two_machines_join_under_one_suite(origin: Store, tmp_path: Path
     ]
 
 
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_the_part_of_a_suite_does_not_describe_it(whole_first: bool, origin: Store, tmp_path: Path) -> None:
+    """On another machine, somebody ran one row last, with itself as baseline."""
+    other = new_store(tmp_path / "other")
+    add_job(other, "c", other.start_parent("pair", {"rows": "c", "baseline": "c", "about": json.dumps({"c": {}})}))
+    whole = origin.parent_run("pair")
+    assert whole
+    origin.client.set_tag(whole.id, "baseline", "b")
+    origin.client.set_tag(whole.id, "about", json.dumps({"a": {}, "b": {}}))
+    target = new_store(tmp_path / "target")
+    for number, store in enumerate((origin, other) if whole_first else (other, origin)):
+        move(store, target, tmp_path / str(number))
+    parent = target.parent_run("pair")
+    assert parent
+    assert (parent.tags["rows"], parent.tags["baseline"]) == ("a,b", "b")
+    together = new_store(tmp_path / "together")
+    exports = exported.read_exports([tmp_path / "0", tmp_path / "1"])
+    import_runs.import_runs(together, exports)
+    parent = together.parent_run("pair")
+    assert parent
+    assert (parent.tags["rows"], parent.tags["baseline"]) == ("a,b", "b")
+    assert json.loads(parent.tags["about"]).keys() == {"a", "b", "c"}
+
+
 def test_an_interrupted_import_continues(origin: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = new_store(tmp_path / "target")
     write, calls = import_runs._write_files, iter(range(9))
