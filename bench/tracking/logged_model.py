@@ -64,6 +64,9 @@ def log_model(client: MlflowClient, run_id: str, folder: Path, example: str, bea
     """
     run = client.get_run(run_id)
     if known := find_or_clear(client, run):
+        linked = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
+        if known.model_id not in linked:  # the process was killed in `complete`
+            client.log_outputs(run_id, [LoggedModelOutput(known.model_id, step=0)])
         return known.model_id
     model = create(client, run)
     texts = Schema([ColSpec(DataType.string)])
