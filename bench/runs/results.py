@@ -21,7 +21,7 @@ from bench.system import terminal
 from bench.system.files import inside
 from bench.tracking import logged_model
 from bench.tracking.export import export_run
-from bench.tracking.exported import INDEX, Export, holds_exports, read_exports
+from bench.tracking.exported import INDEX, Export, holds_exports, read_exports, results_folder
 from bench.tracking.joined import join
 from bench.tracking.reading import Reader, TrackedRun
 from bench.tracking.speeds import Speeds
@@ -60,7 +60,7 @@ class Results:
                     f"results: ../reports/results/{path.stem}/runs, or remove --export"
                 )
             return None
-        folder = Path(os.path.normpath(path.parent / results))
+        folder = results_folder(Path(os.path.normpath(path.parent / results)))
         if export and (folder / INDEX).is_file():
             raise ValueError(
                 f"{folder}: is one export, so --export cannot add others to it; move it into a folder of its own "

@@ -123,6 +123,16 @@ def test_nothing_is_opened_if_all_jobs_are_in_the_results(folder: Path, tmp_path
     assert rows(jobs.started) == ROWS
 
 
+def test_results_may_be_named_without_their_folder_runs(tmp_path: Path, folder: Path, jobs: FakeJobs) -> None:
+    run(folder, ROWS[:1])
+    (folder.parent / "table").mkdir()
+    (folder.parent / "results").rename(folder.parent / "table" / "runs")
+    suite = Suite(rows=ROWS, results="../table")
+    run_suite(folder / "table.yaml", suite, flags(folder), False, ThreadBackend(1), None, True)
+    assert len(list((folder.parent / "table" / "runs").iterdir())) == 2
+    assert [path.name for path in (folder.parent / "table").iterdir()] == ["runs"]
+
+
 def test_a_job_that_was_finished_before_is_exported_later(folder: Path, jobs: FakeJobs) -> None:
     run(folder, ROWS, export=False)
     assert not (folder.parent / "results").exists()
