@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -281,6 +281,13 @@ def _close_run_on_error(writer: RunWriter) -> Iterator[None]:
         except (*StoreFailure, OSError) as failure:
             terminal.say(f"  the status of the run could not be written to the store: {type(failure).__name__}")
         raise
+
+
+def fail_run(store: Store, run_id: str, reason: str, tags: Mapping[str, str] | None = None) -> None:
+    """Ends a run as FAILED, with the reason, for a worker that was lost."""
+    writer = RunWriter(store.client, run_id)
+    writer.tag({"reason": reason, **(tags or {})})
+    writer.finish("FAILED")
 
 
 NOT_A_NUMBER = "not a number"

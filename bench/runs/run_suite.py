@@ -122,7 +122,7 @@ def run_suite(
         status = "KILLED"
         try:
             if pool:
-                jobs = SuiteQueue(experiments, name, parent, again, pool.backend.threads_per_job(), ended)
+                jobs = SuiteQueue(experiments, name, parent, again, pool.backend.threads_per_job(), ended, store)
                 schedule(jobs, pool, max_seconds)
                 results = list(jobs.results.values())
             else:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bench.experiment.spec import Experiment
-from bench.runs.job import JobResult
+from bench.runs.job import JobResult, fail_run
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_pool import MAX_ATTEMPTS
+from bench.tracking.store import Store
 
 LOCK_RETRY_SECONDS = 10.0
 """Seconds until a job that another process executes is tried again; that process may have finished it by then."""
@@ -22,6 +23,7 @@ class SuiteQueue:
         again: Start a new run of each job.
         threads: Threads of a job that does not set `machine.threads`.
         on_end: Gets the result of each job that has ended.
+        store: Where the run of a job that has lost too many workers is marked as failed.
     """
 
     def __init__(
@@ -32,8 +34,10 @@ class SuiteQueue:
         again: bool,
         threads: int | None,
         on_end: Callable[[JobResult], None],
+        store: Store,
     ):
         self.suite, self.parent, self.again, self.threads, self.on_end = suite, parent, again, threads, on_end
+        self.store = store
         self.waiting = list(experiments)
         self.job_hashes = [experiment.job_hash for experiment in experiments]
         self.equal_budgets = len({experiment.training.max_pairs for experiment in experiments}) <= 1
@@ -80,6 +84,8 @@ class SuiteQueue:
             if self.lost_workers[experiment.job_hash] < MAX_ATTEMPTS:
                 self.waiting.insert(0, experiment)
                 return f"{result.reason}; continues with another worker"
+            if runs := self.store.find(self.suite, experiment.job_hash):  # the lost worker could not close it
+                fail_run(self.store, runs[0].id, f"{result.reason}, {MAX_ATTEMPTS} times")
         self.results[experiment.job_hash] = failed = JobResult(experiment, None, [], "failed")
         self.on_end(failed)
         return f"failed: {result.reason}"

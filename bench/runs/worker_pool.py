@@ -315,3 +315,8 @@ def _stop_workers(jobs: JobQueue | None, pool: WorkerPool, board: terminal.Progr
                 board.job_ended(worker.number, jobs.on_result(worker.task, result))
             elif jobs:
                 _handle_lost_worker(worker, reason, jobs, board)
+    for worker in pool.busy_workers():
+        assert worker.task
+        board.message(
+            f"{worker.task.name}: not saved within {SAVE_TIMEOUT:.0f} s; it continues from its last checkpoint"
+        )

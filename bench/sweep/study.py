@@ -21,7 +21,7 @@ from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import nested_settings
 from bench.measures.measure import Measure
 from bench.measures.selection import DEFAULT_TOKENIZER, is_constant
-from bench.runs.job import TrialInfo
+from bench.runs.job import TrialInfo, fail_run
 from bench.runs.metadata import corpus_hashes
 from bench.runs.worker import Task, TaskResult
 from bench.runs.worker_pool import MAX_ATTEMPTS
@@ -32,7 +32,6 @@ from bench.sweep.storage import HEARTBEAT_INTERVAL
 from bench.system import terminal
 from bench.system.facts import COMMIT, code_state
 from bench.system.progress import Status
-from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store
 from bench.tracking.store_format import STORE_FORMAT, check_format
 
@@ -336,15 +335,13 @@ class Study:
 
     def _mark_run_failed(self, task: Task, reason: str, store: Store) -> None:
         """Writes the failure to the run of the job; creates one if the job failed before it had a run."""
-        runs = store.find(task.suite, task.experiment.job_hash)
-        if runs:
-            writer = RunWriter(store.client, runs[0].id)
+        if runs := store.find(task.suite, task.experiment.job_hash):
+            run_id = runs[0].id
         else:
             assert task.trial
             tags = {"row": task.experiment.row, "job_hash": task.experiment.job_hash, **task.trial.tags}
-            writer = store.begin(task.suite, task.trial.run_name(task.experiment), tags, task.parent)
-        writer.tag({"state": "FAILED", "reason": reason})
-        writer.finish("FAILED")
+            run_id = store.begin(task.suite, task.trial.run_name(task.experiment), tags, task.parent).id
+        fail_run(store, run_id, reason, {"state": "FAILED"})
 
     # --- best trials and costs ------------------------------------------------------------------------------------
 

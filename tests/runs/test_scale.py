@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -16,6 +16,7 @@ from bench.experiment.yaml_layers import EXPERIMENTS
 from bench.runs.scale import Scale, multiplied_parameters
 from bench.runs.suite_queue import SuiteQueue
 from bench.tracking.reading import STUDY_FILE, STUDY_TAG
+from bench.tracking.store import Store
 
 SCHEDULE = {"warmup": 0, "hold": 0, "decay": "linear"}
 STUDY: dict[str, Any] = {
@@ -180,5 +181,7 @@ def test_the_ladders_of_the_project_are_comparable() -> None:
 
 
 def test_jobs_of_different_budgets_do_not_tell_each_others_time(jobs: list[Experiment]) -> None:
-    queues = [SuiteQueue(each, "scale", "parent", False, None, lambda _: None) for each in (jobs, jobs[:1])]
+    queues = [
+        SuiteQueue(each, "scale", "parent", False, None, lambda _: None, cast(Store, None)) for each in (jobs, jobs[:1])
+    ]
     assert [queue.equal_budgets for queue in queues] == [False, True]

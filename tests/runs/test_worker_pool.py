@@ -177,6 +177,21 @@ def test_a_worker_is_lost_during_again(has_run: bool, folder: Path, monkeypatch:
     assert again == [True, not has_run]
 
 
+def test_a_job_that_loses_every_worker_has_a_failed_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(experiment: Experiment, store: Store, suite: str, **named: Any) -> JobResult:
+        if not store.find(suite, experiment.job_hash):
+            store.begin(suite, experiment.name, {"row": experiment.row, "job_hash": experiment.job_hash}, None)
+        raise WorkerKilled
+
+    monkeypatch.setattr(bench.runs.worker, "run", run)
+    (result,), _ = run_suite(folder / "table.yaml", Suite(rows=["mlp"]), settings(folder), False, ThreadBackend(1))
+    assert result.state == "failed"
+    (of_job,) = Store(result.experiment.tracking).runs("table")
+    assert of_job.status == "FAILED"
+    assert of_job.tags["reason"].startswith("lost worker")
+    assert of_job.tags["reason"].endswith(", 3 times")
+
+
 class EndedProcess(RunningProcess):
     """A process that has ended."""
 
