@@ -30,6 +30,7 @@ from bench.runs.worker_count import automatic_backend
 from bench.runs.worker_pool import open_pool, schedule
 from bench.system import terminal
 from bench.system.machine import release_memory, seconds_since_start
+from bench.tracking.reading import JOB_DIGITS, JOBS_TAG
 from bench.tracking.store import Store, StoreFailure
 
 
@@ -170,6 +171,7 @@ def _prepare_text(experiments: Sequence[Experiment], keep_vocabularies: bool) ->
 def _parent_tags(path: Path, suite: Suite, experiments: Sequence[Experiment], flags: Sequence[str]) -> dict[str, str]:
     """The tags of the run of a suite: what a report needs to know of the whole table."""
     about = {each.row: {"name": each.about.name, "year": str(each.about.year)} for each in experiments}
+    jobs = [each.job_hash[:JOB_DIGITS] for each in experiments]
     return {
         "mlflow.note.content": (
             f"{suite.question}\n\nRows: {', '.join(suite.rows)}. Preset: {suite.preset}. Seeds: {suite.seeds}"
@@ -177,11 +179,15 @@ def _parent_tags(path: Path, suite: Suite, experiments: Sequence[Experiment], fl
         ),
         "question": suite.question,
         "command": suite_command(suite.command, path, suite.seeds, flags),
+        JOBS_TAG: " ".join(jobs) if len(jobs) <= MAX_JOBS_NAMED else "",
         "rows": ",".join(suite.rows),
         "baseline": suite.baseline or suite.rows[-1],
         "about": json.dumps({row: about[row] for row in suite.rows}),  # needed for rows whose jobs never start
     }
 
+
+MAX_JOBS_NAMED = 800
+"""Jobs whose digits fit into a tag. In a larger suite, its report takes the newest run of each row and seed."""
 
 NOT_AGAIN = (
     "with --again all jobs begin anew each time; without it, interrupted jobs continue, and jobs that had not begun "

@@ -17,7 +17,7 @@ from bench.measures.comparison import changes, compare
 from bench.measures.measure import Measure
 from bench.measures.selection import Selection
 from bench.tracking.private_paths import public_command
-from bench.tracking.reading import PLAN_TAG, Reader, TrackedRun, public_address
+from bench.tracking.reading import JOB_DIGITS, JOBS_TAG, PLAN_TAG, Reader, TrackedRun, public_address
 from reports.gathering import sweep_results
 from reports.gathering.context import Context, Track, published_table
 from reports.gathering.rows import RunContents, make_row, newest_finished, seed_of, split_name, track_key
@@ -80,6 +80,7 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue, baseli
         raise ValueError(f"the suite {suite!r} in {reader.uri} has no runs yet; start it with bench suite FILE")
     parent = reader.parent_run(suite)
     tags = parent.tags if parent else {}
+    runs = _of_last_command_first(runs, tags)
     finished = newest_finished(runs)
     measures = read_each(finished, reader.measures)
     tracks = _tracks(runs, measures)
@@ -155,6 +156,18 @@ def _suite(reader: Reader, suite: str, ui_url: str, catalogue: Catalogue, baseli
         tuned=tuned,
         sweeps={track: found for track in tracks if (found := sweep_results.read_sweeps(reader, track, order, tuned))},
     )
+
+
+def _of_last_command_first(runs: Sequence[TrackedRun], tags: Mapping[str, str]) -> list[TrackedRun]:
+    """The runs, from new to old, but before all others those of the jobs that the suite's last command named.
+
+    A suite may have been run with other settings since these jobs finished, and its report shows the last command.
+
+    Args:
+        tags: Of the run of the suite.
+    """
+    jobs = set(tags.get(JOBS_TAG, "").split())
+    return sorted(runs, key=lambda run: bool(jobs) and run.tags.get("job_hash", "")[:JOB_DIGITS] not in jobs)
 
 
 def _planned(tags: Mapping[str, str]) -> tuple[float, float] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.measures.measure import Measure
+from bench.tracking.reading import JOBS_TAG
 from bench.tracking.speeds import TOGETHER
 from bench.tracking.store import Store
 from reports import write
@@ -36,6 +37,23 @@ def test_only_the_newest_finished_run_of_each_seed_is_used(level: Context):
     assert values["two", "en-de", "bleu"]["seeds"] == "1 2"
     assert len(values["two", "en-de", "bleu"]["run"].split()) == 2
     assert values["one", "en-fr", "bleu"]["value"] == ""
+
+
+def test_the_report_shows_the_jobs_of_the_last_command(store: Store):
+    """A suite was run, then with a larger budget, and then again as at first: its jobs had been finished."""
+    parent = store.start_parent("again", {"rows": "one", "baseline": "one"})
+    for job_hash, cost in (("11111111aaaaaaaa", 1e12), ("22222222bbbbbbbb", 2e12)):
+        Synthetic("one", "One", 2015, 5, cost, tags={"job_hash": job_hash}).write(store, "again", parent)
+
+    def flops() -> float | None:
+        row = gather(store, "again").row("one")
+        return next(iter(row.cells.values())).value("train_flops")
+
+    assert flops() == 2e12
+    store.start_parent("again", {JOBS_TAG: "11111111 33333333"})
+    assert flops() == 1e12
+    store.start_parent("again", {JOBS_TAG: "33333333"})
+    assert flops() == 2e12, "a job that has not ended has no numbers; the newest run stands for it"
 
 
 def test_a_row_without_runs_has_its_name_and_published_numbers(store: Store):
