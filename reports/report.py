@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,8 +50,8 @@ class Report(Protocol):
         """Metrics of the suite's own run."""
         ...
 
-    def description(self, experiment: str, parent: str) -> str:
-        """The description of the suite's own run, in Markdown."""
+    def description(self, experiment: str, parent: str, linked: Collection[str]) -> str:
+        """The description of the suite's own run, in Markdown, with links to the runs of these ids."""
         ...
 
     def view(self, experiment: str, parent: str) -> tuple[str, str] | None:
@@ -106,8 +106,8 @@ class SuiteReport:
     def metrics(self) -> Mapping[str, float]:
         return suite_summary.metrics(self.context)
 
-    def description(self, experiment: str, parent: str) -> str:
-        return suite_summary.description(self.context, experiment, parent)
+    def description(self, experiment: str, parent: str, linked: Collection[str]) -> str:
+        return suite_summary.description(self.context, experiment, parent, linked)
 
     def view(self, experiment: str, parent: str) -> tuple[str, str] | None:
         scores = dict.fromkeys(f"{track.test_set}/bleu" for track in self.context.tracks if track.test_set)
@@ -149,8 +149,8 @@ class StudyReport:
     def metrics(self) -> Mapping[str, float]:
         return study_summary.metrics(self.study, self.analysis)
 
-    def description(self, experiment: str, parent: str) -> str:
-        return study_summary.description(self.say, self.study, self.analysis, experiment, parent)
+    def description(self, experiment: str, parent: str, linked: Collection[str]) -> str:
+        return study_summary.description(self.say, self.study, self.analysis, experiment, parent, linked)
 
     def view(self, experiment: str, parent: str) -> tuple[str, str] | None:
         return ui_view.study_view(), ui_view.study_description(self.study.question, experiment, parent)

@@ -37,7 +37,8 @@ def publish(store: Store, suite: str, out: Path, reader: Reader | None = None) -
     write(report, out)
     if parent := store.parent_run(suite):
         store.log_to_parent(suite, out, "report")
-        store.summarize(parent.id, report.metrics(), report.description(experiment, parent.id))
+        here = {run.id for run in store.runs(suite)}  # runs of other machines have no page to link to
+        store.summarize(parent.id, report.metrics(), report.description(experiment, parent.id, here))
         if shown := report.view(experiment, parent.id):
             store.set_view(suite, "suite", *shown)
     return experiment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import fmean
 
 from bench.scaling.analysis import Analysis
@@ -38,12 +38,15 @@ def terminal_table(say: Catalogue, study: Study) -> tuple[list[tuple[str, str]],
     return columns, lines, say("scale.summary.title", study=study.name)
 
 
-def description(say: Catalogue, study: Study, analysis: Analysis, experiment: str, parent: str) -> str:
+def description(
+    say: Catalogue, study: Study, analysis: Analysis, experiment: str, parent: str, linked: Collection[str]
+) -> str:
     """The description of the study's own run, with links to the runs of the table. Markdown.
 
     Args:
         experiment: Id of the MLflow experiment.
         parent: Id of the run.
+        linked: Ids of the runs that the store has; others are named without a link.
     """
     here = ui_view.page(experiment)
     view = ui_view.address("", experiment, "suite")
@@ -59,8 +62,9 @@ def description(say: Catalogue, study: Study, analysis: Analysis, experiment: st
         f"| :--- |{' ---: |' * (len(headings) - 1)}",
     ]
     for row, points in best_points(study).items():
-        link = f"[{markdown(study.labels[row])}]({here}/{points[0].run})"
-        lines.append(f"| {link} | {' | '.join(map(markdown, _cells(points)))} |")
+        name = markdown(study.labels[row])
+        shown = f"[{name}]({here}/{points[0].run})" if points[0].run in linked else name
+        lines.append(f"| {shown} | {' | '.join(map(markdown, _cells(points)))} |")
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from statistics import fmean, stdev
 
 from bench.tracking import ui_view
@@ -18,12 +18,13 @@ SUMS = {"train_flops": "total_train_flops", "energy_j": "total_energy_j"}
 """Costs of a job -> the metric of the suite that is their sum."""
 
 
-def description(context: Context, experiment: str, parent: str) -> str:
+def description(context: Context, experiment: str, parent: str, linked: Collection[str]) -> str:
     """The description of the suite's own run: the comparison, with links to its jobs and to the report. Markdown.
 
     Args:
         experiment: Id of the suite's experiment in the store that shows the description.
         parent: Id of the run.
+        linked: Ids of the runs that the store has; others are named without a link.
     """
     say, tracks = context.catalogue, context.tracks
     here = ui_view.page(experiment)
@@ -40,7 +41,7 @@ def description(context: Context, experiment: str, parent: str) -> str:
     ]
     end = ["", *(markdown(sentence) for sentence in findings.sentences(context))]
     room = MAX_CHARACTERS - sum(len(line) + 1 for line in [*lines, *end])
-    rows = [_line(context, row, here) for row in context.rows]
+    rows = [_line(context, row, here, linked) for row in context.rows]
     while sum(len(line) + 1 for line in rows) > room:
         rows.pop()
     left_out = len(context.rows) - len(rows)
@@ -48,13 +49,14 @@ def description(context: Context, experiment: str, parent: str) -> str:
     return "\n".join([*lines, *rows, *more, *end])
 
 
-def _line(context: Context, row: Row, here: str) -> str:
+def _line(context: Context, row: Row, here: str, linked: Collection[str]) -> str:
     """The row of the table. The name links to the row's first run, and the number of a seed to that seed's run."""
     cells = [row.cells[track] for track in context.tracks]
     first = next((cell for cell in cells if cell.runs), cells[0])
     links = [
-        f"[{markdown(row.name if n == 0 else f's{seed}')}]({here}/{run.id})"
+        f"[{markdown(text)}]({here}/{run.id})" if run.id in linked else markdown(text)
         for n, (seed, run) in enumerate((seed, run) for cell in cells for seed, run in cell.runs.items())
+        for text in [row.name if n == 0 else f"s{seed}"]
     ]
     entries = [score_entry("bleu", cell.number("bleu", cell.track.test_set)) for cell in cells]
     scores = [f"{markdown(e.text)} ({markdown(e.details[0])})" if e.details else markdown(e.text) for e in entries]

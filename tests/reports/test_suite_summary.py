@@ -19,8 +19,10 @@ pytestmark = [*synthetic_runs.quiet_mlflow]
 
 
 def test_the_description_links_every_run_and_the_report(level: Context) -> None:
-    text = suite_summary.description(level, level.experiment, "parent")
     runs = [run.id for row in level.rows for cell in row.cells.values() for run in cell.runs.values()]
+    text = suite_summary.description(level, level.experiment, "parent", runs[1:])
+    assert re.findall(r"\(#/experiments/\d+/runs/(\w+)\)", text) == runs[1:], "the first one is of another machine"
+    text = suite_summary.description(level, level.experiment, "parent", runs)
     assert re.findall(r"\(#/experiments/\d+/runs/(\w+)\)", text) == runs
     assert f"(#/experiments/{level.experiment}/runs/parent/artifacts/report/report.html)" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -30,7 +32,8 @@ def test_the_description_links_every_run_and_the_report(level: Context) -> None:
 
 def test_a_long_description_is_cut_between_rows(level: Context) -> None:
     many = replace(level, rows=level.rows * 100)
-    text = suite_summary.description(many, many.experiment, "parent")
+    runs = {run.id for row in level.rows for cell in row.cells.values() for run in cell.runs.values()}
+    text = suite_summary.description(many, many.experiment, "parent", runs)
     assert len(text) < 8000
     left_out = re.search(r"\| \.\.\. (\d+)\s+rows", text)
     assert left_out

@@ -186,7 +186,8 @@ def test_commands_choose_the_report_by_the_run_of_the_suite() -> None:
     assert lines == [["LSTM", "M", "201", "2.01\u00a0×\u00a010⁸", "2.000", "7.0", "run4"]]
     assert report.metrics()["lstm/lowest_loss"] == 2.0
     assert report.metrics()["runs_missing"] == 2
-    assert "/run4)" in report.description("7", "parent")
+    assert "/run4)" in report.description("7", "parent", {"run4"})
+    assert "/run4)" not in report.description("7", "parent", {"run5"}), "the store has no such run"
     with pytest.raises(ValueError, match="--compare: curves is a scaling study"):
         read(FakeReader(*RUNS), "curves", compare_with="other")  # pyright: ignore[reportArgumentType]
 
