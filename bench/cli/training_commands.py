@@ -83,10 +83,14 @@ def _run_jobs(args: argparse.Namespace, flags: list[str], suite: Suite) -> int:
     if not results:
         return 3
     name, tracking = args.file.stem, results[0].experiment.tracking
-    if all(result.state == results_folder.IN_RESULTS for result in results) and completed and not args.out:
+    if all(result.state == results_folder.IN_RESULTS for result in results) and completed:
         from reports.report import read
 
-        reporting.print_table(read(results_folder.joined(None, args.file, suite.results), name))
+        report = read(results_folder.joined(None, args.file, suite.results), name)
+        if args.out:
+            reporting.write(report, args.out)
+        else:
+            reporting.print_table(report)
         return 0
     out = args.out or inside(Path(tracking.folder), "reports", name)
     store = Store(tracking)
