@@ -15,6 +15,7 @@ import pkgutil
 import re
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -247,8 +248,11 @@ def _check_combinations(experiment: Experiment, merged: Mapping[str, Any]) -> No
 
 
 def config_yaml(experiment: Experiment) -> str:
-    """The content of config.yaml: the format of stored data, and all settings of the experiment."""
-    document = {"format": STORE_FORMAT} | experiment.settings
+    """The content of config.yaml: the format of stored data, and all settings of the experiment.
+
+    The address of the store is left out, because it may have a password.
+    """
+    document = {"format": STORE_FORMAT} | replace(experiment, tracking=replace(experiment.tracking, uri=None)).settings
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 

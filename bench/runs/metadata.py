@@ -68,7 +68,9 @@ def write_metadata(writer: RunWriter, experiment: Experiment, job_data: JobData)
     """Writes the settings, the hashes and statistics of the corpus, and the vocabularies to the run."""
     corpus = job_data.corpus
     writer.text(config_yaml(experiment), "config.yaml")
-    writer.params({key: value for key, value in flatten(experiment.settings).items() if not key.startswith("about.")})
+    # The address of the store may have a password, and tells nobody who has opened the store anything.
+    params = {key: value for key, value in flatten(experiment.settings).items() if key != "tracking.uri"}
+    writer.params({key: value for key, value in params.items() if not key.startswith("about.")})
     splits = {"train": corpus.train, "validation": corpus.validation, **corpus.tests}
     profiles = {name: json.dumps({"pairs": len(split)}) for name, split in splits.items()}
     writer.datasets(corpus.hashes, corpus.name, profiles)
