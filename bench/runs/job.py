@@ -199,6 +199,7 @@ def run(
                         measures = evaluate_trial(model, costs, experiment, job_data, trial.goals)
                     else:
                         measures = evaluate_job(model, costs, experiment, job_data, writer, group)
+                        writer.record_files()  # a run that is killed after `measures` is not evaluated again
                         _log_model(model, experiment, job_data, folder, writer)
                 writer.measures(measures)
                 if trial:

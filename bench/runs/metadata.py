@@ -98,6 +98,7 @@ def write_metadata(writer: RunWriter, experiment: Experiment, job_data: JobData)
     for leak in corpus_stats["leaks"]:
         _say_once(f"warning: leakage in {corpus.name}, {leak}")
     writer.tag({"leakage": "; ".join(corpus_stats["leaks"]) or "none"})
+    writer.record_files()  # here, because a run that is killed in training does not write its metadata again
     # LAST_METADATA_TAG is among these, so they must be written last.
     writer.tag({f"vocabulary.{side}": f"{len(v)} {experiment.text.kind}, sha256 {v.hash}" for side, v in sides.items()})
 
