@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -29,6 +30,8 @@ class EqualStudy(Study):
 
     def __init__(self, sweep: Sweep, row: str, preset: str, flags: Sequence[str]) -> None:
         super().__init__(sweep, row, preset, flags)
+        # A job that failed in an earlier command, such as with a full disk, is tried again: no row may lack a trial.
+        self.failures_since = datetime.now()
         if self.selection.score != "bleu":
             raise ValueError(
                 f"{row}: an equal search chooses recipes by validation BLEU, but here the weights are selected by "

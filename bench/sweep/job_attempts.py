@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
+from bench.runs.job import NOT_A_NUMBER
 from bench.runs.worker_pool import MAX_ATTEMPTS
 
 LOST_WORKER = "lost worker"
@@ -21,10 +23,13 @@ class JobAttempts:
 
     Attributes:
         trial_number: Number of the first attempt, by which the job is named.
+        failures_since: Attempts that failed before this time do not end the job, unless the loss was not a number,
+            which would happen again; None if all do.
     """
 
     trial_number: int
     attempts: list[FrozenTrial]
+    failures_since: datetime | None = None
 
     @property
     def state(self) -> str | None:
@@ -32,13 +37,23 @@ class JobAttempts:
         for attempt in self.attempts:
             if attempt.state in (TrialState.COMPLETE, TrialState.PRUNED):
                 return attempt.state.name
-        failed = any(attempt.user_attrs.get("failed") for attempt in self.attempts)
+        failed = any(attempt.user_attrs.get("failed") for attempt in self._counting())
         return "FAILED" if failed or self.lost_workers >= MAX_ATTEMPTS else None
 
     @property
     def lost_workers(self) -> int:
-        failed = [attempt for attempt in self.attempts if attempt.state == TrialState.FAIL]
+        failed = [attempt for attempt in self._counting() if attempt.state == TrialState.FAIL]
         return sum(attempt.user_attrs["reason"].startswith(LOST_WORKER) for attempt in failed)
+
+    def _counting(self) -> list[FrozenTrial]:
+        """The attempts whose failure may end the job."""
+        return [
+            attempt
+            for attempt in self.attempts
+            if self.failures_since is None
+            or (attempt.datetime_start or self.failures_since) >= self.failures_since
+            or attempt.user_attrs["reason"].startswith(f"failed: {NOT_A_NUMBER}")
+        ]
 
     @property
     def in_progress(self) -> bool:

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ class Study:
         space: The settings that are searched.
         preset_values: The settings of the first trial.
     """
+
+    failures_since: datetime | None = None
+    """Time before which attempts that failed do not end their job; None if all do."""
 
     may_draw_again = True
     """Whether another trial is drawn if the settings of a new one have been tried before."""
@@ -149,7 +153,8 @@ class Study:
         for trial in self.optuna_study.get_trials(deepcopy=False):
             job_hash = trial.user_attrs.get("job_hash")
             if job_hash and self.is_wanted(job_hash):
-                jobs.setdefault(job_hash, JobAttempts(trial.number, [])).attempts.append(trial)
+                new = JobAttempts(trial.number, [], self.failures_since)
+                jobs.setdefault(job_hash, new).attempts.append(trial)
         self.jobs = jobs
 
     @property

@@ -232,6 +232,24 @@ def test_another_machine_continues_from_the_file_of_trials(folder: Path, monkeyp
     assert len(jobs.started) == 1
 
 
+def test_a_trial_that_failed_is_tried_again_by_the_next_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row without one of its trials would get no recipe."""
+    path, failed = tiny_search.write(folder), list[str]()
+
+    def fails_once(experiment: Experiment) -> list[float]:
+        if not failed:
+            failed.append(experiment.job_hash)
+            raise OSError("no space left on device")
+        return better_with_smaller_lr(experiment)
+
+    (first,) = tiny_search.search(path, monkeypatch, FakeJobs(fails_once), rows=["mlp"], workers=1)
+    assert first.job_counts == {"COMPLETE": 3, "PRUNED": 0, "FAILED": 1, "remaining": 0}
+    jobs = FakeJobs(fails_once)
+    (second,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], workers=1)
+    assert [experiment.job_hash for experiment in jobs.started] == failed
+    assert second.job_counts == {"COMPLETE": 4, "PRUNED": 0, "FAILED": 0, "remaining": 0}
+
+
 def test_jobs_of_an_earlier_plan_are_no_trials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The points may change while space and default, which name the study, stay the same."""
     tiny_search.search(tiny_search.write(folder), monkeypatch, FakeJobs(better_with_smaller_lr), rows=["mlp"])
