@@ -184,10 +184,10 @@ class Study:
         if interrupted := self.interrupted:
             settings = self.jobs[interrupted[0]].attempts[-1].params
             self.optuna_study.enqueue_trial(settings, {"retry_of": interrupted[0]})
-        elif len(self.jobs) >= self.sweep.trials:
-            return None
+        elif len(self.jobs) >= self.sweep.trials or self.duplicates >= MAX_DUPLICATES:
+            return None  # nothing new, but jobs of other workers may be in progress
         self.before_new_trial()
-        while self.duplicates < MAX_DUPLICATES:
+        for _ in range(max(MAX_DUPLICATES - self.duplicates, 1 if interrupted else 0)):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used")
                 trial = self.optuna_study.ask()
@@ -199,9 +199,10 @@ class Study:
             if "retry_of" in trial.user_attrs or not self.may_draw_again:
                 return None  # another driver has this attempt
             self.duplicates += 1
-        terminal.say(
-            f"  {self.name}: {MAX_DUPLICATES} consecutive samples were duplicates: the search space is exhausted"
-        )
+        if not interrupted:
+            terminal.say(
+                f"  {self.name}: {MAX_DUPLICATES} consecutive samples were duplicates: the search space is exhausted"
+            )
         return None
 
     def before_new_trial(self) -> None:

@@ -88,6 +88,23 @@ def test_a_driver_that_died_between_enqueue_and_start_causes_no_duplicate(
     assert study.pairs_spent == spent
 
 
+def test_an_exhausted_space_is_said_once_and_lost_jobs_still_continue(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, task = started_study(folder, monkeypatch)
+    monkeypatch.setattr(study, "suggest", lambda trial: study.preset_values)  # the only point of the space
+    capsys.readouterr()
+    assert study.next_task("sweep", "", 1) is None
+    assert "the search space is exhausted" in capsys.readouterr().out
+    assert study.next_task("sweep", "", 1) is None
+    assert capsys.readouterr().out == ""
+    study.on_result(task, TaskResult("lost", reason="lost worker (signal 9)"), store(folder))
+    assert study.remaining == 1
+    again = study.next_task("sweep", "", 1)
+    assert again
+    assert again.experiment.job_hash == task.experiment.job_hash
+
+
 # --- limits and goals -------------------------------------------------------------------------------------------------
 
 
