@@ -292,6 +292,8 @@ class Study:
         if self.storage.get_trial(trial._trial_id).state.is_finished():
             self.refresh()
             return "another driver marked this attempt as lost; the next attempt continues its run"
+        if result.job and result.job.run and (commit := result.job.run.tags.get(COMMIT)):
+            trial.set_user_attr("commit", commit)  # that of the run, which may have begun, or finished, before
         trial.set_user_attr("pairs", pairs_seen)  # for a failed or lost job; a finished one has measured them
         if result.job and result.job.run:
             pruned = result.job.run.tags.get("state") == "PRUNED"
