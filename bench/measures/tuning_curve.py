@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,26 @@ class Expected:
     best: float
     low: float
     high: float
+
+
+def curve_of_trials(attempts: pd.DataFrame, score: str) -> list[Expected]:
+    """The expected best score of a study; empty if its trials did not measure the score, or have no budget in pairs.
+
+    A failed trial counts as a score of 0. The attempts of one trial are one job that was resumed.
+
+    Args:
+        attempts: All attempts of the study, as its trials.json has them (bench/sweep/run_sweep.py).
+        score: Column of the validation score, BLEU or chrF2.
+    """
+    if not {score, "pairs"} <= set(attempts.columns):
+        return []
+    if "trial" in attempts:
+        attempts = pd.DataFrame(attempts.groupby("trial", sort=False)[[score, "pairs"]].max())
+    measured, pairs = (attempts[name].astype(float) for name in (score, "pairs"))
+    costs = pairs.fillna(0.0).tolist()
+    if not len(measured.dropna()) or not any(costs):  # a sweep with another goal may have no score
+        return []
+    return expected_best(measured.fillna(0.0).tolist(), costs)
 
 
 def expected_best(

@@ -16,11 +16,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pandas as pd
+
 from bench.experiment.spec import Experiment
 from bench.experiment.tuned import pairs_spent, read_tuned, recipe_of
 from bench.experiment.yaml_layers import read_yaml
 from bench.measures.selection import Selection
-from bench.measures.tuning_curve import debts, expected_best
+from bench.measures.tuning_curve import curve_of_trials, debts
 from bench.tracking.reading import TrackedRun
 from bench.tracking.run_writer import RunWriter
 from bench.tracking.store import Store
@@ -153,11 +155,10 @@ def log_tuning_costs(
         selection = Selection.of_tags(settings.study.tags)
         if selection.score == "loss":
             continue
-        trials = store.trials(settings.sweep, settings.study.tags["study"])
-        trials = sorted(trials, key=lambda run: int(run.tags["trial"]))
-        scores = [run.metrics.get(selection.metric, 0.0) for run in trials]  # a failed trial improves nothing
-        costs = [run.metrics.get("pairs", run.metrics.get("train/pairs", 0.0)) for run in trials]
-        curves[row] = expected_best(scores, costs)
+        # Not the runs of the study: a trial may have taken a finished run of another study.
+        attempts = pd.DataFrame(**store.read_json(settings.study, "trials.json"))
+        if curve := curve_of_trials(attempts, selection.metric):
+            curves[row] = curve
     writer = RunWriter(store.client, parent)
     writer.tag({"tuning": json.dumps(tuning)})
     if curves:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.measures.selection import Selection
-from bench.measures.tuning_curve import Expected, expected_best
+from bench.measures.tuning_curve import Expected, curve_of_trials
 from bench.tracking.reading import Reader, TrackedRun
 from reports.gathering.context import SweepSummary, Track
 
@@ -35,8 +35,8 @@ def expected_best_curves(
     """Row -> expected best validation score against the sentence pairs used for tuning.
 
     The curve is that of the study whose settings the suite uses. For other rows it is computed from the newest sweep on
-    this track that measured the validation score (BLEU or chrF2). A failed trial counts as a score of 0. A study whose
-    trials the loss selects has no curve, because a failed trial has no loss.
+    this track that measured the validation score (BLEU or chrF2). A study whose trials the loss selects has no curve,
+    because a failed trial has no loss.
     """
     studies = _studies(reader, track, order)
     study_ids = {study.id for study in studies}
@@ -50,15 +50,8 @@ def expected_best_curves(
         selection = Selection.of_tags(study.tags)
         if (row := study.tags["row"]) in found or selection.score == "loss":
             continue
-        score = selection.metric
-        trials = _trials(reader, study)
-        if {score, "pairs"} <= set(trials.columns):
-            if "trial" in trials:  # the attempts of a trial are one job that was resumed
-                trials = pd.DataFrame(trials.groupby("trial", sort=False)[[score, "pairs"]].max())
-            measured, pairs = (trials[name].astype(float) for name in (score, "pairs"))
-            scores, pairs = (column.fillna(0.0).tolist() for column in (measured, pairs))
-            if any(pairs) and len(measured.dropna()):  # a sweep with another goal may not have measured the score
-                found[row] = expected_best(scores, pairs)
+        if curve := curve_of_trials(_trials(reader, study), selection.metric):
+            found[row] = curve
     return found
 
 
