@@ -285,7 +285,8 @@ def log_progress(study: Study, suite: str, writer: RunWriter, store: Store) -> N
             f"{study.sweep.trials} trials.\n\nBest: [trial {best.number}]({link}), {scores}.\n\n"
             f"| setting | best |\n|---|---|{settings}"
         )
-        writer.text(yaml.safe_dump(nested_settings(best.params), sort_keys=False), "best.yaml")
+        settings = {**study.fixed, **best.params}
+        writer.text(yaml.safe_dump(nested_settings(settings), sort_keys=False), "best.yaml")
     writer.tag(tags)
 
 

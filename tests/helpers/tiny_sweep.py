@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -58,12 +58,19 @@ def sweep(
     rows: tuple[str, ...] = ("mlp",),
     workers: int = 2,
     max_seconds: float | None = None,
+    more_flags: Sequence[str] = (),
 ) -> list[SweepResult]:
     """Runs a sweep whose file has this text."""
     patch.setattr(bench.runs.worker, "run", jobs.run)
     path = write_sweep(folder, text)
     return run_sweep(
-        path, Sweep.read(path), rows, "demo", flags(folder), ThreadBackend(workers), max_seconds=max_seconds
+        path,
+        Sweep.read(path),
+        rows,
+        "demo",
+        [*flags(folder), *more_flags],
+        ThreadBackend(workers),
+        max_seconds=max_seconds,
     )
 
 

@@ -64,6 +64,16 @@ def test_a_suite_takes_the_best_settings_with_fresh_seeds(folder: Path, monkeypa
             best_settings.find({row: "sweep"}, "demo", [corpus], store(folder))
 
 
+def test_settings_that_a_flag_has_fixed_belong_to_the_best_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best learning rate was found with this dropout; the vocabulary is that of the whole table."""
+    sweep(folder, monkeypatch, FakeJobs(better_with_smaller_lr), "trials: 2", more_flags=["--model.dropout=0.25"])
+    layer = best_settings.find({"mlp": "sweep"}, "demo", ["files-en-de"], store(folder))["mlp"].layer
+    assert layer["model"]["dropout"] == 0.25
+    assert "optimizer" in layer["training"]
+    assert "text" not in layer
+    assert "max_pairs" not in layer["training"]
+
+
 def test_an_ensemble_has_the_tuning_budget_of_its_members(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep(folder, monkeypatch, FakeJobs(better_with_smaller_lr), "trials: 2", rows=("gnmt",))
     suite = Suite(rows=["gnmt", "gnmt-ensemble", "mlp"], sweeps={"gnmt": "sweep"})
@@ -109,10 +119,12 @@ def test_more_trials_than_the_equal_search_are_debt() -> None:
     write_recipes(perceptron=0.002, mlp=0.01)
     tags = {"pairs_granted": "600", "pairs_spent": "500"}
     study = TrackedRun("id", "study", "FINISHED", datetime(2026, 1, 1), tags, {}, {})
-    best = {"mlp": best_settings.BestSettings("sweep", study, {})}
+    best = {"mlp": best_settings.BestSettings("sweep", study, [study], {})}
     assert costs(Suite(rows=["perceptron", "mlp"]), best=best) == {
         "perceptron": (1600.0, 0.0, False), "mlp": (2200.0, 600.0, False),
     }  # fmt: skip
+    repeated = {"mlp": best_settings.BestSettings("sweep", study, [study, study], {})}
+    assert costs(Suite(rows=["perceptron", "mlp"]), best=repeated)["mlp"] == (2800.0, 1200.0, False)
 
 
 def test_the_seed_of_an_equal_search_is_refused() -> None:
