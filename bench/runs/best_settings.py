@@ -34,18 +34,26 @@ class BestSettings:
 
     Attributes:
         study: The MLflow run of the study.
+        studies: That of each study of the sweep, row, preset and corpora; a sweep that was repeated with other ranges
+            has several, and all of them were tuning.
         layer: The settings, as a layer of YAML.
     """
 
     sweep: str
     study: TrackedRun
+    studies: list[TrackedRun]
     layer: dict[str, Any]
 
     @property
     def tuning_budget(self) -> float | None:
         """Trials x training budget, in sentence pairs; None if the training budget has another unit."""
-        pairs = self.study.tags["pairs_granted"]
-        return float(pairs) if pairs else None
+        pairs = [study.tags["pairs_granted"] for study in self.studies]
+        return sum(map(float, pairs)) if all(pairs) else None
+
+    @property
+    def pairs_spent(self) -> float:
+        """Sentence pairs that the trials have seen."""
+        return sum(float(study.tags.get("pairs_spent") or 0) for study in self.studies)
 
 
 def find(sweeps: Mapping[str, str], preset: str, corpora: Collection[str], store: Store) -> dict[str, BestSettings]:
@@ -65,14 +73,15 @@ def _find_for_row(row: str, sweep: str, preset: str, corpora: Collection[str], s
     key = f"sweeps: {row}: {sweep}"
     command = f"bench sweep experiments/{sweep}.yaml --row {row} --preset {preset}"
     studies = store.studies(sweep)
-    of_row = (run for run in studies if (run.tags["row"], run.tags["preset"]) == (row, preset))
-    study = next((run for run in of_row if run.tags["corpus"] in corpora), None)
-    if study is None:
+    of_row = [run for run in studies if (run.tags["row"], run.tags["preset"]) == (row, preset)]
+    of_row = [run for run in of_row if run.tags["corpus"] in corpora]
+    if not of_row:
         found = ", ".join(f"{run.tags['row']} ({run.tags['preset']}, {run.tags['corpus']})" for run in studies)
         raise ValueError(
             f"{key}: this sweep has no study of the row at preset {preset} on {' or '.join(corpora)}; its studies: "
             f"{found or 'none yet'}; run first: {command}"
         )
+    study = of_row[0]
     if study.tags.get("remaining") != "0":
         remaining = study.tags.get("remaining", "all")
         raise ValueError(f"{key}: this study is not finished, {remaining} trials remain; finish it: {command}")
@@ -83,7 +92,7 @@ def _find_for_row(row: str, sweep: str, preset: str, corpora: Collection[str], s
                 f"{key}: no trial of this study is complete and within the limits; change the limits or the search "
                 f"space, then run: {command}"
             )
-        return BestSettings(sweep, study, read_yaml(path))
+        return BestSettings(sweep, study, of_row, read_yaml(path))
 
 
 def check_seeds(best: Mapping[str, BestSettings], experiments: Sequence[Experiment]) -> None:
@@ -120,7 +129,7 @@ def tuning_costs(best: Mapping[str, BestSettings], experiments: Sequence[Experim
         if settings:
             budget = settings.tuning_budget
             granted = None if budget is None else budget + equal
-            spent = float(settings.study.tags["pairs_spent"]) + seen
+            spent = settings.pairs_spent + seen
             costs[row] = {"sweep": settings.sweep, "study": settings.study.id, "granted": granted, "spent": spent}
         elif found := recipe_of(experiment):
             costs[row] = {"sweep": found[0].search, "study": "", "granted": equal, "spent": seen}
