@@ -67,17 +67,22 @@ def serve_ui(store: Store, port: int, open_browser: bool = False) -> int:
     # The job execution of MLflow serves features that are not used here and would double the time to start.
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", STORE_VARIABLE: uri}
     received: list[int] = []
-    # Its own session: Ctrl-C reaches this process alone, which then ends the server once.
-    server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    server: subprocess.Popen[bytes] | None = None
 
     def stop(number: int, _: object) -> None:
-        os.killpg(server.pid, signal.SIGKILL if received else signal.SIGTERM)  # a second signal ends it at once
         received.append(number)
+        if server:  # a second signal ends it at once
+            os.killpg(server.pid, signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
 
-    if open_browser:
-        threading.Thread(target=_open_when_ready, args=(base, newest), daemon=True).start()
+    # Before the server starts, which would go on alone if a signal ended this process in between.
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
+        # Its own session: Ctrl-C reaches this process alone, which then ends the server once.
+        server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        if received:
+            os.killpg(server.pid, signal.SIGTERM)
+        if open_browser:
+            threading.Thread(target=_open_when_ready, args=(base, newest), daemon=True).start()
         code = server.wait()
     finally:
         for number, handler in previous.items():
