@@ -224,8 +224,11 @@ def rate_of(
     if joules is not None and update:  # sampling is taken to need the power of updates
         joules_per_pair = joules * workload.target_tokens_per_pair * per_pair / update
     work = f"{measured.updates} update{'s' * (measured.updates > 1)}" if measured.updates else "translations"
+    processes = experiment.machine.processes
+    if processes > 1:
+        work += f" of one process, times {processes}"  # what they lose by waiting for each other is not known
     return Rate(
-        per_pair,
+        per_pair / processes,
         other + TRACKING_S,
         joules_per_pair,
         None,

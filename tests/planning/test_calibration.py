@@ -34,6 +34,15 @@ def test_the_seconds_of_a_job(experiment: Experiment, workload: Workload) -> Non
     assert timed.other_seconds == pytest.approx(validations + TRACKING_S + 9)
 
 
+def test_processes_share_the_pairs(experiment: Experiment, workload: Workload) -> None:
+    measured = Calibration(0.01, 5, 0.1, 0.2, greedy_s=1.0, beam_s=10.0, loss_s=0.1)
+    alone = rate_of(measured, experiment, workload)
+    eight = rate_of(measured, replace(experiment, machine=replace(experiment.machine, devices=8)), workload)
+    assert eight.seconds_per_pair == pytest.approx(alone.seconds_per_pair / 8)
+    assert eight.joules_per_pair == alone.joules_per_pair, "eight devices for an eighth of the time"
+    assert eight.detail == "5 updates of one process, times 8 on this machine"
+
+
 def test_reward_costs_samples(experiment: Experiment, workload: Workload) -> None:
     reward = replace(experiment.training.reward, share=0.5, samples=4)
     rewarded = replace(experiment, training=replace(experiment.training, reward=reward))
