@@ -19,13 +19,12 @@ import math
 import sys
 from collections.abc import Iterator
 
-from bench.data.batches import evaluation_batches
 from bench.data.encoded_pairs import Pairs
 from bench.evaluation import trained_model
+from bench.evaluation.evaluate import mean_loss
 from bench.experiment.job_data import corpus_of, validation_of
 from bench.tracking.reading import TrackedRun
 from bench.tracking.store import Store, TrackingSettings
-from models.parts.translator import evaluation_mode
 
 COLUMNS: tuple[str, ...] = ("run", "row", "size", "pairs", "seed", "learning_rate", "loss", "smoothed_loss", "entropy")
 
@@ -46,17 +45,10 @@ def measure(store: Store, run: TrackedRun) -> dict[str, object]:
     smoothing = experiment.training.label_smoothing
     split = validation_of(corpus_of(experiment))
     pairs = Pairs.encode(split, loaded.vocabularies, experiment.text.max_length, "validation")
-    plain = smoothed = 0.0
-    tokens = 0
-    with evaluation_mode(model):
-        for _, batch in evaluation_batches(pairs, experiment.training.batch_tokens):
-            batch = batch.to(model.device)
-            plain += model.token_losses(batch).sum().item()
-            smoothed += model.token_losses(batch, smoothing).sum().item()
-            tokens += len(batch.target.ids_N)
+    plain, smoothed = (mean_loss(model, pairs, experiment.training.batch_tokens, each) for each in (0.0, smoothing))
     values = (
         *(run.id, run.tags["row"], run.tags.get("size", ""), experiment.training.max_pairs, experiment.seed),
-        *(experiment.training.optimizer.lr, f"{plain / tokens:.6f}", f"{smoothed / tokens:.6f}"),
+        *(experiment.training.optimizer.lr, f"{plain:.6f}", f"{smoothed:.6f}"),
         f"{entropy(smoothing, len(loaded.vocabularies.target)):.6f}",
     )
     return dict(zip(COLUMNS, values, strict=True))
@@ -71,9 +63,12 @@ def lines(folder: str, suite: str) -> Iterator[dict[str, object]]:
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        print("usage: python -m bench.checks.smoothed_loss FOLDER SUITE (FOLDER: tracking folder)", file=sys.stderr)
+        sys.exit(2)
     writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for line in lines(*sys.argv[1:3]):
+    for line in lines(*sys.argv[1:]):
         writer.writerow(line)
         sys.stdout.flush()
 

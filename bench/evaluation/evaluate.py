@@ -46,12 +46,12 @@ OVERHEAD = "counting, curves, checkpoints, tracking and messages, as a share of 
 REPEATED = "lower bound on the work repeated after a kill; excluded from all other metrics"
 
 
-def mean_loss(model: Translator, pairs: Pairs, batch_tokens: int) -> float:
-    """Cross entropy in nats per target token, without label smoothing."""
+def mean_loss(model: Translator, pairs: Pairs, batch_tokens: int, label_smoothing: float = 0.0) -> float:
+    """Cross entropy in nats per target token."""
     total = tokens = 0.0
     with evaluation_mode(model):
         for _, batch in evaluation_batches(pairs, batch_tokens):
-            losses_N = model.token_losses(batch.to(model.device))
+            losses_N = model.token_losses(batch.to(model.device), label_smoothing)
             total, tokens = total + losses_N.sum().item(), tokens + len(losses_N)
     return total / tokens
 
