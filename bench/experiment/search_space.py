@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.experiment.spec import Experiment
+from bench.experiment.fairness import SHARED_SETTINGS
+from bench.experiment.spec import Experiment, flatten
 from bench.experiment.yaml_layers import EXPERIMENTS, check_known, read_yaml
 
 
@@ -132,8 +133,25 @@ def _common_space(own: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
 
 def without_fixed(space: Space, flags: Sequence[str]) -> Space:
     """The space without the settings that command-line flags fix."""
-    fixed = {flag.partition("=")[0].removeprefix("--") for flag in flags if flag.startswith("--")}
+    fixed = _flagged(flags)
     return {key: span for key, span in space.items() if key not in fixed}
+
+
+def fixed_settings(experiment: Experiment, flags: Sequence[str]) -> dict[str, Any]:
+    """The settings of model and training that command-line flags fix, without those that all rows of a table share."""
+    flagged = _flagged(flags)
+    shared = {f"{group}.{key}" for group, keys in SHARED_SETTINGS.items() for key in keys}
+    return {
+        key: value
+        for key, value in flatten(experiment.settings).items()
+        if key.startswith(("model.", "training.")) and key not in shared
+        if any(key == name or key.startswith(f"{name}.") for name in flagged)
+    }
+
+
+def _flagged(flags: Sequence[str]) -> set[str]:
+    """The keys that flags set."""
+    return {flag.partition("=")[0].removeprefix("--") for flag in flags if flag.startswith("--")}
 
 
 def setting_value(experiment: Experiment, key: str) -> Any:

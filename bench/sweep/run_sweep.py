@@ -20,6 +20,7 @@ from typing import Literal
 import yaml
 
 from bench.data import learn_vocabularies
+from bench.experiment import search_space
 from bench.experiment.fairness import setting_differences
 from bench.experiment.job_data import JobData
 from bench.experiment.yaml_layers import nested_settings
@@ -285,7 +286,8 @@ def log_progress(study: Study, suite: str, writer: RunWriter, store: Store) -> N
             f"{study.sweep.trials} trials.\n\nBest: [trial {best.number}]({link}), {scores}.\n\n"
             f"| setting | best |\n|---|---|{settings}"
         )
-        settings = {**study.fixed, **best.params}
+        # What flags have fixed belongs to the best values: they were found together.
+        settings = {**search_space.fixed_settings(study.base, study.flags), **best.params}
         writer.text(yaml.safe_dump(nested_settings(settings), sort_keys=False), "best.yaml")
     writer.tag(tags)
 

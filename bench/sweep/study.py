@@ -16,10 +16,9 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from bench.experiment import search_space
-from bench.experiment.fairness import SHARED_SETTINGS
 from bench.experiment.job_data import corpus_of, selection_of
 from bench.experiment.loading import resolve, row_files
-from bench.experiment.spec import Experiment, flatten
+from bench.experiment.spec import Experiment
 from bench.experiment.yaml_layers import nested_settings
 from bench.measures.measure import Measure
 from bench.measures.selection import DEFAULT_TOKENIZER, is_constant
@@ -108,21 +107,6 @@ class Study:
     def first_values(self) -> dict[str, Any]:
         """The values of the first trial: those of the preset."""
         return search_space.preset_values(self.space, self.base)
-
-    @property
-    def fixed(self) -> dict[str, Any]:
-        """The settings of model and training that flags have fixed: the best values were found together with them.
-
-        Those that all rows of a table share, such as the budget, are left to the table.
-        """
-        flagged = [flag.partition("=")[0].removeprefix("--") for flag in self.flags if flag.startswith("--")]
-        shared = {f"{group}.{key}" for group, keys in SHARED_SETTINGS.items() for key in keys}
-        return {
-            key: value
-            for key, value in flatten(self.base.settings).items()
-            if key.startswith(("model.", "training.")) and key not in shared
-            if any(key == name or key.startswith(f"{name}.") for name in flagged)
-        }
 
     def open(self, storage: optuna.storages.RDBStorage) -> None:
         """Opens the study, or creates it with the settings of the preset as its first trial.
