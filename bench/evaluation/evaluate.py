@@ -25,7 +25,7 @@ from bench.evaluation.attempt import measure_or_reason
 from bench.evaluation.trained_model import TrainedTranslator
 from bench.experiment.job_data import VALIDATION_SENTENCES, JobData
 from bench.experiment.spec import Experiment
-from bench.measures import bleu_variants, costs, flops, latency, memory, quality, selection
+from bench.measures import bleu_variants, costs, excess_loss, flops, latency, memory, quality, selection
 from bench.measures.measure import Measure
 from bench.measures.selection import DEFAULT_TOKENIZER
 from bench.system.machine import GPU_SHARE, MachineSettings, bf16_fallback, siblings
@@ -92,7 +92,7 @@ def evaluate_job(
     measure_or_reason((), lambda: store_attention(model, experiment, job_data, writer))
     return [
         *score_test_sets(model, experiment, job_data, writer, group),
-        *validation_scores(model, job_data),
+        *validation_scores(model, experiment, job_data),
         *probe_model.probe(model, experiment, job_data, writer),
         *parameter_counts(model),
         *training_measures,
@@ -129,7 +129,7 @@ def evaluate_trial(
 
     Everything is measured on the validation set, because it decides which settings a row gets.
     """
-    measures = [*validation_scores(model, job_data), *parameter_counts(model), *training_measures]
+    measures = [*validation_scores(model, experiment, job_data), *parameter_counts(model), *training_measures]
     if set(goals) <= {measure.metric for measure in measures}:
         return measures
     return [*measures, *decoding_costs(model, experiment, job_data, "validation", job_data.validation)]
@@ -202,10 +202,11 @@ def shuffled_bleu(metric: str, hypotheses: Sequence[str], references: Sequence[s
     return [Measure(metric, quality.bleu(hypotheses, [*references[1:], *references[:1]], tokenizer), "percent")]
 
 
-def validation_scores(model: Translator, job_data: JobData) -> list[Measure]:
-    """BLEU, GLEU and loss on the validation set, and the loss when each target has the next sentence's source.
+def validation_scores(model: Translator, experiment: Experiment, job_data: JobData) -> list[Measure]:
+    """BLEU, GLEU and losses on the validation set; chrF2 too if it selects the weights.
 
-    chrF2 too if it selects the weights.
+    The losses are those without label smoothing, with the label smoothing of the training above its lower bound
+    (`excess_loss`), and without smoothing when each target has the next sentence's source.
     """
     provenance = f"first {VALIDATION_SENTENCES} sentences of the validation set"
     score, tokenizer = validate(model, job_data), job_data.selection.tokenizer
@@ -217,8 +218,18 @@ def validation_scores(model: Translator, job_data: JobData) -> list[Measure]:
         *chrf,
         Measure("validation_gleu", score.gleu, "percent", provenance=f"mean over sentences, {greedy}{tokens}"),
         Measure("validation_loss", score.loss, "nats/token", provenance=provenance + job_data.left_out),
+        excess(model, experiment.training.label_smoothing, job_data),
         *measure_or_reason(("validation_loss_shuffled_sources",), lambda: [shuffled_loss(model, job_data)]),
     ]
+
+
+def excess(model: Translator, smoothing: float, job_data: JobData) -> Measure:
+    """The loss on the validation pairs with label smoothing, minus the entropy of the smoothed targets."""
+    bound = excess_loss.entropy(smoothing, len(job_data.vocabularies.target))
+    value = mean_loss(model, job_data.validation_pairs, job_data.batch_tokens, smoothing) - bound
+    provenance = f"first {VALIDATION_SENTENCES} sentences of the validation set; label smoothing {smoothing:g}, "
+    provenance += f"minus the entropy {bound:.4f}{job_data.left_out}"
+    return Measure("validation_excess_loss", value, "nats/token", provenance=provenance)
 
 
 def shuffled_loss(model: Translator, job_data: JobData) -> Measure:

@@ -193,6 +193,7 @@ METRICS = (
     Metric("pairs", "sentence pairs", "", "Sentence pairs", format="count", in_mlflow=True),
     Metric("updates", "updates", "", "Updates", format="count", in_mlflow=True),
     # In the CSV, in MLflow and on the terminal only.
+    Metric("validation_excess_loss", "nats/token", "lower", format="0.001", in_mlflow=True),
     _percent("contrastive/PHENOMENON", "higher"),
     _percent("contrastive/PHENOMENON/DISTANCE", "higher"),
     _percent("target_only/..."),
