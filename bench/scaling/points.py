@@ -32,7 +32,7 @@ class Point:
         pairs: Sentence pairs trained on.
         flops: Training FLOPs, exact (C).
         seconds: Training seconds, without validation; None: not measured.
-        loss: Validation loss in nats per target token, without label smoothing; lower is better.
+        loss: Excess validation loss in nats per target token (bench/measures/excess_loss.py); lower is better.
         bleu: BLEU of the validation or test text; None: not measured.
     """
 

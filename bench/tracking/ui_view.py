@@ -31,7 +31,7 @@ WIDTHS = {"attributes.`Run Name`": 268, "runDateAndNestInfo": 122}
 
 COLUMN_WIDTHS = {
     "train_flops": 118,
-    "validation_loss": 105,
+    "validation_excess_loss": 150,
     "training.optimizer.lr": 130,
     "size": 45,
     "family": 102,
@@ -153,20 +153,18 @@ def study_description(question: str, experiment: str, parent: str) -> str:
     """The description of the experiment of a scaling study, as `suite_description`."""
     return (
         f"{' '.join(question.split())} {_links('runs', experiment, 'suite')}"
-        "The comparison has one line for each run, the lowest validation loss first: a row at one size, with one "
+        "The comparison has one line for each run, the lowest excess loss first: a row at one size, with one "
         "budget in sentence pairs, and a seed. Curves, intervals and crossings are in the report of the "
         f"[run of the study]({page(experiment)}/{parent})."
     )
 
 
 def study_view() -> str:
-    """The runs of a scaling study as a flat list, lowest validation loss first."""
-    metrics = ["validation_loss", "train_flops", "params", "pairs", "wall_s"]
-    charts = [_scatter("train_flops", "validation_loss"), _scatter("wall_s", "validation_loss")]
-    charts += [_scatter("pairs", "validation_loss"), _curves("validation/loss")]
-    return _view(
-        "suite", metrics, ["family", "size", "seed"], ["training.optimizer.lr"], charts, ("validation_loss", True)
-    )
+    """The runs of a scaling study as a flat list, lowest excess validation loss first."""
+    loss = "validation_excess_loss"
+    metrics = [loss, "train_flops", "params", "pairs", "wall_s"]
+    charts = [*(_scatter(cost, loss) for cost in ("train_flops", "wall_s", "pairs")), _curves("validation/loss")]
+    return _view("suite", metrics, ["family", "size", "seed"], ["training.optimizer.lr"], charts, (loss, True))
 
 
 def sweep_view(goals: Mapping[str, Literal["minimize", "maximize"]], settings: Sequence[str]) -> str:

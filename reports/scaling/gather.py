@@ -15,7 +15,10 @@ from bench.tracking.reading import STUDY_FILE, STUDY_TAG, Reader, TrackedRun
 from reports.gathering.gather_runs import read_each
 from reports.scaling.study import RateCheck, Size, Study
 
-NUMBERS = ("params_core", "params_multiplied", "params", "target_tokens", "pairs", "train_flops", "validation_loss")
+LOSS = "validation_excess_loss"
+"""The loss that is fitted and compared; docs/scaling.md says why it is not the one without label smoothing."""
+
+NUMBERS = ("params_core", "params_multiplied", "params", "target_tokens", "pairs", "train_flops", LOSS)
 """Metrics that a point needs."""
 
 
@@ -72,24 +75,8 @@ def gather(reader: Reader, suite: str) -> Study:
         corpus=some.tags.get("corpus", "") if some else "",
         vocabulary=int(some.params.get("text.vocabulary_size") or 0) if some else 0,
         failed=tuple(str(job) for job in plan.in_order(rows) if job not in found),
-        perfect_loss=perfect_loss(list(finished.values())),
         device="; ".join(devices),
     )
-
-
-def perfect_loss(runs: Sequence[TrackedRun]) -> float | None:
-    """Loss of a model that knows every translation and minimizes the training loss, in nats per target token.
-
-    With label smoothing e and V pieces, the training loss of a piece is smallest if the model gives it the probability
-    1 - e + e / V, so its loss without smoothing is -ln(1 - e + e / V). In the grammar corpus the source nearly always
-    determines the target (docs/scaling.md); for other corpora, and for runs with different settings, it is unknown.
-    """
-    keys = ("training.label_smoothing", "text.vocabulary_size")
-    settings = {tuple(run.params.get(key, "") for key in keys) for run in runs}
-    if len(settings) != 1 or not all(run.tags.get("corpus", "").startswith("grammar") for run in runs):
-        return None
-    ((smoothing, pieces),) = settings
-    return -math.log(1 - float(smoothing) + float(smoothing) / float(pieces)) if smoothing and pieces else None
 
 
 @dataclass(frozen=True)

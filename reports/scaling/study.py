@@ -41,7 +41,7 @@ class RateCheck:
         size: Name of the size.
         pairs: Budget in sentence pairs.
         factor: Learning rate / that of the rule.
-        loss: Validation loss in nats per target token; lower is better.
+        loss: Excess validation loss in nats per target token; lower is better.
         flops: Training FLOPs.
         seconds: Training seconds; None: not measured.
     """
@@ -72,8 +72,6 @@ class Study:
         corpus: Name of the corpus.
         vocabulary: Entries of the target vocabulary.
         failed: Names of runs that failed or are missing.
-        perfect_loss: Loss of a model that knows every translation, in nats per target token (`perfect_loss` in
-            gather.py); None: unknown.
         device: Device on which seconds were measured.
     """
 
@@ -89,5 +87,4 @@ class Study:
     corpus: str
     vocabulary: int
     failed: tuple[str, ...]
-    perfect_loss: float | None = None
     device: str = ""

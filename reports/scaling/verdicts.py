@@ -130,11 +130,6 @@ def warnings(say: Catalogue, study: Study, analysis: Analysis) -> list[str]:
             found.append(say("scale.warning.run", row=name, run=run, percent=share, errors=errors))
         if row.drift and row.drift.flagged:
             found.append(say("scale.warning.drift", row=name, percent=signed(100 * row.drift.error, 1)))
-    if perfect := study.perfect_loss:
-        below = dict.fromkeys(study.labels[point.row] for point in study.points if point.loss < perfect)
-        if below:
-            shown = formatting.fixed(perfect, 3)
-            found.append(say("scale.warning.below_perfect", rows=", ".join(below), loss=shown))
     if study.failed:
         more = len(study.failed) - NAMED_RUNS
         named = [*study.failed[:NAMED_RUNS], *([say("scale.more_runs", number=more)] if more > 0 else [])]

@@ -130,7 +130,7 @@ def _sections(say: Catalogue, study: Study, analysis: Analysis, figures: dict[st
 
 
 def _facts(say: Catalogue, study: Study, analysis: Analysis) -> list[tuple[str, str]]:
-    """Noise, failed runs, corpus, loss of a perfect model, device and command, as pairs of label and value."""
+    """Noise, failed runs, corpus, loss, device and command, as pairs of label and value."""
     noise = say("scale.noise.unknown")
     if found := analysis.noise:
         noise = say("scale.noise.rows", enough=ENOUGH_DF, run=formatting.percent(found.run_sd), df=found.run_df)
@@ -141,9 +141,7 @@ def _facts(say: Catalogue, study: Study, analysis: Analysis) -> list[tuple[str, 
         "noise": noise,
         "failed": ", ".join(study.failed) or none,
         "corpus": say("scale.fact.corpus_text", corpus=study.corpus, vocabulary=formatting.count(study.vocabulary)),
-        "perfect_loss": say("scale.fact.unknown_loss")
-        if study.perfect_loss is None
-        else say("scale.fact.lowest", loss=formatting.fixed(study.perfect_loss, 3)),
+        "loss": say("scale.fact.loss_text"),
         "device": study.device or say("protocol.unknown"),
         "command": study.command,
     }

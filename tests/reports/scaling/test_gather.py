@@ -14,7 +14,7 @@ from bench.measures.measure import Measure
 from bench.scaling.points import Point
 from bench.tracking.reading import STUDY_TAG, TrackedRun
 from reports.report import StudyReport, read
-from reports.scaling.gather import gather, is_study, perfect_loss
+from reports.scaling.gather import gather, is_study
 from reports.scaling.study import RateCheck, Size
 from reports.scaling.study_summary import best_points
 from reports.site import write_site
@@ -55,7 +55,6 @@ def run(number: int, row: str, size: str, pairs: int, seed: int, loss: float | N
         "job_hash": "-".join(map(str, (row, size, pairs, seed, changed.get("factor", 1.0)))),
     }
     params = {"training.max_pairs": str(pairs), "text.vocabulary_size": "90"}
-    params |= {"training.label_smoothing": changed.get("smoothing", "0.1")}
     metrics = {} if loss is None else {"loss": loss}
     started = START + timedelta(minutes=number)
     return TrackedRun(f"run{number}", "", changed.get("status", "FINISHED"), started, tags, params, metrics)
@@ -96,7 +95,7 @@ class FakeReader:
             "pairs": pairs,
             "target_tokens": 12 * pairs,
         }
-        numbers |= {"train_flops": 1e6 * pairs, "wall_s": 5.0, "validation_loss": run.metrics["loss"]}
+        numbers |= {"train_flops": 1e6 * pairs, "wall_s": 5.0, "validation_excess_loss": run.metrics["loss"]}
         numbers |= {"test/bleu": 7.0, "test/bleu/length/10": 9.0}
         return [Measure(name, value, "") for name, value in numbers.items()]
 
@@ -122,7 +121,6 @@ def test_finished_runs_of_the_rule_are_points_in_the_order_of_the_study() -> Non
     ]
     counts = 10, 20, 30
     assert study.points[0] == Point("lstm", "run7", "S", 1, *counts, 12 * 101, 101, 1.01e8, 5.0, 3.1, 7.0)
-    assert study.perfect_loss == pytest.approx(-math.log(0.9 + 0.1 / 90))
     assert study.failed == ("moe S 100 pairs s1", "moe S 200 pairs s1")
     assert study.sizes == (
         Size("lstm", "S", "hidden 8", 10, 20, 30, 0.02, 2),
@@ -161,13 +159,6 @@ def test_a_run_of_another_recipe_is_not_one_of_the_study() -> None:
     study = gather(FakeReader(other), "curves")  # pyright: ignore[reportArgumentType]
     assert study.points == ()
     assert "lstm S 100 pairs s1" in study.failed
-
-
-def test_the_perfect_loss_is_unknown_for_other_text_and_unequal_settings() -> None:
-    unequal = (RUNS[0], run(8, "moe", "S", 200, 1, 2.5, smoothing="0.0"))
-    natural = replace(RUNS[0], tags=RUNS[0].tags | {"corpus": "multi30k-en-de"})
-    assert [perfect_loss(runs) for runs in (unequal, [natural], [])] == [None] * 3
-    assert perfect_loss([unequal[1]]) == 0.0, "without label smoothing"
 
 
 def test_seconds_of_several_devices_are_not_compared() -> None:

@@ -150,16 +150,6 @@ def test_some_missing_runs_are_named(small: Study, analysis: Analysis, number: i
     assert warning == f"Failed or missing runs, {number}: {named}"
 
 
-def test_losses_below_that_of_a_perfect_model_are_a_warning(small: Study, analysis: Analysis) -> None:
-    lowest = min(point.loss for point in small.points)
-    (row,) = {point.row for point in small.points if point.loss == lowest}
-    (warning,) = verdicts.warnings(SAY, replace(small, failed=(), perfect_loss=lowest + 1e-9), analysis)
-    assert warning.endswith("do not compare what rows know; BLEU does.")
-    assert f"minimizes the training loss: {small.labels[row]}." in warning
-    for known in (lowest, None):
-        assert verdicts.warnings(SAY, replace(small, failed=(), perfect_loss=known), analysis) == []
-
-
 def test_names_are_escaped_in_every_form(folder: Path) -> None:
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Transformer &lt;b&gt;" in page
