@@ -11,8 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from bench.scaling.fit import Fit
-from bench.scaling.frontier import GRID_COSTS, Ladder, limited, lowest_loss, unlimited
+from bench.scaling.frontier import GRID_COSTS, Ladder, Surface, limited, lowest_loss, unlimited
 from bench.scaling.laws import Array
 from bench.scaling.uncertainty import Interval, interval
 
@@ -58,8 +57,10 @@ class Crossing:
     level: float
 
 
-def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array], level: float = 0.95) -> Crossing:
-    """Returns whether the frontiers of two rows cross. Each row: fit, ladder, draws (B, 5); B is equal.
+def compare(
+    first: tuple[Surface, Ladder, Array], second: tuple[Surface, Ladder, Array], level: float = 0.95
+) -> Crossing:
+    """Returns whether the frontiers of two rows cross. Each row: surface, ladder, draws (B, K); B is equal.
 
     They cross if the sign of the difference is different at both ends of the common range, at each end in 97.5 % of the
     draws. There is no crossing if one sign holds over the whole range in 95 % of the draws. All else is not resolved.
@@ -95,10 +96,10 @@ def compare(first: tuple[Fit, Ladder, Array], second: tuple[Fit, Ladder, Array],
             "add larger budgets of the small sizes, or smaller ones of the large sizes",
         )
     costs_C = np.geomspace(low, high, GRID_COSTS)
-    losses = [lowest_loss(fit, ladder, costs_C)[0] for fit, ladder, _ in (first, second)]
+    losses = [lowest_loss(surface, ladder, costs_C)[0] for surface, ladder, _ in (first, second)]
     difference_C = losses[0] - losses[1]
     difference_BC = np.subtract(
-        *(lowest_loss(fit, ladder, costs_C, draws)[0] for fit, ladder, draws in (first, second))
+        *(lowest_loss(surface, ladder, costs_C, draws)[0] for surface, ladder, draws in (first, second))
     )
     low_difference, difference = (interval(float(difference_C[end]), difference_BC[:, end], level) for end in (0, -1))
     sign_BC, sign_C = difference_BC > 0, difference_C > 0

@@ -1,9 +1,11 @@
 """The best size and the lowest loss at each cost, and IsoFLOP slices.
 
 The frontier is the minimum of the fitted law over sizes inside the row's ladder, at its exact cost per token: the
-envelope of raw points is too low, because it picks the luckiest of several sizes. The rule of 6 FLOPs for each
-parameter and token (Kaplan et al. 2020, arXiv 2001.08361) is only offered to show how much it changes the exponents, as
-Pearce and Song 2024 (arXiv 2406.12907) did. IsoFLOP slices are approach 2 of Hoffmann et al. 2022 (arXiv 2203.15556).
+envelope of raw points is too low, because it picks the luckiest of several sizes. For a row that no law describes, an
+`Interpolation` of the points is in its place: it is too low by about the noise of a run, a law would miss by more. The
+rule of 6 FLOPs for each parameter and token (Kaplan et al. 2020, arXiv 2001.08361) is only offered to show how much it
+changes the exponents, as Pearce and Song 2024 (arXiv 2406.12907) did. IsoFLOP slices are approach 2 of Hoffmann et al.
+2022 (arXiv 2203.15556).
 Letters in names: B draws, C costs, N sizes of the grid, S sizes of the ladder.
 """
 
@@ -12,12 +14,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from scipy.optimize import least_squares
 
-from bench.scaling.fit import Fit
+from bench.scaling.fit import Data, Fit
 from bench.scaling.laws import Array
 from bench.scaling.points import Count, Point
 
@@ -29,6 +31,24 @@ NEAR = 0.005
 
 MAX_EXTRAPOLATION = 10.0
 """How far beyond the largest cost a frontier may be drawn, dashed and without a claim."""
+
+
+class Surface(Protocol):
+    """The loss of a row at every size and budget: a `Fit`, or an `Interpolation` where no law describes the row."""
+
+    @property
+    def parameters(self) -> Array:
+        """What simulated data change, (K,)."""
+        ...
+
+    @property
+    def data(self) -> Data:
+        """The points."""
+        ...
+
+    def predict(self, sizes: Array | float, tokens: Array | float, parameters: Array | None = None) -> Array:
+        """Returns the loss in nats at N and D, as `Fit.predict`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -130,7 +150,7 @@ class Frontier:
     extrapolated: np.ndarray
 
 
-def lowest_loss(fit: Fit, ladder: Ladder, costs_C: Array, draws_BK: Array | None = None) -> tuple[Array, Array]:
+def lowest_loss(surface: Surface, ladder: Ladder, costs_C: Array, draws_BK: Array | None = None) -> tuple[Array, Array]:
     """Returns the lowest loss inside the ladder, (C,) or (B, C), and the best size, of the same shape.
 
     Only budgets inside those of the runs count (`Ladder.allowed`). The best size is that of the grid, moved to the
@@ -138,8 +158,9 @@ def lowest_loss(fit: Fit, ladder: Ladder, costs_C: Array, draws_BK: Array | None
     """
     sizes_N = ladder.grid()
     tokens_CN = costs_C[:, None] / ladder.at(sizes_N)
-    parameters = fit.parameters if draws_BK is None else draws_BK[:, None, None]
-    loss = np.where(ladder.allowed(sizes_N, tokens_CN, costs_C), fit.predict(sizes_N, tokens_CN, parameters), np.inf)
+    parameters = surface.parameters if draws_BK is None else draws_BK[:, None, None]
+    allowed_CN = ladder.allowed(sizes_N, tokens_CN, costs_C)
+    loss = np.where(allowed_CN, surface.predict(sizes_N, tokens_CN, parameters), np.inf)
     best = loss.argmin(axis=-1)
     inner = np.clip(best, 1, len(sizes_N) - 2)
 
@@ -160,7 +181,7 @@ def lowest_loss(fit: Fit, ladder: Ladder, costs_C: Array, draws_BK: Array | None
     return np.minimum(vertex, at(best)), refined
 
 
-def limited(fit: Fit, ladder: Ladder, costs_C: Array) -> np.ndarray:
+def limited(surface: Surface, ladder: Ladder, costs_C: Array) -> np.ndarray:
     """Returns (C,) whether another size of the ladder would be better with a budget that none of its runs had.
 
     The lowest loss inside the budgets is then not that of the best size: with three budgets a large model with the
@@ -168,7 +189,7 @@ def limited(fit: Fit, ladder: Ladder, costs_C: Array) -> np.ndarray:
     """
     sizes_N = ladder.grid()
     tokens_CN = costs_C[:, None] / ladder.at(sizes_N)
-    loss_CN = fit.predict(sizes_N, tokens_CN)
+    loss_CN = surface.predict(sizes_N, tokens_CN)
     inside_CN = np.where(ladder.inside(sizes_N, tokens_CN), loss_CN, np.inf)
     return inside_CN.min(axis=1) > loss_CN.min(axis=1)
 
@@ -180,15 +201,17 @@ def unlimited(free_C: np.ndarray) -> np.ndarray:
     return max(stretches, key=len)
 
 
-def frontier(fit: Fit, ladder: Ladder, draws_BK: Array, costs_C: Array | None = None, level: float = 0.95) -> Frontier:
+def frontier(
+    surface: Surface, ladder: Ladder, draws_BK: Array, costs_C: Array | None = None, level: float = 0.95
+) -> Frontier:
     """Returns the frontier with its band; by default over the costs of the ladder and MAX_EXTRAPOLATION beyond."""
     if costs_C is None:
         costs_C = np.geomspace(ladder.lowest, ladder.highest * MAX_EXTRAPOLATION, 2 * GRID_COSTS)
-    loss, size = lowest_loss(fit, ladder, costs_C)
-    draws_BC, _ = lowest_loss(fit, ladder, costs_C, draws_BK)
+    loss, size = lowest_loss(surface, ladder, costs_C)
+    draws_BC, _ = lowest_loss(surface, ladder, costs_C, draws_BK)
     low, high = np.quantile(draws_BC, [(1 - level) / 2, (1 + level) / 2], axis=0)
     ends = (size <= ladder.sizes[0] * (1 + 1e-9)) | (size >= ladder.sizes[-1] * (1 - 1e-9))
-    ends |= limited(fit, ladder, costs_C)
+    ends |= limited(surface, ladder, costs_C)
     outside = (costs_C < ladder.lowest * (1 - 1e-9)) | (costs_C > ladder.highest * (1 + 1e-9))
     return Frontier(costs_C, loss, low, high, size, ends, outside)
 
@@ -200,7 +223,7 @@ class Slice:
     Attributes:
         cost: FLOPs or seconds.
         sizes: (N,) those of the grid for which this cost is a budget inside those of the runs.
-        loss: (N,) of the law.
+        loss: (N,) of the surface.
         measured_sizes: (M,) sizes whose curves reach this cost.
         measured_loss: (M,) loss of the mean curve of these sizes, interpolated in the logarithms.
         minimum: Size at the vertex of a parabola through the measured points, in log size; None: fewer than three, or
@@ -215,15 +238,16 @@ class Slice:
     minimum: float | None
 
 
-def iso_cost_slice(fit: Fit, ladder: Ladder, cost: float) -> Slice:
-    """Returns the slice of the law and of the points at one cost."""
+def iso_cost_slice(surface: Surface, ladder: Ladder, cost: float) -> Slice:
+    """Returns the slice of the surface and of the points at one cost."""
+    data = surface.data
     sizes_N = ladder.grid()
     sizes_N = sizes_N[ladder.allowed(sizes_N, (cost / ladder.at(sizes_N))[None], np.array([cost]))[0]]
     measured = []
     for size, per_token in zip(ladder.sizes, ladder.cost_per_token, strict=True):
-        mine = fit.data.sizes == size
-        budgets = np.unique(fit.data.tokens[mine])
-        losses = [np.log(fit.data.losses[mine & (fit.data.tokens == budget)]).mean() for budget in budgets]
+        mine = data.sizes == size
+        budgets = np.unique(data.tokens[mine])
+        losses = [np.log(data.losses[mine & (data.tokens == budget)]).mean() for budget in budgets]
         tokens = cost / per_token
         if len(budgets) and budgets[0] * (1 - 1e-9) <= tokens <= budgets[-1] * (1 + 1e-9):
             measured.append((size, float(np.exp(np.interp(np.log(tokens), np.log(budgets), losses)))))
@@ -234,7 +258,7 @@ def iso_cost_slice(fit: Fit, ladder: Ladder, cost: float) -> Slice:
         vertex = -linear / (2 * square) if square > 0 else -1.0
         if 0 < vertex < np.log(measured_sizes[-1] / ladder.sizes[0]):
             minimum = float(ladder.sizes[0] * np.exp(vertex))
-    loss_N = fit.predict(sizes_N, cost / ladder.at(sizes_N))
+    loss_N = surface.predict(sizes_N, cost / ladder.at(sizes_N))
     return Slice(cost, sizes_N, loss_N, measured_sizes, measured_loss, minimum)
 
 

@@ -155,16 +155,16 @@ def noise_of(fit: Fit, pooled: Noise) -> Noise:
 def simulate(fit: Fit, noise: Noise, rng: np.random.Generator, draws: int = DRAWS) -> Array:
     """Returns the parameters of refits to data simulated from the fit, (draws, 5)."""
     runs = np.unique(fit.data.runs, return_inverse=True)[1]
-    run_BR = _deviations(rng, noise.run_sd, noise.run_df, draws, int(runs.max()) + 1)
+    run_BR = deviations(rng, noise.run_sd, noise.run_df, draws, int(runs.max()) + 1)
     point_BP = noise.point_sd * rng.standard_normal((draws, len(runs)))
     if noise.cell_sd:
         cells = cells_of_runs(fit.data)
-        run_BR = run_BR + _deviations(rng, noise.cell_sd, noise.cell_df, draws, int(cells.max()) + 1)[:, cells]
+        run_BR = run_BR + deviations(rng, noise.cell_sd, noise.cell_df, draws, int(cells.max()) + 1)[:, cells]
     fitted_P = np.log(fit.predict(fit.data.sizes, fit.data.tokens))
     return refit(fit, fitted_P + run_BR[:, runs] + point_BP)
 
 
-def _deviations(rng: np.random.Generator, sd: float, df: int, draws: int, number: int) -> Array:
+def deviations(rng: np.random.Generator, sd: float, df: int, draws: int, number: int) -> Array:
     """Deviations of `number` runs or cells, (draws, number); each draw has a standard deviation of its own."""
     sd_B = sd * np.sqrt(df / rng.chisquare(df, draws))
     return sd_B[:, None] * rng.standard_normal((draws, number))

@@ -108,10 +108,10 @@ class Figures:
             ):
                 marks = tuple(Mark(point.pairs, point.loss, self._hover(point, point.loss)) for point in points)
                 line = _mean_line((point.pairs, point.pairs, point.loss) for point in points)
-                if row.fit and row.curves:
+                if curve := row.curve("flops"):
                     pairs = np.geomspace(min(p.pairs for p in points), max(p.pairs for p in points), 25)
                     share = float(np.exp(np.mean([np.log(point.tokens / point.pairs) for point in points])))
-                    losses = row.fit.predict(float(points[0].body_softmax), pairs * share)
+                    losses = curve.surface.predict(float(points[0].body_softmax), pairs * share)
                     line = ("solid", tuple(zip(pairs.tolist(), losses.tolist(), strict=True)))
                 found.append(Series(style, marks, (line,), name=size))
             panels.append(Panel(style.name, self._axis("pairs"), self._axis("loss"), tuple(found)))
@@ -130,7 +130,7 @@ class Figures:
             for row, curve in curves.items():
                 if not curve.ladder.lowest <= cost <= curve.ladder.highest:
                     continue
-                cut, style = iso_cost_slice(curve.fit, curve.ladder, float(cost)), self.styles[row]
+                cut, style = iso_cost_slice(curve.surface, curve.ladder, float(cost)), self.styles[row]
                 heights = zip(cut.measured_sizes.tolist(), cut.measured_loss.tolist(), strict=True)
                 marks = [Mark(size, loss, self._point(style, size, loss)) for size, loss in heights]
                 if cut.minimum:

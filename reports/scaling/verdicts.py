@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 from scipy.stats import t as student_t
 
 from bench.scaling.analysis import Analysis, Pair
@@ -164,14 +165,19 @@ def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[
         yield "no_noise", {}
     elif few := [row for row, noise in noises.items() if noise.df < ENOUGH_DF]:
         yield "few_df", {"enough": ENOUGH_DF, **listed(few)}
-    if scattered := [row for row, noise in noises.items() if noise.source == "sizes"]:
+    between = {row.row: row.interpolation for row in rows if row.interpolation}
+    if scattered := [row for row, noise in noises.items() if noise.source == "sizes" and row not in between]:
         yield "sizes", listed(scattered)
     spreads = [noise.run_sd for noise in noises.values() if noise.run_sd]
     if spreads and max(spreads) > UNEQUAL * min(spreads):
         yield "unequal", {"low": formatting.percent(min(spreads)), "high": formatting.percent(max(spreads))}
     curves = {row.row: curve for row in rows if (curve := row.curve("flops"))}
-    if interpolated := [row.row for row in rows if row.reasons and row.curve("flops")]:
+    if interpolated := [row for row in curves if analysis.rows[row].reasons and row not in between]:
         yield "interpolated", listed(interpolated)
+    if between:
+        missed, errors = ([getattr(one, of) for one in between.values()] for of in ("misses", "leave_out_error"))
+        ends = {"low": min(missed), "high": max(missed), "least": np.nanmin(errors), "most": np.nanmax(errors)}
+        yield "between", {name: formatting.percent(value) for name, value in ends.items()} | listed([*between])
     compared = [pair.crossing for pair in analysis.pairs if pair.crossing and pair.cost == "flops"]
     if narrow := sum(math.log10(one.high_cost / one.low_cost) < ENOUGH_DECADES for one in compared):
         yield "decades", {"narrow": narrow, "of": len(compared)}

@@ -44,7 +44,7 @@ def test_the_verdict_is_that_of_the_frontiers(found: Analysis) -> None:
     first, second = (found.rows[row].curve("flops") for row in ROWS[:2])
     assert first
     assert second
-    expected = compare((first.fit, first.ladder, first.draws), (second.fit, second.ladder, second.draws))
+    expected = compare((first.surface, first.ladder, first.draws), (second.surface, second.ladder, second.draws))
     pair = next(pair for pair in found.pairs if {pair.first, pair.second} == set(ROWS[:2]) and pair.cost == "flops")
     assert pair.crossing == expected
     assert expected.verdict == "crosses"
