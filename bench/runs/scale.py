@@ -174,7 +174,7 @@ class Scale(Suite):
 
     def view(self, scores: Sequence[str], experiment: str, parent: str) -> tuple[str, str]:
         """The runs by their loss: curves are compared by it, and BLEU is 0 for the smallest budgets."""
-        return ui_view.study_view(), ui_view.study_description(self.question, experiment, parent)
+        return ui_view.study_view(scores[0]), ui_view.study_description(self.question, experiment, parent)
 
     def differences(self, experiments: Sequence[Experiment]) -> list[str]:
         """The shared settings in which rows differ at one budget."""

@@ -159,11 +159,15 @@ def study_description(question: str, experiment: str, parent: str) -> str:
     )
 
 
-def study_view() -> str:
-    """The runs of a scaling study as a flat list, lowest excess validation loss first."""
+def study_view(score: str) -> str:
+    """The runs of a scaling study as a flat list, lowest excess validation loss first.
+
+    Args:
+        score: Metric with the BLEU of the first test set.
+    """
     loss = "validation_excess_loss"
-    metrics = [loss, "train_flops", "params", "pairs", "wall_s"]
-    charts = [*(_scatter(cost, loss) for cost in ("train_flops", "wall_s", "pairs")), _curves("validation/loss")]
+    metrics = [loss, score, "train_flops", "params", "pairs", "wall_s"]
+    charts = [*(_scatter(cost, loss) for cost in ("train_flops", "wall_s", "pairs")), _scatter("train_flops", score)]
     return _view("suite", metrics, ["family", "size", "seed"], ["training.optimizer.lr"], charts, (loss, True))
 
 
