@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from bench.scaling import direct_pairs
 from bench.scaling.analysis import Analysis, analyse
 from bench.tracking import ui_view
 from bench.tracking.reading import Reader
@@ -141,7 +142,16 @@ class StudyReport:
 
     def notes(self) -> list[str]:
         warnings = verdicts.warnings(self.say, self.study, self.analysis)
-        return [*verdicts.finding(self.say, self.study, self.analysis), *warnings]
+        return [*verdicts.finding(self.say, self.study, self.analysis), *warnings, *self._unconfirmed()]
+
+    def _unconfirmed(self) -> list[str]:
+        """The direct pairs of runs that the crossings still need, as lines for the study's file."""
+        known = [(pair.first.row, pair.second.row, pair.flops) for pair in self.study.direct]
+        lines = [
+            f"{{flops: {flops:.2g}, sizes: {{{', '.join(f'{row}: {size}' for row, size in sizes.items())}}}}}"
+            for flops, sizes in direct_pairs.missing(self.analysis, known)
+        ]
+        return [self.say("scale.confirm", lines=f"direct: [{', '.join(lines)}]")] if lines else []
 
     def csv(self) -> str:
         return tidy.csv_text(self.study, self.analysis)
@@ -153,4 +163,4 @@ class StudyReport:
         return study_summary.description(self.say, self.study, self.analysis, experiment, parent, linked)
 
     def view(self, experiment: str, parent: str) -> tuple[str, str] | None:
-        return ui_view.study_view(), ui_view.study_description(self.study.question, experiment, parent)
+        return ui_view.study_view(self.study.score), ui_view.study_description(self.study.question, experiment, parent)

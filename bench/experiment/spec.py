@@ -152,7 +152,9 @@ class Experiment:
     @property
     def _step(self) -> str:
         """Size and budget of a job of a scaling study, which has one direction; empty for other jobs."""
-        return f"{self.about.size} {self.training.max_pairs:,} pairs" if self.about.size else ""
+        pairs, flops = self.training.max_pairs, self.training.max_flops
+        budget = f"{flops:.3g} FLOPs" if pairs is None else f"{pairs:,} pairs"
+        return f"{self.about.size} {budget}" if self.about.size else ""
 
     @property
     def direction(self) -> str:

@@ -61,6 +61,19 @@ class RateCheck:
 
 
 @dataclass
+class Direct:
+    """Two runs with the same training FLOPs, to confirm on one side of a crossing which row is ahead there.
+
+    Attributes:
+        flops: Training FLOPs of both runs.
+        sizes: Row -> size, of two rows.
+    """
+
+    flops: float
+    sizes: dict[str, str]
+
+
+@dataclass
 class Scale(Suite):
     """The rows, sizes and budgets of one study. It is a suite whose rows have several sizes.
 
@@ -73,6 +86,7 @@ class Scale(Suite):
             (N / N of the preset)^p. A row without such a setting does without it.
         replicates: Further seeds of the smallest sizes.
         rate_check: Runs of the largest size with other learning rates; None for none.
+        direct: Pairs of runs that confirm crossings. They are no points of curves.
     """
 
     command: ClassVar[str] = "scale"
@@ -82,6 +96,7 @@ class Scale(Suite):
     rules: dict[str, float] = field(default_factory=dict)
     replicates: Replicates = field(default_factory=Replicates)
     rate_check: RateCheck | None = None
+    direct: list[Direct] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> Scale:
@@ -100,6 +115,8 @@ class Scale(Suite):
             )
         for row in study.rows:
             study._check_budgets(path, row, list(sizes_of(row_files()[row], row)))
+        for direct in study.direct:
+            study._check_direct(path, direct)
         for key in (*BUDGETS, *study.rules):
             if key in flatten(study.settings):
                 raise ValueError(f"{path}: settings: {key}: has no effect, because the study sets it; remove it")
@@ -124,6 +141,17 @@ class Scale(Suite):
             raise ValueError(
                 f"{path}: rate_check: pairs: {self.rate_check.pairs} is more than the largest budget of {row} "
                 f"{sizes[-1]}, {most}; lower it, or raise most_pairs: {sizes[-1]}"
+            )
+
+    def _check_direct(self, path: Path, direct: Direct) -> None:
+        """Raises ValueError if a direct pair is not of two rows of the study at sizes of theirs."""
+        for row, size in direct.sizes.items():
+            check_known("row", row, self.rows, path)
+            check_known(f"size of {row}", size, list(sizes_of(row_files()[row], row)), path)
+        if len(direct.sizes) != 2 or direct.flops <= 0:
+            raise ValueError(
+                f"{path}: direct: expected the training FLOPs, above 0, and the sizes of two rows, such as "
+                "{flops: 1e12, sizes: {lstm: S, bahdanau: S}}"
             )
 
     def experiments(
@@ -155,21 +183,42 @@ class Scale(Suite):
                     found += [_job(size, pairs, seed) for seed in dict.fromkeys([*self.seeds, *more])]
                 if self.rate_check and pairs == self.rate_check.pairs:
                     found += [_job(ladder[-1], pairs, self.seeds[0], factor) for factor in self.rate_check.factors]
+        found += [job for direct in self.direct for job in self._direct_jobs(direct, ladders)]
         return list({job.job_hash: job for job in found}.values())
+
+    def _direct_jobs(self, direct: Direct, ladders: Mapping[str, Sequence[Experiment]]) -> list[Experiment]:
+        """The two jobs of a direct pair, in the order of the study's rows."""
+        sizes = [next(of for of in ladders[row] if of.about.size == direct.sizes[row]) for row in direct.sizes]
+        return [
+            replace(size, training=replace(size.training, max_pairs=None, max_flops=direct.flops), seed=self.seeds[0])
+            for size in sorted(sizes, key=lambda size: self.rows.index(size.row))
+        ]
 
     def describe(self, experiments: Sequence[Experiment], parent: str, store: Store) -> None:
         """Writes the file and the tag of a study: its rules, its sizes, and the job hash of every run."""
         sizes: dict[str, dict[str, Any]] = {row: {} for row in self.rows}
         rates: dict[tuple[str, str], float] = {}
-        jobs = []
+        jobs: list[dict[str, Any]] = []
+        compared: dict[tuple[str, str, float], dict[str, Any]] = {}  # jobs of direct pairs, by row, size and FLOPs
         for job in experiments:  # the first job of a size has the learning rate of the rule
             rate, size = job.training.optimizer.lr, job.about.size
             rule = rates.setdefault((job.row, size), rate)
             sizes[job.row].setdefault(size, {"model": sizes_of(row_files()[job.row], job.row)[size], "rate": rule})
             factor = float(f"{rate / rule:.3g}")
             key = {"row": job.row, "size": size, "pairs": job.training.max_pairs, "seed": job.seed, "factor": factor}
-            jobs.append({**key, "job_hash": job.job_hash})
-        content = {"rules": self.rules, "sizes": sizes, "jobs": jobs}
+            key["job_hash"] = job.job_hash
+            if flops := job.training.max_flops:
+                compared[job.row, size, flops] = key
+            else:
+                jobs.append(key)
+        pairs = [
+            {
+                "flops": one.flops,
+                "runs": [compared[row, one.sizes[row], one.flops] for row in self.rows if row in one.sizes],
+            }
+            for one in self.direct
+        ]
+        content = {"rules": self.rules, "sizes": sizes, "jobs": jobs, "direct": pairs}
         store.describe_parent(parent, {STUDY_TAG: "true"}, json.dumps(content), STUDY_FILE)
 
     def view(self, scores: Sequence[str], experiment: str, parent: str) -> tuple[str, str]:

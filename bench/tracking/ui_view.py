@@ -163,11 +163,12 @@ def study_view(score: str) -> str:
     """The runs of a scaling study as a flat list, lowest excess validation loss first.
 
     Args:
-        score: Metric with the BLEU of the first test set.
+        score: Metric with the BLEU of the first test set; "" if no run has one.
     """
-    loss = "validation_excess_loss"
-    metrics = [loss, score, "train_flops", "params", "pairs", "wall_s"]
-    charts = [*(_scatter(cost, loss) for cost in ("train_flops", "wall_s", "pairs")), _scatter("train_flops", score)]
+    loss, scores = "validation_excess_loss", [score] if score else []
+    metrics = [loss, *scores, "train_flops", "params", "pairs", "wall_s"]
+    charts = [_scatter(cost, loss) for cost in ("train_flops", "wall_s", "pairs")]
+    charts += [_scatter("train_flops", name) for name in scores]
     return _view("suite", metrics, ["family", "size", "seed"], ["training.optimizer.lr"], charts, (loss, True))
 
 

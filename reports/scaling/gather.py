@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from bench.scaling.points import Point
 from bench.tracking.private_paths import public_command
 from bench.tracking.reading import STUDY_FILE, STUDY_TAG, Reader, TrackedRun
 from reports.gathering.gather_runs import read_each
-from reports.scaling.study import RateCheck, Size, Study
+from reports.scaling.study import DirectPair, RateCheck, Size, Study
 
 LOSS = "validation_excess_loss"
 """The loss that is fitted and compared; docs/scaling.md says why it is not the one without label smoothing."""
@@ -49,7 +49,7 @@ def gather(reader: Reader, suite: str) -> Study:
     for run in runs:
         if run.status == "FINISHED":
             newest.setdefault(run.tags.get("job_hash", ""), run)
-    finished = {job: newest[job.job_hash] for job in plan.jobs if job.job_hash in newest}
+    finished = {job: newest[job.job_hash] for job in plan.all_jobs if job.job_hash in newest}
     measures = read_each(list(finished.values()), reader.measures)
     devices = list(dict.fromkeys(map(_device, finished.values())))
     found: dict[_Job, Point] = {}
@@ -58,7 +58,7 @@ def gather(reader: Reader, suite: str) -> Study:
         if point := _point(job, run, numbers):
             # Seconds of different devices cannot be compared.
             found[job] = point if len(devices) == 1 else replace(point, seconds=None)
-    points = {job: point for job, point in found.items() if job.factor == 1}
+    points = {job: found[job] for job in plan.jobs if job in found and job.factor == 1}
     about = json.loads(parent.tags.get("about") or "{}")
     rows = [row for row in parent.tags.get("rows", "").split(",") if row]
     some = next(iter(finished.values()), None)
@@ -74,8 +74,18 @@ def gather(reader: Reader, suite: str) -> Study:
         rate_checks=tuple(_rate_checks(plan, rows, found)),
         corpus=some.tags.get("corpus", "") if some else "",
         vocabulary=int(some.params.get("text.vocabulary_size") or 0) if some else 0,
-        failed=tuple(str(job) for job in plan.in_order(rows) if job not in found),
+        failed=tuple(
+            str(job)
+            for job in dict.fromkeys([*plan.in_order(rows), *plan.all_jobs])
+            if job not in found and job.row in rows
+        ),
         device="; ".join(devices),
+        score=_score(measure.metric for of_run in measures.values() for measure in of_run),
+        direct=tuple(
+            DirectPair(flops, found[first], found[second])
+            for flops, first, second in plan.direct
+            if first in found and second in found
+        ),
     )
 
 
@@ -84,19 +94,21 @@ class _Job:
     """A job of the study, as `Scale.describe` writes it.
 
     Attributes:
+        pairs: Its budget; None: it has FLOPs as a budget, because it is one of a direct pair.
         factor: Learning rate / that of the rule.
     """
 
     row: str
     size: str
-    pairs: int
+    pairs: int | None
     seed: int
     factor: float
     job_hash: str
 
     def __str__(self) -> str:
         rate = "" if self.factor == 1 else f", learning rate x {self.factor:g}"
-        return f"{self.row} {self.size} {self.pairs:,} pairs s{self.seed}{rate}"
+        budget = "of a direct pair" if self.pairs is None else f"{self.pairs:,} pairs"
+        return f"{self.row} {self.size} {budget} s{self.seed}{rate}"
 
 
 @dataclass(frozen=True)
@@ -105,21 +117,40 @@ class _Plan:
 
     Attributes:
         sizes: Row -> size -> settings of the model, and learning rate of the rule.
+        jobs: Those of the curves, and those that check learning rates.
+        direct: Budget in FLOPs and both jobs of each direct pair.
     """
 
     rules: Mapping[str, float]
     sizes: Mapping[str, Mapping[str, Mapping[str, Any]]]
     jobs: Sequence[_Job]
+    direct: Sequence[tuple[float, _Job, _Job]]
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> _Plan:
-        return cls(content["rules"], content["sizes"], [_Job(**job) for job in content["jobs"]])
+        jobs = [_Job(**job) for job in content["jobs"]]
+        direct = []
+        for pair in content.get("direct", []):
+            first, second = pair["runs"]
+            direct.append((float(pair["flops"]), _Job(**first), _Job(**second)))
+        return cls(content["rules"], content["sizes"], jobs, direct)
+
+    @property
+    def all_jobs(self) -> list[_Job]:
+        """The jobs of the curves, of the checks, and of the direct pairs."""
+        return [*self.jobs, *(job for _, *both in self.direct for job in both)]
 
     def in_order(self, rows: Sequence[str]) -> list[_Job]:
         """The jobs by row, size, budget and seed; those that check learning rates last."""
 
         def place(job: _Job) -> tuple[Any, ...]:
-            return job.factor != 1, rows.index(job.row), list(self.sizes[job.row]).index(job.size), job.pairs, job.seed
+            return (
+                job.factor != 1,
+                rows.index(job.row),
+                list(self.sizes[job.row]).index(job.size),
+                job.pairs or 0,
+                job.seed,
+            )
 
         return sorted((job for job in self.jobs if job.row in rows), key=place)
 
@@ -130,9 +161,14 @@ def _point(job: _Job, run: TrackedRun, numbers: Mapping[str, float | None]) -> P
     if any(value is None or not math.isfinite(value) for value in values):
         return None
     body, multiplied, every, tokens, pairs, flops, loss = (float(value or 0) for value in values)
-    bleu = next((value for name, value in numbers.items() if name.endswith("/bleu") and name.count("/") == 1), None)
+    bleu = numbers.get(_score(numbers))
     counts, seconds = (int(body), int(multiplied), int(every)), numbers.get("wall_s")
     return Point(job.row, run.id, job.size, job.seed, *counts, tokens, pairs, flops, seconds, loss, bleu)
+
+
+def _score(numbers: Iterable[str]) -> str:
+    """The metric with the BLEU of the first test set, such as test/bleu; "" if there is none."""
+    return next((name for name in numbers if name.endswith("/bleu") and name.count("/") == 1), "")
 
 
 def _sizes(plan: _Plan, rows: Sequence[str], points: Mapping[_Job, Point]) -> list[Size]:
@@ -157,7 +193,9 @@ def _rate_checks(plan: _Plan, rows: Sequence[str], points: Mapping[_Job, Point])
     checked = {(job.row, job.size, job.pairs, job.seed) for job in checks}
     both = [job for job in plan.in_order(rows) if (job.row, job.size, job.pairs, job.seed) in checked and job in points]
     return [
-        RateCheck(job.row, job.size, job.pairs, job.factor, points[job].loss, points[job].flops, points[job].seconds)
+        RateCheck(
+            job.row, job.size, job.pairs or 0, job.factor, points[job].loss, points[job].flops, points[job].seconds
+        )
         for job in sorted(both, key=lambda job: (rows.index(job.row), job.factor))
     ]
 

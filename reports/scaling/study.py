@@ -56,6 +56,21 @@ class RateCheck:
 
 
 @dataclass(frozen=True)
+class DirectPair:
+    """Two runs with the same training FLOPs, which confirm on one side of a crossing which row is ahead.
+
+    Attributes:
+        flops: Their budget.
+        first: The run of the row that is first in the study.
+        second: That of the other row.
+    """
+
+    flops: float
+    first: Point
+    second: Point
+
+
+@dataclass(frozen=True)
 class Study:
     """A scaling study.
 
@@ -73,6 +88,8 @@ class Study:
         vocabulary: Entries of the target vocabulary.
         failed: Names of runs that failed or are missing.
         device: Device on which seconds were measured.
+        score: Metric with the BLEU of the points, such as test/bleu; "": no run has one.
+        direct: Finished pairs of runs that confirm crossings. They are no points of curves.
     """
 
     name: str
@@ -88,3 +105,11 @@ class Study:
     vocabulary: int
     failed: tuple[str, ...]
     device: str = ""
+    score: str = ""
+    direct: tuple[DirectPair, ...] = ()
+
+    @property
+    def further_runs(self) -> list[RateCheck | Point]:
+        """The runs that are no points of curves: those with other learning rates, and those of direct pairs."""
+        compared = {point.run: point for pair in self.direct for point in (pair.first, pair.second)}
+        return [*(check for check in self.rate_checks if check.factor != 1), *compared.values()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.scaling.analysis import COUNTS, Analysis, Pair, RowAnalysis
+from bench.scaling.direct_pairs import predicted
 from bench.scaling.held_out import HeldOut
 from bench.scaling.uncertainty import Interval
 from bench.system import formatting
@@ -66,12 +67,16 @@ def _differences(pair: Pair) -> list[Entry]:
     """The difference at the highest common cost, and the ratio of costs for the same loss."""
     if pair.crossing is None:
         return [EMPTY, EMPTY]
-    d, ratio = pair.crossing.difference, pair.crossing.cost_ratio
-    ends = number_range(d.low, d.high, 3)
+    ratio = pair.crossing.cost_ratio
     return [
-        Entry(signed(d.value, 3), (ends,), sort=d.value),
+        _difference(pair.crossing.difference),
         EMPTY if ratio is None else Entry(formatting.ratio(ratio), sort=ratio),
     ]
+
+
+def _difference(found: Interval) -> Entry:
+    """A difference of losses with its sign, and its interval below it."""
+    return Entry(signed(found.value, 3), (number_range(found.low, found.high, 3),), sort=found.value)
 
 
 def held_out(say: Catalogue, study: Study, analysis: Analysis) -> Table:
@@ -96,6 +101,34 @@ def _errors(one: HeldOut | None) -> list[Entry]:
     if one is None:
         return [EMPTY] * 3
     return [_percent(one.rms), _percent(one.worst), _quantity(len(one.observed))]
+
+
+def direct(say: Catalogue, study: Study, analysis: Analysis) -> Table:
+    """The direct pairs of runs: the difference that the curves predict, and that of the runs."""
+    columns = [*_text_columns(say, "pair"), *_columns(say, "flops"), *_text_columns(say, "direct_runs")]
+    columns += _columns(say, "predicted", "measured", "bleu_of_both")
+    columns += _text_columns(say, "sign")
+    rows = []
+    for pair in study.direct:
+        both = (pair.first, pair.second)
+        names = [study.labels[point.row] for point in both]
+        runs = [say("scale.direct_run", size=one.size, pairs=formatting.count(round(one.pairs))) for one in both]
+        bleus = [formatting.MISSING if one.bleu is None else formatting.fixed(one.bleu, 1) for one in both]
+        expected = predicted(analysis, pair.first.row, pair.second.row, pair.flops)
+        measured = pair.first.loss - pair.second.loss
+        sign = "unknown" if expected is None else "confirmed" if expected.value * measured > 0 else "contradicted"
+        rows.append(
+            [
+                text_entry(say("scale.pair", first=names[0], second=names[1])),
+                Entry(formatting.power_of_ten(pair.flops), sort=pair.flops),
+                text_entry("; ".join(runs)),
+                EMPTY if expected is None else _difference(expected),
+                Entry(signed(measured, 3), sort=measured),
+                text_entry("; ".join(bleus)),
+                text_entry(say(f"scale.direct.{sign}")),
+            ]
+        )
+    return _table(say, "direct", columns, rows)
 
 
 def _fitted(analysis: Analysis) -> list[RowAnalysis]:
@@ -235,7 +268,7 @@ def spent(say: Catalogue, study: Study, analysis: Analysis) -> Table:
     columns += _columns(say, "run_sd", "run_df", "cell_sd")
     rows = []
     for row in analysis.rows.values():
-        checks = [check for check in study.rate_checks if check.row == row.row and check.factor != 1]
+        checks = [check for check in study.further_runs if check.row == row.row]
         times = [row.spent["seconds"], *(check.seconds for check in checks)]
         seconds = None if any(time is None for time in times) else sum(time or 0.0 for time in times)
         rows.append(

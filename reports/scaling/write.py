@@ -106,7 +106,7 @@ def _sections(say: Catalogue, study: Study, analysis: Analysis, figures: dict[st
     rule = [(say("scale.fact.rate_rule"), say.recorded(study.rate_rule))] if study.rate_rule else []
     found = [
         Section("curves", drawn("loss_flops")),
-        noted("crossings", tables.crossings(say, study, analysis)),
+        noted("crossings", tables.crossings(say, study, analysis), tables.direct(say, study, analysis)),
         Section("bleu", drawn("bleu_flops")),
         Section("pairs", drawn("loss_pairs")),
         Section("seconds", drawn("loss_seconds")),

@@ -158,6 +158,56 @@ def test_a_study_records_the_hash_of_every_job(scale: Scale, jobs: list[Experime
     assert written["sizes"]["lstm"]["XL"]["rate"] == largest.training.optimizer.lr
 
 
+DIRECT = [
+    {"flops": 3e9, "sizes": {"lstm": "S", "perceptron": "XS"}},
+    {"flops": 9e9, "sizes": {"perceptron": "M", "lstm": "S"}},
+]
+
+
+def test_a_direct_pair_is_two_runs_with_equal_flops(tmp_path: Path) -> None:
+    scale, written = study(tmp_path, direct=DIRECT), dict[str, Any]()
+    jobs = scale.experiments([])
+    compared = jobs[-4:]
+    assert [(job.row, job.about.size) for job in compared] == [
+        ("perceptron", "XS"),
+        ("lstm", "S"),
+        ("perceptron", "M"),
+        ("lstm", "S"),
+    ]
+    for job, flops in zip(compared, (3e9, 3e9, 9e9, 9e9), strict=True):
+        assert (job.training.max_pairs, job.training.max_flops, job.seed) == (None, flops, 1)
+        same = next(each for each in jobs if (each.row, each.about.size) == (job.row, job.about.size))
+        assert (job.model, job.training.optimizer) == (same.model, same.training.optimizer)
+    assert compared[0].name == "perceptron XS 3e+09 FLOPs grammar-en-de demo s1"
+
+    class FakeStore:
+        def describe_parent(self, parent: str, tags: dict[str, str], content: str, name: str) -> None:
+            written.update(json.loads(content))
+
+    scale.describe(jobs, "parent", FakeStore())  # pyright: ignore[reportArgumentType]  # only what is called
+    assert [job["job_hash"] for job in written["jobs"]] == [job.job_hash for job in jobs[:-4]]
+    assert [pair["flops"] for pair in written["direct"]] == [3e9, 9e9]
+    hashes = [run["job_hash"] for pair in written["direct"] for run in pair["runs"]]
+    assert hashes == [job.job_hash for job in compared]
+
+
+@pytest.mark.parametrize(
+    ("direct", "message"),
+    [
+        (
+            {"flops": 3e9, "sizes": {"lstm": "S"}},
+            "direct: expected the training FLOPs, above 0, and the sizes of two rows",
+        ),
+        ({"flops": 0, "sizes": {"lstm": "S", "perceptron": "S"}}, "direct: expected the training FLOPs, above 0"),
+        ({"flops": 3e9, "sizes": {"lstm": "S", "moe": "S"}}, "no row 'moe'"),
+        ({"flops": 3e9, "sizes": {"lstm": "XXL", "perceptron": "S"}}, "no size of lstm 'XXL'"),
+    ],
+)
+def test_a_direct_pair_needs_two_rows_of_the_study(tmp_path: Path, direct: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        study(tmp_path, direct=[direct])
+
+
 def test_rows_differ_at_one_budget_only_if_they_do(scale: Scale, jobs: list[Experiment]) -> None:
     """Budgets differ by design, so each is looked at alone."""
     assert scale.differences(jobs) == []

@@ -141,6 +141,27 @@ def test_a_run_without_numbers_is_missing(loss: float | None) -> None:
     assert "lstm S 100 pairs s1" in study.failed
 
 
+def test_direct_pairs_are_read_apart_from_the_curves() -> None:
+    both = [
+        {"row": row, "size": "S", "pairs": None, "seed": 1, "factor": 1.0, "job_hash": f"direct-{row}"}
+        for row in ("lstm", "moe")
+    ]
+    missing = [one | {"job_hash": f"other-{one['row']}"} for one in both]
+    plan = PLAN | {"direct": [{"flops": 2e8, "runs": both}, {"flops": 3e8, "runs": missing}]}
+    runs = [
+        replace(made, tags=made.tags | {"job_hash": f"direct-{row}"})
+        for number, row, loss in ((8, "lstm", 2.2), (9, "moe", 2.4))
+        for made in [run(number, row, "S", 150, 1, loss)]
+    ]
+    study = gather(FakeReader(*RUNS, *runs, plan=plan), "curves")  # pyright: ignore[reportArgumentType]
+    assert len(study.points) == 4
+    (pair,) = study.direct
+    assert (pair.flops, pair.first.loss, pair.second.loss) == (2e8, 2.2, 2.4)
+    assert study.failed[-2:] == ("lstm S of a direct pair s1", "moe S of a direct pair s1")
+    assert [run.flops for run in study.further_runs] == [2.01e8, 1.51e8, 1.51e8]
+    assert study.score == "test/bleu"
+
+
 def test_a_suite_is_no_study() -> None:
     assert not is_study(FakeReader(plan={}), "curves")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="curves: not a scaling study in memory; start one with bench scale FILE"):

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from bench.checks.scaling_simulation import REFERENCE, SECOND, STARTS
+from bench.scaling import direct_pairs
 from bench.scaling.analysis import Analysis, analyse
-from bench.scaling.points import read_points
+from bench.scaling.points import Point, read_points
 from reports.scaling import tables, tidy, verdicts
 from reports.scaling.figures import styles
 from reports.scaling.panels import Figures, _mean_line
-from reports.scaling.study import RateCheck, Study
+from reports.scaling.study import DirectPair, RateCheck, Study
 from reports.scaling.write import write
 from reports.text.catalogue import load_catalogue
 from tests.helpers.scaling_study import LARGEST, points, study
@@ -148,6 +149,47 @@ def test_what_the_study_cannot_say_is_listed(small: Study, analysis: Analysis) -
 def test_some_missing_runs_are_named(small: Study, analysis: Analysis, number: int, named: str) -> None:
     (*_, warning) = verdicts.warnings(SAY, replace(small, failed=tuple("abcdefg"[:number])), analysis)
     assert warning == f"Failed or missing runs, {number}: {named}"
+
+
+def test_a_crossing_is_confirmed_by_direct_pairs(small: Study, analysis: Analysis, tmp_path: Path) -> None:
+    needed = direct_pairs.missing(analysis, [])
+    (crossing,) = (pair.crossing for pair in analysis.pairs if pair.cost == "flops" and pair.crossing)
+    assert crossing.at
+    assert [list(sizes) for _, sizes in needed] == [["bahdanau", "transformer-base"]] * 2
+    (low, first), (high, _) = needed
+    assert crossing.low_cost < low < crossing.at.low
+    assert crossing.at.high < high < crossing.high_cost
+    by_size = {point.size: point for point in small.points if point.row == "bahdanau"}
+    point = by_size[first["bahdanau"]]
+    others = {
+        size: analysis.rows["bahdanau"]
+        .curve("flops")
+        .surface.predict(  # pyright: ignore[reportOptionalMemberAccess]
+            float(one.body_softmax), low * one.tokens / one.flops
+        )
+        for size, one in by_size.items()
+    }
+    assert min(others, key=lambda size: float(others[size])) == point.size
+
+    def run(row: str, flops: float, loss: float) -> Point:
+        return replace(
+            next(point for point in small.points if point.row == row), run=f"{row}{flops}", flops=flops, loss=loss
+        )
+
+    pairs = tuple(
+        DirectPair(flops, run("bahdanau", flops, 2.0 + ahead), run("transformer-base", flops, 2.0))
+        for flops, ahead in ((low, 0.1), (high, 0.1), (1e3, 0.1))
+    )
+    assert direct_pairs.missing(analysis, [("bahdanau", "transformer-base", low)]) == needed[1:]
+    compared = replace(small, direct=pairs)
+    rows = tables.direct(SAY, compared, analysis).rows
+    signs = [row[-1].text for row in rows]
+    assert signs == ["confirmed", "contradicted", "no curves there"]
+    assert [row[4].text for row in rows] == ["+0.100"] * 3
+    page = text_of(write(compared, analysis, tmp_path)[0])
+    assert "Direct pairs of runs with equal FLOPs" in page
+    lines = [n for n in tidy.numbers(compared, analysis) if n.quantity == "difference of loss of a direct pair"]
+    assert [line.value for line in lines] == pytest.approx([0.1] * 3)
 
 
 def test_names_are_escaped_in_every_form(folder: Path) -> None:
