@@ -146,10 +146,9 @@ class StudyReport:
 
     def _unconfirmed(self) -> list[str]:
         """The direct pairs of runs that the crossings still need, as lines for the study's file."""
-        known = [(pair.first.row, pair.second.row, pair.flops) for pair in self.study.direct]
         lines = [
-            f"{{flops: {flops:.2g}, sizes: {{{', '.join(f'{row}: {size}' for row, size in sizes.items())}}}}}"
-            for flops, sizes in direct_pairs.missing(self.analysis, known)
+            f"{{flops: {flops:.3g}, sizes: {{{', '.join(f'{row}: {size}' for row, size in sizes.items())}}}}}"
+            for flops, sizes in direct_pairs.missing(self.analysis, self.study.planned_direct)
         ]
         return [self.say("scale.confirm", lines=f"direct: [{', '.join(lines)}]")] if lines else []
 

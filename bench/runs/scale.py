@@ -172,6 +172,13 @@ class Scale(Suite):
         ladders = {row: self._ladder(row, flags) for row in self.rows}
         for ladder in ladders.values():
             self._check(ladder[0])
+        smoothings = {row: ladder[0].training.label_smoothing for row, ladder in ladders.items()}
+        if len(set(smoothings.values())) > 1:
+            shown = ", ".join(f"{row} {smoothing:g}" for row, smoothing in smoothings.items())
+            raise ValueError(
+                f"settings: training.label_smoothing: rows differ ({shown}), but the excess loss compares rows "
+                "with equal smoothing only; set it for all rows"
+            )
         found: list[Experiment] = []
         for pairs in self.pairs:
             for ladder in ladders.values():

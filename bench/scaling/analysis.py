@@ -46,6 +46,7 @@ from bench.scaling.uncertainty import (
     Interval,
     Noise,
     interval,
+    law_error,
     noise_of,
     parameter_intervals,
     pooled_noise,
@@ -121,6 +122,7 @@ class RowAnalysis:
         interpolation: What the curves are computed from if the law misses sizes and budgets; None: from the law.
         intervals: E, A0, B0, a, b with their intervals; empty if refused.
         noise: The noise of its runs (`noise_of`); None: cannot be estimated.
+        law_error: By how much its law misses sizes and budgets (`law_error`), as a SD of log loss.
         optima: Best sizes at three costs of the range where no budget limits them; empty if refused, or if there is no
             such range.
         exponents: Exponents of the best size in each way of counting; empty if refused.
@@ -138,6 +140,7 @@ class RowAnalysis:
     choice: FormChoice | None = None
     identification: Identification | None = None
     noise: Noise | None = None
+    law_error: float = 0.0
     curves: dict[Cost, Curve] | None = None
     interpolation: Interpolation | None = None
     intervals: dict[str, Interval] | None = None
@@ -224,8 +227,12 @@ def analyse(
     for point in points:
         by_row[point.row].append(point)
     found = {row: _fitted(row, tuple(with_equal_budgets(of)), known_e, starts) for row, of in by_row.items()}
-    noise = _noise(one.fit for one in found.values())
-    others = {row: _noise(other.fit for name, other in found.items() if name != row) or noise for row in found}
+    if pooled := _noise(one.fit for one in found.values()):
+        found = {
+            row: replace(one, law_error=law_error(one.fit, pooled)) if one.fit else one for row, one in found.items()
+        }
+    noise = _noise_of_laws(found.values())
+    others = {row: _noise_of_laws(other for name, other in found.items() if name != row) or noise for row in found}
     found = {row: _with_law(one, noise, others[row], draws) for row, one in found.items()}
     pairs = tuple(
         _pair(found[first], found[second], cost) for cost in COSTS for first, second in itertools.combinations(rows, 2)
@@ -239,6 +246,17 @@ def _noise(fits: Iterable[Fit | None]) -> Noise | None:
         return pooled_noise([fit for fit in fits if fit])
     except ValueError:
         return None
+
+
+def _noise_of_laws(rows: Iterable[RowAnalysis]) -> Noise | None:
+    """The noise pooled over rows. What the laws of some rows miss is no noise of the others."""
+    rows = list(rows)
+    noise, kept = (
+        _noise(row.fit for row in of) for of in (rows, [row for row in rows if row.law_error <= MAX_SCATTER])
+    )
+    if noise is None or kept is None:
+        return noise
+    return replace(noise, point_sd=kept.point_sd, source=kept.source, cell_sd=kept.cell_sd, cell_df=kept.cell_df)
 
 
 def _fitted(
@@ -290,11 +308,10 @@ def _with_law(row: RowAnalysis, pooled: Noise | None, others: Noise | None, draw
         fit, (noise.inflated_variance(fit) or None) if noise else None, noise.degrees if noise else np.inf
     )
     reasons = identification.reasons
-    own = _noise([fit])  # the scatter of other rows says nothing about this law
-    misses = own is not None and own.cell_sd > MAX_SCATTER
-    if own and misses:
+    misses = row.law_error > MAX_SCATTER
+    if misses:
         reasons += (
-            f"the law misses sizes and budgets by {own.cell_sd:.0%}, more than seeds explain; at most "
+            f"the law misses sizes and budgets by {row.law_error:.1%}, more than seeds explain; at most "
             f"{MAX_SCATTER:.0%} is accepted",
         )
     row = replace(row, reasons=reasons, identification=identification, noise=noise)
@@ -314,7 +331,7 @@ def _with_law(row: RowAnalysis, pooled: Noise | None, others: Noise | None, draw
     for cost in COSTS:
         if any(getattr(point, cost) is None for point in row.points):
             continue
-        ladder = Ladder.of(row.points, cost=cost)
+        ladder = Ladder.of(row.points, cost=cost, tolerance=noise.run_sd)
         # Where budgets limit the highest cost, the line of the law beyond it would not continue that of the frontier.
         ends = bool(reasons) or bool(limited(surface, ladder, np.array([ladder.highest]))[0])
         beyond = 1.0 if ends else MAX_EXTRAPOLATION

@@ -120,16 +120,6 @@ def compare(
     return Crossing(verdict, low, high, at, ahead, difference, low_difference, changes, ratio, level)
 
 
-def difference_at(
-    first: tuple[Surface, Ladder, Array], second: tuple[Surface, Ladder, Array], cost: float, level: float = 0.95
-) -> Interval:
-    """Returns the loss of the first frontier - that of the second one in nats at a cost. Rows as in `compare`."""
-    costs_C = np.array([cost])
-    both = [lowest_loss(surface, ladder, costs_C)[0][0] for surface, ladder, _ in (first, second)]
-    drawn_B = [lowest_loss(surface, ladder, costs_C, draws)[0][:, 0] for surface, ladder, draws in (first, second)]
-    return interval(float(both[0] - both[1]), drawn_B[0] - drawn_B[1], level)
-
-
 def _first_zero(costs_C: Array, difference_BC: Array) -> Array:
     """The cost at the first change of sign, (B,), interpolated in log cost; NaN where the sign never changes."""
     change = (difference_BC[:, 1:] > 0) != (difference_BC[:, :-1] > 0)

@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from bench.scaling.analysis import Analysis
-from bench.scaling.crossing import difference_at
-from bench.scaling.uncertainty import Interval
+from bench.scaling.analysis import SEED, Analysis
+from bench.scaling.points import Point
+from bench.scaling.uncertainty import Interval, interval
 
 
-def predicted(analysis: Analysis, first: str, second: str, flops: float) -> Interval | None:
-    """The loss of the first row - that of the second one in nats, by their curves; None: outside their ranges."""
-    curves = [curve for row in (first, second) if (curve := analysis.rows[row].curve("flops"))]
-    if len(curves) < 2 or not all(curve.ladder.lowest <= flops <= curve.ladder.highest for curve in curves):
-        return None
-    one, other = ((curve.surface, curve.ladder, curve.draws) for curve in curves)
-    return difference_at(one, other, flops)
+@dataclass(frozen=True)
+class Prediction:
+    """What the curves of two rows say about the difference of a direct pair: loss of the first run - of the second.
+
+    Attributes:
+        difference: In nats, at the size and the tokens of each run, with the noise of both runs in the interval.
+        noise: Standard deviation of the measured difference by the noise of both runs.
+    """
+
+    difference: Interval
+    noise: float
+
+    def sign(self, measured: float) -> Literal["confirmed", "contradicted", "noise"]:
+        """Whether the measured difference has the predicted sign, if it is larger than the noise of two runs (95 %)."""
+        if abs(measured) < 1.96 * self.noise:
+            return "noise"
+        return "confirmed" if measured * self.difference.value > 0 else "contradicted"
+
+
+def predict(analysis: Analysis, first: Point, second: Point) -> Prediction | None:
+    """Returns what the curves say of two runs; None: a row has none, or a run has a cost outside those of its row."""
+    rng, losses, draws = np.random.default_rng(SEED), [], []
+    for run in (first, second):
+        row = analysis.rows[run.row]
+        curve = row.curve("flops")
+        if curve is None or row.noise is None or not curve.ladder.lowest <= run.flops <= curve.ladder.highest:
+            return None
+        size = float(run.body_softmax)
+        drawn_B = curve.surface.predict(size, np.array([run.tokens]), curve.draws[:, None])[:, 0]
+        losses.append(float(curve.surface.predict(size, run.tokens)))
+        draws.append(drawn_B * np.exp(row.noise.run_sd * rng.standard_normal(len(drawn_B))))
+    noises = [run.loss * row.noise.run_sd for run in (first, second) if (row := analysis.rows[run.row]).noise]
+    return Prediction(interval(losses[0] - losses[1], draws[0] - draws[1]), math.hypot(*noises))
 
 
 def missing(analysis: Analysis, known: Collection[tuple[str, str, float]]) -> list[tuple[float, dict[str, str]]]:
@@ -37,7 +65,7 @@ def missing(analysis: Analysis, known: Collection[tuple[str, str, float]]) -> li
             of_pair = [flops for *both, flops in known if set(both) == set(rows)]
             for low, high in ((one.low_cost, at.low), (at.high, one.high_cost)):
                 if not any(low <= flops <= high for flops in of_pair):
-                    flops = float(f"{math.sqrt(low * high):.2g}")
+                    flops = float(f"{math.sqrt(low * high):.3g}")
                     found.append((flops, {row: _best_size(analysis, row, flops) for row in rows}))
     return found
 

@@ -63,6 +63,8 @@ class Ladder:
         budgets: (2, S) target tokens of the smallest and of the largest budget of each size; None: not limited. At a
             cost between `lowest` and `highest`, a size counts for the frontier only with a budget between these two:
             the law of a small model with more data than its runs had is extrapolated.
+        tolerance: How much lower, in the logarithm, the loss at a budget that no run had must be to count in `limited`:
+            the standard deviation of a run.
     """
 
     sizes: Array
@@ -70,10 +72,14 @@ class Ladder:
     lowest: float
     highest: float
     budgets: Array | None = None
+    tolerance: float = 0.0
 
     @staticmethod
     def of(
-        points: Sequence[Point], count: Count = "body_softmax", cost: Literal["flops", "seconds"] = "flops"
+        points: Sequence[Point],
+        count: Count = "body_softmax",
+        cost: Literal["flops", "seconds"] = "flops",
+        tolerance: float = 0.0,
     ) -> Ladder:
         """Returns the ladder of a row. The cost per token of a size is the geometric mean over its points.
 
@@ -93,7 +99,7 @@ class Ladder:
         lowest = min(c for c, _ in by_size[sizes[min(1, len(sizes) - 1)]])
         highest = max(c for of in by_size.values() for c, _ in of)
         budgets = np.array([[end(d for _, d in by_size[size]) for size in sizes] for end in (min, max)])
-        return Ladder(np.array(sizes), np.array(per_token), lowest, highest, budgets)
+        return Ladder(np.array(sizes), np.array(per_token), lowest, highest, budgets, tolerance)
 
     def at(self, sizes: Array) -> Array:
         """Returns the cost of a token at these sizes inside the ladder."""
@@ -191,7 +197,7 @@ def limited(surface: Surface, ladder: Ladder, costs_C: Array) -> np.ndarray:
     tokens_CN = costs_C[:, None] / ladder.at(sizes_N)
     loss_CN = surface.predict(sizes_N, tokens_CN)
     inside_CN = np.where(ladder.inside(sizes_N, tokens_CN), loss_CN, np.inf)
-    return inside_CN.min(axis=1) > loss_CN.min(axis=1)
+    return inside_CN.min(axis=1) > loss_CN.min(axis=1) * np.exp(ladder.tolerance)
 
 
 def unlimited(free_C: np.ndarray) -> np.ndarray:
@@ -335,7 +341,7 @@ def size_exponents(fit: Fit, ladder: Ladder, counts: dict[Count, Array]) -> tupl
         for cost, per_token_S in by_cost:
             ends = float(per_token_S[0] * cheapest), float(per_token_S[-1] * dearest)
             costs_C = np.geomspace(*ends, 10 * GRID_COSTS)
-            priced = Ladder(ladder.sizes, per_token_S, *ends, ladder.budgets)
+            priced = Ladder(ladder.sizes, per_token_S, *ends, ladder.budgets, ladder.tolerance)
             best_C = lowest_loss(fit, priced, costs_C)[1]
             inside = (best_C > ladder.sizes[0] * 1.001) & (best_C < ladder.sizes[-1] * 0.999)
             inside &= ~limited(fit, priced, costs_C)

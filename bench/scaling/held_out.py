@@ -36,12 +36,12 @@ class HeldOut:
 
     @property
     def rms(self) -> float:
-        """Root mean square of the relative errors."""
+        """Root mean square of the errors."""
         return float(np.sqrt((self.errors**2).mean()))
 
     @property
     def worst(self) -> float:
-        """Largest relative error."""
+        """Largest error, without its sign."""
         return float(np.abs(self.errors).max())
 
 
@@ -78,7 +78,7 @@ class FormChoice:
 
     Attributes:
         form: The chosen form.
-        errors: Form -> root mean square of the relative held-out errors, budget and size with equal weight.
+        errors: Form -> root mean square of the held-out errors (logarithms), budget and size with equal weight.
         held_out: Form -> its predictions.
     """
 

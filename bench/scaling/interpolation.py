@@ -2,12 +2,16 @@
 
 A law that misses sizes and budgets by more than seeds explain has the wrong form. Its errors are not those of chance:
 they are the same in every repetition. So the frontier must not follow it, and intervals must not treat its errors as
-noise. Letters in names: B draws, C costs, K cells, N sizes of the grid, P points, R runs.
+noise. What is uncertain instead is the noise of the means, and how the loss bends between them.
+Letters in names: B draws, C costs, K cells, N sizes of the grid, P points, R runs.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,16 +24,18 @@ from bench.scaling.uncertainty import Noise, deviations
 class Interpolation:
     """The mean log loss of each measured size and budget (a cell), with the shape of a law between the cells.
 
-        log L(N, D) = log law(N, D) + sum_k w_k(N, D) r_k
+        log L(N, D) = log law(N, D) + sum_k w_k(N, D) r_k + sum_g c_g b_g(N, D)
 
-    r_k is the mean log residual of cell k. The weights w_k are 1 at their own cell and 0 at the others. Between the
-    budgets of a size they are linear in log D, beyond them those of the nearest budget; between sizes they are linear
-    in log N.
+    r_k is the mean log residual of cell k. The weight w_k is 1 at its cell and 0 at the others; between the budgets of
+    a size it is linear in log D, beyond them that of the nearest budget, and between sizes linear in log N.
+
+    c_g is the unknown curvature in gap g, between two budgets of a size or between two sizes; the best guess is 0. At
+    a distance x from one end of a gap of length h, both in the logarithm, it bends the loss by b_g = x (h - x) / 2.
 
     Attributes:
         fit: The law.
         cells: (K, 2) size and target tokens of each cell, by size and then by tokens.
-        parameters: (K,) the residuals r.
+        parameters: The residuals r and the curvatures c, those of gaps between budgets first.
     """
 
     fit: Fit
@@ -40,43 +46,49 @@ class Interpolation:
     def of(cls, fit: Fit) -> Interpolation:
         """The interpolation of the points of a fit."""
         cells, cell_P = _cells(fit.data)
-        return cls(fit, cells, np.bincount(cell_P, fit.residuals) / np.bincount(cell_P))
+        residuals = np.bincount(cell_P, fit.residuals) / np.bincount(cell_P)
+        return cls(fit, cells, np.concatenate([residuals, np.zeros(len(cells) - 1)]))
 
     @property
     def data(self) -> Data:
         """The points."""
         return self.fit.data
 
-    def predict(self, sizes: Array | float, tokens: Array | float, parameters: Array | None = None) -> Array:
-        """Returns the loss in nats at N and D. `parameters`, (..., K), are others than the measured ones.
+    @property
+    def residuals(self) -> Array:
+        """The mean log residual of the law at each cell, (K,)."""
+        return self.parameters[: len(self.cells)]
 
-        With draws (B, K), give sizes and tokens shapes that broadcast with (B,) at the front: parameters[:, None].
+    @cached_property
+    def curvatures(self) -> tuple[float, float]:
+        """Rms curvature of the log residual over log D and over log N; 0 where no three cells show one.
+
+        A cell between two others of its size, or of its budget, is left out: a curvature c explains an error of
+        c x y / 2 at the distances x and y from its neighbours.
+        """
+        found = []
+        for of, along in ((0, 1), (1, 0)):
+            bends = []
+            for value in np.unique(self.cells[:, of]):
+                mine = self.cells[:, of] == value
+                places, residuals = np.log(self.cells[mine, along]), self.residuals[mine]
+                for k in range(1, len(places) - 1):
+                    ends = [k - 1, k + 1]
+                    missed = residuals[k] - np.interp(places[k], places[ends], residuals[ends])
+                    bends.append(2 * missed / ((places[k] - places[k - 1]) * (places[k + 1] - places[k])))
+            found.append(float(np.sqrt(np.mean(np.square(bends)))) if bends else 0.0)
+        return found[0], found[1]
+
+    def predict(self, sizes: Array | float, tokens: Array | float, parameters: Array | None = None) -> Array:
+        """Returns the loss in nats at N and D. `parameters`, (..., K + gaps), are others than the measured ones.
+
+        With draws (B, ...), give sizes and tokens shapes that broadcast with (B,) at the front: parameters[:, None].
         """
         at = self.parameters if parameters is None else parameters
         return self.fit.predict(sizes, tokens) * np.exp(np.einsum("...k,...k->...", self._weights(sizes, tokens), at))
 
-    @property
-    def misses(self) -> float:
-        """Rms log residual of the law at the cells."""
-        return float(np.sqrt(np.mean(self.parameters**2)))
-
-    @property
-    def leave_out_error(self) -> float:
-        """Rms error of log loss when a budget between two others of its size is left out and interpolated from them.
-
-        The gap is then that of two budgets, so the error between two measured ones is smaller. NaN: no such budget.
-        """
-        missed = []
-        for size in np.unique(self.cells[:, 0]):
-            mine = self.cells[:, 0] == size
-            budgets, residuals = np.log(self.cells[mine, 1]), self.parameters[mine]
-            for k in range(1, len(budgets) - 1):
-                ends = [k - 1, k + 1]
-                missed.append(residuals[k] - np.interp(budgets[k], budgets[ends], residuals[ends]))
-        return float(np.sqrt(np.mean(np.square(missed)))) if missed else float("nan")
-
     def simulate(self, noise: Noise, rng: np.random.Generator, draws: int) -> Array:
-        """Returns the residuals of the cells with the noise of their runs and points, (draws, K).
+        """Returns residuals with the noise of their runs and points, and curvatures of every gap, (draws, ...).
 
         The deviation between cells in `noise` is that of the law, so it is no noise here.
         """
@@ -85,20 +97,36 @@ class Interpolation:
         run_BR = deviations(rng, noise.run_sd, noise.run_df, draws, int(runs.max()) + 1)
         noise_BP = run_BR[:, runs] + noise.point_sd * rng.standard_normal((draws, len(runs)))
         mean_PK = np.eye(len(self.cells))[cell_P] / np.bincount(cell_P)
-        return self.parameters + noise_BP @ mean_PK
+        between_budgets, between_sizes = self.curvatures
+        sizes = len(np.unique(self.cells[:, 0]))
+        spread = np.repeat([between_budgets, between_sizes], [len(self.cells) - sizes, sizes - 1])
+        bent = spread * rng.standard_normal((draws, len(spread)))
+        return self.parameters + np.concatenate([noise_BP @ mean_PK, bent], axis=1)
 
     def _weights(self, sizes: Array | float, tokens: Array | float) -> Array:
-        """Returns the weight of each cell at N and D, (..., K)."""
+        """Returns the weight of each parameter at N and D, (..., K + gaps)."""
         log_n, log_d = np.log(sizes), np.log(tokens)
-        log_sizes, found = np.log(np.unique(self.cells[:, 0])), []
-        for number, size in enumerate(np.unique(self.cells[:, 0])):
+        all_sizes = np.unique(self.cells[:, 0])
+        cells, bends = [], []
+        for size, by_size in zip(all_sizes, _hats(log_n, np.log(all_sizes)), strict=True):
             budgets = np.log(self.cells[self.cells[:, 0] == size, 1])
-            by_size = np.interp(log_n, log_sizes, np.eye(len(log_sizes))[number])
-            found += [by_size * np.interp(log_d, budgets, one) for one in np.eye(len(budgets))]
-        return np.stack(found, axis=-1)
+            cells += [by_size * by_budget for by_budget in _hats(log_d, budgets)]
+            bends += [by_size * bend for bend in _bends(log_d, budgets)]
+        bends += [bend + 0.0 * log_d for bend in _bends(log_n, np.log(all_sizes))]
+        return np.stack([*cells, *bends], axis=-1)
 
 
 def _cells(data: Data) -> tuple[Array, np.ndarray]:
     """The distinct pairs of size and tokens, (K, 2), and the cell of each point, (P,)."""
     cells, cell_P = np.unique(np.stack([data.sizes, data.tokens], axis=1), axis=0, return_inverse=True)
     return cells, cell_P
+
+
+def _hats(x: Array, nodes: Array) -> Iterator[Array]:
+    """For each node the function that is 1 there, 0 at the other nodes, linear between and constant beyond them."""
+    return (np.interp(x, nodes, one) for one in np.eye(len(nodes)))
+
+
+def _bends(x: Array, nodes: Array) -> Iterator[Array]:
+    """For each gap between nodes x' (h - x') / 2, where x' is the place in the gap and h its length; 0 elsewhere."""
+    return (np.maximum((x - low) * (high - x), 0.0) / 2 for low, high in itertools.pairwise(nodes))

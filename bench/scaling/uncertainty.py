@@ -141,6 +141,32 @@ def pooled_noise(fits: Sequence[Fit]) -> Noise:
     return replace(noise, cell_sd=float(np.sqrt(cell_variance)), cell_df=df_scatter)
 
 
+def law_error(fit: Fit, pooled: Noise) -> float:
+    """Returns by how much a law misses its sizes and budgets: the SD of log loss between them, beside that of runs.
+
+    It is 0 unless the F-test (5 %) says that the noise of runs does not explain it: that of the row, or of all rows if
+    its seeds have fewer than ENOUGH_DF degrees of freedom. Without any replicate it is the SD of the residuals. It is
+    also 0 if runs have several points, which share their deviation: without the law, the noise of a point is unknown.
+    """
+    data, cell_R = fit.data, cells_of_runs(fit.data)
+    if len(np.unique(data.runs)) < len(data.runs):
+        return 0.0
+    sizes_K, residual_R = np.bincount(cell_R), fit.residuals[np.argsort(data.runs)]
+    mean_K = np.bincount(cell_R, residual_R) / sizes_K
+    df_scatter, df_seeds = len(sizes_K) - int(fit.free.sum()), len(residual_R) - len(sizes_K)
+    if df_scatter < 1:
+        return 0.0
+    scatter = float((sizes_K * mean_K**2).sum()) / df_scatter
+    if pooled.source == "sizes" and not pooled.cell_sd:
+        return float(np.sqrt(scatter))
+    variance, df = float(((residual_R - mean_K[cell_R]) ** 2).sum()) / max(df_seeds, 1), df_seeds
+    if df_seeds < ENOUGH_DF:
+        variance, df = pooled.run_sd**2, pooled.run_df
+    if scatter <= variance * f_distribution.ppf(0.95, df_scatter, df):
+        return 0.0
+    return float(np.sqrt((scatter - variance) / sizes_K.mean()))
+
+
 def noise_of(fit: Fit, pooled: Noise) -> Noise:
     """Returns the noise of one row: its own, if its seeds have ENOUGH_DF degrees of freedom, else the pooled one.
 

@@ -18,6 +18,9 @@ from reports.scaling.study import DirectPair, RateCheck, Size, Study
 LOSS = "validation_excess_loss"
 """The loss that is fitted and compared; docs/scaling.md says why it is not the one without label smoothing."""
 
+LEAST_LOSS = 1e-6
+"""Nats per token. The excess loss is a difference, so that of a perfect model may be 0, or below by rounding."""
+
 NUMBERS = ("params_core", "params_multiplied", "params", "target_tokens", "pairs", "train_flops", LOSS)
 """Metrics that a point needs."""
 
@@ -51,7 +54,8 @@ def gather(reader: Reader, suite: str) -> Study:
             newest.setdefault(run.tags.get("job_hash", ""), run)
     finished = {job: newest[job.job_hash] for job in plan.all_jobs if job.job_hash in newest}
     measures = read_each(list(finished.values()), reader.measures)
-    devices = list(dict.fromkeys(map(_device, finished.values())))
+    without_loss = {job for job, run in finished.items() if all(measure.metric != LOSS for measure in measures[run.id])}
+    devices = list(dict.fromkeys(_device(finished[job]) for job in plan.jobs if job in finished))
     found: dict[_Job, Point] = {}
     for job, run in finished.items():
         numbers = {measure.metric: measure.value for measure in measures[run.id]}
@@ -75,7 +79,7 @@ def gather(reader: Reader, suite: str) -> Study:
         corpus=some.tags.get("corpus", "") if some else "",
         vocabulary=int(some.params.get("text.vocabulary_size") or 0) if some else 0,
         failed=tuple(
-            str(job)
+            f"{job} (finished without {LOSS}: add --again)" if job in without_loss else str(job)
             for job in dict.fromkeys([*plan.in_order(rows), *plan.all_jobs])
             if job not in found and job.row in rows
         ),
@@ -84,8 +88,9 @@ def gather(reader: Reader, suite: str) -> Study:
         direct=tuple(
             DirectPair(flops, found[first], found[second])
             for flops, first, second in plan.direct
-            if first in found and second in found
+            if first in found and second in found and {first.row, second.row} <= set(rows)
         ),
+        planned_direct=tuple((first.row, second.row, flops) for flops, first, second in plan.direct),
     )
 
 
@@ -94,8 +99,9 @@ class _Job:
     """A job of the study, as `Scale.describe` writes it.
 
     Attributes:
-        pairs: Its budget; None: it has FLOPs as a budget, because it is one of a direct pair.
+        pairs: Its budget; None for a direct pair.
         factor: Learning rate / that of the rule.
+        flops: Its budget, if it is one of a direct pair.
     """
 
     row: str
@@ -104,10 +110,11 @@ class _Job:
     seed: int
     factor: float
     job_hash: str
+    flops: float | None = None
 
     def __str__(self) -> str:
         rate = "" if self.factor == 1 else f", learning rate x {self.factor:g}"
-        budget = "of a direct pair" if self.pairs is None else f"{self.pairs:,} pairs"
+        budget = f"{self.flops:.3g} FLOPs" if self.pairs is None else f"{self.pairs:,} pairs"
         return f"{self.row} {self.size} {budget} s{self.seed}{rate}"
 
 
@@ -132,7 +139,8 @@ class _Plan:
         direct = []
         for pair in content.get("direct", []):
             first, second = pair["runs"]
-            direct.append((float(pair["flops"]), _Job(**first), _Job(**second)))
+            flops = float(pair["flops"])
+            direct.append((flops, _Job(**first, flops=flops), _Job(**second, flops=flops)))
         return cls(content["rules"], content["sizes"], jobs, direct)
 
     @property
@@ -162,7 +170,7 @@ def _point(job: _Job, run: TrackedRun, numbers: Mapping[str, float | None]) -> P
         return None
     body, multiplied, every, tokens, pairs, flops, loss = (float(value or 0) for value in values)
     bleu = numbers.get(_score(numbers))
-    counts, seconds = (int(body), int(multiplied), int(every)), numbers.get("wall_s")
+    counts, seconds, loss = (int(body), int(multiplied), int(every)), numbers.get("wall_s"), max(loss, LEAST_LOSS)
     return Point(job.row, run.id, job.size, job.seed, *counts, tokens, pairs, flops, seconds, loss, bleu)
 
 

@@ -181,7 +181,7 @@ class Figures:
             found = []
             for row in self.rows:
                 if row.fit and row.curves:
-                    style, residuals = self.styles[row.row], (100 * row.fit.residuals).tolist()
+                    style, residuals = self.styles[row.row], (100 * np.expm1(row.fit.residuals)).tolist()
                     places = [float(getattr(point, of)) for point in row.points]
                     both = zip(places, residuals, strict=True)
                     found.append(Series(style, tuple(Mark(x, y, self._point(style, x, y)) for x, y in both)))

@@ -88,6 +88,7 @@ class Study:
         vocabulary: Entries of the target vocabulary.
         failed: Names of runs that failed or are missing.
         device: Device on which seconds were measured.
+        planned_direct: First row, second row and FLOPs of the direct pairs in the study's file, finished or not.
         score: Metric with the BLEU of the points, such as test/bleu; "": no run has one.
         direct: Finished pairs of runs that confirm crossings. They are no points of curves.
     """
@@ -106,6 +107,7 @@ class Study:
     failed: tuple[str, ...]
     device: str = ""
     score: str = ""
+    planned_direct: tuple[tuple[str, str, float], ...] = ()
     direct: tuple[DirectPair, ...] = ()
 
     @property

@@ -69,10 +69,10 @@ def description(
 
 
 def metrics(study: Study, analysis: Analysis) -> dict[str, float]:
-    """Metrics of the whole study: the lowest loss of each row, runs and costs, and the verdicts at equal FLOPs."""
-    found = {f"{row}/lowest_loss": fmean(point.loss for point in of) for row, of in best_points(study).items()}
-    found["runs_finished"], found["runs_missing"] = float(len(study.points)), float(len(study.failed))
+    """Metrics of the whole study: lowest excess loss of each row, runs and costs, and the verdicts at equal FLOPs."""
+    found = {f"{row}/lowest_excess_loss": fmean(point.loss for point in of) for row, of in best_points(study).items()}
     all_runs = [*study.points, *study.further_runs]
+    found["runs_finished"], found["runs_missing"] = float(len(all_runs)), float(len(study.failed))
     found["total_train_flops"] = sum(run.flops for run in all_runs)
     if times := [run.seconds for run in all_runs if run.seconds is not None]:
         found["training_hours"] = sum(times) / 3600

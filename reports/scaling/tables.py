@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from bench.scaling.analysis import COUNTS, Analysis, Pair, RowAnalysis
-from bench.scaling.direct_pairs import predicted
+from bench.scaling.direct_pairs import predict
 from bench.scaling.held_out import HeldOut
 from bench.scaling.uncertainty import Interval
 from bench.system import formatting
@@ -67,11 +68,15 @@ def _differences(pair: Pair) -> list[Entry]:
     """The difference at the highest common cost, and the ratio of costs for the same loss."""
     if pair.crossing is None:
         return [EMPTY, EMPTY]
-    ratio = pair.crossing.cost_ratio
-    return [
-        _difference(pair.crossing.difference),
-        EMPTY if ratio is None else Entry(formatting.ratio(ratio), sort=ratio),
-    ]
+    found = pair.crossing
+    ratio, bound = found.cost_ratio, found.high_cost / found.low_cost
+    if ratio is not None:
+        entry = Entry(formatting.ratio(ratio), sort=ratio)
+    elif found.difference.value > 0:  # the second row has this loss at the lowest cost, or below
+        entry = Entry(f">{formatting.SPACE}{formatting.ratio(bound)}", sort=bound)
+    else:
+        entry = Entry(f"<{formatting.SPACE}{formatting.ratio(1 / bound)}", sort=1 / bound)
+    return [_difference(found.difference), entry]
 
 
 def _difference(found: Interval) -> Entry:
@@ -93,14 +98,14 @@ def held_out(say: Catalogue, study: Study, analysis: Analysis) -> Table:
         for what in ("largest budget", "largest size"):
             entries += _errors(by_what.get(what))
         others = [error for form, error in row.choice.errors.items() if form != row.choice.form]
-        rows.append([*entries, _percent(others[0]) if by_what else EMPTY])
+        rows.append([*entries, _percent(math.expm1(others[0])) if by_what else EMPTY])
     return _table(say, "held_out", columns, rows)
 
 
 def _errors(one: HeldOut | None) -> list[Entry]:
     if one is None:
         return [EMPTY] * 3
-    return [_percent(one.rms), _percent(one.worst), _quantity(len(one.observed))]
+    return [*(_percent(math.expm1(error)) for error in (one.rms, one.worst)), _quantity(len(one.observed))]
 
 
 def direct(say: Catalogue, study: Study, analysis: Analysis) -> Table:
@@ -112,20 +117,21 @@ def direct(say: Catalogue, study: Study, analysis: Analysis) -> Table:
     for pair in study.direct:
         both = (pair.first, pair.second)
         names = [study.labels[point.row] for point in both]
-        runs = [say("scale.direct_run", size=one.size, pairs=formatting.count(round(one.pairs))) for one in both]
+        runs = [
+            say("scale.direct_run", size=one.size, pairs=formatting.count(round(one.pairs)), id=one.run[:8])
+            for one in both
+        ]
         bleus = [formatting.MISSING if one.bleu is None else formatting.fixed(one.bleu, 1) for one in both]
-        expected = predicted(analysis, pair.first.row, pair.second.row, pair.flops)
-        measured = pair.first.loss - pair.second.loss
-        sign = "unknown" if expected is None else "confirmed" if expected.value * measured > 0 else "contradicted"
+        expected, measured = predict(analysis, *both), pair.first.loss - pair.second.loss
         rows.append(
             [
                 text_entry(say("scale.pair", first=names[0], second=names[1])),
                 Entry(formatting.power_of_ten(pair.flops), sort=pair.flops),
                 text_entry("; ".join(runs)),
-                EMPTY if expected is None else _difference(expected),
+                _difference(expected.difference) if expected else EMPTY,
                 Entry(signed(measured, 3), sort=measured),
                 text_entry("; ".join(bleus)),
-                text_entry(say(f"scale.direct.{sign}")),
+                text_entry(say(f"scale.direct.{expected.sign(measured) if expected else 'unknown'}")),
             ]
         )
     return _table(say, "direct", columns, rows)

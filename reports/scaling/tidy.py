@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 
 from bench.scaling.analysis import COSTS, Analysis, Pair, RowAnalysis
-from bench.scaling.direct_pairs import predicted
+from bench.scaling.direct_pairs import predict
 from bench.scaling.uncertainty import Interval, Noise
 from bench.system import formatting
 from bench.system.visible_text import visible
@@ -53,12 +53,16 @@ def numbers(study: Study, analysis: Analysis) -> list[Number]:
     if noise := analysis.noise:
         found += _of_noise("", noise)
     for pair in study.direct:
+        both = (pair.first, pair.second)
         rows, at = (pair.first.row, pair.second.row), f"{pair.flops:.10g} FLOP"
-        measured = pair.first.loss - pair.second.loss
-        found.append(Number(*rows, "difference of loss of a direct pair", at, measured, None, None, "nats/token"))
-        if expected := predicted(analysis, *rows, pair.flops):
-            ends = expected.value, expected.low, expected.high
-            found.append(Number(*rows, "difference of loss that the curves predict", at, *ends, "nats/token"))
+        measured, runs = pair.first.loss - pair.second.loss, ", ".join(f"{one.size} {one.run}" for one in both)
+        quantity = "difference of loss of a direct pair"
+        found.append(Number(*rows, quantity, at, measured, None, None, "nats/token", runs))
+        if expected := predict(analysis, *both):
+            d = expected.difference
+            found.append(Number(*rows, "difference that the curves predict", at, d.value, d.low, d.high, "nats/token"))
+        for one in both:
+            found.append(_plain(one.row, "BLEU of a run of a direct pair", one.bleu, "BLEU", at))
     for check in study.rate_checks:
         at = f"{check.size}, {check.pairs:.10g} pairs, learning rate x {check.factor:.10g}"
         found.append(_plain(check.row, "loss of a learning-rate check", check.loss, "nats/token", at))

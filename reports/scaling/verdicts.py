@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 from scipy.stats import t as student_t
 
 from bench.scaling.analysis import Analysis, Pair
@@ -161,11 +160,11 @@ def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[
     if any(size.seeds < 2 for size in study.sizes):
         yield "one_seed", {"sizes": sum(size.seeds < 2 for size in study.sizes), "of": len(study.sizes)}
     noises = {row.row: row.noise for row in rows if row.noise}
+    between = {row.row: row.interpolation for row in rows if row.interpolation}
     if analysis.noise is None:
         yield "no_noise", {}
-    elif few := [row for row, noise in noises.items() if noise.df < ENOUGH_DF]:
+    elif few := [row for row, noise in noises.items() if (noise.run_df if row in between else noise.df) < ENOUGH_DF]:
         yield "few_df", {"enough": ENOUGH_DF, **listed(few)}
-    between = {row.row: row.interpolation for row in rows if row.interpolation}
     if scattered := [row for row, noise in noises.items() if noise.source == "sizes" and row not in between]:
         yield "sizes", listed(scattered)
     spreads = [noise.run_sd for noise in noises.values() if noise.run_sd]
@@ -175,9 +174,9 @@ def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[
     if interpolated := [row for row in curves if analysis.rows[row].reasons and row not in between]:
         yield "interpolated", listed(interpolated)
     if between:
-        missed, errors = ([getattr(one, of) for one in between.values()] for of in ("misses", "leave_out_error"))
-        ends = {"low": min(missed), "high": max(missed), "least": np.nanmin(errors), "most": np.nanmax(errors)}
-        yield "between", {name: formatting.percent(value) for name, value in ends.items()} | listed([*between])
+        errors = [analysis.rows[row].law_error for row in between]
+        ends = {"low": formatting.percent(min(errors)), "high": formatting.percent(max(errors))}
+        yield "between", {**ends, **listed([*between])}
     compared = [pair.crossing for pair in analysis.pairs if pair.crossing and pair.cost == "flops"]
     if narrow := sum(math.log10(one.high_cost / one.low_cost) < ENOUGH_DECADES for one in compared):
         yield "decades", {"narrow": narrow, "of": len(compared)}

@@ -208,6 +208,14 @@ def test_a_direct_pair_needs_two_rows_of_the_study(tmp_path: Path, direct: dict[
         study(tmp_path, direct=[direct])
 
 
+def test_rows_have_equal_label_smoothing(tmp_path: Path) -> None:
+    """At preset multi30k the perceptron has none, and its excess loss is another measure than that of the LSTM."""
+    with pytest.raises(
+        ValueError, match=r"label_smoothing: rows differ \(perceptron 0, lstm 0\.1\), but the excess loss"
+    ):
+        study(tmp_path, preset="multi30k").experiments([])
+
+
 def test_rows_differ_at_one_budget_only_if_they_do(scale: Scale, jobs: list[Experiment]) -> None:
     """Budgets differ by design, so each is looked at alone."""
     assert scale.differences(jobs) == []

@@ -134,11 +134,20 @@ def test_finished_runs_of_the_rule_are_points_in_the_order_of_the_study() -> Non
     assert study.rate_rule == "training.optimizer.lr = recipe × (N / N of the recipe)^-0.5"
 
 
-@pytest.mark.parametrize("loss", [None, math.nan, math.inf])
-def test_a_run_without_numbers_is_missing(loss: float | None) -> None:
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [(None, " (finished without validation_excess_loss: add --again)"), (math.nan, ""), (math.inf, "")],
+)
+def test_a_run_without_numbers_is_missing(loss: float | None, said: str) -> None:
     study = gather(FakeReader(run(1, "lstm", "S", 100, 1, loss)), "curves")  # pyright: ignore[reportArgumentType]
     assert study.points == ()
-    assert "lstm S 100 pairs s1" in study.failed
+    assert f"lstm S 100 pairs s1{said}" in study.failed
+
+
+def test_an_excess_loss_of_0_is_a_point() -> None:
+    """Of a model that knows everything it is 0, or below by rounding; fits take its logarithm."""
+    study = gather(FakeReader(run(1, "lstm", "S", 100, 1, -1e-8)), "curves")  # pyright: ignore[reportArgumentType]
+    assert [point.loss for point in study.points] == [1e-6]
 
 
 def test_direct_pairs_are_read_apart_from_the_curves() -> None:
@@ -157,7 +166,7 @@ def test_direct_pairs_are_read_apart_from_the_curves() -> None:
     assert len(study.points) == 4
     (pair,) = study.direct
     assert (pair.flops, pair.first.loss, pair.second.loss) == (2e8, 2.2, 2.4)
-    assert study.failed[-2:] == ("lstm S of a direct pair s1", "moe S of a direct pair s1")
+    assert study.failed[-2:] == ("lstm S 3e+08 FLOPs s1", "moe S 3e+08 FLOPs s1")
     assert [run.flops for run in study.further_runs] == [2.01e8, 1.51e8, 1.51e8]
     assert study.score == "test/bleu"
 
@@ -196,7 +205,7 @@ def test_commands_choose_the_report_by_the_run_of_the_suite() -> None:
     assert title == "Best run of each row (curves)"
     assert len(columns) == 7
     assert lines == [["LSTM", "M", "201", "2.01\u00a0×\u00a010⁸", "2.000", "7.0", "run4"]]
-    assert report.metrics()["lstm/lowest_loss"] == 2.0
+    assert report.metrics()["lstm/lowest_excess_loss"] == 2.0
     assert report.metrics()["runs_missing"] == 2
     assert "/run4)" in report.description("7", "parent", {"run4"})
     assert "/run4)" not in report.description("7", "parent", {"run5"}), "the store has no such run"

@@ -15,7 +15,7 @@ import pytest
 from bench.checks.scaling_simulation import REFERENCE, SECOND, STARTS
 from bench.scaling import direct_pairs
 from bench.scaling.analysis import Analysis, analyse
-from bench.scaling.points import Point, read_points
+from bench.scaling.points import read_points
 from reports.scaling import tables, tidy, verdicts
 from reports.scaling.figures import styles
 from reports.scaling.panels import Figures, _mean_line
@@ -90,7 +90,7 @@ def test_each_verdict_has_its_sentence(small: Study, analysis: Analysis) -> None
     same = replace(pair.crossing.low_difference, value=-0.02, low=-0.03, high=-0.01)
     twice = replace(level, difference=same, low_difference=same, changes=0.97)
     said = verdicts.verdict(SAY, small, replace(pair, crossing=twice))
-    assert "its sign changes in 97.0\u00a0% of the simulated refits" in said
+    assert "its sign changes in 97.0\u00a0% of the simulated data sets" in said
     refused = next(pair for pair in analysis.pairs if pair.refused)
     assert "because the law of Few is refused" in verdicts.verdict(SAY, small, refused)
     apart = replace(pair, crossing=None, reasons=("the costs of the two rows do not overlap",))
@@ -171,25 +171,27 @@ def test_a_crossing_is_confirmed_by_direct_pairs(small: Study, analysis: Analysi
     }
     assert min(others, key=lambda size: float(others[size])) == point.size
 
-    def run(row: str, flops: float, loss: float) -> Point:
-        return replace(
-            next(point for point in small.points if point.row == row), run=f"{row}{flops}", flops=flops, loss=loss
-        )
+    def both(flops: float, ahead: float) -> DirectPair:
+        runs = [next(one for one in small.points if one.row == row) for row in ("bahdanau", "transformer-base")]
+        first, second = (replace(one, run=f"{one.row}{flops}", flops=flops, tokens=2e6, loss=2.0) for one in runs)
+        return DirectPair(flops, replace(first, loss=2.0 + ahead), second)
 
-    pairs = tuple(
-        DirectPair(flops, run("bahdanau", flops, 2.0 + ahead), run("transformer-base", flops, 2.0))
-        for flops, ahead in ((low, 0.1), (high, 0.1), (1e3, 0.1))
-    )
+    expected = direct_pairs.predict(analysis, both(low, 0.0).first, both(low, 0.0).second)
+    assert expected
+    assert expected.difference.low < expected.difference.value < expected.difference.high
+    assert 0 < expected.noise < 0.1
+    sign = 0.5 if expected.difference.value > 0 else -0.5
+    pairs = tuple(both(*one) for one in ((low, sign), (high, -sign), (1e3, sign), (low, 0.001)))
     assert direct_pairs.missing(analysis, [("bahdanau", "transformer-base", low)]) == needed[1:]
     compared = replace(small, direct=pairs)
     rows = tables.direct(SAY, compared, analysis).rows
     signs = [row[-1].text for row in rows]
-    assert signs == ["confirmed", "contradicted", "no curves there"]
-    assert [row[4].text for row in rows] == ["+0.100"] * 3
+    assert signs == ["confirmed", "contradicted", "no curves there", "within the noise of two runs"]
+    assert [row[4].text for row in rows] == [f"{each:+.3f}".replace("-", "−") for each in (sign, -sign, sign, 0.001)]
     page = text_of(write(compared, analysis, tmp_path)[0])
     assert "Direct pairs of runs with equal FLOPs" in page
     lines = [n for n in tidy.numbers(compared, analysis) if n.quantity == "difference of loss of a direct pair"]
-    assert [line.value for line in lines] == pytest.approx([0.1] * 3)
+    assert [line.value for line in lines] == pytest.approx([sign, -sign, sign, 0.001])
 
 
 def test_names_are_escaped_in_every_form(folder: Path) -> None:
@@ -266,7 +268,7 @@ def test_the_table_of_crossings_says_each_verdict_briefly(small: Study, analysis
     assert details[1].startswith("from ")
     none = replace(pair.crossing, verdict="none in range", at=None, ahead=1)
     assert verdicts.short_verdict(SAY, small, replace(pair, crossing=none))[0] == (
-        "Transformer <b> is lower everywhere"
+        "Transformer <b> is lower in the whole range"
     )
     level = replace(none, verdict="not resolved", ahead=None)
     assert verdicts.short_verdict(SAY, small, replace(pair, crossing=level))[0] == "not resolved"
