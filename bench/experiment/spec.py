@@ -152,9 +152,10 @@ class Experiment:
     @property
     def _step(self) -> str:
         """Size and budget of a job of a scaling study, which has one direction; empty for other jobs."""
+        if not self.about.size:
+            return ""
         pairs, flops = self.training.max_pairs, self.training.max_flops
-        budget = f"{flops:.3g} FLOPs" if pairs is None else f"{pairs:,} pairs"
-        return f"{self.about.size} {budget}" if self.about.size else ""
+        return f"{self.about.size} {f'{flops:.3g} FLOPs' if pairs is None else f'{pairs:,} pairs'}"
 
     @property
     def direction(self) -> str:
