@@ -134,7 +134,7 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Frontier:
-    """The lowest loss at each cost. All arrays have the shape (C,).
+    """The lowest loss at each cost or a lower one. All arrays have the shape (C,).
 
     Attributes:
         costs: FLOPs or seconds.
@@ -215,6 +215,8 @@ def frontier(
         costs_C = np.geomspace(ladder.lowest, ladder.highest * MAX_EXTRAPOLATION, 2 * GRID_COSTS)
     loss, size = lowest_loss(surface, ladder, costs_C)
     draws_BC, _ = lowest_loss(surface, ladder, costs_C, draws_BK)
+    # Where budgets limit the sizes, only worse ones may be left at a higher cost, which need not be spent.
+    loss, draws_BC = (np.minimum.accumulate(of, axis=-1) for of in (loss, draws_BC))
     low, high = np.quantile(draws_BC, [(1 - level) / 2, (1 + level) / 2], axis=0)
     ends = (size <= ladder.sizes[0] * (1 + 1e-9)) | (size >= ladder.sizes[-1] * (1 - 1e-9))
     ends |= limited(surface, ladder, costs_C)
