@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bench.measures.measure import Measure
 from bench.scaling.points import Point
+from bench.system.facts import COMMIT
 from bench.tracking.private_paths import public_command
 from bench.tracking.reading import STUDY_FILE, STUDY_TAG, Reader, TrackedRun
 from reports.gathering.gather_runs import read_each
@@ -84,6 +86,8 @@ def gather(reader: Reader, suite: str) -> Study:
             if job not in found and job.row in rows
         ),
         device="; ".join(devices),
+        loss_provenance=_loss_provenance(measures.values()),
+        commits=tuple(sorted({run.tags.get(COMMIT, "")[:7] for run in finished.values()} - {""})),
         score=_score(measure.metric for of_run in measures.values() for measure in of_run),
         direct=tuple(
             DirectPair(flops, found[first], found[second])
@@ -172,6 +176,12 @@ def _point(job: _Job, run: TrackedRun, numbers: Mapping[str, float | None]) -> P
     bleu = numbers.get(_score(numbers))
     counts, seconds, loss = (int(body), int(multiplied), int(every)), numbers.get("wall_s"), max(loss, LEAST_LOSS)
     return Point(job.row, run.id, job.size, job.seed, *counts, tokens, pairs, flops, seconds, loss, bleu)
+
+
+def _loss_provenance(measures: Iterable[Sequence[Measure]]) -> str:
+    """How the loss was measured in the first of these runs that has one; "" if none has."""
+    found = (measure.provenance for of_run in measures for measure in of_run if measure.metric == LOSS)
+    return next(found, "")
 
 
 def _score(numbers: Iterable[str]) -> str:

@@ -89,6 +89,8 @@ class Study:
         failed: Names of runs that failed or are missing.
         device: Device on which seconds were measured.
         planned_direct: First row, second row and FLOPs of the direct pairs in the study's file, finished or not.
+        loss_provenance: How the loss of a run was measured.
+        commits: Commits of this project that made the runs, the first seven digits.
         score: Metric with the BLEU of the points, such as test/bleu; "": no run has one.
         direct: Finished pairs of runs that confirm crossings. They are no points of curves.
     """
@@ -106,6 +108,8 @@ class Study:
     vocabulary: int
     failed: tuple[str, ...]
     device: str = ""
+    loss_provenance: str = ""
+    commits: tuple[str, ...] = ()
     score: str = ""
     planned_direct: tuple[tuple[str, str, float], ...] = ()
     direct: tuple[DirectPair, ...] = ()
