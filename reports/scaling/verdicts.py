@@ -195,10 +195,19 @@ def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[
         yield "forms", {}
     if silent := [row.row for row in rows if any(point.bleu is None for point in row.points)]:
         yield "no_bleu", listed(silent)
-    if any(point.seconds is not None for point in study.points):
-        yield "seconds", {"device": study.device or say("protocol.unknown")}
+    if factor := _unequal_seconds(study):
+        yield "seconds", {"device": study.device or say("protocol.unknown"), "factor": formatting.ratio(factor)}
     yield "counts", {}
     yield "extrapolation", {}
+
+
+def _unequal_seconds(study: Study) -> float:
+    """The largest ratio between the seconds per token of two runs of one row and size; 0: no seconds were measured."""
+    per_token: dict[tuple[str, str], list[float]] = {}
+    for point in study.points:
+        if point.seconds is not None:
+            per_token.setdefault((point.row, point.size), []).append(point.seconds / point.tokens)
+    return max((max(of) / min(of) for of in per_token.values()), default=0.0)
 
 
 def _wrong_rates(study: Study, noises: Mapping[str, Noise]) -> list[str]:
