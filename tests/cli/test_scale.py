@@ -48,7 +48,7 @@ def test_a_study_runs_continues_and_is_reported(
     store = Store(TrackingSettings(None, str(tmp_path / "runs")))
     parent = store.parent_run("curves")
     assert parent
-    assert parent.metrics["runs_finished"] == 4
+    assert parent.metrics["runs_finished"] == 5, "with the check of the learning rate"
     assert parent.metrics["runs_missing"] == 0
     assert "| Row | Size |" in parent.tags["mlflow.note.content"]
     assert main(["scale", str(file), *flags]) == 0
