@@ -35,7 +35,7 @@ class BleuLaw:
     def predict(self, losses: Array) -> Array:
         """Returns BLEU at these losses in nats per target token. A loss below all points counts as the lowest."""
         losses = np.maximum(losses, self.lowest_loss)
-        return self.scale * np.exp(-self.rate * losses)
+        return np.minimum(self.scale * np.exp(-self.rate * losses), 100.0)  # the exponential may pass what BLEU can be
 
 
 def fit_bleu(losses: Array, bleus: Array) -> BleuLaw:

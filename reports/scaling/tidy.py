@@ -109,6 +109,8 @@ def _of_row(row: RowAnalysis) -> Iterator[Number]:
         yield _plain(name, "spent", row.spent[cost], COST_UNITS[cost])
     if row.reasons:
         yield _plain(name, "refused", None, text="; ".join(row.reasons))
+    if row.law_error:
+        yield _plain(name, "SD by which the law misses sizes and budgets", row.law_error)
     if noise := row.noise:
         yield from _of_noise(name, noise)
     if row.fit and row.identification:
