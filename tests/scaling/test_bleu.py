@@ -23,3 +23,10 @@ def test_the_curve_is_found_and_a_bleu_of_zero_is_allowed() -> None:
 def test_too_few_translations_above_zero_are_an_error() -> None:
     with pytest.raises(ValueError, match="2 points with a BLEU above 0; expected at least 3"):
         fit_bleu(np.array([1.0, 2.0, 3.0]), np.array([5.0, 1.0, 0.0]))
+
+
+def test_no_bleu_is_above_100() -> None:
+    losses = np.array([0.02, 0.5, 1.0, 2.0])
+    law = fit_bleu(losses, 130 * np.exp(-1.2 * losses))  # as that of a row whose points bend near the top
+    assert law.scale > 100
+    np.testing.assert_allclose(law.predict(np.array([0.02, 1.0])), [100.0, 130 * np.exp(-1.2)], rtol=1e-3)
