@@ -24,28 +24,24 @@ from bench.scaling.crossing import Crossing, NotComparable, compare
 from bench.scaling.fit import GRID, MAX_CONDITION, MIN_BUDGETS, Data, Fit, Identification, fit_law, identify
 from bench.scaling.frontier import (
     MAX_EXTRAPOLATION,
-    Frontier,
+    Curve,
     Ladder,
     PowerLaw,
     SizeExponent,
     Surface,
     frontier,
-    frontier_law,
     limited,
-    lowest_loss,
-    size_exponents,
-    unlimited,
 )
 from bench.scaling.held_out import FormChoice, choose_form
 from bench.scaling.interpolation import Interpolation
 from bench.scaling.laws import Array
+from bench.scaling.optima import FRONTIER_COSTS, Optimum, best_sizes, exponents_of_best_sizes, law_of_frontier
 from bench.scaling.outliers import Drift, RunDeviation, drift_deviation, wrong_run
-from bench.scaling.points import Count, Point, with_equal_budgets
+from bench.scaling.points import Point, with_equal_budgets
 from bench.scaling.uncertainty import (
     DRAWS,
     Interval,
     Noise,
-    interval,
     law_error,
     noise_of,
     parameter_intervals,
@@ -55,7 +51,6 @@ from bench.scaling.uncertainty import (
 
 Cost = Literal["flops", "seconds"]
 COSTS: tuple[Cost, ...] = ("flops", "seconds")
-COUNTS: tuple[Count, ...] = ("body", "body_softmax", "all")
 
 SEED = 20261127
 DRIFT_BUDGETS = 5
@@ -70,41 +65,6 @@ MIN_CURVE_SIZES = 3
 MAX_SCATTER = 0.05
 """Standard deviation of log loss between sizes and budgets, beside that of seeds, up to which a law describes a row.
 Laws of the 180 results of Gordon et al. 2021 have residuals of 2 to 3 %."""
-
-MIN_FRONTIER_COSTS = 10
-"""Of FRONTIER_COSTS; with fewer, the power law of a frontier is that of a short piece of it."""
-
-EXPONENT_DRAWS = 100
-FRONTIER_COSTS = 61
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The frontier of a row in one cost, and what it is computed from."""
-
-    surface: Surface
-    ladder: Ladder
-    draws: Array
-    frontier: Frontier
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """The best size at one cost.
-
-    Attributes:
-        cost: FLOPs.
-        size: Parameters, body and softmax.
-        tokens: Target tokens that this size can be trained on.
-        per_parameter: Target tokens for each parameter.
-        place: "inside"; "end": of the ladder, so that a better size may lie beyond.
-    """
-
-    cost: float
-    size: Interval
-    tokens: float
-    per_parameter: Interval
-    place: Literal["inside", "end"]
 
 
 @dataclass(frozen=True)
@@ -311,8 +271,8 @@ def _with_law(row: RowAnalysis, pooled: Noise | None, others: Noise | None, draw
     misses = row.law_error > MAX_SCATTER
     if misses:
         reasons += (
-            f"the law misses sizes and budgets by {row.law_error:.1%}, more than seeds explain; at most "
-            f"{MAX_SCATTER:.0%} is accepted",
+            f"the law misses sizes and budgets by {100 * row.law_error:.1f} %, more than seeds explain; at most "
+            f"{100 * MAX_SCATTER:.0f} % is accepted",
         )
     row = replace(row, reasons=reasons, identification=identification, noise=noise)
     if noise is None:
@@ -350,66 +310,10 @@ def _with_law(row: RowAnalysis, pooled: Noise | None, others: Noise | None, draw
     return replace(
         row,
         intervals=parameter_intervals(fit, draws_BK),
-        optima=_optima(curves["flops"]),
-        exponents=_exponents(fit, curves["flops"], row.points),
-        frontier_law=_frontier_law(curves["flops"], fit.known_e),
+        optima=best_sizes(curves["flops"]),
+        exponents=exponents_of_best_sizes(fit, curves["flops"], row.points),
+        frontier_law=law_of_frontier(curves["flops"], fit.known_e),
     )
-
-
-def _optima(curve: Curve) -> tuple[Optimum, ...]:
-    """The best sizes at the lowest, the middle and the highest cost at which no budget limits them."""
-    ladder = curve.ladder
-    all_C = np.geomspace(ladder.lowest, ladder.highest, FRONTIER_COSTS)
-    free = unlimited(~limited(curve.surface, ladder, all_C))
-    if len(free) < 2:
-        return ()
-    costs_C = np.geomspace(all_C[free[0]], all_C[free[-1]], 3)
-    best_C, drawn_BC = (
-        lowest_loss(curve.surface, ladder, costs_C)[1],
-        lowest_loss(curve.surface, ladder, costs_C, curve.draws)[1],
-    )
-    found = []
-    for cost, best, drawn_B in zip(costs_C, best_C, drawn_BC.T, strict=True):
-        tokens, tokens_B = cost / ladder.at(best), cost / ladder.at(drawn_B)
-        at_end = best <= ladder.sizes[0] * 1.001 or best >= ladder.sizes[-1] * 0.999
-        place = "end" if at_end else "inside"
-        per_parameter = interval(float(tokens / best), tokens_B / drawn_B)
-        found.append(Optimum(float(cost), interval(float(best), drawn_B), float(tokens), per_parameter, place))
-    return tuple(found)
-
-
-def _exponents(fit: Fit, curve: Curve, points: Sequence[Point]) -> tuple[tuple[SizeExponent, Interval], ...]:
-    """The exponents of the best size with their intervals; without those whose best size is an end too often."""
-    by_size = {float(point.body_softmax): point for point in points}
-    counts: dict[Count, Array] = {
-        count: np.array([float(getattr(by_size[size], count)) for size in sorted(by_size)]) for count in COUNTS
-    }
-    drawn: dict[tuple[str, str], list[float]] = {}
-    for parameters in curve.draws[:EXPONENT_DRAWS]:
-        for one in size_exponents(replace(fit, parameters=parameters), curve.ladder, counts):
-            drawn.setdefault((one.count, one.cost), []).append(one.exponent)
-    least = 0.9 * min(EXPONENT_DRAWS, len(curve.draws))
-    return tuple(
-        (one, interval(one.exponent, np.array(of)))
-        for one in size_exponents(fit, curve.ladder, counts)
-        if len(of := drawn.get((one.count, one.cost), [])) >= least
-    )
-
-
-def _frontier_law(curve: Curve, known_e: float | None) -> tuple[PowerLaw, Interval] | None:
-    """The power law through the frontier and the interval of its exponent.
-
-    It is fitted where there are data and no budget limits the best size: limited losses are above the frontier. None:
-    too few costs are left.
-    """
-    costs_C = np.geomspace(curve.ladder.lowest, curve.ladder.highest, FRONTIER_COSTS)
-    costs_C = costs_C[~limited(curve.surface, curve.ladder, costs_C)]
-    if len(costs_C) < MIN_FRONTIER_COSTS:
-        return None
-    law = frontier_law(costs_C, lowest_loss(curve.surface, curve.ladder, costs_C)[0], known_e)
-    drawn_BC = lowest_loss(curve.surface, curve.ladder, costs_C, curve.draws[:EXPONENT_DRAWS])[0]
-    exponents = [frontier_law(costs_C, loss_C, known_e).exponent for loss_C in drawn_BC]
-    return law, interval(law.exponent, np.array(exponents))
 
 
 def _pair(first: RowAnalysis, second: RowAnalysis, cost: Cost) -> Pair:

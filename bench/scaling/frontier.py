@@ -156,6 +156,16 @@ class Frontier:
     extrapolated: np.ndarray
 
 
+@dataclass(frozen=True)
+class Curve:
+    """The frontier of a row in one cost, and what it is computed from."""
+
+    surface: Surface
+    ladder: Ladder
+    draws: Array
+    frontier: Frontier
+
+
 def lowest_loss(surface: Surface, ladder: Ladder, costs_C: Array, draws_BK: Array | None = None) -> tuple[Array, Array]:
     """Returns the lowest loss inside the ladder, (C,) or (B, C), and the best size, of the same shape.
 

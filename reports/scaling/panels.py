@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from bench.scaling.analysis import Analysis, Cost, Curve, RowAnalysis
-from bench.scaling.frontier import iso_cost_slice
+from bench.scaling.analysis import Analysis, Cost, RowAnalysis
+from bench.scaling.frontier import Curve, iso_cost_slice
 from bench.scaling.laws import Array
 from bench.scaling.points import Point
 from bench.system import formatting

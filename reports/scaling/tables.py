@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from bench.scaling.analysis import COUNTS, Analysis, Pair, RowAnalysis
+from bench.scaling.analysis import Analysis, Pair, RowAnalysis
 from bench.scaling.direct_pairs import predict
 from bench.scaling.held_out import HeldOut
+from bench.scaling.optima import COUNTS
 from bench.scaling.uncertainty import Interval
 from bench.system import formatting
 from reports.scaling.study import Study
