@@ -1,7 +1,7 @@
 """A scaling study: every row at several sizes and budgets, so that curves can be compared instead of points.
 
 The sizes of a row are in the file of its architecture (`rows.ROW.sizes`). The recipe of the row's preset is carried to
-other sizes by power laws of the number of parameters, and `rate_check` tries other learning rates at the largest size.
+other sizes by power laws of the number of parameters, and `rate_checks` try other learning rates.
 """
 
 from __future__ import annotations
@@ -49,15 +49,21 @@ class Replicates:
 
 @dataclass
 class RateCheck:
-    """Runs of the largest size with other learning rates than that of the rule.
+    """Runs with other learning rates than that of the rule.
 
     Attributes:
         pairs: Their budget, one of those of the study.
         factors: Learning rate / that of the rule.
+        sizes: Row -> size; empty for all rows at their largest size.
     """
 
     pairs: int
     factors: list[float]
+    sizes: dict[str, str] = field(default_factory=dict)
+
+    def size(self, row: str, sizes: Sequence[str]) -> str | None:
+        """The size, of those of a row from the smallest, at which the row is checked; None: it is not."""
+        return self.sizes.get(row) if self.sizes else sizes[-1]
 
 
 @dataclass
@@ -85,7 +91,7 @@ class Scale(Suite):
         rules: Setting -> exponent p. At a size with N multiplied parameters it is the value of the preset's recipe x
             (N / N of the preset)^p. A row without such a setting does without it.
         replicates: Further seeds of the smallest sizes.
-        rate_check: Runs of the largest size with other learning rates; None for none.
+        rate_checks: Runs with other learning rates. They are no points of curves.
         direct: Pairs of runs that confirm crossings. They are no points of curves.
     """
 
@@ -95,7 +101,7 @@ class Scale(Suite):
     most_pairs: dict[str, int] = field(default_factory=dict)
     rules: dict[str, float] = field(default_factory=dict)
     replicates: Replicates = field(default_factory=Replicates)
-    rate_check: RateCheck | None = None
+    rate_checks: list[RateCheck] = field(default_factory=list)
     direct: list[Direct] = field(default_factory=list)
 
     @classmethod
@@ -109,10 +115,13 @@ class Scale(Suite):
         for key in ("sweeps", "baseline", "more_seeds"):
             if getattr(study, key):
                 raise ValueError(f"{path}: {key}: has no effect in a scaling study; remove it")
-        if study.rate_check and RATE not in study.rules:
+        if study.rate_checks and RATE not in study.rules:
             raise ValueError(
-                f"{path}: rate_check: checks a rule for {RATE}, but rules: has none; add it, or remove the key"
+                f"{path}: rate_checks: check a rule for {RATE}, but rules: has none; add it, or remove the key"
             )
+        for check in study.rate_checks:
+            for row in check.sizes:
+                check_known("row", row, study.rows, path)
         for row in study.rows:
             study._check_budgets(path, row, list(sizes_of(row_files()[row], row)))
         for direct in study.direct:
@@ -129,19 +138,22 @@ class Scale(Suite):
         named = {f"most_pairs: {size}": pairs for size, pairs in self.most_pairs.items()}
         if self.replicates.most_pairs is not None:
             named["replicates: most_pairs"] = self.replicates.most_pairs
-        if self.rate_check:
-            named["rate_check: pairs"] = self.rate_check.pairs
+        named |= {f"rate_checks: pairs: {check.pairs}": check.pairs for check in self.rate_checks}
         for key, pairs in named.items():
             if pairs not in self.pairs:
                 raise ValueError(
                     f"{path}: {key}: {pairs} is no budget of the study; expected one of "
                     f"{', '.join(map(str, self.pairs))}"
                 )
-        if self.rate_check and self.rate_check.pairs > (most := self.most_pairs.get(sizes[-1], self.pairs[-1])):
-            raise ValueError(
-                f"{path}: rate_check: pairs: {self.rate_check.pairs} is more than the largest budget of {row} "
-                f"{sizes[-1]}, {most}; lower it, or raise most_pairs: {sizes[-1]}"
-            )
+        for check in self.rate_checks:
+            if (size := check.size(row, sizes)) is None:
+                continue
+            check_known(f"size of {row}", size, list(sizes), path)
+            if check.pairs > (most := self.most_pairs.get(size, self.pairs[-1])):
+                raise ValueError(
+                    f"{path}: rate_checks: pairs: {check.pairs} is more than the largest budget of {row} {size}, "
+                    f"{most}; lower it, or raise most_pairs: {size}"
+                )
 
     def _check_direct(self, path: Path, direct: Direct) -> None:
         """Raises ValueError if a direct pair is not of two rows of the study at sizes of theirs."""
@@ -188,10 +200,17 @@ class Scale(Suite):
                     again = number < self.replicates.sizes and pairs <= (self.replicates.most_pairs or pairs)
                     more = self.replicates.seeds if again else []
                     found += [_job(size, pairs, seed) for seed in dict.fromkeys([*self.seeds, *more])]
-                if self.rate_check and pairs == self.rate_check.pairs:
-                    found += [_job(ladder[-1], pairs, self.seeds[0], factor) for factor in self.rate_check.factors]
+                for check in self.rate_checks:
+                    if check.pairs == pairs:
+                        found += self._checking_jobs(check, ladder)
         found += [job for direct in self.direct for job in self._direct_jobs(direct, ladders)]
         return list({job.job_hash: job for job in found}.values())
+
+    def _checking_jobs(self, check: RateCheck, ladder: Sequence[Experiment]) -> list[Experiment]:
+        """The jobs that check the learning rate of one row."""
+        checked = check.size(ladder[0].row, [size.about.size for size in ladder])
+        sizes = [size for size in ladder if size.about.size == checked]
+        return [_job(size, check.pairs, self.seeds[0], factor) for size in sizes for factor in check.factors]
 
     def _direct_jobs(self, direct: Direct, ladders: Mapping[str, Sequence[Experiment]]) -> list[Experiment]:
         """The two jobs of a direct pair, in the order of the study's rows."""

@@ -206,15 +206,19 @@ def _sizes(plan: _Plan, rows: Sequence[str], points: Mapping[_Job, Point]) -> li
 
 
 def _rate_checks(plan: _Plan, rows: Sequence[str], points: Mapping[_Job, Point]) -> list[RateCheck]:
-    """The runs with other learning rates and the run of the rule among them, by row and factor."""
+    """The runs with other learning rates and the run of the rule among them, by row, budget, size and factor."""
     checks = [job for job in plan.in_order(rows) if job.factor != 1]
     checked = {(job.row, job.size, job.pairs, job.seed) for job in checks}
     both = [job for job in plan.in_order(rows) if (job.row, job.size, job.pairs, job.seed) in checked and job in points]
+    ordered = sorted(
+        both,
+        key=lambda job: (rows.index(job.row), job.pairs or 0, list(plan.sizes[job.row]).index(job.size), job.factor),
+    )
     return [
         RateCheck(
             job.row, job.size, job.pairs or 0, job.factor, points[job].loss, points[job].flops, points[job].seconds
         )
-        for job in sorted(both, key=lambda job: (rows.index(job.row), job.factor))
+        for job in ordered
     ]
 
 

@@ -190,7 +190,11 @@ def _limits(say: Catalogue, study: Study, analysis: Analysis) -> Iterator[tuple[
     if unchecked := [row for row in study.labels if row not in checked]:
         yield "rate_unchecked", listed(unchecked)
     if wrong := _wrong_rates(study, noises):
-        yield "rate_wrong", listed(wrong)
+        runs = [
+            say("scale.rate_run", row=study.labels[row], size=size, pairs=formatting.count(round(pairs)))
+            for row, size, pairs in wrong
+        ]
+        yield "rate_wrong", {"runs": say.listed(runs)}
     if len({row.fit.form for row in rows if row.fit}) > 1:
         yield "forms", {}
     if silent := [row.row for row in rows if any(point.bleu is None for point in row.points)]:
@@ -210,8 +214,8 @@ def _unequal_seconds(study: Study) -> float:
     return max((max(of) / min(of) for of in per_token.values()), default=0.0)
 
 
-def _wrong_rates(study: Study, noises: Mapping[str, Noise]) -> list[str]:
-    """Rows for which another learning rate than that of the rule had a clearly lower loss.
+def _wrong_rates(study: Study, noises: Mapping[str, Noise]) -> list[tuple[str, str, float]]:
+    """Rows, sizes and budgets for which another learning rate than that of the rule had a clearly lower loss.
 
     Of three equal rates with one seed each, the rule is not the best in two cases of three. So the difference must be
     larger than those of all rates together would be in 95 % of studies without one: Student's t, Bonferroni-corrected.
@@ -225,9 +229,8 @@ def _wrong_rates(study: Study, noises: Mapping[str, Noise]) -> list[str]:
         row: math.sqrt(2) * noise.run_sd * float(student_t.isf(0.05 / max(others, 1), noise.run_df))
         for row, noise in noises.items()
     }
-    wrong = [
-        row
-        for (row, *_), losses in groups.items()
+    return [
+        (row, size, pairs)
+        for (row, size, pairs), losses in groups.items()
         if row in least and 1.0 in losses and math.log(losses[1.0] / min(losses.values())) > least[row]
     ]
-    return list(dict.fromkeys(wrong))

@@ -18,7 +18,7 @@ corpora: [files-en-de]
 rows: [perceptron]
 pairs: [20, 40]
 rules: {training.optimizer.lr: -0.5}
-rate_check: {pairs: 40, factors: [2.0]}
+rate_checks: [{pairs: 40, factors: [2.0]}]
 settings:
   text: {vocabulary_size: 90}
   training: {validations: 1, batch_tokens: 300, schedule: {warmup: 0, decay: linear}}

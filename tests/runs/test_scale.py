@@ -26,7 +26,7 @@ STUDY: dict[str, Any] = {
     "pairs": [100, 400],
     "replicates": {"sizes": 1, "seeds": [2, 3]},
     "rules": {"training.optimizer.lr": -0.5, "model.initial": -0.25},
-    "rate_check": {"pairs": 400, "factors": [0.5, 2.0]},
+    "rate_checks": [{"pairs": 400, "factors": [0.5, 2.0]}],
     "settings": {"corpus": {"pairs": 400}, "training": {"schedule": SCHEDULE}},
 }
 
@@ -60,10 +60,27 @@ def test_every_row_has_every_size_budget_and_seed(jobs: list[Experiment]) -> Non
 
 def test_large_sizes_and_further_seeds_may_end_earlier(tmp_path: Path) -> None:
     changed = {"most_pairs": {"L": 100, "XL": 100}, "replicates": {"sizes": 2, "seeds": [2], "most_pairs": 100}}
-    scale = study(tmp_path, rows=["lstm"], rate_check={"pairs": 100, "factors": [2.0]}, **changed)
+    scale = study(tmp_path, rows=["lstm"], rate_checks=[{"pairs": 100, "factors": [2.0]}], **changed)
     jobs = [(job.training.max_pairs, job.about.size, job.seed) for job in scale.experiments([])]
     at_100 = [("XS", 1), ("XS", 2), ("S", 1), ("S", 2), ("M", 1), ("L", 1), ("XL", 1), ("XL", 1)]
     assert jobs == [(100, *job) for job in at_100] + [(400, "XS", 1), (400, "S", 1), (400, "M", 1)]
+
+
+def test_a_rate_may_be_checked_at_chosen_sizes_of_some_rows(tmp_path: Path) -> None:
+    checks = [{"pairs": 400, "factors": [0.5]}, {"pairs": 100, "factors": [0.25, 2.0], "sizes": {"lstm": "S"}}]
+    jobs = study(tmp_path, rate_checks=checks).experiments([])
+    rule = {(job.row, job.about.size): job.training.optimizer.lr for job in reversed(jobs)}
+    found = [
+        (job.row, job.about.size, job.training.max_pairs, factor)
+        for job in jobs
+        if (factor := float(f"{job.training.optimizer.lr / rule[job.row, job.about.size]:.3g}")) != 1
+    ]
+    assert found == [
+        ("lstm", "S", 100, 0.25),
+        ("lstm", "S", 100, 2.0),
+        ("perceptron", "XL", 400, 0.5),
+        ("lstm", "XL", 400, 0.5),
+    ]
 
 
 def test_rules_carry_the_recipe_to_other_sizes(jobs: list[Experiment]) -> None:
@@ -90,12 +107,23 @@ def test_a_row_does_without_a_setting_that_it_does_not_have(jobs: list[Experimen
         ({"corpora": ["grammar-en-de", "grammar-en-fr"]}, "corpora: a study has one corpus"),
         ({"baseline": "lstm"}, "baseline: has no effect in a scaling study; remove it"),
         ({"more_seeds": {"lstm": [2]}}, "more_seeds: has no effect in a scaling study; remove it"),
-        ({"rate_check": {"pairs": 300, "factors": [2.0]}}, "300 is no budget of the study; expected one of 100, 400"),
+        (
+            {"rate_checks": [{"pairs": 300, "factors": [2.0]}]},
+            "300 is no budget of the study; expected one of 100, 400",
+        ),
+        (
+            {"rate_checks": [{"pairs": 100, "factors": [2.0], "sizes": {"lstn": "S"}}]},
+            "no row 'lstn', did you mean lstm?",
+        ),
+        (
+            {"rate_checks": [{"pairs": 100, "factors": [2.0], "sizes": {"lstm": "XXL"}}]},
+            "no size of lstm 'XXL', did you mean XL?",
+        ),
         ({"most_pairs": {"XXL": 100}}, "no size of perceptron 'XXL', did you mean XL?"),
         ({"most_pairs": {"XL": 200}}, "most_pairs: XL: 200 is no budget of the study; expected one of 100, 400"),
-        ({"most_pairs": {"XL": 100}}, "rate_check: pairs: 400 is more than the largest budget of perceptron XL, 100"),
+        ({"most_pairs": {"XL": 100}}, "rate_checks: pairs: 400 is more than the largest budget of perceptron XL, 100"),
         ({"replicates": {"most_pairs": 7}}, "replicates: most_pairs: 7 is no budget of the study"),
-        ({"rules": {}}, r"rate_check: checks a rule for training\.optimizer\.lr, but rules: has none"),
+        ({"rules": {}}, r"rate_checks: check a rule for training\.optimizer\.lr, but rules: has none"),
         ({"settings": {"training": {"max_pairs": 5}}}, r"settings: training\.max_pairs: has no effect"),
         ({"settings": {"training": {"max_updates": 5}}}, r"settings: training\.max_updates: has no effect"),
         ({"pair": [1]}, "unknown key pair; did you mean pairs?"),
@@ -132,7 +160,7 @@ def test_a_flag_that_would_make_all_jobs_equal_is_refused(scale: Scale, flag: st
 )
 def test_settings_that_would_break_the_law_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     pairs = [100, 9000] if settings == {"corpus": {}} else [100, 400]
-    scale = study(tmp_path, rows=["perceptron"], settings=STUDY["settings"] | settings, pairs=pairs, rate_check=None)
+    scale = study(tmp_path, rows=["perceptron"], settings=STUDY["settings"] | settings, pairs=pairs, rate_checks=[])
     with pytest.raises(ValueError, match=message):
         scale.experiments([])
 

@@ -132,8 +132,8 @@ def test_what_the_study_cannot_say_is_listed(small: Study, analysis: Analysis) -
     said = " ".join(verdicts.limits(SAY, small, analysis))
     assert "grammar-en-de is synthetic" in said
     assert "8 of 12 sizes have one seed" in said
-    assert "not checked at the largest size: Few" in said
-    assert "lower loss at the largest size, so the frontier of these rows may be too high: Bahdanau." in said
+    assert "rates was not checked: Few" in said
+    assert f"clearly lower loss, so the frontier of these rows may be too high: Bahdanau ({LARGEST}, 480,000" in said
     assert "BLEU was not measured at all points: Few" in said
     noise = analysis.rows["bahdanau"].noise
     assert noise
