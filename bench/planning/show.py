@@ -17,11 +17,18 @@ CALIBRATED = "The speed was measured with random weights and tokens"
 """How the note begins below a table with calibrated rows."""
 
 
-def predicted_and_real(planned_s: float, took_s: float) -> str:
-    """The line after a suite whose duration was predicted at its start."""
+def predicted_and_real(planned_s: float, took_s: float, continued: int) -> str:
+    """The line after a suite whose duration was predicted at its start.
+
+    Args:
+        continued: Number of jobs that earlier commands had begun, so that the suite had less to do than was planned.
+    """
     difference = took_s / planned_s - 1
     sign = formatting.fixed(100 * difference, 0) if difference < 0 else f"+{formatting.fixed(100 * difference, 0)}"
     planned, took = map(formatting.hours_and_minutes, (planned_s, took_s))
+    if continued:
+        jobs = "1 job" if continued == 1 else f"{continued} jobs"
+        return f"planned {planned} for whole jobs, took {took}: {jobs} had begun before"
     return f"planned {planned}, took {took} ({sign}{formatting.SPACE}%)"
 
 

@@ -117,6 +117,7 @@ def run_suite(
         resources = Resources.of(backend.count if isinstance(backend, LocalBackend) else None, start_s)
         on_cluster = backend is not None and not isinstance(backend, LocalBackend)
         planned_s = None if on_cluster or not unfinished else _planned_seconds(unfinished, resources, store)
+        continued = 0 if again else sum(bool(store.find(name, each.job_hash)) for each in unfinished)
         if unfinished:  # else the numbers of the command that ran the jobs stay
             store.log_plan(parent, planned_s, None)
         ended = Exporter(kept, store, experiments).add if kept and export else lambda _: None
@@ -133,8 +134,9 @@ def run_suite(
             status = "KILLED" if not completed else "FAILED" if failed else "FINISHED"
             if planned_s and status == "FINISHED":
                 took_s = time.monotonic() - began
-                store.log_plan(parent, planned_s, took_s)
-                terminal.say(predicted_and_real(planned_s, took_s))
+                if not continued:  # the plan is of whole jobs
+                    store.log_plan(parent, planned_s, took_s)
+                terminal.say(predicted_and_real(planned_s, took_s, continued))
         finally:
             store.end(parent, status)
     if not completed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,26 @@ def test_a_suite_prints_and_records_the_planned_and_the_real_time(
     recorded = json.loads(parent.tags[PLAN_TAG])
     assert recorded["planned_s"] == planned
     assert (recorded["took_s"] is None) is (planned is None)
+
+
+def test_the_plan_of_a_suite_that_continues_a_job_is_not_compared_with_its_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan is of whole jobs."""
+    jobs = FakeJobs(lambda experiment: [1.0])
+
+    def run(experiment: Experiment, store: Store, suite: str, **named: Any) -> JobResult:
+        return jobs.run(experiment, store, suite, **named, on_status=lambda status: False, trial=None)
+
+    monkeypatch.setattr(bench.runs.run_suite, "run", run)
+    monkeypatch.setattr(bench.runs.run_suite, "_planned_seconds", lambda *_: 100.0)
+    suite, store = Suite(rows=["mlp"]), Store(TrackingSettings(None, str(folder / "runs")))
+    (experiment,) = suite.experiments(flags(folder))
+    writer = store.begin("table", experiment.name, {"job_hash": experiment.job_hash}, None)
+    writer.finish("KILLED")
+    run_suite(folder / "table.yaml", suite, flags(folder), False)
+    printed = capsys.readouterr().out.replace("\u00a0", " ")
+    assert re.search("planned 2 min for whole jobs, took .*: 1 job had begun before", printed)
+    parent = store.parent_run("table")
+    assert parent
+    assert json.loads(parent.tags[PLAN_TAG])["took_s"] is None
