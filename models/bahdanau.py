@@ -80,7 +80,8 @@ class Decoder(nn.Module):
         gates_B2D = torch.sigmoid(from_both_B3D[:, : 2 * width] + self.U_gates(s_BD))
         z_BD, r_BD = gates_B2D.chunk(2, dim=1)
         candidate_BD = torch.tanh(from_both_B3D[:, 2 * width :] + self.U(r_BD * s_BD))
-        return torch.lerp(s_BD, candidate_BD, z_BD), context_B2D, weights_BS
+        # Under autocast the gates are in bf16, but the state is not, as in a fused recurrent layer.
+        return torch.lerp(s_BD, candidate_BD.to(s_BD), z_BD.to(s_BD)), context_B2D, weights_BS
 
 
 @dataclass
@@ -151,7 +152,8 @@ class Model(Translator):
 
     def first_state(self, memory: Memory) -> Tensor:
         """Return s_0 = tanh(W_s h_1 + b_s), h_1 of the backward direction, which ends at the first word."""
-        return torch.tanh(self.W_s(memory.h_BS2D[:, 0, self.config.width :]))
+        s_BD = torch.tanh(self.W_s(memory.h_BS2D[:, 0, self.config.width :]))
+        return s_BD.to(self.W_s.weight.dtype)
 
     def readout(self, s: Tensor, y: Tensor, context: Tensor) -> Tensor:
         """Return t_i,j = max(t~_i,2j-1, t~_i,2j), t~_i = U_o s_i + V_o E y_{i-1} + C_o c_i + b_o; W_o is `output`."""

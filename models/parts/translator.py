@@ -164,12 +164,15 @@ class Translator(pl.LightningModule, ABC):
         )
 
     def initial_state(self, *shape: int, like: Tensor) -> Tensor:
-        """Return the zeros with which a recurrence begins.
+        """Return the zeros with which a recurrence begins, on the device of `like`.
 
-        They require gradients so that a fused and an unrolled cell compute the same products in the backward pass;
-        otherwise the counted FLOPs would depend on which of the two ran.
+        They have the precision of the weights, also where autocast makes products coarser: a state that is rounded to
+        bf16 at every position loses all that is smaller than 2^-9 of it. They require gradients so that a fused and an
+        unrolled cell compute the same products in the backward pass; otherwise the counted FLOPs would depend on which
+        of the two ran.
         """
-        return torch.zeros(shape, dtype=like.dtype, device=like.device, requires_grad=torch.is_grad_enabled())
+        dtype = next(self.parameters()).dtype
+        return torch.zeros(shape, dtype=dtype, device=like.device, requires_grad=torch.is_grad_enabled())
 
     def logits(self, memory: Any, batch: Batch) -> Tensor:
         """Return logits_NV for each real target token, sentence by sentence; `memory` is `encode(batch.source)`."""

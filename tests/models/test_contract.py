@@ -643,3 +643,15 @@ def test_presets_have_their_target_size(row: str, preset: str, goal: float) -> N
     outside //= max(1, len(job.members))
     assert outside == pytest.approx(OTHER_SIZES.get(row, {}).get(preset, goal), rel=0.2), f"{outside:,} parameters"
     assert ("the preset's size" in job.about.note.lower()) is (row in OTHER_SIZES)
+
+
+@pytest.mark.parametrize("row", ["bahdanau", "deep-att"])
+def test_a_recurrence_that_is_written_out_keeps_its_state_in_fp32_under_bf16(row: str) -> None:
+    """As fused layers do on a GPU. Rows whose decoder begins with the state of a fused encoder get fp32 from there."""
+    model, pairs = build(row).float(), batch()
+    with torch.no_grad(), bf16_fallback(torch.device("cpu")), torch.autocast("cpu", torch.bfloat16):
+        state = model.start(model.encode(pairs.source))
+        for previous_B in pairs.prefix.ids_BS[:, :3].unbind(dim=1):
+            _, state, _ = model.step(previous_B, state)
+    floating = [leaf for leaf in tree_flatten(state.past)[0] if leaf.is_floating_point()]
+    assert {leaf.dtype for leaf in floating} == {torch.float32}
