@@ -120,9 +120,9 @@ class Batch(NamedTuple):
 
     @property
     def prefix(self) -> Tokens:
-        """The decoder's input at each target position: BOS, then all target tokens but the last."""
+        """The decoder's input at each target position: BOS, then all target tokens but EOS."""
         ids_BT = functional.pad(self.target.ids_BS[:, :-1], (1, 0), value=BOS)
-        return Tokens(ids_BT, self.target.lengths_B)
+        return Tokens(ids_BT.masked_fill(self.target.ids_BS == PAD, PAD), self.target.lengths_B)
 
     def padded(self, multiple: int) -> Batch:
         """Return the batch with its shorter side padded to a multiple, but not beyond the longer side."""

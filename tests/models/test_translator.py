@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.parts.batch import EOS, Batch, Tokens
+from models.parts.batch import BOS, EOS, PAD, Batch, Tokens
 from models.parts.optimization import LearningRateSchedule, OptimizationSettings
 from models.parts.translator import cross_entropy_loss
 from models.transformer import Config, Model
@@ -104,3 +104,11 @@ def test_label_smoothing_equals_its_equation() -> None:
     model.optimization = OptimizationSettings(label_smoothing=0.1)
     wanted = -(0.9 * label_N + 0.1 * logs_NV.mean(-1)).mean()
     assert cross_entropy_loss(model, pairs).item() == pytest.approx(wanted.item(), rel=1e-6)
+
+
+def test_the_input_of_the_decoder_is_padded_like_the_target() -> None:
+    """BOS takes the place of EOS, which no sentence reads, however long the others of its batch are."""
+    target = Tokens(torch.tensor([[5, 6, EOS, PAD, PAD], [5, 6, 7, 8, EOS]]), (3, 5))
+    prefix = Batch(target, target).prefix
+    assert prefix.ids_BS.tolist() == [[BOS, 5, 6, PAD, PAD], [BOS, 5, 6, 7, 8]]
+    assert prefix.length_B.tolist() == list(prefix.lengths_B)
