@@ -68,10 +68,6 @@ class Results:
             )
         return cls(path.stem, folder, _read(folder, path.stem))
 
-    def finished(self) -> dict[str, TrackedRun]:
-        """Job hash -> the newest finished run of the job."""
-        return {run.tags.get("job_hash", ""): run for run in self._finished_runs()}
-
     def _finished_runs(self) -> list[TrackedRun]:
         """All finished runs, the oldest first."""
         runs = [run for export in self.exports for run in export.runs(self.suite) if run.status == "FINISHED"]

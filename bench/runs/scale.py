@@ -321,7 +321,6 @@ def _rounded(value: float) -> float:
 
 
 def multiplied_parameters(experiment: Experiment) -> int:
-    """The size of the experiment's model at the vocabulary that its text asks for; no weights are drawn."""
-    vocabulary = experiment.text.vocabulary_size
+    """The size of the experiment's model at the vocabularies that its text asks for; no weights are drawn."""
     with torch.device("meta"):
-        return experiment.build(vocabulary, vocabulary).multiplied_parameters()
+        return experiment.build(*experiment.text.sizes).multiplied_parameters()

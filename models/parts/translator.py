@@ -132,11 +132,10 @@ class Translator(pl.LightningModule, ABC):
 
         A GPU can then record an update, or a step of decoding, and repeat it. In training, a fused recurrence with
         dropout between its layers cannot be repeated: whenever the random numbers are seeded, cuDNN reads a seed back
-        and moves the state of its dropout. Nor can a model with a loss term of its own.
+        and moves the state of its dropout.
         """
         recurrences = (module for module in self.modules() if isinstance(module, nn.RNNBase))
-        own_loss = type(self).auxiliary_loss is not Translator.auxiliary_loss
-        return not training or not (own_loss or any(recurrence.dropout for recurrence in recurrences))
+        return not training or not any(recurrence.dropout for recurrence in recurrences)
 
     def flops_skipped_at_padding(self) -> tuple[Flops, Flops]:
         """Return the FLOPs that `encode` and `decode` do not spend on one position of padding.
