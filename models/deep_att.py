@@ -19,8 +19,8 @@ reads what a further layer would read, [Half(f), Dr(h)]; the decoder begins with
 
 Two likely deviations, found by a comparison with an implementation by others (fyabc) after the runs of this row: there
 the order of f is content, input, forget and output gate, so Half(f) carries the content and the input gate; here the
-order is that of PyTorch, input, forget, content, output, and Half(f) carries the input and the forget gate. f is linear
-in its input, so either half can learn to carry any part of it. And there peepholes are an option; here are none.
+order is input, forget, output, content, and Half(f) carries the input and the forget gate. f is linear in its input, so
+either half can learn to carry any part of it. And there peepholes are an option; here are none.
 
 nn.LSTM does not return f, which the next layer needs, so using it would mean computing f twice. Here f is computed for
 all positions at once; the loop over positions has only the product with U, for both columns together.

@@ -1,11 +1,15 @@
 """Multi-layer perceptron as a translator: trained embeddings, hidden layers, back-propagation.
 
 Rumelhart, Hinton and Williams 1986, "Learning representations by back-propagating errors" (row mlp: sigmoid units);
-Krizhevsky et al. 2012 (row mlp-relu: rectified units with dropout). The input is as in Bengio et al. 2003, "A neural
+Krizhevsky et al. 2012 (row mlp-relu: rectified units with dropout; but dropout is a setting that the equal search
+tries, so with its recipes both rows have it and differ in the units). The input is as in Bengio et al. 2003, "A neural
 probabilistic language model": the concatenated embeddings of a fixed window of words.
 
 At target position t the network sees the same as the perceptron: the source words at t-2 ... t+2 (PAD outside the
 sentence), the mean of the source, and the last two target words.
+
+Ours: embeddings drawn from N(0, 1), Xavier's uniform weights with the gain of the units, biases that begin at zero.
+Krizhevsky et al. draw weights from N(0, 0.01^2) and begin with biases of 1, for images.
 
 Letters: B batch  S source length  T target length  W window slots  P padded source  D embedding  V vocabulary
 """
@@ -37,7 +41,7 @@ class Config:
         hidden: Width of each hidden layer.
         layers: Hidden layers.
         activation: sigma(x) = 1 / (1 + e^-x), or max(0, x).
-        dropout: Rate after each hidden layer.
+        dropout: Rate after each hidden layer (0.5 in Krizhevsky et al.; none in the paper of 1986).
     """
 
     embedding: int = 256
@@ -84,13 +88,13 @@ class Model(Translator):
         return Memory(words_BPD, sum_BD / source.length_B[:, None])
 
     def decode(self, memory: Memory, target: Tokens) -> Tensor:
-        length, last = target.ids_BS.shape[1], memory.words_BPD.shape[1] - 1
+        length = target.ids_BS.shape[1]
         position_T = torch.arange(length, device=target.ids_BS.device)
-        slots = [memory.words_BPD[:, (position_T + slot).clamp(max=last)] for slot in range(SLOTS)]
+        window_BTX = memory.words_BPD[:, source_index(position_T, memory.words_BPD.shape[1])].flatten(2)
         recent_BTD = self.target_embedding(functional.pad(target.ids_BS, (RECENT - 1, 0), value=PAD))
         recent = [recent_BTD[:, slot : slot + length] for slot in range(RECENT)]
         mean_BTD = memory.mean_BD[:, None].expand_as(recent[0])
-        return self.hidden(torch.cat((*slots, mean_BTD, *recent), dim=-1))
+        return self.hidden(torch.cat((window_BTX, mean_BTD, *recent), dim=-1))
 
     def start(self, memory: Memory) -> State:
         return State(memory, first_past(memory.mean_BD))

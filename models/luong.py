@@ -172,7 +172,7 @@ class Model(Translator):
         for layer, cell in enumerate(self.decoder):
             h_BD, c_BD = cell(x_BD, past.h_BLD[:, layer], past.c_BLD[:, layer], added_B4D)
             states.append((h_BD, c_BD))
-            x_BD, added_B4D = self.dropout(h_BD), 0.0
+            x_BD, added_B4D = self.dropout(h_BD), 0.0  # that of the top layer is not used: attention reads h
         h_BLD, c_BLD = (torch.stack(state, dim=1) for state in zip(*states, strict=True))
         h_BD, mask_BS, factor_BS = h_BLD[:, -1], source.mask_BS, None
         if self.window is not None:

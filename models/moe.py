@@ -10,7 +10,8 @@ reads the words forwards, layer 2 reads them backwards, and their outputs are ad
 the lower decoder layer reads the context. An encoder and a decoder step with the softmax then have the published 85M
 multiply-adds.
 
-Ours, where the paper is silent: no biases; 64 groups, one for each device as in its language models.
+Ours, where the paper is silent: no biases; 64 groups, one for each device as in its language models; the initial
+weights; the decoder begins with zeros; the query of the attention is the lower layer's output without the residual.
 
 Letters: B batch  S source length  T target length  D width  C cells of an LSTM  N real tokens
 """

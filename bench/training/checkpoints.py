@@ -190,7 +190,11 @@ class CheckpointWriter(pl.Callback):
 
 
 class SeedPerUpdate(pl.Callback):
-    """Seeds dropout from (seed, process, update), so that a resumed run draws the same numbers at every update."""
+    """Seeds dropout from (seed, process, update), so that a resumed run draws the same numbers at every update.
+
+    Seed s draws at update 1,000,003 + u what seed s + 1 draws at update u; runs here are shorter, but for GNMT's of 2
+    million updates.
+    """
 
     def __init__(self, seed: int, rank: int = 0) -> None:
         self.seed, self.rank = seed, rank

@@ -9,7 +9,8 @@ The reward r is GLEU. The sum over all Y is estimated from m translations Y_k sa
 d O_RL = sum_i 1/m sum_k (r_k - b) d log P(Y_k | X_i),  b = 1/m sum_k r_k
 
 As in the paper, the baseline b contains r_k itself, so the expected value of this estimate is (m - 1) / m of the true
-gradient. Both objectives sum over sentences; the loss is their mean over the batch.
+gradient. Both objectives sum over sentences; the loss is their mean over the batch. O_ML has the label smoothing of the
+training before this phase, which the paper does not mention.
 
 There is no dropout in this phase (section 8.3), so that the model that is trained is the one that was sampled from. The
 gates of the MoE are an exception: in training they keep their noise or their shares of a batch. Only the contract of
