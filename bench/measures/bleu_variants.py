@@ -15,7 +15,7 @@ from sacrebleu.metrics.bleu import BLEU
 from bench.data.words import FOLLOWER
 from bench.measures.measure import Measure
 from bench.measures.quality import Statistics, mean_with_interval, statistics_by
-from bench.measures.selection import DEFAULT_TOKENIZER
+from bench.measures.selection import DEFAULT_TOKENIZER, LANGUAGE_TOKENIZERS, primary_subtag
 
 _LETTER = r"[\p{L}\p{Nl}\p{No}]"
 _LETTER_BEFORE = rf"{_LETTER}{FOLLOWER}*"
@@ -89,9 +89,10 @@ def variants(
         language: The target language, such as de; it decides how apostrophes and abbreviations are tokenised.
         tokenizer: The tokenizer of BLEU that fits the targets.
     """
+    language = primary_subtag(language)
     lowercase = BLEU(lowercase=True, tokenize=tokenizer)
     found = [mean_with_interval([statistics_by(lowercase, "bleu_lowercase", hypotheses, references)])]
-    if language == "ko":
+    if language in LANGUAGE_TOKENIZERS["ko-mecab"]:
         return [*found, *_korean(hypotheses, references)]
     if tokenizer != DEFAULT_TOKENIZER:
         return found

@@ -146,8 +146,13 @@ def tokenizer_of(setting: str, language: str) -> str | None:
     """The tokenizer as far as setting and language decide it; None if the script of the text decides."""
     if setting != "auto":
         return setting
-    code = regex.split("[-_]", language.lower())[0]
+    code = primary_subtag(language)
     return next((name for name, codes in LANGUAGE_TOKENIZERS.items() if code in codes), None)
+
+
+def primary_subtag(language: str) -> str:
+    """Returns the language of a tag without its script or region, in small letters: ko of ko-KR."""
+    return regex.split("[-_]", language.lower())[0]
 
 
 def written_without_spaces(lines: Sequence[str]) -> bool:

@@ -92,3 +92,9 @@ def test_a_language_with_another_tokenizer_has_no_score_of_words_between_spaces(
     found = bleu_variants.variants(["那个男人看见了狗。"], ["那个男人看见了狗。"], "zh", "zh")
     assert [(measure.metric, measure.value) for measure in found] == [("bleu_lowercase", pytest.approx(100))]
     assert "case:lc|eff:no|tok:zh" in found[0].provenance
+
+
+@pytest.mark.parametrize(("tag", "language"), [("en-GB", "en"), ("de_AT", "de"), ("ko-KR", "ko"), ("kor", "ko")])
+def test_a_region_does_not_change_a_language(tag: str, language: str) -> None:
+    lines = ["we're here .", "Das ist z. B. gut ."]
+    assert bleu_variants.variants(lines, lines, tag) == bleu_variants.variants(lines, lines, language)
