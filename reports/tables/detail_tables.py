@@ -140,6 +140,7 @@ def _change_entries(context: Context, now: Cell, old: Cell | None, test: Compari
     say = context.catalogue
     # Times that were measured for all rows at once cannot be compared with those of jobs, or of another machine.
     timed_alike = context.before is not None and context.timed_on == context.before.timed_on
+    timed_alike = timed_alike and bool(context.timed_on or _machines(now) == _machines(old))
     bleu = [cell.number("bleu", cell.track.test_set) if cell else None for cell in (old, now)]
     if test is not None:
         tested = _test_entries(test, context)
@@ -158,6 +159,12 @@ def _change_entries(context: Context, now: Cell, old: Cell | None, test: Compari
     ]
     ratios += [] if timed_alike else [EMPTY]
     return [*(number_entry("bleu", number) for number in bleu), *tested, *ratios]
+
+
+def _machines(cell: Cell | None) -> set[tuple[str, ...]]:
+    """The processors and numbers of threads on which the runs of a cell were timed."""
+    runs = cell.runs.values() if cell else ()
+    return {tuple(run.tags.get(tag, "") for tag in ("hardware.cpu", "hardware.gpu", "threads")) for run in runs}
 
 
 def settings(context: Context) -> Table:

@@ -76,6 +76,22 @@ def test_times_that_were_measured_in_another_way_are_not_compared(compared: Cont
     assert [entry.missing for entry in tested[-2:]] == [False, True]
 
 
+def test_times_of_other_machines_are_not_compared(compared: Context):
+    assert compared.before
+    for row in compared.before.rows:
+        for cell in row.cells.values():
+            for run in cell.runs.values():
+                run.tags["hardware.cpu"] = "an older one"
+    table = detail_tables.changes(compared)
+    for row in compared.before.rows:
+        for cell in row.cells.values():
+            for run in cell.runs.values():
+                del run.tags["hardware.cpu"]
+    assert table
+    (tested,) = [row for row in table.rows if row[0].text == "Tested"]
+    assert [entry.missing for entry in tested[-2:]] == [False, True]
+
+
 def test_suites_with_other_sentences_are_not_tested(store: Store, compared: Context):
     other = gather_runs.gather(store, "earlier")
     of_rows = other.translations[other.tracks[0]].statistics["bleu"]
