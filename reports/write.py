@@ -20,7 +20,7 @@ from bench.system.visible_text import visible
 from reports.gathering import translations
 from reports.gathering.context import OTHER_CODE, Context
 from reports.plots import main_plots
-from reports.plots.drawing import COLOURS, Plot, draw_ahead, why_not_drawn
+from reports.plots.drawing import FAMILIES, Plot, draw_ahead, why_not_drawn
 from reports.tables import detail_tables
 from reports.tables.comparison_table import comparison_table, direction_note
 from reports.tables.table import Entry, Table
@@ -148,7 +148,7 @@ def _render(
 
 def render(template: str, **content: Any) -> str:
     """A template with its variables. What every HTML page needs besides them is added."""
-    return _environment(template).get_template(template).render(known_families=list(COLOURS), **content)
+    return _environment(template).get_template(template).render(known_families=FAMILIES, **content)
 
 
 def _content(context: Context, plots: list[Plot], home: str, row_pages: Mapping[str, str]) -> dict[str, Any]:

@@ -38,6 +38,9 @@ COLOURS = {
 }
 """Colours on white, with a contrast of at least 4.5 for text and marks. In dark mode the page sets others."""
 
+FAMILIES = ("feed-forward", "recurrent", "convolutional", "mixture", "attention")
+"""The families of rows, which have a colour and a text of their own. A file may name others."""
+
 FORMS = ("wide", "narrow")
 """The page has every plot in both forms and shows the one that fits the screen; the files have the first."""
 

@@ -70,7 +70,8 @@ def curves_plot(context: Context, track: Track, axis: str, series: Mapping[tuple
     mean = len(lines) > max(MAX_LINES, len(rows))
     drawn = thinned(_means(points) if mean else points, MAX_DRAWN_POINTS // len(context.tracks))
     marked = len(drawn) * len(context.tracks) <= MAX_MARKED_POINTS
-    ends = {point.row: point for point in drawn if point.metric == score}
+    firsts = {row.name: min((seed or 0 for name, seed in lines if name == row.name), default=0) for row in rows}
+    ends = {p.row: p for p in drawn if p.metric == score and (mean or (p.seed or 0) == firsts[p.row])}
     label = say.label(score.rpartition("/")[2])
     improving = {row.name for row in rows if row.cells[track].still_improving}
     captions = [say("learning.caption", score=label), say("learning.means" if mean else "learning.seeds")]

@@ -78,7 +78,7 @@ class Catalogue:
             return self("compared.times", ratio=formatting.fixed(ratio, 1 if ratio < 100 else 0), name=name)
         percent = round(abs(ratio - 1) * 100)
         kind = "same" if not percent else "more" if ratio > 1 else "fewer"
-        return self(f"compared.{kind}", percent=percent, name=name)
+        return self(f"compared.{kind}", percent=percent if percent < 100 else "> 99", name=name)
 
     def recorded(self, text: str) -> str:
         """The translation of a text that a run has stored; of a list with semicolons, each piece by itself."""

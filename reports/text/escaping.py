@@ -28,6 +28,9 @@ TEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "`": r"\textasciigrave{}",
+    "[": "{[}",  # after the end of a row of a table, [ and * are read as its arguments
+    "]": "{]}",
+    "*": "{*}",
     "\u00a0": "~",
     "×": r"$\times$",
     "≤": r"$\leq$",

@@ -48,4 +48,4 @@ def interval(name: str, low: float | None, high: float | None) -> str:
 def difference(name: str, number: float) -> str:
     """A difference in the unit of the metric's heading, always with its sign: +1.5, −1.5."""
     text = value(name, number)
-    return text if text.startswith("−") else f"+{text}"
+    return text if text.startswith("−") or text == formatting.MISSING else f"+{text}"

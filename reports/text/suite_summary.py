@@ -42,7 +42,7 @@ def description(context: Context, experiment: str, parent: str, linked: Collecti
     end = ["", *(markdown(sentence) for sentence in findings.sentences(context))]
     room = MAX_CHARACTERS - sum(len(line) + 1 for line in [*lines, *end])
     rows = [_line(context, row, here, linked) for row in context.rows]
-    while sum(len(line) + 1 for line in rows) > room:
+    while rows and sum(len(line) + 1 for line in rows) > room:
         rows.pop()
     left_out = len(context.rows) - len(rows)
     more = [f"| ... {say.count('row', left_out)} |{' |' * (len(headings) - 1)}"] if left_out else []

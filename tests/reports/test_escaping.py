@@ -19,6 +19,7 @@ pytestmark = synthetic_runs.quiet_mlflow
         ("1.0–2.0 −3 —", "1.0--2.0 $-$3 ---"),
         ("a--b ''c''", r"a-{}-b '{}'c'{}'"),
         ("Tür", "Tür"),
+        ("[a] *b", "{[}a{]} {*}b"),
         ("p ≤ 1", r"p $\leq$ 1"),
         ("א😀", r"\other{05D0}{א}\other{1F600}{😀}"),
         ("one\n two\x00", r"one  two\other{2400}{␀}"),

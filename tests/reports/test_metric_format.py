@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from bench.system import formatting
@@ -39,12 +41,13 @@ def test_intervals_differences_and_comparisons():
     assert metric_format.interval("bleu", 1.0, 2.04) == "1.0–2.0"
     assert metric_format.interval("bleu", -2.0, 1.0) == "−2.0 … 1.0"
     assert metric_format.interval("bleu", None, None) == ""
-    assert [metric_format.difference("bleu", number) for number in (1.5, -1.5)] == ["+1.5", "−1.5"]
+    assert [metric_format.difference("bleu", number) for number in (1.5, -1.5, math.nan)] == ["+1.5", "−1.5", "—"]
     assert [formatting.p_equals(p) for p in (0.0004, 0.012)] == ["p\u00a0<\u00a00.001", "p\u00a0=\u00a00.012"]
-    assert [load_catalogue().compared(a, b, "X") for a, b in ((5, 2), (3, 4), (4, 3), (1, 1))] == [
+    assert [load_catalogue().compared(a, b, "X") for a, b in ((5, 2), (3, 4), (4, 3), (1, 1), (1, 300))] == [
         "2.5 times those of X",
         "25\u00a0% fewer than X",
         "33\u00a0% more than X",
         "as many as X",
+        "> 99\u00a0% fewer than X",
     ]
     assert [formatting.exact(number) for number in (3e12, 0.1, None, float("inf"))] == ["3000000000000", "0.1", "", ""]

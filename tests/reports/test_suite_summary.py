@@ -40,6 +40,12 @@ def test_a_long_description_is_cut_between_rows(level: Context) -> None:
     assert int(left_out[1]) + text.count("](#/experiments") > len(many.rows)
 
 
+def test_a_question_that_fills_the_description_leaves_no_row(level: Context) -> None:
+    full = replace(level, question="Why? " * 2000)
+    text = suite_summary.description(full, full.experiment, "parent", ())
+    assert re.search(rf"\| \.\.\. {len(level.rows)}\s+rows", text)
+
+
 def test_metrics_of_a_suite(level: Context, mixed: Context) -> None:
     track, row = level.tracks[0], level.row("two")
     found = suite_summary.metrics(level)
