@@ -35,11 +35,12 @@ def setting_differences(experiments: Sequence[Experiment]) -> list[str]:
                 rows = values.setdefault(str(getattr(getattr(experiment, group), key)), [])
                 if experiment.row not in rows:
                     rows.append(experiment.row)
-            if len(values) > 1:
-                usual = max(values, key=lambda value: len(values[value]))
-                lines += [
-                    f"{', '.join(rows)}: {group}.{key} {value}, most rows {usual}"
-                    for value, rows in values.items()
-                    if value != usual
-                ]
+            count = len({experiment.row for experiment in experiments})
+            usual = next((value for value, rows in values.items() if 2 * len(rows) > count), None)
+            most = "" if usual is None else f", most rows {usual}"
+            lines += [
+                f"{', '.join(rows)}: {group}.{key} {value}{most}"
+                for value, rows in values.items()
+                if len(values) > 1 and value != usual
+            ]
     return lines

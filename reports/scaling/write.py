@@ -122,7 +122,13 @@ def _sections(say: Catalogue, study: Study, analysis: Analysis, figures: dict[st
             tables.exponents(say, study, analysis),
             tables.frontier_laws(say, study, analysis),
         ),
-        Section("rates", (), [tables.rates(say, study)] if study.rate_checks else [], (), rule),
+        Section(
+            "rates",
+            (),
+            [tables.rates(say, study)] if study.rate_checks else [],
+            [say("scale.note.rates")] if study.rate_checks else (),
+            rule,
+        ),
         Section("spent", (), [tables.spent(say, study, analysis)], (), _facts(say, study, analysis)),
         Section("limits", (), (), verdicts.limits(say, study, analysis), verdicts.missing(say, study, analysis)),
     ]

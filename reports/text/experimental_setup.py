@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.data.corpora.grammar import PHENOMENA
@@ -103,15 +103,21 @@ def _provenance(context: Context, track: Track, name: str) -> Fact:
 
 def _shared(say: Catalogue, values: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """The values of a `Fact` from (row, value)."""
-    rows: dict[str, list[str]] = {}
-    for name, value in values:
-        of_value = rows.setdefault(value, [])
-        if name not in of_value:
-            of_value.append(name)
+    rows = _rows_by_value(values)
     if len(rows) == 1:
         return ((next(iter(rows)), ""),)
     # Names of rows may contain commas.
     return tuple((value or say("protocol.not_recorded"), "; ".join(names)) for value, names in rows.items())
+
+
+def _rows_by_value(values: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Value -> its rows, each once, from (row, value)."""
+    return {value: _names(of for of in values if of[1] == value) for value in dict.fromkeys(v for _, v in values)}
+
+
+def _names(values: Iterable[tuple[str, str]]) -> list[str]:
+    """The rows of (row, value), each once."""
+    return list(dict.fromkeys(name for name, _ in values))
 
 
 def _hashes(tag: str) -> str:
@@ -187,12 +193,13 @@ def deviations(context: Context) -> list[tuple[str, str]]:
             for key in (f"{group}.{key}" for key in keys):
                 # A run of an earlier version has not recorded a setting that was added later.
                 recorded = [(name, run.params[key] or "None") for name, run in runs if key in run.params]
-                values = _shared(say, recorded)
-                usual = max(values, key=lambda entry: entry[1].count(";")) if len(values) > 1 else None
+                rows = _rows_by_value(recorded)
+                usual = next((value for value, names in rows.items() if 2 * len(names) > len(_names(recorded))), None)
+                said = "protocol.different" if usual is None else "protocol.deviation"
                 found += [
-                    (rows, say("protocol.deviation", key=key, value=value, usual=usual[0], track=track.label))
-                    for value, rows in values
-                    if usual and value != usual[0]
+                    ("; ".join(names), say(said, key=key, value=value, usual=usual, track=track.label))
+                    for value, names in rows.items()
+                    if len(rows) > 1 and value != usual
                 ]
     return found
 
@@ -230,7 +237,7 @@ def missing(context: Context) -> list[tuple[str, str]]:
                 found.append((say("missing.some_seeds", row=row.name, track=track.label), why))
     found += _metrics(context, measured)
     single = single_seed(context)
-    if len(single) == len(measured):
+    if all(len(cell.runs) < 2 for row in measured for cell in row.cells.values()):
         found.append((say("missing.between_seeds"), say("missing.one_seed")))
     elif single:
         label = say("missing.between_seeds")
@@ -301,7 +308,7 @@ def _not_compared(context: Context, measured: Sequence[Row]) -> list[tuple[str, 
 def _metrics(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]:
     """Metrics with `in_every_row` that have no value. Rows with the same reason are joined."""
     say = context.catalogue
-    reasons: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, str], dict[str, list[str]]] = {}  # of a label and a reason: row -> tracks
     for row in measured:
         for track, cell in row.cells.items():
             if not cell.runs:
@@ -312,16 +319,22 @@ def _metrics(context: Context, measured: Sequence[Row]) -> list[tuple[str, str]]
                     if number is None or number.value is None:
                         known = number.provenance if number else ""
                         reason = say.recorded(known) if known else say("missing.not_recorded")
-                        names = reasons.setdefault((say.label(name), reason), [])
-                        if row.name not in names:
-                            names.append(row.name)
-    all_rows = len(measured)
+                        tracks = reasons.setdefault((say.label(name), reason), {}).setdefault(row.name, [])
+                        if track.label not in tracks:
+                            tracks.append(track.label)
+    all_tracks = {row.name: [track.label for track, cell in row.cells.items() if cell.runs] for row in measured}
     return [
         (
             say("missing.every_row", label=label)
-            if len(names) == all_rows > 1
-            else say("missing.rows", label=label, rows="; ".join(names)),
+            if rows == all_tracks and len(rows) > 1
+            else say(
+                "missing.rows",
+                label=label,
+                rows="; ".join(
+                    row if tracks == all_tracks[row] else f"{row} ({', '.join(tracks)})" for row, tracks in rows.items()
+                ),
+            ),
             reason,
         )
-        for (label, reason), names in reasons.items()
+        for (label, reason), rows in reasons.items()
     ]

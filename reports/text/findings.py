@@ -77,8 +77,14 @@ def _spread(say: Catalogue, spread: SeedSpread) -> str:
 
 
 def single_seed(context: Context) -> list[str]:
-    """Names of the rows with only one seed on at least one track."""
-    return [row.name for row in context.rows if any(len(cell.runs) == 1 for cell in row.cells.values())]
+    """The rows with one seed; with the tracks, if they have more on another one."""
+    found = []
+    for row in context.rows:
+        tracks = [track.label for track, cell in row.cells.items() if len(cell.runs) == 1]
+        several = any(len(cell.runs) > 1 for cell in row.cells.values())
+        if tracks:
+            found.append(f"{row.name} ({', '.join(tracks)})" if several else row.name)
+    return found
 
 
 def paired_seeds(say: Catalogue, test: Comparison) -> str:

@@ -452,6 +452,11 @@ def test_different_decoding_settings_of_rows_are_listed() -> None:
     lines = setting_differences([resolve(FILES[row], row=row, flags=flags) for row, flags in rows.items()])
     assert "gnmt: decoding.coverage 0.2, most rows 0.0" in lines
     assert "deep-att: decoding.pos_unk dictionary, most rows keep" in lines
+    two = setting_differences([resolve(FILES[row], row=row, flags=rows[row]) for row in ("gnmt", "lstm")])
+    assert [line for line in two if "coverage" in line] == [
+        "gnmt: decoding.coverage 0.2",
+        "lstm: decoding.coverage 0.0",
+    ]
 
 
 def test_the_command_that_repeats_a_suite_contains_no_path_and_no_password() -> None:

@@ -39,6 +39,27 @@ def test_the_usual_value_is_that_of_most_rows_whatever_their_names(store: Store)
     assert ("Odd, one, head", "decoding.beam 1; most rows: 5 (EN-DE)") in experimental_setup.deviations(context)
 
 
+def test_a_setting_without_a_majority_has_no_usual_value(store: Store):
+    runs = [Synthetic(row, row.upper(), 2017, 4, 1e12) for row in ("a", "b")]
+    synthetic_runs.suite(store, "halves", runs, "a,b", "a")
+    context = gather(store, "halves")
+    (run,) = context.row("a").cells[context.tracks[0]].runs.values()
+    run.params["decoding.beam"] = "1"
+    found = [line for line in experimental_setup.deviations(context) if "beam" in line[1]]
+    assert sorted(found) == [("A", "decoding.beam 1 (EN-DE)"), ("B", "decoding.beam 5 (EN-DE)")]
+
+
+def test_a_number_that_one_direction_lacks_is_missing_there_only(store: Store):
+    runs = [
+        Synthetic(row, row.upper(), 2017, 4, 1e12, 1, f"toy-{direction}", costs=costs)
+        for row in ("a", "b")
+        for direction, costs in (("en-de", {}), ("en-fr", {"energy_j": 5.0}))
+    ]
+    synthetic_runs.suite(store, "half measured", runs, "a,b", "a")
+    found = dict(experimental_setup.missing(gather(store, "half measured")))
+    assert [what for what in found if what.startswith("Energy")] == ["Energy, A (EN-DE); B (EN-DE)"]
+
+
 def test_rows_that_cannot_be_compared_with_the_baseline_are_named(store: Store):
     runs = [
         Synthetic("base", "Base", 2017, 4, 1e12, 1),

@@ -110,6 +110,21 @@ def test_rows_with_only_one_seed_are_named(mixed: Context):
     assert dict(experimental_setup.missing(mixed))["Variation between seeds, Base"] == "one seed per row"
 
 
+def test_a_single_seed_of_one_direction_is_named_with_it(store: Store):
+    runs = [
+        Synthetic(row, row.title(), 2017, 4, 1e12, seed, f"toy-{direction}")
+        for row in ("one", "two")
+        for direction, seeds in (("en-de", (1, 2)), ("en-fr", (1,)))
+        for seed in seeds
+    ]
+    synthetic_runs.suite(store, "unequal seeds", runs, "one,two", "one")
+    context = gather(store, "unequal seeds")
+    assert "One seed: One (EN-FR) and Two (EN-FR);" in findings.caveat(context)
+    assert ("Variation between seeds, One (EN-FR); Two (EN-FR)", "one seed per row") in experimental_setup.missing(
+        context
+    )
+
+
 def test_a_row_that_is_better_on_the_common_seeds_is_named(store: Store):
     """A row with the highest mean over its seeds can be worse than another row on the seeds that both have."""
     runs = [
