@@ -55,10 +55,17 @@ def load(settings: CorpusSettings) -> Corpus:
     """The corpus with the name `settings.name`.
 
     Raises:
-        ValueError: there is no such corpus, a file is missing or has a wrong format, or a side of a split is empty:
-            nothing could be trained or evaluated on it.
+        ValueError: there is no such corpus, it does not read a folder or file that is given, a file is missing or has a
+            wrong format, or a side of a split is empty: nothing could be trained or evaluated on it.
     """
     module, source, target = _module(settings)
+    for keys, reader in ((("train", "val", "test", "columns"), "files"), (("path",), "multi30k")):
+        given = next((key for key in keys if getattr(settings, key) is not None), None)
+        if given and settings.name.partition("-")[0] != reader:
+            raise ValueError(
+                f"corpus.{given}: is for the corpus {reader}, but corpus.name is {settings.name}, which does not read "
+                f"it; set corpus.name to {reader if reader == 'files' else f'{reader}-en-de'}, or remove the key"
+            )
     corpus = module.load(settings, source, target)
     if not corpus.tests:
         raise ValueError(f"{corpus.name}: there is no test set; expected at least one; check the files of the corpus")

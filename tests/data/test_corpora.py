@@ -249,3 +249,20 @@ def test_the_real_multi30k() -> None:
         ("test_2016_flickr", "test_2017_flickr"), 1000
     )
     assert corpus.tests["test_2016_flickr"].sources[0] == "A man in an orange hat starring at something."
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            CorpusSettings(train=["a.en", "a.de"]),
+            r"corpus\.train: is for the corpus files, .* set corpus\.name to files",
+        ),
+        (CorpusSettings("multi30k-en-de", columns=["a", "b"]), r"corpus\.columns: is for the corpus files"),
+        (CorpusSettings(path="captions"), r"corpus\.path: is for the corpus multi30k, but .* is grammar-en-de"),
+    ],
+)
+def test_text_that_a_corpus_does_not_read_is_refused(settings: CorpusSettings, message: str) -> None:
+    """Else a model would be trained on other text than was given, without a word."""
+    with pytest.raises(ValueError, match=message):
+        load(settings)
