@@ -121,8 +121,12 @@ class StoreFolder:
     def locate_for_writing(self, address: str) -> str:
         """As `locate`, for writing. Raises ValueError if the address leads out of the folders that may be written."""
         located = self.locate(address)
-        if located.startswith("file:"):
-            check_inside(Path(local_file_uri_to_path(located)), *self.writable)
+        if not located.startswith("file:"):
+            raise ValueError(
+                f"{self.path}: its database says that files are at {located}, which is no file: address beside it; "
+                "nothing is written there; export the runs with the program that made this store"
+            )
+        check_inside(Path(local_file_uri_to_path(located)), *self.writable)
         return located
 
     def update_addresses(self, database: Path) -> str:

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from bench.measures.measure import Measure
 from bench.tracking.reading import FILES_TAG, MissingFile
 from bench.tracking.store import Store, TrackingSettings
-from bench.tracking.store_folder import copy_database, sqlite_file, sqlite_uri
+from bench.tracking.store_folder import StoreFolder, copy_database, sqlite_file, sqlite_uri
 from tests.helpers import tracking_folder
 
 ODD_NAMES = [
@@ -254,3 +254,10 @@ def test_a_database_that_is_a_link_is_read_only(folder: Path, tmp_path: Path) ->
     assert open_store(link.parent, read_only=True).suites() == ["suite"]
     with pytest.raises(ValueError, match="nothing is read or written there"):
         open_store(link.parent)
+
+
+@pytest.mark.parametrize("address", ["/elsewhere/a", "FILE:///elsewhere/a", "s3://bucket/a"])
+def test_nothing_is_written_to_an_address_that_is_no_file_beside_the_database(folder: Path, address: str) -> None:
+    """The database may come from somebody else."""
+    with pytest.raises(ValueError, match=rf"its database says that files are at {address}, which is no file: address"):
+        StoreFolder(folder / "mlflow.db", folder).locate_for_writing(address)
