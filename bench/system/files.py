@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def fill_file(path: Path, fill: Callable[[Path], object], *, durable: bool = Tru
         OSError: the disk is full or the folder is not writable; the error names `path`, which is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    # Machines and containers that share a folder may have equal process ids.
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         fill(partial)
         replace_file(partial, path, durable=durable)
