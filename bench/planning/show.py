@@ -17,7 +17,7 @@ CALIBRATED = "The speed was measured with random weights and tokens"
 """How the note begins below a table with calibrated rows."""
 
 
-def predicted_and_real(planned_s: float, took_s: float, continued: int) -> str:
+def predicted_and_real(planned_s: float, took_s: float, continued: int = 0) -> str:
     """The line after a suite whose duration was predicted at its start.
 
     Args:

@@ -36,9 +36,9 @@ def open_storage(url: str | None, folder: Path) -> optuna.storages.RDBStorage:
     url = url or sqlite_uri(file)
     try:
         shown = make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a URL that cannot be read may contain a password anywhere
         raise ValueError(
-            f"--storage: {url!r} is not a database URL; write one such as postgresql+psycopg://user@host/name"
+            "--storage: is not a database URL; write one such as postgresql+psycopg://user@host/name"
         ) from None
     try:
         with contextlib.ExitStack() as stack:
