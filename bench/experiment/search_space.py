@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ class Range:
 
     def check(self, key: str) -> None:
         """Raises ValueError for a range from which no value can be drawn."""
+        if not isinstance(self.log, bool):
+            raise ValueError(f"{key}: log is {self.log!r}; write true or false")
         if bool(self.choices) == (self.low is not None or self.high is not None):
             raise ValueError(f"{key}: give either low and high, or choices")
         if self.choices:
@@ -50,7 +53,7 @@ class Range:
                 raise ValueError(f"{key}: choices have neither log nor step; remove these keys")
             return
         for name, end in (("low", self.low), ("high", self.high)):
-            if isinstance(end, bool) or not isinstance(end, (int, float)):
+            if not _is_number(end):
                 raise ValueError(f"{key}: {name} is {end!r}, no number; set a number")
         assert self.low is not None
         assert self.high is not None
@@ -58,8 +61,13 @@ class Range:
             raise ValueError(f"{key}: low {self.low} is not below high {self.high}; exchange or change them")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError(f"{key}: with log, low is above 0 and there is no step; change low, or remove log or step")
-        if self.step is not None and self.step <= 0:
-            raise ValueError(f"{key}: step {self.step} is not above 0; set a positive step")
+        if self.step is not None and (not _is_number(self.step) or self.step <= 0):
+            raise ValueError(f"{key}: step {self.step} is no number above 0; set a positive step")
+        if self.step is not None and self.is_integer and not isinstance(self.step, int):
+            raise ValueError(
+                f"{key}: step {self.step} is no integer, but low and high are; write low as {float(self.low)}, or "
+                "change the step"
+            )
 
     def contains(self, value: Any) -> bool:
         """Whether the value is one of those that may be drawn."""
@@ -71,6 +79,10 @@ class Range:
         assert self.high is not None
         steps = (value - self.low) / self.step if self.step else 0.0
         return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-6
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 Space = Mapping[str, Range]
@@ -113,7 +125,10 @@ def parse_ranges(entries: Mapping[str, Any], path: Path) -> Space:
             raise ValueError(f"{path}: search: {key}: expected low and high, or choices, got {entry!r}")
         for name in entry:
             check_known(f"search: {key}: key", str(name), known, path)
-        space[key] = Range(**{**entry, "choices": tuple(entry.get("choices", ()))})
+        choices = entry.get("choices", [])
+        if not isinstance(choices, list):
+            raise ValueError(f"{path}: search: {key}: choices is {choices!r}; write a list, such as [0.1, 0.2]")
+        space[key] = Range(**{**entry, "choices": tuple(choices)})
         try:
             space[key].check(key)
         except ValueError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,6 +173,11 @@ def pairs_spent(preset: str, row: str) -> float:
 def _trial(record: Mapping[str, str]) -> Trial:
     """The trial of one line of the file."""
     settings = {key: _number(text) for key, text in record.items() if "." in key and text}
+    if record["state"] not in (COMPLETE, DIVERGED):
+        raise ValueError(f"state is {record['state']!r}, neither {COMPLETE} nor {DIVERGED}")
+    for key in ("validation_bleu", "validation_loss"):
+        if not math.isfinite(_score(record[key]) or 0.0):
+            raise ValueError(f"{key} is {record[key]}, not finite")
     return Trial(
         row=record["row"],
         number=int(record["number"]),

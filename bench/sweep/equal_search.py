@@ -7,6 +7,7 @@ experiments/tuned/<preset>-trials.csv and recipes in experiments/tuned/<preset>.
 
 from __future__ import annotations
 
+import math
 import statistics
 import warnings
 from collections import Counter
@@ -125,7 +126,11 @@ def _first_space(sweep: Sweep) -> Space:
         low, high = (
             (min(values) / 2, max(values) * 2) if span.log else (max(0.0, min(values) - beyond), max(values) + beyond)
         )
-        narrowed[key] = replace(span, low=_rounded(low), high=_rounded(high))
+        narrowed[key] = (
+            replace(span, low=math.floor(low), high=math.ceil(high))
+            if span.is_integer
+            else replace(span, low=_rounded(low), high=_rounded(high))
+        )
     return narrowed
 
 
@@ -152,8 +157,13 @@ def _recipe_values(sweep: Sweep, key: str) -> list[float]:
         )
     assert recipes
     layers = (recipes.rows[row].settings for row in sweep.rows)
-    values = [_value(layer, key) for layer in layers]
-    return [value for value in values if value is not None]
+    values = [value for layer in layers if (value := _value(layer, key)) is not None]
+    if not values:
+        raise ValueError(
+            f"around: {sweep.around}: no recipe in {recipes_path(sweep.around)} has {key}; remove it from space, or "
+            "remove around"
+        )
+    return values
 
 
 def rows_to_wait_for(sweep: Sweep) -> list[str]:
@@ -257,8 +267,24 @@ def trial_experiments(sweep: Sweep, row: str, flags: Sequence[str] = ()) -> list
             "value under settings: for all rows"
         )
     present = {key for key in sweep.space if _has_setting(experiment, key)}
-    of_row = [{key: value for key, value in point.items() if key in present} for point in points(sweep)]
-    return [(point, search_space.with_values(experiment, point)) for point in of_row]
+    for key in sweep.space.keys() - present:
+        others = (resolve(row_files()[other], preset=sweep.preset, row=other, tuned=False) for other in sweep.rows)
+        if not any(_has_setting(other, key) for other in others):
+            raise ValueError(
+                f"space: {key}: no row of tune-{sweep.preset}.yaml has this setting; correct or remove it; "
+                "bench run FILE --settings lists all"
+            )
+    of_row: list[Point] = [{key: value for key, value in point.items() if key in present} for point in points(sweep)]
+    found = [(point, search_space.with_values(experiment, point)) for point in of_row]
+    first: dict[str, int] = {}
+    for number, (_, job) in enumerate(found):
+        if (same := first.setdefault(job.job_hash, number)) != number:
+            raise ValueError(
+                f"space: trials {same} and {number} of {row} have the same settings, so the search of "
+                f"tune-{sweep.preset}.yaml has fewer points than trials; remove step from a range, widen it, or lower "
+                "trials"
+            )
+    return found
 
 
 def _has_setting(experiment: Experiment, key: str) -> bool:

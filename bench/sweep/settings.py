@@ -145,6 +145,9 @@ class Sweep:
         if not sweep.goals:
             choices = ", ".join([VALIDATION_SCORE, *GOALS])
             raise ValueError(f"{path}: goals: the list is empty; name at least one of: {choices}")
+        for name, limit in sweep.limits.items():
+            if not math.isfinite(limit):
+                raise ValueError(f"{path}: limits: {name}: {limit} is no limit; set a number, or remove it")
         if sweep.trials < 1:
             raise ValueError(f"{path}: trials: {sweep.trials} is too few; at least 1")
         sweep._check_equal_search(path)
@@ -157,6 +160,19 @@ class Sweep:
         parts = {"rows": self.rows, "preset": self.preset, "space": self.space}
         if missing := [key for key, value in parts.items() if any(parts.values()) and not value]:
             raise ValueError(f"{path}: {missing[0]}: missing; an equal search needs rows, preset and space; add it")
+        if not self.rows:
+            only = {key: getattr(self, key) for key in ("trial_pairs", "settings", "first", "around", "extensions")}
+            if given := [key for key, value in only.items() if value]:
+                raise ValueError(
+                    f"{path}: {given[0]}: has an effect in an equal search only, with rows, preset and space; remove "
+                    "it, or add these"
+                )
+        if self.trial_pairs is not None and self.trial_pairs < 1:
+            raise ValueError(
+                f"{path}: trial_pairs: {self.trial_pairs} is too few; at least 1, or null for the preset's"
+            )
+        for key in self.first:
+            check_known("setting of first", key, list(self.space), path)
         if self.rows and not self.around and (unset := [key for key in self.space if key not in self.first]):
             raise ValueError(
                 f"{path}: first: no value of {unset[0]}; the first trial needs one of each setting; add it"

@@ -85,6 +85,11 @@ def test_a_condition_decides_whether_a_setting_is_searched(tmp_path: Path) -> No
         ({"choices": [1], "log": True}, "neither log nor step"),
         ({"hihg": 1}, "no search: model.dropout: key 'hihg', did you mean high"),
         (0.5, "expected low and high, or choices"),
+        ({"low": 0, "high": 1, "step": 0.05}, "step 0.05 is no integer, but low and high are; write low as 0.0"),
+        ({"low": 0.0, "high": float("nan")}, "high is .*NaN.*, no number"),
+        ({"low": 0.0, "high": float("inf")}, "high is .*Infinity.*, no number"),
+        ({"low": 1, "high": 2, "log": "false"}, "log is 'false'; write true or false"),
+        ({"choices": "abc"}, r"choices is 'abc'; write a list, such as \[0.1, 0.2\]"),
     ],
 )
 def test_a_range_that_cannot_be_drawn_from_is_refused(entry: object, message: str, tmp_path: Path) -> None:

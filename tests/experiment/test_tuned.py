@@ -111,7 +111,15 @@ def test_commands_that_write_at_the_same_time_lose_no_trial() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("30.5", "high"), (",300,", ",,"), ("job_hash", "job"), ("\ncnn,2,", "\ncnn,")]
+    ("old", "new"),
+    [
+        ("30.5", "high"),
+        ("30.5", "nan"),
+        ("COMPLETE", "COMPLET"),
+        (",300,", ",,"),
+        ("job_hash", "job"),
+        ("\ncnn,2,", "\ncnn,"),
+    ],
 )
 def test_a_line_that_is_no_trial_is_refused_with_its_number(old: str, new: str) -> None:
     write_trials("demo", [trial("cnn", 2, lr=0.5)])

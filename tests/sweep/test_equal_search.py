@@ -102,6 +102,12 @@ def test_a_search_around_other_recipes_narrows_the_space(folder: Path) -> None:
     assert {key: (span.low, span.high) for key, span in ranges.items()} == {
         LR: (0.001, 0.016), WARMUP: (0.025, 0.275), DROPOUT: (0.125, 0.275),
     }  # fmt: skip
+    whole = {"space:": "space:\n  model.layers: {low: 1, high: 4}", "first: {": "first: {model.layers: 2, "}
+    of_no_recipe = Sweep.read(
+        tiny_search.write(folder, "tune-other", **whole, **{"preset: demo": "preset: multi30k-cpu\naround: demo"})
+    )
+    with pytest.raises(ValueError, match=r"around: demo: no recipe in .*demo.yaml has model.layers"):
+        equal_search.points(of_no_recipe)
     first, *drawn = equal_search.points(sweep)
     assert first == {LR: 0.002, WARMUP: 0.1, DROPOUT: 0.2}, "the lower median"
     assert len(drawn) == 3
@@ -156,6 +162,11 @@ def test_a_finished_search_continues_with_its_extension(folder: Path, monkeypatc
         ({"preset: demo": ""}, "preset: missing; an equal search needs rows, preset and space"),
         ({"training.optimizer.lr: 0.003, ": ""}, "first: no value of training.optimizer.lr; the first trial needs one"),
         ({"trial_pairs: 300": "goals: [validation_loss]"}, "an equal search has the goal validation_score"),
+        ({"trial_pairs: 300": "trial_pairs: 0"}, "trial_pairs: 0 is too few; at least 1"),
+        (
+            {"first: {": "first: {model.dropuot: 0.1, "},
+            "no setting of first 'model.dropuot', did you mean",
+        ),
     ],
 )
 def test_half_an_equal_search_is_refused(replaced: dict[str, str], message: str, folder: Path) -> None:
@@ -170,6 +181,20 @@ def test_a_default_outside_the_space_and_an_unknown_setting_are_refused(folder: 
     unknown = Sweep.read(tiny_search.write(folder, **{"schedule.warmup_share": "schedule.warmup_part"}))
     with pytest.raises(ValueError, match="warmup_part: mlp has no such setting"):
         equal_search.trial_experiments(unknown, "mlp")
+    of_no_row = Sweep.read(tiny_search.write(folder, **{"model.dropout": "model.dropuot"}))
+    with pytest.raises(ValueError, match=r"space: model.dropuot: no row of tune-demo.yaml has this setting"):
+        equal_search.trial_experiments(of_no_row, "perceptron")
+
+
+def test_a_space_with_fewer_points_than_trials_is_refused(folder: Path) -> None:
+    """Its search would never end."""
+    steps = {
+        "{low: 0.0005, high: 0.02, log: true}": "{low: 0.001, high: 0.003, step: 0.002}",
+        "{low: 0.0, high: 0.3}\n  model": "{low: 0.1, high: 0.3, step: 0.2}\n  model",
+    }
+    sweep = Sweep.read(tiny_search.write(folder, **steps))
+    with pytest.raises(ValueError, match=r"space: trials \d and \d of perceptron have the same settings"):
+        equal_search.trial_experiments(sweep, "perceptron")
 
 
 @pytest.mark.parametrize(
