@@ -3,8 +3,8 @@
 A difference is the mean score of one row minus that of another, over the seeds that both have. Its variance has two
 parts. Sentences: the variance of the difference over bootstrap resamples, each of which draws the same sentences for
 both rows and all seeds (Koehn 2004, EMNLP). Seeds: v / k for k common seeds, where v is the sum of the two rows'
-variances between seeds. Two or three seeds of one row estimate its variance badly, so it is pooled over all rows of the
-table. Rows need not have equal variances, and if two of them vary more than the pooled variance says, their own
+variances between seeds. Two or three seeds of one row estimate its variance badly, so it is pooled over the rows of the
+table that have the three seeds of a verdict (or, if none has, two). Rows need not have equal variances, and if two of them vary more than the pooled variance says, their own
 variances count instead. bench/checks/significance_simulation.py checks the error rate, also for unequal variances.
 Bartlett's test says whether pooling is justified, and reports print it.
 
@@ -48,7 +48,10 @@ Runs = Mapping[int, Statistics]
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """The variation of the score between seeds, over the rows of a table that have at least two.
+    """The variation of the score between seeds, over the rows of a table that have the seeds of a verdict.
+
+    A row with fewer has no verdict, so that its variation must not decide on those of others. If all have fewer, it is
+    over the rows with two.
 
     Attributes:
         pooled: Pooled standard deviation, in percent as the score.
@@ -251,7 +254,8 @@ def _quick_score(metric: str, sums_RK: Array) -> Array:
 
 def _spread(series: Iterable[Sequence[float]]) -> SeedSpread | None:
     """The variation between the seeds of each series; None if no series has two."""
-    several = [values for values in series if len(values) > 1]
+    every = [values for values in series if len(values) > 1]
+    several = [values for values in every if len(values) >= MIN_SEEDS] or every
     degrees = sum(len(values) - 1 for values in several)
     if not degrees:
         return None

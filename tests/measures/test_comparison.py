@@ -77,6 +77,16 @@ def test_two_rows_that_vary_more_than_the_pooled_variance_have_their_own() -> No
     assert found["wild"].verdict == "no significant difference"
 
 
+def test_a_row_without_a_verdict_does_not_decide_on_others() -> None:
+    """Two seeds, one of which failed, would hide every difference of the table."""
+    three: dict[str, list[float]] = {"base": [50, 51, 52], "better": [40, 41, 42]}
+    found = against(contrasts("", rows({**three, "failed once": [20, 80]}), "base"), "base")
+    assert found["better"].spread == against(contrasts("", rows(three), "base"), "base")["better"].spread
+    assert (found["better"].verdict, found["failed once"].verdict) == ("better", "too few seeds")
+    (of_two,) = against(contrasts("", rows({"base": [50, 51], "other": [40, 41]}), "base"), "base").values()
+    assert of_two.spread is not None, "without three seeds anywhere, intervals have the variation of two"
+
+
 @pytest.mark.parametrize(
     ("other", "equal"),
     [
