@@ -4,9 +4,10 @@ A difference is the mean score of one row minus that of another, over the seeds 
 parts. Sentences: the variance of the difference over bootstrap resamples, each of which draws the same sentences for
 both rows and all seeds (Koehn 2004, EMNLP). Seeds: v / k for k common seeds, where v is the sum of the two rows'
 variances between seeds. Two or three seeds of one row estimate its variance badly, so it is pooled over the rows of the
-table that have the three seeds of a verdict (or, if none has, two). Rows need not have equal variances, and if two of them vary more than the pooled variance says, their own
-variances count instead. bench/checks/significance_simulation.py checks the error rate, also for unequal variances.
-Bartlett's test says whether pooling is justified, and reports print it.
+table that have the three seeds of a verdict (or, if none has, two). Rows need not have equal variances, and if two of
+them vary more than the pooled variance says, their own variances count instead.
+bench/checks/significance_simulation.py checks the error rate, also for unequal variances. Bartlett's test says whether
+pooling is justified, and reports print it.
 
 The interval is difference +- t sqrt(variance), with Student's t at the degrees of freedom of the pooled variance
 (Satterthwaite 1946, Biometrics, for the sum of the parts). With m tests it is computed at the level 1 - 0.05 / m
