@@ -25,6 +25,9 @@ from tests.helpers.command_line import (
 )
 
 
+NO_FILES = dict.fromkeys(("corpus__train", "corpus__val", "corpus__test"), "null")
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -45,12 +48,16 @@ from tests.helpers.command_line import (
         ),
         ({"corpus__name": "multi31k-en-de"}, "there is no corpus 'multi31k'; choose NAME-SRC-TGT, NAME one of files, "),
         (
-            {"corpus__name": "multi30k-en-cs"},
+            {"corpus__name": "multi30k-en-cs"} | NO_FILES,
             "corpus.name: multi30k can be fetched for en, de and fr, not for en-cs; for",
         ),
         ({"corpus__name": "wmt14-en-cs"}, "corpus.name: wmt14 has the directions en-de, de-en, en-fr and fr-en; write"),
         ({"corpus__name": "files-en-de", "corpus__train": "[a.parquet]"}, "a.parquet: file not found; check the path"),
-        ({"corpus__name": "multi30k-en-de", "corpus__path": "nowhere"}, "corpus.path: there is no folder nowhere"),
+        (
+            {"corpus__name": "multi30k-en-de", "corpus__path": "nowhere"} | NO_FILES,
+            "corpus.path: there is no folder nowhere",
+        ),
+        ({"corpus__name": "grammar-en-de"}, "corpus.train: is for the corpus files, but corpus.name is grammar-en-de"),
         ({"tracking__uri": "nonsense://server"}, "tracking.uri: cannot open nonsense://server"),
     ],
     ids=str,

@@ -41,8 +41,8 @@ def test_the_usual_value_is_that_of_most_rows_whatever_their_names(store: Store)
 
 def test_a_setting_without_a_majority_has_no_usual_value(store: Store):
     runs = [Synthetic(row, row.upper(), 2017, 4, 1e12) for row in ("a", "b")]
-    synthetic_runs.suite(store, "halves", runs, "a,b", "a")
-    context = gather(store, "halves")
+    synthetic_runs.suite(store, "two beams", runs, "a,b", "a")
+    context = gather(store, "two beams")
     (run,) = context.row("a").cells[context.tracks[0]].runs.values()
     run.params["decoding.beam"] = "1"
     found = [line for line in experimental_setup.deviations(context) if "beam" in line[1]]
