@@ -24,7 +24,6 @@ from tests.helpers.command_line import (
     translate,
 )
 
-
 NO_FILES = dict.fromkeys(("corpus__train", "corpus__val", "corpus__test"), "null")
 
 
