@@ -267,7 +267,7 @@ def trial_experiments(sweep: Sweep, row: str, flags: Sequence[str] = ()) -> list
             "value under settings: for all rows"
         )
     present = {key for key in sweep.space if _has_setting(experiment, key)}
-    for key in sweep.space.keys() - present:
+    for key in (key for key in sweep.space if key not in present):
         others = (resolve(row_files()[other], preset=sweep.preset, row=other, tuned=False) for other in sweep.rows)
         if not any(_has_setting(other, key) for other in others):
             raise ValueError(
