@@ -105,7 +105,7 @@ class Export(Reader):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            index = yaml.safe_load((folder / INDEX).read_text(encoding="utf-8"))
+            index = yaml.load((folder / INDEX).read_text(encoding="utf-8"), yaml.CSafeLoader)
             versions = index["format"], index["store_format"]
             self.uri = _text(index["server"])
             self.hashes = _texts(index["sha256"]) if versions == (FORMAT, STORE_FORMAT) else {}
@@ -260,8 +260,14 @@ def read_exports(folders: Sequence[Path]) -> list[Export]:
     found: list[Export] = []
     for folder in map(results_folder, folders):
         inner = [] if (folder / INDEX).is_file() else _inner_exports(folder)
-        found += [Export(path) for path in inner] or [Export(folder)]
+        found += [_opened(path, (path / INDEX).stat().st_mtime_ns) for path in inner] or [Export(folder)]
     return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _opened(folder: Path, written_ns: int) -> Export:
+    """An export as it was written at this time: a suite reads its results for the missing jobs and for its table."""
+    return Export(folder)
 
 
 def holds_exports(folder: Path) -> bool:
