@@ -68,15 +68,17 @@ class RateCheck:
 
 @dataclass
 class Direct:
-    """Two runs with the same training FLOPs, to confirm on one side of a crossing which row is ahead there.
+    """Runs of two rows with the same training FLOPs, to confirm on one side of a crossing which row is ahead there.
 
     Attributes:
-        flops: Training FLOPs of both runs.
+        flops: Training FLOPs of each run.
         sizes: Row -> size, of two rows.
+        seeds: Those of both rows; empty for the first of the study.
     """
 
     flops: float
     sizes: dict[str, str]
+    seeds: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -213,11 +215,12 @@ class Scale(Suite):
         return [_job(size, check.pairs, self.seeds[0], factor) for size in sizes for factor in check.factors]
 
     def _direct_jobs(self, direct: Direct, ladders: Mapping[str, Sequence[Experiment]]) -> list[Experiment]:
-        """The two jobs of a direct pair, in the order of the study's rows."""
+        """The jobs of a direct pair: those of the row that is first in the study, then those of the other."""
         sizes = [next(of for of in ladders[row] if of.about.size == direct.sizes[row]) for row in direct.sizes]
         return [
-            replace(size, training=replace(size.training, max_pairs=None, max_flops=direct.flops), seed=self.seeds[0])
+            replace(size, training=replace(size.training, max_pairs=None, max_flops=direct.flops), seed=seed)
             for size in sorted(sizes, key=lambda size: self.rows.index(size.row))
+            for seed in direct.seeds or self.seeds[:1]
         ]
 
     def describe(self, experiments: Sequence[Experiment], parent: str, store: Store) -> None:
@@ -225,7 +228,7 @@ class Scale(Suite):
         sizes: dict[str, dict[str, Any]] = {row: {} for row in self.rows}
         rates: dict[tuple[str, str], float] = {}
         jobs: list[dict[str, Any]] = []
-        compared: dict[tuple[str, str, float], dict[str, Any]] = {}  # jobs of direct pairs, by row, size and FLOPs
+        compared: dict[tuple[str, str, float], list[dict[str, Any]]] = {}  # of direct pairs, by row, size and FLOPs
         for job in experiments:  # the first job of a size has the learning rate of the rule
             rate, size = job.training.optimizer.lr, job.about.size
             rule = rates.setdefault((job.row, size), rate)
@@ -234,13 +237,19 @@ class Scale(Suite):
             key = {"row": job.row, "size": size, "pairs": job.training.max_pairs, "seed": job.seed, "factor": factor}
             key["job_hash"] = job.job_hash
             if flops := job.training.max_flops:
-                compared[job.row, size, flops] = key
+                compared.setdefault((job.row, size, flops), []).append(key)
             else:
                 jobs.append(key)
         pairs = [
             {
                 "flops": one.flops,
-                "runs": [compared[row, one.sizes[row], one.flops] for row in self.rows if row in one.sizes],
+                "runs": [
+                    run
+                    for row in self.rows
+                    if row in one.sizes
+                    for run in compared[row, one.sizes[row], one.flops]
+                    if run["seed"] in (one.seeds or self.seeds[:1])
+                ],
             }
             for one in self.direct
         ]

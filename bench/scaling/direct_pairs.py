@@ -1,9 +1,9 @@
-"""Direct pairs: two runs of two rows with the same training FLOPs, which confirm a crossing on one side of it."""
+"""Direct pairs: runs of two rows with the same training FLOPs, which confirm a crossing on one side of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,36 +16,39 @@ from bench.scaling.uncertainty import Interval, interval
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the curves of two rows say about the difference of a direct pair: loss of the first run - of the second.
+    """What the curves of two rows say of the difference of a direct pair: mean loss of the first row - of the second.
 
     Attributes:
-        difference: In nats, at the size and the tokens of each run, with the noise of both runs in the interval.
-        noise: Standard deviation of the measured difference by the noise of both runs.
+        difference: In nats, at the size and the tokens of each row, with the noise of the runs in the interval.
+        noise: Standard deviation of the measured difference by the noise of the runs.
     """
 
     difference: Interval
     noise: float
 
     def sign(self, measured: float) -> Literal["confirmed", "contradicted", "noise"]:
-        """Whether the measured difference has the predicted sign, if it is larger than the noise of two runs (95 %)."""
+        """Whether the measured difference has the predicted sign, if it is larger than the noise of the runs (95 %)."""
         if abs(measured) < 1.96 * self.noise:
             return "noise"
         return "confirmed" if measured * self.difference.value > 0 else "contradicted"
 
 
-def predict(analysis: Analysis, first: Point, second: Point) -> Prediction | None:
-    """Returns what the curves say of two runs; None: a row has none, or a run has a cost outside those of its row."""
-    rng, losses, draws = np.random.default_rng(SEED), [], []
-    for run in (first, second):
-        row = analysis.rows[run.row]
+def predict(analysis: Analysis, first: Sequence[Point], second: Sequence[Point]) -> Prediction | None:
+    """Returns what the curves say of runs of two rows; None: a row has no curve, or none at the cost of its runs.
+
+    The runs of a row differ in their seeds only. The noise of their mean is that of one run / sqrt(number of runs).
+    """
+    rng, losses, draws, noises = np.random.default_rng(SEED), [], [], []
+    for runs in (first, second):
+        run, row = runs[0], analysis.rows[runs[0].row]
         curve = row.curve("flops")
         if curve is None or row.noise is None or not curve.ladder.lowest <= run.flops <= curve.ladder.highest:
             return None
-        size = float(run.body_softmax)
+        size, noise = float(run.body_softmax), row.noise.run_sd / math.sqrt(len(runs))
         drawn_B = curve.surface.predict(size, np.array([run.tokens]), curve.draws[:, None])[:, 0]
         losses.append(float(curve.surface.predict(size, run.tokens)))
-        draws.append(drawn_B * np.exp(row.noise.run_sd * rng.standard_normal(len(drawn_B))))
-    noises = [run.loss * row.noise.run_sd for run in (first, second) if (row := analysis.rows[run.row]).noise]
+        draws.append(drawn_B * np.exp(noise * rng.standard_normal(len(drawn_B))))
+        noises.append(float(np.mean([run.loss for run in runs])) * noise)
     return Prediction(interval(losses[0] - losses[1], draws[0] - draws[1]), math.hypot(*noises))
 
 

@@ -90,11 +90,11 @@ def gather(reader: Reader, suite: str) -> Study:
         commits=tuple(sorted({run.tags.get(COMMIT, "")[:7] for run in finished.values()} - {""})),
         score=_score(measure.metric for of_run in measures.values() for measure in of_run),
         direct=tuple(
-            DirectPair(flops, found[first], found[second])
-            for flops, first, second in plan.direct
-            if first in found and second in found and {first.row, second.row} <= set(rows)
+            DirectPair(flops, *runs)
+            for flops, *both in plan.direct
+            if all(runs := [tuple(found[job] for job in jobs if job in found and job.row in rows) for jobs in both])
         ),
-        planned_direct=tuple((first.row, second.row, flops) for flops, first, second in plan.direct),
+        planned_direct=tuple((first[0].row, second[0].row, flops) for flops, first, second in plan.direct),
     )
 
 
@@ -129,28 +129,31 @@ class _Plan:
     Attributes:
         sizes: Row -> size -> settings of the model, and learning rate of the rule.
         jobs: Those of the curves, and those that check learning rates.
-        direct: Budget in FLOPs and both jobs of each direct pair.
+        direct: Budget in FLOPs of each direct pair, and the jobs of both rows.
     """
 
     rules: Mapping[str, float]
     sizes: Mapping[str, Mapping[str, Mapping[str, Any]]]
     jobs: Sequence[_Job]
-    direct: Sequence[tuple[float, _Job, _Job]]
+    direct: Sequence[tuple[float, list[_Job], list[_Job]]]
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> _Plan:
         jobs = [_Job(**job) for job in content["jobs"]]
         direct = []
         for pair in content.get("direct", []):
-            first, second = pair["runs"]
             flops = float(pair["flops"])
-            direct.append((flops, _Job(**first, flops=flops), _Job(**second, flops=flops)))
+            of_row: dict[str, list[_Job]] = {}
+            for run in pair["runs"]:
+                of_row.setdefault(run["row"], []).append(_Job(**run, flops=flops))
+            first, second = of_row.values()
+            direct.append((flops, first, second))
         return cls(content["rules"], content["sizes"], jobs, direct)
 
     @property
     def all_jobs(self) -> list[_Job]:
         """The jobs of the curves, of the checks, and of the direct pairs."""
-        return [*self.jobs, *(job for _, *both in self.direct for job in both)]
+        return [*self.jobs, *(job for _, *both in self.direct for jobs in both for job in jobs)]
 
     def in_order(self, rows: Sequence[str]) -> list[_Job]:
         """The jobs by row, size, budget and seed; those that check learning rates last."""

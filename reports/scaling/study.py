@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 
 from bench.scaling.points import Point
 
@@ -57,17 +58,23 @@ class RateCheck:
 
 @dataclass(frozen=True)
 class DirectPair:
-    """Two runs with the same training FLOPs, which confirm on one side of a crossing which row is ahead.
+    """Runs of two rows with the same training FLOPs, which confirm on one side of a crossing which row is ahead.
 
     Attributes:
         flops: Their budget.
-        first: The run of the row that is first in the study.
-        second: That of the other row.
+        first: The runs of the row that is first in the study, one for each seed.
+        second: Those of the other row.
     """
 
     flops: float
-    first: Point
-    second: Point
+    first: tuple[Point, ...]
+    second: tuple[Point, ...]
+
+    @property
+    def difference(self) -> float:
+        """Mean loss of the first row - that of the second, in nats per target token."""
+        first, second = (fmean(run.loss for run in runs) for runs in (self.first, self.second))
+        return first - second
 
 
 @dataclass(frozen=True)
@@ -117,5 +124,5 @@ class Study:
     @property
     def further_runs(self) -> list[RateCheck | Point]:
         """The runs that are no points of curves: those with other learning rates, and those of direct pairs."""
-        compared = {point.run: point for pair in self.direct for point in (pair.first, pair.second)}
+        compared = {point.run: point for pair in self.direct for point in (*pair.first, *pair.second)}
         return [*(check for check in self.rate_checks if check.factor != 1), *compared.values()]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from bench.scaling.analysis import Analysis, Pair, RowAnalysis
 from bench.scaling.direct_pairs import predict
 from bench.scaling.held_out import HeldOut
 from bench.scaling.optima import COUNTS
+from bench.scaling.points import Point
 from bench.scaling.uncertainty import Interval
 from bench.system import formatting
 from reports.scaling.study import Study
@@ -110,25 +112,30 @@ def _errors(one: HeldOut | None) -> list[Entry]:
 
 
 def direct(say: Catalogue, study: Study, analysis: Analysis) -> Table:
-    """The direct pairs of runs: the difference that the curves predict, and that of the runs."""
+    """The direct pairs: the difference that the curves predict, and that of the runs, of means over seeds."""
     columns = [*_text_columns(say, "pair"), *_columns(say, "flops"), *_text_columns(say, "direct_runs")]
     columns += _columns(say, "predicted", "measured", "bleu_of_both")
     columns += _text_columns(say, "sign")
     rows = []
     for pair in study.direct:
         both = (pair.first, pair.second)
-        names = [study.labels[point.row] for point in both]
-        runs = [
-            say("scale.direct_run", size=one.size, pairs=formatting.count(round(one.pairs)), id=one.run[:8])
-            for one in both
+        names = [study.labels[runs[0].row] for runs in both]
+        shown = [
+            say(
+                "scale.direct_runs",
+                size=runs[0].size,
+                pairs=formatting.count(round(fmean(run.pairs for run in runs))),
+                ids=", ".join(run.run[:8] for run in runs),
+            )
+            for runs in both
         ]
-        bleus = [formatting.MISSING if one.bleu is None else formatting.fixed(one.bleu, 1) for one in both]
-        expected, measured = predict(analysis, *both), pair.first.loss - pair.second.loss
+        bleus = [_mean_bleu(runs) for runs in both]
+        expected, measured = predict(analysis, *both), pair.difference
         rows.append(
             [
                 text_entry(say("scale.pair", first=names[0], second=names[1])),
                 Entry(formatting.power_of_ten(pair.flops), sort=pair.flops),
-                text_entry("; ".join(runs)),
+                text_entry("; ".join(shown)),
                 _difference(expected.difference) if expected else EMPTY,
                 Entry(signed(measured, 3), sort=measured),
                 text_entry("; ".join(bleus)),
@@ -136,6 +143,12 @@ def direct(say: Catalogue, study: Study, analysis: Analysis) -> Table:
             ]
         )
     return _table(say, "direct", columns, rows)
+
+
+def _mean_bleu(runs: Sequence[Point]) -> str:
+    """BLEU of the runs of one row, in percent, their mean; a sign for missing if a run has none."""
+    bleus = [run.bleu for run in runs if run.bleu is not None]
+    return formatting.fixed(fmean(bleus), 1) if len(bleus) == len(runs) else formatting.MISSING
 
 
 def _fitted(analysis: Analysis) -> list[RowAnalysis]:

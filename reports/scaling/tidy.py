@@ -54,14 +54,14 @@ def numbers(study: Study, analysis: Analysis) -> list[Number]:
         found += _of_noise("", noise)
     for pair in study.direct:
         both = (pair.first, pair.second)
-        rows, at = (pair.first.row, pair.second.row), f"{pair.flops:.10g} FLOP"
-        measured, runs = pair.first.loss - pair.second.loss, ", ".join(f"{one.size} {one.run}" for one in both)
+        rows, at = (pair.first[0].row, pair.second[0].row), f"{pair.flops:.10g} FLOP"
+        runs = ", ".join(f"{one.size} {one.run}" for one in (*pair.first, *pair.second))
         quantity = "difference of loss of a direct pair"
-        found.append(Number(*rows, quantity, at, measured, None, None, "nats/token", runs))
+        found.append(Number(*rows, quantity, at, pair.difference, None, None, "nats/token", runs))
         if expected := predict(analysis, *both):
             d = expected.difference
             found.append(Number(*rows, "difference that the curves predict", at, d.value, d.low, d.high, "nats/token"))
-        for one in both:
+        for one in (*pair.first, *pair.second):
             found.append(_plain(one.row, "BLEU of a run of a direct pair", one.bleu, "BLEU", at))
     for check in study.rate_checks:
         at = f"{check.size}, {check.pairs:.10g} pairs, learning rate x {check.factor:.10g}"

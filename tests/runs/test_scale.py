@@ -219,6 +219,12 @@ def test_a_direct_pair_is_two_runs_with_equal_flops(tmp_path: Path) -> None:
     assert hashes == [job.job_hash for job in compared]
 
 
+def test_a_direct_pair_has_its_seeds(tmp_path: Path) -> None:
+    scale = study(tmp_path, direct=[{"flops": 3e9, "sizes": {"lstm": "S", "perceptron": "XS"}, "seeds": [1, 4]}])
+    compared = scale.experiments([])[-4:]
+    assert [(job.row, job.seed) for job in compared] == [("perceptron", 1), ("perceptron", 4), ("lstm", 1), ("lstm", 4)]
+
+
 @pytest.mark.parametrize(
     ("direct", "message"),
     [

@@ -152,22 +152,25 @@ def test_an_excess_loss_of_0_is_a_point() -> None:
 
 def test_direct_pairs_are_read_apart_from_the_curves() -> None:
     both = [
-        {"row": row, "size": "S", "pairs": None, "seed": 1, "factor": 1.0, "job_hash": f"direct-{row}"}
+        {"row": row, "size": "S", "pairs": None, "seed": seed, "factor": 1.0, "job_hash": f"direct-{row}-{seed}"}
         for row in ("lstm", "moe")
+        for seed in (1, 2)
     ]
-    missing = [one | {"job_hash": f"other-{one['row']}"} for one in both]
+    missing = [one | {"job_hash": f"other-{one['row']}"} for one in both if one["seed"] == 1]
     plan = PLAN | {"direct": [{"flops": 2e8, "runs": both}, {"flops": 3e8, "runs": missing}]}
     runs = [
-        replace(made, tags=made.tags | {"job_hash": f"direct-{row}"})
-        for number, row, loss in ((8, "lstm", 2.2), (9, "moe", 2.4))
-        for made in [run(number, row, "S", 150, 1, loss)]
+        replace(made, tags=made.tags | {"job_hash": f"direct-{row}-{seed}"})
+        for number, row, seed, loss in ((8, "lstm", 1, 2.2), (9, "moe", 1, 2.4), (10, "moe", 2, 2.6))
+        for made in [run(number, row, "S", 150, seed, loss)]
     ]
     study = gather(FakeReader(*RUNS, *runs, plan=plan), "curves")  # pyright: ignore[reportArgumentType]
     assert len(study.points) == 4
     (pair,) = study.direct
-    assert (pair.flops, pair.first.loss, pair.second.loss) == (2e8, 2.2, 2.4)
-    assert study.failed[-2:] == ("lstm S 3e+08 FLOPs s1", "moe S 3e+08 FLOPs s1")
-    assert [run.flops for run in study.further_runs] == [2.01e8, 1.51e8, 1.51e8]
+    losses = [[run.loss for run in runs] for runs in (pair.first, pair.second)]
+    assert (pair.flops, losses) == (2e8, [[2.2], [2.4, 2.6]])
+    assert pair.difference == pytest.approx(2.2 - 2.5)
+    assert study.failed[-3:] == ("lstm S 2e+08 FLOPs s2", "lstm S 3e+08 FLOPs s1", "moe S 3e+08 FLOPs s1")
+    assert [run.flops for run in study.further_runs] == [2.01e8, 1.51e8, 1.51e8, 1.52e8]
     assert study.score == "test/bleu"
 
 

@@ -171,22 +171,32 @@ def test_a_crossing_is_confirmed_by_direct_pairs(small: Study, analysis: Analysi
     }
     assert min(others, key=lambda size: float(others[size])) == point.size
 
-    def both(flops: float, ahead: float) -> DirectPair:
+    def both(flops: float, ahead: float, seeds: int = 1) -> DirectPair:
         runs = [next(one for one in small.points if one.row == row) for row in ("bahdanau", "transformer-base")]
-        first, second = (replace(one, run=f"{one.row}{flops}", flops=flops, tokens=2e6, loss=2.0) for one in runs)
-        return DirectPair(flops, replace(first, loss=2.0 + ahead), second)
+        first, second = (
+            [replace(one, run=f"{one.row}{flops}{seed}", flops=flops, tokens=2e6, loss=2.0) for seed in range(seeds)]
+            for one in runs
+        )
+        return DirectPair(flops, tuple(replace(run, loss=2.0 + ahead) for run in first), tuple(second))
 
     expected = direct_pairs.predict(analysis, both(low, 0.0).first, both(low, 0.0).second)
     assert expected
     assert expected.difference.low < expected.difference.value < expected.difference.high
     assert 0 < expected.noise < 0.1
+    again = both(low, 0.0, seeds=4)
+    four = direct_pairs.predict(analysis, again.first, again.second)
+    assert four
+    assert four.noise == pytest.approx(expected.noise / 2)
+    assert four.difference.value == expected.difference.value
+    above = 1.5 * expected.noise * (1 if expected.difference.value > 0 else -1)
+    assert (expected.sign(above), four.sign(above)) == ("noise", "confirmed")
     sign = 0.5 if expected.difference.value > 0 else -0.5
     pairs = tuple(both(*one) for one in ((low, sign), (high, -sign), (1e3, sign), (low, 0.001)))
     assert direct_pairs.missing(analysis, [("bahdanau", "transformer-base", low)]) == needed[1:]
     compared = replace(small, direct=pairs)
     rows = tables.direct(SAY, compared, analysis).rows
     signs = [row[-1].text for row in rows]
-    assert signs == ["confirmed", "contradicted", "no curves there", "within the noise of two runs"]
+    assert signs == ["confirmed", "contradicted", "no curves there", "within the noise of the runs"]
     assert [row[4].text for row in rows] == [f"{each:+.3f}".replace("-", "−") for each in (sign, -sign, sign, 0.001)]
     page = text_of(write(compared, analysis, tmp_path)[0])
     assert "Direct pairs of runs with equal FLOPs" in page
