@@ -60,6 +60,15 @@ def test_a_second_process_reads_what_the_first_one_generated(monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("few_pairs")
+def test_probes_of_much_text_are_made_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "PROBES_AT_ONCE", SMALL.pairs)
+    grammar.load(SMALL, "en", "de")
+    grammar._probes.cache_clear()
+    monkeypatch.setattr(grammar, "_generate_splits", must_not_be_called)
+    assert len(grammar.probes(SMALL, "en", "de").test) == 10
+
+
+@pytest.mark.usefixtures("few_pairs")
 @pytest.mark.parametrize("other", [CorpusSettings(pairs=41, lemmas=80), CorpusSettings(pairs=40, lemmas=81)])
 def test_other_settings_have_another_file(other: CorpusSettings, cache: Path) -> None:
     first = grammar.load(SMALL, "en", "de")

@@ -2,8 +2,8 @@
 
 The engine is in `_grammar/` and its data in `languages/`: meaning.yaml defines the possible meanings, and en.yaml,
 de.yaml, fr.yaml and ko.yaml how each language expresses them. Any two of them are a corpus, in both directions. All
-random seeds are fixed, so the same settings give the same corpus on every machine. Generation takes seconds, so the
-result is stored in the cache folder.
+random seeds are fixed, so the same settings give the same corpus on every machine. Generation takes seconds, a study's
+768,000 pairs minutes, so the result is stored in the cache folder.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from bench.data.corpora._grammar.contrast import GENERATORS, Contrast, contrasts
 from bench.data.corpora._grammar.language import Language, Word
 from bench.data.corpora._grammar.meaning import Meaning, Node, concepts_of
 from bench.data.corpus import Corpus, CorpusSettings, Example, Probes, Split
+from bench.system import terminal
 
 PHENOMENA = tuple(GENERATORS)
 LANGUAGES = Path(__file__).parent / "languages"
 TEST_PAIRS = 1000  # and as many for validation
 NAMES_PAIRS = 500
+PROBES_AT_ONCE = 100_000  # training pairs from which they are made with the text, else each worker would generate it
 MIN_LEMMAS = 60  # with fewer, some kinds of sentences cannot be built
 EXTRA_DEPTHS = (1, 2)  # nesting levels beyond those of the training text, for the probes
 CUMULATIVE_SHARES = {"train": 75, "validation": 87, "test": 100}  # percent
@@ -138,7 +140,10 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
 
     def generate() -> Pairs:
         _, splits = _generate(settings, source, target)
-        return {name: [pair for pair, _ in pairs] for name, pairs in splits.items()}
+        texts = {name: [pair for pair, _ in pairs] for name, pairs in splits.items()}
+        if settings.pairs >= PROBES_AT_ONCE:
+            probes(settings, source, target)
+        return texts
 
     splits = {name: _as_split(pairs) for name, pairs in _cached(Pairs, generate, settings, source, target).items()}
     train, validation = splits.pop("train"), splits.pop("validation")
@@ -244,12 +249,17 @@ def _generate_splits(
     splits: dict[str, list[tuple[tuple[str, str], Node]]] = {name: [] for name in sizes}
     seen: set[str] = set()
     grammar = Grammar(source, target, lemmas, depth)
+    line = terminal.CountLine(f"generates grammar-{source}-{target}", "pairs", sum(sizes.values()))
+    kept = 0
     for pair, meaning in _unseen(grammar, 1, seen):
         split = _split(pair[source > target])
         if len(splits[split]) < sizes[split]:
             splits[split].append((pair, meaning))
-            if all(len(splits[name]) == size for name, size in sizes.items()):
+            kept += 1
+            line(kept)
+            if kept == line.total:
                 break
+    line.close()
     names_grammar = Grammar(source, target, lemmas, depth, names="test")
     splits["names"] = []
     for pair, meaning in _unseen(names_grammar, 2, seen):
