@@ -122,10 +122,11 @@ def direct(say: Catalogue, study: Study, analysis: Analysis) -> Table:
         names = [study.labels[runs[0].row] for runs in both]
         shown = [
             say(
-                "scale.direct_runs",
+                "scale.direct_run" if len(runs) == 1 else "scale.direct_seeds",
                 size=runs[0].size,
                 pairs=formatting.count(round(fmean(run.pairs for run in runs))),
-                ids=", ".join(run.run[:8] for run in runs),
+                number=len(runs),
+                id=runs[0].run[:8],
             )
             for runs in both
         ]
