@@ -183,7 +183,8 @@ gather index index_add index_copy index_fill index_put index_put_ index_select _
 _local_scalar_dense masked_fill_ masked_scatter new_empty new_empty_strided new_full new_ones new_zeros nonzero normal_
 ones ones_like rand random_ rand_like randint randn randn_like randperm repeat repeat_interleave roll searchsorted
 scalar_tensor scatter scatter_ scatter_add select_backward select_scatter slice_backward slice_scatter stack _to_copy
-tril triu unfold_backward uniform_ _unsafe_view unsafe_split squeeze_ t_ transpose_ unsqueeze_ zero_ zeros zeros_like
+scatter_add_ tril triu unfold_backward uniform_ _unsafe_view unsafe_split squeeze_ t_ transpose_ unsqueeze_ zero_ zeros
+zeros_like
 embedding embedding_dense_backward max_pool2d_with_indices max_pool2d_with_indices_backward native_dropout
 native_dropout_backward glu glu_backward softplus_backward
 all amax amin aminmax any argmax argmin bincount cummax cumsum equal logsumexp max mean min norm prod sort std sum topk

@@ -31,13 +31,13 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from bench.decoding.beam_search import select_rows, should_check_finished
 from bench.measures import selection
 from bench.measures.selection import DEFAULT_TOKENIZER
 from bench.training.budget import BudgetTracker, LearningCurves
 from models.parts.batch import BOS, EOS, Batch, Tokens
+from models.parts.cross_entropy import cross_entropy
 from models.parts.translator import Translator, cross_entropy_loss, evaluation_mode
 
 MAX_LENGTH_RATIO = 2
@@ -212,11 +212,9 @@ def mixed_loss(model: Translator, batch: Batch, samples: Samples, rewards_R: Ten
     with without_dropout(model):
         memory = model.encode(batch.source)
         logits_NV = model.logits(memory, batch)
-        reference_losses_N = functional.cross_entropy(
-            logits_NV, batch.target.ids_N, label_smoothing=model.optimization.label_smoothing, reduction="none"
-        )
+        reference_losses_N = cross_entropy(logits_NV, batch.target.ids_N, model.optimization.label_smoothing)
         logits_NV = model.logits(select_rows(memory, sentence_R), samples.pairs)[:, EOS:]
-        sample_losses_N = functional.cross_entropy(logits_NV, samples.pairs.target.ids_N - EOS, reduction="none")
+        sample_losses_N = cross_entropy(logits_NV, samples.pairs.target.ids_N - EOS)
     return (
         ml_weight * reference_losses_N.sum() / sentences
         + (weights_R.repeat_interleave(lengths_R) * sample_losses_N).sum()

@@ -17,10 +17,10 @@ from typing import Any, Literal, NamedTuple
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models.parts.accumulation import Gradients, accumulated_loss, gradients_of
 from models.parts.batch import Batch, Tokens
+from models.parts.cross_entropy import cross_entropy
 from models.parts.flops import NO_FLOPS, Flops, matmul_flops
 from models.parts.optimization import OptimizationSettings
 
@@ -182,7 +182,7 @@ class Translator(pl.LightningModule, ABC):
         """Return loss_N, the cross entropy in nats of each real target token, sentence by sentence."""
         logits_NV = self.logits(self.encode(batch.source), batch)
         labels_N = batch.target.ids_N
-        return functional.cross_entropy(logits_NV, labels_N, label_smoothing=label_smoothing, reduction="none")
+        return cross_entropy(logits_NV, labels_N, label_smoothing)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, computed in `accumulate` parts if the optimization settings say so.
