@@ -213,7 +213,7 @@ def resolve(
     except (ArgumentError, TypeError) as error:
         raise ValueError(f"{path}: {describe_parse_error(error, settings)}") from error
     try:
-        values = settings.parse_args(list(flags), namespace=values) if flags else values
+        values = settings.parse_args(list(flags), namespace=values, defaults=False) if flags else values
     except (ArgumentError, TypeError) as error:
         raise ValueError(describe_parse_error(error, settings)) from error
     groups = settings.instantiate(values)
