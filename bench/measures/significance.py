@@ -33,8 +33,8 @@ SHUFFLES = 10_000
 CHUNK = 1_000_000
 """Selectors per product (8 MB). A few large products are faster: small ones spend their time on thread coordination."""
 
-SINGLE_BITS = 24
-"""Statistics are counts, and sums of counts below 2^24 are exact in single precision, which is twice as fast."""
+EXACT_IN_SINGLE = 2**24
+"""Statistics are counts, and sums of counts below this are exact in single precision, which is faster."""
 
 CLOSE = 1e-6
 """A shuffle this close to the real difference is scored again exactly, because p depends on which one is larger."""
@@ -74,8 +74,8 @@ def p_values(baseline: Sequence[Statistics], system: Sequence[Statistics]) -> tu
     swaps_RN = _swaps(k * sentences)
     larger = as_large = 0
     rows = max(1, CHUNK // (k * sentences))
-    exact_in_single = sum(float(one.rows_NK.sum()) for one in (*baseline, *system)) < 2**SINGLE_BITS
-    precision = np.float32 if exact_in_single else np.float64
+    largest_sum = sum(float(one.rows_NK.sum()) for one in (*baseline, *system))
+    precision = np.float32 if largest_sum < EXACT_IN_SINGLE else np.float64
     for begin in range(0, SHUFFLES, rows):
         swapped_RN = swaps_RN[begin : begin + rows].astype(precision)
         shuffled: list[tuple[Array, Array]] = []  # for each seed the sums of the two shuffled systems

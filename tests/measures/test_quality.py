@@ -217,6 +217,15 @@ def test_p_over_several_seeds_is_that_of_the_mean_difference() -> None:
         significance.p_values(theirs, [statistics(refs, refs[::-1])] * 2)
 
 
+def test_p_is_the_same_in_both_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    refs, rng = references(), random.Random(3)
+    pair = [[statistics([line if rng.random() < share else "Hund ." for line in refs], refs)] for share in (0.5, 0.6)]
+    in_single = significance.p_values(*pair)
+    assert 0.01 < in_single[0] < 0.99
+    monkeypatch.setattr(significance, "EXACT_IN_SINGLE", 0)
+    assert significance.p_values(*pair) == in_single
+
+
 def test_the_printed_p_counts_ties() -> None:
     """Two systems that differ in one sentence: every shuffle is as large as the real difference, and none larger."""
     refs = references(150)

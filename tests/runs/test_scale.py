@@ -37,6 +37,18 @@ def study(tmp_path: Path, **changed: Any) -> Scale:
     return Scale.read(file)
 
 
+def described(scale: Scale, jobs: list[Experiment]) -> dict[str, Any]:
+    """What `Scale.describe` writes to the store: the run, its tags, the name of the file, and the file's content."""
+    written: dict[str, Any] = {}
+
+    class FakeStore:
+        def describe_parent(self, parent: str, tags: dict[str, str], content: str, name: str) -> None:
+            written.update({"parent": parent, "tags": tags, "name": name, **json.loads(content)})
+
+    scale.describe(jobs, "parent", FakeStore())  # pyright: ignore[reportArgumentType]  # only what is called
+    return written
+
+
 @pytest.fixture(scope="module")
 def scale(tmp_path_factory: pytest.TempPathFactory) -> Scale:
     return study(tmp_path_factory.mktemp("study"))
@@ -171,13 +183,7 @@ def test_a_row_without_sizes_is_refused_with_its_key(tmp_path: Path) -> None:
 
 
 def test_a_study_records_the_hash_of_every_job(scale: Scale, jobs: list[Experiment]) -> None:
-    written: dict[str, Any] = {}
-
-    class FakeStore:
-        def describe_parent(self, parent: str, tags: dict[str, str], content: str, name: str) -> None:
-            written.update({"parent": parent, "tags": tags, "name": name, **json.loads(content)})
-
-    scale.describe(jobs, "parent", FakeStore())  # pyright: ignore[reportArgumentType]  # only what is called
+    written = described(scale, jobs)
     assert (written["name"], set(written["tags"])) == (STUDY_FILE, {STUDY_TAG})
     assert [job["job_hash"] for job in written["jobs"]] == [job.job_hash for job in jobs]
     assert sorted({job["factor"] for job in written["jobs"]}) == [0.5, 1.0, 2.0]
@@ -193,7 +199,7 @@ DIRECT = [
 
 
 def test_a_direct_pair_is_two_runs_with_equal_flops(tmp_path: Path) -> None:
-    scale, written = study(tmp_path, direct=DIRECT), dict[str, Any]()
+    scale = study(tmp_path, direct=DIRECT)
     jobs = scale.experiments([])
     compared = jobs[-4:]
     assert [(job.row, job.about.size) for job in compared] == [
@@ -208,11 +214,7 @@ def test_a_direct_pair_is_two_runs_with_equal_flops(tmp_path: Path) -> None:
         assert (job.model, job.training.optimizer) == (same.model, same.training.optimizer)
     assert compared[0].name == "perceptron XS 3e+09 FLOPs grammar-en-de demo s1"
 
-    class FakeStore:
-        def describe_parent(self, parent: str, tags: dict[str, str], content: str, name: str) -> None:
-            written.update(json.loads(content))
-
-    scale.describe(jobs, "parent", FakeStore())  # pyright: ignore[reportArgumentType]  # only what is called
+    written = described(scale, jobs)
     assert [job["job_hash"] for job in written["jobs"]] == [job.job_hash for job in jobs[:-4]]
     assert [pair["flops"] for pair in written["direct"]] == [3e9, 9e9]
     hashes = [run["job_hash"] for pair in written["direct"] for run in pair["runs"]]
@@ -221,8 +223,13 @@ def test_a_direct_pair_is_two_runs_with_equal_flops(tmp_path: Path) -> None:
 
 def test_a_direct_pair_has_its_seeds(tmp_path: Path) -> None:
     scale = study(tmp_path, direct=[{"flops": 3e9, "sizes": {"lstm": "S", "perceptron": "XS"}, "seeds": [1, 4]}])
-    compared = scale.experiments([])[-4:]
-    assert [(job.row, job.seed) for job in compared] == [("perceptron", 1), ("perceptron", 4), ("lstm", 1), ("lstm", 4)]
+    jobs = scale.experiments([])
+    expected = [("perceptron", 1), ("perceptron", 4), ("lstm", 1), ("lstm", 4)]
+    assert [(job.row, job.seed) for job in jobs[-4:]] == expected
+
+    written = described(scale, jobs)
+    (pair,) = written["direct"]
+    assert [(run["row"], run["seed"]) for run in pair["runs"]] == expected
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ PHENOMENA = tuple(GENERATORS)
 LANGUAGES = Path(__file__).parent / "languages"
 TEST_PAIRS = 1000  # and as many for validation
 NAMES_PAIRS = 500
-PROBES_AT_ONCE = 100_000  # training pairs from which they are made with the text, else each worker would generate it
+PROBES_AT_ONCE = 100_000  # from so many training pairs on, `load` makes the probes, too: see there
 MIN_LEMMAS = 60  # with fewer, some kinds of sentences cannot be built
 EXTRA_DEPTHS = (1, 2)  # nesting levels beyond those of the training text, for the probes
 CUMULATIVE_SHARES = {"train": 75, "validation": 87, "test": 100}  # percent
@@ -141,7 +141,7 @@ def load(settings: CorpusSettings, source: str, target: str) -> Corpus:
     def generate() -> Pairs:
         _, splits = _generate(settings, source, target)
         texts = {name: [pair for pair, _ in pairs] for name, pairs in splits.items()}
-        if settings.pairs >= PROBES_AT_ONCE:
+        if settings.pairs >= PROBES_AT_ONCE:  # else every worker would generate the text again, for minutes
             probes(settings, source, target)
         return texts
 
