@@ -9,8 +9,7 @@ from pathlib import Path
 from bench.experiment.loading import member_row, resolve, row_files
 from bench.experiment.tuned import Trial, Tuned, read_trials, read_tuned, recipes_path
 from bench.experiment.yaml_layers import EXPERIMENTS
-from bench.sweep import equal_search
-from bench.sweep.equal_search import NEAR
+from bench.sweep import equal_search, recipes
 from bench.sweep.settings import Sweep
 from bench.system import terminal
 
@@ -31,10 +30,10 @@ def write(path: Path) -> bool:
         )
     for row in sweep.rows:  # the trials of another search must not become recipes
         equal_search.finished_trials(sweep, row, equal_search.trial_experiments(sweep, row))
-    tuned = equal_search.choose(sweep, path.stem)
+    tuned = recipes.choose(sweep, path.stem)
     if not tuned.rows:
         raise ValueError(f"{path}: no row has finished its {sweep.trials} trials; run first: bench sweep {path}")
-    file = equal_search.write_recipes(sweep.preset, tuned)
+    file = recipes.write_recipes(sweep.preset, tuned)
     columns = [("row", "left"), ("trial", "right"), ("validation BLEU", "right")]
     terminal.table(
         columns, [[row, str(recipe.trial), f"{recipe.validation_bleu:.1f}"] for row, recipe in tuned.rows.items()]
@@ -85,7 +84,7 @@ def _show_search(name: str, sweep: Sweep) -> bool:
     every, tuned = read_trials(sweep.preset), read_tuned(sweep.preset)
     of_preset = [row for row, path in row_files().items() if not member_row(path, row)]
     lines, faulty, edges = [], 0, []
-    again = equal_search.choose(sweep, name)
+    again = recipes.choose(sweep, name)
     for row in dict.fromkeys([*sweep.rows, *of_preset, *(tuned.rows if tuned else ())]):
         trials = [trial for trial in every if trial.row == row]
         faults = _row_faults(sweep, row, trials, tuned, again)
@@ -102,16 +101,16 @@ def _show_search(name: str, sweep: Sweep) -> bool:
                 numbers[0],
                 str(best.trial) if best else "none",
                 numbers[1],
-                f"{equal_search.near_best(trials)} of {len(trials)}" if best else "",
+                f"{recipes.near_best(trials)} of {len(trials)}" if best else "",
                 "; ".join(faults) or "equal",
             ]
         )
         if best and not faults:
-            edges += [(f"{row}: {edge}", presses) for edge, presses in equal_search.at_edge(sweep, trials)]
+            edges += [(f"{row}: {edge}", presses) for edge, presses in recipes.at_edge(sweep, trials)]
     columns = [("row", "left"), ("trials", "right"), ("BLEU of the default", "right"), ("best trial", "right")]
     terminal.table([*columns, ("BLEU of the best", "right"), ("near it", "right"), ("", "left")], lines)
     terminal.say(
-        f"near it: trials with at least {NEAR:.0%} of the best BLEU; where they are few, better settings may have been "
+        f"near it: trials with at least {recipes.NEAR:.0%} of the best BLEU; where they are few, better settings may have been "
         "missed"
     )
     for edge, presses in edges:

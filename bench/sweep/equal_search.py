@@ -2,7 +2,7 @@
 
 A file such as experiments/tune-demo.yaml names the rows, the settings that all share, and one space. Trial 0 is a
 common default; Optuna's sampler draws the other points once, for all rows, before any trial. Finished trials are in
-experiments/tuned/<preset>-trials.csv and recipes in experiments/tuned/<preset>.yaml (bench/experiment/tuned.py).
+experiments/tuned/<preset>-trials.csv (bench/experiment/tuned.py); recipes.py chooses from them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import statistics
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from bench.experiment import search_space
@@ -26,25 +25,17 @@ from bench.experiment.search_space import Range, Space
 from bench.experiment.spec import RESULT_SETTINGS, Experiment
 from bench.experiment.tuned import (
     COMPLETE,
-    Recipe,
     Trial,
-    Tuned,
     read_trials,
     read_tuned,
     recipes_path,
     trials_path,
-    trials_sha256,
 )
 from bench.experiment.yaml_layers import check_known, merge, nested_settings
-from bench.measures.selection import rank
 from bench.sweep.settings import Sweep
-from bench.system.files import write_file
 
 Point = Mapping[str, Any]
 """Key of a setting -> its value in a trial."""
-
-NEAR = 0.8
-"""Share of the best score from which a trial is near it."""
 
 DIGITS = 3
 """Significant digits of a drawn value, so that it is the same on every machine and short in a file."""
@@ -334,83 +325,4 @@ def finished_trials(sweep: Sweep, row: str, jobs: Sequence[tuple[Point, Experime
             else "its file, the preset or the row has changed since: restore them, or delete the file to search again"
         )
         raise ValueError(f"{trials_path(sweep.preset)}: {row}: {faults[0]}; {advice}")
-    return found
-
-
-# --- recipes ----------------------------------------------------------------------------------------------------------
-
-
-def best_first(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials with a score, by descending validation BLEU; of equal ones, that with the lowest loss comes first."""
-    scored = [trial for trial in trials if trial.state == COMPLETE]
-    return sorted(
-        scored,
-        key=lambda trial: (rank(trial.validation_loss, trial.validation_bleu or 0.0), -trial.number),
-        reverse=True,
-    )
-
-
-def choose(sweep: Sweep, name: str) -> Tuned:
-    """The recipes of the rows that have finished all of their trials.
-
-    Args:
-        name: The name of the search, the stem of its file.
-    """
-    rows = {}
-    every = read_trials(sweep.preset)
-    for row in sweep.rows:
-        trials = [trial for trial in every if trial.row == row]
-        all_numbers = sorted(trial.number for trial in trials) == list(range(sweep.trials))
-        if all_numbers and any(trial.state == COMPLETE for trial in trials):
-            best = best_first(trials)[0]
-            settings = recipe_settings(sweep, best.settings)
-            rows[row] = Recipe(best.number, best.validation_bleu or 0.0, best.commit, settings)
-    _, experiment = trial_experiments(sweep, sweep.rows[0])[0]
-    budget = experiment.training.max_pairs or 0
-    return Tuned(name, sweep.trials, budget, sweep.seed, trials_sha256(sweep.preset), rows)
-
-
-def write_recipes(preset: str, tuned: Tuned) -> Path:
-    """Writes the recipes of a preset and returns the file."""
-    heading = (
-        f"# Written by `bench tuned experiments/{tuned.search}.yaml` from {preset}-trials.csv. Do not edit:\n"
-        "# `bench verify tuning` chooses again and compares.\n"
-    )
-    path = recipes_path(preset)
-    write_file(path, heading + yaml.safe_dump(asdict(tuned), sort_keys=False))
-    return path
-
-
-def near_best(trials: Sequence[Trial]) -> int:
-    """The number of trials with at least NEAR of the best validation BLEU, the best one included.
-
-    It says how easily a row is tuned: if one point of many is good, other points of the space may be better still.
-    """
-    best, *_ = best_first(trials)
-    return sum((trial.validation_bleu or 0.0) >= NEAR * (best.validation_bleu or 0.0) for trial in trials)
-
-
-def at_edge(sweep: Sweep, trials: Sequence[Trial]) -> list[tuple[str, bool]]:
-    """The settings of which the best trial has the lowest or highest value tried, and whether this is more than chance.
-
-    With 16 points, a setting that hardly matters has its best value at a given end in one of 16 rows. So an edge counts
-    only if the three best trials of the row all lie in the quarter of the tried values at that end, which happens by
-    chance in one of 560 rows (with 20 points, in one of 570). A quarter of fewer than 12 points is less than three
-    values, so the outermost three are taken; with 6 points, that happens by chance in one of 60 rows, with 8 in one of
-    168. With fewer than three scores no edge counts. A lower limit of 0 is no edge, because it cannot move.
-    """
-    found = []
-    leading = best_first(trials)[:3]
-    for key, span in space(sweep).items():
-        values = sorted(trial.settings[key] for trial in trials if key in trial.settings)
-        if not values:
-            continue
-        value = leading[0].settings[key]
-        low = value == values[0] and span.low != 0
-        if not (low or value == values[-1]):
-            continue
-        number = max(3, len(values) // 4)
-        outer = values[:number] if low else values[-number:]
-        presses = len(leading) == 3 and all(outer[0] <= trial.settings[key] <= outer[-1] for trial in leading)
-        found.append((f"{key} {value:g} is the {'lowest' if low else 'highest'} of its {len(values)} values", presses))
     return found

@@ -13,7 +13,7 @@ from bench.cli.main import main
 from bench.experiment import tuned
 from bench.experiment.tuned import Trial, read_trials, read_tuned, write_trials
 from bench.experiment.yaml_layers import EXPERIMENTS
-from bench.sweep import equal_search
+from bench.sweep import equal_search, recipes
 from bench.sweep.settings import Sweep
 from tests.helpers import tiny_search, tiny_sweep
 
@@ -185,7 +185,7 @@ def test_an_edge_does_not_count_with_fewer_than_three_scores(folder: Path) -> No
     by_rate = sorted(read_trials("demo"), key=lambda trial: trial.settings["training.optimizer.lr"])
     by_rate[0] = replace(by_rate[0], validation_bleu=20.0)
     trials = [replace(trial, state="DIVERGED", validation_bleu=None) for trial in by_rate[2:]]
-    low = [(edge, presses) for edge, presses in equal_search.at_edge(sweep, [*by_rate[:2], *trials]) if "lr" in edge]
+    low = [(edge, presses) for edge, presses in recipes.at_edge(sweep, [*by_rate[:2], *trials]) if "lr" in edge]
     assert low == [
         (f"training.optimizer.lr {by_rate[0].settings['training.optimizer.lr']:g} is the lowest of its 6 values", False)
     ]

@@ -14,8 +14,8 @@ from bench.experiment import tuned
 from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.experiment.tuned import Recipe, Trial, Tuned, read_trials, read_tuned, recipe_of, write_trials
-from bench.sweep import equal_search
-from bench.sweep.equal_search import write_recipes
+from bench.sweep import recipes
+from bench.sweep.recipes import write_recipes
 from tests.helpers import tiny_search, tiny_sweep
 
 
@@ -131,5 +131,5 @@ def test_a_line_that_is_no_trial_is_refused_with_its_number(old: str, new: str) 
 
 def test_of_trials_with_equal_bleu_that_with_the_lowest_loss_is_best() -> None:
     worse, better, later = (replace(trial("mlp", n), validation_loss=loss) for n, loss in enumerate((2.0, 1.0, 1.0)))
-    assert equal_search.best_first([worse, better, later, trial("mlp", 3, None)])[0] == better
-    assert equal_search.best_first([worse, better, trial("mlp", 3, 31.0)])[0].number == 3
+    assert recipes.best_first([worse, better, later, trial("mlp", 3, None)])[0] == better
+    assert recipes.best_first([worse, better, trial("mlp", 3, 31.0)])[0].number == 3

@@ -13,7 +13,7 @@ from bench.experiment import tuned
 from bench.runs import best_settings
 from bench.runs.run_suite import run_suite
 from bench.runs.suite import Suite
-from bench.sweep import equal_search
+from bench.sweep import recipes
 from bench.tracking.reading import TrackedRun
 from tests.helpers import tiny_search, tiny_sweep
 from tests.helpers.threaded_workers import FakeJobs, ThreadBackend
@@ -91,7 +91,7 @@ def test_an_ensemble_has_the_tuning_budget_of_its_members(folder: Path, monkeypa
 def write_recipes(**rates: float) -> None:
     """Writes recipes of an equal search with 16 trials of 100 pairs: row -> learning rate."""
     rows = {row: tuned.Recipe(1, 20.0, "abc", {"training": {"optimizer": {"lr": lr}}}) for row, lr in rates.items()}
-    equal_search.write_recipes("demo", tuned.Tuned("tune-demo", 16, 100, 1001, "", rows))
+    recipes.write_recipes("demo", tuned.Tuned("tune-demo", 16, 100, 1001, "", rows))
 
 
 def costs(

@@ -15,7 +15,7 @@ from bench.experiment.loading import resolve, row_files
 from bench.experiment.spec import Experiment
 from bench.experiment.tuned import read_trials, read_tuned
 from bench.experiment.yaml_layers import EXPERIMENTS, nested_settings
-from bench.sweep import equal_search
+from bench.sweep import equal_search, recipes
 from bench.sweep.equal_study import EqualStudy
 from bench.sweep.settings import Sweep
 from bench.training.budget import Diverged
@@ -96,7 +96,7 @@ def test_a_search_around_other_recipes_narrows_the_space(folder: Path) -> None:
         equal_search.points(sweep)
     values = {"mlp": {LR: 0.002, WARMUP: 0.1, DROPOUT: 0.2}, "perceptron": {LR: 0.008, WARMUP: 0.2}}
     rows = {row: tuned.Recipe(1, 20.0, "abc", nested_settings(point)) for row, point in values.items()}
-    equal_search.write_recipes("demo", tuned.Tuned("tune-demo", 4, 300, 1001, "", rows))
+    recipes.write_recipes("demo", tuned.Tuned("tune-demo", 4, 300, 1001, "", rows))
     ranges = equal_search.space(sweep)
     # Logarithmic: half of the lowest, twice the highest. Linear: a quarter of 0.3 beyond both, and not below 0.
     assert {key: (span.low, span.high) for key, span in ranges.items()} == {
@@ -391,7 +391,7 @@ def test_a_trial_that_diverges_is_a_result(folder: Path, monkeypatch: pytest.Mon
     (result,) = tiny_search.search(path, monkeypatch, jobs, rows=["mlp"], runs="elsewhere")
     assert not jobs.started, "it is not tried again, also not elsewhere"
     assert result.job_counts == {"COMPLETE": 3, "PRUNED": 0, "FAILED": 1, "remaining": 0}
-    assert equal_search.choose(Sweep.read(path), "tune-demo").rows["mlp"].trial == 1
+    assert recipes.choose(Sweep.read(path), "tune-demo").rows["mlp"].trial == 1
 
 
 def test_trials_of_another_search_are_not_continued(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,8 +442,8 @@ def test_an_equal_search_does_not_use_the_recipes_that_it_will_write(
     sweep = Sweep.read(path)
     before = EqualStudy(sweep, "mlp", "demo", []).name
     tiny_search.search(path, monkeypatch, FakeJobs(better_with_smaller_lr))
-    recipe = equal_search.choose(sweep, "tune-demo").rows["mlp"]
+    recipe = recipes.choose(sweep, "tune-demo").rows["mlp"]
     recipe.settings["training"]["max_updates"] = 7  # a setting that the search does not set
-    equal_search.write_recipes("demo", tuned.Tuned("tune-demo", 4, 300, 1001, "", {"mlp": recipe}))
+    recipes.write_recipes("demo", tuned.Tuned("tune-demo", 4, 300, 1001, "", {"mlp": recipe}))
     assert read_tuned("demo")
     assert EqualStudy(sweep, "mlp", "demo", []).name == before
