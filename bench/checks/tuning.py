@@ -110,8 +110,8 @@ def _show_search(name: str, sweep: Sweep) -> bool:
     columns = [("row", "left"), ("trials", "right"), ("BLEU of the default", "right"), ("best trial", "right")]
     terminal.table([*columns, ("BLEU of the best", "right"), ("near it", "right"), ("", "left")], lines)
     terminal.say(
-        f"near it: trials with at least {recipes.NEAR:.0%} of the best BLEU; where they are few, better settings may have been "
-        "missed"
+        f"near it: trials with at least {recipes.NEAR:.0%} of the best BLEU; where they are few, better settings may "
+        "have been missed"
     )
     for edge, presses in edges:
         advice = (
