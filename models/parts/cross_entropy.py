@@ -50,7 +50,7 @@ class _InBlocks(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The gradient of z_v: p_v - s / V, and s - 1 more at the label."""
         logits_NV, labels_N = ctx.saved_tensors
         (gradient_N,), smoothing = gradients, ctx.smoothing

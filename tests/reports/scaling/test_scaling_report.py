@@ -191,7 +191,7 @@ def test_a_crossing_is_confirmed_by_direct_pairs(small: Study, analysis: Analysi
     above = 1.5 * expected.noise * (1 if expected.difference.value > 0 else -1)
     assert (expected.sign(above), four.sign(above)) == ("noise", "confirmed")
     sign = 0.5 if expected.difference.value > 0 else -0.5
-    pairs = tuple(both(*one) for one in ((low, sign, 3), (high, -sign), (1e3, sign), (low, 0.001)))
+    pairs = (both(low, sign, seeds=3), both(high, -sign), both(1e3, sign), both(low, 0.001))
     assert direct_pairs.missing(analysis, [("bahdanau", "transformer-base", low)]) == needed[1:]
     compared = replace(small, direct=pairs)
     rows = tables.direct(SAY, compared, analysis).rows
