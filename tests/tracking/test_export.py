@@ -9,7 +9,7 @@ import pytest
 
 from bench.measures.measure import Measure
 from bench.tracking import export
-from bench.tracking.exported import Export
+from bench.tracking.exported import Export, read_exports
 from bench.tracking.store import Store
 from tests.helpers.tracking_folder import new_store
 
@@ -38,6 +38,18 @@ def test_an_export_is_replaced_by_the_next_one(store: Store, tmp_path: Path) -> 
     export.export(store, folder, ["one"])
     assert len(Export(folder).runs("one")) == 2
     assert not (folder / export.INCOMPLETE).exists()
+
+
+def test_an_export_among_others_is_opened_again_only_after_a_change(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "of-a-run"
+    export.export(store, folder, ["one"])
+    (first,) = read_exports([folder.parent])
+    assert read_exports([folder.parent]) == [first]  # the same object: exports have no equality of their own
+    assert len(first.runs("one")) == 1
+    add_job(store)
+    export.export(store, folder, ["one"])
+    (second,) = read_exports([folder.parent])
+    assert len(second.runs("one")) == 2
 
 
 def test_a_failed_export_leaves_the_one_before(store: Store, tmp_path: Path) -> None:
