@@ -419,11 +419,11 @@ def test_the_reference_suite_has_the_settings_that_its_file_describes() -> None:
     assert [german.corpus_name, french.corpus_name] == ["multi30k-en-de", "multi30k-en-fr"]
     assert german.training == french.training
     training = german.training
-    assert (training.max_updates, training.max_pairs) == (8000, None)
+    assert (training.max_updates, training.max_pairs) == (3600, None)
     assert (training.batch_tokens, training.batch_pairs, training.clip) == (8192, None, None)
     assert german.decoding.length_penalty == "gnmt"
     assert (training.schedule.warmup, training.schedule.decay) == (2000, "inverse_sqrt")
-    assert (training.optimizer.lr, training.label_smoothing, training.precision) == (0.005, 0.1, "32-true")
+    assert (training.optimizer.lr, training.label_smoothing, training.precision) == (0.005, 0.1, "bf16-mixed")
     assert (german.decoding.beam, german.text.joint, german.text.vocabulary_size) == (5, True, 10000)
 
 
